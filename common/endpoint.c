@@ -159,6 +159,9 @@ int endpoint_parse_ip(const char *ip, uint16_t port, struct endpoint *ret)
 	} else if (inet_pton(AF_INET6, address, endpoint.ip) != 1) {
 		return -EINVAL;
 	}
+	/* A scope means something on a link-local address only. */
+	if (percent && (endpoint.ip[0] != 0xfe || (endpoint.ip[1] & 0xc0) != 0x80))
+		return -EINVAL;
 	endpoint.scope_id = (uint32_t)scope;
 	*ret = endpoint;
 	return 0;

@@ -23,7 +23,7 @@ struct endpoint {
 };
 
 struct endpoint_text {
-	char s[64];
+	char s[72];
 };
 
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
