@@ -76,9 +76,11 @@ const struct map_relay *map_find_relay(const struct map *map, uint32_t id);
 bool map_name_is_valid(const char *name);
 
 /*
- * Snapshot: the whole map. Patch: {"sequence", "put_peers":[…], "remove_peers":[id…], "put_relays",
- * "remove_relays", "self"}; a put replaces the whole record of that id. 0 or -EINVAL (reterr says
- * which member); -ESTALE when a patch does not follow map->sequence directly. *map is untouched on failure.
+ * Snapshot: the whole map. Patch: {"after", "sequence", "put_peers":[…], "remove_peers":[id…],
+ * "put_relays", "remove_relays", "self"}; a put replaces the whole record of that id, a removal of an id
+ * that is not there is no error. A patch may cover several changes: it leads from sequence "after" to
+ * "sequence". 0 or -EINVAL (reterr says which member); -ESTALE when "after" is not map->sequence. *map is
+ * untouched on failure. Sequences and epoch are decimal strings.
  */
 P2P_CHECK int map_from_json(const struct json *snapshot, struct map *ret, struct error *reterr);
 P2P_CHECK int map_apply_patch(struct map *map, const struct json *patch, struct error *reterr);
