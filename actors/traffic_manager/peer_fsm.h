@@ -1,0 +1,249 @@
+/*
+ * The peer state machine: how do packets to one peer travel, and what is done to make that better?
+ *
+ *      info               traffic                     retry due
+ *  [*] ────► WAITING FOR ────► INACTIVE ────► TRYING ──────────┐
+ *              INFO          ▲  │    ▲          ▲ │            │
+ *                            │  │    └── idle ──┼─┘            │
+ *                            │  │ rendezvous    │              │
+ *                            │  │ (from TRYING  │ timed out    │
+ *                            │  │  as well)     │ (10 s)       │
+ *     ┌ ESTABLISHING ────────┼──┼───────────────┴──────────────┼──────────────────────────┐
+ *     │                      │  ▼                              ▼                          │
+ *     │                      │ RENDEZVOUS GOT (t)          PRE-TRANSMIT (t)               │
+ *     │                      │  │       ▲ rendezvous           │ pings and rendezvous     │
+ *     │                      │  │ pings └──────────────────┐   ▼                          │
+ *     │                      │  ▼                          └─ TRANSMITTING                │
+ *     │                      │ RENDEZVOUS ACKNOWLEDGED        │    │                      │
+ *     │                      │  │    │ ping                    │    │                      │
+ *     │                      │  │    └──► HALF-ESTABLISHING (t) ◄───┘ ping                │
+ *     │                      │  │                 │ pong and ping                         │
+ *     │                      │  │ pong            ▼                 │ pong                │
+ *     │                      │  │          HALF-ESTABLISHED         │                     │
+ *     │                      │  │                 │ pong            │                     │
+ *     │                      │  └────────► FINALIZING (t) ◄─────────┘                     │
+ *     └──────────────────────┼───────────────────┬────────────────────────────────────────┘
+ *                   unwanted │                   ▼
+ *          TEARDOWN (t) ─────┘               BOOTING (t)
+ *            ▲     └───── wanted ──► TRYING      │ path and AKA set
+ *            │                                   ▼
+ *            └──── lost, or unused for 60 s ── ESTABLISHED ◄─┐ ping > pong, pings, survey,
+ *                                                └───────────┘ rendezvous, doubt
+ *
+ * (t) is transient: passed through within one step; the trace shows it. "removed" and "reset" lead
+ * from any state to WAITING FOR INFO. The complete table is drawn in docs/fsm/peer_fsm.dot.
+ *
+ * One machine a peer, owned by TrafficManager. Pure: no I/O, no clock, no allocation. An input goes
+ * in; the actions to carry out, in order, come out. Packets never wait for it: until a direct path
+ * is proven they go by relay, and whenever the direct path is in doubt they go both ways.
+ *
+ * Path trust (of ESTABLISHED)
+ *   trusted   authenticated data or a pong came lately: packets go direct only
+ *   probed    data goes out and nothing came back for a moment: a ping asks (one-way traffic is fine)
+ *   suspect   the probe stayed unanswered: pings every ~100 ms, packets go direct *and* by relay
+ *   lost      silent too long: TEARDOWN, packets by relay, TRYING at once
+ */
+#pragma once
+
+#include "common/endpoint.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PEER_MAX_MAP_ENDPOINTS	      16 /* as MAP_MAX_ENDPOINTS */
+#define PEER_MAX_RENDEZVOUS_ENDPOINTS 32 /* as SESSION_MAX_ENDPOINTS */
+#define PEER_MAX_LEARNED	      8	 /* sources of pings, pongs and data nobody advertised */
+#define PEER_MAX_CANDIDATES                                                                        \
+	(PEER_MAX_MAP_ENDPOINTS + PEER_MAX_RENDEZVOUS_ENDPOINTS + PEER_MAX_LEARNED)
+#define PEER_MAX_ACTIONS 192
+#define PEER_TX_ID_LEN	 12
+
+enum peer_state {
+	PEER_WAITING_FOR_INFO,
+	PEER_INACTIVE,
+	PEER_TRYING,
+	/* Establishing */
+	PEER_PRE_TRANSMIT, /* transient */
+	PEER_TRANSMITTING,
+	PEER_RENDEZVOUS_GOT, /* transient */
+	PEER_RENDEZVOUS_ACKNOWLEDGED,
+	PEER_HALF_ESTABLISHING, /* transient */
+	PEER_HALF_ESTABLISHED,
+	PEER_FINALIZING, /* transient */
+	/* */
+	PEER_BOOTING, /* transient */
+	PEER_ESTABLISHED,
+	PEER_TEARDOWN, /* transient */
+	PEER_N_STATES,
+};
+
+enum peer_trust {
+	PEER_TRUSTED,
+	PEER_PROBED,
+	PEER_SUSPECT,
+};
+
+/* Echoed in the pong; opaque to the other side. */
+struct peer_tx_id {
+	uint8_t bytes[PEER_TX_ID_LEN];
+};
+
+/* ---- inputs: what the shell tells -------------------------------------------------------- */
+
+enum peer_input_type {
+	PEER_IN_INFO,	       /* the map's record of the peer, at start and whenever it changed */
+	PEER_IN_REMOVED,       /* the peer left the map; then free the machine */
+	PEER_IN_TRAFFIC,       /* first data packet, in or out, after a pause */
+	PEER_IN_IDLE,	       /* no data packet either way for the activity window (10 s) */
+	PEER_IN_PING,	       /* session messages, opened and decoded; .from */
+	PEER_IN_PONG,	       /* .from and .tx_id */
+	PEER_IN_RENDEZVOUS,    /* .endpoints */
+	PEER_IN_OUR_ENDPOINTS, /* our own set changed; .n_endpoints (how many there are now) */
+	PEER_IN_DATA_RECEIVED, /* WireGuard authenticated a packet of the peer; .from */
+	PEER_IN_DATA_SENT,     /* a data packet went out to the peer on its current path */
+	PEER_IN_SEND_FAILED,   /* sending to .from.endpoint failed: ICMP error, EHOSTUNREACH, EMSGSIZE … */
+	PEER_IN_RELAY,	       /* .relay_up: can we reach the peer's home relay now? */
+	PEER_IN_ADOPT,	       /* .from.endpoint worked under the previous Session: keep it, in doubt */
+	PEER_IN_DEADLINE,      /* deadline_ns has passed (earlier is harmless) */
+	PEER_IN_RESET,	       /* the stage stops */
+	PEER_N_INPUTS,
+};
+
+/* Where a message came from. */
+struct peer_source {
+	bool by_relay;
+	struct endpoint endpoint; /* if not by relay */
+};
+
+/*
+ * Only the members named at the type are read. endpoints is borrowed for the call.
+ * DATA_RECEIVED and DATA_SENT are summaries: one a source for everything since the last look, at
+ * most every ~50 ms while packets flow; feed them before a DEADLINE of the same moment.
+ */
+struct peer_input {
+	enum peer_input_type type;
+	uint64_t now_ns; /* CLOCK_BOOTTIME; never goes back */
+
+	uint64_t session;	    /* INFO: id of the peer's session key; 0: has none yet */
+	const struct endpoint *endpoints; /* INFO: at most 16 are used; RENDEZVOUS: at most 32 */
+	uint32_t n_endpoints;
+	struct peer_source from;
+	struct peer_tx_id tx_id; /* PING and PONG */
+	bool relay_up;
+	bool too_big; /* SEND_FAILED: EMSGSIZE; small packets may still pass */
+};
+
+/* ---- actions: what the shell does, in this order ------------------------------------------ */
+
+enum peer_action_type {
+	PEER_DO_SEND_PING,	 /* .to, .tx_id */
+	PEER_DO_SEND_PONG,	 /* .to, .tx_id; observed endpoint = where the ping came from = .to */
+	PEER_DO_SEND_RENDEZVOUS, /* by relay, with our current endpoints */
+	PEER_DO_ADD_AKA,	 /* .to.endpoint means this peer */
+	PEER_DO_REMOVE_AKA,	 /* no longer */
+	PEER_DO_SET_PATH,	 /* .path replaces the previous one, at once and for every packet */
+};
+
+/* Both legs: each packet goes both ways; WireGuard's replay window drops the second. */
+struct peer_path {
+	bool direct;
+	bool relay;		  /* the peer's home relay, resolved at send time */
+	struct endpoint endpoint; /* if direct */
+};
+
+struct peer_action {
+	enum peer_action_type type;
+	struct peer_source to;
+	struct peer_tx_id tx_id;
+	struct peer_path path;
+};
+
+struct peer_actions {
+	uint32_t n;
+	struct peer_action all[PEER_MAX_ACTIONS];
+};
+
+/* ---- the machine --------------------------------------------------------------------------- */
+
+/* One address the peer may be reached at, or the relay: what we know and measured. */
+struct peer_candidate {
+	struct endpoint endpoint;
+	uint8_t origin;	    /* bits: map, rendezvous, learned; 0: free slot */
+	uint8_t generation; /* of the slot: a pong for its former owner is stale */
+	bool aka;	    /* announced to DirectRouter */
+	uint16_t n_pings;   /* sent, modulo 2^16 */
+	uint16_t n_measured; /* pings in answered, at most 16 */
+	uint16_t answered;  /* of the last 16 pings, bit 0 the newest */
+	uint8_t n_unanswered; /* pings since the last pong, saturating */
+	uint32_t latency_us; /* smoothed round trip; 0: unknown */
+	uint64_t ping_ns;   /* last sent, 0: never */
+	uint64_t pong_ns;   /* last got, 0: never */
+	uint64_t heard_ns;  /* last authenticated anything from there, 0: never */
+};
+
+/* Owned by the caller; a plain value, nothing to free. Read it, change it only by peer_fsm_step(). */
+struct peer_fsm {
+	enum peer_state state;
+	uint64_t deadline_ns; /* step with PEER_IN_DEADLINE then; 0: none */
+	struct peer_path path; /* what the last SET_PATH said; before the first one: relay only */
+
+	/* facts, kept in every state */
+	uint64_t session;
+	bool active;	/* data packets flow */
+	bool relay_up;
+	uint32_t n_ours; /* our own endpoints */
+	struct peer_candidate candidates[PEER_MAX_CANDIDATES];
+	struct peer_candidate relay; /* measured like the others */
+	uint64_t random;
+	uint32_t nonce; /* part of our tx ids, new with each attempt */
+
+	/* trying */
+	uint64_t retry_ns; /* when, 0: when there is something new */
+	uint32_t n_failures;
+
+	/* establishing */
+	uint64_t attempt_ns;  /* when it began */
+	uint64_t give_up_ns;
+	uint64_t round_ns;    /* next round of pings, also for the bursts of ESTABLISHED */
+	uint32_t n_rounds;    /* sent since the burst began */
+	bool extended;	      /* give_up_ns was put off once, for a rendezvous */
+	uint64_t rendezvous_ns; /* last sent, 0: not in this attempt */
+
+	/* established */
+	int current; /* index of the direct path's candidate, -1: none */
+	enum peer_trust trust;
+	bool needs_pong; /* this doubt is not resolved by data: does *our* direction work? */
+	uint32_t n_probes; /* unanswered, since the doubt began */
+	uint64_t probe_ns; /* the last of them */
+	uint64_t alive_ns; /* last pong or authenticated data on the current path */
+	uint64_t unanswered_ns; /* first data sent on it after alive_ns, 0: none */
+	uint64_t idle_ns; /* since when no traffic, 0: there is */
+	uint64_t established_ns;
+	uint64_t survey_ns; /* next look at the other ways */
+	uint64_t too_big_ns; /* until then the relay carries as well, 0: no */
+	bool prefers_relay; /* measured better than the direct path */
+	uint32_t n_better; /* surveys in a row that found another way better */
+	bool lost; /* TEARDOWN: because the path died, not because it was unused */
+
+	void (*trace)(void *arg, const char *line); /* may be NULL; a decision a line */
+	void *trace_arg;
+};
+
+void peer_fsm_init(struct peer_fsm *fsm, uint64_t seed);
+void peer_fsm_step(struct peer_fsm *fsm, const struct peer_input *input, struct peer_actions *ret);
+
+const char *peer_state_name(enum peer_state state);
+bool peer_state_is_transient(enum peer_state state);
+/* One of the seven states within Establishing. */
+bool peer_state_is_establishing(enum peer_state state);
+/* Smoothed round trip of the way packets take now, 0: not measured. */
+uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm);
+
+/* The table, for the test that draws it. Names of events as in the trace. */
+struct peer_arrow_text {
+	const char *from; /* "*": any state */
+	const char *on, *to, *act;
+};
+size_t peer_fsm_n_arrows(void);
+struct peer_arrow_text peer_fsm_arrow(size_t i);
