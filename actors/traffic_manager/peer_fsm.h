@@ -45,6 +45,7 @@
  */
 #pragma once
 
+#include "actors/path.h"
 #include "common/endpoint.h"
 
 #include <stdbool.h>
@@ -143,13 +144,6 @@ enum peer_action_type {
 	PEER_DO_ADD_AKA,	 /* .to.endpoint means this peer */
 	PEER_DO_REMOVE_AKA,	 /* no longer */
 	PEER_DO_SET_PATH,	 /* .path replaces the previous one, at once and for every packet */
-};
-
-/* Both legs: each packet goes both ways; WireGuard's replay window drops the second. */
-struct peer_path {
-	bool direct;
-	bool relay;		  /* the peer's home relay, resolved at send time */
-	struct endpoint endpoint; /* if direct */
 };
 
 struct peer_action {
