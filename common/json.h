@@ -2,7 +2,7 @@
  * JSON, strictly: the only file that knows the JSON library.
  *
  * json_parse() refuses what RFC 8259 does not allow (and more: duplicate keys, NUL in strings,
- * invalid UTF-8, numbers that are not finite, integers of more than 15 digits) before a tree is
+ * invalid UTF-8, numbers of 10^15 or more, integers of more than 15 digits) before a tree is
  * built. 64-bit values travel as decimal strings. Typed getters say what is wrong and where.
  */
 #pragma once
@@ -45,7 +45,7 @@ void json_put(struct json *object, const char *key, struct json *value_take);
 void json_put_string(struct json *object, const char *key, const char *value);
 void json_put_integer(struct json *object, const char *key, int64_t value);
 void json_put_u64(struct json *object, const char *key, uint64_t value); /* as a decimal string */
-void json_put_number(struct json *object, const char *key, double value);
+void json_put_number(struct json *object, const char *key, double value); /* |value| < 10^15 */
 void json_put_boolean(struct json *object, const char *key, bool value);
 void json_put_public_key(struct json *object, const char *key, const struct public_key *value);
 void json_append(struct json *array, struct json *value_take);
