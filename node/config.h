@@ -1,0 +1,48 @@
+/*
+ * The configuration of p2pnode: what p2pnode.conf(5) describes, as a plain struct.
+ *
+ * Everything has a default, so that no file is needed. A [public] section makes the node a public
+ * one: it serves STUN and the relay at the addresses named there.
+ */
+#pragma once
+
+#include "common/config_file.h"
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/map.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define NODE_CONFIG_DEFAULT_PATH "/etc/p2pnode/p2pnode.conf"
+
+struct node_config {
+	/* [node] */
+	char name[MAP_NAME_LEN + 1]; /* wished for at join; "": the host's name */
+	char interface[IF_NAMESIZE];
+	uint16_t listen_port; /* UDP; 0: the last one used, else any */
+	uint16_t mtu;
+	enum log_level log_level;
+	/* [public] */
+	bool is_public;
+	uint32_t n_addresses; /* > 0 when public */
+	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
+	uint16_t tls_port, stun_port;
+};
+
+/* All defaults. */
+void node_config_init(struct node_config *ret);
+/* Text of a file: 0 or -EINVAL, -EFBIG with "FILE:LINE: …" in reterr. *ret only on success. Pure. */
+P2P_CHECK int node_config_parse(const char *file, const char *text, size_t len, struct node_config *ret,
+				struct error *reterr);
+/*
+ * Reads the file. -ENOENT (reterr names path and remedy) when it does not exist: whoever named it on the
+ * command line meant it; p2pnode started without --config takes the defaults then.
+ */
+P2P_CHECK int node_config_load(const char *path, struct node_config *ret, struct error *reterr);
+/* A commented file with all defaults (p2pnode --show-defaults); the caller frees it. */
+char *node_config_defaults_text(void);
+/* For tests and the manual page. */
+const struct config_schema *node_config_schema(void);

@@ -1,0 +1,60 @@
+/*
+ * The calls of the local API, decoded.
+ *
+ *   node.status    {}
+ *   node.join      {"link": "p2p://…", "name": "alice"?}    name: lower-case DNS label
+ *   node.leave     {}
+ *   node.ping      {"peer": "bob" | "100.64.0.2" | "fd…::2", "timeout_ms": 2000?}
+ *   node.netcheck  {}
+ *   node.log_level {"level": "debug"}
+ *
+ * Unknown members are refused: a typing mistake must not pass for a default. Pure.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/join_link.h"
+#include "common/log.h"
+#include "common/map.h"
+#include "common/rpc.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LOCAL_API_MAX_LINE	   (1024 * 1024)
+#define LOCAL_API_PING_TIMEOUT_MS  2000
+#define LOCAL_API_PING_MAX_MS	   60000
+
+enum local_api_method {
+	LOCAL_API_STATUS,
+	LOCAL_API_JOIN,
+	LOCAL_API_LEAVE,
+	LOCAL_API_PING,
+	LOCAL_API_NETCHECK,
+	LOCAL_API_LOG_LEVEL,
+	LOCAL_API_N_METHODS,
+};
+
+struct local_api_ping {
+	char name[MAP_NAME_LEN + 1]; /* of the peer; "" when it was asked by address */
+	struct endpoint ip;	     /* overlay address, port 0; none when asked by name */
+	uint32_t timeout_ms;
+};
+
+/* One call. It may hold a join key: end it with local_api_call_wipe(). */
+struct local_api_call {
+	enum local_api_method method;
+	struct {
+		struct join_link link;
+		char name[MAP_NAME_LEN + 1]; /* "": the node's choice */
+	} join;
+	struct local_api_ping ping;
+	enum log_level log_level;
+};
+
+const char *local_api_method_name(enum local_api_method method);
+/* 0, or -EINVAL with the code to answer in *reterr_code and what is wrong in reterr. */
+P2P_CHECK int local_api_decode(const struct rpc_message *message, struct local_api_call *ret,
+			       enum rpc_code *reterr_code, struct error *reterr);
+void local_api_call_wipe(struct local_api_call *call);
