@@ -1,0 +1,92 @@
+/*
+ * A TLS connection on the libuv loop, server or client.
+ *
+ * Nothing is written at once: the owner keeps its own queue and says tls_stream_wake(); at the end of
+ * the loop turn the stream asks for bytes (produce), as many as the socket takes, and writes them as
+ * full records in one system call. So many small writes become few records, what waits does so in the
+ * owner's queue, where it can still be dropped, and a slow reader costs nobody else anything.
+ *
+ * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer.
+ *
+ * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner. In
+ * any callback the owner may close the stream. A stream lives until its closed callback.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define TLS_STREAM_HANDSHAKE_MS 10000
+
+struct tls_host;
+
+P2P_CHECK int tls_host_new(uv_loop_t *loop, struct tls_host **ret);
+/* All its streams must be closed. Frees itself from the loop, then calls cb (may be NULL). */
+void tls_host_close(struct tls_host *host, void (*cb)(void *owner), void *owner);
+uv_loop_t *tls_host_loop(const struct tls_host *host);
+
+struct tls_stream_ports {
+	void *owner;
+	/* The handshake is done: now the identity of the other side is known, and produce may be called. */
+	void (*ready)(void *owner);
+	/* Plain bytes, borrowed. */
+	void (*received)(void *owner, const uint8_t *bytes, size_t len);
+	/* Moves at most cap bytes to be sent into buf and says how many; 0: nothing waits. */
+	size_t (*produce)(void *owner, uint8_t *buf, size_t cap);
+	/*
+	 * The last word, unless the owner closes first: why->code is 0 after the other side's orderly end,
+	 * else -errno (-ETIMEDOUT, -ECONNRESET, -EPROTO with what TLS says …). The owner then closes.
+	 */
+	void (*ended)(void *owner, const struct error *why);
+};
+
+struct tls_stream {
+	struct tls_stream_ports ports;
+	struct tls_host *host;
+	SSL *ssl;
+	uv_tcp_t tcp;
+	uv_timer_t deadline; /* of connect and handshake together, then of the shutdown */
+	uv_connect_t connect;
+	uv_write_t write;
+	uv_shutdown_t shutdown;
+	const uint8_t *in; /* borrowed while reading: what TLS has not yet taken */
+	size_t n_in;
+	uint8_t *pending; /* owned: being written by libuv, or NULL */
+	struct tls_stream *next_dirty;
+	bool is_dirty, is_server, is_connected, is_ready, is_failed, is_shutting_down, is_paused;
+	uint8_t n_open; /* libuv handles */
+	void (*closed)(void *owner);
+	uint64_t bytes_in, bytes_out; /* on the wire */
+};
+
+/*
+ * The server side of an accepted socket; takes fd, also on failure. context is referenced. timeout_ms of
+ * the handshake, 0: TLS_STREAM_HANDSHAKE_MS. 0 or -errno; on failure nothing has to be closed.
+ */
+P2P_CHECK int tls_stream_open_server(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context, int fd,
+				     uint64_t timeout_ms, const struct tls_stream_ports *ports);
+/* Connects, with server_name as SNI (NULL: none). What goes wrong later is told by ended. */
+P2P_CHECK int tls_stream_open_client(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context,
+				     const struct endpoint *remote, const char *server_name, uint64_t timeout_ms,
+				     const struct tls_stream_ports *ports);
+
+/* There is something to send: produce will be called this loop turn. */
+void tls_stream_wake(struct tls_stream *stream);
+/* Stops and resumes reading; after a pause at most 64 KiB still arrive. */
+void tls_stream_pause(struct tls_stream *stream, bool pause);
+/* Ends our direction once produce has nothing more; the other side may still send. */
+void tls_stream_shutdown(struct tls_stream *stream);
+/* Drops everything at once; closed(ports.owner) follows from the loop (may be NULL). Call it once. */
+void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner));
+
+/* The protocol that both sides agreed on, "" if none. Borrowed, at most 255 characters are compared. */
+bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol);
+struct endpoint tls_stream_remote(const struct tls_stream *stream);
+/* Milliseconds since the other side's kernel last acknowledged anything; UINT32_MAX when unknown. */
+uint32_t tls_stream_last_ack_ms(const struct tls_stream *stream);

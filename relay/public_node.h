@@ -1,0 +1,47 @@
+/*
+ * What a node with a [public] section serves: the relay over TLS and STUN, put together.
+ *
+ * Loop only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/key.h"
+#include "relay/relay_server.h"
+#include "relay/stun_server.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct public_node;
+
+struct public_node_options {
+	uint32_t n_addresses;
+	struct endpoint addresses[RELAY_SERVER_MAX_ADDRESSES]; /* to listen on; their ports do not matter */
+	uint16_t tls_port, stun_port;			       /* 0: any */
+	SSL_CTX *context; /* tls_context_new(): is_server, trust CA, ALPN RELAY_ALPN; referenced */
+	void *owner;
+	bool (*is_member)(void *owner, const struct public_key *node_key); /* NULL: all with a certificate */
+	uint32_t max_clients;						   /* 0: the relay's own limit */
+};
+
+struct public_node_stats {
+	struct relay_server_counters relay;
+	struct stun_server_counters stun;
+	uint16_t tls_port, stun_port;
+};
+
+/* Binds at once, also privileged ports. 0 or -errno; reterr says which address and what to do. */
+P2P_CHECK int public_node_start(uv_loop_t *loop, const struct public_node_options *options,
+				struct public_node **ret, struct error *reterr);
+/* Frees itself from the loop, then calls cb (may be NULL). */
+void public_node_stop(struct public_node *node, void (*cb)(void *owner), void *owner);
+/* A renewed certificate, for connections from now on. */
+P2P_CHECK int public_node_set_certificate(struct public_node *node, const char *certificate_pem,
+					  const char *key_pem, struct error *reterr);
+/* The map changed: who is no longer a member is closed at once. */
+void public_node_recheck_members(struct public_node *node);
+struct public_node_stats public_node_stats(const struct public_node *node);
+struct relay_server *public_node_relay(const struct public_node *node);

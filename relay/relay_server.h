@@ -1,0 +1,81 @@
+/*
+ * The relay over TLS: carries sealed packets between members by node key (docs/PROTOCOL-relay.md).
+ *
+ * A client is admitted by its certificate (the network's CA, checked by TLS) and by is_member(). One
+ * connection a node key: a newer one replaces the older. Each client has a queue of its own; a slow one
+ * loses its oldest packets and disturbs nobody.
+ *
+ * Loop only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/key.h"
+#include "common/tls_stream.h"
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define RELAY_SERVER_MAX_ADDRESSES 8
+
+struct relay_server;
+
+struct relay_server_options {
+	struct tls_host *host; /* outlives the server */
+	SSL_CTX *context;      /* is_server, trust CA, ALPN RELAY_ALPN; referenced */
+	uint32_t n_listen;
+	struct endpoint listen[RELAY_SERVER_MAX_ADDRESSES]; /* port 0: any, the same for all */
+	void *owner;
+	/* NULL: whoever has a certificate. Asked at admission and by relay_server_recheck_members(). */
+	bool (*is_member)(void *owner, const struct public_key *node_key);
+	uint32_t max_clients;		/* 0: 16384 */
+	uint32_t max_handshakes;	/* in flight; 0: 1024. The oldest gives way */
+	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
+	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
+	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
+	uint32_t keep_alive_s;		/* idle time before a ping; 0: 20. Dead after 2 × this + 5 s */
+};
+
+struct relay_server_counters {
+	uint32_t clients, handshakes; /* now */
+	uint64_t accepted;	      /* connections */
+	uint64_t admitted;
+	uint64_t packets, bytes; /* taken in for forwarding */
+	uint64_t packets_out;	 /* written to their receivers' streams */
+	/* Connections that came to nothing, by reason. */
+	uint64_t refused_tls;	      /* not TLS, wrong or no certificate, wrong ALPN */
+	uint64_t refused_timeout;     /* the handshake took too long */
+	uint64_t refused_handshakes;  /* too many in flight */
+	uint64_t refused_full;	      /* too many clients */
+	uint64_t refused_not_member;
+	uint64_t refused_descriptors; /* out of file descriptors */
+	/* Clients that left not by themselves, by reason. */
+	uint64_t closed_replaced, closed_removed, closed_silent, closed_protocol, closed_expired;
+	/* Packets dropped, by reason. */
+	uint64_t dropped_unknown; /* destination not here */
+	uint64_t dropped_queue;	  /* oldest of a full queue, or left in it when its client went */
+	uint64_t malformed;	  /* frames with a body of a wrong form, or sent the wrong way */
+};
+
+struct relay_server_client {
+	struct public_key node_key;
+	char name[64];
+	struct endpoint remote;
+	uint64_t connected_ms; /* since when, uv_now() */
+	uint64_t packets_in, bytes_in, packets_out, bytes_out, dropped_queue;
+};
+
+/* 0 or -errno; reterr names the address. */
+P2P_CHECK int relay_server_start(const struct relay_server_options *options, struct relay_server **ret,
+				 struct error *reterr);
+/* Says closing to all, waits at most 1 s for what is queued, frees itself from the loop, calls cb (may be NULL). */
+void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), void *owner);
+uint16_t relay_server_port(const struct relay_server *server);
+/* Closes at once all clients for which is_member() no longer holds. */
+void relay_server_recheck_members(struct relay_server *server);
+struct relay_server_counters relay_server_counters(const struct relay_server *server);
+void relay_server_each_client(const struct relay_server *server,
+			      void (*each)(void *owner, const struct relay_server_client *client), void *owner);
