@@ -610,6 +610,17 @@ int json_get_string(const struct json *object, const char *key, const char **ret
 	return json_get_string_or(object, key, NULL, ret, reterr);
 }
 
+int json_integer_value(const struct json *number, int64_t min, int64_t max, int64_t *ret)
+{
+	double value = cJSON_IsNumber(tree(number)) ? tree(number)->valuedouble : NAN;
+
+	if (!(fabs(value) < NUMBER_BOUND) || value != trunc(value) || (int64_t)value < min ||
+	    (int64_t)value > max)
+		return -EINVAL;
+	*ret = (int64_t)value;
+	return 0;
+}
+
 int json_get_integer_or(const struct json *object, const char *key, int64_t min, int64_t max,
 			int64_t fallback, int64_t *ret, struct error *reterr)
 {
@@ -619,13 +630,13 @@ int json_get_integer_or(const struct json *object, const char *key, int64_t min,
 		*ret = fallback;
 		return 0;
 	}
-	double value = cJSON_IsNumber(item) ? item->valuedouble : NAN;
-	if (!(fabs(value) < NUMBER_BOUND) || value != trunc(value))
+	int64_t value;
+	if (json_integer_value((const struct json *)item, INT64_MIN, INT64_MAX, &value) != 0)
 		return wrong(key, "an integer", reterr);
-	if ((int64_t)value < min || (int64_t)value > max)
+	if (value < min || value > max)
 		return error_set(reterr, -EINVAL, "member '%s': must be from %lld to %lld", key,
 				 (long long)min, (long long)max);
-	*ret = (int64_t)value;
+	*ret = value;
 	return 0;
 }
 

@@ -65,6 +65,8 @@ const char *json_key(const struct json *item); /* of a member of an object */
 size_t json_length(const struct json *array_or_object);
 /* Of a string, else NULL. Borrowed. */
 const char *json_text(const struct json *string);
+/* Of a number that is an integer within the bounds: 0, else -EINVAL. For the items of an array. */
+P2P_CHECK int json_integer_value(const struct json *number, int64_t min, int64_t max, int64_t *ret);
 
 /*
  * Required members: 0, or -EINVAL with "member 'x': missing / must be a string …" in reterr.
