@@ -1,0 +1,489 @@
+/*
+ * Whatever changes the sockets or the device as a whole is a *step*: a configuration request, or
+ * the interface going up or down. One step at a time: it opens what it needs on the loop, runs a
+ * command on the lane, and when that is done frees what is no longer needed and begins the next.
+ */
+#include "node/wireguard/daemon.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "node/wireguard/lane.h"
+#include "node/wireguard/link_watch.h"
+#include "node/wireguard/netns.h"
+#include "node/wireguard/uapi.h"
+#include "node/wireguard/uapi_apply.h"
+
+#define LOG "wireguard"
+
+/* What the lane does for a step, and what it gives back. */
+struct step {
+	const struct uapi_request *request; /* NULL: the interface went up or down */
+	bool changes_sockets, comes_up;
+	struct udp *udp; /* the sockets from now on */
+	uint16_t listen_port;
+	uint32_t fwmark;
+	int result;
+	char *text; /* of the answer; NULL: the result only */
+	size_t text_len;
+};
+
+struct daemon {
+	uv_loop_t *loop;
+	void (*ended)(void *arg);
+	void *ended_arg;
+
+	struct tun tun; /* a descriptor of its own; the lane has another one */
+	struct lane *lane;
+	struct uapi_server *uapi;
+	struct link_watch watch;
+	bool has_watch;
+	int n_parts; /* open: lane, UAPI, watch */
+	bool is_stopping;
+
+	uint16_t listen_port; /* configured; 0: any */
+	bool is_port_chosen;  /* listen_port was chosen by the kernel */
+	uint32_t fwmark;
+	struct udp *udp, *udp_before;
+	bool is_link_up, is_up; /* what it is; what we have followed */
+	bool has_step, is_forgetting;
+	struct step step;
+};
+
+static void next_step(struct daemon *daemon);
+
+/* the end */
+
+static void on_part_closed(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	if (--daemon->n_parts > 0)
+		return;
+	void (*ended)(void *arg) = daemon->ended;
+	void *ended_arg = daemon->ended_arg;
+
+	udp_free(daemon->udp);
+	udp_free(daemon->udp_before);
+	free(daemon);
+	ended(ended_arg);
+}
+
+void daemon_stop(struct daemon *daemon)
+{
+	if (daemon->is_stopping)
+		return;
+	daemon->is_stopping = true;
+	/* A part of our own, so that we live until all have been told. */
+	daemon->n_parts++;
+	tun_close(&daemon->tun);
+	if (daemon->lane)
+		lane_stop(daemon->lane, on_part_closed, daemon);
+	if (daemon->has_watch)
+		link_watch_close(&daemon->watch, on_part_closed, daemon);
+	if (daemon->uapi)
+		uapi_close(daemon->uapi, on_part_closed, daemon);
+	on_part_closed(daemon);
+}
+
+/* steps: on the lane */
+
+static void bring_up(struct wg_device *device, struct wg_time now)
+{
+	for (struct wg_peer *peer = wg_device_first_peer(device); peer; peer = wg_peer_next(peer))
+		if (wg_peer_keepalive(peer) > 0)
+			wg_peer_send_keepalive(peer, now);
+}
+
+static void run_step(const struct lane_context *context, void *arg)
+{
+	struct step *step = arg;
+
+	if (step->changes_sockets)
+		lane_use_udp(context, step->udp);
+	if (step->comes_up)
+		bring_up(context->device, context->now);
+	if (!step->request)
+		return;
+	if (step->request->command == UAPI_GET)
+		step->text = uapi_describe(context->device, step->listen_port, step->fwmark, context->now,
+					   &step->text_len);
+	else
+		step->result = uapi_apply(context->device, step->request->items, step->request->n_items,
+					  context->now);
+}
+
+/* steps: on the loop */
+
+static void on_step_done(void *arg)
+{
+	struct step *step = arg;
+	struct daemon *daemon = container_of(step, struct daemon, step);
+
+	udp_free(daemon->udp_before);
+	daemon->udp_before = NULL;
+	daemon->has_step = false;
+	if (step->text)
+		uapi_answer(daemon->uapi, step->text, step->text_len);
+	else if (step->request)
+		uapi_answer_result(daemon->uapi, step->result);
+	next_step(daemon);
+}
+
+/* The lane gets the daemon's sockets as they are now. */
+static void change_sockets(struct daemon *daemon, struct udp *udp)
+{
+	assert(!daemon->udp_before);
+	daemon->udp_before = daemon->udp;
+	daemon->udp = udp;
+	daemon->step.changes_sockets = true;
+}
+
+static void run_on_lane(struct daemon *daemon)
+{
+	daemon->has_step = true;
+	daemon->step.udp = daemon->udp;
+	daemon->step.listen_port = daemon->listen_port;
+	daemon->step.fwmark = daemon->fwmark;
+	int r = lane_run(daemon->lane, run_step, &daemon->step, on_step_done);
+	assert(r == 0); /* one step at a time, and one "forget" */
+}
+
+static int open_sockets(struct daemon *daemon, uint16_t port, bool any_if_taken, struct error *reterr)
+{
+	const struct udp_options options = {
+		.port = port,
+		.any_port_if_taken = any_if_taken,
+		.fwmark = daemon->fwmark,
+	};
+	struct udp *udp = NULL;
+
+	int r = udp_open(&options, &udp, reterr);
+	if (r != 0)
+		return r;
+	daemon->is_port_chosen = udp->port != port || any_if_taken;
+	daemon->listen_port = udp->port;
+	change_sockets(daemon, udp);
+	log_debug(LOG, "listening on UDP port %u", udp->port);
+	return 0;
+}
+
+static void follow_link(struct daemon *daemon)
+{
+	struct error error;
+
+	daemon->step = (struct step){ 0 };
+	daemon->is_up = daemon->is_link_up;
+	log_info(LOG, "interface %s is %s", daemon->tun.name, daemon->is_up ? "up" : "down");
+	if (!daemon->is_up)
+		change_sockets(daemon, NULL);
+	else if (open_sockets(daemon, daemon->listen_port, daemon->is_port_chosen, &error) == 0)
+		daemon->step.comes_up = true;
+	else
+		log_error(LOG, "%s", error.message);
+	run_on_lane(daemon);
+}
+
+static int set_listen_port(struct daemon *daemon, uint16_t port)
+{
+	struct error error;
+
+	if (port != 0 && port == daemon->listen_port && (daemon->udp || !daemon->is_up)) {
+		daemon->is_port_chosen = false;
+		return 0;
+	}
+	if (!daemon->is_up) {
+		daemon->listen_port = port;
+		daemon->is_port_chosen = false;
+		return 0;
+	}
+	int r = open_sockets(daemon, port, false, &error);
+	if (r != 0)
+		log_error(LOG, "%s", error.message);
+	return r;
+}
+
+static int set_fwmark(struct daemon *daemon, uint32_t fwmark)
+{
+	struct error error;
+	int r = daemon->udp ? udp_set_mark(daemon->udp, fwmark, &error) : 0;
+
+	if (r == 0)
+		daemon->fwmark = fwmark;
+	else
+		log_error(LOG, "%s", error.message);
+	return r;
+}
+
+/* What of a set request is ours and not the device's: the sockets. The last line of a key counts. */
+static int set_sockets(struct daemon *daemon, const struct uapi_request *request)
+{
+	const struct uapi_item *port = NULL, *fwmark = NULL;
+	int r = 0;
+
+	for (size_t i = 0; i < request->n_items; i++) {
+		if (request->items[i].key == UAPI_LISTEN_PORT)
+			port = &request->items[i];
+		if (request->items[i].key == UAPI_FWMARK)
+			fwmark = &request->items[i];
+	}
+	if (fwmark)
+		r = set_fwmark(daemon, fwmark->number);
+	if (r == 0 && port)
+		r = set_listen_port(daemon, (uint16_t)port->number);
+	return r;
+}
+
+static void begin_request(struct daemon *daemon, const struct uapi_request *request)
+{
+	daemon->step = (struct step){ .request = request };
+	int r = request->command == UAPI_SET ? set_sockets(daemon, request) : 0;
+	if (r != 0)
+		uapi_answer_result(daemon->uapi, r);
+	else
+		run_on_lane(daemon);
+}
+
+static void next_step(struct daemon *daemon)
+{
+	const struct uapi_request *request;
+
+	while (!daemon->has_step && !daemon->is_stopping) {
+		if (daemon->is_up != daemon->is_link_up)
+			follow_link(daemon);
+		else if (daemon->uapi && (request = uapi_take(daemon->uapi)))
+			begin_request(daemon, request);
+		else
+			return;
+	}
+}
+
+/* the interface */
+
+static void set_mtu(const struct lane_context *context, void *arg)
+{
+	lane_set_mtu(context, (uint32_t)(uintptr_t)arg);
+}
+
+static void on_link(void *owner, const struct link_info *link)
+{
+	struct daemon *daemon = owner;
+
+	if (link->ifindex != daemon->tun.ifindex)
+		return;
+	if (link->mtu > 0 && lane_run(daemon->lane, set_mtu, (void *)(uintptr_t)link->mtu, NULL) != 0)
+		log_warning(LOG, "interface %s changes faster than it can be followed", link->name);
+	daemon->is_link_up = link->is_up;
+	next_step(daemon);
+}
+
+static void forget_sources(const struct lane_context *context, void *arg)
+{
+	wg_device_forget_sources(context->device);
+}
+
+static void on_sources_forgotten(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	daemon->is_forgetting = false;
+}
+
+static void on_routes(void *owner)
+{
+	struct daemon *daemon = owner;
+
+	if (!daemon->is_forgetting &&
+	    lane_run(daemon->lane, forget_sources, daemon, on_sources_forgotten) == 0)
+		daemon->is_forgetting = true;
+}
+
+static void on_link_gone(void *owner, const struct link_info *link);
+
+static int watch_here(struct daemon *daemon, struct error *reterr)
+{
+	const struct link_watch_ports ports = {
+		.owner = daemon,
+		.link = on_link,
+		.link_gone = on_link_gone,
+		.routes = on_routes,
+	};
+	int r = link_watch_start(&daemon->watch, daemon->loop, &ports, reterr);
+
+	if (r != 0)
+		return r;
+	daemon->has_watch = true;
+	daemon->n_parts++;
+	return 0;
+}
+
+/* Index and state of the interface in the namespace we are in; the name may have changed. */
+static int look_at_link(struct daemon *daemon, struct error *reterr)
+{
+	struct link_info link;
+	int r = tun_name(&daemon->tun);
+
+	if (r == 0)
+		r = link_find(daemon->tun.name, &link, reterr);
+	if (r != 0)
+		return r;
+	daemon->tun.ifindex = link.ifindex;
+	on_link(daemon, &link);
+	return 0;
+}
+
+static void follow_into_namespace(struct daemon *daemon)
+{
+	struct netns_visit visit;
+	struct error error = { 0 };
+
+	int r = netns_enter_that_of(daemon->tun.fd, &visit, &error);
+	if (r == 0) {
+		r = watch_here(daemon, &error);
+		if (r == 0)
+			r = look_at_link(daemon, &error);
+		netns_leave(&visit);
+	}
+	if (r != 0) {
+		log_error(LOG, "cannot follow interface %s: %s", daemon->tun.name, error.message);
+		daemon_stop(daemon);
+	}
+}
+
+static void on_old_watch_closed(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	if (!daemon->is_stopping)
+		follow_into_namespace(daemon);
+	on_part_closed(daemon);
+}
+
+/* Deleted, or moved into another network namespace: then its descriptor still works. */
+static void on_link_gone(void *owner, const struct link_info *link)
+{
+	struct daemon *daemon = owner;
+
+	if (link->ifindex != daemon->tun.ifindex)
+		return;
+	if (!tun_is_alive(&daemon->tun)) {
+		log_info(LOG, "interface %s was deleted", daemon->tun.name);
+		daemon_stop(daemon);
+		return;
+	}
+	log_info(LOG, "interface %s moved into another network namespace", daemon->tun.name);
+	daemon->has_watch = false;
+	link_watch_close(&daemon->watch, on_old_watch_closed, daemon);
+}
+
+static void on_tun_gone(void *owner)
+{
+	struct daemon *daemon = owner;
+
+	log_info(LOG, "interface %s was deleted", daemon->tun.name);
+	daemon_stop(daemon);
+}
+
+/* the socket */
+
+static void on_requested(void *owner)
+{
+	next_step(owner);
+}
+
+static void on_socket_gone(void *owner)
+{
+	struct daemon *daemon = owner;
+
+	log_info(LOG, "the socket's file of %s was removed", daemon->tun.name);
+	daemon_stop(daemon);
+}
+
+/* start */
+
+static int start_lane(struct daemon *daemon, const struct tun *tun_take, struct error *reterr)
+{
+	const struct lane_config config = {
+		.loop = daemon->loop,
+		.ports = { .owner = daemon, .tun_gone = on_tun_gone },
+		.tun_take = *tun_take,
+		.mtu = WG_DEFAULT_MTU,
+		.is_plain = true,
+	};
+	int r = lane_start(&config, &daemon->lane, reterr);
+
+	if (r == 0)
+		daemon->n_parts++;
+	return r;
+}
+
+static int start_uapi(struct daemon *daemon, struct error *reterr)
+{
+	const struct uapi_ports ports = {
+		.owner = daemon,
+		.requested = on_requested,
+		.socket_gone = on_socket_gone,
+	};
+	int r = uapi_listen(daemon->loop, daemon->tun.name, &ports, &daemon->uapi, reterr);
+
+	if (r == 0)
+		daemon->n_parts++;
+	return r;
+}
+
+static int start_tun(struct daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
+{
+	struct tun tun;
+	int r = tun_open(ifname, &tun, reterr);
+	if (r != 0)
+		return r;
+
+	r = link_set_mtu(tun.ifindex, WG_DEFAULT_MTU, reterr);
+	if (r != 0) {
+		tun_close(&tun);
+		return r;
+	}
+	daemon->tun = tun;
+	daemon->tun.fd = fcntl(tun.fd, F_DUPFD_CLOEXEC, 0);
+	*ret = tun;
+	return 0;
+}
+
+static void ignore_end(void *arg)
+{
+}
+
+int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg, struct daemon **ret,
+		 struct error *reterr)
+{
+	struct daemon *daemon = calloc(1, sizeof(*daemon));
+	struct tun tun;
+	if (!daemon)
+		abort();
+
+	*daemon = (struct daemon){ .loop = loop, .ended = ended, .ended_arg = arg, .tun = TUN_NONE };
+	int r = start_tun(daemon, ifname, &tun, reterr);
+	if (r == 0) {
+		r = start_lane(daemon, &tun, reterr);
+		if (r != 0)
+			tun_close(&tun);
+	}
+	if (r == 0)
+		r = watch_here(daemon, reterr);
+	if (r == 0)
+		r = look_at_link(daemon, reterr);
+	if (r == 0)
+		r = start_uapi(daemon, reterr);
+	if (r != 0) {
+		daemon->ended = ignore_end;
+		daemon_stop(daemon);
+		return r;
+	}
+	*ret = daemon;
+	return 0;
+}

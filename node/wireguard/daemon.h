@@ -1,0 +1,23 @@
+/*
+ * A plain userspace WireGuard, put together: one interface, one lane, the UAPI socket.
+ *
+ * As wg(8) and wg-quick(8) expect: the UDP sockets are open while the interface is up, in the
+ * network namespace the program was started in, wherever the interface moves; the daemon ends when
+ * the interface is deleted or the socket's file is removed. Loop thread only.
+ */
+#pragma once
+
+#include "common/error.h"
+
+#include <uv.h>
+
+struct daemon;
+
+/*
+ * Creates interface and socket. ended(arg) is called once, from the loop, when the daemon has ended
+ * by itself or by daemon_stop() and its memory has been freed; not when starting failed.
+ */
+P2P_CHECK int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
+			   struct daemon **ret, struct error *reterr);
+/* Begins the end; may be called again. */
+void daemon_stop(struct daemon *daemon);

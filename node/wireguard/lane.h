@@ -1,0 +1,94 @@
+/*
+ * The lane: the thread that moves packets.
+ *
+ *   loop thread                          lane thread
+ *   lane_run() ─────── commands ───────► fn(context, arg) between two bursts
+ *   done(arg) ◄────── completions ──────
+ *   lane_put_relayed() ── datagrams ───► wg_device_receive()          ┌── TUN
+ *   ports ◄─────────── events ────────── what the loop must see   ◄───┤
+ *                                                                      └── UDP v4, v6
+ *
+ * It owns the wg_device and runs to completion: wait, receive a burst, open or seal it, send it.
+ * No lock and no allocation on the packet path; the two threads share rings only. A command is
+ * never lost: when there is no room the caller is told. Events and relayed datagrams are dropped
+ * and counted when their ring is full.
+ *
+ * Functions are for the loop thread unless they say otherwise; ports and done are called there.
+ */
+#pragma once
+
+#include "actors/direct_router/demux.h"
+#include "common/error.h"
+#include "node/wireguard/device.h"
+#include "node/wireguard/tun.h"
+#include "node/wireguard/udp.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define LANE_MAX_COMMANDS 256
+
+struct lane;
+
+struct lane_peer_event {
+	uint32_t peer_id; /* wg_peer_id() */
+	enum wg_event_type type;
+	struct wg_path path; /* ARRIVAL and ROAMED */
+};
+
+/* All bytes are borrowed for the call. A port may be NULL: the event is then not even made. */
+struct lane_ports {
+	void *owner;
+	/* A session message or STUN; what is neither, nor WireGuard, is counted and dropped. */
+	void (*datagram)(void *owner, enum demux_kind kind, const struct wg_path *from,
+			 const uint8_t *bytes, size_t len);
+	/* Datagrams, contiguous, that shall go through path->relay_id to path->peer_id. */
+	void (*relay)(void *owner, const struct wg_path *path, const struct train *train);
+	void (*peer)(void *owner, const struct lane_peer_event *event);
+	/* The TUN interface was deleted; said once. */
+	void (*tun_gone)(void *owner);
+};
+
+struct lane_config {
+	uv_loop_t *loop;
+	struct lane_ports ports;
+	struct tun tun_take; /* closed by the lane; TUN_NONE: no TUN */
+	struct udp *udp;     /* borrowed, may be NULL */
+	uint32_t mtu;	     /* 0: WG_DEFAULT_MTU */
+	bool is_plain;	     /* nothing but WireGuard: the rest is dropped and counted */
+};
+
+/* What a command works with; lane thread only, valid during the command. */
+struct lane_context {
+	struct lane *lane;
+	struct wg_device *device;
+	struct wg_time now;
+};
+
+struct lane_counters {
+	uint64_t n_events_dropped, n_relayed_dropped, n_unknown, n_sends_dropped, n_rejected;
+	uint64_t n_tun_reads, n_tun_packets, n_udp_messages, n_udp_datagrams;
+};
+
+P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr);
+/*
+ * Runs the commands that are still waiting, ends the thread, calls their done, closes the TUN;
+ * stopped(arg) when the lane's memory has been freed, from the loop. No port is called any more.
+ */
+void lane_stop(struct lane *lane, void (*stopped)(void *arg), void *arg);
+
+/* fn runs on the lane thread, then done (may be NULL) on the loop. 0, or -EAGAIN: too many waiting. */
+P2P_CHECK int lane_run(struct lane *lane, void (*fn)(const struct lane_context *context, void *arg),
+		       void *arg, void (*done)(void *arg));
+/* Datagrams that came through a relay (from->relay_id, from->peer_id); copied. 0, or -EAGAIN: dropped. */
+int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams);
+void lane_get_counters(struct lane *lane, struct lane_counters *ret);
+
+/* ---- from within a command only ---- */
+
+/* From now on these sockets; NULL: none. The old ones may be freed in done. */
+void lane_use_udp(const struct lane_context *context, struct udp *udp);
+/* Takes the TUN and closes the old one. */
+void lane_use_tun(const struct lane_context *context, const struct tun *tun_take);
+void lane_set_mtu(const struct lane_context *context, uint32_t mtu);

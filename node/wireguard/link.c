@@ -1,0 +1,238 @@
+#include "node/wireguard/link.h"
+
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* One request: header, family-specific body, attributes. Grows at the end, never past the buffer. */
+struct request {
+	struct nlmsghdr header;
+	uint8_t room[256];
+};
+
+static void *request_begin(struct request *request, uint16_t type, uint16_t flags, size_t body_len)
+{
+	memset(request, 0, sizeof(*request));
+	request->header.nlmsg_type = type;
+	request->header.nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
+	request->header.nlmsg_seq = 1;
+	request->header.nlmsg_len = (uint32_t)NLMSG_LENGTH(body_len);
+	return NLMSG_DATA(&request->header);
+}
+
+static void request_put(struct request *request, uint16_t type, const void *value, size_t len)
+{
+	struct rtattr *attribute =
+		(struct rtattr *)(void *)((uint8_t *)request + NLMSG_ALIGN(request->header.nlmsg_len));
+
+	attribute->rta_type = type;
+	attribute->rta_len = (uint16_t)RTA_LENGTH(len);
+	memcpy(RTA_DATA(attribute), value, len);
+	request->header.nlmsg_len =
+		NLMSG_ALIGN(request->header.nlmsg_len) + (uint32_t)RTA_ALIGN(RTA_LENGTH(len));
+}
+
+static void read_attribute(const struct rtattr *attribute, struct link_info *link)
+{
+	size_t len = attribute->rta_len - RTA_LENGTH(0);
+
+	if (attribute->rta_type == IFLA_IFNAME)
+		snprintf(link->name, sizeof(link->name), "%.*s", (int)len,
+			 (const char *)RTA_DATA(attribute));
+	if (attribute->rta_type == IFLA_MTU && len >= sizeof(link->mtu))
+		memcpy(&link->mtu, RTA_DATA(attribute), sizeof(link->mtu));
+}
+
+bool link_info_from_message(const void *message, struct link_info *ret)
+{
+	const struct nlmsghdr *header = message;
+	const struct ifinfomsg *info = NLMSG_DATA(header);
+
+	if (header->nlmsg_type != RTM_NEWLINK && header->nlmsg_type != RTM_DELLINK)
+		return false;
+	if (header->nlmsg_len < NLMSG_LENGTH(sizeof(*info)))
+		return false;
+
+	*ret = (struct link_info){ .ifindex = info->ifi_index, .is_up = info->ifi_flags & IFF_UP };
+	const uint8_t *at = (const uint8_t *)info + NLMSG_ALIGN(sizeof(*info));
+	const uint8_t *end = (const uint8_t *)header + header->nlmsg_len;
+	while (end - at >= (ptrdiff_t)sizeof(struct rtattr)) {
+		const struct rtattr *attribute = (const void *)at;
+		if (attribute->rta_len < sizeof(*attribute) || attribute->rta_len > end - at)
+			break;
+		read_attribute(attribute, ret);
+		at += RTA_ALIGN(attribute->rta_len);
+	}
+	return true;
+}
+
+/* The kernel's answer to a request: an error number, or the one link asked for. */
+static int read_answer(int fd, struct link_info *ret)
+{
+	/* A link's description with its statistics is under 8 KiB. */
+	_Alignas(struct nlmsghdr) char answer[32768];
+
+	ssize_t n = recv(fd, answer, sizeof(answer), 0);
+	if (n < 0)
+		return -errno;
+	const struct nlmsghdr *header = (const void *)answer;
+	if (!NLMSG_OK(header, (size_t)n))
+		return -EPROTO;
+	if (header->nlmsg_type == NLMSG_ERROR)
+		return ((const struct nlmsgerr *)NLMSG_DATA(header))->error;
+	return ret && link_info_from_message(header, ret) ? 0 : -EPROTO;
+}
+
+static int ask(const struct request *request, struct link_info *ret)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0)
+		return -errno;
+
+	int r = 0;
+	if (sendto(fd, request, request->header.nlmsg_len, 0, (const void *)&kernel, sizeof(kernel)) < 0)
+		r = -errno;
+	if (r == 0)
+		r = read_answer(fd, ret);
+	close(fd);
+	return r;
+}
+
+static int change(const struct request *request, int ifindex, const char *what, struct error *reterr)
+{
+	int r = ask(request, NULL);
+
+	if (r != 0)
+		error_set(reterr, r, "interface %d: cannot %s: %s", ifindex, what, strerror(-r));
+	return r;
+}
+
+/* links */
+
+int link_find(const char *name, struct link_info *ret, struct error *reterr)
+{
+	struct request request;
+	size_t len = strlen(name);
+
+	if (len == 0 || len >= IFNAMSIZ)
+		return error_set(reterr, -EINVAL, "interface name '%s' must have 1 to %d characters", name,
+				 IFNAMSIZ - 1);
+	request_begin(&request, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
+	request_put(&request, IFLA_IFNAME, name, len + 1);
+	int r = ask(&request, ret);
+	return r == 0 ? 0 : error_set(reterr, r, "interface %s: %s", name, strerror(-r));
+}
+
+int link_get(int ifindex, struct link_info *ret, struct error *reterr)
+{
+	struct request request;
+	struct ifinfomsg *info = request_begin(&request, RTM_GETLINK, 0, sizeof(*info));
+
+	info->ifi_index = ifindex;
+	int r = ask(&request, ret);
+	return r == 0 ? 0 : error_set(reterr, r, "interface %d: %s", ifindex, strerror(-r));
+}
+
+int link_set_up(int ifindex, bool up, struct error *reterr)
+{
+	struct request request;
+	struct ifinfomsg *info = request_begin(&request, RTM_NEWLINK, NLM_F_ACK, sizeof(*info));
+
+	info->ifi_index = ifindex;
+	info->ifi_flags = up ? IFF_UP : 0;
+	info->ifi_change = IFF_UP;
+	return change(&request, ifindex, up ? "set it up" : "set it down", reterr);
+}
+
+int link_set_mtu(int ifindex, uint32_t mtu, struct error *reterr)
+{
+	struct request request;
+	struct ifinfomsg *info = request_begin(&request, RTM_NEWLINK, NLM_F_ACK, sizeof(*info));
+
+	info->ifi_index = ifindex;
+	request_put(&request, IFLA_MTU, &mtu, sizeof(mtu));
+	return change(&request, ifindex, "set the MTU", reterr);
+}
+
+int link_delete(int ifindex, struct error *reterr)
+{
+	struct request request;
+	struct ifinfomsg *info = request_begin(&request, RTM_DELLINK, NLM_F_ACK, sizeof(*info));
+
+	info->ifi_index = ifindex;
+	return change(&request, ifindex, "delete it", reterr);
+}
+
+/* addresses and routes */
+
+static size_t ip_len(int family)
+{
+	return family == AF_INET ? 4 : 16;
+}
+
+static void address_request(struct request *request, uint16_t type, uint16_t flags, int ifindex,
+			    const struct link_prefix *address)
+{
+	struct ifaddrmsg *info = request_begin(request, type, (uint16_t)(NLM_F_ACK | flags), sizeof(*info));
+
+	info->ifa_family = (uint8_t)address->family;
+	info->ifa_prefixlen = address->len;
+	info->ifa_index = (uint32_t)ifindex;
+	/* No duplicate detection: nobody else is on this link, and it would delay the first packet. */
+	info->ifa_flags = address->family == AF_INET6 ? IFA_F_NODAD : 0;
+	request_put(request, IFA_LOCAL, address->ip, ip_len(address->family));
+	request_put(request, IFA_ADDRESS, address->ip, ip_len(address->family));
+}
+
+int link_add_address(int ifindex, const struct link_prefix *address, struct error *reterr)
+{
+	struct request request;
+
+	address_request(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, ifindex, address);
+	return change(&request, ifindex, "add an address", reterr);
+}
+
+int link_remove_address(int ifindex, const struct link_prefix *address, struct error *reterr)
+{
+	struct request request;
+
+	address_request(&request, RTM_DELADDR, 0, ifindex, address);
+	return change(&request, ifindex, "remove an address", reterr);
+}
+
+static void route_request(struct request *request, uint16_t type, uint16_t flags, int ifindex,
+			  const struct link_prefix *to)
+{
+	struct rtmsg *info = request_begin(request, type, (uint16_t)(NLM_F_ACK | flags), sizeof(*info));
+
+	info->rtm_family = (uint8_t)to->family;
+	info->rtm_dst_len = to->len;
+	info->rtm_table = RT_TABLE_MAIN;
+	info->rtm_protocol = RTPROT_STATIC;
+	info->rtm_scope = to->family == AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+	info->rtm_type = RTN_UNICAST;
+	request_put(request, RTA_DST, to->ip, ip_len(to->family));
+	request_put(request, RTA_OIF, &(uint32_t){ (uint32_t)ifindex }, sizeof(uint32_t));
+}
+
+int link_add_route(int ifindex, const struct link_prefix *to, struct error *reterr)
+{
+	struct request request;
+
+	route_request(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, ifindex, to);
+	return change(&request, ifindex, "add a route", reterr);
+}
+
+int link_remove_route(int ifindex, const struct link_prefix *to, struct error *reterr)
+{
+	struct request request;
+
+	route_request(&request, RTM_DELROUTE, 0, ifindex, to);
+	return change(&request, ifindex, "remove a route", reterr);
+}

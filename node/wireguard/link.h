@@ -1,0 +1,47 @@
+/*
+ * Network interfaces by rtnetlink: look, set up, give addresses and routes.
+ *
+ * Each call opens a netlink socket in the network namespace of the calling thread, asks, waits for
+ * the kernel's answer and closes it: for set-up, not for the packet path. No state, any thread.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/macros.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LINK_MTU_MIN 576
+#define LINK_MTU_MAX 65535
+
+struct link_info {
+	int ifindex;
+	char name[IFNAMSIZ];
+	bool is_up;
+	uint32_t mtu;
+};
+
+/* An IP network; IPv4 in the first four bytes. */
+struct link_prefix {
+	int family; /* AF_INET or AF_INET6 */
+	uint8_t ip[16];
+	uint8_t len; /* bits */
+};
+
+/* All return 0 or -errno, with the reason in reterr; -ENODEV when there is no such interface. */
+P2P_CHECK int link_find(const char *name, struct link_info *ret, struct error *reterr);
+P2P_CHECK int link_get(int ifindex, struct link_info *ret, struct error *reterr);
+P2P_CHECK int link_set_up(int ifindex, bool up, struct error *reterr);
+P2P_CHECK int link_set_mtu(int ifindex, uint32_t mtu, struct error *reterr);
+/* The address is ip, the network on the link ip/len. One that is there already is no failure. */
+P2P_CHECK int link_add_address(int ifindex, const struct link_prefix *address, struct error *reterr);
+P2P_CHECK int link_remove_address(int ifindex, const struct link_prefix *address, struct error *reterr);
+/* A route in the main table that leads to the interface; replaces an equal one. */
+P2P_CHECK int link_add_route(int ifindex, const struct link_prefix *to, struct error *reterr);
+P2P_CHECK int link_remove_route(int ifindex, const struct link_prefix *to, struct error *reterr);
+P2P_CHECK int link_delete(int ifindex, struct error *reterr);
+
+/* Reads what an RTM_NEWLINK or RTM_DELLINK message says; false when it is none. message: nlmsghdr. */
+bool link_info_from_message(const void *message, struct link_info *ret);

@@ -1,0 +1,154 @@
+#include "node/wireguard/tun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "node/wireguard/link.h"
+
+/* Newer than Debian 12's headers (Linux 6.2). */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+/* Richest first: the kernel refuses what it does not know. */
+static const unsigned offload_sets[] = {
+	TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6,
+	TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+	TUN_F_CSUM,
+	0,
+};
+
+static void choose_offloads(struct tun *tun)
+{
+	unsigned set = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(offload_sets); i++) {
+		set = offload_sets[i];
+		if (ioctl(tun->fd, TUNSETOFFLOAD, set) == 0)
+			break;
+	}
+	tun->can_segment = set & TUN_F_TSO4;
+	/* Taking superpackets needs no bit, but a kernel that cuts them knows how to take them. */
+	tun->merge = (set & TUN_F_TSO4 ? OFFLOAD_MERGE_TCP : 0u) | (set & TUN_F_USO4 ? OFFLOAD_MERGE_UDP : 0u);
+}
+
+static int attach(const char *name, struct tun *tun, struct error *reterr)
+{
+	struct ifreq request = { .ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR };
+	struct link_info link;
+
+	if (strlen(name) == 0 || strlen(name) >= IFNAMSIZ)
+		return error_set(reterr, -EINVAL, "interface name '%s' must have 1 to %d characters", name,
+				 IFNAMSIZ - 1);
+	memcpy(request.ifr_name, name, strlen(name));
+	if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
+		int r = -errno;
+		return error_set(reterr, r, "cannot create interface %s: %s%s", name, strerror(-r),
+				 r == -EPERM ? " (CAP_NET_ADMIN is needed)" :
+				 r == -EBUSY ? " (another program has it)" :
+				 r == -EINVAL ? " (there is an interface of that name which is no such TUN)" :
+						"");
+	}
+	int r = link_find(request.ifr_name, &link, reterr);
+	if (r != 0)
+		return r;
+	tun->ifindex = link.ifindex;
+	memcpy(tun->name, link.name, sizeof(tun->name));
+	return 0;
+}
+
+int tun_open(const char *name, struct tun *ret, struct error *reterr)
+{
+	struct tun tun = TUN_NONE;
+
+	tun.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (tun.fd < 0) {
+		int r = -errno;
+		return error_set(reterr, r, "/dev/net/tun: %s", strerror(-r));
+	}
+	int r = attach(name, &tun, reterr);
+	if (r != 0) {
+		close(tun.fd);
+		return r;
+	}
+	choose_offloads(&tun);
+	*ret = tun;
+	return 0;
+}
+
+void tun_close(struct tun *tun)
+{
+	if (tun->fd >= 0)
+		close(tun->fd);
+	tun->fd = -1;
+}
+
+bool tun_is_alive(const struct tun *tun)
+{
+	struct ifreq request = { 0 };
+
+	return tun->fd >= 0 && (ioctl(tun->fd, TUNGETIFF, &request) == 0 || errno != EBADFD);
+}
+
+int tun_name(struct tun *tun)
+{
+	struct ifreq request = { 0 };
+
+	if (ioctl(tun->fd, TUNGETIFF, &request) != 0)
+		return -errno;
+	memcpy(tun->name, request.ifr_name, sizeof(tun->name));
+	return 0;
+}
+
+/* packets */
+
+ssize_t tun_read(const struct tun *tun, struct offload_header *ret_header, uint8_t *buffer, size_t size)
+{
+	struct iovec parts[] = { { ret_header, sizeof(*ret_header) }, { buffer, size } };
+
+	ssize_t n = readv(tun->fd, parts, ARRAY_LEN(parts));
+	if (n < 0)
+		return -errno;
+	if ((size_t)n < sizeof(*ret_header))
+		return -EIO;
+	return n - (ssize_t)sizeof(*ret_header);
+}
+
+static int write_run(struct tun *tun, struct offload_run *run)
+{
+	ssize_t n;
+
+	do
+		n = writev(tun->fd, run->pieces, run->n_pieces);
+	while (n < 0 && errno == EINTR);
+	if (n >= 0)
+		return 0;
+	if (errno == EBADFD)
+		return -EBADFD;
+	if (errno == EINVAL && run->header.gso_type != OFFLOAD_GSO_NONE)
+		tun->merge &= run->header.gso_type == OFFLOAD_GSO_UDP ? ~OFFLOAD_MERGE_UDP :
+									 ~OFFLOAD_MERGE_TCP;
+	/* A run's packets are lost together; a refused kind is not merged again, so this happens once. */
+	tun->n_refused++;
+	return 0;
+}
+
+int tun_write(struct tun *tun, const struct train *packets)
+{
+	struct offload_run run;
+
+	for (uint32_t i = 0; i < packets->n;) {
+		uint32_t n = offload_merge(packets, i, tun->merge, &run);
+		int r = write_run(tun, &run);
+		if (r != 0)
+			return r;
+		i += n;
+	}
+	return 0;
+}

@@ -1,0 +1,51 @@
+/*
+ * A TUN interface whose descriptor gives and takes superpackets (IFF_VNET_HDR).
+ *
+ * Read: one IP packet, or one TCP or UDP superpacket of up to 64 KB that offload.h cuts into a
+ * train. Write: one IP packet, or a run of one flow's packets as one superpacket. The descriptor is
+ * non-blocking and stays valid when the interface is renamed or moved into another network
+ * namespace; when the interface is deleted, every call gives -EBADFD.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/macros.h"
+#include "node/wireguard/offload.h"
+#include "node/wireguard/train.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct tun {
+	int fd; /* -1: none */
+	int ifindex;
+	char name[IFNAMSIZ];
+	bool can_segment; /* TSO was accepted: superpackets may come out */
+	unsigned merge;	  /* OFFLOAD_MERGE_…: what may be put in; cleared when the kernel refuses one */
+	uint64_t n_refused; /* packets that the kernel did not take */
+};
+
+#define TUN_NONE { .fd = -1 }
+
+/* Creates the interface, or attaches to one of that name. The name may hold "%d". */
+P2P_CHECK int tun_open(const char *name, struct tun *ret, struct error *reterr);
+/* Closes the descriptor; an interface that is not persistent vanishes. Accepts TUN_NONE. */
+void tun_close(struct tun *tun);
+/* False when the interface was deleted. */
+bool tun_is_alive(const struct tun *tun);
+/* Reads the interface's name anew: it may have been changed. 0 or -errno. */
+P2P_CHECK int tun_name(struct tun *tun);
+
+/*
+ * One read: the header into *ret_header, the packet to buffer (size ≥ OFFLOAD_MAX_PACKET).
+ * The packet's length, -EAGAIN when there is none, -EBADFD when the interface is gone, -errno.
+ */
+P2P_CHECK ssize_t tun_read(const struct tun *tun, struct offload_header *ret_header, uint8_t *buffer,
+			   size_t size);
+/*
+ * Writes the packets, merged where the rules allow. Bytes of the train are changed. What the kernel
+ * does not take is counted and dropped. -EBADFD when the interface is gone, else 0.
+ */
+int tun_write(struct tun *tun, const struct train *packets);

@@ -1,0 +1,523 @@
+#include "node/wireguard/udp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+/* Ten milliseconds of 5 Gb/s. */
+#define SOCKET_BUFFER (7 << 20)
+/* IPv4's limit, the smaller one: 65535 - 20 - 8. */
+#define MAX_BYTES 65507
+/* UDP_MAX_SEGMENTS before Linux 6.9; some kernels count the UDP header into the budget. */
+#define MAX_SEGMENTS 63
+/* After this time a refused UDP_SEGMENT is tried again: routes change. */
+#define SEGMENT_RETRY_S	  60
+#define PORT_ATTEMPTS	  32
+#define SEGMENT_UNLIMITED UINT32_MAX
+
+static uint64_t coarse_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec;
+}
+
+/* opening */
+
+static int set_option(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
+}
+
+/* What makes things better, but is not everywhere. */
+static void prefer_option(int fd, int level, int name, int value)
+{
+	(void)set_option(fd, level, name, value);
+}
+
+static void set_buffers(int fd)
+{
+	if (set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) != 0)
+		prefer_option(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER);
+	if (set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) != 0)
+		prefer_option(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
+}
+
+static int configure_socket(int fd, enum udp_family family, const struct udp_options *options)
+{
+	int r = options->fwmark ? set_option(fd, SOL_SOCKET, SO_MARK, (int)options->fwmark) : 0;
+
+	if (r == 0 && family == UDP_V6)
+		r = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (r != 0)
+		return r;
+
+	if (family == UDP_V4) {
+		prefer_option(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		prefer_option(fd, IPPROTO_IP, IP_RECVTOS, 1);
+		prefer_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+	} else {
+		prefer_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+		prefer_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+		prefer_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+	}
+	prefer_option(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+	set_buffers(fd);
+	if (!options->no_coalescing)
+		prefer_option(fd, IPPROTO_UDP, UDP_GRO, 1);
+	return 0;
+}
+
+static int bind_socket(int fd, enum udp_family family, uint16_t port)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	int r = family == UDP_V4 ? bind(fd, (const void *)&v4, sizeof(v4)) :
+				   bind(fd, (const void *)&v6, sizeof(v6));
+
+	return r == 0 ? 0 : -errno;
+}
+
+static uint16_t bound_port(int fd)
+{
+	struct sockaddr_in6 name = { 0 };
+	socklen_t len = sizeof(name);
+
+	/* The port is at the same place in both families. */
+	return getsockname(fd, (void *)&name, &len) == 0 ? ntohs(name.sin6_port) : 0;
+}
+
+/* A socket of this family on this port; *ret_fd is -1 when the machine does not have the family. */
+static int open_socket(enum udp_family family, uint16_t port, const struct udp_options *options, int *ret_fd)
+{
+	int fd = socket(family == UDP_V4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	*ret_fd = -1;
+	if (fd < 0)
+		return errno == EAFNOSUPPORT ? 0 : -errno;
+	int r = configure_socket(fd, family, options);
+	if (r == 0)
+		r = bind_socket(fd, family, port);
+	if (r == 0) {
+		*ret_fd = fd;
+		return 0;
+	}
+	close(fd);
+	/* IPv6 switched off (net.ipv6.conf.all.disable_ipv6) shows only here. */
+	return family == UDP_V6 && r == -EADDRNOTAVAIL ? 0 : r;
+}
+
+static void close_both(int fds[UDP_N_FAMILIES])
+{
+	for (int family = 0; family < UDP_N_FAMILIES; family++) {
+		if (fds[family] >= 0)
+			close(fds[family]);
+		fds[family] = -1;
+	}
+}
+
+/* Both families on one port. */
+static int open_both(uint16_t port, const struct udp_options *options, int ret_fds[UDP_N_FAMILIES])
+{
+	int fds[UDP_N_FAMILIES] = { -1, -1 };
+
+	int r = open_socket(UDP_V4, port, options, &fds[UDP_V4]);
+	if (r == 0) {
+		uint16_t same = port == 0 && fds[UDP_V4] >= 0 ? bound_port(fds[UDP_V4]) : port;
+		r = open_socket(UDP_V6, same, options, &fds[UDP_V6]);
+	}
+	if (r == 0 && fds[UDP_V4] < 0 && fds[UDP_V6] < 0)
+		r = -EAFNOSUPPORT;
+	if (r != 0) {
+		close_both(fds);
+		return r;
+	}
+	memcpy(ret_fds, fds, sizeof(fds));
+	return 0;
+}
+
+static int open_any_port(const struct udp_options *options, int ret_fds[UDP_N_FAMILIES])
+{
+	int r = -EADDRINUSE;
+
+	/* The port that IPv4 was given may be taken in IPv6. */
+	for (int i = 0; i < PORT_ATTEMPTS && r == -EADDRINUSE; i++)
+		r = open_both(0, options, ret_fds);
+	return r;
+}
+
+int udp_open(const struct udp_options *options, struct udp **ret, struct error *reterr)
+{
+	int fds[UDP_N_FAMILIES] = { -1, -1 };
+	int r = -EADDRINUSE;
+
+	if (options->port != 0)
+		r = open_both(options->port, options, fds);
+	if (r == -EADDRINUSE && (options->port == 0 || options->any_port_if_taken))
+		r = open_any_port(options, fds);
+	if (r != 0)
+		return error_set(reterr, r, "cannot open UDP port %u: %s", options->port, strerror(-r));
+
+	struct udp *udp = calloc(1, sizeof(*udp));
+	if (!udp)
+		abort();
+	memcpy(udp->fds, fds, sizeof(fds));
+	udp->port = bound_port(fds[UDP_V4] >= 0 ? fds[UDP_V4] : fds[UDP_V6]);
+	udp->may_segment = !options->no_segmentation;
+	for (int family = 0; family < UDP_N_FAMILIES; family++)
+		udp->segment_max[family] = SEGMENT_UNLIMITED;
+	*ret = udp;
+	return 0;
+}
+
+void udp_free(struct udp *udp)
+{
+	if (!udp)
+		return;
+	close_both(udp->fds);
+	free(udp);
+}
+
+int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr)
+{
+	for (int family = 0; family < UDP_N_FAMILIES; family++) {
+		if (udp->fds[family] < 0)
+			continue;
+		int r = set_option(udp->fds[family], SOL_SOCKET, SO_MARK, (int)fwmark);
+		if (r != 0)
+			return error_set(reterr, r, "cannot set fwmark %u: %s", fwmark, strerror(-r));
+	}
+	return 0;
+}
+
+/* sending */
+
+/* A message being put together. */
+struct outgoing {
+	struct msghdr header;
+	struct sockaddr_storage name;
+	struct iovec pieces[TRAIN_MAX];
+	struct udp_control control;
+	size_t control_len;
+};
+
+static void add_control(struct outgoing *out, int level, int type, const void *value, size_t len)
+{
+	struct cmsghdr *control = (struct cmsghdr *)(void *)(out->control.bytes + out->control_len);
+
+	assert(out->control_len + CMSG_SPACE(len) <= sizeof(out->control.bytes));
+	control->cmsg_level = level;
+	control->cmsg_type = type;
+	control->cmsg_len = CMSG_LEN(len);
+	memcpy(CMSG_DATA(control), value, len);
+	out->control_len += CMSG_SPACE(len);
+}
+
+static bool has_source(const struct wg_path *path)
+{
+	static const uint8_t none[16];
+
+	return memcmp(path->local_ip, none, sizeof(none)) != 0;
+}
+
+static void add_source(struct outgoing *out, enum udp_family family, const struct wg_path *path)
+{
+	if (family == UDP_V4) {
+		/* No interface: routing decides, the address stays. */
+		struct in_pktinfo info = { 0 };
+		memcpy(&info.ipi_spec_dst, path->local_ip + 12, 4);
+		add_control(out, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	} else {
+		struct in6_pktinfo info = { .ipi6_ifindex = path->remote.scope_id };
+		memcpy(&info.ipi6_addr, path->local_ip, 16);
+		add_control(out, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+	}
+}
+
+static void add_ds(struct outgoing *out, enum udp_family family, uint8_t ds)
+{
+	int value = ds;
+
+	if (family == UDP_V4)
+		add_control(out, IPPROTO_IP, IP_TOS, &value, sizeof(value));
+	else
+		add_control(out, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value));
+}
+
+static void set_pieces(struct outgoing *out, const struct train *train)
+{
+	out->header.msg_iov = out->pieces;
+	out->header.msg_iovlen = 1;
+	out->pieces[0] = (struct iovec){ train->base, (size_t)train_bytes(train) };
+	if (train_is_contiguous(train))
+		return;
+	out->header.msg_iovlen = train->n;
+	for (uint32_t i = 0; i < train->n; i++)
+		out->pieces[i] = (struct iovec){ train_packet(train, i), train_size(train, i) };
+}
+
+struct sending {
+	struct udp *udp;
+	enum udp_family family;
+	const struct wg_path *path;
+	bool with_source;
+};
+
+/* One sendmsg(2): the whole train, which has one packet or may be segmented. 0 or -errno. */
+static int send_message(const struct sending *sending, const struct train *train)
+{
+	struct outgoing out;
+
+	memset(&out.header, 0, sizeof(out.header));
+	out.control_len = 0;
+	memset(out.control.bytes, 0, sizeof(out.control.bytes));
+	out.header.msg_name = &out.name;
+	out.header.msg_namelen = endpoint_to_sockaddr(&sending->path->remote, &out.name);
+	set_pieces(&out, train);
+
+	if (sending->with_source)
+		add_source(&out, sending->family, sending->path);
+	if (train->ds)
+		add_ds(&out, sending->family, train->ds);
+	if (train->n > 1)
+		add_control(&out, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)train->size },
+			    sizeof(uint16_t));
+	if (out.control_len > 0) {
+		out.header.msg_control = out.control.bytes;
+		out.header.msg_controllen = out.control_len;
+	}
+
+	ssize_t n;
+	do
+		n = sendmsg(sending->udp->fds[sending->family], &out.header, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+/* The same; a source address that is no longer ours is left out from here on. */
+static int send_with_source(struct sending *sending, const struct train *train)
+{
+	int r = send_message(sending, train);
+
+	if (!sending->with_source || (r != -EINVAL && r != -ENETUNREACH && r != -EADDRNOTAVAIL))
+		return r;
+	sending->with_source = false;
+	int again = send_message(sending, train);
+	if (again == 0)
+		sending->udp->counters.n_source_gone++;
+	else if (r == -EINVAL)
+		sending->with_source = true; /* it was not the source that was refused */
+	return again;
+}
+
+static int send_singly(struct sending *sending, const struct train *train, uint32_t *sent)
+{
+	for (uint32_t i = 0; i < train->n; i++) {
+		struct train one = train_slice(train, i, 1);
+		int r = send_with_source(sending, &one);
+		if (r != 0)
+			return r;
+		++*sent;
+	}
+	return 0;
+}
+
+static bool may_segment(struct udp *udp, enum udp_family family, uint32_t size)
+{
+	if (!udp->may_segment || size == 0)
+		return false;
+	if (size <= udp->segment_max[family])
+		return true;
+	if (coarse_seconds() < udp->segment_retry_s[family])
+		return false;
+	udp->segment_max[family] = SEGMENT_UNLIMITED;
+	return true;
+}
+
+/*
+ * UDP_SEGMENT was refused. EIO: this route cannot do it at all (no checksum offload, or IPsec).
+ * EINVAL and EMSGSIZE: a datagram and its headers exceed the path's MTU; smaller ones go.
+ */
+static void limit_segmentation(const struct sending *sending, int error, uint32_t size)
+{
+	struct udp *udp = sending->udp;
+
+	udp->segment_retry_s[sending->family] = coarse_seconds() + SEGMENT_RETRY_S;
+	udp->segment_max[sending->family] = error == -EIO ? 0 : size - 1;
+}
+
+static int send_part(struct sending *sending, const struct train *train, uint32_t *sent)
+{
+	if (train->n == 1 || !may_segment(sending->udp, sending->family, train->size))
+		return send_singly(sending, train, sent);
+
+	int r = send_with_source(sending, train);
+	if (r == 0) {
+		*sent += train->n;
+		return 0;
+	}
+	if (r != -EIO && r != -EINVAL && r != -EMSGSIZE)
+		return r;
+	uint32_t before = *sent;
+	int singly = send_singly(sending, train, sent);
+	if (*sent > before) {
+		limit_segmentation(sending, r, train->size);
+		sending->udp->counters.n_unsegmented++;
+	}
+	return singly;
+}
+
+/* How many packets from `first` may go with one UDP_SEGMENT. */
+static uint32_t part_len(const struct train *train, uint32_t first)
+{
+	uint32_t n = train->size ? MAX_BYTES / train->size : 1;
+
+	if (n > MAX_SEGMENTS)
+		n = MAX_SEGMENTS;
+	if (n == 0)
+		n = 1; /* too big for any datagram: the kernel shall say so */
+	return n < train->n - first ? n : train->n - first;
+}
+
+int udp_send(struct udp *udp, const struct wg_path *path, const struct train *train, uint32_t *ret_sent)
+{
+	struct sending sending = {
+		.udp = udp,
+		.family = endpoint_is_v4(&path->remote) ? UDP_V4 : UDP_V6,
+		.path = path,
+		.with_source = has_source(path),
+	};
+	uint32_t sent = 0;
+	int r = udp->fds[sending.family] < 0 ? -EAFNOSUPPORT : 0;
+
+	while (r == 0 && sent < train->n) {
+		struct train part = train_slice(train, sent, part_len(train, sent));
+		r = send_part(&sending, &part, &sent);
+	}
+	if (r != 0 && r != -EAGAIN)
+		udp->counters.n_lost += train->n - sent;
+	if (ret_sent)
+		*ret_sent = sent;
+	return r;
+}
+
+/* receiving */
+
+static void prepare_inbox(struct udp_inbox *inbox)
+{
+	for (int i = 0; i < UDP_INBOX_MESSAGES; i++) {
+		inbox->pieces[i] =
+			(struct iovec){ inbox->buffers[i] + UDP_INBOX_HEADROOM, UDP_MESSAGE_MAX };
+		inbox->headers[i].msg_hdr = (struct msghdr){
+			.msg_name = &inbox->names[i],
+			.msg_namelen = sizeof(inbox->names[i]),
+			.msg_iov = &inbox->pieces[i],
+			.msg_iovlen = 1,
+			.msg_control = inbox->controls[i].bytes,
+			.msg_controllen = sizeof(inbox->controls[i].bytes),
+		};
+	}
+}
+
+static void set_local_v4(struct wg_path *path, const struct in_pktinfo *info)
+{
+	memset(path->local_ip + 10, 0xff, 2);
+	memcpy(path->local_ip + 12, &info->ipi_spec_dst, 4);
+	path->ifindex = (uint32_t)info->ipi_ifindex;
+}
+
+static void set_local_v6(struct wg_path *path, const struct in6_pktinfo *info)
+{
+	memcpy(path->local_ip, &info->ipi6_addr, 16);
+	path->ifindex = info->ipi6_ifindex;
+}
+
+static void read_control(struct udp *udp, const struct cmsghdr *control, struct udp_message *message)
+{
+	const void *data = CMSG_DATA(control);
+	int number = 0;
+
+	if (control->cmsg_len >= CMSG_LEN(sizeof(number)))
+		memcpy(&number, data, sizeof(number));
+	if (control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_GRO && number > 0)
+		message->datagram_len = (uint32_t)number;
+	else if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO)
+		set_local_v4(&message->from, data);
+	else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO)
+		set_local_v6(&message->from, data);
+	else if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_TOS)
+		message->ds = *(const uint8_t *)data; /* one byte, unlike when sent */
+	else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_TCLASS)
+		message->ds = (uint8_t)number;
+	else if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SO_RXQ_OVFL)
+		udp->counters.n_kernel_drops = (uint32_t)number;
+}
+
+static void read_message(struct udp *udp, struct udp_inbox *inbox, int i)
+{
+	struct msghdr *header = &inbox->headers[i].msg_hdr;
+	struct udp_message *message = &inbox->messages[i];
+
+	*message = (struct udp_message){
+		.from.remote = endpoint_from_sockaddr((const void *)&inbox->names[i]),
+		.at = inbox->buffers[i] + UDP_INBOX_HEADROOM,
+		.left = inbox->headers[i].msg_len,
+		.datagram_len = inbox->headers[i].msg_len,
+	};
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c))
+		read_control(udp, c, message);
+	if (header->msg_flags & MSG_TRUNC)
+		udp->counters.n_truncated++;
+}
+
+int udp_receive(struct udp *udp, enum udp_family family, struct udp_inbox *inbox)
+{
+	int n;
+
+	prepare_inbox(inbox);
+	do
+		n = recvmmsg(udp->fds[family], inbox->headers, UDP_INBOX_MESSAGES, MSG_DONTWAIT, NULL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	for (int i = 0; i < n; i++)
+		read_message(udp, inbox, i);
+	return n;
+}
+
+bool udp_message_next(struct udp_message *message, struct train *ret)
+{
+	uint32_t size = message->datagram_len;
+
+	if (message->left == 0 || size == 0)
+		return false;
+	uint32_t n = (message->left + size - 1) / size;
+	if (n > TRAIN_MAX)
+		n = TRAIN_MAX;
+	uint32_t bytes = n * size < message->left ? n * size : message->left;
+
+	*ret = (struct train){
+		.base = message->at,
+		.n = n,
+		.stride = size,
+		.size = n == 1 ? bytes : size,
+		.last_size = bytes - (n - 1) * size,
+		.ds = message->ds,
+	};
+	message->at += bytes;
+	message->left -= bytes;
+	return true;
+}

@@ -1,0 +1,96 @@
+/*
+ * The UDP sockets: one for IPv4, one for IPv6, on the same port; datagrams go and come as trains.
+ *
+ * Opened by the loop thread, received from by one thread (the lane), sent from by any: sending
+ * changes nothing but atomic counters. The sockets stay in the network namespace they were opened
+ * in. Source addresses are sticky: an answer leaves by the address that was asked. Datagrams leave
+ * without "don't fragment", as the kernel's WireGuard sends them.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "node/wireguard/device.h"
+#include "node/wireguard/train.h"
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum udp_family { UDP_V4, UDP_V6, UDP_N_FAMILIES };
+
+struct udp_options {
+	uint16_t port;		/* 0: any */
+	bool any_port_if_taken; /* rather than fail with -EADDRINUSE */
+	uint32_t fwmark;	/* 0: none */
+	bool no_segmentation;	/* never UDP_SEGMENT */
+	bool no_coalescing;	/* never UDP_GRO */
+};
+
+struct udp_counters {
+	_Atomic uint64_t n_lost;	 /* datagrams that the kernel did not take */
+	_Atomic uint64_t n_unsegmented;	 /* trains that had to be sent one by one */
+	_Atomic uint64_t n_source_gone;	 /* times the remembered source address was refused */
+	_Atomic uint64_t n_truncated;	 /* received messages that did not fit */
+	_Atomic uint64_t n_kernel_drops; /* datagrams dropped in the socket's queue */
+};
+
+struct udp {
+	int fds[UDP_N_FAMILIES]; /* -1: the machine does not have this family */
+	uint16_t port;
+	/* Largest datagram that UDP_SEGMENT is used for; lowered when refused, reset after a while. */
+	_Atomic uint32_t segment_max[UDP_N_FAMILIES];
+	_Atomic uint64_t segment_retry_s[UDP_N_FAMILIES];
+	bool may_segment;
+	struct udp_counters counters;
+};
+
+/* 0 or -errno; -EADDRINUSE when the port is taken. *ret is freed with udp_free(). */
+P2P_CHECK int udp_open(const struct udp_options *options, struct udp **ret, struct error *reterr);
+/* Closes the sockets. Accepts NULL. */
+void udp_free(struct udp *udp);
+P2P_CHECK int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr);
+
+/*
+ * Sends the train to path->remote, from path->local_ip if that is set. *ret_sent (may be NULL):
+ * datagrams the kernel took. 0; -EAGAIN when the socket is full, to be gone on with at *ret_sent;
+ * another -errno when the rest was given up. Any thread.
+ */
+int udp_send(struct udp *udp, const struct wg_path *path, const struct train *train, uint32_t *ret_sent);
+
+/* ---- receiving ---- */
+
+#define UDP_MESSAGE_MAX	   65536
+#define UDP_INBOX_MESSAGES 4
+/* Free bytes before every message. */
+#define UDP_INBOX_HEADROOM 64
+
+/* One received message: one datagram, or several of equal length joined by the kernel. */
+struct udp_message {
+	struct wg_path from;
+	uint8_t *at;	       /* what is left of it */
+	uint32_t left;	       /* bytes */
+	uint32_t datagram_len; /* of every datagram but the last */
+	uint8_t ds;
+};
+
+struct udp_control {
+	_Alignas(struct cmsghdr) uint8_t bytes[256];
+};
+
+/* Memory for one call of udp_receive(); about 256 KiB, on the heap. */
+struct udp_inbox {
+	struct udp_message messages[UDP_INBOX_MESSAGES];
+	uint8_t buffers[UDP_INBOX_MESSAGES][UDP_INBOX_HEADROOM + UDP_MESSAGE_MAX];
+	/* what recvmmsg(2) works with */
+	struct mmsghdr headers[UDP_INBOX_MESSAGES];
+	struct iovec pieces[UDP_INBOX_MESSAGES];
+	struct sockaddr_in6 names[UDP_INBOX_MESSAGES];
+	struct udp_control controls[UDP_INBOX_MESSAGES];
+};
+
+/* Number of messages, 0 when there is none now, -errno. They stay valid until the next call. */
+P2P_CHECK int udp_receive(struct udp *udp, enum udp_family family, struct udp_inbox *inbox);
+/* The message's next datagrams as a train; false at its end. */
+bool udp_message_next(struct udp_message *message, struct train *ret);

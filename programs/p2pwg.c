@@ -1,0 +1,204 @@
+/* p2pwg: a userspace WireGuard for one interface, driven by wg(8) and wg-quick(8). */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "common/log.h"
+#include "common/macros.h"
+#include "node/wireguard/daemon.h"
+
+static const char usage_text[] =
+	"Usage: p2pwg [-f] INTERFACE\n"
+	"\n"
+	"Creates the network interface INTERFACE and runs WireGuard on it until the interface is\n"
+	"deleted, its socket /var/run/wireguard/INTERFACE.sock is removed, or SIGTERM or SIGINT comes.\n"
+	"Configure it with wg(8), or let wg-quick(8) do all of it:\n"
+	"\n"
+	"    WG_QUICK_USERSPACE_IMPLEMENTATION=p2pwg wg-quick up wg0\n"
+	"\n"
+	"Options:\n"
+	"  -f, --foreground  stay in the foreground; else p2pwg returns when the interface is ready\n"
+	"  -h, --help        this text\n"
+	"  -V, --version     the version\n"
+	"\n"
+	"Environment:\n"
+	"  LOG_LEVEL                error, warning, info, debug (or verbose), trace, silent\n"
+	"  WG_PROCESS_FOREGROUND=1  as -f\n";
+
+struct program {
+	uv_loop_t loop;
+	struct daemon *daemon;
+	uv_signal_t signals[2];
+};
+
+static void on_signal_closed(uv_handle_t *handle)
+{
+	(void)handle;
+}
+
+static void on_ended(void *arg)
+{
+	struct program *program = arg;
+
+	program->daemon = NULL;
+	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++)
+		uv_close((uv_handle_t *)&program->signals[i], on_signal_closed);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+	struct program *program = signal->data;
+
+	if (program->daemon)
+		daemon_stop(program->daemon);
+}
+
+static void catch_signals(struct program *program)
+{
+	static const int numbers[] = { SIGTERM, SIGINT };
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {
+		uv_signal_init(&program->loop, &program->signals[i]);
+		program->signals[i].data = program;
+		uv_signal_start(&program->signals[i], on_signal, numbers[i]);
+	}
+}
+
+static void set_log_level(void)
+{
+	const char *text = getenv("LOG_LEVEL");
+	enum log_level level = LOG_LEVEL_INFO;
+
+	if (!text)
+		return;
+	if (strcmp(text, "verbose") == 0)
+		text = "debug";
+	if (strcmp(text, "silent") == 0)
+		text = "error";
+	if (log_level_parse(text, &level) != 0)
+		log_warning("p2pwg", "LOG_LEVEL=%s is no level; taking info", text);
+	log_set_level(level);
+}
+
+/* The child of the background form: ready_fd tells the parent. */
+static void detach(int ready_fd)
+{
+	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (chdir("/") != 0 || null_fd < 0)
+		abort();
+	dup2(null_fd, STDIN_FILENO);
+	dup2(null_fd, STDOUT_FILENO);
+	dup2(null_fd, STDERR_FILENO);
+	if (null_fd > STDERR_FILENO)
+		close(null_fd);
+	(void)!write(ready_fd, "", 1);
+	close(ready_fd);
+}
+
+/* ready_fd: -1 in the foreground. */
+static int run(const char *ifname, int ready_fd)
+{
+	struct program program = { 0 };
+	struct error error = { 0 };
+
+	uv_loop_init(&program.loop);
+	int r = daemon_start(&program.loop, ifname, on_ended, &program, &program.daemon, &error);
+	if (r == 0) {
+		catch_signals(&program);
+		log_info("p2pwg", "interface %s is ready", ifname);
+		if (ready_fd >= 0)
+			detach(ready_fd);
+	} else {
+		fprintf(stderr, "p2pwg: %s\n", error.message);
+	}
+	uv_run(&program.loop, UV_RUN_DEFAULT);
+	uv_loop_close(&program.loop);
+	return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* Parent: waits until the child says that it is ready, or ends. */
+static int wait_for_child(pid_t child, int ready_fd)
+{
+	char byte;
+	int status = 0;
+	ssize_t n;
+
+	do
+		n = read(ready_fd, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		return EXIT_SUCCESS;
+	waitpid(child, &status, 0);
+	return EXIT_FAILURE;
+}
+
+static int run_in_background(const char *ifname)
+{
+	int ready[2];
+
+	if (pipe2(ready, O_CLOEXEC) != 0) {
+		perror("p2pwg");
+		return EXIT_FAILURE;
+	}
+	pid_t child = fork();
+	if (child < 0) {
+		perror("p2pwg");
+		return EXIT_FAILURE;
+	}
+	if (child > 0) {
+		close(ready[1]);
+		return wait_for_child(child, ready[0]);
+	}
+	close(ready[0]);
+	setsid();
+	return run(ifname, ready[1]);
+}
+
+int main(int argc, char *argv[])
+{
+	static const struct option options[] = {
+		{ "foreground", no_argument, NULL, 'f' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	const char *foreground_env = getenv("WG_PROCESS_FOREGROUND");
+	bool in_foreground = foreground_env && strcmp(foreground_env, "1") == 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "fhV", options, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			in_foreground = true;
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return EXIT_SUCCESS;
+		case 'V':
+			puts("p2pwg " P2P_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			fputs("Try 'p2pwg --help'.\n", stderr);
+			return 2;
+		}
+	}
+	if (argc - optind != 1) {
+		fputs("p2pwg: exactly one INTERFACE is needed. Try 'p2pwg --help'.\n", stderr);
+		return 2;
+	}
+	set_log_level();
+	if (sodium_init() < 0) {
+		fputs("p2pwg: the system gives no random numbers\n", stderr);
+		return EXIT_FAILURE;
+	}
+	return in_foreground ? run(argv[optind], -1) : run_in_background(argv[optind]);
+}
