@@ -14,11 +14,11 @@
 static _Atomic int current_level = LOG_LEVEL_INFO;
 
 static const struct {
-	const char *name, *padded, *journal;
+	const char *padded, *journal;
 } levels[] = {
-	[LOG_LEVEL_ERROR] = { "error", "error", "<3>" },     [LOG_LEVEL_WARNING] = { "warning", "warn ", "<4>" },
-	[LOG_LEVEL_INFO] = { "info", "info ", "<6>" },	     [LOG_LEVEL_DEBUG] = { "debug", "debug", "<7>" },
-	[LOG_LEVEL_TRACE] = { "trace", "trace", "<7>" },
+	[LOG_LEVEL_ERROR] = { "error", "<3>" }, [LOG_LEVEL_WARNING] = { "warn ", "<4>" },
+	[LOG_LEVEL_INFO] = { "info ", "<6>" },	[LOG_LEVEL_DEBUG] = { "debug", "<7>" },
+	[LOG_LEVEL_TRACE] = { "trace", "<7>" },
 };
 
 void log_set_level(enum log_level level)
@@ -29,22 +29,6 @@ void log_set_level(enum log_level level)
 enum log_level log_get_level(void)
 {
 	return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);
-}
-
-int log_level_parse(const char *text, enum log_level *ret)
-{
-	for (size_t i = 0; i < ARRAY_LEN(levels); i++) {
-		if (strcmp(levels[i].name, text) == 0) {
-			*ret = (enum log_level)i;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
-const char *log_level_name(enum log_level level)
-{
-	return levels[level].name;
 }
 
 static size_t put_prefix(char *line, size_t cap, enum log_level level, const char *module)
