@@ -84,5 +84,8 @@ const char *config_item(const struct config_values *values, const char *section,
 int config_error(const struct config_values *values, const char *section, const char *name,
 		 struct error *reterr, const char *format, ...) P2P_PRINTF(5, 6);
 
-/* The schema as a commented file with all defaults; the caller frees it. */
+/*
+ * The schema as a commented file with all defaults, which parses to the defaults; the caller frees it.
+ * A section with a setting that has no default stands in it as a comment.
+ */
 char *config_schema_text(const struct config_schema *schema);
