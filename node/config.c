@@ -1,0 +1,143 @@
+#include "node/config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int check_name(const char *value, struct error *reterr)
+{
+	if (map_name_is_valid(value))
+		return 0;
+	return error_set(reterr, -EINVAL,
+			 "one to %d of a-z, 0-9 and '-', with no '-' at either end, such as web-1",
+			 MAP_NAME_LEN);
+}
+
+static int check_interface(const char *value, struct error *reterr)
+{
+	bool bad = strcmp(value, ".") == 0 || strcmp(value, "..") == 0;
+
+	for (const char *at = value; *at != '\0'; at++)
+		bad |= *at <= ' ' || *at == '/' || *at == ':' || *at == '%' || (unsigned char)*at >= 0x7f;
+	if (!bad)
+		return 0;
+	return error_set(reterr, -EINVAL, "the name of a network interface, such as p2p0");
+}
+
+static int check_address(const char *value, struct error *reterr)
+{
+	const struct endpoint any4 = endpoint_from_v4(0, 0);
+	struct endpoint endpoint;
+
+	if (endpoint_parse_ip(value, 0, &endpoint) == 0 && endpoint.scope_id == 0 &&
+	    !endpoint_is_none(&endpoint) && !endpoint_equal(&endpoint, &any4))
+		return 0;
+	return error_set(reterr, -EINVAL,
+			 "a numeric IP address without a port, such as 198.51.100.1 or 2001:db8::1");
+}
+
+static int check_log_level(const char *value, struct error *reterr)
+{
+	enum log_level level;
+
+	if (log_level_parse(value, &level) == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "one of error, warning, info, debug, trace");
+}
+
+static const struct config_setting settings[] = {
+	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
+	  "Name asked for when the node joins; empty: the host's name" },
+	{ "node", "interface", CONFIG_TEXT, 1, IF_NAMESIZE - 1, "p2p0", false, check_interface,
+	  "Network interface that the node creates" },
+	{ "node", "listen_port", CONFIG_NUMBER, 0, 65535, "0", false, NULL,
+	  "UDP port of the node; 0: the one used last time, else any free one" },
+	{ "node", "mtu", CONFIG_NUMBER, 1280, 65535, "1280", false, NULL,
+	  "Largest packet of the interface, in bytes" },
+	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
+	  "error, warning, info, debug or trace" },
+	{ "public", "address", CONFIG_TEXT, 1, 45, NULL, true, check_address,
+	  "Address at which everybody reaches this node, such as 198.51.100.1" },
+	{ "public", "tls_port", CONFIG_NUMBER, 1, 65535, "443", false, NULL, "TCP port of the relay" },
+	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL, "UDP port of the STUN server" },
+};
+
+static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
+
+static int take_public(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	config->tls_port = (uint16_t)config_number(values, "public", "tls_port");
+	config->stun_port = (uint16_t)config_number(values, "public", "stun_port");
+	config->is_public = config_has_section(values, "public");
+	if (!config->is_public)
+		return 0;
+
+	config->n_addresses = config_count(values, "public", "address");
+	if (config->n_addresses == 0)
+		return config_error(values, "public", "address", reterr,
+				    "[public] needs an address; add 'address = <this machine's public IP>'");
+	if (config->n_addresses > MAP_MAX_ADDRESSES)
+		return config_error(values, "public", "address", reterr,
+				    "more than %d addresses in [public]; keep those that others reach",
+				    MAP_MAX_ADDRESSES);
+	for (uint32_t i = 0; i < config->n_addresses; i++) {
+		int r = endpoint_parse_ip(config_item(values, "public", "address", i), 0, &config->addresses[i]);
+		if (r != 0)
+			return r; /* not reached: the schema checked it */
+		for (uint32_t j = 0; j < i; j++)
+			if (endpoint_equal(&config->addresses[i], &config->addresses[j]))
+				return config_error(values, "public", "address", reterr,
+						    "address %s stands twice in [public]; keep one",
+						    endpoint_ip_text(&config->addresses[i]).s);
+	}
+	return 0;
+}
+
+static int take_values(const struct config_values *values, struct node_config *ret, struct error *reterr)
+{
+	struct node_config config = { 0 };
+	int r;
+
+	snprintf(config.name, sizeof(config.name), "%s", config_text(values, "node", "name"));
+	snprintf(config.interface, sizeof(config.interface), "%s", config_text(values, "node", "interface"));
+	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
+	config.mtu = (uint16_t)config_number(values, "node", "mtu");
+	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
+	if (r == 0)
+		r = take_public(values, &config, reterr);
+	if (r == 0)
+		*ret = config;
+	return r;
+}
+
+void node_config_init(struct node_config *ret)
+{
+	int r = node_config_parse("(defaults)", "", 0, ret, NULL);
+
+	if (r != 0)
+		abort();
+}
+
+int node_config_parse(const char *file, const char *text, size_t len, struct node_config *ret,
+		      struct error *reterr)
+{
+	struct config_values values;
+	int r = config_file_parse(&schema, file, text, len, &values, reterr);
+
+	if (r != 0)
+		return r;
+	r = take_values(&values, ret, reterr);
+	config_values_deinit(&values);
+	return r;
+}
+
+char *node_config_defaults_text(void)
+{
+	return config_schema_text(&schema);
+}
+
+const struct config_schema *node_config_schema(void)
+{
+	return &schema;
+}
