@@ -1,0 +1,137 @@
+#include "node/local_api_wire.h"
+
+#include "common/json.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef int (*decode_fn)(const struct json *params, struct local_api_call *ret, struct error *reterr);
+
+static int decode_nothing(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { NULL };
+
+	return params ? json_only_members(params, known, reterr) : 0;
+}
+
+static int decode_join(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "link", "name", NULL };
+	const char *link, *name;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "link", &link, reterr);
+	if (r == 0)
+		r = json_get_string_or(params, "name", "", &name, reterr);
+	if (r == 0)
+		r = join_link_parse(link, &ret->join.link, reterr);
+	if (r != 0)
+		return r;
+	if (ret->join.link.kind != JOIN_LINK_NODE)
+		return error_set(reterr, -EINVAL,
+				 "this is an admin link; a node joins with a link made by 'p2pctl admin key "
+				 "create'");
+	if (name[0] != '\0' && !map_name_is_valid(name))
+		return error_set(reterr, -EINVAL,
+				 "member 'name': must be one to %d of a-z, 0-9 and '-', with no '-' at either "
+				 "end",
+				 MAP_NAME_LEN);
+	snprintf(ret->join.name, sizeof(ret->join.name), "%s", name);
+	return 0;
+}
+
+static int decode_ping(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "peer", "timeout_ms", NULL };
+	const char *peer;
+	int64_t timeout_ms;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "peer", &peer, reterr);
+	if (r == 0)
+		r = json_get_integer_or(params, "timeout_ms", 1, LOCAL_API_PING_MAX_MS,
+					LOCAL_API_PING_TIMEOUT_MS, &timeout_ms, reterr);
+	if (r != 0)
+		return r;
+	ret->ping.timeout_ms = (uint32_t)timeout_ms;
+	if (endpoint_parse_ip(peer, 0, &ret->ping.ip) == 0)
+		return 0;
+	if (!map_name_is_valid(peer))
+		return error_set(reterr, -EINVAL, "member 'peer': must be the name or the overlay address of a peer");
+	snprintf(ret->ping.name, sizeof(ret->ping.name), "%s", peer);
+	return 0;
+}
+
+static int decode_log_level(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "level", NULL };
+	const char *level;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "level", &level, reterr);
+	if (r == 0 && log_level_parse(level, &ret->log_level) != 0)
+		r = error_set(reterr, -EINVAL, "member 'level': must be error, warning, info, debug or trace");
+	return r;
+}
+
+static const struct {
+	const char *name;
+	bool needs_params;
+	decode_fn decode;
+} methods[LOCAL_API_N_METHODS] = {
+	[LOCAL_API_STATUS] = { "node.status", false, decode_nothing },
+	[LOCAL_API_JOIN] = { "node.join", true, decode_join },
+	[LOCAL_API_LEAVE] = { "node.leave", false, decode_nothing },
+	[LOCAL_API_PING] = { "node.ping", true, decode_ping },
+	[LOCAL_API_NETCHECK] = { "node.netcheck", false, decode_nothing },
+	[LOCAL_API_LOG_LEVEL] = { "node.log_level", true, decode_log_level },
+};
+
+const char *local_api_method_name(enum local_api_method method)
+{
+	return methods[method].name;
+}
+
+static int fail(enum rpc_code *reterr_code, enum rpc_code code)
+{
+	*reterr_code = code;
+	return -EINVAL;
+}
+
+int local_api_decode(const struct rpc_message *message, struct local_api_call *ret, enum rpc_code *reterr_code,
+		     struct error *reterr)
+{
+	struct local_api_call call = { .method = LOCAL_API_STATUS };
+
+	if (message->kind != RPC_REQUEST) {
+		error_set(reterr, -EINVAL, "only requests (with an id) are understood here");
+		return fail(reterr_code, RPC_INVALID_REQUEST);
+	}
+	while (call.method < LOCAL_API_N_METHODS && strcmp(methods[call.method].name, message->method) != 0)
+		call.method++;
+	if (call.method == LOCAL_API_N_METHODS) {
+		error_set(reterr, -EINVAL, "no method '%s'", message->method);
+		return fail(reterr_code, RPC_METHOD_NOT_FOUND);
+	}
+	if (methods[call.method].needs_params && !message->params) {
+		error_set(reterr, -EINVAL, "%s needs parameters", message->method);
+		return fail(reterr_code, RPC_INVALID_PARAMS);
+	}
+	if (methods[call.method].decode(message->params, &call, reterr) != 0) {
+		local_api_call_wipe(&call);
+		return fail(reterr_code, RPC_INVALID_PARAMS);
+	}
+	*ret = call;
+	local_api_call_wipe(&call);
+	return 0;
+}
+
+void local_api_call_wipe(struct local_api_call *call)
+{
+	sodium_memzero(&call->join.link, sizeof(call->join.link));
+}

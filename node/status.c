@@ -1,0 +1,677 @@
+/* One pair of functions a part of the status, writing and reading side by side. */
+#include "node/status.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[NODE_N_STATES] = {
+	[NODE_NOT_JOINED] = "not joined", [NODE_JOINING] = "joining", [NODE_STARTING] = "starting",
+	[NODE_RUNNING] = "running",	  [NODE_REMOVED] = "removed",
+};
+static const char *const path_names[NODE_N_PATHS] = {
+	[NODE_PATH_NONE] = "none",
+	[NODE_PATH_RELAY] = "relay",
+	[NODE_PATH_DIRECT] = "direct",
+	[NODE_PATH_BOTH] = "both",
+};
+static const char *const endpoint_kind_names[NODE_N_ENDPOINT_KINDS] = {
+	[NODE_ENDPOINT_LOCAL] = "local",     [NODE_ENDPOINT_STUN] = "stun", [NODE_ENDPOINT_PUBLIC] = "public",
+	[NODE_ENDPOINT_PORTMAP] = "portmap", [NODE_ENDPOINT_PEER] = "peer",
+};
+static const char *const nat_names[NODE_N_NATS] = {
+	[NODE_NAT_UNKNOWN] = "unknown", [NODE_NAT_NONE] = "none",
+	[NODE_NAT_EASY] = "easy",	[NODE_NAT_HARD] = "hard",
+	[NODE_NAT_UDP_BLOCKED] = "udp blocked",
+};
+
+const char *node_state_name(enum node_state state)
+{
+	return state_names[state];
+}
+
+const char *node_path_name(enum node_path_kind path)
+{
+	return path_names[path];
+}
+
+const char *node_endpoint_kind_name(enum node_endpoint_kind kind)
+{
+	return endpoint_kind_names[kind];
+}
+
+const char *node_nat_name(enum node_nat nat)
+{
+	return nat_names[nat];
+}
+
+/* the struct */
+
+void node_status_init(struct node_status *status)
+{
+	*status = (struct node_status){
+		.control = { .since_ms = NODE_STATUS_UNKNOWN, .map_age_ms = NODE_STATUS_UNKNOWN },
+		.home_relay = { .latency_us = NODE_STATUS_UNKNOWN },
+	};
+	snprintf(status->version, sizeof(status->version), "%s", P2P_VERSION);
+}
+
+void node_status_deinit(struct node_status *status)
+{
+	free(status->peers);
+	free(status->relays);
+	status->peers = NULL;
+	status->relays = NULL;
+	status->n_peers = status->n_relays = 0;
+}
+
+/* Room for one more; grows by doubling, so n needs no capacity beside it. */
+static void *grow(void *array, uint32_t n, size_t size)
+{
+	if (n != 0 && (n & (n - 1)) != 0)
+		return array;
+	void *bigger = realloc(array, (n == 0 ? 1 : (size_t)n * 2) * size);
+	if (!bigger)
+		abort();
+	return bigger;
+}
+
+struct node_status_peer *node_status_add_peer(struct node_status *status)
+{
+	status->peers = grow(status->peers, status->n_peers, sizeof(*status->peers));
+	struct node_status_peer *peer = &status->peers[status->n_peers++];
+	*peer = (struct node_status_peer){
+		.latency_us = NODE_STATUS_UNKNOWN,
+		.handshake_ms = NODE_STATUS_UNKNOWN,
+		.packet_ms = NODE_STATUS_UNKNOWN,
+	};
+	return peer;
+}
+
+struct node_status_relay *node_status_add_relay(struct node_status *status)
+{
+	status->relays = grow(status->relays, status->n_relays, sizeof(*status->relays));
+	struct node_status_relay *relay = &status->relays[status->n_relays++];
+	*relay = (struct node_status_relay){ .latency_us = NODE_STATUS_UNKNOWN };
+	return relay;
+}
+
+void node_status_add_endpoint(struct node_status *status, const struct endpoint *endpoint,
+			      enum node_endpoint_kind kind)
+{
+	if (status->n_endpoints < NODE_STATUS_MAX_ENDPOINTS)
+		status->endpoints[status->n_endpoints++] = (struct node_status_endpoint){ *endpoint, kind };
+}
+
+void node_status_add_drop(struct node_status *status, const char *name, uint64_t n)
+{
+	if (status->n_drops >= NODE_STATUS_MAX_DROPS)
+		return;
+	struct node_status_drop *drop = &status->drops[status->n_drops++];
+	snprintf(drop->name, sizeof(drop->name), "%s", name);
+	drop->n = n;
+}
+
+/* values: what is not known is null */
+
+static void put_text(struct json *object, const char *key, const char *text)
+{
+	json_put(object, key, text[0] != '\0' ? json_string(text) : json_null());
+}
+
+static int get_text(const struct json *object, const char *key, char *ret, size_t cap, struct error *reterr)
+{
+	const char *text;
+	int r = json_get_string_or(object, key, "", &text, reterr);
+
+	if (r != 0)
+		return r;
+	if (strlen(text) >= cap)
+		return error_set(reterr, -EINVAL, "member '%s': longer than %zu bytes", key, cap - 1);
+	memcpy(ret, text, strlen(text) + 1);
+	return 0;
+}
+
+static void put_known(struct json *object, const char *key, int64_t value)
+{
+	json_put(object, key, value >= 0 ? json_integer(value) : json_null());
+}
+
+static int get_known(const struct json *object, const char *key, int64_t *ret, struct error *reterr)
+{
+	return json_get_integer_or(object, key, 0, 999999999999999, NODE_STATUS_UNKNOWN, ret, reterr);
+}
+
+static int get_u32(const struct json *object, const char *key, uint32_t *ret, struct error *reterr)
+{
+	int64_t value;
+	int r = json_get_integer_or(object, key, 0, UINT32_MAX, 0, &value, reterr);
+
+	if (r == 0)
+		*ret = (uint32_t)value;
+	return r;
+}
+
+static void put_ip(struct json *object, const char *key, int family, const void *ip, size_t size)
+{
+	static const uint8_t none[16];
+	char text[INET6_ADDRSTRLEN];
+
+	if (memcmp(ip, none, size) == 0 || !inet_ntop(family, ip, text, sizeof(text)))
+		json_put(object, key, json_null());
+	else
+		json_put_string(object, key, text);
+}
+
+static void put_ips(struct json *object, const struct in_addr *ip4, const struct in6_addr *ip6)
+{
+	put_ip(object, "ip4", AF_INET, ip4, sizeof(*ip4));
+	put_ip(object, "ip6", AF_INET6, ip6, sizeof(*ip6));
+}
+
+static int get_ip(const struct json *object, const char *key, int family, void *ret, struct error *reterr)
+{
+	const char *text;
+	int r = json_get_string_or(object, key, "", &text, reterr);
+
+	if (r == 0 && text[0] != '\0' && inet_pton(family, text, ret) != 1)
+		return error_set(reterr, -EINVAL, "member '%s': must be an IP address", key);
+	return r;
+}
+
+static int get_ips(const struct json *object, struct in_addr *ip4, struct in6_addr *ip6, struct error *reterr)
+{
+	int r = get_ip(object, "ip4", AF_INET, ip4, reterr);
+
+	return r != 0 ? r : get_ip(object, "ip6", AF_INET6, ip6, reterr);
+}
+
+static void put_key(struct json *object, const char *key, const struct public_key *value)
+{
+	if (public_key_is_zero(value))
+		json_put(object, key, json_null());
+	else
+		json_put_public_key(object, key, value);
+}
+
+static int get_key(const struct json *object, const char *key, struct public_key *ret, struct error *reterr)
+{
+	const struct json *member = json_member(object, key);
+
+	return !member || json_is_null(member) ? 0 : json_get_public_key(object, key, ret, reterr);
+}
+
+static void put_endpoint(struct json *object, const char *key, const struct endpoint *endpoint)
+{
+	put_text(object, key, endpoint_is_none(endpoint) ? "" : endpoint_text(endpoint).s);
+}
+
+static int get_endpoint(const struct json *object, const char *key, struct endpoint *ret, struct error *reterr)
+{
+	const char *text;
+	int r = json_get_string_or(object, key, "", &text, reterr);
+
+	if (r == 0 && text[0] != '\0' && endpoint_parse(text, ret) != 0)
+		return error_set(reterr, -EINVAL, "member '%s': must be ip:port", key);
+	return r;
+}
+
+/* A name out of a table; one that we do not know (a newer node) is the first of the table. */
+static int get_name(const struct json *object, const char *key, const char *const names[], int n, int *ret,
+		    struct error *reterr)
+{
+	const char *text;
+	int r = json_get_string_or(object, key, names[0], &text, reterr);
+
+	*ret = 0;
+	for (int i = 0; r == 0 && i < n; i++)
+		if (strcmp(names[i], text) == 0)
+			*ret = i;
+	return r;
+}
+
+static int get_flag(const struct json *object, const char *key, bool *ret, struct error *reterr)
+{
+	return json_get_boolean_or(object, key, false, ret, reterr);
+}
+
+/* Each item of an array member (absent: none), at most max, to take(). */
+static int get_items(const struct json *object, const char *key, size_t max,
+		     int (*take)(const struct json *item, struct node_status *status, struct error *reterr),
+		     struct node_status *status, struct error *reterr)
+{
+	const struct json *array;
+	size_t n = 0;
+	int r = 0;
+
+	if (!json_member(object, key))
+		return 0;
+	r = json_get_array(object, key, &array, reterr);
+	for (const struct json *i = r == 0 ? json_first(array) : NULL; i && r == 0; i = json_next(i), n++) {
+		if (n == max)
+			return error_set(reterr, -EINVAL, "member '%s': more than %zu items", key, max);
+		if (!json_is_object(i))
+			return error_set(reterr, -EINVAL, "member '%s': item %zu must be an object", key, n);
+		r = take(i, status, reterr);
+		if (r != 0)
+			error_prefix(reterr, "%s[%zu]", key, n);
+	}
+	return r;
+}
+
+/* parts */
+
+static struct json *self_to_json(const struct node_status *status)
+{
+	struct json *json = json_object();
+
+	put_known(json, "id", status->self.id ? (int64_t)status->self.id : NODE_STATUS_UNKNOWN);
+	put_text(json, "name", status->self.name);
+	put_ips(json, &status->self.ip4, &status->self.ip6);
+	put_key(json, "node_key", &status->self.node_key);
+	return json;
+}
+
+static int self_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int r = get_u32(json, "id", &ret->self.id, reterr);
+
+	if (r == 0)
+		r = get_text(json, "name", ret->self.name, sizeof(ret->self.name), reterr);
+	if (r == 0)
+		r = get_ips(json, &ret->self.ip4, &ret->self.ip6, reterr);
+	if (r == 0)
+		r = get_key(json, "node_key", &ret->self.node_key, reterr);
+	return r;
+}
+
+static struct json *control_to_json(const struct node_status *status)
+{
+	struct json *json = json_object();
+
+	json_put_boolean(json, "connected", status->control.connected);
+	put_text(json, "address", status->control.address);
+	put_known(json, "since_ms", status->control.since_ms);
+	put_text(json, "last_error", status->control.last_error);
+	json_put_u64(json, "map_sequence", status->control.map_sequence);
+	put_known(json, "map_age_ms", status->control.map_age_ms);
+	return json;
+}
+
+static int control_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int r = get_flag(json, "connected", &ret->control.connected, reterr);
+
+	if (r == 0)
+		r = get_text(json, "address", ret->control.address, sizeof(ret->control.address), reterr);
+	if (r == 0)
+		r = get_known(json, "since_ms", &ret->control.since_ms, reterr);
+	if (r == 0)
+		r = get_text(json, "last_error", ret->control.last_error, sizeof(ret->control.last_error), reterr);
+	if (r == 0 && json_member(json, "map_sequence"))
+		r = json_get_u64(json, "map_sequence", &ret->control.map_sequence, reterr);
+	if (r == 0)
+		r = get_known(json, "map_age_ms", &ret->control.map_age_ms, reterr);
+	return r;
+}
+
+static struct json *home_relay_to_json(const struct node_status *status)
+{
+	if (status->home_relay.id == 0)
+		return json_null();
+
+	struct json *json = json_object();
+	json_put_integer(json, "id", status->home_relay.id);
+	put_text(json, "name", status->home_relay.name);
+	put_known(json, "latency_us", status->home_relay.latency_us);
+	put_text(json, "transport", status->home_relay.transport);
+	return json;
+}
+
+static int home_relay_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int r = get_u32(json, "id", &ret->home_relay.id, reterr);
+
+	if (r == 0)
+		r = get_text(json, "name", ret->home_relay.name, sizeof(ret->home_relay.name), reterr);
+	if (r == 0)
+		r = get_known(json, "latency_us", &ret->home_relay.latency_us, reterr);
+	if (r == 0)
+		r = get_text(json, "transport", ret->home_relay.transport, sizeof(ret->home_relay.transport),
+			     reterr);
+	return r;
+}
+
+static struct json *endpoint_to_json(const struct node_status_endpoint *endpoint)
+{
+	struct json *json = json_object();
+
+	put_endpoint(json, "endpoint", &endpoint->endpoint);
+	json_put_string(json, "kind", node_endpoint_kind_name(endpoint->kind));
+	return json;
+}
+
+static int endpoint_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	struct endpoint endpoint = { 0 };
+	int kind, r = get_endpoint(json, "endpoint", &endpoint, reterr);
+
+	if (r == 0)
+		r = get_name(json, "kind", endpoint_kind_names, NODE_N_ENDPOINT_KINDS, &kind, reterr);
+	if (r == 0)
+		node_status_add_endpoint(status, &endpoint, (enum node_endpoint_kind)kind);
+	return r;
+}
+
+static struct json *peer_to_json(const struct node_status_peer *peer)
+{
+	struct json *json = json_object();
+
+	json_put_integer(json, "id", peer->id);
+	put_text(json, "name", peer->name);
+	put_ips(json, &peer->ip4, &peer->ip6);
+	put_key(json, "node_key", &peer->node_key);
+	put_text(json, "state", peer->state);
+	json_put_string(json, "path", node_path_name(peer->path));
+	put_endpoint(json, "endpoint", &peer->endpoint);
+	put_text(json, "relay", peer->relay);
+	put_known(json, "latency_us", peer->latency_us);
+	put_known(json, "handshake_ms", peer->handshake_ms);
+	put_known(json, "packet_ms", peer->packet_ms);
+	json_put_u64(json, "rx_bytes", peer->rx_bytes);
+	json_put_u64(json, "tx_bytes", peer->tx_bytes);
+	json_put_boolean(json, "online", peer->online);
+	return json;
+}
+
+static int peer_path_from_json(const struct json *json, struct node_status_peer *peer, struct error *reterr)
+{
+	int path, r = get_name(json, "path", path_names, NODE_N_PATHS, &path, reterr);
+
+	if (r == 0)
+		r = get_endpoint(json, "endpoint", &peer->endpoint, reterr);
+	if (r == 0)
+		r = get_text(json, "relay", peer->relay, sizeof(peer->relay), reterr);
+	if (r == 0)
+		r = get_known(json, "latency_us", &peer->latency_us, reterr);
+	if (r == 0)
+		peer->path = (enum node_path_kind)path;
+	return r;
+}
+
+static int peer_counts_from_json(const struct json *json, struct node_status_peer *peer, struct error *reterr)
+{
+	int r = get_known(json, "handshake_ms", &peer->handshake_ms, reterr);
+
+	if (r == 0)
+		r = get_known(json, "packet_ms", &peer->packet_ms, reterr);
+	if (r == 0 && json_member(json, "rx_bytes"))
+		r = json_get_u64(json, "rx_bytes", &peer->rx_bytes, reterr);
+	if (r == 0 && json_member(json, "tx_bytes"))
+		r = json_get_u64(json, "tx_bytes", &peer->tx_bytes, reterr);
+	if (r == 0)
+		r = get_flag(json, "online", &peer->online, reterr);
+	return r;
+}
+
+static int peer_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	struct node_status_peer *peer = node_status_add_peer(status);
+	int r = get_u32(json, "id", &peer->id, reterr);
+
+	if (r == 0)
+		r = get_text(json, "name", peer->name, sizeof(peer->name), reterr);
+	if (r == 0)
+		r = get_ips(json, &peer->ip4, &peer->ip6, reterr);
+	if (r == 0)
+		r = get_key(json, "node_key", &peer->node_key, reterr);
+	if (r == 0)
+		r = get_text(json, "state", peer->state, sizeof(peer->state), reterr);
+	if (r == 0)
+		r = peer_path_from_json(json, peer, reterr);
+	return r != 0 ? r : peer_counts_from_json(json, peer, reterr);
+}
+
+static struct json *relay_to_json(const struct node_status_relay *relay)
+{
+	struct json *json = json_object();
+
+	json_put_integer(json, "id", relay->id);
+	put_text(json, "name", relay->name);
+	put_known(json, "latency_us", relay->latency_us);
+	json_put_boolean(json, "connected", relay->connected);
+	json_put_boolean(json, "home", relay->home);
+	return json;
+}
+
+static int relay_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	struct node_status_relay *relay = node_status_add_relay(status);
+	int r = get_u32(json, "id", &relay->id, reterr);
+
+	if (r == 0)
+		r = get_text(json, "name", relay->name, sizeof(relay->name), reterr);
+	if (r == 0)
+		r = get_known(json, "latency_us", &relay->latency_us, reterr);
+	if (r == 0)
+		r = get_flag(json, "connected", &relay->connected, reterr);
+	return r != 0 ? r : get_flag(json, "home", &relay->home, reterr);
+}
+
+static struct json *drops_to_json(const struct node_status *status)
+{
+	struct json *json = json_object();
+
+	for (uint32_t i = 0; i < status->n_drops; i++)
+		json_put_u64(json, status->drops[i].name, status->drops[i].n);
+	return json;
+}
+
+static int drops_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	int r = 0;
+
+	for (const struct json *i = json_first(json); i && r == 0; i = json_next(i)) {
+		uint64_t n;
+		r = json_get_u64(json, json_key(i), &n, reterr);
+		if (r == 0)
+			node_status_add_drop(status, json_key(i), n);
+	}
+	return r;
+}
+
+/* whole */
+
+struct json *node_status_to_json(const struct node_status *status)
+{
+	struct json *json = json_object();
+	struct json *endpoints = json_array(), *peers = json_array(), *relays = json_array();
+
+	for (uint32_t i = 0; i < status->n_endpoints; i++)
+		json_append(endpoints, endpoint_to_json(&status->endpoints[i]));
+	for (uint32_t i = 0; i < status->n_peers; i++)
+		json_append(peers, peer_to_json(&status->peers[i]));
+	for (uint32_t i = 0; i < status->n_relays; i++)
+		json_append(relays, relay_to_json(&status->relays[i]));
+
+	json_put_string(json, "state", node_state_name(status->state));
+	put_text(json, "version", status->version);
+	put_text(json, "network", status->network);
+	put_text(json, "interface", status->interface);
+	json_put_integer(json, "mtu", status->mtu);
+	json_put_integer(json, "uptime_ms", (int64_t)status->uptime_ms);
+	json_put(json, "self", self_to_json(status));
+	json_put(json, "control", control_to_json(status));
+	json_put(json, "home_relay", home_relay_to_json(status));
+	json_put(json, "endpoints", endpoints);
+	json_put_string(json, "nat", node_nat_name(status->nat));
+	json_put(json, "peers", peers);
+	json_put(json, "relays", relays);
+	json_put(json, "drops", drops_to_json(status));
+	return json;
+}
+
+static int head_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int64_t uptime_ms;
+	int state, nat, r = get_name(json, "state", state_names, NODE_N_STATES, &state, reterr);
+
+	if (r == 0)
+		r = get_text(json, "version", ret->version, sizeof(ret->version), reterr);
+	if (r == 0)
+		r = get_text(json, "network", ret->network, sizeof(ret->network), reterr);
+	if (r == 0)
+		r = get_text(json, "interface", ret->interface, sizeof(ret->interface), reterr);
+	if (r == 0)
+		r = get_u32(json, "mtu", &ret->mtu, reterr);
+	if (r == 0)
+		r = json_get_integer_or(json, "uptime_ms", 0, 999999999999999, 0, &uptime_ms, reterr);
+	if (r == 0)
+		r = get_name(json, "nat", nat_names, NODE_N_NATS, &nat, reterr);
+	if (r != 0)
+		return r;
+	ret->state = (enum node_state)state;
+	ret->nat = (enum node_nat)nat;
+	ret->uptime_ms = (uint64_t)uptime_ms;
+	return 0;
+}
+
+/* A member that is an object, or absent or null. */
+static int get_part(const struct json *json, const char *key,
+		    int (*take)(const struct json *part, struct node_status *ret, struct error *reterr),
+		    struct node_status *ret, struct error *reterr)
+{
+	const struct json *part = json_member(json, key);
+	int r;
+
+	if (!part || json_is_null(part))
+		return 0;
+	r = json_get_object(json, key, &part, reterr);
+	if (r == 0) {
+		r = take(part, ret, reterr);
+		if (r != 0)
+			error_prefix(reterr, "%s", key);
+	}
+	return r;
+}
+
+static int parts_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int r = head_from_json(json, ret, reterr);
+
+	if (r == 0)
+		r = get_part(json, "self", self_from_json, ret, reterr);
+	if (r == 0)
+		r = get_part(json, "control", control_from_json, ret, reterr);
+	if (r == 0)
+		r = get_part(json, "home_relay", home_relay_from_json, ret, reterr);
+	if (r == 0)
+		r = get_items(json, "endpoints", NODE_STATUS_MAX_ENDPOINTS, endpoint_from_json, ret, reterr);
+	if (r == 0)
+		r = get_items(json, "peers", MAP_MAX_PEERS, peer_from_json, ret, reterr);
+	if (r == 0)
+		r = get_items(json, "relays", MAP_MAX_RELAYS, relay_from_json, ret, reterr);
+	if (r == 0)
+		r = get_part(json, "drops", drops_from_json, ret, reterr);
+	return r;
+}
+
+int node_status_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	struct node_status status;
+	int r;
+
+	if (!json_is_object(json))
+		return error_set(reterr, -EINVAL, "a status must be an object");
+	node_status_init(&status);
+	status.version[0] = '\0';
+	r = parts_from_json(json, &status, reterr);
+	if (r != 0)
+		node_status_deinit(&status);
+	else
+		*ret = status;
+	return r;
+}
+
+/* ping and netcheck */
+
+struct json *node_ping_result_to_json(const struct node_ping_result *result)
+{
+	struct json *json = json_object();
+
+	json_put_boolean(json, "answered", result->answered);
+	put_text(json, "peer", result->peer);
+	put_text(json, "ip", endpoint_is_none(&result->ip) ? "" : endpoint_ip_text(&result->ip).s);
+	json_put_string(json, "path", node_path_name(result->path));
+	put_endpoint(json, "endpoint", &result->endpoint);
+	put_text(json, "relay", result->relay);
+	put_known(json, "latency_us", result->latency_us);
+	return json;
+}
+
+int node_ping_result_from_json(const struct json *json, struct node_ping_result *ret, struct error *reterr)
+{
+	struct node_ping_result result = { .latency_us = NODE_STATUS_UNKNOWN };
+	const char *ip;
+	int path, r = get_flag(json, "answered", &result.answered, reterr);
+
+	if (r == 0)
+		r = get_text(json, "peer", result.peer, sizeof(result.peer), reterr);
+	if (r == 0)
+		r = json_get_string_or(json, "ip", "", &ip, reterr);
+	if (r == 0 && ip[0] != '\0' && endpoint_parse_ip(ip, 0, &result.ip) != 0)
+		r = error_set(reterr, -EINVAL, "member 'ip': must be an IP address");
+	if (r == 0)
+		r = get_name(json, "path", path_names, NODE_N_PATHS, &path, reterr);
+	if (r == 0)
+		r = get_endpoint(json, "endpoint", &result.endpoint, reterr);
+	if (r == 0)
+		r = get_text(json, "relay", result.relay, sizeof(result.relay), reterr);
+	if (r == 0)
+		r = get_known(json, "latency_us", &result.latency_us, reterr);
+	if (r != 0)
+		return r;
+	result.path = (enum node_path_kind)path;
+	*ret = result;
+	return 0;
+}
+
+void node_netcheck_init(struct node_netcheck *netcheck)
+{
+	*netcheck = (struct node_netcheck){ 0 };
+	node_status_init(&netcheck->status);
+}
+
+void node_netcheck_deinit(struct node_netcheck *netcheck)
+{
+	node_status_deinit(&netcheck->status);
+}
+
+struct json *node_netcheck_to_json(const struct node_netcheck *netcheck)
+{
+	struct json *json = json_object();
+
+	json_put_boolean(json, "udp_works", netcheck->udp_works);
+	json_put_boolean(json, "control_reachable", netcheck->control_reachable);
+	json_put(json, "status", node_status_to_json(&netcheck->status));
+	return json;
+}
+
+int node_netcheck_from_json(const struct json *json, struct node_netcheck *ret, struct error *reterr)
+{
+	struct node_netcheck netcheck = { 0 };
+	const struct json *status;
+	int r = get_flag(json, "udp_works", &netcheck.udp_works, reterr);
+
+	if (r == 0)
+		r = get_flag(json, "control_reachable", &netcheck.control_reachable, reterr);
+	if (r == 0)
+		r = json_get_object(json, "status", &status, reterr);
+	if (r == 0)
+		r = node_status_from_json(status, &netcheck.status, reterr);
+	if (r == 0)
+		*ret = netcheck;
+	return r;
+}
