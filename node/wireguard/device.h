@@ -80,8 +80,8 @@ enum wg_mode {
 
 enum wg_event_type {
 	WG_EVENT_SESSION, /* a handshake is complete: packets flow, under new keys */
-	WG_EVENT_ARRIVAL, /* authenticated packet by event.path: a path other than the last of its
-			     kind (direct, relay), or the first in a second */
+	WG_EVENT_ARRIVAL, /* authenticated packets come by event.path: told once a second, and when
+			     the path is another than the last of its kind (direct, relayed) */
 	WG_EVENT_ROAMED,  /* roaming only: the route is now event.path */
 	WG_EVENT_NO_PATH, /* there is something to send and no route; at most once in 5 s */
 	WG_EVENT_GAVE_UP, /* no answer in 90 s of trying: what waited was dropped */
@@ -163,7 +163,10 @@ P2P_CHECK int wg_device_new(const struct wg_config *config, struct wg_device **r
 /* Accepts NULL; wipes all keys. */
 void wg_device_free(struct wg_device *device);
 
-/* All-zero clears it. Peers keep their sessions no longer; a peer with our own key is removed. */
+/*
+ * All-zero clears it. Nothing is sent under old sessions any more. A peer that has our own key is
+ * removed, and its pointer with it.
+ */
 void wg_device_set_private_key(struct wg_device *device, const struct secret_key *key);
 /* All-zero when there is none. The caller wipes *ret. */
 void wg_device_get_private_key(const struct wg_device *device, struct secret_key *ret);
@@ -287,7 +290,7 @@ struct wg_arrival {
 };
 
 struct wg_stats {
-	uint64_t rx_bytes, tx_bytes; /* of datagrams: authenticated ones received; sent, once per route */
+	uint64_t rx_bytes, tx_bytes;	 /* datagrams: authenticated ones; sent (by two paths: counted once) */
 	uint64_t rx_packets, tx_packets; /* of data, without keepalives */
 	uint64_t last_handshake_ns;	 /* wg_time.ns; 0: never */
 	uint64_t last_handshake_real_ns;

@@ -1,0 +1,137 @@
+/*
+ * What timers ask for, and what a session's coming and going means for a peer.
+ */
+#include "node/wireguard/device_internal.h"
+
+#include <string.h>
+
+#define ARRIVAL_TOLD_NS WG_SECOND_NS
+
+/* ---- authenticated packets ---- */
+
+static void note_arrival(struct wg_peer *peer, const struct wg_path *from, uint64_t now_ns)
+{
+	bool is_relayed = from->relay_id != 0;
+	struct wg_arrival *arrival = is_relayed ? &peer->stats.relayed : &peer->stats.direct;
+	uint64_t *told_ns = &peer->arrival_told_ns[is_relayed];
+	bool is_news = !wg_is_recent(*told_ns, ARRIVAL_TOLD_NS, now_ns) ||
+		       !wg_path_equal(&arrival->path, from);
+
+	*arrival = (struct wg_arrival){ .ns = now_ns, .path = *from };
+	if (!is_news)
+		return;
+	*told_ns = now_ns;
+	wg_peer_tell(peer, WG_EVENT_ARRIVAL, from);
+}
+
+static void learn_source(struct wg_path *path, const struct wg_path *from)
+{
+	memcpy(path->local_ip, from->local_ip, sizeof(path->local_ip));
+	path->ifindex = from->ifindex;
+	path->socket = from->socket;
+}
+
+static void follow(struct wg_peer *peer, const struct wg_path *from)
+{
+	bool is_news = peer->route.n != 1 || !wg_path_equal(&peer->route.paths[0], from);
+
+	peer->route.n = 1;
+	peer->route.paths[0] = *from;
+	if (is_news)
+		wg_peer_tell(peer, WG_EVENT_ROAMED, from);
+}
+
+void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
+{
+	note_arrival(peer, from, now.ns);
+	if (peer->mode == WG_ROAMING)
+		follow(peer, from);
+	for (uint32_t i = 0; i < peer->route.n; i++)
+		if (wg_path_equal(&peer->route.paths[i], from))
+			learn_source(&peer->route.paths[i], from);
+	wg_timers_on_any_received(&peer->timers, now.ns);
+}
+
+void wg_peer_forget_source(struct wg_peer *peer)
+{
+	for (uint32_t i = 0; i < peer->route.n; i++)
+		learn_source(&peer->route.paths[i], &(struct wg_path){ .socket = peer->route.paths[i].socket });
+}
+
+/* ---- sessions ---- */
+
+void wg_peer_on_session(struct wg_peer *peer, struct wg_time now)
+{
+	wg_timers_on_handshake_complete(&peer->timers);
+	peer->n_initiations = 0;
+	peer->stats.last_handshake_ns = now.ns;
+	peer->stats.last_handshake_real_ns = now.real_ns;
+	wg_peer_tell(peer, WG_EVENT_SESSION, NULL);
+}
+
+void wg_peer_wipe_keys(struct wg_peer *peer)
+{
+	struct wg_dropped dropped;
+
+	wg_peer_abandon_handshake(peer);
+	wg_keypairs_wipe(&peer->keypairs, &dropped);
+	wg_device_drop_indices(peer->device, &dropped);
+}
+
+/* ---- timers ---- */
+
+static void give_up(struct wg_peer *peer)
+{
+	unsigned n = wg_staged_purge(&peer->device->staged, &peer->staged);
+
+	peer->device->drops[WG_DROP_OUT_STAGED] += n;
+	wg_peer_abandon_handshake(peer);
+	wg_peer_tell(peer, WG_EVENT_GAVE_UP, NULL);
+}
+
+/* A source address that brought no answer is not kept. */
+static void try_again(struct wg_peer *peer, bool is_retry, struct wg_time now)
+{
+	wg_peer_forget_source(peer);
+	wg_peer_initiate(peer, is_retry, now);
+}
+
+static void run(struct wg_peer *peer, struct wg_time now)
+{
+	unsigned todo = wg_timers_expire(&peer->timers, now.ns);
+
+	if (todo & WG_TODO_GIVE_UP)
+		give_up(peer);
+	if (todo & WG_TODO_RETRY)
+		try_again(peer, true, now);
+	if (todo & WG_TODO_INITIATE)
+		try_again(peer, false, now);
+	if (todo & (WG_TODO_ANSWER_KEEPALIVE | WG_TODO_KEEPALIVE))
+		wg_peer_send_keepalive(peer, now);
+	if (todo & WG_TODO_ANSWER_KEEPALIVE)
+		wg_timers_on_answer_keepalive_sent(&peer->timers, now.ns);
+	if (todo & WG_TODO_WIPE_KEYS) {
+		wg_peer_wipe_keys(peer);
+		wg_peer_tell(peer, WG_EVENT_EXPIRED, NULL);
+	}
+}
+
+void wg_device_tick(struct wg_device *device, struct wg_time now)
+{
+	for (;;) {
+		struct wg_schedule_entry *entry = wg_schedule_first(&device->schedule);
+		if (!entry || entry->at_ns > now.ns)
+			return;
+		struct wg_peer *peer = container_of(entry, struct wg_peer, schedule);
+		if (wg_timers_next(&peer->timers) <= now.ns)
+			run(peer, now);
+		wg_schedule_set(&device->schedule, entry, wg_timers_next(&peer->timers));
+	}
+}
+
+uint64_t wg_device_next_deadline(const struct wg_device *device)
+{
+	const struct wg_schedule_entry *entry = wg_schedule_first(&device->schedule);
+
+	return entry ? entry->at_ns : UINT64_MAX;
+}
