@@ -5,6 +5,7 @@ signal or leaves a sanitizer report fails its test even when everything else wen
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +15,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
-from lab import Lab, LabError, tail  # noqa: E402
+from lab import Lab, LabError, TIMEOUT_SCALE, tail  # noqa: E402
+
+
+WATCHDOG = 120  # seconds
 
 
 class Build:
@@ -48,6 +52,39 @@ def lab(request):
     except LabError:
         request.node.failed = True
         raise
+
+
+@pytest.fixture
+def measured(request):
+    """measured(what, value, bound=None): noted for the end of the run, and held to its bound."""
+    def note(what, value, bound=None):
+        limit = f" (at most {bound:g} s)" if bound else ""
+        number = f"{value:.3f} s" if "Mbit" not in what else f"{value:.0f}"
+        request.node.user_properties.append(("measured", f"{what}: {number}{limit}"))
+        assert bound is None or value <= bound * TIMEOUT_SCALE, f"{what}: {number}{limit}"
+    return note
+
+
+@pytest.fixture(autouse=True)
+def watchdog():
+    """No test may hang the run."""
+    def bark(*_):
+        raise LabError(f"not done after {WATCHDOG} s")
+    signal.signal(signal.SIGALRM, bark)
+    signal.alarm(int(WATCHDOG * TIMEOUT_SCALE))
+    yield
+    signal.alarm(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    notes = [(report.nodeid.partition("::")[2], text)
+             for reports in terminalreporter.stats.values() for report in reports
+             if getattr(report, "when", None) == "call"
+             for kind, text in report.user_properties if kind == "measured"]
+    if notes:
+        terminalreporter.section("measured")
+        for _, text in sorted(notes):
+            terminalreporter.line(text)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -353,6 +353,10 @@ class Place:
         return self.name
 
 
+def _drop(percent):
+    return "drop" if percent >= 100 else f"numgen random mod 10000 < {round(percent * 100)} drop"
+
+
 class Network(Place):
     """A switch: a bridge that hosts and routers are plugged into."""
 
@@ -374,7 +378,7 @@ class Network(Place):
         # Not ARP: a lost one costs a second, which says nothing about the network.
         self.nft("table bridge loss; delete table bridge loss;\n"
                  "table bridge loss { chain forward { type filter hook forward priority 0;\n"
-                 f"ether type {{ ip, ip6 }} numgen random mod 10000 < {round(percent * 100)} drop\n}}\n}}")
+                 f"ether type {{ ip, ip6 }} {_drop(percent)}\n}}\n}}")
 
 
 class Host(Place):
@@ -433,7 +437,7 @@ class Host(Place):
 
     def loss(self, percent, interface="eth0"):
         """Drops this share of what arrives at and of what leaves the interface."""
-        drop = f"meta protocol {{ ip, ip6 }} numgen random mod 10000 < {round(percent * 100)} drop"
+        drop = f"meta protocol {{ ip, ip6 }} {_drop(percent)}"
         self.nft(f"table netdev loss; delete table netdev loss;\ntable netdev loss {{\n"
                  f"chain in {{ type filter hook ingress device {interface} priority 0;\n{drop}\n}}\n"
                  f"chain out {{ type filter hook egress device {interface} priority 0;\n{drop}\n}}\n}}")
