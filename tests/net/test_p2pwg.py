@@ -53,9 +53,9 @@ def connect_both(wa, wb, v6=False):
 def check_tcp(wa, wb, megabytes=20, v6=False):
     """A transfer over the tunnel arrives whole: iperf3 each way."""
     ip = wb.addresses[1 if v6 else 0].partition("/")[0]
-    server = wb.host.start(["iperf3", "-s", "-1", "-p", "5201"])
+    server = wb.host.start(["iperf3", "-s", "-1", "--forceflush"])
     server.wait_for_log("listening")
-    result = wa.host.run(["iperf3", "-c", ip, "-p", "5201", "-n", f"{megabytes}M", "-f", "m"], timeout=60)
+    result = wa.host.run(["iperf3", "-c", ip, "-n", f"{megabytes}M", "-f", "m"], timeout=60)
     server.wait(10)
     return float(re.findall(r"([\d.]+) Mbits/sec.*receiver", result.stdout)[-1])
 
