@@ -1,0 +1,63 @@
+/*
+ * The data plane as the stage sees it: what carries packets, and goes on doing so when every actor
+ * above it is gone. It belongs to the Engine; a stage attaches to it and detaches from it.
+ *
+ * The stage publishes: peers' paths, relays to hold. The data plane posts back what is not a data
+ * packet, and what it has carried. All functions are called from the loop thread; none blocks.
+ */
+#pragma once
+
+#include "actors/path.h"
+#include "common/key.h"
+#include "common/map.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct data_plane;
+
+/* What was carried for one peer; times of CLOCK_BOOTTIME in ns, 0: never. */
+struct data_plane_activity {
+	uint32_t peer_id;
+	uint64_t rx_direct_ns;	     /* last authenticated packet that came directly … */
+	struct endpoint rx_endpoint; /* … and from where */
+	uint64_t rx_relay_ns;
+	uint64_t rx_data_ns, tx_data_ns; /* last data packet, without keepalives and handshakes */
+};
+
+/* Events for the attached stage. Bytes are borrowed for the call. */
+struct data_plane_ports {
+	void *owner;
+	void (*datagram)(void *owner, const struct endpoint *from, const uint8_t *bytes, size_t len);
+	void (*frame)(void *owner, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes, size_t len);
+	void (*activity)(void *owner, const struct data_plane_activity *activity);
+	void (*relay_state)(void *owner, uint32_t relay_id, bool up);
+	void (*relay_used)(void *owner, uint32_t relay_id); /* wanted or used; at most once a second each */
+	void (*peer_gone)(void *owner, uint32_t relay_id, uint32_t peer_id);
+	void (*link_changed)(void *owner);
+};
+
+/* At most one stage at a time; NULL detaches. Without one, events are counted and dropped. */
+void data_plane_attach(struct data_plane *data_plane, const struct data_plane_ports *ports);
+
+/* Published by OutConn. An unknown peer is ignored. */
+void data_plane_set_path(struct data_plane *data_plane, uint32_t peer_id, const struct peer_path *path);
+/* The path in force, also one left by an earlier stage. False: unknown peer. */
+bool data_plane_get_path(const struct data_plane *data_plane, uint32_t peer_id, struct peer_path *ret);
+
+/* 0 or -errno as sendto(2) gives it; -EAGAIN and -ENOBUFS are losses, not failures. */
+int data_plane_send_datagram(struct data_plane *data_plane, const struct endpoint *to, const uint8_t *bytes,
+			     size_t len);
+/* relay_id 0: the peer's home relay. 0, -ENOTCONN when that relay is not up, -ENOENT for an unknown peer. */
+int data_plane_send_frame(struct data_plane *data_plane, uint32_t relay_id, uint32_t peer_id,
+			  const uint8_t *bytes, size_t len);
+
+/* RelayManager decides which relays are held; the home relay is held always. */
+void data_plane_hold_relay(struct data_plane *data_plane, const struct map_relay *relay);
+void data_plane_drop_relay(struct data_plane *data_plane, uint32_t relay_id);
+bool data_plane_relay_is_up(const struct data_plane *data_plane, uint32_t relay_id);
+/* Round trip of the relay's connection in µs, 0: not measured. */
+uint32_t data_plane_relay_rtt_us(const struct data_plane *data_plane, uint32_t relay_id);
+/* Local UDP port that peers reach, for endpoints. */
+uint16_t data_plane_port(const struct data_plane *data_plane);
