@@ -1,0 +1,155 @@
+#include "actors/relay_manager/relay_manager.h"
+
+#include "common/log.h"
+
+#include <errno.h>
+
+static void on_trace(void *arg, const char *line)
+{
+	log_debug("relay", "%s", line);
+}
+
+static const char *name_of(const struct relay_manager *manager, uint32_t relay_id)
+{
+	const struct map_relay *relay = manager->map ? map_find_relay(map_ref_get(manager->map), relay_id) : NULL;
+
+	return relay ? relay->name : "none";
+}
+
+/* carrying out */
+
+static void carry_out(struct relay_manager *manager, const struct home_order *order)
+{
+	const struct map_relay *relay = map_find_relay(map_ref_get(manager->map), order->relay_id);
+
+	if (order->hold && relay)
+		data_plane_hold_relay(manager->data_plane, relay);
+	if (!order->hold)
+		data_plane_drop_relay(manager->data_plane, order->relay_id);
+}
+
+static void feed(struct relay_manager *manager, struct home_input input)
+{
+	struct home_actions actions;
+
+	input.now_ms = stage_now_ns(manager->actor.stage) / 1000000;
+	home_fsm_step(&manager->fsm, &input, &actions);
+	for (uint32_t i = 0; i < actions.n_orders; i++)
+		carry_out(manager, &actions.orders[i]);
+	if (actions.home_changed) {
+		log_info("relay", "home relay is %s", name_of(manager, actions.home));
+		manager->ports.home_relay(manager->ports.owner, actions.home);
+	}
+	stage_set_deadline(&manager->actor, manager->fsm.deadline_ms * 1000000);
+}
+
+/* handlers */
+
+static int handle_map(struct actor *actor, struct message *message)
+{
+	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
+	const struct map *map = map_ref_get(message->map);
+	bool is_first = !manager->map;
+	uint32_t ids[MAP_MAX_RELAYS], n = 0;
+
+	map_unref(manager->map);
+	manager->map = message->map;
+	message->map = NULL; /* kept */
+	for (uint32_t i = 0; i < map->n_relays && n < MAP_MAX_RELAYS; i++)
+		ids[n++] = map->relays[i].id;
+	feed(manager, (struct home_input){ .type = HOME_IN_RELAYS, .relays = { .n = n, .ids = ids } });
+	/* A relay whose addresses changed is held anew; the data plane keeps what is the same. */
+	for (uint32_t i = 0; i < manager->fsm.n_relays; i++)
+		if (manager->fsm.relays[i].is_held)
+			carry_out(manager, &(struct home_order){ .relay_id = manager->fsm.relays[i].id, .hold = true });
+	/* What an earlier stage has connected is still up. */
+	for (uint32_t i = 0; is_first && i < n; i++)
+		if (data_plane_relay_is_up(manager->data_plane, ids[i]))
+			relay_manager_on_relay_state(manager, ids[i], true);
+	return 0;
+}
+
+static int handle_write_frame(struct actor *actor, struct message *message)
+{
+	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
+	int r = data_plane_send_frame(manager->data_plane, message->via.relay_id, message->peer_id,
+				      message->bytes->bytes, message->bytes->len);
+
+	if (r != 0)
+		manager->n_not_sent++;
+	return 0;
+}
+
+static int handle_latency(struct actor *actor, struct message *message)
+{
+	feed(container_of(actor, struct relay_manager, actor),
+	     (struct home_input){ .type = HOME_IN_LATENCY,
+				  .relay_id = message->via.relay_id,
+				  .rtt_us = message->latency.rtt_us });
+	return 0;
+}
+
+static int on_deadline(struct actor *actor, uint64_t now_ns)
+{
+	feed(container_of(actor, struct relay_manager, actor), (struct home_input){ .type = HOME_IN_DEADLINE });
+	return 0;
+}
+
+static const struct actor_accepts accepts[] = {
+	{ MESSAGE_MAP, ACTOR_NONE, handle_map },
+	{ MESSAGE_WRITE_FRAME, ACTOR_SESSION_MANAGER, handle_write_frame },
+	{ MESSAGE_LATENCY, ACTOR_ENDPOINT_MANAGER, handle_latency },
+};
+
+static const struct actor_class relay_manager_class = {
+	.kind = ACTOR_RELAY_MANAGER,
+	.on_deadline = on_deadline,
+	.accepts = accepts,
+	.n_accepts = ARRAY_LEN(accepts),
+};
+
+/* from the data plane */
+
+void relay_manager_on_frame(struct relay_manager *manager, uint32_t relay_id, uint32_t peer_id,
+			    const uint8_t *bytes, size_t len)
+{
+	struct message message = { .type = MESSAGE_FRAME,
+				   .peer_id = peer_id,
+				   .via = { .by_relay = true, .relay_id = relay_id },
+				   .bytes = buffer_new(bytes, len) };
+
+	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_RELAY_ROUTER, &message);
+}
+
+void relay_manager_on_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up)
+{
+	struct message message = { .type = MESSAGE_RELAY_STATE,
+				   .via = { .by_relay = true, .relay_id = relay_id },
+				   .relay_state = { .up = up } };
+
+	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
+	feed(manager, (struct home_input){ .type = up ? HOME_IN_UP : HOME_IN_DOWN, .relay_id = relay_id });
+}
+
+void relay_manager_on_used(struct relay_manager *manager, uint32_t relay_id)
+{
+	feed(manager, (struct home_input){ .type = HOME_IN_USED, .relay_id = relay_id });
+}
+
+void relay_manager_start(struct relay_manager *manager, struct stage *stage, struct data_plane *data_plane,
+			 const struct relay_manager_ports *ports)
+{
+	manager->data_plane = data_plane;
+	manager->ports = *ports;
+	manager->map = NULL;
+	home_fsm_init(&manager->fsm);
+	manager->fsm.trace = on_trace;
+	stage_add(stage, &manager->actor, &relay_manager_class, 0);
+}
+
+void relay_manager_stop(struct relay_manager *manager)
+{
+	stage_remove(manager->actor.stage, &manager->actor);
+	map_unref(manager->map);
+	manager->map = NULL;
+}
