@@ -1,0 +1,125 @@
+#include "node/link_monitor.h"
+
+#include <errno.h>
+#include <ifaddrs.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SETTLE_MS 100
+
+struct link_monitor {
+	int fd;
+	uv_poll_t poll;
+	uv_timer_t settle;
+	void (*changed)(void *owner);
+	void *owner;
+	int n_open_handles;
+	void (*closed)(void *owner);
+	void *closed_owner;
+};
+
+static void on_settled(uv_timer_t *timer)
+{
+	struct link_monitor *monitor = container_of(timer, struct link_monitor, settle);
+
+	monitor->changed(monitor->owner);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct link_monitor *monitor = container_of(poll, struct link_monitor, poll);
+	char ignored[8192];
+
+	/* What exactly changed does not matter: the owner looks anew. An overrun (ENOBUFS) is a change, too. */
+	while (recv(monitor->fd, ignored, sizeof(ignored), MSG_DONTWAIT) >= 0 || errno == ENOBUFS)
+		;
+	if (!uv_is_active((uv_handle_t *)&monitor->settle))
+		uv_timer_start(&monitor->settle, on_settled, SETTLE_MS, 0);
+}
+
+int link_monitor_new(uv_loop_t *loop, void (*changed)(void *owner), void *owner, struct link_monitor **ret)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK,
+				       .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR |
+						    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+		int r = -errno;
+		close(fd);
+		return r;
+	}
+	struct link_monitor *monitor = calloc(1, sizeof(*monitor));
+	if (!monitor)
+		abort();
+	*monitor = (struct link_monitor){ .fd = fd, .changed = changed, .owner = owner };
+	uv_timer_init(loop, &monitor->settle);
+	if (uv_poll_init(loop, &monitor->poll, fd) != 0 ||
+	    uv_poll_start(&monitor->poll, UV_READABLE, on_readable) != 0)
+		abort(); /* a fresh socket can be polled */
+	*ret = monitor;
+	return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct link_monitor *monitor = handle->data;
+
+	if (--monitor->n_open_handles > 0)
+		return;
+	close(monitor->fd);
+	monitor->closed(monitor->closed_owner);
+	free(monitor);
+}
+
+void link_monitor_close(struct link_monitor *monitor, void (*closed)(void *owner), void *owner)
+{
+	if (!monitor) {
+		closed(owner);
+		return;
+	}
+	monitor->closed = closed;
+	monitor->closed_owner = owner;
+	monitor->n_open_handles = 2;
+	monitor->poll.data = monitor;
+	monitor->settle.data = monitor;
+	uv_close((uv_handle_t *)&monitor->poll, on_closed);
+	uv_close((uv_handle_t *)&monitor->settle, on_closed);
+}
+
+static bool is_usable(const struct ifaddrs *interface, const char *except)
+{
+	if (!interface->ifa_addr || strcmp(interface->ifa_name, except) == 0)
+		return false;
+	if (!(interface->ifa_flags & IFF_UP) || (interface->ifa_flags & (IFF_LOOPBACK | IFF_POINTOPOINT)))
+		return false;
+	return interface->ifa_addr->sa_family == AF_INET || interface->ifa_addr->sa_family == AF_INET6;
+}
+
+size_t link_local_endpoints(uint16_t port, const char *except, struct endpoint *ret, size_t max)
+{
+	struct ifaddrs *interfaces;
+	size_t n = 0;
+
+	if (getifaddrs(&interfaces) != 0)
+		return 0;
+	for (struct ifaddrs *i = interfaces; i && n < max; i = i->ifa_next) {
+		if (!is_usable(i, except))
+			continue;
+		struct endpoint endpoint = endpoint_from_sockaddr(i->ifa_addr);
+		bool is_link_local = !endpoint_is_v4(&endpoint) && endpoint.ip[0] == 0xfe &&
+				     (endpoint.ip[1] & 0xc0) == 0x80;
+		if (is_link_local || endpoint_is_none(&endpoint))
+			continue;
+		endpoint.port = port;
+		ret[n++] = endpoint;
+	}
+	freeifaddrs(interfaces);
+	return n;
+}
