@@ -1,0 +1,86 @@
+/*
+ * libp2pnode: a p2pnode inside your program.
+ *
+ * The Engine lives as long as the program that embeds it. It owns the WireGuard interface, starts
+ * a Session when the node is a member of a network, restarts it with back-off when anything in it
+ * fails, and tells the embedder what happens. The p2pnode daemon is its first user.
+ *
+ *   p2p_engine_new() ──► p2p_engine_start() ──► … join, leave, status … ──► p2p_engine_stop()
+ *
+ * Threads: everything is called from the thread that runs the loop, callbacks come from there.
+ * Packets move on a thread of the library's own.
+ * Errors: 0, or a negative errno; where a person must act, the text says what, where and how.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct uv_loop_s p2p_loop;
+struct p2p_engine;
+
+enum p2p_engine_state {
+	P2P_ENGINE_STOPPED,
+	P2P_ENGINE_NOT_JOINED, /* waiting for p2p_engine_join() */
+	P2P_ENGINE_JOINING,
+	P2P_ENGINE_OFFLINE, /* a member; control is not connected, peers are reached by the cached map */
+	P2P_ENGINE_ONLINE,  /* a member; control is connected */
+};
+
+const char *p2p_engine_state_name(enum p2p_engine_state state);
+
+/* Strings are copied. */
+struct p2p_engine_options {
+	const char *state_dir;	  /* keys, membership, cached map; made when missing */
+	const char *interface;	  /* of the TUN device, at most 15 characters */
+	const char *name;	  /* wanted node name when joining; NULL: the host name */
+	uint16_t listen_port;	  /* UDP; 0: the one last used, else any */
+	uint16_t mtu;		  /* of the interface, 1280 … 9000 */
+	const char *const *public_addresses; /* numeric IPs; NULL-terminated; NULL: not a public node */
+	uint16_t public_tls_port;
+	uint16_t public_stun_port;
+};
+
+struct p2p_engine_callbacks {
+	void *owner;
+	/* The state changed. */
+	void (*changed)(void *owner, enum p2p_engine_state state);
+	/* A Session ended and will be restarted after delay_ms. May be NULL. */
+	void (*session_failed)(void *owner, const char *reason, uint32_t delay_ms);
+};
+
+/* message: 0-terminated text for a person, at least 512 bytes, filled on failure. */
+int p2p_engine_new(p2p_loop *loop, const struct p2p_engine_options *options,
+		   const struct p2p_engine_callbacks *callbacks, struct p2p_engine **ret, char *message,
+		   size_t message_len);
+/* Makes the interface and, for a member, starts the Session. Needs CAP_NET_ADMIN. */
+int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_len);
+/* Ends everything; closed(owner) is the last call. The engine is freed then. */
+void p2p_engine_stop(struct p2p_engine *engine, void (*closed)(void *owner), void *owner);
+
+enum p2p_engine_state p2p_engine_get_state(const struct p2p_engine *engine);
+
+/*
+ * Joins the network of the link. done() is called once, code 0 or -errno with a text. -EALREADY at
+ * once when the node is a member. name: wanted node name, or NULL.
+ */
+typedef void (*p2p_engine_done)(void *owner, int code, const char *message);
+void p2p_engine_join(struct p2p_engine *engine, const char *link, const char *name, p2p_engine_done done,
+		     void *owner);
+/* Leaves: tells control if it can be reached, forgets the membership, keeps the node key. */
+void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *owner);
+
+/* The whole status as JSON (see p2pctl(1) `status --json`); the caller frees it. NULL: out of memory. */
+char *p2p_engine_status_json(struct p2p_engine *engine);
+
+/* Ends the running Session and starts a new one; packets go on. */
+void p2p_engine_restart_session(struct p2p_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,232 @@
+#include "node/daemon.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/rpc.h"
+#include "node/engine.h"
+#include "node/local_api.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct node_daemon {
+	struct p2p_engine *engine;
+	struct local_api *api; /* NULL: not started, or closed */
+	int n_open;
+	void (*stopped)(void *owner);
+	void *stopped_owner;
+};
+
+/* A request of the local API that waits for the engine. */
+struct waiting {
+	struct node_daemon *daemon;
+	local_api_request request;
+};
+
+static struct waiting *wait_for(struct node_daemon *daemon, local_api_request request)
+{
+	struct waiting *waiting = malloc(sizeof(*waiting));
+
+	if (!waiting)
+		abort();
+	*waiting = (struct waiting){ .daemon = daemon, .request = request };
+	return waiting;
+}
+
+/* ---- the local API's ports ---- */
+
+static void on_status(void *owner, struct node_status *ret)
+{
+	engine_fill_status(((struct node_daemon *)owner)->engine, ret);
+}
+
+static void on_done(void *owner, int code, const char *message)
+{
+	struct waiting *waiting = owner;
+
+	if (waiting->daemon->api && code == 0)
+		local_api_done(waiting->daemon->api, waiting->request);
+	else if (waiting->daemon->api)
+		local_api_refuse(waiting->daemon->api, waiting->request,
+				 code <= RPC_NOT_AUTHENTICATED ? code : RPC_INTERNAL_ERROR, message);
+	free(waiting);
+}
+
+static void on_join(void *owner, local_api_request request, const struct join_link *link, const char *name)
+{
+	engine_join(((struct node_daemon *)owner)->engine, link, name, on_done, wait_for(owner, request));
+}
+
+static void on_leave(void *owner, local_api_request request)
+{
+	p2p_engine_leave(((struct node_daemon *)owner)->engine, on_done, wait_for(owner, request));
+}
+
+static void refuse_ping(const struct waiting *waiting, int code)
+{
+	char message[160];
+
+	switch (code) {
+	case RPC_NOT_FOUND:
+		snprintf(message, sizeof(message), "no such peer; p2pctl status lists them");
+		break;
+	case RPC_UNAVAILABLE:
+		snprintf(message, sizeof(message), "this node has no map yet; is it a member? p2pctl status");
+		break;
+	case -EPERM:
+		snprintf(message, sizeof(message), "p2pnode may not send ICMP; it needs CAP_NET_RAW at start");
+		break;
+	default:
+		snprintf(message, sizeof(message), "cannot send: %s", strerror(-code));
+	}
+	local_api_refuse(waiting->daemon->api, waiting->request,
+			 code <= RPC_NOT_AUTHENTICATED ? code : RPC_INTERNAL_ERROR, message);
+}
+
+static void on_pinged(void *owner, int code, const struct node_ping_result *result)
+{
+	struct waiting *waiting = owner;
+
+	if (waiting->daemon->api && code == 0)
+		local_api_answer_ping(waiting->daemon->api, waiting->request, result);
+	else if (waiting->daemon->api)
+		refuse_ping(waiting, code);
+	free(waiting);
+}
+
+static void on_ping(void *owner, local_api_request request, const struct local_api_ping *ping)
+{
+	engine_ping(((struct node_daemon *)owner)->engine, ping, on_pinged, wait_for(owner, request));
+}
+
+static void on_netchecked(void *owner)
+{
+	struct waiting *waiting = owner;
+	struct node_netcheck netcheck;
+
+	node_netcheck_init(&netcheck);
+	if (waiting->daemon->api) {
+		engine_fill_status(waiting->daemon->engine, &netcheck.status);
+		netcheck.control_reachable = netcheck.status.control.connected;
+		netcheck.udp_works = netcheck.status.nat != NODE_NAT_UDP_BLOCKED &&
+				     netcheck.status.nat != NODE_NAT_UNKNOWN;
+		for (uint32_t i = 0; i < netcheck.status.n_endpoints; i++)
+			netcheck.udp_works |= netcheck.status.endpoints[i].kind == NODE_ENDPOINT_STUN;
+		local_api_answer_netcheck(waiting->daemon->api, waiting->request, &netcheck);
+	}
+	node_netcheck_deinit(&netcheck);
+	free(waiting);
+}
+
+static void on_netcheck(void *owner, local_api_request request)
+{
+	engine_netcheck(((struct node_daemon *)owner)->engine, on_netchecked, wait_for(owner, request));
+}
+
+/* ---- life ---- */
+
+static void on_changed(void *owner, enum p2p_engine_state state)
+{
+	log_info("node", "state: %s", p2p_engine_state_name(state));
+}
+
+static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
+{
+	const struct node_config *config = options->config;
+	struct endpoint_text texts[MAP_MAX_ADDRESSES];
+	const char *addresses[MAP_MAX_ADDRESSES + 1] = { NULL };
+	struct error error = { 0 };
+
+	for (uint32_t i = 0; config->is_public && i < config->n_addresses; i++) {
+		texts[i] = endpoint_ip_text(&config->addresses[i]);
+		addresses[i] = texts[i].s;
+	}
+	const struct p2p_engine_options engine = {
+		.state_dir = options->state_dir,
+		.interface = config->interface,
+		.name = config->name[0] ? config->name : NULL,
+		.listen_port = config->listen_port,
+		.mtu = config->mtu,
+		.public_addresses = config->is_public ? addresses : NULL,
+		.public_tls_port = config->tls_port,
+		.public_stun_port = config->stun_port,
+	};
+	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed };
+	int r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,
+			       sizeof(error.message));
+
+	if (r != 0) {
+		daemon->engine = NULL;
+		return error_set(reterr, r, "%s", error.message);
+	}
+	r = p2p_engine_start(daemon->engine, error.message, sizeof(error.message));
+	return r == 0 ? 0 : error_set(reterr, r, "%s", error.message);
+}
+
+static int make_api(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
+{
+	const struct local_api_ports ports = { .owner = daemon,
+					       .status = on_status,
+					       .join = on_join,
+					       .leave = on_leave,
+					       .ping = on_ping,
+					       .netcheck = on_netcheck };
+	char folder[PATH_MAX];
+	const char *slash = strrchr(options->socket, '/');
+
+	if (slash && slash != options->socket) {
+		snprintf(folder, sizeof(folder), "%.*s", (int)(slash - options->socket), options->socket);
+		int r = file_make_folder(folder, 0755, reterr);
+		if (r != 0)
+			return r;
+	}
+	return local_api_new(options->loop, options->socket, &ports, &daemon->api, reterr);
+}
+
+int node_daemon_start(const struct node_daemon_options *options, struct node_daemon **ret, struct error *reterr)
+{
+	struct node_daemon *daemon = calloc(1, sizeof(*daemon));
+	int r;
+
+	if (!daemon)
+		abort();
+	r = make_engine(daemon, options, reterr);
+	if (r == 0)
+		r = make_api(daemon, options, reterr);
+	if (r != 0) {
+		node_daemon_stop(daemon, NULL, NULL);
+		return r;
+	}
+	*ret = daemon;
+	return 0;
+}
+
+static void on_part_stopped(void *owner)
+{
+	struct node_daemon *daemon = owner;
+
+	if (--daemon->n_open > 0)
+		return;
+	if (daemon->stopped)
+		daemon->stopped(daemon->stopped_owner);
+	free(daemon);
+}
+
+void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), void *owner)
+{
+	struct local_api *api = daemon->api;
+	struct p2p_engine *engine = daemon->engine;
+
+	daemon->stopped = stopped;
+	daemon->stopped_owner = owner;
+	daemon->api = NULL;
+	daemon->n_open = 1 + (api != NULL) + (engine != NULL);
+	if (api)
+		local_api_close(api, on_part_stopped, daemon);
+	if (engine)
+		p2p_engine_stop(engine, on_part_stopped, daemon);
+	on_part_stopped(daemon);
+}

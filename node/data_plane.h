@@ -1,0 +1,53 @@
+/*
+ * The data plane of a node, as the Engine sees it: interface, UDP sockets, lane thread, WireGuard
+ * peers, relay connections. The stage's side of it is actors/data_plane.h.
+ *
+ * It is made when the node is a member and outlives every Session. Loop only; packets move on the
+ * lane's own thread.
+ */
+#pragma once
+
+#include "actors/data_plane.h"
+#include "common/error.h"
+#include "common/membership.h"
+#include "common/tls_stream.h"
+#include "node/status.h"
+
+#include <openssl/types.h>
+#include <uv.h>
+
+struct data_plane_options {
+	uv_loop_t *loop;
+	const char *interface;
+	uint16_t mtu;
+	uint16_t port; /* UDP wanted, 0: any; one that is taken is replaced by another */
+	const struct secret_key *node_key;    /* copied into the WireGuard core */
+	const struct membership *membership;  /* overlay addresses and prefixes */
+	struct tls_host *tls_host;	      /* outlives the data plane */
+	SSL_CTX *relay_context;		      /* for relay connections; referenced */
+	void (*interface_gone)(void *owner);  /* somebody deleted it; the owner closes */
+	void *owner;
+};
+
+/* Makes the interface, gives it addresses, brings it up. 0 or -errno. */
+P2P_CHECK int data_plane_new(const struct data_plane_options *options, struct data_plane **ret,
+			     struct error *reterr);
+/* Removes the interface, frees itself, then calls closed. */
+void data_plane_close(struct data_plane *data_plane, void (*closed)(void *owner), void *owner);
+
+/* A renewed certificate, for relay connections from now on. */
+void data_plane_set_relay_context(struct data_plane *data_plane, SSL_CTX *context);
+/* Peers (key, overlay addresses, home relay) and relays are now these. New peers begin with the relay path. */
+void data_plane_apply_map(struct data_plane *data_plane, const struct map *map);
+/* The network of the machine changed: sources forgotten, relay connections probed. */
+void data_plane_link_changed(struct data_plane *data_plane);
+
+/* A fresh look at every peer: cb is called once, from the loop, after the status of all peers is current. */
+void data_plane_refresh(struct data_plane *data_plane, void (*cb)(void *owner), void *owner);
+/* As of the last refresh: path, relay, ages, bytes of each peer that the status lists; drops. */
+void data_plane_fill_status(const struct data_plane *data_plane, struct node_status *status);
+/* Where the last authenticated packet of the peer came from, as of the last refresh. False: nothing yet. */
+bool data_plane_last_arrival(const struct data_plane *data_plane, uint32_t peer_id, struct endpoint *ret_direct,
+			     bool *ret_by_relay);
+/* Name of the relay by which the peer is reached. ret: "" when there is none. */
+void data_plane_relay_name(const struct data_plane *data_plane, uint32_t peer_id, char *ret, size_t ret_len);

@@ -1,0 +1,1081 @@
+/*
+ * The Engine: what is there and in which order it comes and goes.
+ *
+ *                 join done, or a member at start            control says so
+ *   NOT JOINED ───────────────────────────────────► MEMBER ──────────────────► REMOVED
+ *       ▲     (interface, public node, Session)       │  ▲                        │
+ *       │                                      failed │  │ after the back-off     │ join
+ *       │                                             ▼  │                        ▼
+ *       └──────────────── leave ─────────────────── (no Session: paths stay)   JOINING
+ *
+ * The data plane and the public node live as long as the membership; only the Session comes and goes
+ * with failures.
+ */
+#include "node/engine.h"
+
+#include "common/log.h"
+#include "common/relay_wire.h"
+#include "common/rpc.h"
+#include "common/tls.h"
+#include "common/tls_stream.h"
+#include "common/websocket.h"
+#include "node/data_plane.h"
+#include "node/echo.h"
+#include "node/link_monitor.h"
+#include "node/session.h"
+#include "node/state_dir.h"
+#include "relay/public_node.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+#define BACK_OFF_MIN_MS	    200
+#define BACK_OFF_MAX_MS	    30000
+#define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
+#define MAP_SAVE_MS	    1000
+#define NETCHECK_MS	    3000
+#define JOIN_TIMEOUT_MS	    15000
+
+enum membership_state { NOT_JOINED, JOINING, MEMBER, REMOVED };
+
+struct p2p_engine {
+	uv_loop_t *loop;
+	struct p2p_engine_callbacks callbacks;
+	char interface[IF_NAMESIZE];
+	char wanted_name[MAP_NAME_LEN + 1];
+	uint16_t listen_port, mtu;
+	bool is_public;
+	struct node_public public_options;
+
+	struct state_dir dir;
+	struct secret_key node_key;
+	struct public_key node_key_public;
+	uint64_t started_ms;
+
+	/* for the Engine's whole life */
+	struct websocket_host *websockets;
+	struct tls_host *tls_host;
+	struct link_monitor *link_monitor;
+	struct echo *echo; /* NULL: no capability */
+	uv_timer_t restart;  /* of the Session */
+	uv_timer_t map_save; /* of the cached map */
+
+	/* of the membership */
+	enum membership_state state;
+	struct state_membership membership;
+	char *identity_key_pem;
+	struct data_plane *data_plane;
+	struct public_node *public_node;
+	struct map_ref *map; /* the last one known, also without a Session */
+
+	struct session *session;
+	bool session_closing;
+	bool restart_at_once;
+	uint64_t session_started_ms;
+	uint32_t back_off_ms;
+
+	/* one at a time */
+	p2p_engine_done join_done, leave_done;
+	void *join_owner, *leave_owner;
+	struct join_link join_link;
+	char removed_why[256];
+
+	bool closing_member;
+	void (*then)(struct p2p_engine *engine); /* when the membership's parts are closed */
+	bool has_timers;
+	bool stopping;
+	int n_open;
+	void (*stopped)(void *owner);
+	void *stopped_owner;
+};
+
+const char *p2p_engine_state_name(enum p2p_engine_state state)
+{
+	static const char *const names[] = {
+		[P2P_ENGINE_STOPPED] = "stopped", [P2P_ENGINE_NOT_JOINED] = "not joined",
+		[P2P_ENGINE_JOINING] = "joining", [P2P_ENGINE_OFFLINE] = "offline",
+		[P2P_ENGINE_ONLINE] = "online",
+	};
+
+	return names[state];
+}
+
+enum p2p_engine_state p2p_engine_get_state(const struct p2p_engine *engine)
+{
+	if (engine->stopping)
+		return P2P_ENGINE_STOPPED;
+	switch (engine->state) {
+	case JOINING:
+		return P2P_ENGINE_JOINING;
+	case MEMBER:
+		return engine->session && session_is_connected(engine->session) ? P2P_ENGINE_ONLINE
+										: P2P_ENGINE_OFFLINE;
+	case NOT_JOINED:
+	case REMOVED:
+		break;
+	}
+	return P2P_ENGINE_NOT_JOINED;
+}
+
+static void tell_changed(struct p2p_engine *engine)
+{
+	if (!engine->stopping && engine->callbacks.changed)
+		engine->callbacks.changed(engine->callbacks.owner, p2p_engine_get_state(engine));
+}
+
+/* ---- the cached map ---- */
+
+static void save_map(struct p2p_engine *engine)
+{
+	struct error error;
+
+	uv_timer_stop(&engine->map_save);
+	if (engine->map && state_dir_save_map(&engine->dir, map_ref_get(engine->map), &error) != 0)
+		log_error("node", "%s", error.message);
+}
+
+static void on_map_save(uv_timer_t *timer)
+{
+	save_map(container_of(timer, struct p2p_engine, map_save));
+}
+
+static void keep_map(struct p2p_engine *engine, const struct map *map)
+{
+	map_unref(engine->map);
+	engine->map = map_ref_new(map);
+	if (engine->public_node)
+		public_node_recheck_members(engine->public_node);
+	if (!uv_is_active((uv_handle_t *)&engine->map_save))
+		uv_timer_start(&engine->map_save, on_map_save, MAP_SAVE_MS, 0);
+}
+
+static void load_map(struct p2p_engine *engine)
+{
+	struct error error;
+	struct map map;
+	int r = state_dir_load_map(&engine->dir, &map, &error);
+
+	if (r == 0) {
+		engine->map = map_ref_new(&map);
+		map_deinit(&map);
+	} else if (r != -ENOENT) {
+		log_warning("node", "%s; control sends a new map", error.message);
+	}
+}
+
+/* ---- Session ---- */
+
+static void start_session(struct p2p_engine *engine);
+static void close_longer_parts(struct p2p_engine *engine);
+
+static void on_restart(uv_timer_t *timer)
+{
+	start_session(container_of(timer, struct p2p_engine, restart));
+}
+
+/* The delay before the next Session: doubled with each failure, with jitter of a quarter. */
+static uint32_t next_delay_ms(struct p2p_engine *engine)
+{
+	if (engine->restart_at_once) {
+		engine->restart_at_once = false;
+		return 0;
+	}
+	if (uv_now(engine->loop) - engine->session_started_ms > SESSION_STABLE_MS || engine->back_off_ms == 0)
+		engine->back_off_ms = BACK_OFF_MIN_MS;
+	else if (engine->back_off_ms < BACK_OFF_MAX_MS / 2)
+		engine->back_off_ms *= 2;
+	else
+		engine->back_off_ms = BACK_OFF_MAX_MS;
+	return engine->back_off_ms + randombytes_uniform(engine->back_off_ms / 4 + 1);
+}
+
+static void on_failed_session_closed(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	engine->session_closing = false;
+	if (engine->closing_member) {
+		close_longer_parts(engine);
+		return;
+	}
+	uint32_t delay_ms = next_delay_ms(engine);
+	log_info("node", "next session in %u ms; packets go on by the paths in force", delay_ms);
+	uv_timer_start(&engine->restart, on_restart, delay_ms, 0);
+}
+
+static void close_session(struct p2p_engine *engine)
+{
+	struct session *session = engine->session;
+
+	engine->session = NULL;
+	engine->session_closing = true;
+	session_close(session, on_failed_session_closed, engine);
+	tell_changed(engine);
+}
+
+static void on_session_failed(void *owner, const char *reason)
+{
+	struct p2p_engine *engine = owner;
+
+	log_error("node", "session failed: %s", reason);
+	if (engine->callbacks.session_failed)
+		engine->callbacks.session_failed(engine->callbacks.owner, reason, engine->back_off_ms);
+	close_session(engine);
+}
+
+static void on_control_changed(void *owner, bool connected)
+{
+	tell_changed(owner);
+}
+
+static void on_map_changed(void *owner, const struct map *map)
+{
+	keep_map(owner, map);
+}
+
+static void on_identity_renewed(void *owner, const char *certificate_pem);
+static void on_removed(void *owner, const char *reason);
+
+static void start_session(struct p2p_engine *engine)
+{
+	struct error error;
+	const struct session_options options = {
+		.loop = engine->loop,
+		.websockets = engine->websockets,
+		.data_plane = engine->data_plane,
+		.membership = &engine->membership,
+		.identity_key_pem = engine->identity_key_pem,
+		.node_key = &engine->node_key,
+		.map = engine->map ? map_ref_get(engine->map) : NULL,
+		.public_node = engine->is_public ? &engine->public_options : NULL,
+		.interface = engine->interface,
+		.ports = { .owner = engine,
+			   .failed = on_session_failed,
+			   .removed = on_removed,
+			   .control_changed = on_control_changed,
+			   .map_changed = on_map_changed,
+			   .identity_renewed = on_identity_renewed },
+	};
+
+	if (engine->state != MEMBER || engine->session || engine->session_closing ||
+	    engine->closing_member)
+		return;
+	engine->session_started_ms = uv_now(engine->loop);
+	if (session_new(&options, &engine->session, &error) != 0) {
+		log_error("node", "cannot start a session: %s", error.message);
+		uv_timer_start(&engine->restart, on_restart, next_delay_ms(engine), 0);
+	}
+	tell_changed(engine);
+}
+
+void p2p_engine_restart_session(struct p2p_engine *engine)
+{
+	if (!engine->session)
+		return;
+	engine->restart_at_once = true;
+	close_session(engine);
+}
+
+/* ---- identity ---- */
+
+static int make_context(const struct p2p_engine *engine, bool is_server, SSL_CTX **ret, struct error *reterr)
+{
+	const struct tls_options options = {
+		.is_server = is_server,
+		.trust = TLS_TRUST_CA,
+		.ca_pem = engine->membership.member.ca_pem,
+		.certificate_pem = engine->membership.member.certificate_pem,
+		.key_pem = engine->identity_key_pem,
+		.alpn = RELAY_ALPN,
+	};
+
+	return tls_context_new(&options, ret, reterr);
+}
+
+static void on_identity_renewed(void *owner, const char *certificate_pem)
+{
+	struct p2p_engine *engine = owner;
+	struct membership *member = &engine->membership.member;
+	struct error error;
+	SSL_CTX *context;
+
+	if (strlen(certificate_pem) >= sizeof(member->certificate_pem))
+		return; /* control_client has checked it */
+	strcpy(member->certificate_pem, certificate_pem);
+	if (state_dir_save_membership(&engine->dir, &engine->membership, &error) != 0)
+		log_error("node", "%s", error.message);
+	if (make_context(engine, false, &context, &error) == 0) {
+		data_plane_set_relay_context(engine->data_plane, context);
+		SSL_CTX_free(context);
+	} else {
+		log_error("node", "renewed certificate: %s", error.message);
+	}
+	if (engine->public_node &&
+	    public_node_set_certificate(engine->public_node, certificate_pem, engine->identity_key_pem, &error) != 0)
+		log_error("node", "renewed certificate: %s", error.message);
+	log_info("node", "certificate renewed");
+}
+
+/* ---- public node ---- */
+
+static bool on_is_member(void *owner, const struct public_key *node_key)
+{
+	struct p2p_engine *engine = owner;
+
+	if (!engine->map)
+		return true; /* until the first map the certificate alone decides */
+	return public_key_equal(node_key, &engine->node_key_public) ||
+	       map_find_peer_by_key(map_ref_get(engine->map), node_key) != NULL;
+}
+
+static int start_public_node(struct p2p_engine *engine, struct error *reterr)
+{
+	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
+					       .tls_port = engine->public_options.tls_port,
+					       .stun_port = engine->public_options.stun_port,
+					       .owner = engine,
+					       .is_member = on_is_member };
+	int r;
+
+	if (!engine->is_public)
+		return 0;
+	memcpy(options.addresses, engine->public_options.addresses,
+	       options.n_addresses * sizeof(*options.addresses));
+	r = make_context(engine, true, &options.context, reterr);
+	if (r != 0)
+		return r;
+	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
+	SSL_CTX_free(options.context);
+	if (r == 0)
+		log_info("relay", "serving relay on TCP port %u and STUN on UDP port %u", options.tls_port,
+			 options.stun_port);
+	return r;
+}
+
+/* ---- membership: what lives as long as it ---- */
+
+static void on_interface_gone(void *owner);
+
+static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
+{
+	struct data_plane_options options = {
+		.loop = engine->loop,
+		.interface = engine->interface,
+		.mtu = engine->mtu,
+		.port = engine->listen_port ? engine->listen_port : state_dir_load_port(&engine->dir),
+		.node_key = &engine->node_key,
+		.membership = &engine->membership.member,
+		.tls_host = engine->tls_host,
+		.interface_gone = on_interface_gone,
+		.owner = engine,
+	};
+	int r = make_context(engine, false, &options.relay_context, reterr);
+
+	if (r != 0)
+		return r;
+	r = data_plane_new(&options, &engine->data_plane, reterr);
+	SSL_CTX_free(options.relay_context);
+	if (r == 0 && data_plane_port(engine->data_plane) != options.port)
+		state_dir_save_port(&engine->dir, data_plane_port(engine->data_plane));
+	return r;
+}
+
+/* Membership and identity key are loaded. On failure the caller closes what there is. */
+static int start_member(struct p2p_engine *engine, struct error *reterr)
+{
+	int r;
+
+	engine->state = MEMBER;
+	engine->back_off_ms = 0;
+	load_map(engine);
+	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0)
+		return r;
+	log_info("node", "member of %s as %s", engine->membership.member.network, engine->membership.member.name);
+	start_session(engine);
+	return 0;
+}
+
+static void on_part_closed(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	if (--engine->n_open > 0)
+		return;
+	certificate_free_secret(engine->identity_key_pem);
+	engine->identity_key_pem = NULL;
+	map_unref(engine->map);
+	engine->map = NULL;
+	engine->closing_member = false;
+	engine->then(engine);
+}
+
+/* The Session is gone: now what lives longer. */
+static void close_longer_parts(struct p2p_engine *engine)
+{
+	struct data_plane *data_plane = engine->data_plane;
+	struct public_node *public_node = engine->public_node;
+
+	engine->data_plane = NULL;
+	engine->public_node = NULL;
+	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL);
+	if (data_plane)
+		data_plane_close(data_plane, on_part_closed, engine);
+	if (public_node)
+		public_node_stop(public_node, on_part_closed, engine);
+	on_part_closed(engine);
+}
+
+/* Closes Session, public node and data plane; then() when all are gone. */
+static void close_member(struct p2p_engine *engine, void (*then)(struct p2p_engine *engine))
+{
+	assert(!engine->closing_member);
+	engine->closing_member = true;
+	engine->then = then;
+	uv_timer_stop(&engine->restart);
+	save_map(engine);
+	if (engine->session)
+		close_session(engine);
+	else if (!engine->session_closing)
+		close_longer_parts(engine);
+}
+
+/* ---- control says that we are no member any more ---- */
+
+static void after_removal(struct p2p_engine *engine)
+{
+	engine->state = REMOVED;
+	log_error("node", "this node is no member of %s any more: %s; p2pctl join brings it back",
+		  engine->membership.member.network, engine->removed_why);
+	tell_changed(engine);
+}
+
+static void on_removed(void *owner, const char *reason)
+{
+	struct p2p_engine *engine = owner;
+
+	snprintf(engine->removed_why, sizeof(engine->removed_why), "%s", reason);
+	if (!engine->closing_member)
+		close_member(engine, after_removal);
+}
+
+/* ---- the interface was deleted under us: make it again ---- */
+
+static void on_interface_retry(uv_timer_t *timer);
+
+static void after_interface_gone(struct p2p_engine *engine)
+{
+	struct error error;
+
+	if (state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, &error) == 0 &&
+	    start_member(engine, &error) == 0)
+		return;
+	log_error("node", "cannot make interface %s again: %s; next try in %u s", engine->interface, error.message,
+		  BACK_OFF_MAX_MS / 1000);
+	uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
+}
+
+static void on_interface_retry(uv_timer_t *timer)
+{
+	struct p2p_engine *engine = container_of(timer, struct p2p_engine, restart);
+
+	if (!engine->closing_member)
+		close_member(engine, after_interface_gone);
+}
+
+static void on_interface_gone(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	log_warning("node", "interface %s was deleted; making it again", engine->interface);
+	if (!engine->closing_member)
+		close_member(engine, after_interface_gone);
+}
+
+/* ---- join ---- */
+
+static void finish_join(struct p2p_engine *engine, int code, const char *message)
+{
+	p2p_engine_done done = engine->join_done;
+
+	engine->join_done = NULL;
+	join_link_wipe(&engine->join_link);
+	if (done)
+		done(engine->join_owner, code, message);
+	tell_changed(engine);
+}
+
+/* What was joined stays joined: the key may be used up. Only the interface is tried again. */
+static void after_failed_start(struct p2p_engine *engine)
+{
+	uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
+	finish_join(engine, -EIO, engine->removed_why);
+}
+
+static void on_joined(void *owner, const struct membership *membership, const struct error *err)
+{
+	struct p2p_engine *engine = owner;
+	struct error error;
+	int r;
+
+	if (engine->stopping)
+		return;
+	if (err) {
+		engine->state = NOT_JOINED;
+		certificate_free_secret(engine->identity_key_pem);
+		engine->identity_key_pem = NULL;
+		finish_join(engine, err->code, err->message);
+		return;
+	}
+	engine->membership = (struct state_membership){ .port = engine->join_link.port,
+							.pin = engine->join_link.pin,
+							.member = *membership };
+	strcpy(engine->membership.host, engine->join_link.host);
+	r = state_dir_save_membership(&engine->dir, &engine->membership, &error);
+	if (r == 0)
+		r = start_member(engine, &error);
+	if (r != 0) {
+		snprintf(engine->removed_why, sizeof(engine->removed_why), "joined, but: %.230s", error.message);
+		close_member(engine, after_failed_start);
+		return;
+	}
+	finish_join(engine, 0, "joined");
+}
+
+/* The same key again after a crash: control then gives the same membership. */
+static int prepare_identity_key(struct p2p_engine *engine, struct error *reterr)
+{
+	int r = state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, reterr);
+
+	if (r != -ENOENT)
+		return r;
+	r = identity_key_generate(&engine->identity_key_pem, reterr);
+	if (r == 0)
+		r = state_dir_save_identity_key(&engine->dir, engine->identity_key_pem, reterr);
+	return r;
+}
+
+void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,
+		 p2p_engine_done done, void *owner)
+{
+	const struct control_join_options options = {
+		.host = engine->websockets,
+		.link = &engine->join_link,
+		.node_key = &engine->node_key,
+		.name = name && name[0] ? name : engine->wanted_name,
+		.timeout_ms = JOIN_TIMEOUT_MS,
+	};
+	struct control_join_options with_key = options;
+	struct error error;
+	int r;
+
+	if (engine->state == MEMBER || engine->state == JOINING || engine->closing_member || engine->stopping) {
+		done(owner, RPC_ALREADY,
+		     engine->state == MEMBER ? "this node is a member already; p2pctl leave first"
+					     : "a join or leave is under way; wait for it");
+		return;
+	}
+	r = prepare_identity_key(engine, &error);
+	if (r != 0) {
+		done(owner, r, error.message);
+		return;
+	}
+	engine->state = JOINING;
+	engine->join_link = *link;
+	engine->join_done = done;
+	engine->join_owner = owner;
+	with_key.identity_key_pem = engine->identity_key_pem;
+	r = control_client_join(&with_key, on_joined, engine, &error);
+	if (r != 0) {
+		engine->state = NOT_JOINED;
+		finish_join(engine, r, error.message);
+		return;
+	}
+	tell_changed(engine);
+}
+
+void p2p_engine_join(struct p2p_engine *engine, const char *text, const char *name, p2p_engine_done done,
+		     void *owner)
+{
+	struct join_link link;
+	struct error error;
+	int r = join_link_parse(text, &link, &error);
+
+	if (r != 0) {
+		done(owner, r, error.message);
+		return;
+	}
+	engine_join(engine, &link, name, done, owner);
+	join_link_wipe(&link);
+}
+
+/* ---- leave ---- */
+
+static void after_leave(struct p2p_engine *engine)
+{
+	p2p_engine_done done = engine->leave_done;
+	struct error error;
+	int r = state_dir_forget(&engine->dir, &error);
+
+	engine->state = NOT_JOINED;
+	engine->leave_done = NULL;
+	if (done)
+		done(engine->leave_owner, r, r != 0 ? error.message : "left");
+	tell_changed(engine);
+}
+
+static void on_control_left(void *owner, const struct json *result, const struct rpc_error *error)
+{
+	struct p2p_engine *engine = owner;
+
+	if (error)
+		log_warning("node", "control did not take our leave: %s; an admin may remove the node", error->message);
+	if (!engine->closing_member && !engine->stopping)
+		close_member(engine, after_leave);
+}
+
+void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *owner)
+{
+	if ((engine->state != MEMBER && engine->state != REMOVED) || engine->closing_member || engine->leave_done) {
+		done(owner, RPC_UNAVAILABLE, "this node is no member of a network");
+		return;
+	}
+	engine->leave_done = done;
+	engine->leave_owner = owner;
+	if (engine->session && session_is_connected(engine->session) &&
+	    session_leave(engine->session, on_control_left, engine) == 0)
+		return;
+	log_warning("node", "control cannot be reached: it keeps this node until an admin removes it");
+	close_member(engine, after_leave);
+}
+
+/* ---- ping ---- */
+
+struct engine_ping {
+	struct p2p_engine *engine;
+	engine_ping_cb cb;
+	void *owner;
+	uint32_t peer_id;
+	struct node_ping_result result;
+};
+
+static const struct map_peer *find_pinged(const struct map *map, const struct local_api_ping *ping)
+{
+	for (uint32_t i = 0; i < map->n_peers; i++) {
+		const struct map_peer *peer = &map->peers[i];
+		if (ping->name[0] ? strcmp(peer->name, ping->name) == 0
+		    : endpoint_is_v4(&ping->ip) ? memcmp(&peer->ip4, ping->ip.ip + 12, 4) == 0
+						: memcmp(&peer->ip6, ping->ip.ip, 16) == 0)
+			return peer;
+	}
+	return NULL;
+}
+
+static void finish_ping(struct engine_ping *ping, int code)
+{
+	ping->cb(ping->owner, code, &ping->result);
+	free(ping);
+}
+
+/* The sample taken after the echo tells by which way the last packet came. */
+static void on_ping_refreshed(void *owner)
+{
+	struct engine_ping *ping = owner;
+	const struct data_plane *data_plane = ping->engine->data_plane;
+	struct peer_path path;
+	bool by_relay;
+
+	if (data_plane && data_plane_last_arrival(data_plane, ping->peer_id, &ping->result.endpoint, &by_relay)) {
+		ping->result.path = by_relay ? NODE_PATH_RELAY : NODE_PATH_DIRECT;
+		if (by_relay) {
+			ping->result.endpoint = (struct endpoint){ 0 };
+			data_plane_relay_name(data_plane, ping->peer_id, ping->result.relay,
+					      sizeof(ping->result.relay));
+		}
+	} else if (data_plane && data_plane_get_path(data_plane, ping->peer_id, &path)) {
+		ping->result.path = path.direct ? NODE_PATH_DIRECT : NODE_PATH_RELAY;
+	}
+	finish_ping(ping, 0);
+}
+
+static void on_echo(void *owner, int code, uint32_t rtt_us)
+{
+	struct engine_ping *ping = owner;
+
+	if (code == -ETIMEDOUT || code == -ECANCELED) {
+		finish_ping(ping, 0);
+		return;
+	}
+	if (code != 0 || !ping->engine->data_plane) {
+		finish_ping(ping, code);
+		return;
+	}
+	ping->result.answered = true;
+	ping->result.latency_us = rtt_us;
+	data_plane_refresh(ping->engine->data_plane, on_ping_refreshed, ping);
+}
+
+void engine_ping(struct p2p_engine *engine, const struct local_api_ping *request, engine_ping_cb cb, void *owner)
+{
+	const struct map_peer *peer;
+	struct node_ping_result none = { 0 };
+
+	if (!engine->map || !engine->data_plane) {
+		cb(owner, RPC_UNAVAILABLE, &none);
+		return;
+	}
+	peer = find_pinged(map_ref_get(engine->map), request);
+	if (!peer) {
+		cb(owner, RPC_NOT_FOUND, &none);
+		return;
+	}
+	struct engine_ping *ping = calloc(1, sizeof(*ping));
+	if (!ping)
+		abort();
+	*ping = (struct engine_ping){ .engine = engine, .cb = cb, .owner = owner, .peer_id = peer->id };
+	ping->result.latency_us = NODE_STATUS_UNKNOWN;
+	ping->result.ip = endpoint_from_v4(ntohl(peer->ip4.s_addr), 0);
+	strcpy(ping->result.peer, peer->name);
+	int r = engine->echo ? echo_send(engine->echo, peer->ip4, request->timeout_ms, on_echo, ping) : -EPERM;
+	if (r != 0)
+		finish_ping(ping, r);
+}
+
+/* ---- netcheck ---- */
+
+struct netcheck {
+	uv_timer_t timer;
+	void (*cb)(void *owner);
+	void *owner;
+};
+
+static void on_netcheck_closed(uv_handle_t *handle)
+{
+	free(container_of((uv_timer_t *)handle, struct netcheck, timer));
+}
+
+static void on_netcheck_done(uv_timer_t *timer)
+{
+	struct netcheck *netcheck = container_of(timer, struct netcheck, timer);
+
+	netcheck->cb(netcheck->owner);
+	uv_close((uv_handle_t *)timer, on_netcheck_closed);
+}
+
+void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner)
+{
+	struct netcheck *netcheck = calloc(1, sizeof(*netcheck));
+
+	if (!netcheck)
+		abort();
+	*netcheck = (struct netcheck){ .cb = cb, .owner = owner };
+	uv_timer_init(engine->loop, &netcheck->timer);
+	uv_timer_start(&netcheck->timer, on_netcheck_done, engine->session ? NETCHECK_MS : 0, 0);
+	if (engine->session)
+		session_link_changed(engine->session);
+}
+
+/* ---- status ---- */
+
+static enum node_state status_state(const struct p2p_engine *engine)
+{
+	switch (engine->state) {
+	case NOT_JOINED:
+		return NODE_NOT_JOINED;
+	case JOINING:
+		return NODE_JOINING;
+	case REMOVED:
+		return NODE_REMOVED;
+	case MEMBER:
+		break;
+	}
+	return engine->session ? NODE_RUNNING : NODE_STARTING;
+}
+
+static void fill_public_drops(const struct p2p_engine *engine, struct node_status *status)
+{
+	if (!engine->public_node)
+		return;
+	const struct public_node_stats stats = public_node_stats(engine->public_node);
+	const struct {
+		const char *name;
+		uint64_t n;
+	} drops[] = {
+		{ "relay refused: not TLS", stats.relay.refused_tls },
+		{ "relay refused: time-out", stats.relay.refused_timeout },
+		{ "relay refused: not a member", stats.relay.refused_not_member },
+		{ "relay refused: full", stats.relay.refused_full + stats.relay.refused_handshakes },
+		{ "relay packet: destination unknown", stats.relay.dropped_unknown },
+		{ "relay packet: queue full", stats.relay.dropped_queue },
+		{ "relay frame malformed", stats.relay.malformed + stats.relay.closed_protocol },
+		{ "stun garbage", stats.stun.garbage + stats.stun.not_a_request },
+		{ "stun rate limited", stats.stun.rate_limited },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(drops); i++)
+		node_status_add_drop(status, drops[i].name, drops[i].n);
+}
+
+static void fill_member(const struct p2p_engine *engine, struct node_status *status)
+{
+	const struct membership *member = &engine->membership.member;
+
+	strcpy(status->network, member->network);
+	status->self.id = member->node_id;
+	strcpy(status->self.name, member->name);
+	status->self.ip4 = member->ip4;
+	status->self.ip6 = member->ip6;
+	snprintf(status->control.address, sizeof(status->control.address),
+		 strchr(engine->membership.host, ':') ? "[%s]:%u" : "%s:%u", engine->membership.host,
+		 engine->membership.port);
+}
+
+void engine_fill_status(const struct p2p_engine *engine, struct node_status *status)
+{
+	status->state = status_state(engine);
+	snprintf(status->version, sizeof(status->version), "%s", P2P_VERSION);
+	snprintf(status->interface, sizeof(status->interface), "%s", engine->interface);
+	status->mtu = engine->mtu;
+	status->uptime_ms = uv_now(engine->loop) - engine->started_ms;
+	status->self.node_key = engine->node_key_public;
+	if (engine->state != MEMBER && engine->state != REMOVED)
+		return;
+	fill_member(engine, status);
+	if (engine->state == REMOVED)
+		snprintf(status->control.last_error, sizeof(status->control.last_error), "%.199s",
+			 engine->removed_why);
+	if (engine->data_plane)
+		data_plane_fill_status(engine->data_plane, status);
+	if (engine->session)
+		session_fill_status(engine->session, status);
+	for (uint32_t i = 0; engine->map && i < status->n_peers; i++) {
+		const struct map_peer *peer = map_find_peer(map_ref_get(engine->map), status->peers[i].id);
+		status->peers[i].online = peer && peer->online;
+	}
+	fill_public_drops(engine, status);
+}
+
+char *p2p_engine_status_json(struct p2p_engine *engine)
+{
+	struct node_status status;
+
+	node_status_init(&status);
+	engine_fill_status(engine, &status);
+	struct json *json = node_status_to_json(&status);
+	char *text = json_print(json);
+	json_free(json);
+	node_status_deinit(&status);
+	return text;
+}
+
+/* ---- life ---- */
+
+static void on_link_changed(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	log_info("node", "addresses or routes of this machine changed");
+	if (engine->data_plane)
+		data_plane_link_changed(engine->data_plane);
+	if (engine->session)
+		session_link_changed(engine->session);
+}
+
+static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+{
+	const size_t name_len = options->interface ? strlen(options->interface) : 0;
+
+	if (name_len == 0 || name_len >= sizeof(engine->interface))
+		return error_set(reterr, -EINVAL, "interface: 1 to %zu characters", sizeof(engine->interface) - 1);
+	if (options->mtu < 1280 || options->mtu > 9000)
+		return error_set(reterr, -EINVAL, "mtu: 1280 to 9000");
+	strcpy(engine->interface, options->interface);
+	engine->mtu = options->mtu;
+	engine->listen_port = options->listen_port;
+	if (options->name)
+		snprintf(engine->wanted_name, sizeof(engine->wanted_name), "%s", options->name);
+
+	for (size_t i = 0; options->public_addresses && options->public_addresses[i]; i++) {
+		if (i == MAP_MAX_ADDRESSES)
+			return error_set(reterr, -EINVAL, "public address: at most %d", MAP_MAX_ADDRESSES);
+		if (endpoint_parse_ip(options->public_addresses[i], 0, &engine->public_options.addresses[i]) != 0)
+			return error_set(reterr, -EINVAL, "public address '%s': not an IP address",
+					 options->public_addresses[i]);
+		engine->public_options.n_addresses = (uint32_t)i + 1;
+	}
+	engine->is_public = engine->public_options.n_addresses > 0;
+	engine->public_options.tls_port = options->public_tls_port;
+	engine->public_options.stun_port = options->public_stun_port;
+	return 0;
+}
+
+/* The host's name as a DNS label: what may not be in one becomes '-'. */
+static void default_name(struct p2p_engine *engine)
+{
+	char host[256] = "node";
+	size_t n = 0;
+
+	if (engine->wanted_name[0] != '\0')
+		return;
+	if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
+		strcpy(host, "node");
+	for (const char *at = host; *at != '\0' && *at != '.' && n < MAP_NAME_LEN; at++) {
+		char c = *at >= 'A' && *at <= 'Z' ? (char)(*at + 32) : *at;
+		bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+		engine->wanted_name[n++] = ok ? c : '-';
+	}
+	engine->wanted_name[n] = '\0';
+	if (!map_name_is_valid(engine->wanted_name))
+		strcpy(engine->wanted_name, "node");
+}
+
+int p2p_engine_new(p2p_loop *loop, const struct p2p_engine_options *options,
+		   const struct p2p_engine_callbacks *callbacks, struct p2p_engine **ret, char *message,
+		   size_t message_len)
+{
+	struct error error = { 0 };
+	struct p2p_engine *engine = calloc(1, sizeof(*engine));
+	int r;
+
+	if (!engine)
+		abort();
+	if (sodium_init() < 0)
+		abort();
+	engine->loop = loop;
+	engine->callbacks = *callbacks;
+	engine->dir.lock_fd = -1;
+	if ((r = take_options(engine, options, &error)) != 0 ||
+	    (r = state_dir_open(&engine->dir, options->state_dir, &error)) != 0 ||
+	    (r = state_dir_node_key(&engine->dir, &engine->node_key, &error)) != 0) {
+		snprintf(message, message_len, "%s", error.message);
+		state_dir_close(&engine->dir);
+		free(engine);
+		return r;
+	}
+	secret_key_public(&engine->node_key, &engine->node_key_public);
+	default_name(engine);
+	*ret = engine;
+	return 0;
+}
+
+/* What lives as long as the Engine. */
+static int start_hosts(struct p2p_engine *engine, struct error *reterr)
+{
+	int r = websocket_host_new(engine->loop, &engine->websockets, reterr);
+
+	if (r != 0)
+		return r;
+	r = tls_host_new(engine->loop, &engine->tls_host);
+	if (r != 0)
+		return error_set(reterr, r, "cannot start TLS: %s", strerror(-r));
+	r = link_monitor_new(engine->loop, on_link_changed, engine, &engine->link_monitor);
+	if (r != 0)
+		return error_set(reterr, r, "cannot watch the machine's addresses: %s", strerror(-r));
+	r = echo_new(engine->loop, &engine->echo);
+	if (r != 0)
+		log_warning("node", "no ICMP socket (%s): p2pctl ping will not work", strerror(-r));
+	return 0;
+}
+
+static int load_member(struct p2p_engine *engine, struct error *reterr)
+{
+	int r = state_dir_load_membership(&engine->dir, &engine->membership, reterr);
+
+	if (r == -ENOENT) {
+		log_info("node", "not a member of a network yet: p2pctl join LINK");
+		return 0;
+	}
+	if (r != 0)
+		return r;
+	r = state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, reterr);
+	if (r != 0)
+		return r;
+	return start_member(engine, reterr);
+}
+
+int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_len)
+{
+	struct error error = { 0 };
+	int r;
+
+	engine->started_ms = uv_now(engine->loop);
+	uv_timer_init(engine->loop, &engine->restart);
+	uv_timer_init(engine->loop, &engine->map_save);
+	engine->has_timers = true;
+	r = start_hosts(engine, &error);
+	if (r == 0)
+		r = load_member(engine, &error);
+	if (r != 0)
+		snprintf(message, message_len, "%s", error.message);
+	else
+		tell_changed(engine);
+	return r;
+}
+
+static void on_host_closed(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	if (--engine->n_open > 0)
+		return;
+	void (*stopped)(void *) = engine->stopped;
+	void *stopped_owner = engine->stopped_owner;
+	state_dir_close(&engine->dir);
+	secret_key_wipe(&engine->node_key);
+	join_link_wipe(&engine->join_link);
+	free(engine);
+	stopped(stopped_owner);
+}
+
+static void on_restart_closed(uv_handle_t *handle)
+{
+	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, restart));
+}
+
+static void on_map_save_closed(uv_handle_t *handle)
+{
+	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, map_save));
+}
+
+static void close_hosts(struct p2p_engine *engine)
+{
+	engine->n_open = 1;
+	if (engine->has_timers) {
+		engine->n_open += 2;
+		uv_close((uv_handle_t *)&engine->restart, on_restart_closed);
+		uv_close((uv_handle_t *)&engine->map_save, on_map_save_closed);
+	}
+	if (engine->websockets) {
+		engine->n_open++;
+		websocket_host_close(engine->websockets, on_host_closed, engine);
+	}
+	if (engine->tls_host) {
+		engine->n_open++;
+		tls_host_close(engine->tls_host, on_host_closed, engine);
+	}
+	engine->n_open += 2;
+	link_monitor_close(engine->link_monitor, on_host_closed, engine);
+	echo_close(engine->echo, on_host_closed, engine);
+	on_host_closed(engine); /* our own */
+}
+
+void p2p_engine_stop(struct p2p_engine *engine, void (*stopped)(void *owner), void *owner)
+{
+	assert(!engine->stopping);
+	engine->stopping = true;
+	engine->stopped = stopped;
+	engine->stopped_owner = owner;
+	if (engine->closing_member)
+		engine->then = close_hosts;
+	else if (!engine->has_timers)
+		close_hosts(engine);
+	else
+		close_member(engine, close_hosts);
+}

@@ -1,0 +1,29 @@
+/*
+ * What the node's own programs may ask of the Engine beyond its public header: plain structs instead
+ * of JSON, and the ping. Loop only.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/join_link.h"
+#include "common/macros.h"
+#include "node/local_api_wire.h"
+#include "node/status.h"
+#include "p2pnode/engine.h"
+
+/* Fills an initialised status. */
+void engine_fill_status(const struct p2p_engine *engine, struct node_status *status);
+
+/* As p2p_engine_join(), with a parsed link (copied) and the codes of the local API (enum rpc_code). */
+void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,
+		 p2p_engine_done done, void *owner);
+
+/*
+ * One ICMP echo to the peer's overlay address. cb comes exactly once: code 0 (result->answered tells
+ * whether it was), RPC_UNAVAILABLE (no Session), RPC_NOT_FOUND (no such peer), or -errno.
+ */
+typedef void (*engine_ping_cb)(void *owner, int code, const struct node_ping_result *result);
+void engine_ping(struct p2p_engine *engine, const struct local_api_ping *ping, engine_ping_cb cb, void *owner);
+
+/* Looks at endpoints and relays anew; cb when the answers are in, or after 3 s. */
+void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner);

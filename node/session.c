@@ -1,0 +1,562 @@
+/*
+ * The cast of the stage and who is wired to whom. What decides anything is in the actors.
+ */
+#include "node/session.h"
+
+#include "actors/direct_manager/direct_manager.h"
+#include "actors/direct_router/direct_router.h"
+#include "actors/endpoint_manager/endpoint_manager.h"
+#include "actors/in_conn/in_conn.h"
+#include "actors/out_conn/out_conn.h"
+#include "actors/relay_manager/relay_manager.h"
+#include "actors/relay_router/relay_router.h"
+#include "actors/session_manager/session_manager.h"
+#include "actors/traffic_manager/traffic_manager.h"
+#include "common/log.h"
+#include "node/data_plane.h"
+#include "node/link_monitor.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define BUCKETS 1024
+
+/* The two conns of one peer. */
+struct conns {
+	uint32_t peer_id;
+	struct conns *next; /* of the bucket */
+	struct in_conn in;
+	struct out_conn out;
+};
+
+struct session {
+	struct session_ports ports;
+	struct data_plane *data_plane;
+	char interface[IF_NAMESIZE];
+	struct secret_key key;
+	struct map_ref *map; /* NULL: none yet */
+	struct node_update update;
+	struct control_client *control;
+	struct state_membership membership;
+
+	struct stage *stage;
+	struct direct_manager direct_manager;
+	struct direct_router direct_router;
+	struct relay_manager relay_manager;
+	struct relay_router relay_router;
+	struct traffic_manager traffic_manager;
+	struct endpoint_manager endpoint_manager;
+	struct session_manager session_manager;
+	struct conns *buckets[BUCKETS];
+
+	bool failed;
+	bool connected;
+	uint64_t changed_ns; /* when connected last changed */
+	uint64_t map_ns;     /* when control last said something about the map */
+	char last_error[NODE_STATUS_TEXT];
+	int n_open; /* while closing: what has not yet let go */
+	void (*closed)(void *owner);
+	void *closed_owner;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* conns: one pair per peer of the map */
+
+static struct conns **bucket_of(struct session *session, uint32_t peer_id)
+{
+	return &session->buckets[peer_id % BUCKETS];
+}
+
+static struct conns *find_conns(struct session *session, uint32_t peer_id)
+{
+	struct conns *conns = *bucket_of(session, peer_id);
+
+	while (conns && conns->peer_id != peer_id)
+		conns = conns->next;
+	return conns;
+}
+
+static void add_conns(struct session *session, uint32_t peer_id)
+{
+	struct conns *conns = calloc(1, sizeof(*conns));
+
+	if (!conns)
+		abort();
+	conns->peer_id = peer_id;
+	conns->next = *bucket_of(session, peer_id);
+	*bucket_of(session, peer_id) = conns;
+	in_conn_start(&conns->in, session->stage, peer_id);
+	out_conn_start(&conns->out, session->stage, session->data_plane, peer_id);
+}
+
+static void free_conns(struct session *session, struct conns *conns)
+{
+	struct conns **at = bucket_of(session, conns->peer_id);
+
+	while (*at != conns)
+		at = &(*at)->next;
+	*at = conns->next;
+	in_conn_stop(&conns->in);
+	out_conn_stop(&conns->out);
+	free(conns);
+}
+
+static void follow_map(struct session *session, const struct map *before, const struct map *map)
+{
+	for (uint32_t i = 0; before && i < before->n_peers; i++) {
+		struct conns *conns = find_conns(session, before->peers[i].id);
+		if (conns && !map_find_peer(map, conns->peer_id))
+			free_conns(session, conns);
+	}
+	for (uint32_t i = 0; i < map->n_peers; i++)
+		if (!find_conns(session, map->peers[i].id))
+			add_conns(session, map->peers[i].id);
+}
+
+/* A new map: the data plane first, since the conns publish to it; then every actor. */
+static void take_map(struct session *session, const struct map *map)
+{
+	struct map_ref *before = session->map;
+
+	session->map = map_ref_new(map);
+	data_plane_apply_map(session->data_plane, map);
+	follow_map(session, before ? map_ref_get(before) : NULL, map);
+	stage_broadcast(session->stage, ACTOR_NONE,
+			&(struct message){ .type = MESSAGE_MAP, .map = session->map });
+	map_unref(before);
+}
+
+/* from the data plane */
+
+static void on_datagram(void *owner, const struct endpoint *from, const uint8_t *bytes, size_t len)
+{
+	direct_manager_on_datagram(&((struct session *)owner)->direct_manager, from, bytes, len);
+}
+
+static void on_frame(void *owner, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes, size_t len)
+{
+	relay_manager_on_frame(&((struct session *)owner)->relay_manager, relay_id, peer_id, bytes, len);
+}
+
+static void on_activity(void *owner, const struct data_plane_activity *activity)
+{
+	struct session *session = owner;
+	struct message message = { .type = MESSAGE_CARRIED,
+				   .peer_id = activity->peer_id,
+				   .carried = { .rx_direct_ns = activity->rx_direct_ns,
+						.rx_endpoint = activity->rx_endpoint,
+						.rx_relay_ns = activity->rx_relay_ns,
+						.rx_data_ns = activity->rx_data_ns,
+						.tx_data_ns = activity->tx_data_ns } };
+	struct message copy = message;
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_IN_CONN, &message);
+	stage_post(session->stage, ACTOR_NONE, ACTOR_OUT_CONN, &copy);
+}
+
+static void on_relay_state(void *owner, uint32_t relay_id, bool up)
+{
+	relay_manager_on_relay_state(&((struct session *)owner)->relay_manager, relay_id, up);
+}
+
+static void on_relay_used(void *owner, uint32_t relay_id)
+{
+	relay_manager_on_used(&((struct session *)owner)->relay_manager, relay_id);
+}
+
+static void on_peer_gone(void *owner, uint32_t relay_id, uint32_t peer_id)
+{
+	log_debug("relay", "peer=%u is not connected to relay=%u", peer_id, relay_id);
+}
+
+/* from the actors */
+
+static void tell_control(struct session *session)
+{
+	if (session->control)
+		control_client_update(session->control, &session->update);
+}
+
+static size_t on_local_endpoints(void *owner, struct endpoint *ret, size_t max)
+{
+	struct session *session = owner;
+
+	return link_local_endpoints(data_plane_port(session->data_plane), session->interface, ret, max);
+}
+
+static void on_our_endpoints(void *owner, const struct endpoint *endpoints, size_t n)
+{
+	struct session *session = owner;
+
+	session->update.n_endpoints = (uint32_t)(n < MAP_MAX_ENDPOINTS ? n : MAP_MAX_ENDPOINTS);
+	memcpy(session->update.endpoints, endpoints,
+	       session->update.n_endpoints * sizeof(*session->update.endpoints));
+	tell_control(session);
+}
+
+static void on_home_relay(void *owner, uint32_t relay_id)
+{
+	struct session *session = owner;
+
+	session->update.home_relay = relay_id;
+	tell_control(session);
+}
+
+static void on_stage_failed(void *owner, enum actor_kind who, int error)
+{
+	struct session *session = owner;
+	char reason[128];
+
+	session->failed = true;
+	snprintf(reason, sizeof(reason), "%s failed: %s", actor_kind_name(who), strerror(-error));
+	session->ports.failed(session->ports.owner, reason);
+}
+
+/* from control */
+
+static void set_connected(struct session *session, bool connected)
+{
+	if (session->connected == connected)
+		return;
+	session->connected = connected;
+	session->changed_ns = now_ns();
+	session->ports.control_changed(session->ports.owner, connected);
+}
+
+static void on_connected(void *owner)
+{
+	struct session *session = owner;
+
+	session->map_ns = now_ns();
+	set_connected(session, true);
+}
+
+static void on_disconnected(void *owner, const char *reason)
+{
+	struct session *session = owner;
+
+	snprintf(session->last_error, sizeof(session->last_error), "%s", reason);
+	set_connected(session, false);
+}
+
+static void on_map_changed(void *owner, const struct map *map)
+{
+	struct session *session = owner;
+
+	session->map_ns = now_ns();
+	if (session->failed)
+		return;
+	take_map(session, map);
+	session->ports.map_changed(session->ports.owner, map);
+}
+
+static void on_identity_renewed(void *owner, const char *certificate_pem)
+{
+	struct session *session = owner;
+
+	session->ports.identity_renewed(session->ports.owner, certificate_pem);
+}
+
+static void on_removed(void *owner, const char *reason)
+{
+	struct session *session = owner;
+
+	session->ports.removed(session->ports.owner, reason);
+}
+
+/* life */
+
+static void start_actors(struct session *session)
+{
+	const uint64_t seed = (uint64_t)randombytes_random() << 32 | randombytes_random();
+	const struct relay_manager_ports relay_ports = { .owner = session, .home_relay = on_home_relay };
+	const struct endpoint_manager_ports endpoint_ports = { .owner = session,
+							       .local_endpoints = on_local_endpoints,
+							       .our_endpoints = on_our_endpoints };
+
+	direct_manager_start(&session->direct_manager, session->stage, session->data_plane);
+	direct_router_start(&session->direct_router, session->stage);
+	relay_manager_start(&session->relay_manager, session->stage, session->data_plane, &relay_ports);
+	relay_router_start(&session->relay_router, session->stage);
+	traffic_manager_start(&session->traffic_manager, session->stage, session->data_plane, seed);
+	session_manager_start(&session->session_manager, session->stage, &session->key);
+	endpoint_manager_start(&session->endpoint_manager, session->stage, &endpoint_ports, seed + 1);
+}
+
+static void stop_actors(struct session *session)
+{
+	for (uint32_t i = 0; i < BUCKETS; i++)
+		while (session->buckets[i])
+			free_conns(session, session->buckets[i]);
+	endpoint_manager_stop(&session->endpoint_manager);
+	session_manager_stop(&session->session_manager);
+	traffic_manager_stop(&session->traffic_manager);
+	relay_router_stop(&session->relay_router);
+	relay_manager_stop(&session->relay_manager);
+	direct_router_stop(&session->direct_router);
+	direct_manager_stop(&session->direct_manager);
+}
+
+static void attach(struct session *session)
+{
+	const struct data_plane_ports ports = {
+		.owner = session,
+		.datagram = on_datagram,
+		.frame = on_frame,
+		.activity = on_activity,
+		.relay_state = on_relay_state,
+		.relay_used = on_relay_used,
+		.peer_gone = on_peer_gone,
+	};
+
+	data_plane_attach(session->data_plane, &ports);
+}
+
+static int start_control(struct session *session, const struct session_options *options, struct error *reterr)
+{
+	const struct control_client_options control = {
+		.host = options->websockets,
+		.control_host = session->membership.host,
+		.control_port = session->membership.port,
+		.pin = session->membership.pin,
+		.identity_key_pem = options->identity_key_pem,
+		.certificate_pem = session->membership.member.certificate_pem,
+		.node_key = options->node_key,
+		.cached = options->map,
+		.ports = { .owner = session,
+			   .connected = on_connected,
+			   .disconnected = on_disconnected,
+			   .map_changed = on_map_changed,
+			   .identity_renewed = on_identity_renewed,
+			   .removed = on_removed },
+	};
+
+	return control_client_new(&control, &session->control, reterr);
+}
+
+static void ignore_closed(void *owner)
+{
+	struct session *session = owner;
+
+	free(session);
+}
+
+int session_new(const struct session_options *options, struct session **ret, struct error *reterr)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return error_set(reterr, -ENOMEM, "out of memory");
+	session->ports = options->ports;
+	session->data_plane = options->data_plane;
+	session->membership = *options->membership;
+	session->changed_ns = now_ns();
+	snprintf(session->interface, sizeof(session->interface), "%s", options->interface);
+	secret_key_generate(&session->key);
+	secret_key_public(&session->key, &session->update.session_key);
+	if (options->public_node)
+		session->update.public_node = *options->public_node;
+
+	int r = stage_new(options->loop, &(struct stage_ports){ .owner = session, .failed = on_stage_failed },
+			  &session->stage);
+	if (r != 0) {
+		free(session);
+		return error_set(reterr, r, "cannot start a stage: %s", strerror(-r));
+	}
+	start_actors(session);
+	attach(session);
+	if (options->map)
+		take_map(session, options->map);
+	r = start_control(session, options, reterr);
+	if (r != 0) {
+		data_plane_attach(session->data_plane, NULL);
+		stop_actors(session);
+		secret_key_wipe(&session->key);
+		map_unref(session->map);
+		stage_close(session->stage, ignore_closed);
+		return r;
+	}
+	tell_control(session);
+	*ret = session;
+	return 0;
+}
+
+static void on_part_closed(void *owner)
+{
+	struct session *session = owner;
+
+	if (--session->n_open > 0)
+		return;
+	void (*closed)(void *) = session->closed;
+	void *closed_owner = session->closed_owner;
+	secret_key_wipe(&session->key);
+	map_unref(session->map);
+	free(session);
+	closed(closed_owner);
+}
+
+void session_close(struct session *session, void (*closed)(void *owner), void *owner)
+{
+	assert(!session->closed);
+	session->closed = closed;
+	session->closed_owner = owner;
+	session->n_open = 2;
+	data_plane_attach(session->data_plane, NULL);
+	stop_actors(session);
+	stage_close(session->stage, on_part_closed);
+	control_client_close(session->control, on_part_closed, session);
+}
+
+void session_link_changed(struct session *session)
+{
+	struct message message = { .type = MESSAGE_LINK_CHANGED };
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+	control_client_kick(session->control);
+}
+
+void session_inject_failure(struct session *session, enum actor_kind who, int error)
+{
+	stage_fail(session->stage, who, error);
+}
+
+bool session_is_connected(const struct session *session)
+{
+	return session->connected;
+}
+
+const struct map *session_map(const struct session *session)
+{
+	return session->map ? map_ref_get(session->map) : NULL;
+}
+
+int session_leave(struct session *session, rpc_answer_cb cb, void *owner)
+{
+	return control_client_leave(session->control, cb, owner);
+}
+
+/* status */
+
+static enum node_nat nat_of(const struct endpoint_fsm *fsm)
+{
+	bool any_answer = false;
+
+	for (uint32_t i = 0; i < fsm->n_servers; i++)
+		any_answer |= fsm->servers[i].answer_ns != 0 && fsm->servers[i].n_missed == 0;
+	switch (fsm->mapping) {
+	case ENDPOINT_MAPPING_NONE:
+		return NODE_NAT_NONE;
+	case ENDPOINT_MAPPING_INDEPENDENT:
+		return NODE_NAT_EASY;
+	case ENDPOINT_MAPPING_ADDRESS:
+	case ENDPOINT_MAPPING_DEPENDENT:
+		return NODE_NAT_HARD;
+	case ENDPOINT_MAPPING_UNKNOWN:
+	case ENDPOINT_N_MAPPINGS:
+		break;
+	}
+	return fsm->n_servers > 0 && !any_answer && fsm->state == ENDPOINT_SETTLED ? NODE_NAT_UDP_BLOCKED
+										   : NODE_NAT_UNKNOWN;
+}
+
+static void fill_endpoints(const struct endpoint_fsm *fsm, struct node_status *status)
+{
+	for (uint32_t i = 0; i < fsm->n_ours; i++) {
+		enum node_endpoint_kind kind = NODE_ENDPOINT_STUN;
+		for (uint32_t j = 0; j < fsm->n_local; j++)
+			if (endpoint_equal(&fsm->local[j], &fsm->ours[i]))
+				kind = NODE_ENDPOINT_LOCAL;
+		node_status_add_endpoint(status, &fsm->ours[i], kind);
+	}
+	status->nat = nat_of(fsm);
+}
+
+static int64_t latency_of(const struct session *session, uint32_t relay_id)
+{
+	uint32_t us = endpoint_fsm_latency_us(&session->endpoint_manager.fsm, relay_id);
+
+	if (us == 0)
+		us = data_plane_relay_rtt_us(session->data_plane, relay_id);
+	return us != 0 ? (int64_t)us : NODE_STATUS_UNKNOWN;
+}
+
+static void fill_relays(const struct session *session, const struct map *map, struct node_status *status)
+{
+	uint32_t home = session->relay_manager.fsm.home;
+
+	for (uint32_t i = 0; i < map->n_relays; i++) {
+		struct node_status_relay *relay = node_status_add_relay(status);
+
+		relay->id = map->relays[i].id;
+		strcpy(relay->name, map->relays[i].name);
+		relay->latency_us = latency_of(session, relay->id);
+		relay->connected = data_plane_relay_is_up(session->data_plane, relay->id);
+		relay->home = relay->id == home;
+		if (!relay->home)
+			continue;
+		status->home_relay.id = relay->id;
+		strcpy(status->home_relay.name, relay->name);
+		status->home_relay.latency_us = relay->latency_us;
+		strcpy(status->home_relay.transport, "tls");
+	}
+}
+
+static void fill_peers(const struct session *session, struct node_status *status)
+{
+	for (uint32_t i = 0; i < status->n_peers; i++) {
+		struct node_status_peer *peer = &status->peers[i];
+		const struct peer_fsm *fsm = traffic_manager_peer(&session->traffic_manager, peer->id);
+
+		if (!fsm)
+			continue;
+		snprintf(peer->state, sizeof(peer->state), "%s", peer_state_name(fsm->state));
+		uint32_t us = peer_fsm_latency_us(fsm);
+		peer->latency_us = us != 0 ? (int64_t)us : NODE_STATUS_UNKNOWN;
+	}
+}
+
+static void fill_drops(const struct session *session, struct node_status *status)
+{
+	const struct session_counters *sealed = session_box_counters(session->session_manager.box);
+	char name[48];
+
+	for (int i = 1; i < SESSION_N_ERRORS; i++) {
+		snprintf(name, sizeof(name), "session %s", session_error_name((enum session_error)i));
+		node_status_add_drop(status, name, sealed->dropped[i]);
+	}
+	node_status_add_drop(status, "datagram of a stranger", session->direct_router.counters.strangers);
+	node_status_add_drop(status, "frame of a stranger", session->relay_router.counters.strangers);
+	node_status_add_drop(status, "stun no answer to us", session->endpoint_manager.n_bad_answers);
+	node_status_add_drop(status, "stage queue full", stage_counters(session->stage)->dropped_full);
+}
+
+void session_fill_status(const struct session *session, struct node_status *status)
+{
+	const struct map *map = session_map(session);
+
+	status->control.connected = session->connected;
+	status->control.since_ms = (int64_t)((now_ns() - session->changed_ns) / 1000000);
+	snprintf(status->control.last_error, sizeof(status->control.last_error), "%s",
+		 session->connected ? "" : session->last_error);
+	status->control.map_age_ms =
+		session->map_ns != 0 ? (int64_t)((now_ns() - session->map_ns) / 1000000) : NODE_STATUS_UNKNOWN;
+	fill_endpoints(&session->endpoint_manager.fsm, status);
+	fill_peers(session, status);
+	fill_drops(session, status);
+	if (map) {
+		status->control.map_sequence = map->sequence;
+		fill_relays(session, map, status);
+	}
+}
