@@ -1,0 +1,173 @@
+/* p2pnode: the daemon of every machine in a network. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "common/cli.h"
+#include "common/log.h"
+#include "common/macros.h"
+#include "common/service.h"
+#include "node/config.h"
+#include "node/daemon.h"
+#include "node/local_api.h"
+
+#define DEFAULT_STATE_DIR "/var/lib/p2pnode"
+
+enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
+
+static const char *arg_config, *arg_state_dir = DEFAULT_STATE_DIR, *arg_socket = LOCAL_API_DEFAULT_PATH,
+			       *arg_log_level;
+static bool arg_check, arg_defaults, arg_help, arg_version;
+
+static const struct cli_option options[] = {
+	{ 'c', "config", "PATH", "configuration file (" NODE_CONFIG_DEFAULT_PATH ", if there is one)", &arg_config,
+	  NULL },
+	{ 's', "state-dir", "PATH", "folder for keys, membership and map (" DEFAULT_STATE_DIR ")", &arg_state_dir,
+	  NULL },
+	{ 'S', "socket", "PATH", "socket for p2pctl (" LOCAL_API_DEFAULT_PATH ")", &arg_socket, NULL },
+	{ 'l', "log-level", "LEVEL", "error, warning, info, debug or trace; wins over the file", &arg_log_level,
+	  NULL },
+	{ 0, "check-config", NULL, "only check the configuration, and say what is wrong with it", NULL, &arg_check },
+	{ 0, "show-defaults", NULL, "print a configuration file with all defaults", NULL, &arg_defaults },
+	{ 'h', "help", NULL, "this text", NULL, &arg_help },
+	{ 'V', "version", NULL, "the version", NULL, &arg_version },
+};
+
+static void print_help(void)
+{
+	puts("Usage: p2pnode [OPTIONS]\n"
+	     "\n"
+	     "Runs this machine's node in the foreground: makes the overlay interface, keeps contact with\n"
+	     "control and finds the best path to each peer. With a [public] section in its configuration it\n"
+	     "serves relay and STUN to others as well. Talk to it with p2pctl(1); join a network with\n"
+	     "\n"
+	     "    p2pctl join LINK\n"
+	     "\n"
+	     "Options:");
+	cli_print_options(stdout, options, ARRAY_LEN(options));
+	puts("\n"
+	     "SIGTERM and SIGINT end it. Exit code 0: ended as asked, 1: could not run, 2: usage.\n"
+	     "See p2pnode(8) and p2pnode.conf(5).");
+}
+
+struct program {
+	uv_loop_t loop;
+	struct node_daemon *daemon;
+	uv_signal_t signals[2];
+};
+
+static void on_stopped(void *owner)
+{
+	struct program *program = owner;
+
+	program->daemon = NULL;
+	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++)
+		uv_close((uv_handle_t *)&program->signals[i], NULL);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+	struct program *program = signal->data;
+	struct node_daemon *daemon = program->daemon;
+
+	if (!daemon)
+		return;
+	log_info("node", "signal %d: ending", number);
+	service_notify("STOPPING=1");
+	program->daemon = NULL;
+	node_daemon_stop(daemon, on_stopped, program);
+}
+
+static int run(const struct node_config *config)
+{
+	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
+	static const int numbers[] = { SIGTERM, SIGINT };
+	struct program program = { .daemon = NULL };
+	struct error error;
+	int r;
+
+	signal(SIGPIPE, SIG_IGN);
+	service_raise_file_limit();
+	if (service_keep_capabilities(kept, ARRAY_LEN(kept), &error) != 0)
+		log_warning("node", "%s", error.message);
+	uv_loop_init(&program.loop);
+	const struct node_daemon_options daemon = {
+		.loop = &program.loop, .config = config, .state_dir = arg_state_dir, .socket = arg_socket
+	};
+	r = node_daemon_start(&daemon, &program.daemon, &error);
+	if (r != 0) {
+		fprintf(stderr, "p2pnode: %s\n", error.message);
+	} else {
+		for (size_t i = 0; i < ARRAY_LEN(program.signals); i++) {
+			uv_signal_init(&program.loop, &program.signals[i]);
+			program.signals[i].data = &program;
+			uv_signal_start(&program.signals[i], on_signal, numbers[i]);
+		}
+		service_notify("READY=1");
+	}
+	uv_run(&program.loop, UV_RUN_DEFAULT);
+	uv_loop_close(&program.loop);
+	return r == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+/* The file named, or the default one if it exists, or the defaults. */
+static int load_config(struct node_config *ret, struct error *reterr)
+{
+	int r;
+
+	node_config_init(ret);
+	r = node_config_load(arg_config ? arg_config : NODE_CONFIG_DEFAULT_PATH, ret, reterr);
+	if (r == -ENOENT && !arg_config)
+		r = 0;
+	if (r == 0 && arg_log_level && log_level_parse(arg_log_level, &ret->log_level) != 0)
+		r = error_set(reterr, -EINVAL, "--log-level: error, warning, info, debug or trace");
+	return r;
+}
+
+int main(int argc, char *argv[])
+{
+	const struct cli cli = { .options = options, .n_options = ARRAY_LEN(options) };
+	struct node_config config;
+	struct error error;
+	int n;
+
+	if (cli_parse(&cli, argc - 1, argv + 1, &n, &error) != 0) {
+		fprintf(stderr, "p2pnode: %s; see p2pnode --help\n", error.message);
+		return EXIT_USAGE;
+	}
+	if (n != 0) {
+		fprintf(stderr, "p2pnode: unexpected argument '%s'; see p2pnode --help\n", cli_show(argv[1]).s);
+		return EXIT_USAGE;
+	}
+	if (arg_help) {
+		print_help();
+		return EXIT_OK;
+	}
+	if (arg_version) {
+		puts("p2pnode " P2P_VERSION);
+		return EXIT_OK;
+	}
+	if (arg_defaults) {
+		char *text = node_config_defaults_text();
+		fputs(text, stdout);
+		free(text);
+		return EXIT_OK;
+	}
+	if (load_config(&config, &error) != 0) {
+		fprintf(stderr, "p2pnode: %s\n", error.message);
+		return EXIT_FAILED;
+	}
+	if (arg_check) {
+		puts("configuration is good");
+		return EXIT_OK;
+	}
+	if (sodium_init() < 0)
+		abort();
+	log_set_level(config.log_level);
+	return run(&config);
+}
