@@ -204,6 +204,11 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 	return 0;
 }
 
+void node_daemon_restart_session(struct node_daemon *daemon)
+{
+	p2p_engine_restart_session(daemon->engine);
+}
+
 static void on_part_stopped(void *owner)
 {
 	struct node_daemon *daemon = owner;

@@ -22,5 +22,7 @@ struct node_daemon_options {
 /* 0 or -errno with what to do in reterr. */
 P2P_CHECK int node_daemon_start(const struct node_daemon_options *options, struct node_daemon **ret,
 				struct error *reterr);
+/* Restarts the Session; packets go on. */
+void node_daemon_restart_session(struct node_daemon *daemon);
 /* Ends everything and frees it; then stopped (may be NULL) is called from the loop. */
 void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), void *owner);

@@ -78,7 +78,6 @@ struct p2p_engine {
 
 	struct session *session;
 	bool session_closing;
-	bool restart_at_once;
 	uint64_t session_started_ms;
 	uint32_t back_off_ms;
 
@@ -184,10 +183,6 @@ static void on_restart(uv_timer_t *timer)
 /* The delay before the next Session: doubled with each failure, with jitter of a quarter. */
 static uint32_t next_delay_ms(struct p2p_engine *engine)
 {
-	if (engine->restart_at_once) {
-		engine->restart_at_once = false;
-		return 0;
-	}
 	if (uv_now(engine->loop) - engine->session_started_ms > SESSION_STABLE_MS || engine->back_off_ms == 0)
 		engine->back_off_ms = BACK_OFF_MIN_MS;
 	else if (engine->back_off_ms < BACK_OFF_MAX_MS / 2)
@@ -278,10 +273,8 @@ static void start_session(struct p2p_engine *engine)
 
 void p2p_engine_restart_session(struct p2p_engine *engine)
 {
-	if (!engine->session)
-		return;
-	engine->restart_at_once = true;
-	close_session(engine);
+	if (engine->session)
+		session_inject_failure(engine->session, ACTOR_TRAFFIC_MANAGER, -ECANCELED);
 }
 
 /* ---- identity ---- */

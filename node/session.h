@@ -54,7 +54,7 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 
 /* The machine's addresses or routes changed. */
 void session_link_changed(struct session *session);
-/* Fails the session from a test or by p2pctl: as if that actor had. */
+/* As if that actor had failed. */
 void session_inject_failure(struct session *session, enum actor_kind who, int error);
 
 bool session_is_connected(const struct session *session);

@@ -51,14 +51,15 @@ static void print_help(void)
 	     "Options:");
 	cli_print_options(stdout, options, ARRAY_LEN(options));
 	puts("\n"
-	     "SIGTERM and SIGINT end it. Exit code 0: ended as asked, 1: could not run, 2: usage.\n"
+	     "SIGTERM and SIGINT end it; SIGUSR1 restarts the session with control, packets go on.\n"
+	     "Exit code 0: ended as asked, 1: could not run, 2: usage.\n"
 	     "See p2pnode(8) and p2pnode.conf(5).");
 }
 
 struct program {
 	uv_loop_t loop;
 	struct node_daemon *daemon;
-	uv_signal_t signals[2];
+	uv_signal_t signals[3];
 };
 
 static void on_stopped(void *owner)
@@ -77,6 +78,10 @@ static void on_signal(uv_signal_t *signal, int number)
 
 	if (!daemon)
 		return;
+	if (number == SIGUSR1) {
+		node_daemon_restart_session(daemon);
+		return;
+	}
 	log_info("node", "signal %d: ending", number);
 	service_notify("STOPPING=1");
 	program->daemon = NULL;
@@ -86,7 +91,7 @@ static void on_signal(uv_signal_t *signal, int number)
 static int run(const struct node_config *config)
 {
 	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
-	static const int numbers[] = { SIGTERM, SIGINT };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
 	struct program program = { .daemon = NULL };
 	struct error error;
 	int r;

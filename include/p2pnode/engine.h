@@ -78,7 +78,10 @@ void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *own
 /* The whole status as JSON (see p2pctl(1) `status --json`); the caller frees it. NULL: out of memory. */
 char *p2p_engine_status_json(struct p2p_engine *engine);
 
-/* Ends the running Session and starts a new one; packets go on. */
+/*
+ * Ends the running Session as if one of its actors had failed; a new one starts after the back-off.
+ * Packets go on by the paths in force.
+ */
 void p2p_engine_restart_session(struct p2p_engine *engine);
 
 #ifdef __cplusplus

@@ -1,0 +1,93 @@
+/*
+ * A data plane that only remembers: what the actors published and sent. Include in one file of a
+ * test program; its functions take the place of the real ones.
+ */
+#pragma once
+
+#include "actors/data_plane.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define FAKE_MAX 64
+
+struct fake_sent {
+	bool is_frame;
+	struct endpoint to;
+	uint32_t relay_id, peer_id;
+	size_t len;
+	uint8_t bytes[1500];
+};
+
+struct data_plane {
+	uint32_t n_sent;
+	struct fake_sent sent[FAKE_MAX];
+	struct peer_path paths[FAKE_MAX]; /* by peer id */
+	uint32_t n_paths_set;
+	int send_result;
+	bool relay_up[FAKE_MAX];
+	uint32_t held[FAKE_MAX];
+	uint32_t n_held;
+};
+
+void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *ports)
+{
+}
+
+void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)
+{
+	plane->paths[peer_id] = *path;
+	plane->n_paths_set++;
+}
+
+bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struct peer_path *ret)
+{
+	*ret = plane->paths[peer_id];
+	return true;
+}
+
+static void fake_send(struct data_plane *plane, struct fake_sent sent, const uint8_t *bytes)
+{
+	memcpy(sent.bytes, bytes, sent.len);
+	plane->sent[plane->n_sent++ % FAKE_MAX] = sent;
+}
+
+int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to, const uint8_t *bytes,
+			     size_t len)
+{
+	fake_send(plane, (struct fake_sent){ .to = *to, .len = len }, bytes);
+	return plane->send_result;
+}
+
+int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t peer_id,
+			  const uint8_t *bytes, size_t len)
+{
+	fake_send(plane,
+		  (struct fake_sent){ .is_frame = true, .relay_id = relay_id, .peer_id = peer_id, .len = len },
+		  bytes);
+	return plane->send_result;
+}
+
+void data_plane_hold_relay(struct data_plane *plane, const struct map_relay *relay)
+{
+	plane->held[plane->n_held++ % FAKE_MAX] = relay->id;
+}
+
+void data_plane_drop_relay(struct data_plane *plane, uint32_t relay_id)
+{
+}
+
+bool data_plane_relay_is_up(const struct data_plane *plane, uint32_t relay_id)
+{
+	return plane->relay_up[relay_id];
+}
+
+uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_id)
+{
+	return 0;
+}
+
+uint16_t data_plane_port(const struct data_plane *plane)
+{
+	return 51820;
+}
