@@ -337,6 +337,27 @@ static int look_at_link(struct daemon *daemon, struct error *reterr)
 	return 0;
 }
 
+static void on_old_watch_closed(void *arg);
+
+static void begin_following(struct daemon *daemon)
+{
+	daemon->has_watch = false;
+	link_watch_close(&daemon->watch, on_old_watch_closed, daemon);
+}
+
+/* Watches first and looks then, so that no change falls between; it may have moved on meanwhile. */
+static int watch_there(struct daemon *daemon, struct error *reterr)
+{
+	int r = watch_here(daemon, reterr);
+
+	if (r == 0)
+		r = look_at_link(daemon, reterr);
+	if (r != -ENODEV || !tun_is_alive(&daemon->tun))
+		return r;
+	begin_following(daemon);
+	return 0;
+}
+
 static void follow_into_namespace(struct daemon *daemon)
 {
 	struct netns_visit visit;
@@ -344,15 +365,14 @@ static void follow_into_namespace(struct daemon *daemon)
 
 	int r = netns_enter_that_of(daemon->tun.fd, &visit, &error);
 	if (r == 0) {
-		r = watch_here(daemon, &error);
-		if (r == 0)
-			r = look_at_link(daemon, &error);
+		r = watch_there(daemon, &error);
 		netns_leave(&visit);
 	}
-	if (r != 0) {
+	if (r == 0)
+		return;
+	if (tun_is_alive(&daemon->tun))
 		log_error(LOG, "cannot follow interface %s: %s", daemon->tun.name, error.message);
-		daemon_stop(daemon);
-	}
+	daemon_stop(daemon);
 }
 
 static void on_old_watch_closed(void *arg)
@@ -377,8 +397,7 @@ static void on_link_gone(void *owner, const struct link_info *link)
 		return;
 	}
 	log_info(LOG, "interface %s moved into another network namespace", daemon->tun.name);
-	daemon->has_watch = false;
-	link_watch_close(&daemon->watch, on_old_watch_closed, daemon);
+	begin_following(daemon);
 }
 
 static void on_tun_gone(void *owner)

@@ -29,10 +29,14 @@ class Interface:
         self.ip = self.addresses[0].partition("/")[0]
         self.keys = new_keys()
         self.program = host.start([program, "-f", name], env=env)
-        wait_until(lambda: self.has_socket() or not self.program.running, 10, f"{name}.sock")
+        wait_until(lambda: self.answers() or not self.program.running, 10, f"{name}.sock")
         if not self.program.running:
             raise LabError(f"{program} did not start\n{self.program.tail()}")
         self.set("private-key", "/dev/stdin", "listen-port", port, input=self.keys.secret)
+
+    def answers(self):
+        """wg(8) can speak with it: there is an interface, and somebody behind the socket."""
+        return self.host.run(["wg", "show", self.name], check=False).returncode == 0
 
     def has_socket(self):
         return self.host.run(["test", "-S", f"/var/run/wireguard/{self.name}.sock"],
