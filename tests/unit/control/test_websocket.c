@@ -1,0 +1,505 @@
+/*
+ * The WebSocket adapter on a real loop over loopback TLS: a server and clients in one process.
+ * Each test waits for a condition with a deadline, never for a time.
+ */
+#include "common/websocket.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DEADLINE_MS 10000
+
+struct side {
+	struct websocket *ws;
+	int n_opened, n_closed, n_messages;
+	size_t n_bytes, last_len;
+	char last[64], why[256], name[64];
+	bool echo;
+};
+
+struct world {
+	uv_loop_t loop;
+	struct websocket_host *host;
+	struct websocket_server *server;
+	struct certificate_authority ca;
+	char *ca_key, *ca_pem, *server_key, *server_pem, *node_key, *node_pem;
+	struct pin pin;
+	struct side at_server, at_client;
+	bool host_closed;
+};
+
+static void on_opened(void *owner, struct websocket *ws)
+{
+	struct side *side = owner;
+
+	side->ws = ws;
+	side->n_opened++;
+	if (websocket_identity(ws))
+		snprintf(side->name, sizeof(side->name), "%s", websocket_identity(ws)->name);
+}
+
+static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
+{
+	struct side *side = owner;
+
+	side->n_messages++;
+	side->n_bytes += len;
+	side->last_len = len;
+	snprintf(side->last, sizeof(side->last), "%s", text);
+	if (side->echo)
+		assert(websocket_send(ws, text, len) == 0);
+}
+
+static void on_closed(void *owner, struct websocket *ws, const char *why)
+{
+	struct side *side = owner;
+
+	side->ws = NULL;
+	side->n_closed++;
+	snprintf(side->why, sizeof(side->why), "%s", why);
+}
+
+static struct websocket_handler handler_of(struct side *side)
+{
+	return (struct websocket_handler){ side, on_opened, on_message, on_closed };
+}
+
+static void on_host_closed(void *owner)
+{
+	*(bool *)owner = true;
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	fprintf(stderr, "deadline passed\n");
+	abort();
+}
+
+/* Runs the loop until *counter reaches n. */
+static void until(struct world *w, const int *counter, int n)
+{
+	uv_timer_t timer;
+
+	uv_timer_init(&w->loop, &timer);
+	uv_timer_start(&timer, on_deadline, DEADLINE_MS, 0);
+	while (*counter < n)
+		uv_run(&w->loop, UV_RUN_ONCE);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&w->loop, UV_RUN_NOWAIT);
+}
+
+static void make_certificates(struct world *w)
+{
+	const struct public_key node = { { 7 } };
+	int64_t now = (int64_t)time(NULL);
+	char *request = NULL;
+
+	assert(certificate_authority_generate("home", now, &w->ca_key, &w->ca_pem, NULL) == 0);
+	assert(certificate_authority_init(&w->ca, w->ca_key, w->ca_pem, NULL) == 0);
+	assert(identity_key_generate(&w->server_key, NULL) == 0);
+	assert(identity_key_generate(&w->node_key, NULL) == 0);
+	assert(certificate_issue_control(&w->ca, w->server_key, "localhost", now, 3600, &w->server_pem, NULL) == 0);
+	assert(certificate_request(w->node_key, &request, NULL) == 0);
+	assert(certificate_issue_node(&w->ca, request, "alice", &node, now, 3600, &w->node_pem, NULL) == 0);
+	assert(identity_key_pin(w->server_key, &w->pin, NULL) == 0);
+	free(request);
+}
+
+static void begin(struct world *w)
+{
+	memset(w, 0, sizeof(*w));
+	make_certificates(w);
+	assert(uv_loop_init(&w->loop) == 0);
+	assert(websocket_host_new(&w->loop, &w->host, NULL) == 0);
+	const struct websocket_server_options options = {
+		.listen = endpoint_from_v4(INADDR_LOOPBACK, 0),
+		.tls = { .is_server = true, .trust = TLS_TRUST_OPTIONAL, .ca_pem = w->ca_pem,
+			 .certificate_pem = w->server_pem, .key_pem = w->server_key },
+		.max_connections = 8,
+		.max_message = 1 << 20,
+		.max_queue = 4 << 20,
+		.handler = handler_of(&w->at_server),
+	};
+	assert(websocket_server_new(w->host, &options, &w->server, NULL) == 0);
+}
+
+static void end(struct world *w)
+{
+	websocket_host_close(w->host, on_host_closed, &w->host_closed);
+	uv_run(&w->loop, UV_RUN_DEFAULT); /* ends by itself: nothing is left on the loop */
+	assert(w->host_closed);
+	assert(w->at_server.n_opened == w->at_server.n_closed);
+	assert(uv_loop_close(&w->loop) == 0);
+	certificate_authority_deinit(&w->ca);
+	certificate_free_secret(w->ca_key);
+	certificate_free_secret(w->server_key);
+	certificate_free_secret(w->node_key);
+	free(w->ca_pem);
+	free(w->server_pem);
+	free(w->node_pem);
+}
+
+static struct websocket_client_options client_of(struct world *w, struct side *side)
+{
+	return (struct websocket_client_options){
+		.host = "127.0.0.1",
+		.port = websocket_server_port(w->server),
+		.tls = { .trust = TLS_TRUST_PIN, .pin = w->pin },
+		.max_message = 1 << 20,
+		.max_queue = 4 << 20,
+		.handler = handler_of(side),
+	};
+}
+
+static struct websocket *client(struct world *w)
+{
+	struct websocket_client_options options = client_of(w, &w->at_client);
+	struct websocket *ws = websocket_connect(w->host, &options, NULL);
+
+	assert(ws && w->at_client.n_opened == 0);
+	until(w, &w->at_client.n_opened, 1);
+	until(w, &w->at_server.n_opened, 1);
+	return ws;
+}
+
+static void test_messages_go_both_ways(void)
+{
+	struct world w;
+
+	begin(&w);
+	struct websocket *ws = client(&w);
+	assert(websocket_send(ws, "hello", 5) == 0);
+	until(&w, &w.at_server.n_messages, 1);
+	assert(strcmp(w.at_server.last, "hello") == 0 && !websocket_identity(w.at_server.ws));
+	assert(websocket_send(w.at_server.ws, "world", 5) == 0);
+	until(&w, &w.at_client.n_messages, 1);
+	assert(strcmp(w.at_client.last, "world") == 0);
+	websocket_close(ws, "done");
+	until(&w, &w.at_server.n_closed, 1);
+	until(&w, &w.at_client.n_closed, 1);
+	assert(strcmp(w.at_client.why, "done") == 0);
+	end(&w);
+}
+
+static void test_a_name_is_resolved(void)
+{
+	struct world w;
+
+	begin(&w);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.host = "localhost"; /* may be ::1 first, where nobody listens */
+	assert(websocket_connect(w.host, &options, NULL));
+	until(&w, &w.at_client.n_opened, 1);
+	end(&w);
+}
+
+static void test_a_certificate_says_who_the_client_is(void)
+{
+	struct world w;
+	struct pin pin;
+
+	begin(&w);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.tls.trust = TLS_TRUST_CA;
+	options.tls.ca_pem = w.ca_pem;
+	options.tls.certificate_pem = w.node_pem;
+	options.tls.key_pem = w.node_key;
+	struct websocket *ws = websocket_connect(w.host, &options, NULL);
+	until(&w, &w.at_server.n_opened, 1);
+	assert(strcmp(w.at_server.name, "alice") == 0);
+	until(&w, &w.at_client.n_opened, 1);
+	assert(websocket_identity(ws)->is_control);
+	assert(websocket_peer_pin(ws, &pin) && pin_equal(&pin, &w.pin));
+	end(&w);
+}
+
+static void expect_no_connection(struct world *w, const struct websocket_client_options *options,
+				 const char *why)
+{
+	assert(websocket_connect(w->host, options, NULL));
+	until(w, &w->at_client.n_closed, 1);
+	assert(w->at_client.n_opened == 0 || strstr(why, "refused") || !*why);
+	if (!strstr(w->at_client.why, why))
+		fprintf(stderr, "%s\n", w->at_client.why);
+	assert(strstr(w->at_client.why, why));
+}
+
+static void test_a_wrong_pin_is_not_trusted(void)
+{
+	struct world w;
+
+	begin(&w);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.tls.pin.bytes[5] ^= 1;
+	expect_no_connection(&w, &options, "its key does not match the pin");
+	assert(w.at_server.n_opened == 0);
+	end(&w);
+}
+
+static void test_a_server_of_another_network_is_not_trusted(void)
+{
+	struct world w, other;
+
+	begin(&w);
+	make_certificates(&other);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.tls.trust = TLS_TRUST_CA;
+	options.tls.ca_pem = other.ca_pem;
+	expect_no_connection(&w, &options, "its certificate is not signed by the network");
+	certificate_authority_deinit(&other.ca);
+	certificate_free_secret(other.ca_key);
+	certificate_free_secret(other.server_key);
+	certificate_free_secret(other.node_key);
+	free(other.ca_pem);
+	free(other.server_pem);
+	free(other.node_pem);
+	end(&w);
+}
+
+static void test_a_client_certificate_of_another_network_is_refused(void)
+{
+	struct world w, other;
+
+	begin(&w);
+	make_certificates(&other);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.tls.certificate_pem = other.node_pem;
+	options.tls.key_pem = other.node_key;
+	expect_no_connection(&w, &options, "");
+	assert(w.at_server.n_opened == 0);
+	certificate_authority_deinit(&other.ca);
+	certificate_free_secret(other.ca_key);
+	certificate_free_secret(other.server_key);
+	certificate_free_secret(other.node_key);
+	free(other.ca_pem);
+	free(other.server_pem);
+	free(other.node_pem);
+	end(&w);
+}
+
+static void test_nobody_listens(void)
+{
+	struct world w;
+
+	begin(&w);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.port = 1;
+	expect_no_connection(&w, &options, "cannot connect to 127.0.0.1:1");
+	end(&w);
+}
+
+static void test_a_name_that_is_unknown(void)
+{
+	struct world w;
+
+	begin(&w);
+	struct websocket_client_options options = client_of(&w, &w.at_client);
+	options.host = "no-such-name.invalid";
+	expect_no_connection(&w, &options, "cannot resolve no-such-name.invalid");
+	end(&w);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	++*(int *)timer->data;
+}
+
+/* reference: a burst larger than a TLS record, in one go, must not hold up the loop. */
+static void test_a_burst_leaves_the_timers_running(void)
+{
+	struct world w;
+	uv_timer_t timer;
+	int ticks = 0;
+	char *burst = malloc(16384);
+
+	begin(&w);
+	struct websocket *ws = client(&w);
+	w.at_server.echo = true;
+	memset(burst, 'x', 16384);
+	uv_timer_init(&w.loop, &timer);
+	timer.data = &ticks;
+	uv_timer_start(&timer, on_tick, 1, 1);
+	for (int i = 0; i < 32; i++)
+		assert(websocket_send(ws, burst, 16384) == 0);
+	until(&w, &w.at_client.n_messages, 32);
+	int before = ticks;
+	until(&w, &ticks, before + 3);
+	assert(w.at_server.n_bytes == 32 * 16384 && w.at_client.n_bytes == 32 * 16384);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&w.loop, UV_RUN_NOWAIT);
+	free(burst);
+	end(&w);
+}
+
+static void test_a_message_beyond_the_bound_ends_its_connection_only(void)
+{
+	struct world w;
+	struct side other = { 0 };
+	size_t len = (1 << 20) + 1;
+	char *large = malloc(len);
+
+	begin(&w);
+	struct websocket *ws = client(&w);
+	struct websocket_client_options options = client_of(&w, &other);
+	assert(websocket_connect(w.host, &options, NULL));
+	until(&w, &other.n_opened, 1);
+	memset(large, 'x', len);
+	assert(websocket_send(ws, large, len) == 0);
+	until(&w, &w.at_server.n_closed, 1);
+	until(&w, &w.at_client.n_closed, 1);
+	assert(strcmp(w.at_server.why, "a message was too large") == 0);
+	assert(other.n_closed == 0 && websocket_server_counters(w.server).bad_messages == 1);
+	free(large);
+	end(&w);
+}
+
+static void test_the_send_queue_is_bounded(void)
+{
+	struct world w;
+	char *chunk = malloc(1 << 20);
+
+	begin(&w);
+	struct websocket *ws = client(&w);
+	memset(chunk, 'x', 1 << 20);
+	for (int i = 0; i < 4; i++)
+		assert(websocket_send(ws, chunk, 1 << 20) == 0);
+	assert(websocket_queued(ws) == 4 << 20);
+	assert(websocket_send(ws, "x", 1) == -ENOBUFS);
+	until(&w, &w.at_server.n_messages, 4);
+	assert(websocket_send(ws, "x", 1) == 0);
+	free(chunk);
+	end(&w);
+}
+
+static int plain_connection(const struct world *w)
+{
+	struct endpoint to = endpoint_from_v4(INADDR_LOOPBACK, websocket_server_port(w->server));
+	struct sockaddr_storage address;
+	socklen_t len = endpoint_to_sockaddr(&to, &address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert(fd >= 0 && connect(fd, (struct sockaddr *)&address, len) == 0);
+	assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+	return fd;
+}
+
+/* Until the server has hung up on fd. */
+static void until_hung_up(struct world *w, int fd)
+{
+	char buf[512];
+	uv_timer_t timer;
+
+	uv_timer_init(&w->loop, &timer);
+	uv_timer_start(&timer, on_deadline, DEADLINE_MS, 0);
+	for (;;) {
+		ssize_t n = recv(fd, buf, sizeof(buf), 0);
+		if (n == 0 || (n < 0 && errno != EAGAIN))
+			break;
+		uv_run(&w->loop, UV_RUN_NOWAIT);
+	}
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&w->loop, UV_RUN_NOWAIT);
+}
+
+static void test_garbage_is_hung_up_on(void)
+{
+	struct world w;
+	char garbage[600];
+
+	begin(&w);
+	int fd = plain_connection(&w);
+	randombytes_buf(garbage, sizeof(garbage));
+	assert(send(fd, garbage, sizeof(garbage), MSG_NOSIGNAL) == sizeof(garbage));
+	until_hung_up(&w, fd);
+	close(fd);
+	fd = plain_connection(&w);
+	assert(send(fd, "GET /rpc HTTP/1.1\r\n\r\n", 22, MSG_NOSIGNAL) == 22);
+	until_hung_up(&w, fd);
+	close(fd);
+	assert(w.at_server.n_opened == 0);
+	client(&w); /* still served */
+	end(&w);
+}
+
+static void test_connections_beyond_the_limit_are_refused_at_once(void)
+{
+	struct world w;
+	int fds[9];
+
+	begin(&w);
+	for (int i = 0; i < 9; i++)
+		fds[i] = plain_connection(&w);
+	until_hung_up(&w, fds[8]);
+	assert(websocket_server_counters(w.server).refused_limit == 1);
+	assert(websocket_server_counters(w.server).open == 8);
+	for (int i = 0; i < 9; i++)
+		close(fds[i]);
+	while (websocket_server_counters(w.server).open > 0)
+		uv_run(&w.loop, UV_RUN_ONCE);
+	client(&w);
+	end(&w);
+}
+
+static void test_a_port_in_use_is_named(void)
+{
+	struct world w;
+	struct websocket_server *second;
+	struct error err;
+
+	begin(&w);
+	const struct websocket_server_options options = {
+		.listen = endpoint_from_v4(INADDR_LOOPBACK, websocket_server_port(w.server)),
+	};
+	assert(websocket_server_new(w.host, &options, &second, &err) == -EADDRINUSE);
+	assert(strstr(err.message, "cannot listen on 127.0.0.1:") && strstr(err.message, "uses the port"));
+	end(&w);
+}
+
+static void test_a_host_closes_in_the_midst_of_everything(void)
+{
+	for (int turns = 0; turns < 30; turns++) {
+		struct world w;
+		begin(&w);
+		struct websocket_client_options options = client_of(&w, &w.at_client);
+		assert(websocket_connect(w.host, &options, NULL));
+		options.host = "localhost";
+		struct side other = { 0 };
+		options.handler = handler_of(&other);
+		assert(websocket_connect(w.host, &options, NULL));
+		for (int i = 0; i < turns; i++)
+			uv_run(&w.loop, UV_RUN_NOWAIT);
+		end(&w);
+		assert(w.at_client.n_closed == 1 && other.n_closed == 1);
+	}
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	assert(sodium_init() >= 0);
+	test_messages_go_both_ways();
+	test_a_name_is_resolved();
+	test_a_certificate_says_who_the_client_is();
+	test_a_wrong_pin_is_not_trusted();
+	test_a_server_of_another_network_is_not_trusted();
+	test_a_client_certificate_of_another_network_is_refused();
+	test_nobody_listens();
+	test_a_name_that_is_unknown();
+	test_a_burst_leaves_the_timers_running();
+	test_a_message_beyond_the_bound_ends_its_connection_only();
+	test_the_send_queue_is_bounded();
+	test_garbage_is_hung_up_on();
+	test_connections_beyond_the_limit_are_refused_at_once();
+	test_a_port_in_use_is_named();
+	test_a_host_closes_in_the_midst_of_everything();
+	puts("ok");
+}
