@@ -46,17 +46,13 @@
 #pragma once
 
 #include "actors/path.h"
+#include "actors/traffic_manager/candidates.h"
 #include "common/endpoint.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define PEER_MAX_MAP_ENDPOINTS	      16 /* as MAP_MAX_ENDPOINTS */
-#define PEER_MAX_RENDEZVOUS_ENDPOINTS 32 /* as SESSION_MAX_ENDPOINTS */
-#define PEER_MAX_LEARNED	      8	 /* sources of pings, pongs and data nobody advertised */
-#define PEER_MAX_CANDIDATES                                                                        \
-	(PEER_MAX_MAP_ENDPOINTS + PEER_MAX_RENDEZVOUS_ENDPOINTS + PEER_MAX_LEARNED)
 #define PEER_MAX_ACTIONS 192
 #define PEER_TX_ID_LEN	 12
 
@@ -124,7 +120,7 @@ struct peer_source {
  */
 struct peer_input {
 	enum peer_input_type type;
-	uint64_t now_ns; /* CLOCK_BOOTTIME; never goes back */
+	uint64_t now_ns; /* CLOCK_BOOTTIME; never 0, never goes back */
 
 	uint64_t session;	    /* INFO: id of the peer's session key; 0: has none yet */
 	const struct endpoint *endpoints; /* INFO: at most 16 are used; RENDEZVOUS: at most 32 */
@@ -160,65 +156,53 @@ struct peer_actions {
 
 /* ---- the machine --------------------------------------------------------------------------- */
 
-/* One address the peer may be reached at, or the relay: what we know and measured. */
-struct peer_candidate {
-	struct endpoint endpoint;
-	uint8_t origin;	    /* bits: map, rendezvous, learned; 0: free slot */
-	uint8_t generation; /* of the slot: a pong for its former owner is stale */
-	bool aka;	    /* announced to DirectRouter */
-	uint16_t n_pings;   /* sent, modulo 2^16 */
-	uint16_t n_measured; /* pings in answered, at most 16 */
-	uint16_t answered;  /* of the last 16 pings, bit 0 the newest */
-	uint8_t n_unanswered; /* pings since the last pong, saturating */
-	uint32_t latency_us; /* smoothed round trip; 0: unknown */
-	uint64_t ping_ns;   /* last sent, 0: never */
-	uint64_t pong_ns;   /* last got, 0: never */
-	uint64_t heard_ns;  /* last authenticated anything from there, 0: never */
-};
-
 /* Owned by the caller; a plain value, nothing to free. Read it, change it only by peer_fsm_step(). */
 struct peer_fsm {
 	enum peer_state state;
-	uint64_t deadline_ns; /* step with PEER_IN_DEADLINE then; 0: none */
+	uint64_t deadline_ns;  /* step with PEER_IN_DEADLINE then; 0: none */
 	struct peer_path path; /* what the last SET_PATH said; before the first one: relay only */
 
 	/* facts, kept in every state */
 	uint64_t session;
-	bool active;	/* data packets flow */
+	bool active; /* data packets flow */
 	bool relay_up;
 	uint32_t n_ours; /* our own endpoints */
-	struct peer_candidate candidates[PEER_MAX_CANDIDATES];
+	struct peer_candidates candidates;
 	struct peer_candidate relay; /* measured like the others */
 	uint64_t random;
 	uint32_t nonce; /* part of our tx ids, new with each attempt */
 
 	/* trying */
-	uint64_t retry_ns; /* when, 0: when there is something new */
+	uint64_t retry_ns; /* 0: when there is something new */
 	uint32_t n_failures;
 
 	/* establishing */
-	uint64_t attempt_ns;  /* when it began */
+	uint64_t attempt_ns; /* when it began */
 	uint64_t give_up_ns;
-	uint64_t round_ns;    /* next round of pings, also for the bursts of ESTABLISHED */
-	uint32_t n_rounds;    /* sent since the burst began */
-	bool extended;	      /* give_up_ns was put off once, for a rendezvous */
-	uint64_t rendezvous_ns; /* last sent, 0: not in this attempt */
+	uint64_t round_ns;	/* next round of pings; a burst in ESTABLISHED as well; 0: none */
+	uint32_t n_rounds;	/* of this burst, so far */
+	bool extended;		/* give_up_ns was put off once, for a rendezvous */
+	uint64_t rendezvous_ns; /* last sent in this attempt, 0: not yet */
+	bool owes_offer;	/* another one, because our endpoints changed since */
+
+	/* half-established and established */
+	int current; /* index of the direct way's candidate, -1: none */
 
 	/* established */
-	int current; /* index of the direct path's candidate, -1: none */
 	enum peer_trust trust;
-	bool needs_pong; /* this doubt is not resolved by data: does *our* direction work? */
-	uint32_t n_probes; /* unanswered, since the doubt began */
-	uint64_t probe_ns; /* the last of them */
-	uint64_t alive_ns; /* last pong or authenticated data on the current path */
+	bool needs_pong;	/* this doubt ends by a pong only: it is about our own direction */
+	uint32_t n_probes;	/* of this doubt */
+	uint64_t doubt_ns;	/* the first of them */
+	uint64_t probe_ns;	/* the last of them */
+	uint64_t alive_ns;	/* last pong or authenticated data on the current direct way */
 	uint64_t unanswered_ns; /* first data sent on it after alive_ns, 0: none */
-	uint64_t idle_ns; /* since when no traffic, 0: there is */
+	uint64_t idle_ns;	/* since when no data flows, 0: it does */
 	uint64_t established_ns;
-	uint64_t survey_ns; /* next look at the other ways */
-	uint64_t too_big_ns; /* until then the relay carries as well, 0: no */
-	bool prefers_relay; /* measured better than the direct path */
-	uint32_t n_better; /* surveys in a row that found another way better */
-	bool lost; /* TEARDOWN: because the path died, not because it was unused */
+	uint64_t survey_ns;   /* next look at the other ways */
+	uint32_t n_surveys;
+	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
+	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
+	uint32_t n_better;    /* surveys in a row that found another way better */
 
 	void (*trace)(void *arg, const char *line); /* may be NULL; a decision a line */
 	void *trace_arg;
@@ -234,10 +218,14 @@ bool peer_state_is_establishing(enum peer_state state);
 /* Smoothed round trip of the way packets take now, 0: not measured. */
 uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm);
 
-/* The table, for the test that draws it. Names of events as in the trace. */
+/* The table, for the tests that draw it and walk it. Names of events as in the trace. */
 struct peer_arrow_text {
-	const char *from; /* "*": any state */
+	const char *from; /* "*": any state; "establishing": its three states that wait */
 	const char *on, *to, *act;
 };
 size_t peer_fsm_n_arrows(void);
 struct peer_arrow_text peer_fsm_arrow(size_t i);
+size_t peer_fsm_n_events(void);
+const char *peer_fsm_event_name(size_t event);
+/* The state an event leads to, or -1 if it is ignored there. */
+int peer_fsm_next(enum peer_state state, size_t event);

@@ -1,0 +1,160 @@
+#include "actors/traffic_manager/candidates.h"
+
+#include "common/macros.h"
+
+#include <string.h>
+
+/* A lost packet costs about a retransmission timeout: 10 % loss weighs as much as 40 ms. */
+#define LOSS_COST_US 400
+/* Of two ways equally fast the one that does not leave the LAN. */
+#define PUBLIC_COST_US 5000
+
+bool candidate_is_sane(const struct endpoint *endpoint)
+{
+	static const uint8_t v4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+	static const uint8_t unspecified[16];
+
+	if (endpoint->port == 0 || endpoint_is_loopback(endpoint))
+		return false;
+	if (memcmp(endpoint->ip, v4_prefix, sizeof(v4_prefix)) == 0)
+		return endpoint->ip[12] != 0 && endpoint->ip[12] < 224;
+	return endpoint->ip[0] != 0xff && memcmp(endpoint->ip, unspecified, 16) != 0;
+}
+
+int candidates_find(const struct peer_candidates *set, const struct endpoint *endpoint)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		if (set->all[i].origin && endpoint_equal(&set->all[i].endpoint, endpoint))
+			return i;
+	return -1;
+}
+
+bool candidates_is_empty(const struct peer_candidates *set)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		if (set->all[i].origin)
+			return false;
+	return true;
+}
+
+/* A slot is free when nobody names it and its AKA has been taken back. */
+static int add(struct peer_candidates *set, const struct endpoint *endpoint, enum peer_origin origin)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		struct peer_candidate *c = &set->all[i];
+
+		if (c->origin || c->aka)
+			continue;
+		*c = (struct peer_candidate){ .endpoint = *endpoint,
+					      .origin = (uint8_t)origin,
+					      .generation = (uint8_t)(c->generation + 1) };
+		return i;
+	}
+	return -1;
+}
+
+/* Keeps the number of learned ones within its bound: the one silent longest goes. */
+static void make_room(struct peer_candidates *set, int keep)
+{
+	int n = 0, oldest = -1;
+
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		const struct peer_candidate *c = &set->all[i];
+
+		if (!(c->origin & PEER_LEARNED))
+			continue;
+		n++;
+		if (i != keep && (oldest < 0 || c->heard_ns < set->all[oldest].heard_ns))
+			oldest = i;
+	}
+	if (n >= PEER_MAX_LEARNED && oldest >= 0)
+		set->all[oldest].origin &= (uint8_t)~PEER_LEARNED;
+}
+
+int candidates_learn(struct peer_candidates *set, const struct endpoint *endpoint, int keep)
+{
+	int i = candidates_find(set, endpoint);
+
+	if (i >= 0 || !candidate_is_sane(endpoint))
+		return i;
+	make_room(set, keep);
+	return add(set, endpoint, PEER_LEARNED);
+}
+
+uint32_t candidates_replace(struct peer_candidates *set, enum peer_origin origin,
+			    const struct endpoint *endpoints, uint32_t n, int keep)
+{
+	uint32_t limit = origin == PEER_FROM_MAP ? PEER_MAX_MAP_ENDPOINTS : PEER_MAX_RENDEZVOUS_ENDPOINTS;
+	bool named[PEER_MAX_CANDIDATES] = { false };
+	uint32_t n_new = 0;
+
+	/* First who stays, then who goes, then who comes: the table never holds more than its bounds. */
+	for (uint32_t e = 0; e < n && e < limit; e++) {
+		int i = candidates_find(set, &endpoints[e]);
+
+		if (i >= 0)
+			named[i] = true;
+	}
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		struct peer_candidate *c = &set->all[i];
+
+		if (named[i]) {
+			c->origin |= (uint8_t)origin;
+			continue;
+		}
+		if (c->origin == (uint8_t)origin && i == keep) {
+			make_room(set, keep);
+			c->origin = PEER_LEARNED;
+		}
+		c->origin &= (uint8_t)~origin;
+	}
+	for (uint32_t e = 0; e < n && e < limit; e++) {
+		if (!candidate_is_sane(&endpoints[e]) || candidates_find(set, &endpoints[e]) >= 0)
+			continue;
+		if (add(set, &endpoints[e], origin) >= 0)
+			n_new++;
+	}
+	return n_new;
+}
+
+void candidates_drop_learned(struct peer_candidates *set, int keep)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		if (i != keep)
+			set->all[i].origin &= (uint8_t)~PEER_LEARNED;
+}
+
+void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns)
+{
+	if (candidate->n_unanswered > 0)
+		candidate->loss_permille =
+			(uint16_t)(candidate->loss_permille + (1000 - candidate->loss_permille) / 8);
+	if (candidate->n_unanswered < UINT8_MAX)
+		candidate->n_unanswered++;
+	candidate->n_pings++;
+	candidate->ping_ns = now_ns;
+}
+
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, uint64_t now_ns)
+{
+	uint64_t smoothed = ((uint64_t)candidate->latency_us * 7 + round_trip_us) / 8;
+
+	if (candidate->latency_us == 0)
+		smoothed = round_trip_us;
+	candidate->latency_us = smoothed > 0 ? (uint32_t)smoothed : 1;
+	if (candidate->n_pongs == 0) /* what was lost before the hole was open says nothing of the way */
+		candidate->loss_permille = 0;
+	candidate->loss_permille = (uint16_t)(candidate->loss_permille - candidate->loss_permille / 8);
+	if (candidate->n_pongs < UINT16_MAX)
+		candidate->n_pongs++;
+	candidate->n_unanswered = 0;
+	candidate->pong_ns = now_ns;
+	candidate->heard_ns = now_ns;
+}
+
+uint32_t candidate_cost_us(const struct peer_candidate *candidate)
+{
+	uint32_t cost = candidate->latency_us + candidate->loss_permille * LOSS_COST_US;
+
+	return cost + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
+}

@@ -1,0 +1,72 @@
+/*
+ * The addresses one peer may be reached at: who told us, what we measured, who answers.
+ *
+ * A fixed table. An address is in it as long as it has an origin: the map named it, the peer's last
+ * rendezvous named it, or an authenticated message came from it. Each origin is bounded, so a peer
+ * can fill only its own share. Indices are stable; the generation tells a slot's former owner.
+ *
+ * Pure. Part of peer_fsm.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PEER_MAX_MAP_ENDPOINTS	      16 /* as MAP_MAX_ENDPOINTS */
+#define PEER_MAX_RENDEZVOUS_ENDPOINTS 32 /* as SESSION_MAX_ENDPOINTS */
+#define PEER_MAX_LEARNED	      8	 /* sources of pings, pongs and data nobody advertised */
+/* One more, for a newcomer while the AKA of the one that made room is not yet taken back. */
+#define PEER_MAX_CANDIDATES                                                                        \
+	(PEER_MAX_MAP_ENDPOINTS + PEER_MAX_RENDEZVOUS_ENDPOINTS + PEER_MAX_LEARNED + 1)
+
+enum peer_origin {
+	PEER_FROM_MAP = 1,
+	PEER_FROM_RENDEZVOUS = 2,
+	PEER_LEARNED = 4,
+};
+
+/* One address, or the relay: both are measured alike. */
+struct peer_candidate {
+	struct endpoint endpoint;
+	uint8_t origin;	       /* bits of enum peer_origin; 0: gone */
+	uint8_t generation;    /* of the slot: a pong for its former owner is stale */
+	bool aka;	       /* announced to DirectRouter as this peer */
+	uint8_t n_unanswered;  /* pings since the last pong, saturating */
+	uint16_t n_pings;      /* sent, modulo 2^16 */
+	uint16_t n_pongs;      /* got, saturating */
+	uint16_t loss_permille; /* smoothed */
+	uint32_t latency_us;   /* smoothed round trip; 0: unknown */
+	uint64_t ping_ns;      /* last sent, 0: never */
+	uint64_t pong_ns;      /* last got, 0: never */
+	uint64_t heard_ns;     /* last authenticated anything from there, 0: never */
+};
+
+struct peer_candidates {
+	struct peer_candidate all[PEER_MAX_CANDIDATES];
+};
+
+/* Index of the candidate with this address, or -1. */
+int candidates_find(const struct peer_candidates *set, const struct endpoint *endpoint);
+/*
+ * Makes sure the address is in the table, as learned if nobody advertised it. A learned one that
+ * was silent longest makes room (never keep). -1 when it is no address to send to.
+ */
+int candidates_learn(struct peer_candidates *set, const struct endpoint *endpoint, int keep);
+/*
+ * These are now all the addresses of that origin; returns how many are new to the table. What is
+ * left without an origin is gone, except keep, which becomes learned.
+ */
+uint32_t candidates_replace(struct peer_candidates *set, enum peer_origin origin,
+			    const struct endpoint *endpoints, uint32_t n, int keep);
+/* Forgets what was only learned, except keep. */
+void candidates_drop_learned(struct peer_candidates *set, int keep);
+bool candidates_is_empty(const struct peer_candidates *set);
+
+/* May a stranger make us send there? Not to loopback, multicast, broadcast or port 0. */
+bool candidate_is_sane(const struct endpoint *endpoint);
+void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns);
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, uint64_t now_ns);
+/* Smaller is better: latency, plus what loss costs, plus a little for leaving the LAN. Microseconds. */
+uint32_t candidate_cost_us(const struct peer_candidate *candidate);
