@@ -181,7 +181,7 @@ static inline void expect_path(const struct world *w, const char *direct, bool r
 
 	if (path->direct != (direct != NULL) || path->relay != relay ||
 	    (direct && !endpoint_equal(&path->endpoint, &e))) {
-		fprintf(stderr, "expected path %s relay=%d, got %s relay=%d\n%s", direct, relay,
+		fprintf(stderr, "expected path %s relay=%d, got %s relay=%d\n%s", direct ? direct : "-", relay,
 			path->direct ? endpoint_text(&path->endpoint).s : "-", path->relay, w->trace);
 		abort();
 	}
