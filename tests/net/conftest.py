@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE))
 from lab import Lab, LabError, TIMEOUT_SCALE, tail  # noqa: E402
 
 
-WATCHDOG = 120  # seconds
+WATCHDOG = 240  # seconds for one test; mark those above 20 as slow, they start first
 
 
 class Build:
@@ -74,6 +74,14 @@ def watchdog():
     signal.alarm(int(WATCHDOG * TIMEOUT_SCALE))
     yield
     signal.alarm(0)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than 20 s; starts first")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -168,6 +168,7 @@ def test_keys_can_be_changed_while_it_runs(pair):
     assert wb.peer(wa).handshake >= first
 
 
+@pytest.mark.slow
 def test_a_session_gets_new_keys_after_two_minutes(pair):
     """REKEY_AFTER_TIME is 120 s: a second handshake, and no packet is lost over it."""
     wa, wb = pair.interfaces(None, GO)
