@@ -912,6 +912,11 @@ void websocket_host_close(struct websocket_host *host, void (*cb)(void *owner), 
 	advance_close(host);
 }
 
+uv_loop_t *websocket_host_loop(const struct websocket_host *host)
+{
+	return host->loop;
+}
+
 /* Making a server */
 
 static struct lws_vhost *make_vhost(struct websocket_server *server)
@@ -1029,6 +1034,12 @@ void websocket_close(struct websocket *ws, const char *why)
 	ws->state = CLOSING;
 	uv_timer_start(&ws->timer, on_timeout, CLOSE_TIMEOUT_MS, 0);
 	lws_callback_on_writable(ws->wsi);
+}
+
+void websocket_abort(struct websocket *ws, const char *why)
+{
+	if (ws->state != ENDED)
+		end_now(ws, why);
 }
 
 void websocket_set_data(struct websocket *ws, void *data)

@@ -37,6 +37,8 @@ P2P_CHECK int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, s
 /* Closes everything it owns (closed is called for each connection), frees itself, then calls cb. */
 void websocket_host_close(struct websocket_host *host, void (*cb)(void *owner), void *owner);
 
+uv_loop_t *websocket_host_loop(const struct websocket_host *host);
+
 struct websocket_server_options {
 	struct endpoint listen; /* port 0: any; see websocket_server_port() */
 	struct tls_options tls; /* is_server; trust OPTIONAL or CA */
@@ -77,6 +79,8 @@ P2P_CHECK int websocket_send(struct websocket *ws, const char *text, size_t len)
 size_t websocket_queued(const struct websocket *ws); /* bytes */
 /* Ends it after what is queued has gone out (at most 5 s); closed follows. why goes to our own log. */
 void websocket_close(struct websocket *ws, const char *why);
+/* Ends it at once, for when the network below is known to be gone; closed follows. */
+void websocket_abort(struct websocket *ws, const char *why);
 
 /* A word of the owner's own for each connection; NULL at first. */
 void websocket_set_data(struct websocket *ws, void *data);
