@@ -1,0 +1,12 @@
+/*
+ * One call to the local node, synchronously, with a deadline: connect, one line, one line back.
+ *
+ * What goes wrong is told on ctl->err, with the remedy, and becomes an exit code.
+ */
+#pragma once
+
+#include "ctl/ctl.h"
+
+/* CTL_OK: *ret is the answer, an RPC_RESULT; end it with rpc_message_deinit(). */
+P2P_CHECK enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *params_take,
+				    uint64_t timeout_ms, struct rpc_message *ret);

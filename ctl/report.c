@@ -1,0 +1,249 @@
+#include "ctl/report.h"
+
+#include "common/table.h"
+#include "ctl/format.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FACT "%-12s"
+
+struct ip_text {
+	char s[INET6_ADDRSTRLEN];
+};
+
+static struct ip_text ip_text(int family, const void *ip, size_t size)
+{
+	static const uint8_t none[16];
+	struct ip_text text = { "-" };
+
+	if (memcmp(ip, none, size) != 0)
+		inet_ntop(family, ip, text.s, sizeof(text.s));
+	return text;
+}
+
+#define IP4(ip) ip_text(AF_INET, &(ip), sizeof(ip)).s
+#define IP6(ip) ip_text(AF_INET6, &(ip), sizeof(ip)).s
+
+/* facts, one a line */
+
+static void report_self(FILE *out, const struct node_status *status)
+{
+	fprintf(out, FACT "%s  %s  %s\n", "node", status->self.name[0] ? status->self.name : "-",
+		IP4(status->self.ip4), IP6(status->self.ip6));
+	fprintf(out, FACT "%s, %s for %s (interface %s, mtu %u, p2pnode %s)\n", "network",
+		status->network[0] ? status->network : "-", node_state_name(status->state),
+		format_duration((int64_t)status->uptime_ms).s, status->interface[0] ? status->interface : "-",
+		status->mtu, status->version);
+}
+
+static void report_control(FILE *out, const struct node_status *status)
+{
+	const char *address = status->control.address;
+
+	if (status->control.connected) {
+		fprintf(out, FACT "%s, connected for %s\n", "control", address,
+			format_duration(status->control.since_ms).s);
+		return;
+	}
+	fprintf(out, FACT "%s, away for %s: %s\n", "control", address, format_duration(status->control.since_ms).s,
+		status->control.last_error[0] ? status->control.last_error : "not reached yet");
+	if (status->control.map_age_ms >= 0)
+		fprintf(out, FACT "known peers keep working; the map is %s old\n", "",
+			format_duration(status->control.map_age_ms).s);
+}
+
+static void report_home_relay(FILE *out, const struct node_status *status)
+{
+	if (status->home_relay.id == 0)
+		fprintf(out, FACT "none connected%s\n", "relay",
+			status->n_relays == 0 ? "; the network has no public node yet" : "");
+	else
+		fprintf(out, FACT "%s, %s over %s\n", "relay", status->home_relay.name,
+			format_latency(status->home_relay.latency_us).s,
+			status->home_relay.transport[0] ? status->home_relay.transport : "-");
+}
+
+static void report_endpoints(FILE *out, const struct node_status *status)
+{
+	for (uint32_t i = 0; i < status->n_endpoints; i++)
+		fprintf(out, FACT "%s (%s)\n", i == 0 ? "endpoints" : "",
+			endpoint_text(&status->endpoints[i].endpoint).s,
+			node_endpoint_kind_name(status->endpoints[i].kind));
+	if (status->n_endpoints == 0)
+		fprintf(out, FACT "none known yet\n", "endpoints");
+}
+
+/* peers */
+
+static int by_name(const void *a, const void *b)
+{
+	const struct node_status_peer *x = *(const struct node_status_peer *const *)a;
+	const struct node_status_peer *y = *(const struct node_status_peer *const *)b;
+	int r = strcmp(x->name, y->name);
+
+	return r != 0 ? r : (x->id > y->id) - (x->id < y->id);
+}
+
+static void put_peer(struct table *table, const struct node_status_peer *peer)
+{
+	bool idle = peer->path == NODE_PATH_NONE;
+
+	table_cell(table, "%s", peer->name);
+	table_cell(table, "%s", IP4(peer->ip4));
+	table_cell(table, "%s", idle ? (peer->online ? "-" : "offline")
+				     : format_path(peer->path, &peer->endpoint, peer->relay).s);
+	table_cell(table, "%s", format_latency(peer->latency_us).s);
+	table_cell(table, "%s", format_duration(peer->handshake_ms).s);
+	table_cell(table, "%s", format_duration(peer->packet_ms).s);
+	table_cell(table, "%s", format_bytes(peer->rx_bytes).s);
+	table_cell(table, "%s", format_bytes(peer->tx_bytes).s);
+	table_cell(table, "%s", peer->state);
+	table_cell(table, "%s", IP6(peer->ip6));
+}
+
+static void report_peers(FILE *out, const struct node_status *status)
+{
+	if (status->n_peers == 0) {
+		fputs("\nNo peers yet: let another machine join, with a link from 'p2pctl admin key create'.\n", out);
+		return;
+	}
+	const struct node_status_peer **peers = calloc(status->n_peers, sizeof(*peers));
+	if (!peers)
+		abort();
+	for (uint32_t i = 0; i < status->n_peers; i++)
+		peers[i] = &status->peers[i];
+	qsort(peers, status->n_peers, sizeof(*peers), by_name);
+
+	struct table *table =
+		table_new("PEER|ADDRESS|PATH|>LATENCY|>HANDSHAKE|>PACKET|>RECEIVED|>SENT|STATE|IPV6");
+	for (uint32_t i = 0; i < status->n_peers; i++)
+		put_peer(table, peers[i]);
+	char *text = table_text(table);
+	fprintf(out, "\n%s", text);
+	free(text);
+	table_free(table);
+	free(peers);
+}
+
+void report_status(FILE *out, const struct node_status *status)
+{
+	switch (status->state) {
+	case NODE_NOT_JOINED:
+		fprintf(out, "This node has not joined a network (running for %s, p2pnode %s).\n"
+			     "Join one with a link from whoever runs it: p2pctl join LINK\n",
+			format_duration((int64_t)status->uptime_ms).s, status->version);
+		return;
+	case NODE_REMOVED:
+		fputs("This node was removed from its network, or its membership has expired.\n"
+		      "Join again with a new link: p2pctl leave && p2pctl join LINK\n",
+		      out);
+		return;
+	case NODE_JOINING:
+		fprintf(out, "This node is joining a network at %s%s%s\n", status->control.address,
+			status->control.last_error[0] ? "; last error: " : "", status->control.last_error);
+		return;
+	case NODE_STARTING:
+	case NODE_RUNNING:
+	case NODE_N_STATES:
+		break;
+	}
+	report_self(out, status);
+	report_control(out, status);
+	report_home_relay(out, status);
+	fprintf(out, FACT "%s\n", "nat", format_nat(status->nat));
+	report_endpoints(out, status);
+	report_peers(out, status);
+}
+
+/* netcheck */
+
+static bool has_relay(const struct node_status *status)
+{
+	bool connected = status->home_relay.id != 0;
+
+	for (uint32_t i = 0; i < status->n_relays; i++)
+		connected |= status->relays[i].connected;
+	return connected;
+}
+
+bool report_netcheck_is_good(const struct node_netcheck *netcheck)
+{
+	return netcheck->control_reachable && has_relay(&netcheck->status);
+}
+
+static int by_latency(const void *a, const void *b)
+{
+	const struct node_status_relay *x = a, *y = b;
+	uint64_t l = (uint64_t)x->latency_us, r = (uint64_t)y->latency_us; /* unknown is last */
+
+	return l != r ? (l > r) - (l < r) : strcmp(x->name, y->name);
+}
+
+static void report_relays(FILE *out, const struct node_status *status)
+{
+	struct node_status_relay *relays = calloc(status->n_relays + 1, sizeof(*relays));
+
+	if (!relays)
+		abort();
+	if (status->n_relays > 0)
+		memcpy(relays, status->relays, status->n_relays * sizeof(*relays));
+	qsort(relays, status->n_relays, sizeof(*relays), by_latency);
+	for (uint32_t i = 0; i < status->n_relays; i++)
+		fprintf(out, FACT "%s: %s%s%s\n", i == 0 ? "relays" : "", relays[i].name,
+			relays[i].latency_us >= 0 ? format_latency(relays[i].latency_us).s : "no answer",
+			relays[i].home ? ", home" : "", relays[i].connected ? ", connected" : "");
+	if (status->n_relays == 0)
+		fprintf(out, FACT "the network has none\n", "relays");
+	free(relays);
+}
+
+static void advise(FILE *out, int *n, const char *text)
+{
+	fprintf(out, "%s  - %s\n", (*n)++ == 0 ? "\nWhat to do:\n" : "", text);
+}
+
+static void report_advice(FILE *out, const struct node_netcheck *netcheck)
+{
+	const struct node_status *status = &netcheck->status;
+	int n = 0;
+
+	if (!netcheck->control_reachable)
+		advise(out, &n, "Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
+				"    let TCP out to its port? Known peers keep working meanwhile.");
+	if (status->n_relays == 0)
+		advise(out, &n, "Give the network a public node: on a machine with a public address put a [public]\n"
+				"    section into p2pnode.conf and join it.");
+	else if (!has_relay(status))
+		advise(out, &n, "No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
+				"    network let TCP out to its TLS port (443)?");
+	if (!netcheck->udp_works && status->n_relays > 0)
+		advise(out, &n, "UDP gets no answer: peers are reached by relay only, which is slower. Let UDP out on\n"
+				"    this network's firewall, at least to the relay's STUN port (3478).");
+	if (netcheck->udp_works && status->nat == NODE_NAT_HARD)
+		advise(out, &n, "Direct paths need luck behind this NAT. Forward a UDP port to this machine and set it\n"
+				"    as listen_port in p2pnode.conf, or accept the relay.");
+	if (n == 0)
+		fputs("\nAll is well.\n", out);
+}
+
+void report_netcheck(FILE *out, const struct node_netcheck *netcheck)
+{
+	const struct node_status *status = &netcheck->status;
+
+	if (netcheck->control_reachable)
+		fprintf(out, FACT "%s, reachable\n", "control", status->control.address);
+	else
+		fprintf(out, FACT "%s, NOT reachable: %s\n", "control", status->control.address,
+			status->control.last_error[0] ? status->control.last_error : "no answer");
+	fprintf(out, FACT "%s\n", "udp",
+		netcheck->udp_works    ? "works"
+		: status->n_relays > 0 ? "NO answer from any STUN server"
+				       : "not known: there is no STUN server to ask");
+	fprintf(out, FACT "%s\n", "nat", format_nat(status->nat));
+	report_home_relay(out, status);
+	report_relays(out, status);
+	report_endpoints(out, status);
+	report_advice(out, netcheck);
+}

@@ -1,0 +1,390 @@
+/*
+ * p2pctl as a whole: command lines in, text and exit codes out. The node behind the socket is the
+ * real local API with fake ports, on a loop in a process of its own.
+ */
+#include "ctl/ctl.h"
+#include "node/local_api.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SECRET "jk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+#define PIN    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+#define LINK   "p2p://192.0.2.1:8443/#" PIN "." SECRET
+#define ADMIN  "p2p-admin://192.0.2.1:8443/#" PIN ".at_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+
+/* the node */
+
+struct node {
+	struct local_api *api;
+	bool joined;
+	char name[64];
+	int pings;
+};
+
+static void port_status(void *owner, struct node_status *ret)
+{
+	struct node *node = owner;
+
+	if (!node->joined)
+		return;
+	ret->state = NODE_RUNNING;
+	strcpy(ret->network, "home");
+	snprintf(ret->self.name, sizeof(ret->self.name), "%s", node->name);
+	inet_pton(AF_INET, "100.64.0.1", &ret->self.ip4);
+	inet_pton(AF_INET6, "fd00::1", &ret->self.ip6);
+}
+
+static void port_join(void *owner, local_api_request request, const struct join_link *link, const char *name)
+{
+	struct node *node = owner;
+
+	if (node->joined) {
+		local_api_refuse(node->api, request, RPC_ALREADY, "this node is a member of home; leave it first");
+		return;
+	}
+	assert(strcmp(link->secret, SECRET) == 0);
+	node->joined = true;
+	snprintf(node->name, sizeof(node->name), "%s", name[0] ? name : "host");
+	local_api_done(node->api, request);
+}
+
+static void port_leave(void *owner, local_api_request request)
+{
+	struct node *node = owner;
+
+	if (node->joined)
+		local_api_done(node->api, request);
+	else
+		local_api_refuse(node->api, request, RPC_UNAVAILABLE, "this node has not joined a network");
+	node->joined = false;
+}
+
+/* carol never answers; others first by relay, then directly. */
+static void port_ping(void *owner, local_api_request request, const struct local_api_ping *ping)
+{
+	struct node *node = owner;
+	struct node_ping_result result = { .latency_us = NODE_STATUS_UNKNOWN };
+
+	snprintf(result.peer, sizeof(result.peer), "%s", ping->name);
+	if (strcmp(ping->name, "carol") != 0) {
+		bool direct = node->pings++ > 0;
+		result.answered = true;
+		result.ip = endpoint_from_v4(0x64400002, 0);
+		result.path = direct ? NODE_PATH_DIRECT : NODE_PATH_RELAY;
+		result.endpoint = direct ? endpoint_from_v4(0xc6336409, 51820) : (struct endpoint){ 0 };
+		strcpy(result.relay, direct ? "" : "gate");
+		result.latency_us = direct ? 900 : 40000;
+	}
+	local_api_answer_ping(node->api, request, &result);
+}
+
+static void port_netcheck(void *owner, local_api_request request)
+{
+	struct node *node = owner;
+	struct node_netcheck netcheck;
+
+	node_netcheck_init(&netcheck);
+	port_status(node, &netcheck.status);
+	netcheck.control_reachable = true;
+	local_api_answer_netcheck(node->api, request, &netcheck);
+	node_netcheck_deinit(&netcheck);
+}
+
+static void run_node(const char *path, int ready)
+{
+	struct node node = { .joined = false };
+	struct local_api_ports ports = { &node, port_status, port_join, port_leave, port_ping, port_netcheck };
+	uv_loop_t loop;
+
+	log_set_level(LOG_LEVEL_WARNING);
+	assert(uv_loop_init(&loop) == 0 && local_api_new(&loop, path, &ports, &node.api, NULL) == 0);
+	assert(write(ready, "x", 1) == 1);
+	uv_run(&loop, UV_RUN_DEFAULT);
+}
+
+/* the world: a folder, a node, and what p2pctl said last */
+
+struct world {
+	char folder[32], socket[64];
+	pid_t node;
+	char *out, *err;
+	int exit;
+};
+
+static void begin(struct world *w)
+{
+	int ready[2];
+	char byte;
+
+	*w = (struct world){ .folder = "/tmp/p2pctl-test-XXXXXX" };
+	assert(mkdtemp(w->folder) && pipe(ready) == 0);
+	snprintf(w->socket, sizeof(w->socket), "%s/s", w->folder);
+	setenv("P2PNODE_SOCKET", w->socket, 1);
+	w->node = fork();
+	if (w->node == 0)
+		run_node(w->socket, ready[1]);
+	close(ready[1]);
+	assert(read(ready[0], &byte, 1) == 1);
+	close(ready[0]);
+}
+
+static void end(struct world *w)
+{
+	kill(w->node, SIGKILL);
+	assert(waitpid(w->node, NULL, 0) == w->node);
+	unlink(w->socket);
+	assert(rmdir(w->folder) == 0);
+	free(w->out);
+	free(w->err);
+}
+
+/* Runs "p2pctl LINE", words between single spaces. */
+static void run_with(struct world *w, const char *line, const char *input)
+{
+	char copy[512], *argv[16] = { "p2pctl" }, *rest = copy, *word;
+	size_t out_len, err_len;
+	int argc = 1;
+
+	free(w->out);
+	free(w->err);
+	snprintf(copy, sizeof(copy), "%s", line);
+	while (copy[0] != '\0' && (word = strsep(&rest, " ")))
+		argv[argc++] = word;
+	FILE *in = fmemopen((void *)(uintptr_t)input, strlen(input) + 1, "r");
+	FILE *out = open_memstream(&w->out, &out_len), *err = open_memstream(&w->err, &err_len);
+	w->exit = ctl_main(argc, argv, in, out, err);
+	fclose(in);
+	fclose(out);
+	fclose(err);
+}
+
+static void run(struct world *w, const char *line)
+{
+	run_with(w, line, "\n");
+}
+
+static void expect(struct world *w, int exit, const char *out, const char *err)
+{
+	if (w->exit != exit || strcmp(w->out, out) != 0 || strcmp(w->err, err) != 0)
+		fprintf(stderr, "expected %d:\n%s%sgot %d:\n%s%s", exit, out, err, w->exit, w->out, w->err);
+	assert(w->exit == exit && strcmp(w->out, out) == 0 && strcmp(w->err, err) == 0);
+}
+
+static void test_a_node_joins_and_leaves(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "status");
+	assert(w.exit == CTL_NOT_JOINED && strstr(w.out, "has not joined a network"));
+	run(&w, "leave");
+	expect(&w, CTL_NOT_JOINED, "", "p2pctl: this node has not joined a network\n");
+	run(&w, "join " LINK " --name alice");
+	expect(&w, CTL_OK, "Joined network home as alice: 100.64.0.1, fd00::1\n", "");
+	run(&w, "join " LINK);
+	expect(&w, CTL_FAILED, "", "p2pctl: this node is a member of home; leave it first\n");
+	run(&w, "status --json");
+	assert(w.exit == CTL_OK && strstr(w.out, "\"state\":\"running\""));
+	run(&w, "leave");
+	expect(&w, CTL_OK, "This node has left its network.\n", "");
+	run_with(&w, "join -", "  " LINK "\n");
+	expect(&w, CTL_OK, "Joined network home as host: 100.64.0.1, fd00::1\n", "");
+
+	end(&w);
+}
+
+static void test_a_bad_link_is_told_without_its_secret(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "join " LINK "x");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: join: ") && !strstr(w.err, "jk_AA"));
+	run(&w, "join " ADMIN);
+	assert(w.exit == CTL_USAGE && strstr(w.err, "this is an admin link"));
+	run_with(&w, "join -", "");
+	assert(w.exit == CTL_USAGE);
+	run(&w, "join " LINK " --name Alice");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "--name: must be one to 63 of a-z"));
+	run(&w, "leave " LINK);
+	assert(w.exit == CTL_USAGE && strstr(w.err, "too many arguments, from 'p2p://192.0.2.1:8443/…' on"));
+	run(&w, LINK);
+	assert(w.exit == CTL_USAGE && !strstr(w.err, SECRET));
+
+	end(&w);
+}
+
+static void test_the_link_is_wiped_from_the_command_line(void)
+{
+	struct world w;
+	char link[] = LINK, *argv[] = { (char[]){ "p2pctl" }, (char[]){ "join" }, link, NULL };
+	char *text = NULL;
+	size_t len;
+	begin(&w);
+
+	FILE *out = open_memstream(&text, &len);
+	assert(ctl_main(3, argv, stdin, out, out) == CTL_OK);
+	fclose(out);
+	assert(strspn(link, "*") == strlen(LINK));
+
+	free(text);
+	end(&w);
+}
+
+static void test_a_ping_says_by_which_path_the_answer_came(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "ping bob -c 2 -i 0");
+	expect(&w, CTL_OK, "bob (100.64.0.2): answer by relay gate in 40.0 ms\n"
+			   "bob (100.64.0.2): answer by direct 198.51.100.9:51820 in 900 us\n"
+			   "2 of 2 answered\n", "");
+	run(&w, "ping carol -c1 --timeout=100");
+	expect(&w, CTL_FAILED, "carol: no answer within 100 ms\n", "");
+	run(&w, "ping bob -c1 --json");
+	expect(&w, CTL_OK, "{\"answered\":true,\"peer\":\"bob\",\"ip\":\"100.64.0.2\",\"path\":\"direct\","
+			   "\"endpoint\":\"198.51.100.9:51820\",\"relay\":null,\"latency_us\":900}\n", "");
+	run(&w, "ping Bob!");
+	assert(w.exit == CTL_FAILED && strstr(w.err, "must be the name or the overlay address of a peer"));
+	run(&w, "ping bob -c 0");
+	expect(&w, CTL_USAGE, "", "p2pctl: --count: must be a whole number from 1 to 1000000\n");
+
+	end(&w);
+}
+
+static void test_netcheck_and_log_level(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "netcheck");
+	assert(w.exit == CTL_FAILED && strstr(w.out, "Give the network a public node"));
+	run(&w, "log-level debug");
+	expect(&w, CTL_OK, "", "");
+	run(&w, "log-level loud");
+	expect(&w, CTL_USAGE, "", "p2pctl: log-level: must be error, warning, info, debug or trace\n");
+
+	end(&w);
+}
+
+static void test_a_node_that_is_not_there(void)
+{
+	struct world w;
+	char expected[300];
+	begin(&w);
+
+	run(&w, "status --socket /nonexistent/s");
+	expect(&w, CTL_NO_NODE, "",
+	       "p2pctl: no node answers at /nonexistent/s: No such file or directory; start it (systemctl start "
+	       "p2pnode) or name its socket with --socket\n");
+	kill(w.node, SIGKILL);
+	waitpid(w.node, NULL, 0);
+	run(&w, "status");
+	snprintf(expected, sizeof(expected),
+		 "p2pctl: no node answers at %s: Connection refused; start it (systemctl start p2pnode) or name its "
+		 "socket with --socket\n",
+		 w.socket);
+	expect(&w, CTL_NO_NODE, "", expected);
+	unlink(w.socket);
+	w.node = fork();
+	if (w.node == 0)
+		pause();
+	end(&w);
+}
+
+/* Something else listens there: it says this, and closes. */
+static void expect_from_stranger(struct world *w, const char *says, int exit, const char *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(address.sun_path, w->socket);
+	unlink(w->socket);
+	assert(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0);
+	pid_t child = fork();
+	if (child == 0) {
+		char line[1000];
+		int client = accept(fd, NULL, NULL);
+		bool ok = read(client, line, sizeof(line)) > 0 && write(client, says, strlen(says)) >= 0;
+		_exit(ok ? 0 : 1);
+	}
+	run(w, "status");
+	assert(waitpid(child, NULL, 0) == child);
+	close(fd);
+	if (w->exit != exit || !strstr(w->err, err))
+		fprintf(stderr, "expected %d: %s\ngot %d: %s", exit, err, w->exit, w->err);
+	assert(w->exit == exit && strstr(w->err, err));
+}
+
+static void test_answers_that_make_no_sense(void)
+{
+	struct world w;
+	begin(&w);
+
+	expect_from_stranger(&w, "HTTP/1.1 400 Bad Request\r\n\r\n", CTL_FAILED, "is it p2pnode's socket?");
+	expect_from_stranger(&w, "", CTL_NO_NODE, "ended the connection without an answer");
+	expect_from_stranger(&w, "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n", CTL_FAILED, "to something else");
+	expect_from_stranger(&w, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":[]}\n", CTL_FAILED,
+			     "the node's status makes no sense");
+	expect_from_stranger(&w,
+			     "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32002,\"message\":\"no\"}}\n",
+			     CTL_DENIED, "p2pctl: no");
+
+	end(&w);
+}
+
+static void test_commands_that_are_not_there(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "Usage: p2pctl COMMAND"));
+	run(&w, "--help");
+	assert(w.exit == CTL_OK && strstr(w.out, "First steps:"));
+	run(&w, "help ping");
+	assert(w.exit == CTL_OK && strstr(w.out, "Usage: p2pctl ping NAME|ADDRESS [OPTIONS]"));
+	run(&w, "ping --help");
+	assert(w.exit == CTL_OK && strstr(w.out, "--timeout MS"));
+	run(&w, "--json --version");
+	assert(w.exit == CTL_OK);
+	run(&w, "stauts");
+	expect(&w, CTL_USAGE, "", "p2pctl: no command 'stauts'; did you mean 'status'?\n");
+	run(&w, "dance");
+	expect(&w, CTL_USAGE, "", "p2pctl: no command 'dance'; 'p2pctl --help' lists them\n");
+	run(&w, "ping");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: ping: NAME|ADDRESS is missing\nUsage: p2pctl ping"));
+	run(&w, "ping bob --cuont 2");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "unknown option '--cuont'; did you mean '--count'?"));
+	run(&w, "--sockte x status");
+	expect(&w, CTL_USAGE, "", "p2pctl: unknown option '--sockte'; did you mean '--socket'?\n");
+
+	end(&w);
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	assert(sodium_init() >= 0);
+	test_a_node_joins_and_leaves();
+	test_a_bad_link_is_told_without_its_secret();
+	test_the_link_is_wiped_from_the_command_line();
+	test_a_ping_says_by_which_path_the_answer_came();
+	test_netcheck_and_log_level();
+	test_a_node_that_is_not_there();
+	test_answers_that_make_no_sense();
+	test_commands_that_are_not_there();
+	return 0;
+}

@@ -1,0 +1,222 @@
+/* What p2pctl status and netcheck print, to the letter. */
+#include "ctl/report.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BOB_OUTSIDE 0xc6336409 /* 198.51.100.9 */
+
+static void expect_text(char *got_take, const char *expected)
+{
+	if (strcmp(got_take, expected) != 0)
+		fprintf(stderr, "expected:\n%sgot:\n%s", expected, got_take);
+	assert(strcmp(got_take, expected) == 0);
+	free(got_take);
+}
+
+static void expect_status(const struct node_status *status, const char *expected)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	report_status(out, status);
+	fclose(out);
+	expect_text(text, expected);
+}
+
+static void expect_netcheck(const struct node_netcheck *netcheck, const char *expected)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	report_netcheck(out, netcheck);
+	fclose(out);
+	expect_text(text, expected);
+}
+
+static void alice(struct node_status *status)
+{
+	struct endpoint local = endpoint_from_v4(0x0a000002, 51820), outside = endpoint_from_v4(0xc6336407, 40001);
+
+	node_status_init(status);
+	status->state = NODE_RUNNING;
+	strcpy(status->version, "0.1.0");
+	strcpy(status->network, "home");
+	strcpy(status->interface, "p2p0");
+	status->mtu = 1280;
+	status->uptime_ms = 7500000;
+	status->self.id = 1;
+	strcpy(status->self.name, "alice");
+	inet_pton(AF_INET, "100.64.0.1", &status->self.ip4);
+	inet_pton(AF_INET6, "fd00::1", &status->self.ip6);
+	strcpy(status->control.address, "control.example.org:8443");
+	status->control.connected = true;
+	status->control.since_ms = 300000;
+	status->control.map_age_ms = 1000;
+	status->nat = NODE_NAT_EASY;
+	node_status_add_endpoint(status, &local, NODE_ENDPOINT_LOCAL);
+	node_status_add_endpoint(status, &outside, NODE_ENDPOINT_STUN);
+}
+
+static void with_gate(struct node_status *status)
+{
+	struct node_status_relay *relay = node_status_add_relay(status);
+
+	*relay = (struct node_status_relay){ .id = 9, .name = "gate", .latency_us = 12345, .connected = true,
+					     .home = true };
+	status->home_relay.id = 9;
+	strcpy(status->home_relay.name, "gate");
+	strcpy(status->home_relay.transport, "tls");
+	status->home_relay.latency_us = 12345;
+}
+
+static void with_peers(struct node_status *status)
+{
+	struct node_status_peer *dave = node_status_add_peer(status);
+	struct node_status_peer *peer;
+
+	strcpy(dave->name, "dave");
+	strcpy(dave->state, "inactive");
+	inet_pton(AF_INET, "100.64.0.4", &dave->ip4);
+	peer = node_status_add_peer(status);
+	*peer = (struct node_status_peer){ .id = 2, .name = "bob", .state = "established",
+					   .path = NODE_PATH_DIRECT, .latency_us = 900, .handshake_ms = 61000,
+					   .packet_ms = 200, .rx_bytes = 3 << 20, .tx_bytes = 99, .online = true };
+	peer->endpoint = endpoint_from_v4(BOB_OUTSIDE, 51820);
+	inet_pton(AF_INET, "100.64.0.2", &peer->ip4);
+	inet_pton(AF_INET6, "fd00::2", &peer->ip6);
+	peer = node_status_add_peer(status);
+	*peer = (struct node_status_peer){ .id = 3, .name = "carol", .state = "trying", .path = NODE_PATH_RELAY,
+					   .relay = "gate", .latency_us = 40000, .handshake_ms = 5000,
+					   .packet_ms = 3000, .online = true };
+	inet_pton(AF_INET, "100.64.0.3", &peer->ip4);
+}
+
+static void test_the_status_of_a_member(void)
+{
+	struct node_status status;
+
+	alice(&status);
+	with_gate(&status);
+	with_peers(&status);
+	expect_status(&status,
+		"node        alice  100.64.0.1  fd00::1\n"
+		"network     home, running for 2 h 5 min (interface p2p0, mtu 1280, p2pnode 0.1.0)\n"
+		"control     control.example.org:8443, connected for 5 min\n"
+		"relay       gate, 12.3 ms over tls\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"            198.51.100.7:40001 (stun)\n"
+		"\n"
+		"PEER   ADDRESS     PATH                       LATENCY  HANDSHAKE  PACKET  RECEIVED  SENT  STATE        IPV6\n"
+		"bob    100.64.0.2  direct 198.51.100.9:51820   900 us       61 s     now   3.0 MiB  99 B  established  fd00::2\n"
+		"carol  100.64.0.3  relay gate                 40.0 ms        5 s     3 s       0 B   0 B  trying       -\n"
+		"dave   100.64.0.4  offline                          -          -       -       0 B   0 B  inactive     -\n");
+	node_status_deinit(&status);
+}
+
+static void test_control_away_is_told_with_the_age_of_the_map(void)
+{
+	struct node_status status;
+
+	alice(&status);
+	status.control.connected = false;
+	status.control.since_ms = 240000;
+	strcpy(status.control.last_error, "connection refused");
+	status.n_endpoints = 0;
+	expect_status(&status,
+		"node        alice  100.64.0.1  fd00::1\n"
+		"network     home, running for 2 h 5 min (interface p2p0, mtu 1280, p2pnode 0.1.0)\n"
+		"control     control.example.org:8443, away for 4 min: connection refused\n"
+		"            known peers keep working; the map is 1 s old\n"
+		"relay       none connected; the network has no public node yet\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"endpoints   none known yet\n"
+		"\n"
+		"No peers yet: let another machine join, with a link from 'p2pctl admin key create'.\n");
+	node_status_deinit(&status);
+}
+
+static void test_the_status_of_a_stranger_says_how_to_join(void)
+{
+	struct node_status status;
+
+	node_status_init(&status);
+	strcpy(status.version, "0.1.0");
+	status.uptime_ms = 5000;
+	expect_status(&status, "This node has not joined a network (running for 5 s, p2pnode 0.1.0).\n"
+			       "Join one with a link from whoever runs it: p2pctl join LINK\n");
+	status.state = NODE_REMOVED;
+	expect_status(&status, "This node was removed from its network, or its membership has expired.\n"
+			       "Join again with a new link: p2pctl leave && p2pctl join LINK\n");
+}
+
+static void test_a_netcheck_without_findings(void)
+{
+	struct node_netcheck netcheck = { .udp_works = true, .control_reachable = true };
+	struct node_status_relay *far;
+
+	alice(&netcheck.status);
+	far = node_status_add_relay(&netcheck.status); /* unknown latency: last */
+	strcpy(far->name, "far");
+	with_gate(&netcheck.status);
+	assert(report_netcheck_is_good(&netcheck));
+	expect_netcheck(&netcheck,
+		"control     control.example.org:8443, reachable\n"
+		"udp         works\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"relay       gate, 12.3 ms over tls\n"
+		"relays      gate: 12.3 ms, home, connected\n"
+		"            far: no answer\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"            198.51.100.7:40001 (stun)\n"
+		"\n"
+		"All is well.\n");
+	node_netcheck_deinit(&netcheck);
+}
+
+static void test_a_netcheck_says_what_to_do(void)
+{
+	struct node_netcheck netcheck = { .udp_works = false, .control_reachable = false };
+	struct node_status_relay *gate;
+
+	alice(&netcheck.status);
+	gate = node_status_add_relay(&netcheck.status);
+	strcpy(gate->name, "gate");
+	netcheck.status.control.connected = false;
+	netcheck.status.nat = NODE_NAT_UDP_BLOCKED;
+	strcpy(netcheck.status.control.last_error, "no route to host");
+	netcheck.status.n_endpoints = 1;
+	assert(!report_netcheck_is_good(&netcheck));
+	expect_netcheck(&netcheck,
+		"control     control.example.org:8443, NOT reachable: no route to host\n"
+		"udp         NO answer from any STUN server\n"
+		"nat         UDP does not get out: all traffic goes by relay over TLS\n"
+		"relay       none connected\n"
+		"relays      gate: no answer\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"\n"
+		"What to do:\n"
+		"  - Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
+		"    let TCP out to its port? Known peers keep working meanwhile.\n"
+		"  - No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
+		"    network let TCP out to its TLS port (443)?\n"
+		"  - UDP gets no answer: peers are reached by relay only, which is slower. Let UDP out on\n"
+		"    this network's firewall, at least to the relay's STUN port (3478).\n");
+	node_netcheck_deinit(&netcheck);
+}
+
+int main(void)
+{
+	test_the_status_of_a_member();
+	test_control_away_is_told_with_the_age_of_the_map();
+	test_the_status_of_a_stranger_says_how_to_join();
+	test_a_netcheck_without_findings();
+	test_a_netcheck_says_what_to_do();
+	return 0;
+}
