@@ -128,9 +128,9 @@ def test_a_transfer_survives_a_move(pair):
     server = pair.b.start(["iperf3", "-s", "-1", "--forceflush"])
     server.wait_for_log("listening")
     client = pair.a.start(["iperf3", "-c", wb.ip, "-t", "4", "-i", "0.5", "--forceflush"], name="client")
-    client.wait_for_log(r"0\.50-1\.00")
+    client.wait_for_log(r"0\.50-1\.")
     pair.a.move("198.51.100.77")
-    client.wait_for_log(r"1\.50-2\.00")
+    client.wait_for_log(r"1\.50-2\.")
     wa.set("listen-port", 40000)
     assert client.wait(15) == 0, client.tail()
     rates = re.findall(r"(\d+\.\d+)-\d+\.\d+ +sec +[\d.]+ .Bytes +([\d.]+) (.)bits", client.output())
@@ -168,6 +168,7 @@ def test_keys_can_be_changed_while_it_runs(pair):
     assert wb.peer(wa).handshake >= first
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_session_gets_new_keys_after_two_minutes(pair):
     """REKEY_AFTER_TIME is 120 s: a second handshake, and no packet is lost over it."""
