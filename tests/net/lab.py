@@ -23,14 +23,18 @@ sweeps marks whose owner is dead.
 Only the standard library; needs root, iproute2, nftables, util-linux.
 """
 
+import collections
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
 import os
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -442,6 +446,20 @@ class Host(Place):
                  f"chain in {{ type filter hook ingress device {interface} priority 0;\n{drop}\n}}\n"
                  f"chain out {{ type filter hook egress device {interface} priority 0;\n{drop}\n}}\n}}")
 
+    def delay(self, milliseconds, interface="eth0"):
+        """Each packet to and from the interface takes so much longer; for control traffic, not for load."""
+        name, network, port = next(i for i in self.interfaces if i[0] == interface)
+        wire = f"w.{port}"
+        network._commands([f"link set {port} nomaster",
+                           f"link add {wire} mtu {network.mtu} type veth peer name b.{port}",
+                           f"link set b.{port} mtu {network.mtu} master br0 up", f"link set {wire} up"])
+        # The wire carries frames as they are: whole checksums, none larger than the MTU.
+        _no_offload(self, name)
+        _no_offload(network, f"b.{port}")
+        program = network.start([sys.executable or "/usr/bin/python3", __file__, "--wire", port, wire,
+                                 str(milliseconds)], name=f"wire-{port}")
+        program.wait_for_log("wired")
+
     def bandwidth(self, mbit, interface="eth0"):
         """Limits what leaves the interface, with 50 ms of queue."""
         subprocess.run(self.wrap(["tc", "qdisc", "replace", "dev", interface, "root", "tbf", "rate",
@@ -632,6 +650,44 @@ class Lab:
                 raise
 
 
+# ---- a slow wire: Linux has netem for it, but not every kernel has netem ---------------------------
+
+_SIOCETHTOOL = 0x8946
+_OFFLOADS = (0x17, 0x1f, 0x24)  # ETHTOOL_STXCSUM, _STSO, _SGSO
+_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
+
+
+def _no_offload(place, interface):
+    with place.socket() as s:
+        for command in _OFFLOADS:
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0))
+            fcntl.ioctl(s, _SIOCETHTOOL, struct.pack("16sP", interface.encode(), ctypes.addressof(value)))
+
+
+def _wire(left, right, milliseconds):
+    """Carries frames between two interfaces of this namespace, each one so much later."""
+    ends = []
+    for name in (left, right):
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.bind((name, 0))
+        s.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC: also frames to other addresses.
+        s.setsockopt(_SOL_PACKET, 1, struct.pack("IHH8s", socket.if_nametoindex(name), 1, 0, b""))
+        ends.append(s)
+    print("wired", flush=True)
+    on_the_way = collections.deque()
+    while True:
+        wait = on_the_way[0][0] - time.monotonic() if on_the_way else None
+        ready, _, _ = select.select(ends, [], [], None if wait is None else max(0.0, wait))
+        now = time.monotonic()
+        for end in ready:
+            on_the_way.append((now + milliseconds / 1000, ends[end is ends[0]], end.recv(65535)))
+        while on_the_way and on_the_way[0][0] <= now:
+            _, end, frame = on_the_way.popleft()
+            with contextlib.suppress(OSError):
+                end.send(frame)
+
+
 def _text(output):
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
@@ -639,6 +695,8 @@ def _text(output):
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "--reap":
         _reap(sys.argv[2])
+    elif len(sys.argv) == 5 and sys.argv[1] == "--wire":
+        _wire(sys.argv[2], sys.argv[3], float(sys.argv[4]))
     elif sys.argv[1:] == ["--sweep"]:
         sweep()
     else:

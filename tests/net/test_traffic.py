@@ -43,6 +43,26 @@ def test_a_pulse_measures_a_gap(pair):
         assert 25 < pulse.lost(until=cut + 0.5) < 60
 
 
+def test_a_pulse_measures_a_delay(pair):
+    a, b = pair
+    b.delay(30)
+    with Echo(b), Pulse(a, b.ip) as pulse:
+        pulse.keeps_going(30)
+
+        assert 0.055 < pulse.round_trip() < 0.1
+        assert pulse.lost() == 0
+
+
+def test_a_file_crosses_a_slow_wire(pair, tmp_path):
+    a, b = pair
+    b.delay(5)
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(256)) * 4096)
+
+    assert Transfer(a, b, b.ip, file).same
+    assert Transfer(b, a, a.ip, file).same
+
+
 def test_a_pulse_without_an_answer_says_so(pair):
     a, b = pair
     with Pulse(a, b.ip) as pulse, pytest.raises(LabError, match="an answer from"):
