@@ -1,0 +1,242 @@
+/*
+ * TrafficManager's shell: the map makes and removes machines; activity, session messages and relays
+ * are translated; what a machine decides goes to the right actor. What it decides is peer_fsm's and
+ * tested there.
+ */
+#include "fake_data_plane.h"
+
+#include "actors/traffic_manager/traffic_manager.h"
+#include "common/log.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct world {
+	uv_loop_t loop;
+	struct stage *stage;
+	struct data_plane plane;
+	struct traffic_manager traffic;
+	struct actor sessions, router, out7;
+	uint32_t n_pings, n_rendezvous, n_pongs, n_by_relay, n_aka;
+	uint8_t last_tx[SESSION_TX_ID_LEN];
+	struct endpoint last_to;
+	struct peer_path path;
+	bool failed;
+} w;
+
+static int listen_seal(struct actor *actor, struct message *message)
+{
+	w.n_by_relay += message->via.by_relay;
+	switch (message->session.type) {
+	case SESSION_PING:
+		w.n_pings++;
+		if (message->via.by_relay)
+			break; /* the relay is measured, too */
+		memcpy(w.last_tx, message->session.tx_id, sizeof(w.last_tx));
+		w.last_to = message->via.endpoint;
+		break;
+	case SESSION_PONG:
+		w.n_pongs++;
+		break;
+	case SESSION_RENDEZVOUS:
+		w.n_rendezvous++;
+		assert(message->via.by_relay && message->session.n_endpoints == 1);
+		break;
+	}
+	return 0;
+}
+
+static int listen_aka(struct actor *actor, struct message *message)
+{
+	w.n_aka += message->aka.known ? 1 : 0;
+	return 0;
+}
+
+static int listen_path(struct actor *actor, struct message *message)
+{
+	w.path = message->path;
+	return 0;
+}
+
+static const struct actor_accepts seal_accepts[] = { { MESSAGE_SEAL, ACTOR_TRAFFIC_MANAGER, listen_seal } };
+static const struct actor_accepts aka_accepts[] = { { MESSAGE_SET_AKA, ACTOR_TRAFFIC_MANAGER, listen_aka } };
+static const struct actor_accepts path_accepts[] = { { MESSAGE_SET_PATH, ACTOR_TRAFFIC_MANAGER, listen_path } };
+static const struct actor_class seal_class = { .kind = ACTOR_SESSION_MANAGER, .accepts = seal_accepts, .n_accepts = 1 };
+static const struct actor_class aka_class = { .kind = ACTOR_DIRECT_ROUTER, .accepts = aka_accepts, .n_accepts = 1 };
+static const struct actor_class path_class = { .kind = ACTOR_OUT_CONN, .accepts = path_accepts, .n_accepts = 1 };
+
+static void failed(void *owner, enum actor_kind who, int error)
+{
+	w.failed = true;
+}
+
+static void begin(void)
+{
+	memset(&w, 0, sizeof(w));
+	uv_loop_init(&w.loop);
+	assert(stage_new(&w.loop, &(struct stage_ports){ .failed = failed }, &w.stage) == 0);
+	traffic_manager_start(&w.traffic, w.stage, &w.plane, 42);
+	stage_add(w.stage, &w.sessions, &seal_class, 0);
+	stage_add(w.stage, &w.router, &aka_class, 0);
+	stage_add(w.stage, &w.out7, &path_class, 7);
+}
+
+static void turn(void)
+{
+	for (int i = 0; i < 4; i++)
+		uv_run(&w.loop, UV_RUN_NOWAIT);
+	assert(!w.failed);
+}
+
+static void closed(void *owner)
+{
+}
+
+static void end(void)
+{
+	traffic_manager_stop(&w.traffic);
+	stage_close(w.stage, closed);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	assert(uv_loop_close(&w.loop) == 0);
+}
+
+static struct endpoint at(const char *text)
+{
+	struct endpoint endpoint;
+
+	assert(endpoint_parse(text, &endpoint) == 0);
+	return endpoint;
+}
+
+/* A map with peer 7, or without. */
+static void map_says(bool has_peer)
+{
+	struct map map;
+	struct map_peer peer = { .id = 7, .home_relay = 3, .n_endpoints = 1, .endpoints = { at("192.0.2.7:1") } };
+
+	strcpy(peer.name, "bob");
+	memset(peer.session_key.bytes, 9, sizeof(peer.session_key.bytes));
+	map_init(&map);
+	map.n_peers = has_peer;
+	map.peers = &peer;
+	struct message message = { .type = MESSAGE_MAP, .map = map_ref_new(&map) };
+	stage_post(w.stage, ACTOR_NONE, ACTOR_TRAFFIC_MANAGER, &message);
+	turn();
+}
+
+static void we_are_at(const char *endpoint)
+{
+	struct message message = { .type = MESSAGE_OUR_ENDPOINTS,
+				   .our_endpoints = { .n = 1, .endpoints = { at(endpoint) } } };
+
+	stage_post(w.stage, ACTOR_ENDPOINT_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
+	turn();
+}
+
+static void traffic(void)
+{
+	struct message message = { .type = MESSAGE_ACTIVITY,
+				   .peer_id = 7,
+				   .activity = { .out = true, .packet = true, .active = true } };
+
+	stage_post(w.stage, ACTOR_OUT_CONN, ACTOR_TRAFFIC_MANAGER, &message);
+	turn();
+}
+
+static void opened(struct session_message session, const char *from)
+{
+	struct message message = { .type = MESSAGE_OPENED,
+				   .peer_id = 7,
+				   .via = { .by_relay = !from },
+				   .session = session };
+
+	if (from)
+		message.via.endpoint = at(from);
+	stage_post(w.stage, ACTOR_SESSION_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
+	turn();
+}
+
+static enum peer_state state(void)
+{
+	return traffic_manager_peer(&w.traffic, 7)->state;
+}
+
+static void test_a_peer_without_traffic_is_left_alone(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	assert(state() == PEER_INACTIVE);
+	assert(w.n_pings == 0 && w.n_rendezvous == 0);
+	end();
+}
+
+static void test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	traffic();
+	assert(peer_state_is_establishing(state()));
+	assert(w.n_pings >= 1 && w.n_rendezvous == 1);
+
+	struct session_message pong = { .type = SESSION_PONG };
+	struct endpoint to = at("192.0.2.7:1");
+	assert(endpoint_equal(&w.last_to, &to));
+	memcpy(pong.tx_id, w.last_tx, sizeof(pong.tx_id));
+	opened(pong, "192.0.2.7:1");
+	assert(state() == PEER_ESTABLISHED);
+	assert(w.path.direct && !w.path.relay && endpoint_equal(&w.path.endpoint, &to));
+	assert(w.n_aka == 1);
+	end();
+}
+
+static void test_a_ping_is_answered_by_the_way_it_came(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	opened((struct session_message){ .type = SESSION_PING }, NULL);
+	assert(w.n_pongs == 1 && w.n_by_relay == 1);
+	opened((struct session_message){ .type = SESSION_PING }, "192.0.2.7:1");
+	assert(w.n_pongs == 2 && w.n_by_relay == 1);
+	end();
+}
+
+static void test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	map_says(false);
+	assert(!traffic_manager_peer(&w.traffic, 7));
+	traffic();
+	opened((struct session_message){ .type = SESSION_PING }, NULL);
+	assert(w.traffic.n_unknown_peers == 2);
+	end();
+}
+
+static void test_a_path_of_an_earlier_stage_is_taken_over_in_doubt(void)
+{
+	begin();
+	w.plane.paths[7] = (struct peer_path){ .direct = true, .relay = true, .endpoint = at("192.0.2.7:1") };
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	assert(state() == PEER_ESTABLISHED);
+	assert(w.n_pings >= 1); /* it is asked at once whether it still works */
+	end();
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	log_set_level(LOG_LEVEL_ERROR);
+	test_a_peer_without_traffic_is_left_alone();
+	test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path();
+	test_a_ping_is_answered_by_the_way_it_came();
+	test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted();
+	test_a_path_of_an_earlier_stage_is_taken_over_in_doubt();
+	puts("ok");
+}
