@@ -11,6 +11,7 @@
  * bytes: the shell encodes a request for .server with .tx_id, sends it from the same UDP socket
  * that carries packets, and feeds the answer. A server is an ip:port; the two STUN ports of one
  * relay are two servers with one relay_id, so that two mappings of one address can be compared.
+ * Our local addresses are published in every state, OFFLINE as well.
  */
 #pragma once
 
@@ -36,9 +37,9 @@ enum endpoint_state {
 
 /* How the NAT in front of us maps, as far as the answers tell (IPv4). RFC 4787 section 4.1. */
 enum endpoint_mapping {
-	ENDPOINT_MAPPING_UNKNOWN,     /* fewer than two servers answered */
+	ENDPOINT_MAPPING_UNKNOWN,     /* fewer than two addresses answered */
 	ENDPOINT_MAPPING_NONE,	      /* the mapped address is a local one: no NAT */
-	ENDPOINT_MAPPING_INDEPENDENT, /* all servers saw the same ip:port */
+	ENDPOINT_MAPPING_INDEPENDENT, /* servers at two addresses or more all saw the same ip:port */
 	ENDPOINT_MAPPING_ADDRESS,     /* the same for two ports of one address, not for two addresses */
 	ENDPOINT_MAPPING_DEPENDENT,   /* another for another port of the same address, or unknown which */
 	ENDPOINT_N_MAPPINGS,
@@ -62,7 +63,7 @@ enum endpoint_input_type {
 /* Arrays are borrowed for the call; what is above a limit is left out. */
 struct endpoint_input {
 	enum endpoint_input_type type;
-	uint64_t now_ns; /* CLOCK_BOOTTIME */
+	uint64_t now_ns; /* CLOCK_BOOTTIME; never 0, never goes back */
 	const struct endpoint_server *servers;
 	const struct endpoint *endpoints;
 	uint32_t n;
@@ -92,7 +93,7 @@ struct endpoint_asked {
 	uint8_t tx_id[ENDPOINT_TX_ID_LEN]; /* of this round; retransmissions repeat it */
 	uint32_t n_sent;		   /* in this round */
 	bool answered;			   /* in this round */
-	uint64_t first_ns, sent_ns;	   /* of this round: first and last request */
+	uint64_t first_ns;		   /* of this round: the first request */
 	uint64_t answer_ns;		   /* last answer ever, 0: never */
 	uint32_t n_missed;		   /* rounds in a row without an answer */
 	uint32_t latency_us;		   /* smoothed round trip, 0: unknown */
@@ -103,7 +104,9 @@ struct endpoint_asked {
 struct endpoint_fsm {
 	enum endpoint_state state;
 	uint64_t deadline_ns; /* step with ENDPOINT_IN_DEADLINE then; 0: none */
-	uint64_t refresh_ns;  /* next round */
+	uint64_t round_ns;    /* ASKING: when it began */
+	uint64_t refresh_ns;  /* SETTLED: next round */
+	uint64_t publish_ns;  /* last publication, 0: never */
 	uint64_t random;
 	uint32_t n_servers, n_local, n_extra, n_ours;
 	struct endpoint_asked servers[ENDPOINT_MAX_SERVERS];
