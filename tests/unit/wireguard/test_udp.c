@@ -1,0 +1,202 @@
+/*
+ * Trains over real sockets on loopback: whatever the kernel joins or splits on the way, the same
+ * datagrams arrive in order, with source, destination and DS field.
+ */
+#include "node/wireguard/udp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LEN 65536
+
+struct pair {
+	struct udp *from, *to;
+	struct udp_inbox *inbox;
+	struct wg_path path; /* to the receiver */
+};
+
+static void begin(struct pair *pair, const char *ip, struct udp_options options)
+{
+	memset(pair, 0, sizeof(*pair));
+	assert(udp_open(&options, &pair->from, NULL) == 0);
+	assert(udp_open(&options, &pair->to, NULL) == 0);
+	assert(endpoint_parse_ip(ip, pair->to->port, &pair->path.remote) == 0);
+	pair->inbox = calloc(1, sizeof(*pair->inbox));
+	assert(pair->inbox);
+}
+
+static void end(struct pair *pair)
+{
+	udp_free(pair->from);
+	udp_free(pair->to);
+	free(pair->inbox);
+}
+
+static enum udp_family family_of(const struct pair *pair)
+{
+	return endpoint_is_v4(&pair->path.remote) ? UDP_V4 : UDP_V6;
+}
+
+/* Receives until there are n datagrams; checks each against the train's packets, in order. */
+static void expect(struct pair *pair, const struct train *sent)
+{
+	enum udp_family family = family_of(pair);
+	struct pollfd readable = { .fd = pair->to->fds[family], .events = POLLIN };
+	uint32_t n = 0;
+
+	while (n < sent->n) {
+		assert(poll(&readable, 1, 10000) == 1);
+		int messages = udp_receive(pair->to, family, pair->inbox);
+		assert(messages >= 0);
+		for (int m = 0; m < messages; m++) {
+			struct train train;
+			while (udp_message_next(&pair->inbox->messages[m], &train)) {
+				assert(train.ds == sent->ds);
+				for (uint32_t i = 0; i < train.n; i++, n++) {
+					assert(n < sent->n && train_size(&train, i) == train_size(sent, n));
+					assert(memcmp(train_packet(&train, i), train_packet(sent, n),
+						      train_size(sent, n)) == 0);
+				}
+			}
+		}
+	}
+}
+
+static struct train make_train(uint8_t *bytes, uint32_t n, uint32_t size, uint32_t last_size, uint32_t gap)
+{
+	struct train train = { .base = bytes, .n = n, .stride = size + gap, .size = size, .last_size = last_size };
+
+	for (uint32_t i = 0; i < n; i++)
+		memset(train_packet(&train, i), (int)(i + 1), train_size(&train, i));
+	return train;
+}
+
+static void check(struct pair *pair, const struct train *train)
+{
+	uint32_t sent = 0;
+
+	assert(udp_send(pair->from, &pair->path, train, &sent) == 0 && sent == train->n);
+	expect(pair, train);
+}
+
+static void check_all_shapes(const char *ip, struct udp_options options)
+{
+	static uint8_t bytes[TRAIN_MAX * (9000 + 7)];
+	static const uint32_t sizes[] = { 1, 32, 100, 1452, 8972 };
+	struct pair pair;
+	begin(&pair, ip, options);
+
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++) {
+		for (uint32_t n = 1; n <= TRAIN_MAX; n += 9) {
+			struct train full = make_train(bytes, n, sizes[s], sizes[s], 0);
+			check(&pair, &full);
+			struct train shorter = make_train(bytes, n, sizes[s], (sizes[s] + 1) / 2, 0);
+			if (n == 1)
+				shorter.size = shorter.last_size;
+			check(&pair, &shorter);
+			struct train gaps = make_train(bytes, n, sizes[s], sizes[s], 7);
+			check(&pair, &gaps);
+		}
+	}
+	end(&pair);
+}
+
+static void test_trains_of_all_shapes_arrive(void)
+{
+	check_all_shapes("127.0.0.1", (struct udp_options){ 0 });
+	check_all_shapes("::1", (struct udp_options){ 0 });
+}
+
+static void test_without_offloads_the_same_arrives(void)
+{
+	check_all_shapes("127.0.0.1", (struct udp_options){ .no_segmentation = true });
+	check_all_shapes("::1", (struct udp_options){ .no_coalescing = true });
+	check_all_shapes("127.0.0.1", (struct udp_options){ .no_segmentation = true, .no_coalescing = true });
+}
+
+static void test_the_ds_field_travels_and_the_source_is_told(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	uint8_t bytes[300];
+
+	for (int i = 0; i < 2; i++) {
+		struct pair pair;
+		begin(&pair, ips[i], (struct udp_options){ 0 });
+		struct train train = make_train(bytes, 3, 100, 100, 0);
+		train.ds = WG_DS_HANDSHAKE | 2;
+		check(&pair, &train);
+
+		struct endpoint expected;
+		const struct wg_path *from = &pair.inbox->messages[0].from;
+		assert(endpoint_parse_ip(ips[i], pair.from->port, &expected) == 0);
+		assert(endpoint_equal(&from->remote, &expected));
+		assert(memcmp(from->local_ip, pair.path.remote.ip, 16) == 0);
+		end(&pair);
+	}
+}
+
+static void test_a_source_is_kept_and_given_up_when_it_is_gone(void)
+{
+	uint8_t bytes[100];
+	struct endpoint source;
+	struct pair pair;
+	begin(&pair, "127.0.0.1", (struct udp_options){ 0 });
+	struct train train = make_train(bytes, 1, 100, 100, 0);
+
+	assert(endpoint_parse_ip("127.0.0.77", 0, &source) == 0);
+	memcpy(pair.path.local_ip, source.ip, 16);
+	check(&pair, &train);
+	assert(pair.inbox->messages[0].from.remote.ip[15] == 77);
+	assert(pair.from->counters.n_source_gone == 0);
+
+	assert(endpoint_parse_ip("192.0.2.77", 0, &source) == 0);
+	memcpy(pair.path.local_ip, source.ip, 16);
+	check(&pair, &train);
+	assert(pair.inbox->messages[0].from.remote.ip[15] == 1);
+	assert(pair.from->counters.n_source_gone == 1);
+	end(&pair);
+}
+
+static void test_both_families_share_a_port_and_a_taken_port_is_told(void)
+{
+	struct udp *first, *second;
+	struct error error;
+
+	assert(udp_open(&(struct udp_options){ 0 }, &first, &error) == 0);
+	assert(first->port != 0 && first->fds[UDP_V4] >= 0 && first->fds[UDP_V6] >= 0);
+	const struct udp_options same = { .port = first->port };
+	assert(udp_open(&same, &second, &error) == -EADDRINUSE && strstr(error.message, "UDP port"));
+	const struct udp_options another = { .port = first->port, .any_port_if_taken = true };
+	assert(udp_open(&another, &second, &error) == 0 && second->port != first->port);
+	udp_free(first);
+	udp_free(second);
+}
+
+static void test_what_cannot_be_sent_is_counted(void)
+{
+	static uint8_t bytes[MAX_LEN];
+	struct pair pair;
+	begin(&pair, "127.0.0.1", (struct udp_options){ 0 });
+	struct train huge = make_train(bytes, 1, 65530, 65530, 0);
+	uint32_t sent = 9;
+
+	assert(udp_send(pair.from, &pair.path, &huge, &sent) == -EMSGSIZE && sent == 0);
+	assert(pair.from->counters.n_lost == 1);
+	end(&pair);
+}
+
+int main(void)
+{
+	test_trains_of_all_shapes_arrive();
+	test_without_offloads_the_same_arrives();
+	test_the_ds_field_travels_and_the_source_is_told();
+	test_a_source_is_kept_and_given_up_when_it_is_gone();
+	test_both_families_share_a_port_and_a_taken_port_is_told();
+	test_what_cannot_be_sent_is_counted();
+	puts("ok");
+	return 0;
+}
