@@ -253,7 +253,8 @@ static void wait_until(struct world *w, uint64_t end_ns, void (*deal)(struct wor
 		uint64_t next = a < b ? a : b;
 		if (next > end_ns)
 			next = end_ns;
-		assert(next >= w->now.ns);
+		if (next < w->now.ns)
+			next = w->now.ns; /* the test has jumped over it */
 		w->now.real_ns += next - w->now.ns;
 		w->now.ns = next;
 		if (next == end_ns && a > end_ns && b > end_ns)

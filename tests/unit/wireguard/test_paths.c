@@ -1,0 +1,299 @@
+/*
+ * Where packets go: roaming follows the last authenticated packet, pinned follows the owner; two
+ * paths at once; relays; source addresses; peers without a route.
+ */
+#include "tests/unit/wireguard/tunnel.h"
+
+#include "node/wireguard/message_wire.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SECOND_NS UINT64_C(1000000000)
+
+static struct world w;
+
+static const struct wg_path relay_to_bob = { .relay_id = 7, .peer_id = 2 };
+
+static bool bob_goes_to(const struct endpoint *endpoint)
+{
+	const struct wg_route *route = wg_peer_route(w.bob.peer);
+
+	return route->n == 1 && endpoint_equal(&route->paths[0].remote, endpoint);
+}
+
+static void pin(struct node *node, const struct wg_path *a, const struct wg_path *b)
+{
+	struct wg_route route = { 0 };
+
+	if (a)
+		route.paths[route.n++] = *a;
+	if (b)
+		route.paths[route.n++] = *b;
+	wg_peer_set_mode(node->peer, WG_PINNED);
+	wg_peer_set_route(node->peer, &route, w.now);
+}
+
+/* ---- roaming ---- */
+
+static void test_roaming_follows_each_authenticated_packet(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	assert(bob_goes_to(&w.alice.address));
+
+	w.alice.address = endpoint_from_v4(0xcb007105, 4444);
+	say(&w.alice, 2, 100);
+	cable_run(&w);
+	assert(bob_goes_to(&w.alice.address));
+	expect_trace(&w, "[  0] bob: roamed\n");
+	say(&w.bob, 3, 100);
+	cable_run(&w);
+	assert(w.alice.n_inbox == 1);
+	world_end(&w);
+}
+
+static void test_roaming_also_follows_keepalives_and_initiations(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+
+	w.alice.address.port = 1111;
+	wg_peer_send_keepalive(w.alice.peer, w.now);
+	cable_run(&w);
+	assert(bob_goes_to(&w.alice.address));
+	w.alice.address.port = 2222;
+	w.now.ns += 6 * SECOND_NS;
+	wg_peer_connect(w.alice.peer, w.now);
+	struct datagram initiation = cable_take(&w);
+	hand_over(&w, &initiation);
+	assert(bob_goes_to(&w.alice.address));
+	world_end(&w);
+}
+
+static void test_forged_and_repeated_packets_do_not_move_a_peer(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	const struct endpoint home = w.alice.address;
+
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	w.alice.address.port = 1111;
+	datagram.bytes[40] ^= 1;
+	hand_over(&w, &datagram);
+	assert(bob_goes_to(&home));
+	datagram.bytes[40] ^= 1;
+	w.alice.address = home;
+	hand_over(&w, &datagram);
+	w.alice.address.port = 1111;
+	hand_over(&w, &datagram); /* somebody repeats it from elsewhere */
+	assert(bob_goes_to(&home));
+	world_end(&w);
+}
+
+/* ---- pinned ---- */
+
+static void test_a_pinned_route_stays_whatever_comes_in(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	const struct endpoint home = w.alice.address;
+	pin(&w.bob, &(struct wg_path){ .remote = home }, NULL);
+
+	w.alice.address.port = 1111;
+	say(&w.alice, 2, 100);
+	cable_run(&w);
+	assert(heard(&w.bob, 2, 100) && bob_goes_to(&home));
+	struct wg_stats stats = stats_of(&w.bob);
+	assert(stats.direct.path.remote.port == 1111 && stats.direct.ns == w.now.ns);
+	world_end(&w);
+}
+
+static void test_a_pinned_responder_answers_by_the_way_it_was_asked(void)
+{
+	world_begin(&w);
+	pin(&w.bob, NULL, NULL);
+
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(heard(&w.bob, 1, 100) && stats_of(&w.bob).has_session);
+	say(&w.bob, 2, 100); /* but for its own packets it has no route */
+	expect_trace(&w,
+		"[  0] alice: session\n"
+		"[  0] bob: session\n"
+		"[  0] bob: no path\n");
+	assert(stats_of(&w.bob).n_staged == 1);
+	pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+	cable_run(&w);
+	assert(heard(&w.alice, 2, 100));
+	world_end(&w);
+}
+
+static void test_a_pinned_responder_answers_by_its_route_too(void)
+{
+	world_begin(&w);
+	const struct wg_path relay = { .relay_id = 7, .peer_id = 1 };
+	pin(&w.bob, &relay, NULL);
+
+	say(&w.alice, 1, 100);
+	struct datagram initiation = cable_take(&w);
+	hand_over(&w, &initiation);
+	assert(w.n_cable == 2);
+	assert(wg_path_equal(&w.cable[0].path, &(struct wg_path){ .remote = w.alice.address }));
+	assert(wg_path_equal(&w.cable[1].path, &relay));
+	cable_run(&w); /* the second copy is of no use and does no harm */
+	assert(heard(&w.bob, 1, 100));
+	world_end(&w);
+}
+
+static void test_with_two_paths_each_packet_is_sent_on_both_and_heard_once(void)
+{
+	world_begin(&w);
+	const struct wg_path direct = { .remote = w.bob.address };
+	pin(&w.alice, &direct, &relay_to_bob);
+
+	say(&w.alice, 1, 100);
+	assert(w.n_cable == 2);
+	cable_run(&w);
+	assert(heard(&w.bob, 1, 100));
+	say(&w.alice, 2, 100);
+	assert(w.n_cable == 2);
+	cable_run(&w);
+	assert(heard(&w.bob, 2, 100) && drops_of(&w.bob, WG_DROP_REPLAY) >= 1);
+	struct wg_stats stats = stats_of(&w.bob);
+	assert(stats.direct.ns != 0);
+	world_end(&w);
+}
+
+static void test_all_works_through_a_relay_alone(void)
+{
+	world_begin(&w);
+	pin(&w.alice, &relay_to_bob, NULL);
+
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(heard(&w.bob, 1, 100));
+	struct wg_stats stats = stats_of(&w.bob);
+	assert(stats.relayed.ns == w.now.ns && stats.relayed.path.relay_id == 7 && stats.direct.ns == 0);
+	world_end(&w);
+}
+
+static void test_a_new_path_is_tried_at_once_when_a_handshake_waits(void)
+{
+	world_begin(&w);
+	const struct wg_path direct = { .remote = w.bob.address };
+	pin(&w.alice, &direct, NULL);
+
+	say(&w.alice, 1, 100);
+	cable_lose(&w); /* the direct path does not work */
+	w.now.ns += 2 * SECOND_NS;
+	pin(&w.alice, &direct, &relay_to_bob);
+	assert(w.n_cable == 2);
+	cable_run(&w);
+	assert(heard(&w.bob, 1, 100));
+	world_end(&w);
+}
+
+/* ---- no route ---- */
+
+static void test_without_a_route_packets_wait_and_the_owner_is_told_once_in_five_seconds(void)
+{
+	world_begin(&w);
+
+	say(&w.bob, 1, 100);
+	say(&w.bob, 2, 100);
+	expect_trace(&w, "[  0] bob: no path\n");
+	assert(stats_of(&w.bob).n_staged == 2 && w.n_sent == 0);
+	const struct wg_route route = { .n = 1, .paths = { { .remote = w.alice.address } } };
+	wg_peer_set_route(w.bob.peer, &route, w.now);
+	cable_run(&w);
+	assert(w.alice.n_inbox == 2);
+	world_end(&w);
+}
+
+static void test_without_a_route_it_gives_up_like_with_one(void)
+{
+	world_begin(&w);
+
+	say(&w.bob, 1, 100);
+	wait_s(&w, 120);
+	assert(strstr(w.trace, "bob: gave up"));
+	assert(stats_of(&w.bob).n_staged == 0 && w.n_sent == 0);
+	world_end(&w);
+}
+
+/* ---- sources ---- */
+
+static void test_answers_leave_from_the_address_that_was_asked(void)
+{
+	const struct wg_path asked = { .local_ip = { [15] = 9 }, .ifindex = 3,
+				       .socket = 4 };
+	world_begin(&w);
+	connect_both(&w);
+
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	struct train train = train_of_one(datagram.bytes, datagram.size);
+	struct wg_path from = asked;
+	from.remote = w.alice.address;
+	wg_device_receive(w.bob.device, &train, &from, w.now);
+	const struct wg_path *path = &wg_peer_route(w.bob.peer)->paths[0];
+	assert(path->local_ip[15] == 9 && path->ifindex == 3 && path->socket == 4);
+
+	wg_device_forget_sources(w.bob.device);
+	assert(path->local_ip[15] == 0 && path->ifindex == 0 && path->socket == 4);
+	assert(endpoint_equal(&path->remote, &w.alice.address));
+	world_end(&w);
+}
+
+static void test_a_source_that_brings_no_answer_is_forgotten(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	const struct wg_route route = { .n = 1, .paths = { { .remote = w.bob.address, .ifindex = 3 } } };
+	wg_peer_set_route(w.alice.peer, &route, w.now);
+
+	say(&w.alice, 2, 100);
+	cable_lose(&w);
+	wait_s_deaf(&w, 16);
+	assert(wg_peer_route(w.alice.peer)->paths[0].ifindex == 0);
+	world_end(&w);
+}
+
+static void test_a_pinned_path_learns_its_source_too(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	struct train train = train_of_one(datagram.bytes, datagram.size);
+	const struct wg_path from = { .remote = w.alice.address, .ifindex = 3 };
+	wg_device_receive(w.bob.device, &train, &from, w.now);
+	assert(wg_peer_route(w.bob.peer)->paths[0].ifindex == 3);
+	pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL); /* the same again */
+	assert(wg_peer_route(w.bob.peer)->paths[0].ifindex == 3);
+	world_end(&w);
+}
+
+int main(void)
+{
+	test_roaming_follows_each_authenticated_packet();
+	test_roaming_also_follows_keepalives_and_initiations();
+	test_forged_and_repeated_packets_do_not_move_a_peer();
+	test_a_pinned_route_stays_whatever_comes_in();
+	test_a_pinned_responder_answers_by_the_way_it_was_asked();
+	test_a_pinned_responder_answers_by_its_route_too();
+	test_with_two_paths_each_packet_is_sent_on_both_and_heard_once();
+	test_all_works_through_a_relay_alone();
+	test_a_new_path_is_tried_at_once_when_a_handshake_waits();
+	test_without_a_route_packets_wait_and_the_owner_is_told_once_in_five_seconds();
+	test_without_a_route_it_gives_up_like_with_one();
+	test_answers_leave_from_the_address_that_was_asked();
+	test_a_source_that_brings_no_answer_is_forgotten();
+	test_a_pinned_path_learns_its_source_too();
+	puts("ok");
+}
