@@ -11,13 +11,16 @@
 
 #include "common/relay_wire.h"
 
+#define RELAY_QUEUE_SMALL (8 * RELAY_SMALL_FRAME)
+
 struct relay_queue_item;
 
 struct relay_queue {
 	size_t max_bytes; /* of packets, with their heads */
 	size_t n_bytes;
+	uint32_t n_packets;
 	struct relay_queue_item *first, **last_next;
-	uint8_t small[8 * RELAY_SMALL_FRAME];
+	uint8_t *small; /* owned, or NULL: frames without a packet */
 	size_t n_small; /* bytes */
 	size_t at;	/* bytes of first that have been taken */
 	uint64_t n_dropped, dropped_bytes; /* counted, for the owner to read */

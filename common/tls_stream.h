@@ -27,7 +27,7 @@
 struct tls_host;
 
 P2P_CHECK int tls_host_new(uv_loop_t *loop, struct tls_host **ret);
-/* All its streams must be closed. Frees itself from the loop, then calls cb (may be NULL). */
+/* All its streams must be closed, their callbacks made. Frees itself from the loop, then calls cb (may be NULL). */
 void tls_host_close(struct tls_host *host, void (*cb)(void *owner), void *owner);
 uv_loop_t *tls_host_loop(const struct tls_host *host);
 
@@ -46,32 +46,36 @@ struct tls_stream_ports {
 	void (*ended)(void *owner, const struct error *why);
 };
 
+/* Owned by the caller; the fields are the stream's. */
 struct tls_stream {
 	struct tls_stream_ports ports;
 	struct tls_host *host;
-	SSL *ssl;
+	SSL *ssl; /* NULL: closing */
 	uv_tcp_t tcp;
-	uv_timer_t deadline; /* of connect and handshake together, then of the shutdown */
+	uv_timer_t deadline; /* of connect and handshake together */
 	uv_connect_t connect;
-	uv_write_t write;
 	uv_shutdown_t shutdown;
 	const uint8_t *in; /* borrowed while reading: what TLS has not yet taken */
 	size_t n_in;
-	uint8_t *pending; /* owned: being written by libuv, or NULL */
 	struct tls_stream *next_dirty;
-	bool is_dirty, is_server, is_connected, is_ready, is_failed, is_shutting_down, is_paused;
-	uint8_t n_open; /* libuv handles */
+	bool is_server, is_connected, is_ready, is_dirty;
+	bool is_failed; /* ended was called */
+	bool is_shutting_down, is_shut_down;
+	uint8_t n_open;	    /* libuv handles */
+	uint32_t n_writing; /* writes that wait in libuv */
+	int early_error;    /* to be told from the loop */
 	void (*closed)(void *owner);
 	uint64_t bytes_in, bytes_out; /* on the wire */
 };
 
 /*
  * The server side of an accepted socket; takes fd, also on failure. context is referenced. timeout_ms of
- * the handshake, 0: TLS_STREAM_HANDSHAKE_MS. 0 or -errno; on failure nothing has to be closed.
+ * the handshake, 0: TLS_STREAM_HANDSHAKE_MS. 0 or -ENOMEM, when nothing has to be closed; all else that
+ * goes wrong is told by ended.
  */
 P2P_CHECK int tls_stream_open_server(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context, int fd,
 				     uint64_t timeout_ms, const struct tls_stream_ports *ports);
-/* Connects, with server_name as SNI (NULL: none). What goes wrong later is told by ended. */
+/* Connects, with server_name as SNI (NULL: none). Errors as above. */
 P2P_CHECK int tls_stream_open_client(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context,
 				     const struct endpoint *remote, const char *server_name, uint64_t timeout_ms,
 				     const struct tls_stream_ports *ports);
@@ -85,7 +89,7 @@ void tls_stream_shutdown(struct tls_stream *stream);
 /* Drops everything at once; closed(ports.owner) follows from the loop (may be NULL). Call it once. */
 void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner));
 
-/* The protocol that both sides agreed on, "" if none. Borrowed, at most 255 characters are compared. */
+/* Is it this protocol that both sides agreed on? "": none. Only when ready. */
 bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol);
 struct endpoint tls_stream_remote(const struct tls_stream *stream);
 /* Milliseconds since the other side's kernel last acknowledged anything; UINT32_MAX when unknown. */

@@ -3,9 +3,9 @@
  *
  * An answer leaves from the address that was asked and is never larger than the question: what does not
  * fit is left out (first OTHER-ADDRESS and RESPONSE-ORIGIN); if not even the mapped address fits, nothing
- * is sent and too_small is counted. Each source prefix (/24, /56) has a rate. With a second port and at
- * least two addresses of a family it speaks RFC 5780: CHANGE-REQUEST and RESPONSE-PORT; otherwise these
- * are answered with 420.
+ * is sent and too_small is counted. Each source prefix (/24, /56) has a rate. With other_port and two
+ * addresses of a family (no wildcards) it speaks RFC 5780: CHANGE-REQUEST and RESPONSE-PORT; otherwise
+ * these are answered with 420, as the RFC wants.
  *
  * Loop only.
  */
@@ -24,8 +24,9 @@ struct stun_server;
 struct stun_server_options {
 	uint32_t n_listen;
 	struct endpoint listen[STUN_SERVER_MAX_ADDRESSES]; /* "::" listens on both families; port 0: any */
-	uint32_t rate_per_s;				   /* of one source prefix; 0: 100 */
-	uint32_t burst;					   /* 0: 200 */
+	uint16_t other_port; /* for RFC 5780, on the same addresses; 0: none */
+	uint32_t rate_per_s; /* of one source prefix; 0: 100 */
+	uint32_t burst;	     /* 0: 200 */
 };
 
 struct stun_server_counters {
@@ -34,11 +35,11 @@ struct stun_server_counters {
 	uint64_t not_a_request; /* STUN, but an answer or another method */
 	uint64_t too_small;
 	uint64_t rate_limited;
-	uint64_t unknown_attribute; /* answered with 420 */
+	uint64_t unknown_attribute; /* answered with 420; counted in answered, too */
 	uint64_t send_failed;
 };
 
-/* 0 or -errno; reterr names the address. Port 0 in all addresses: one port, the same for all. */
+/* 0 or -errno; reterr names the address. Port 0: any, the same for all. */
 P2P_CHECK int stun_server_start(uv_loop_t *loop, const struct stun_server_options *options,
 				struct stun_server **ret, struct error *reterr);
 /* Frees itself from the loop, then calls cb (may be NULL). */

@@ -1,15 +1,15 @@
 /*
  * Which relay is our home, and which others do we keep a connection to?
  *
- *          relays              answer             better
- *   NONE ─────────► CHOOSING ─────────► SETTLED ──────────► COMPARING ─┐ better
- *    ▲  │                                ▲ ▲ ▲               │  │  ▲   │
- *    │  └──────────── sole ──────────────┘ │ └──── equal ────┘  │  └───┘
- *    │                                     │ └──── proven ──────┘
- *    │ no relays                           │ up
- *    │ (from any)          home lost       │         home lost (and no other is left)
- *    └─               ┌──(to another)─┐  STRANDED ◄──────────────── SETTLED, COMPARING
- *                     └─ SETTLED, COMPARING
+ *        relays            answer, sole            better
+ *  NONE ─────────► CHOOSING ────────────► SETTLED ─────────► COMPARING ──┐ better
+ *   ▲ │                                   ▲  ▲ ▲ ▲            │ │ │ ▲    │
+ *   │ └─────────────── sole ──────────────┘  │ │ └── equal ───┘ │ │ └────┘
+ *   │                                        │ └──── proven ────┘ │
+ *   │ no relays      SETTLED, COMPARING ─ lost (home moves)       │
+ *   │ (from any)                             │                    │
+ *   └─                 STRANDED ── up, lost ─┘                    │
+ *                          ▲───────── stranded ──── SETTLED, COMPARING
  *
  * The home relay is the one where others find us. It is the nearest by measured latency, with hysteresis:
  * another must be 10 ms and 20 % nearer in three rounds running, and home moves at most once in 5 min,
@@ -42,7 +42,7 @@ enum home_state {
 	HOME_CHOOSING,	/* several known, none measured */
 	HOME_SETTLED,
 	HOME_COMPARING, /* another was clearly nearer in the last round or two */
-	HOME_STRANDED,	/* home is dead and so are all others; home is kept */
+	HOME_STRANDED,	/* home is dead and so are all others: we keep trying home */
 	HOME_N_STATES,
 };
 
@@ -76,7 +76,7 @@ enum home_event {
 	HOME_EV_BETTER,	  /* a round ended, in which another was clearly nearer */
 	HOME_EV_PROVEN,	  /* … for the third time, and home has not moved for a while */
 	HOME_EV_EQUAL,	  /* … in which none was */
-	HOME_EV_LOST,	  /* home is dead or gone from the map; another may be alive */
+	HOME_EV_LOST,	  /* home is dead or gone from the map, and another may be alive */
 	HOME_EV_STRANDED, /* home is dead, and so are all others */
 	HOME_EV_UP,	  /* a relay is connected */
 	HOME_EV_NO_RELAYS,

@@ -1,0 +1,168 @@
+#include "relay/public_node.h"
+
+#include "common/tls.h"
+#include "common/tls_stream.h"
+
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct public_node {
+	struct tls_host *host;
+	struct relay_server *relay;
+	struct stun_server *stun;
+	SSL_CTX *context;
+	uint32_t n_open; /* parts that still run */
+	void (*stopped)(void *owner);
+	void *owner;
+};
+
+static bool is_any(const struct endpoint *address, bool v4)
+{
+	struct endpoint any = v4 ? endpoint_from_v4(0, 0) : (struct endpoint){ 0 };
+
+	return memcmp(address->ip, any.ip, sizeof(any.ip)) == 0;
+}
+
+static bool has_ipv6(void)
+{
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+/* "::" takes both families, so "0.0.0.0" beside it is left out; without IPv6 it is "0.0.0.0". */
+static uint32_t addresses_to_use(const struct public_node_options *options, struct endpoint *ret)
+{
+	bool v6 = has_ipv6(), has_any6 = false;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < options->n_addresses; i++)
+		has_any6 = has_any6 || is_any(&options->addresses[i], false);
+	for (uint32_t i = 0; i < options->n_addresses; i++) {
+		struct endpoint address = options->addresses[i];
+		if (is_any(&address, true) && has_any6)
+			continue;
+		if (is_any(&address, false) && !v6)
+			address = endpoint_from_v4(0, 0);
+		ret[n++] = address;
+	}
+	return n;
+}
+
+static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
+{
+	struct relay_server_options relay = { .host = node->host,
+					      .context = options->context,
+					      .owner = options->owner,
+					      .is_member = options->is_member,
+					      .max_clients = options->max_clients };
+
+	relay.n_listen = addresses_to_use(options, relay.listen);
+	for (uint32_t i = 0; i < relay.n_listen; i++)
+		relay.listen[i].port = options->tls_port;
+	return relay_server_start(&relay, &node->relay, reterr);
+}
+
+static int start_stun(struct public_node *node, uv_loop_t *loop, const struct public_node_options *options,
+		      struct error *reterr)
+{
+	struct stun_server_options stun = { 0 };
+
+	stun.n_listen = addresses_to_use(options, stun.listen);
+	for (uint32_t i = 0; i < stun.n_listen; i++)
+		stun.listen[i].port = options->stun_port;
+	return stun_server_start(loop, &stun, &node->stun, reterr);
+}
+
+int public_node_start(uv_loop_t *loop, const struct public_node_options *options, struct public_node **ret,
+		      struct error *reterr)
+{
+	if (options->n_addresses == 0 || options->n_addresses > RELAY_SERVER_MAX_ADDRESSES)
+		return error_set(reterr, -EINVAL, "a public node has 1 to %d addresses, not %u",
+				 RELAY_SERVER_MAX_ADDRESSES, options->n_addresses);
+	struct public_node *node = calloc(1, sizeof(*node));
+	if (!node)
+		return error_set(reterr, -ENOMEM, "out of memory");
+	node->context = options->context;
+	SSL_CTX_up_ref(node->context);
+	int r = tls_host_new(loop, &node->host);
+	if (r < 0) {
+		SSL_CTX_free(node->context);
+		free(node);
+		return error_set(reterr, r, "out of memory");
+	}
+	node->n_open = 1;
+	r = start_relay(node, options, reterr);
+	if (r == 0)
+		r = start_stun(node, loop, options, reterr);
+	if (r < 0) {
+		public_node_stop(node, NULL, NULL);
+		return r;
+	}
+	*ret = node;
+	return 0;
+}
+
+static void on_host_closed(void *owner)
+{
+	struct public_node *node = owner;
+	void (*stopped)(void *owner) = node->stopped;
+	void *stopped_owner = node->owner;
+
+	SSL_CTX_free(node->context);
+	free(node);
+	if (stopped)
+		stopped(stopped_owner);
+}
+
+/* The TLS host goes last: the relay's streams need it. */
+static void on_part_stopped(void *owner)
+{
+	struct public_node *node = owner;
+
+	if (--node->n_open == 0)
+		tls_host_close(node->host, on_host_closed, node);
+}
+
+void public_node_stop(struct public_node *node, void (*cb)(void *owner), void *owner)
+{
+	node->stopped = cb;
+	node->owner = owner;
+	node->n_open = 1u + (node->relay ? 1u : 0u) + (node->stun ? 1u : 0u);
+	if (node->relay)
+		relay_server_stop(node->relay, on_part_stopped, node);
+	if (node->stun)
+		stun_server_stop(node->stun, on_part_stopped, node);
+	on_part_stopped(node);
+}
+
+int public_node_set_certificate(struct public_node *node, const char *certificate_pem, const char *key_pem,
+				struct error *reterr)
+{
+	return tls_context_set_certificate(node->context, certificate_pem, key_pem, reterr);
+}
+
+void public_node_recheck_members(struct public_node *node)
+{
+	relay_server_recheck_members(node->relay);
+}
+
+struct public_node_stats public_node_stats(const struct public_node *node)
+{
+	return (struct public_node_stats){ .relay = relay_server_counters(node->relay),
+					   .stun = stun_server_counters(node->stun),
+					   .tls_port = relay_server_port(node->relay),
+					   .stun_port = stun_server_port(node->stun) };
+}
+
+struct relay_server *public_node_relay(const struct public_node *node)
+{
+	return node->relay;
+}

@@ -1,0 +1,112 @@
+/*
+ * What the relay looks things up in: clients by node key, and how often a source may ask.
+ */
+#include "relay/key_table.h"
+#include "relay/source_limit.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void expect(bool holds, const char *what, int line)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "line %d: does not hold: %s\n", line, what);
+	abort();
+}
+#define EXPECT(condition) expect(condition, #condition, __LINE__)
+
+static struct public_key key_of(uint32_t number)
+{
+	struct public_key key = { { 0 } };
+
+	memcpy(key.bytes, &number, sizeof(number));
+	return key;
+}
+
+static void test_who_was_replaced_does_not_remove_its_successor(void)
+{
+	struct key_table table;
+	struct public_key key = key_of(1);
+	int older, newer;
+	key_table_init(&table);
+
+	EXPECT(key_table_find(&table, &key) == NULL);
+	EXPECT(key_table_put(&table, &key, &older) == NULL);
+	EXPECT(key_table_put(&table, &key, &newer) == &older);
+	key_table_remove(&table, &key, &older);
+	EXPECT(key_table_find(&table, &key) == &newer);
+	key_table_remove(&table, &key, &newer);
+	EXPECT(key_table_find(&table, &key) == NULL && table.n == 0);
+	key_table_remove(&table, &key, &newer);
+	key_table_deinit(&table);
+}
+
+/* Against the plainest table there is: an array of what should be there. */
+static void test_the_table_is_right_after_any_puts_and_removals(void)
+{
+	static bool is_there[1000];
+	static char values[1000];
+	struct key_table table;
+	uint32_t n = 0;
+	key_table_init(&table);
+
+	srand(1);
+	for (int i = 0; i < 50000; i++) {
+		uint32_t number = (uint32_t)rand() % (i < 25000 ? 1000 : 300);
+		struct public_key key = key_of(number);
+		if (rand() % 2) {
+			void *before = key_table_put(&table, &key, &values[number]);
+			EXPECT((before != NULL) == is_there[number]);
+			n += is_there[number] ? 0 : 1;
+			is_there[number] = true;
+		} else {
+			key_table_remove(&table, &key, &values[number]);
+			n -= is_there[number] ? 1 : 0;
+			is_there[number] = false;
+		}
+		EXPECT(table.n == n);
+		uint32_t other = (uint32_t)rand() % 1000;
+		struct public_key other_key = key_of(other);
+		EXPECT(key_table_find(&table, &other_key) == (is_there[other] ? &values[other] : NULL));
+	}
+	key_table_deinit(&table);
+}
+
+static unsigned taken(struct source_limit *limit, const char *ip, uint64_t now_ms)
+{
+	struct endpoint source;
+	unsigned n = 0;
+
+	EXPECT(endpoint_parse_ip(ip, 1, &source) == 0);
+	while (n < 1000 && source_limit_take(limit, &source, now_ms))
+		n++;
+	return n;
+}
+
+static void test_a_prefix_shares_its_rate_and_others_have_their_own(void)
+{
+	static struct source_limit limit;
+	source_limit_init(&limit, 10, 20);
+
+	EXPECT(taken(&limit, "192.0.2.1", 5000) == 20);
+	EXPECT(taken(&limit, "192.0.2.200", 5000) == 0);
+	EXPECT(taken(&limit, "192.0.3.1", 5000) == 20);
+	EXPECT(taken(&limit, "2001:db8:0:100::1", 5000) == 20);
+	EXPECT(taken(&limit, "2001:db8:0:1ff::1", 5000) == 0);
+	EXPECT(taken(&limit, "192.0.2.1", 5099) == 0);
+	EXPECT(taken(&limit, "192.0.2.1", 5500) == 5);
+	EXPECT(taken(&limit, "192.0.2.1", UINT64_MAX / 2) == 20);
+}
+
+int main(void)
+{
+	EXPECT(sodium_init() >= 0);
+	test_who_was_replaced_does_not_remove_its_successor();
+	test_the_table_is_right_after_any_puts_and_removals();
+	test_a_prefix_shares_its_rate_and_others_have_their_own();
+	puts("ok");
+	return 0;
+}

@@ -1,0 +1,270 @@
+/*
+ * Frames of the relay protocol (docs/PROTOCOL-relay.md#frames): what is written is what is read, in
+ * pieces of any size; and the queue in front of a connection, which drops the oldest packet.
+ */
+#include "common/relay_queue.h"
+#include "common/relay_wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void expect(bool holds, const char *what, int line)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "line %d: does not hold: %s\n", line, what);
+	abort();
+}
+#define EXPECT(condition) expect(condition, #condition, __LINE__)
+
+static const struct public_key key = { { 1, 2, 3, [31] = 9 } };
+
+static void test_each_frame_is_byte_for_byte_as_documented(void)
+{
+	static const struct {
+		struct relay_frame frame;
+		uint8_t bytes[48];
+		size_t len;
+	} cases[] = {
+		{ { .type = RELAY_HELLO, .hello = { 1, 20 } }, { 1, 0, 0, 2, 1, 20 }, 6 },
+		{ { .type = RELAY_SEND, .packet = { { { 7 } }, (const uint8_t *)"abc", 3 } },
+		  { 2, 0, 0, 35, 7, [36] = 'a', 'b', 'c' }, 39 },
+		{ { .type = RELAY_RECV, .packet = { { { 7 } }, (const uint8_t *)"a", 1 } },
+		  { 3, 0, 0, 33, 7, [36] = 'a' }, 37 },
+		{ { .type = RELAY_PEER_GONE, .peer_gone = { { { 7 } }, RELAY_GONE_LEFT } },
+		  { 4, 0, 0, 33, 7, [36] = 2 }, 37 },
+		{ { .type = RELAY_PING, .ping = 0x0102030405060708 }, { 5, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8 }, 12 },
+		{ { .type = RELAY_PONG, .ping = 9 }, { 6, 0, 0, 8, [11] = 9 }, 12 },
+		{ { .type = RELAY_CLOSING, .closing = { RELAY_CLOSING_RESTART, 500 } },
+		  { 7, 0, 0, 5, 1, 0, 0, 1, 0xf4 }, 9 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		uint8_t buf[64];
+		EXPECT(relay_encode(buf, sizeof(buf), &cases[i].frame) == cases[i].len);
+		EXPECT(memcmp(buf, cases[i].bytes, cases[i].len) == 0);
+		EXPECT(relay_encode(buf, cases[i].len - 1, &cases[i].frame) == 0);
+	}
+}
+
+static size_t put(uint8_t *buf, size_t cap, enum relay_frame_type type, const uint8_t *bytes, size_t len)
+{
+	return relay_encode(buf, cap, &(struct relay_frame){ .type = type, .packet = { key, bytes, len } });
+}
+
+/* A stream of pings, packets of many lengths and unknown frames, cut into pieces of n bytes. */
+static void read_in_pieces_of(const uint8_t *stream, size_t len, size_t n)
+{
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	uint64_t n_pings = 0, n_packets = 0, n_unknown = 0;
+
+	for (size_t at = 0; at < len; at += n) {
+		relay_decoder_feed(&decoder, stream + at, len - at < n ? len - at : n);
+		for (;;) {
+			int r = relay_decoder_next(&decoder, &frame);
+			if (r == RELAY_WIRE_MORE)
+				break;
+			n_unknown += r == RELAY_WIRE_UNKNOWN;
+			if (r != 0)
+				continue;
+			if (frame.type == RELAY_PING) {
+				EXPECT(frame.ping == n_pings);
+				n_pings++;
+				continue;
+			}
+			EXPECT(frame.type == RELAY_RECV && public_key_equal(&frame.packet.key, &key));
+			EXPECT(frame.packet.len == 1 + n_packets * 97 && frame.packet.bytes[0] == n_packets);
+			n_packets++;
+		}
+	}
+	EXPECT(n_pings == 40 && n_packets == 40 && n_unknown == 40);
+	EXPECT(!decoder.partial); /* at rest it holds nothing */
+	relay_decoder_deinit(&decoder);
+}
+
+static void test_frames_are_found_however_the_stream_is_cut(void)
+{
+	static uint8_t stream[200000], packet[8192];
+	size_t len = 0;
+
+	for (unsigned i = 0; i < 40; i++) {
+		packet[0] = (uint8_t)i;
+		len += relay_encode(stream + len, sizeof(stream) - len,
+				    &(struct relay_frame){ .type = RELAY_PING, .ping = i });
+		len += put(stream + len, sizeof(stream) - len, RELAY_RECV, packet, 1 + i * 97);
+		memcpy(stream + len, (uint8_t[]){ 99, 0, 0, 3, 'x', 'y', 'z' }, 7);
+		len += 7;
+	}
+	for (size_t n = 1; n < 300; n++)
+		read_in_pieces_of(stream, len, n);
+	read_in_pieces_of(stream, len, 4096);
+	read_in_pieces_of(stream, len, len);
+}
+
+static int decode_one(const void *bytes, size_t len, struct relay_frame *ret)
+{
+	struct relay_decoder decoder = { 0 };
+
+	relay_decoder_feed(&decoder, bytes, len);
+	int r = relay_decoder_next(&decoder, ret);
+	relay_decoder_deinit(&decoder);
+	return r;
+}
+
+static void test_the_largest_packet_fits_and_one_more_byte_does_not(void)
+{
+	static uint8_t packet[RELAY_MAX_PACKET + 1], buf[RELAY_MAX_FRAME + 1];
+	struct relay_frame frame;
+
+	EXPECT(put(buf, sizeof(buf), RELAY_SEND, packet, RELAY_MAX_PACKET) == RELAY_MAX_FRAME);
+	EXPECT(decode_one(buf, RELAY_MAX_FRAME, &frame) == 0 && frame.packet.len == RELAY_MAX_PACKET);
+	EXPECT(put(buf, sizeof(buf), RELAY_SEND, packet, RELAY_MAX_PACKET + 1) == 0);
+	EXPECT(put(buf, sizeof(buf), RELAY_SEND, packet, 0) == 0);
+}
+
+static void test_a_frame_that_is_too_long_ends_the_stream(void)
+{
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	const uint8_t too_long[] = { 2, 1, 0, 0 }, ping[] = { 5, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8 };
+
+	relay_decoder_feed(&decoder, too_long, sizeof(too_long));
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_TOO_LONG);
+	relay_decoder_feed(&decoder, ping, sizeof(ping));
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_TOO_LONG);
+	relay_decoder_deinit(&decoder);
+}
+
+static void test_malformed_and_unknown_frames_are_skipped(void)
+{
+	const uint8_t stream[] = { 5, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, /* ping of 7 bytes */
+				   0, 0, 0, 0,			    /* type 0 */
+				   200, 0, 0, 1, 'x',		    /* of a later version */
+				   2, 0, 0, 3, 1, 2, 3,		    /* send, too short for a key */
+				   1, 0, 0, 3, 1, 20, 77 };	    /* hello with a later version's byte */
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+
+	relay_decoder_feed(&decoder, stream, sizeof(stream));
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_MALFORMED);
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_UNKNOWN);
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_UNKNOWN);
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_MALFORMED);
+	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.hello.keep_alive_s == 20);
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_MORE);
+	relay_decoder_deinit(&decoder);
+}
+
+/* the queue */
+
+static void queue_packet(struct relay_queue *queue, uint8_t number, size_t len)
+{
+	uint8_t bytes[2000] = { number };
+
+	relay_queue_packet(queue, RELAY_RECV, &(struct relay_packet){ key, bytes, len });
+}
+
+/* Takes everything in pieces of n bytes and writes down the frames: "p7" a packet, "i" a ping. */
+static void drain(struct relay_queue *queue, size_t n, char *ret)
+{
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	uint8_t buf[4096];
+
+	*ret = '\0';
+	for (size_t got; (got = relay_queue_take(queue, buf, n)) > 0;) {
+		relay_decoder_feed(&decoder, buf, got);
+		while (relay_decoder_next(&decoder, &frame) == 0)
+			ret += frame.type == RELAY_RECV ? sprintf(ret, "p%u ", frame.packet.bytes[0])
+							: sprintf(ret, "i ");
+	}
+	EXPECT(relay_queue_is_empty(queue) && queue->n_bytes == 0 && queue->n_packets == 0);
+	relay_decoder_deinit(&decoder);
+}
+
+static void test_a_full_queue_drops_its_oldest_packets(void)
+{
+	struct relay_queue queue;
+	char seen[256];
+	relay_queue_init(&queue, 3 * (RELAY_PACKET_HEAD + 100));
+
+	for (uint8_t i = 1; i <= 5; i++)
+		queue_packet(&queue, i, 100);
+	EXPECT(queue.n_dropped == 2 && queue.n_packets == 3);
+	queue_packet(&queue, 6, 200); /* needs the room of two */
+	drain(&queue, 4096, seen);
+	EXPECT(strcmp(seen, "p5 p6 ") == 0);
+	queue_packet(&queue, 7, 1000); /* larger than all */
+	EXPECT(relay_queue_is_empty(&queue) && queue.n_dropped == 5);
+	relay_queue_deinit(&queue);
+}
+
+static void test_a_packet_that_has_begun_to_leave_is_not_dropped(void)
+{
+	struct relay_queue queue;
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	uint8_t buf[4096];
+	relay_queue_init(&queue, 2 * (RELAY_PACKET_HEAD + 100));
+
+	queue_packet(&queue, 1, 100);
+	queue_packet(&queue, 2, 100);
+	size_t n = relay_queue_take(&queue, buf, 50);
+	EXPECT(n == 50);
+	queue_packet(&queue, 3, 100);
+	n += relay_queue_take(&queue, buf + n, sizeof(buf) - n);
+
+	relay_decoder_feed(&decoder, buf, n);
+	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.packet.bytes[0] == 1);
+	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.packet.bytes[0] == 3);
+	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_MORE);
+	EXPECT(queue.n_dropped == 1);
+	relay_decoder_deinit(&decoder);
+	relay_queue_deinit(&queue);
+}
+
+static void test_frames_without_a_packet_overtake_and_stay_whole(void)
+{
+	char seen[256];
+
+	for (size_t n = 1; n < 200; n++) {
+		struct relay_queue queue;
+		relay_queue_init(&queue, 10000);
+		queue_packet(&queue, 1, 100);
+		queue_packet(&queue, 2, 100);
+		EXPECT(relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_PING }));
+		EXPECT(relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_PING }));
+		drain(&queue, n, seen);
+		EXPECT(strcmp(seen, "i i p1 p2 ") == 0);
+		relay_queue_deinit(&queue);
+	}
+}
+
+static void test_frames_without_a_packet_are_bounded(void)
+{
+	struct relay_queue queue;
+	int n = 0;
+	relay_queue_init(&queue, 100);
+
+	while (relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_PING }))
+		n++;
+	EXPECT(n == RELAY_QUEUE_SMALL / 12);
+	relay_queue_deinit(&queue);
+}
+
+int main(void)
+{
+	test_each_frame_is_byte_for_byte_as_documented();
+	test_frames_are_found_however_the_stream_is_cut();
+	test_the_largest_packet_fits_and_one_more_byte_does_not();
+	test_a_frame_that_is_too_long_ends_the_stream();
+	test_malformed_and_unknown_frames_are_skipped();
+	test_a_full_queue_drops_its_oldest_packets();
+	test_a_packet_that_has_begun_to_leave_is_not_dropped();
+	test_frames_without_a_packet_overtake_and_stay_whole();
+	test_frames_without_a_packet_are_bounded();
+	puts("ok");
+	return 0;
+}
