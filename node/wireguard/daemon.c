@@ -239,10 +239,26 @@ static int set_sockets(struct daemon *daemon, const struct uapi_request *request
 	return r;
 }
 
+/* Interfaces named in link-local endpoints, in the namespace of our sockets. */
+static int look_scopes_up(const struct uapi_request *request)
+{
+	for (size_t i = 0; i < request->n_items; i++) {
+		struct uapi_item *item = &request->items[i];
+		if (item->key != UAPI_ENDPOINT || !item->scope_name[0])
+			continue;
+		item->endpoint.scope_id = if_nametoindex(item->scope_name);
+		if (item->endpoint.scope_id == 0)
+			return -ENODEV;
+	}
+	return 0;
+}
+
 static void begin_request(struct daemon *daemon, const struct uapi_request *request)
 {
 	daemon->step = (struct step){ .request = request };
-	int r = request->command == UAPI_SET ? set_sockets(daemon, request) : 0;
+	int r = look_scopes_up(request);
+	if (r == 0 && request->command == UAPI_SET)
+		r = set_sockets(daemon, request);
 	if (r != 0)
 		uapi_answer_result(daemon->uapi, r);
 	else

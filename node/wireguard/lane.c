@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "node/wireguard/icmp.h"
 #include "node/wireguard/ring.h"
 
 #define EVENT_RING_LEN	 (2u << 20)
@@ -30,6 +31,9 @@
 #define LOOP_BURST 1024
 /* A full socket is waited for so long before its packets are dropped. */
 #define SEND_PATIENCE_MS 2
+
+/* ICMP errors a second. */
+#define MAX_REJECT_ANSWERS 100
 
 /* The TUN is read into the first, superpackets are cut into the second. */
 #define READ_ROOM   (OFFLOAD_MAX_PACKET + WG_OVERHEAD + 16)
@@ -92,8 +96,10 @@ struct lane {
 	struct udp *udp;
 	uint32_t mtu;
 	struct wg_time now;
-	bool loop_has_news, is_source_stale;
+	bool loop_has_news;
 	uint32_t ready; /* bits by enum source */
+	uint64_t reject_second;
+	uint32_t n_reject_answers; /* in that second */
 	struct train pending; /* packets read, not yet sealed; n 0: none */
 	uint8_t *read_buffer, *cut_buffer, *relayed_buffer;
 	struct udp_inbox *inbox;
@@ -229,11 +235,26 @@ static void on_peer_event(void *owner, struct wg_peer *peer, const struct wg_eve
 	post_event(lane);
 }
 
+/* Nobody has this destination: the sender is told, so that it need not wait for a timeout. */
 static void on_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
 {
 	struct lane *lane = owner;
+	uint64_t second = lane->now.ns / 1000000000;
+	uint8_t answer[ICMP6_MAX_LEN];
 
 	count(&lane->counters.rejected, 1);
+	if (lane->reject_second != second)
+		lane->n_reject_answers = 0;
+	lane->reject_second = second;
+	if (why != WG_DROP_OUT_NO_PEER || lane->n_reject_answers >= MAX_REJECT_ANSWERS)
+		return;
+
+	size_t len = icmp_unreachable(packet, size, answer);
+	if (len == 0 || lane->tun.fd < 0)
+		return;
+	lane->n_reject_answers++;
+	struct train train = train_of_one(answer, len);
+	(void)tun_write(&lane->tun, &train);
 }
 
 /* lane thread: from the TUN to the network */

@@ -32,7 +32,7 @@ struct uapi_ports {
 /* A checked request. Valid until it is answered. */
 struct uapi_request {
 	enum uapi_command command;
-	const struct uapi_item *items; /* of a set request */
+	struct uapi_item *items; /* of a set request */
 	size_t n_items;
 };
 

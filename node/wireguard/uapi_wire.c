@@ -80,6 +80,21 @@ static int parse_allowed_ip(char *text, struct uapi_allowed_ip *ret)
 	return r;
 }
 
+/* "[fe80::1%eth0]:1" as wg(8) writes it; a numeric scope is endpoint_parse()'s. */
+static int parse_endpoint(char *text, struct uapi_item *ret)
+{
+	char *percent = strchr(text, '%');
+	size_t len = percent ? strcspn(percent + 1, "]") : 0;
+
+	if (percent && (percent[1] < '0' || percent[1] > '9')) {
+		if (len == 0 || len > UAPI_SCOPE_NAME_LEN)
+			return UAPI_E_VALUE;
+		memcpy(ret->scope_name, percent + 1, len);
+		memmove(percent, percent + 1 + len, strlen(percent + 1 + len) + 1);
+	}
+	return endpoint_parse(text, &ret->endpoint) == 0 ? 0 : UAPI_E_VALUE;
+}
+
 /* text is the caller's copy and may be changed. */
 static int parse_value(const struct rule *rule, char *text, struct uapi_item *ret)
 {
@@ -91,7 +106,7 @@ static int parse_value(const struct rule *rule, char *text, struct uapi_item *re
 	case VALUE_TRUE:
 		return strcmp(text, "true") == 0 ? 0 : UAPI_E_VALUE;
 	case VALUE_ENDPOINT:
-		return endpoint_parse(text, &ret->endpoint) == 0 ? 0 : UAPI_E_VALUE;
+		return parse_endpoint(text, ret);
 	case VALUE_ALLOWED_IP:
 		return parse_allowed_ip(text, &ret->allowed_ip);
 	}

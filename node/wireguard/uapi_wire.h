@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define UAPI_SCOPE_NAME_LEN 15 /* IFNAMSIZ without the NUL */
+
 enum uapi_error {
 	UAPI_E_COMMAND = 1, /* neither get=1 nor set=1 */
 	UAPI_E_LINE,	    /* a line without "=" or with a NUL */
@@ -40,7 +42,7 @@ enum uapi_key {
 	UAPI_REMOVE,
 	UAPI_UPDATE_ONLY,
 	UAPI_PRESHARED_KEY, /* .key; all zero: none */
-	UAPI_ENDPOINT,	    /* .endpoint */
+	UAPI_ENDPOINT,	    /* .endpoint, .scope_name */
 	UAPI_KEEPALIVE,	    /* .number, seconds; 0: off */
 	UAPI_REPLACE_ALLOWED_IPS,
 	UAPI_ALLOWED_IP, /* .allowed_ip */
@@ -60,7 +62,11 @@ struct uapi_item {
 	union {
 		uint8_t secret[KEY_LEN]; /* any of the three key types; wiped by who owns the items */
 		uint32_t number;
-		struct endpoint endpoint;
+		struct {
+			struct endpoint endpoint;
+			/* Of "[fe80::1%eth0]:1": who applies it looks the interface up. Else empty. */
+			char scope_name[UAPI_SCOPE_NAME_LEN + 1];
+		};
 		struct uapi_allowed_ip allowed_ip;
 	};
 };

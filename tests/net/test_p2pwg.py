@@ -91,6 +91,18 @@ def test_it_speaks_with_wireguard_go(pair, first, outer):
     check_tcp(wb, wa, 10, v6=True)
 
 
+def test_link_local_endpoints_work(pair):
+    wa, wb = pair.interfaces()
+    for mine, other in (wa, wb), (wb, wa):
+        shown = other.host.run(["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]).stdout
+        ip = re.search(r"fe80::[0-9a-f:]+", shown)[0]
+        mine.add_peer(other, f"[{ip}%eth0]:51820", allow_both(other))
+        mine.up()
+    wa.ping(wb.ip)
+    wb.ping(wa.ip)
+    assert wb.peer(wa).endpoint.startswith("[fe80::")
+
+
 def test_another_preshared_key_means_no_connection(pair):
     wa, wb = pair.interfaces()
     wa.add_peer(wb, wb.endpoint(), psk=new_keys().secret)
@@ -375,6 +387,14 @@ def test_port_and_mark_change_while_it_runs(pair):
     wa.set("listen-port", 0)
     assert int(pair.a.run(["wg", "show", "wg0", "listen-port"]).stdout) not in (0, 1234)
     wa.ping(wb.ip)
+
+
+def test_who_sends_to_nobody_is_told(pair):
+    wa, wb = pair.interfaces()
+    connect_both(wa, wb)
+    for ip in "10.9.0.77", "fd09::77":
+        nobody = pair.a.run(["ping", "-n", "-c", "1", "-w", "5", ip], check=False)
+        assert nobody.returncode == 1 and "nreachable" in nobody.stdout
 
 
 def test_the_mtu_is_followed(pair):

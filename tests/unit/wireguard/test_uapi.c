@@ -128,6 +128,17 @@ static void test_values_outside_their_range_are_refused(void)
 	assert(uapi_error_errno(UAPI_E_VALUE) == EINVAL);
 }
 
+static void test_a_link_local_endpoint_may_name_its_interface(void)
+{
+	assert(parse_peer_line("endpoint=[fe80::1%eth0]:7") == 0);
+	assert(strcmp(items[1].scope_name, "eth0") == 0 && items[1].endpoint.port == 7);
+	assert(parse_peer_line("endpoint=[fe80::1%3]:7") == 0);
+	assert(items[1].scope_name[0] == '\0' && items[1].endpoint.scope_id == 3);
+	assert(parse_peer_line("endpoint=[fe80::1%]:7") == UAPI_E_VALUE);
+	assert(parse_peer_line("endpoint=[fe80::1%a-name-of-16-char]:7") == UAPI_E_VALUE);
+	assert(parse_peer_line("endpoint=[fe80::1%eth0") == UAPI_E_VALUE);
+}
+
 static void test_allowed_ips_need_an_address_and_a_prefix(void)
 {
 	assert(parse_peer_line("allowed_ip=0.0.0.0/0") == 0);
@@ -218,6 +229,7 @@ int main(void)
 	test_lines_that_are_none_are_refused();
 	test_a_key_belongs_into_its_section();
 	test_values_outside_their_range_are_refused();
+	test_a_link_local_endpoint_may_name_its_interface();
 	test_allowed_ips_need_an_address_and_a_prefix();
 	test_more_lines_than_room_is_an_error_not_an_overflow();
 	test_a_request_ends_at_its_empty_line_however_it_arrives();
