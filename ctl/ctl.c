@@ -268,11 +268,11 @@ int ctl_main(int argc, char *argv[], FILE *in, FILE *out, FILE *err)
 	bind_options(&global, global_options, ARRAY_LEN(global_options));
 	const struct cli cli = { global.options, NULL, global.n, 0, true };
 	if (cli_parse(&cli, argc - 1, argv + 1, &n, &error) != 0)
-		return ctl_fail(&ctl, CTL_USAGE, "%s", error.message);
+		return (int)ctl_fail(&ctl, CTL_USAGE, "%s", error.message);
 	argc -= n + 1;
 	argv += n + 1;
 	if (global.flags[GLOBAL_VERSION])
-		return ctl_version.run(&ctl, &(struct ctl_args){ 0 });
+		return (int)ctl_version.run(&ctl, &(struct ctl_args){ 0 });
 	if (argc > 0 && strcmp(argv[0], "help") == 0) {
 		global.flags[GLOBAL_HELP] = true;
 		argc--;
@@ -285,6 +285,6 @@ int ctl_main(int argc, char *argv[], FILE *in, FILE *out, FILE *err)
 	}
 	const struct ctl_command *command = find_command(argc, argv, &words);
 	if (!command)
-		return unknown_command(&ctl, argc, argv);
-	return run_command(&ctl, command, &global, argc - words, argv + words);
+		return (int)unknown_command(&ctl, argc, argv);
+	return (int)run_command(&ctl, command, &global, argc - words, argv + words);
 }
