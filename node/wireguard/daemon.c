@@ -41,9 +41,10 @@ struct daemon {
 	struct tun tun; /* a descriptor of its own; the lane has another one */
 	struct lane *lane;
 	struct uapi_server *uapi;
-	struct link_watch watch;
-	bool has_watch;
-	int n_parts; /* open: lane, UAPI, watch */
+	struct link_watch watch;	/* of the interface, where it is now */
+	struct link_watch routes_watch; /* of the namespace our sockets are in */
+	bool has_watch, has_routes_watch;
+	int n_parts; /* open: lane, UAPI, watches */
 	bool is_stopping;
 
 	uint16_t listen_port; /* configured; 0: any */
@@ -86,6 +87,8 @@ void daemon_stop(struct daemon *daemon)
 		lane_stop(daemon->lane, on_part_closed, daemon);
 	if (daemon->has_watch)
 		link_watch_close(&daemon->watch, on_part_closed, daemon);
+	if (daemon->has_routes_watch)
+		link_watch_close(&daemon->routes_watch, on_part_closed, daemon);
 	if (daemon->uapi)
 		uapi_close(daemon->uapi, on_part_closed, daemon);
 	on_part_closed(daemon);
@@ -327,13 +330,24 @@ static int watch_here(struct daemon *daemon, struct error *reterr)
 		.owner = daemon,
 		.link = on_link,
 		.link_gone = on_link_gone,
-		.routes = on_routes,
 	};
 	int r = link_watch_start(&daemon->watch, daemon->loop, &ports, reterr);
 
 	if (r != 0)
 		return r;
 	daemon->has_watch = true;
+	daemon->n_parts++;
+	return 0;
+}
+
+static int watch_routes(struct daemon *daemon, struct error *reterr)
+{
+	const struct link_watch_ports ports = { .owner = daemon, .routes = on_routes };
+	int r = link_watch_start(&daemon->routes_watch, daemon->loop, &ports, reterr);
+
+	if (r != 0)
+		return r;
+	daemon->has_routes_watch = true;
 	daemon->n_parts++;
 	return 0;
 }
@@ -510,6 +524,8 @@ int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), 
 	}
 	if (r == 0)
 		r = watch_here(daemon, reterr);
+	if (r == 0)
+		r = watch_routes(daemon, reterr);
 	if (r == 0)
 		r = look_at_link(daemon, reterr);
 	if (r == 0)

@@ -23,10 +23,10 @@
 
 #define EVENT_RING_LEN	 (2u << 20)
 #define RELAYED_RING_LEN (2u << 20)
-/* So many reads of one descriptor before the others are looked at. */
-#define TUN_BURST 64
-#define UDP_BURST 4
-#define RELAY_BURST 64
+/* So much of one source before the others are looked at: about half a millisecond each. */
+#define TUN_BURST   256 /* packets */
+#define UDP_BURST   2	/* calls for UDP_INBOX_MESSAGES trains */
+#define RELAY_BURST 64	/* trains */
 /* Events handled in one turn of the loop. */
 #define LOOP_BURST 1024
 /* A full socket is waited for so long before its packets are dropped. */
@@ -297,7 +297,8 @@ static void add_pending(struct lane *lane, uint8_t *packet, uint32_t size)
 		flush_pending(lane);
 }
 
-static void send_superpacket(struct lane *lane, struct offload_cut *cut)
+/* How many packets it was cut into. */
+static uint32_t send_superpacket(struct lane *lane, struct offload_cut *cut)
 {
 	uint32_t stride = wg_slot_size(offload_packet_len(cut), lane->mtu);
 	uint32_t max_n = (CUT_BUFFER - WG_HEADROOM) / stride;
@@ -305,46 +306,47 @@ static void send_superpacket(struct lane *lane, struct offload_cut *cut)
 
 	if (max_n > TRAIN_MAX)
 		max_n = TRAIN_MAX;
-	while (offload_next(cut, lane->cut_buffer + WG_HEADROOM, stride, max_n, &train)) {
-		count(&lane->counters.tun_packets, train.n);
+	while (offload_next(cut, lane->cut_buffer + WG_HEADROOM, stride, max_n, &train))
 		wg_device_send(lane->device, &train, lane->now);
-	}
+	return cut->n_cut;
 }
 
-static void send_read(struct lane *lane, const struct offload_header *header, uint8_t *packet, size_t len)
+/* How many packets the read has brought. */
+static uint32_t send_read(struct lane *lane, const struct offload_header *header, uint8_t *packet, size_t len)
 {
 	struct offload_cut cut;
 	bool is_super;
 
-	count(&lane->counters.tun_reads, 1);
 	if (offload_begin(header, packet, len, &cut, &is_super) != 0) {
 		flush_pending(lane);
-		return;
+		return 1;
 	}
 	if (!is_super) {
-		count(&lane->counters.tun_packets, 1);
 		add_pending(lane, packet, (uint32_t)len);
-		return;
+		return 1;
 	}
 	flush_pending(lane);
-	send_superpacket(lane, &cut);
+	return send_superpacket(lane, &cut);
 }
 
 static void serve_tun(struct lane *lane)
 {
-	for (int i = 0; i < TUN_BURST; i++) {
-		struct offload_header header;
+	struct offload_header header;
+	uint32_t n_packets = 0, n_reads = 0;
+
+	while (n_packets < TUN_BURST) {
 		uint8_t *packet = read_position(lane);
 		ssize_t len = tun_read(&lane->tun, &header, packet, OFFLOAD_MAX_PACKET);
-
-		if (len > 0)
-			send_read(lane, &header, packet, (size_t)len);
 		if (len <= 0) {
 			lane->ready &= ~(1u << SOURCE_TUN);
 			break;
 		}
+		n_packets += send_read(lane, &header, packet, (size_t)len);
+		n_reads++;
 	}
 	flush_pending(lane);
+	count(&lane->counters.tun_reads, n_reads);
+	count(&lane->counters.tun_packets, n_packets);
 }
 
 /* lane thread: from the network to the TUN */

@@ -13,9 +13,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LINK_MTU_MIN 576
-#define LINK_MTU_MAX 65535
-
 struct link_info {
 	int ifindex;
 	char name[IFNAMSIZ];

@@ -369,6 +369,15 @@ static int bind_socket(struct uapi_server *server)
 	return r;
 }
 
+/* The user's inotify instances may be used up: we serve all the same, but do not see the removal. */
+static void watch_folder(struct uapi_server *server)
+{
+	int r = uv_fs_event_start(&server->folder_watch, on_folder_event, UAPI_FOLDER, 0);
+
+	if (r != 0)
+		log_warning("wireguard", "cannot watch %s: %s", UAPI_FOLDER, uv_strerror(r));
+}
+
 static void report_nothing(void *arg)
 {
 }
@@ -392,7 +401,7 @@ int uapi_listen(uv_loop_t *loop, const char *ifname, const struct uapi_ports *po
 
 	r = bind_socket(server);
 	if (r == 0)
-		r = uv_fs_event_start(&server->folder_watch, on_folder_event, UAPI_FOLDER, 0);
+		watch_folder(server);
 	if (r != 0) {
 		error_set(reterr, r, "cannot listen on %s: %s%s", server->path, strerror(-r),
 			  r == -EADDRINUSE ? " (another program serves this interface)" : "");

@@ -225,10 +225,11 @@ def processes(host, ifname):
     return found
 
 
-def test_wg_quick_brings_it_up_and_down(pair):
+@pytest.mark.parametrize("allowed", ["10.9.0.2/32", "0.0.0.0/0, ::/0"], ids=["one", "everything"])
+def test_wg_quick_brings_it_up_and_down(pair, allowed):
     wb = Interface(pair.b, pair.p2pwg, "10.9.0.2/24")
     keys = new_keys()
-    config = quick_config(pair.a, keys, "10.9.0.1/24", 51820, wb.keys.public, wb.endpoint(), "10.9.0.2/32")
+    config = quick_config(pair.a, keys, "10.9.0.1/24", 51820, wb.keys.public, wb.endpoint(), allowed)
     wb.add_peer(keys.public, allowed_ips="10.9.0.1/32")
     wb.up()
     env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": str(pair.p2pwg)}
@@ -431,6 +432,27 @@ def test_a_thousand_peers(pair):
                      f"fd00:{i:x}::/32")
     pair.a.run(["wg", "setconf", "wg0", "/dev/stdin"], input="\n".join(lines))
     assert len(wa.peers()) == 1000
+
+
+UDP_SEGMENT = 103
+
+
+@pytest.mark.parametrize("inner", ["v4", "v6"])
+def test_datagrams_sent_in_one_call_arrive_one_by_one(pair, inner):
+    """As QUIC sends: the kernel hands the interface a UDP superpacket, where it can."""
+    wa, wb = pair.interfaces()
+    connect_both(wa, wb)
+    wa.ping(wb.ip)
+    family, ip = (socket.AF_INET, wb.ip) if inner == "v4" else (socket.AF_INET6, "fd09::2")
+    receiver = pair.b.socket(family)
+    receiver.bind((ip, 7000))
+    receiver.settimeout(5)
+    sender = pair.a.socket(family)
+    sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1200)
+    data = os.urandom(40 * 1200 + 77)
+    sender.sendto(data, (ip, 7000))
+    got = [receiver.recv(65536) for _ in range(41)]
+    assert [len(piece) for piece in got] == [1200] * 40 + [77] and b"".join(got) == data
 
 
 # ---- what strangers send -------------------------------------------------------------------------
