@@ -147,7 +147,7 @@ static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len, 
 
 	enum ctl_exit exit = CTL_FAILED;
 	if (ret->kind == RPC_ERROR)
-		exit = ctl_fail(ctl, exit_of(ret->error.code), "%s", ret->error.message);
+		exit = ctl_fail_rpc(ctl, exit_of(ret->error.code), &ret->error);
 	else
 		ctl_fail(ctl, CTL_FAILED, "the answer at %s is to something else; is it p2pnode's socket?",
 			 ctl->socket);

@@ -13,7 +13,21 @@
 
 /* In the order of the help. */
 static const struct ctl_command *const commands[] = {
-	&ctl_join, &ctl_leave, &ctl_status, &ctl_ping, &ctl_netcheck, &ctl_log_level, &ctl_version,
+	&ctl_join,
+	&ctl_leave,
+	&ctl_status,
+	&ctl_ping,
+	&ctl_netcheck,
+	&ctl_log_level,
+	&ctl_version,
+	&ctl_admin_status,
+	&ctl_admin_key_create,
+	&ctl_admin_key_list,
+	&ctl_admin_key_revoke,
+	&ctl_admin_node_list,
+	&ctl_admin_node_remove,
+	&ctl_admin_node_rename,
+	&ctl_admin_relay_list,
 };
 
 enum { GLOBAL_SOCKET, GLOBAL_ADMIN_FILE, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
@@ -59,6 +73,14 @@ enum ctl_exit ctl_fail(struct ctl *ctl, enum ctl_exit code, const char *format, 
 	va_end(args);
 	fputc('\n', ctl->err);
 	return code;
+}
+
+enum ctl_exit ctl_fail_rpc(struct ctl *ctl, enum ctl_exit code, const struct rpc_error *error)
+{
+	const char *remedy = rpc_code_remedy((enum rpc_code)error->code);
+	bool told = remedy[0] == '\0' || strstr(error->message, remedy);
+
+	return ctl_fail(ctl, code, "%s%s%s", error->message, told ? "" : "; ", told ? "" : remedy);
 }
 
 void ctl_print_json_borrowed(struct ctl *ctl, const struct json *json)

@@ -55,13 +55,16 @@ struct ctl_command {
 };
 
 extern const struct ctl_command ctl_join, ctl_leave, ctl_status, ctl_ping, ctl_netcheck, ctl_log_level,
-	ctl_version;
+	ctl_version, ctl_admin_status, ctl_admin_key_create, ctl_admin_key_list, ctl_admin_key_revoke,
+	ctl_admin_node_list, ctl_admin_node_remove, ctl_admin_node_rename, ctl_admin_relay_list;
 
 /* The whole program. argv is changed: options are moved, secrets wiped. */
 int ctl_main(int argc, char *argv[], FILE *in, FILE *out, FILE *err);
 
 /* "p2pctl: …" on ctl->err; returns code. */
 enum ctl_exit ctl_fail(struct ctl *ctl, enum ctl_exit code, const char *format, ...) P2P_PRINTF(3, 4);
+/* The other side's error, with the remedy for its code. */
+enum ctl_exit ctl_fail_rpc(struct ctl *ctl, enum ctl_exit code, const struct rpc_error *error);
 /* One line of JSON on ctl->out. Takes the tree. */
 void ctl_print_json(struct ctl *ctl, struct json *json_take);
 void ctl_print_json_borrowed(struct ctl *ctl, const struct json *json);

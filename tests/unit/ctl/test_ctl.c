@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -379,8 +380,92 @@ static void test_commands_that_are_not_there(void)
 	end(&w);
 }
 
+/* admin */
+
+static void write_file(const struct world *w, const char *text, mode_t mode)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "%s/admin", w->folder);
+	FILE *file = fopen(path, "w");
+	assert(file && fputs(text, file) >= 0 && fchmod(fileno(file), mode) == 0 && fclose(file) == 0);
+	setenv("P2P_ADMIN_FILE", path, 1);
+}
+
+/* A TCP port on loopback that nobody listens on. */
+static uint16_t closed_port(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t len = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert(bind(fd, (struct sockaddr *)&address, len) == 0);
+	assert(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+	close(fd);
+	return ntohs(address.sin_port);
+}
+
+static void test_admin_needs_an_admin_link(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "admin node list --admin-file /nonexistent");
+	assert(w.exit == CTL_FAILED && strstr(w.err, "/nonexistent: cannot open: No such file or directory; an "
+						     "admin link is needed"));
+	write_file(&w, LINK "\n", 0600);
+	run(&w, "admin node list");
+	assert(w.exit == CTL_FAILED && strstr(w.err, "this is a join link; an admin link begins with p2p-admin://"));
+	write_file(&w, "hello\n", 0600);
+	run(&w, "admin node list");
+	assert(w.exit == CTL_FAILED);
+
+	unlink(getenv("P2P_ADMIN_FILE"));
+	end(&w);
+}
+
+static void test_admin_says_when_control_is_away(void)
+{
+	struct world w;
+	char link[200];
+	begin(&w);
+
+	snprintf(link, sizeof(link), "p2p-admin://127.0.0.1:%u/#" PIN ".at_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX\n",
+		 closed_port());
+	write_file(&w, link, 0644);
+	run(&w, "admin status");
+	assert(w.exit == CTL_NO_CONTROL && strstr(w.err, "control cannot be reached: "));
+	assert(strstr(w.err, "can be read by others than its owner; chmod 600 it") && !strstr(w.err, "at_"));
+
+	unlink(getenv("P2P_ADMIN_FILE"));
+	end(&w);
+}
+
+static void test_admin_command_lines(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "admin");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "admin: one of its commands is needed:\n  p2pctl admin status"));
+	run(&w, "admin key");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl admin key revoke") && !strstr(w.err, "admin node"));
+	run(&w, "admin kye create");
+	expect(&w, CTL_USAGE, "", "p2pctl: no command 'admin kye create'; did you mean 'admin key create'?\n");
+	run(&w, "admin key create --expires 5");
+	expect(&w, CTL_USAGE, "", "p2pctl: --expires: must be a number and s, m, h, d or w, such as 24h\n");
+	run(&w, "admin key revoke x");
+	expect(&w, CTL_USAGE, "", "p2pctl: ID: must be a whole number from 1 to 2147483647; 'p2pctl admin key list' "
+				  "has it\n");
+	run(&w, "admin node rename a B");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "NEW: must be one to 63 of a-z"));
+
+	end(&w);
+}
+
 int main(void)
 {
+	log_set_level(LOG_LEVEL_ERROR);
 	signal(SIGPIPE, SIG_IGN);
 	assert(sodium_init() >= 0);
 	test_a_node_joins_and_leaves();
@@ -391,5 +476,8 @@ int main(void)
 	test_a_node_that_is_not_there();
 	test_answers_that_make_no_sense();
 	test_commands_that_are_not_there();
+	test_admin_needs_an_admin_link();
+	test_admin_says_when_control_is_away();
+	test_admin_command_lines();
 	return 0;
 }
