@@ -6,6 +6,8 @@
  * full records in one system call. So many small writes become few records, what waits does so in the
  * owner's queue, where it can still be dropped, and a slow reader costs nobody else anything.
  *
+ * The program must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
+ *
  * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer.
  *
  * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner. In

@@ -426,7 +426,7 @@ static void keep_alive(struct client *client, uint64_t now)
 	struct relay_server *server = client->server;
 	uint64_t idle_ms = server->options.keep_alive_s * 1000ull;
 
-	if (now - client->heard_ms > 2 * idle_ms + 5000) {
+	if (now - client->heard_ms > server->options.dead_ms) {
 		server->counters.closed_silent++;
 		drop(client);
 	} else if (has_expired(client)) {
@@ -470,6 +470,8 @@ static void set_defaults(struct relay_server_options *options)
 		options->max_queue = DEFAULT_QUEUE;
 	if (options->keep_alive_s == 0)
 		options->keep_alive_s = DEFAULT_KEEP_ALIVE;
+	if (options->dead_ms == 0)
+		options->dead_ms = 2000 * options->keep_alive_s + 5000;
 }
 
 static int open_listeners(struct relay_server *server, struct error *reterr)

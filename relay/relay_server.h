@@ -36,7 +36,8 @@ struct relay_server_options {
 	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
 	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
 	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
-	uint32_t keep_alive_s;		/* idle time before a ping; 0: 20. Dead after 2 × this + 5 s */
+	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 20 */
+	uint32_t dead_ms;		/* silence after which a client is dropped; 0: 2 × keep_alive_s + 5 s */
 };
 
 struct relay_server_counters {

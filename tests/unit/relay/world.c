@@ -5,6 +5,7 @@
 #include "common/tls.h"
 #include "common/wire.h"
 
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,13 @@ static struct public_key key_of(uint8_t number)
 	return key;
 }
 
-SSL_CTX *make_context(struct world *world, const char *name, const struct public_key *key, bool is_server)
+struct public_key relay_key(void)
+{
+	return key_of(RELAY_NUMBER);
+}
+
+SSL_CTX *make_context(struct world *world, const struct certificate_authority *issuer, const char *name,
+		      const struct public_key *key, bool is_server, int64_t life_s)
 {
 	struct error err = { 0 };
 	char *key_pem = NULL, *request = NULL, *certificate = NULL;
@@ -66,8 +73,8 @@ SSL_CTX *make_context(struct world *world, const char *name, const struct public
 	if (r == 0)
 		r = certificate_request(key_pem, &request, &err);
 	if (r == 0)
-		r = certificate_issue_node(&world->ca, request, name, key, (int64_t)time(NULL), 3600,
-					   &certificate, &err);
+		r = certificate_issue_node(issuer ? issuer : &world->ca, request, name, key, (int64_t)time(NULL),
+					   life_s, &certificate, &err);
 	struct tls_options options = { .is_server = is_server,
 				       .trust = TLS_TRUST_CA,
 				       .ca_pem = world->ca_pem,
@@ -95,9 +102,10 @@ static bool is_member(void *owner, const struct public_key *node_key)
 
 void world_begin(struct world *world)
 {
-	struct public_key key = key_of(RELAY_NUMBER);
+	struct public_key key = relay_key();
 
 	*world = (struct world){ 0 };
+	signal(SIGPIPE, SIG_IGN); /* as every program that uses libuv must */
 	EXPECT(sodium_init() >= 0);
 	EXPECT(certificate_authority_generate("test", (int64_t)time(NULL), &world->ca_key, &world->ca_pem, NULL) == 0);
 	EXPECT(certificate_authority_init(&world->ca, world->ca_key, world->ca_pem, NULL) == 0);
@@ -106,7 +114,7 @@ void world_begin(struct world *world)
 	EXPECT(tls_host_new(&world->loop, &world->host) == 0);
 	world->server_options = (struct relay_server_options){
 		.host = world->host,
-		.context = make_context(world, "relay", &key, true),
+		.context = make_context(world, NULL, "relay", &key, true, 3600),
 		.n_listen = 1,
 		.listen = { endpoint_from_v4(0x7f000001, 0) },
 		.owner = world,
@@ -206,14 +214,14 @@ static void on_gone(void *owner, uint32_t relay_id, const struct public_key *pee
 void make_member(struct member *member, struct world *world, const char *name, uint8_t number)
 {
 	*member = (struct member){ .world = world, .name = name, .key = key_of(number) };
-	member->context = make_context(world, name, &member->key, false);
+	member->context = make_context(world, NULL, name, &member->key, false, 3600);
 }
 
 struct map_relay relay_at(const struct world *world)
 {
 	return (struct map_relay){ .id = 7,
 				   .name = "relay",
-				   .node_key = key_of(RELAY_NUMBER),
+				   .node_key = relay_key(),
 				   .tls_port = world->port,
 				   .n_addresses = 1,
 				   .addresses = { endpoint_from_v4(0x7f000001, 0) } };
@@ -268,4 +276,125 @@ void send_number(struct member *from, const struct member *to, uint64_t number, 
 bool got_text(const struct member *member, const char *text)
 {
 	return member->last_len == strlen(text) && memcmp(member->last, text, member->last_len) == 0;
+}
+
+/* raw connections */
+
+static void on_raw_ready(void *owner)
+{
+	((struct raw *)owner)->is_ready = true;
+}
+
+static void on_raw_frame(struct raw *raw, const struct relay_frame *frame)
+{
+	struct wire_reader r;
+
+	switch (frame->type) {
+	case RELAY_HELLO:
+		raw->n_hello++;
+		break;
+	case RELAY_SEND:
+	case RELAY_RECV:
+		r = wire_reader(frame->packet.bytes, frame->packet.len);
+		uint64_t number = wire_u64(&r);
+		raw->n_packets++;
+		raw->n_misordered += number <= raw->last_number;
+		raw->last_number = number;
+		break;
+	case RELAY_PING:
+		raw->n_pings++;
+		break;
+	case RELAY_PONG:
+		raw->n_pongs++;
+		break;
+	case RELAY_CLOSING:
+		raw->closing = frame->closing.reason;
+		break;
+	case RELAY_PEER_GONE:
+		break;
+	}
+}
+
+static void on_raw_received(void *owner, const uint8_t *bytes, size_t len)
+{
+	struct raw *raw = owner;
+	struct relay_frame frame;
+
+	relay_decoder_feed(&raw->decoder, bytes, len);
+	while (relay_decoder_next(&raw->decoder, &frame) == 0)
+		on_raw_frame(raw, &frame);
+}
+
+static size_t on_raw_produce(void *owner, uint8_t *buf, size_t cap)
+{
+	struct raw *raw = owner;
+	size_t n = raw->n_out;
+
+	EXPECT(n <= cap);
+	memcpy(buf, raw->out, n);
+	raw->n_out = 0;
+	return n;
+}
+
+static void on_raw_ended(void *owner, const struct error *why)
+{
+	struct raw *raw = owner;
+
+	raw->is_ended = true;
+	snprintf(raw->why, sizeof(raw->why), "%.250s", why->message);
+}
+
+void raw_connect(struct raw *raw, struct world *world, SSL_CTX *context)
+{
+	const struct tls_stream_ports ports = { raw, on_raw_ready, on_raw_received, on_raw_produce, on_raw_ended };
+	struct endpoint server = endpoint_from_v4(0x7f000001, world->port);
+
+	*raw = (struct raw){ .world = world };
+	EXPECT(tls_stream_open_client(&raw->stream, world->host, context, &server, "relay", 0, &ports) == 0);
+}
+
+void raw_accept(struct raw *raw, struct world *world, SSL_CTX *context, int fd)
+{
+	const struct tls_stream_ports ports = { raw, on_raw_ready, on_raw_received, on_raw_produce, on_raw_ended };
+
+	*raw = (struct raw){ .world = world };
+	EXPECT(tls_stream_open_server(&raw->stream, world->host, context, fd, 0, &ports) == 0);
+}
+
+void raw_say(struct raw *raw, const void *bytes, size_t len)
+{
+	EXPECT(raw->n_out + len <= sizeof(raw->out));
+	memcpy(raw->out + raw->n_out, bytes, len);
+	raw->n_out += len;
+	tls_stream_wake(&raw->stream);
+}
+
+void raw_say_frame(struct raw *raw, const struct relay_frame *frame)
+{
+	uint8_t buf[2048];
+
+	raw_say(raw, buf, relay_encode(buf, sizeof(buf), frame));
+}
+
+static void on_raw_closed(void *owner)
+{
+	((struct raw *)owner)->is_closed = true;
+}
+
+void raw_close(struct raw *raw)
+{
+	tls_stream_close(&raw->stream, on_raw_closed);
+	AWAIT(raw->world, raw->is_closed);
+	relay_decoder_deinit(&raw->decoder);
+}
+
+int plain_connect(const struct world *world)
+{
+	struct endpoint server = endpoint_from_v4(0x7f000001, world->port);
+	struct sockaddr_storage address;
+	socklen_t len = endpoint_to_sockaddr(&server, &address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	EXPECT(fd >= 0 && connect(fd, (struct sockaddr *)&address, len) == 0);
+	return fd;
 }

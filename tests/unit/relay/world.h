@@ -6,6 +6,7 @@
 
 #include "actors/relay_manager/relay_connection.h"
 #include "common/certificate.h"
+#include "common/relay_wire.h"
 #include "common/tls_stream.h"
 #include "relay/relay_server.h"
 
@@ -63,7 +64,9 @@ void world_begin(struct world *world);
 void world_end(struct world *world);
 void start_server(struct world *world); /* with world->server_options, on loopback */
 void stop_server(struct world *world);
-SSL_CTX *make_context(struct world *world, const char *name, const struct public_key *key, bool is_server);
+/* A certificate by issuer (NULL: the world's CA), good for life_s; trusts the world's CA. */
+SSL_CTX *make_context(struct world *world, const struct certificate_authority *issuer, const char *name,
+		      const struct public_key *key, bool is_server, int64_t life_s);
 
 /* A member with a certificate of the world's CA, whose key is all `number`; not connected. */
 void make_member(struct member *member, struct world *world, const char *name, uint8_t number);
@@ -75,3 +78,27 @@ int send_text(struct member *from, const struct member *to, const char *text);
 void send_number(struct member *from, const struct member *to, uint64_t number, size_t len);
 bool got_text(const struct member *member, const char *text);
 struct map_relay relay_at(const struct world *world);
+struct public_key relay_key(void);
+
+/* A TLS connection that says what it is told, and writes down the frames it hears; not always a fair one. */
+struct raw {
+	struct world *world;
+	struct tls_stream stream;
+	struct relay_decoder decoder;
+	bool is_ready, is_ended, is_closed, is_paused;
+	uint8_t out[4096];
+	size_t n_out;
+	uint32_t n_hello, n_packets, n_pings, n_pongs, n_misordered;
+	uint64_t last_number;
+	enum relay_closing_reason closing; /* 0: none heard */
+	char why[256];
+};
+
+void raw_connect(struct raw *raw, struct world *world, SSL_CTX *context); /* to the server */
+void raw_accept(struct raw *raw, struct world *world, SSL_CTX *context, int fd);
+void raw_say(struct raw *raw, const void *bytes, size_t len);
+void raw_say_frame(struct raw *raw, const struct relay_frame *frame);
+void raw_close(struct raw *raw); /* and awaits it */
+
+/* A plain TCP socket, connected to the server. */
+int plain_connect(const struct world *world);
