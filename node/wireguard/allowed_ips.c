@@ -100,13 +100,14 @@ static struct wg_allowed_node *node_new(const uint8_t bits[16], unsigned len, bo
 	return node;
 }
 
-/* Puts a node for the prefix where *link is now; what was there becomes its child or its sibling. */
+/* Puts a node for the prefix at *link; what was there becomes its child or its sibling. */
 static struct wg_allowed_node *split(struct wg_allowed_node **link, struct wg_allowed_node *parent,
 				     const uint8_t bits[16], unsigned len, bool is_v6)
 {
 	struct wg_allowed_node *below = *link, *join = NULL;
 	struct wg_allowed_node *node = node_new(bits, len, is_v6);
-	unsigned common = below ? common_len(below->bits, bits, len < below->len ? len : below->len) : 0;
+	unsigned common =
+		below ? common_len(below->bits, bits, len < below->len ? len : below->len) : 0;
 
 	if (node && below && common < len) {
 		join = node_new(bits, common, is_v6);
@@ -127,8 +128,8 @@ static struct wg_allowed_node *split(struct wg_allowed_node **link, struct wg_al
 }
 
 /* The node of exactly this prefix, made if make is set; NULL: absent, or out of memory. */
-static struct wg_allowed_node *find(struct wg_allowed_ips *ips, const uint8_t bits[16], unsigned len,
-				    bool is_v6, bool make)
+static struct wg_allowed_node *find(struct wg_allowed_ips *ips, const uint8_t bits[16],
+				    unsigned len, bool is_v6, bool make)
 {
 	struct wg_allowed_node **link = root_of(ips, is_v6), *parent = NULL;
 
@@ -168,13 +169,15 @@ static int prefix_bits(const struct wg_prefix *prefix, uint8_t ret[16])
 	return 0;
 }
 
-int wg_allowed_ips_insert(struct wg_allowed_ips *ips, const struct wg_prefix *prefix, struct wg_peer *peer)
+int wg_allowed_ips_insert(struct wg_allowed_ips *ips, const struct wg_prefix *prefix,
+			  struct wg_peer *peer)
 {
 	uint8_t bits[16];
 
 	if (prefix_bits(prefix, bits) != 0)
 		return -EINVAL;
-	struct wg_allowed_node *node = find(ips, bits, prefix->len, prefix->family == AF_INET6, true);
+	struct wg_allowed_node *node =
+		find(ips, bits, prefix->len, prefix->family == AF_INET6, true);
 	if (!node)
 		return -ENOMEM;
 	if (node->peer == peer)
@@ -192,7 +195,8 @@ void wg_allowed_ips_remove(struct wg_allowed_ips *ips, const struct wg_prefix *p
 
 	if (prefix_bits(prefix, bits) != 0)
 		return;
-	struct wg_allowed_node *node = find(ips, bits, prefix->len, prefix->family == AF_INET6, false);
+	struct wg_allowed_node *node =
+		find(ips, bits, prefix->len, prefix->family == AF_INET6, false);
 	if (!node || !node->peer || node->peer != peer)
 		return;
 	list_remove(node);
@@ -210,7 +214,8 @@ void wg_allowed_ips_remove_peer(struct wg_allowed_ips *ips, struct wg_peer *peer
 	}
 }
 
-static struct wg_peer *lookup(const struct wg_allowed_node *node, const uint8_t *ip, unsigned n_bits)
+static struct wg_peer *lookup(const struct wg_allowed_node *node, const uint8_t *ip,
+			      unsigned n_bits)
 {
 	struct wg_peer *best = NULL;
 

@@ -8,8 +8,8 @@
 
 #define MACS_LEN (WG_MAC_LEN + WG_MAC_LEN)
 
-static void derive(const struct wg_crypto *crypto, const char label[9], const struct public_key *public,
-		   uint8_t ret[WG_HASH_LEN])
+static void derive(const struct wg_crypto *crypto, const char label[9],
+		   const struct public_key *public, uint8_t ret[WG_HASH_LEN])
 {
 	wg_hash(crypto, label, 8, public->bytes, sizeof(public->bytes), ret);
 }
@@ -39,10 +39,12 @@ bool wg_cookie_check_mac1(const struct wg_cookie_checker *checker, const struct 
 
 bool wg_cookie_secret_is_old(const struct wg_cookie_checker *checker, uint64_t now_ns)
 {
-	return checker->secret_birth_ns == 0 || now_ns - checker->secret_birth_ns >= WG_COOKIE_LIFE_NS;
+	return checker->secret_birth_ns == 0 ||
+	       now_ns - checker->secret_birth_ns >= WG_COOKIE_LIFE_NS;
 }
 
-void wg_cookie_set_secret(struct wg_cookie_checker *checker, const uint8_t secret[KEY_LEN], uint64_t now_ns)
+void wg_cookie_set_secret(struct wg_cookie_checker *checker, const uint8_t secret[KEY_LEN],
+			  uint64_t now_ns)
 {
 	memcpy(checker->secret, secret, KEY_LEN);
 	checker->secret_birth_ns = now_ns;
@@ -74,11 +76,12 @@ void wg_cookie_make_reply(const struct wg_cookie_checker *checker, const struct 
 	wire_u32_le(&r);
 	ret->receiver = wire_u32_le(&r); /* the sender's index is the second field of both kinds */
 	make_cookie(checker, crypto, source, cookie);
-	wg_xaead_seal(checker->cookie_key, ret->nonce, cookie, sizeof(cookie), mac1_of(message, len),
-		      ret->sealed);
+	wg_xaead_seal(checker->cookie_key, ret->nonce, cookie, sizeof(cookie),
+		      mac1_of(message, len), ret->sealed);
 }
 
-void wg_cookie_init(struct wg_cookie *cookie, const struct wg_crypto *crypto, const struct public_key *peer)
+void wg_cookie_init(struct wg_cookie *cookie, const struct wg_crypto *crypto,
+		    const struct public_key *peer)
 {
 	*cookie = (struct wg_cookie){ 0 };
 	derive(crypto, "mac1----", peer, cookie->mac1_key);
@@ -94,11 +97,14 @@ void wg_cookie_add_macs(struct wg_cookie *cookie, const struct wg_crypto *crypto
 	wg_mac(crypto, cookie->mac1_key, sizeof(cookie->mac1_key), message, len - MACS_LEN, mac1);
 	memcpy(cookie->last_mac1, mac1, WG_MAC_LEN);
 	cookie->has_last_mac1 = true;
-	if (cookie->birth_ns != 0 && now_ns - cookie->birth_ns < WG_COOKIE_LIFE_NS - WG_COOKIE_LATENCY_NS)
-		wg_mac(crypto, cookie->cookie, sizeof(cookie->cookie), message, len - WG_MAC_LEN, mac2);
+	if (cookie->birth_ns != 0 &&
+	    now_ns - cookie->birth_ns < WG_COOKIE_LIFE_NS - WG_COOKIE_LATENCY_NS)
+		wg_mac(crypto, cookie->cookie, sizeof(cookie->cookie), message, len - WG_MAC_LEN,
+		       mac2);
 }
 
-bool wg_cookie_consume(struct wg_cookie *cookie, const struct wg_cookie_reply *reply, uint64_t now_ns)
+bool wg_cookie_consume(struct wg_cookie *cookie, const struct wg_cookie_reply *reply,
+		       uint64_t now_ns)
 {
 	uint8_t opened[WG_MAC_LEN];
 

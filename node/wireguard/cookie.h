@@ -60,7 +60,8 @@ void wg_cookie_make_reply(const struct wg_cookie_checker *checker, const struct 
 			  const uint8_t *message, size_t len, const uint8_t source[WG_SOURCE_LEN],
 			  struct wg_cookie_reply *ret);
 
-void wg_cookie_init(struct wg_cookie *cookie, const struct wg_crypto *crypto, const struct public_key *peer);
+void wg_cookie_init(struct wg_cookie *cookie, const struct wg_crypto *crypto,
+		    const struct public_key *peer);
 /* Fills mac1 and, with a fresh cookie, mac2 of an encoded message whose macs are zero. */
 void wg_cookie_add_macs(struct wg_cookie *cookie, const struct wg_crypto *crypto, uint8_t *message,
 			size_t len, uint64_t now_ns);

@@ -59,8 +59,8 @@ void wg_hash(const struct wg_crypto *crypto, const void *a, size_t n_a, const vo
 	assert(n == WG_HASH_LEN);
 }
 
-void wg_mac(const struct wg_crypto *crypto, const void *key, size_t n_key, const void *data, size_t n,
-	    uint8_t ret[WG_MAC_LEN])
+void wg_mac(const struct wg_crypto *crypto, const void *key, size_t n_key, const void *data,
+	    size_t n, uint8_t ret[WG_MAC_LEN])
 {
 	size_t size = WG_MAC_LEN, n_out = 0;
 	OSSL_PARAM params[] = {
@@ -74,8 +74,8 @@ void wg_mac(const struct wg_crypto *crypto, const void *key, size_t n_key, const
 	assert(n_out == WG_MAC_LEN);
 }
 
-void wg_hmac(const struct wg_crypto *crypto, const uint8_t key[WG_HASH_LEN], const void *data, size_t n,
-	     uint8_t ret[WG_HASH_LEN])
+void wg_hmac(const struct wg_crypto *crypto, const uint8_t key[WG_HASH_LEN], const void *data,
+	     size_t n, uint8_t ret[WG_HASH_LEN])
 {
 	uint8_t inner[HMAC_BLOCK], outer[HMAC_BLOCK], digest[WG_HASH_LEN];
 
@@ -92,8 +92,8 @@ void wg_hmac(const struct wg_crypto *crypto, const uint8_t key[WG_HASH_LEN], con
 	sodium_memzero(digest, sizeof(digest));
 }
 
-void wg_kdf(const struct wg_crypto *crypto, const uint8_t key[WG_HASH_LEN], const void *input, size_t n,
-	    uint8_t *const rets[], unsigned n_rets)
+void wg_kdf(const struct wg_crypto *crypto, const uint8_t key[WG_HASH_LEN], const void *input,
+	    size_t n, uint8_t *const rets[], unsigned n_rets)
 {
 	uint8_t extracted[WG_HASH_LEN], block[WG_HASH_LEN + 1];
 	size_t n_block = 1;
@@ -118,38 +118,41 @@ bool wg_dh(const struct secret_key *secret, const struct public_key *public, uin
 	return false;
 }
 
-void wg_aead_seal(const uint8_t key[KEY_LEN], const void *plain, size_t n, const uint8_t ad[WG_HASH_LEN],
-		  uint8_t *ret)
+void wg_aead_seal(const uint8_t key[KEY_LEN], const void *plain, size_t n,
+		  const uint8_t ad[WG_HASH_LEN], uint8_t *ret)
 {
-	crypto_aead_chacha20poly1305_ietf_encrypt(ret, NULL, plain, n, ad, WG_HASH_LEN, NULL, zero_nonce,
-						  key);
+	crypto_aead_chacha20poly1305_ietf_encrypt(ret, NULL, plain, n, ad, WG_HASH_LEN, NULL,
+						  zero_nonce, key);
 }
 
 bool wg_aead_open(const uint8_t key[KEY_LEN], const uint8_t *sealed, size_t n,
 		  const uint8_t ad[WG_HASH_LEN], uint8_t *ret)
 {
-	return crypto_aead_chacha20poly1305_ietf_decrypt(ret, NULL, NULL, sealed, n, ad, WG_HASH_LEN,
-							 zero_nonce, key) == 0;
+	return crypto_aead_chacha20poly1305_ietf_decrypt(ret, NULL, NULL, sealed, n, ad,
+							 WG_HASH_LEN, zero_nonce, key) == 0;
 }
 
-void wg_xaead_seal(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONCE_LEN], const void *plain,
-		   size_t n, const uint8_t ad[WG_MAC_LEN], uint8_t *ret)
+void wg_xaead_seal(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONCE_LEN],
+		   const void *plain, size_t n, const uint8_t ad[WG_MAC_LEN], uint8_t *ret)
 {
-	crypto_aead_xchacha20poly1305_ietf_encrypt(ret, NULL, plain, n, ad, WG_MAC_LEN, NULL, nonce, key);
+	crypto_aead_xchacha20poly1305_ietf_encrypt(ret, NULL, plain, n, ad, WG_MAC_LEN, NULL, nonce,
+						   key);
 }
 
 bool wg_xaead_open(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONCE_LEN],
 		   const uint8_t *sealed, size_t n, const uint8_t ad[WG_MAC_LEN], uint8_t *ret)
 {
-	return crypto_aead_xchacha20poly1305_ietf_decrypt(ret, NULL, NULL, sealed, n, ad, WG_MAC_LEN, nonce,
-							  key) == 0;
+	return crypto_aead_xchacha20poly1305_ietf_decrypt(ret, NULL, NULL, sealed, n, ad,
+							  WG_MAC_LEN, nonce, key) == 0;
 }
 
-EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, const uint8_t key[KEY_LEN], bool sealing)
+EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, const uint8_t key[KEY_LEN],
+			      bool sealing)
 {
 	EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
 
-	if (!cipher || EVP_CipherInit_ex2(cipher, crypto->chacha, key, zero_nonce, sealing, NULL) != 1) {
+	if (!cipher ||
+	    EVP_CipherInit_ex2(cipher, crypto->chacha, key, zero_nonce, sealing, NULL) != 1) {
 		EVP_CIPHER_CTX_free(cipher);
 		return NULL;
 	}

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_N_STAGED	      2048
-#define DEFAULT_STAGED_SIZE	      2016
+#define DEFAULT_N_STAGED              2048
+#define DEFAULT_STAGED_SIZE           2016
 #define DEFAULT_HANDSHAKES_PER_SECOND 500
 
 static const char *const drop_names[] = {
@@ -81,7 +81,8 @@ void wg_device_drop_indices(struct wg_device *device, const struct wg_dropped *d
 
 void wg_peer_reschedule(struct wg_peer *peer)
 {
-	wg_schedule_earlier(&peer->device->schedule, &peer->schedule, wg_timers_next(&peer->timers));
+	wg_schedule_earlier(&peer->device->schedule, &peer->schedule,
+			    wg_timers_next(&peer->timers));
 }
 
 void wg_peer_tell(struct wg_peer *peer, enum wg_event_type type, const struct wg_path *path)
@@ -112,7 +113,8 @@ static int init(struct wg_device *device, const struct wg_config *config)
 	if (r == 0)
 		r = wg_index_table_reserve(&device->indices, 1);
 	if (r == 0)
-		r = wg_staged_pool_init(&device->staged, or_default(config->n_staged, DEFAULT_N_STAGED),
+		r = wg_staged_pool_init(&device->staged,
+					or_default(config->n_staged, DEFAULT_N_STAGED),
 					or_default(config->staged_size, DEFAULT_STAGED_SIZE));
 	return r;
 }
@@ -278,7 +280,8 @@ int wg_device_add_peer(struct wg_device *device, const struct public_key *key, s
 
 	if (wg_device_find_peer(device, key))
 		return WG_PEER_E_EXISTS;
-	if (!secret_key_is_zero(&device->local.secret) && public_key_equal(key, &device->local.public))
+	if (!secret_key_is_zero(&device->local.secret) &&
+	    public_key_equal(key, &device->local.public))
 		return WG_PEER_E_OWN_KEY;
 	struct wg_peer *peer = calloc(1, sizeof(*peer));
 	int r = peer ? reserve_for_peer(device, peer) : -ENOMEM;
@@ -405,9 +408,8 @@ void wg_peer_set_route(struct wg_peer *peer, const struct wg_route *route, struc
 	if (route->n == 0)
 		return;
 	if (peer->reached_nobody) {
-		peer->reached_nobody = false;
 		wg_timers_forget_last_handshake(&peer->timers);
-		wg_peer_initiate(peer, true, now);
+		wg_peer_initiate(peer, false, now);
 	} else if (gained && peer->noise.waiting &&
 		   !wg_is_recent(peer->timers.last_handshake_sent_ns, WG_SECOND_NS, now.ns)) {
 		wg_timers_forget_last_handshake(&peer->timers);
@@ -468,7 +470,8 @@ void wg_peer_disallow_all(struct wg_peer *peer)
 	wg_allowed_ips_remove_peer(&peer->device->allowed, peer);
 }
 
-bool wg_peer_next_prefix(const struct wg_peer *peer, struct wg_prefix_cursor *cursor, struct wg_prefix *ret)
+bool wg_peer_next_prefix(const struct wg_peer *peer, struct wg_prefix_cursor *cursor,
+			 struct wg_prefix *ret)
 {
 	const struct wg_allowed_node *node = cursor->at;
 

@@ -178,9 +178,18 @@ void wg_device_forget_sources(struct wg_device *device);
 
 /*
  * Seal plain IP packets and transmit them, in place: the headers are written before the packets,
- * padding and tags behind. Before base there must be WG_HEADROOM free bytes, and the stride must
- * be at least wg_slot_size(size, mtu); with exactly that the datagrams leave without gaps, ready
- * for UDP_SEGMENT. Packets for several peers may be mixed in a train. The buffer is overwritten.
+ * padding and tags behind.
+ *
+ *   base - WG_HEADROOM      base
+ *   ┌──────────────────────┬──────────────────────┬───────────────────┬──── next packet's slot
+ *   │ free                 │ packet               │ free: padding, tag│
+ *   └──────────────────────┴──────────────────────┴───────────────────┴────
+ *    ◄────────────────── wg_slot_size(size, mtu) ─────────────────────►
+ *
+ * Each packet needs its whole slot, the last and an only one too; the stride must be at least the
+ * slot's size, and when it is exactly that the datagrams leave without gaps, ready for UDP_SEGMENT.
+ * Packets for several peers may be mixed in a train. The buffer is overwritten. mtu is that of the
+ * device (wg_config, wg_device_set_mtu).
  */
 void wg_device_send(struct wg_device *device, const struct train *packets, struct wg_time now);
 /* Handle datagrams that came by one path. They are opened in place; the buffer is overwritten. */
@@ -290,7 +299,7 @@ struct wg_arrival {
 };
 
 struct wg_stats {
-	uint64_t rx_bytes, tx_bytes;	 /* datagrams: authenticated ones; sent (by two paths: counted once) */
+	uint64_t rx_bytes, tx_bytes; /* datagrams: authenticated ones; sent (on two paths: once) */
 	uint64_t rx_packets, tx_packets; /* of data, without keepalives */
 	uint64_t last_handshake_ns;	 /* wg_time.ns; 0: never */
 	uint64_t last_handshake_real_ns;

@@ -9,13 +9,14 @@
 #include <sodium.h>
 #include <string.h>
 
-#define TIMESTAMP_LEN	 12
-#define STAMP_STEP_NS	 (UINT64_C(1) << 24) /* time is told no finer than 16.7 ms */
+#define TIMESTAMP_LEN     12
+#define STAMP_STEP_NS     (UINT64_C(1) << 24) /* time is told no finer than 16.7 ms */
 #define INITIATION_MIN_NS (WG_SECOND_NS / 50) /* between two of one peer */
 
 /* ---- common ---- */
 
-static void transmit_handshake(struct wg_peer *peer, uint8_t *message, size_t len, struct wg_time now)
+static void transmit_handshake(struct wg_peer *peer, uint8_t *message, size_t len,
+			       struct wg_time now)
 {
 	struct train datagram = train_of_one(message, len);
 
@@ -48,15 +49,17 @@ static int install_session(struct wg_peer *peer, struct wg_session_keys *keys, b
 	struct wg_keypair *keypair;
 	struct wg_dropped dropped;
 
-	int r = wg_keypairs_install(&peer->keypairs, &device->local.crypto, keys, is_initiator, local_index,
-				    remote_index, now.ns, &keypair, &dropped);
+	int r = wg_keypairs_install(&peer->keypairs, &device->local.crypto, keys, is_initiator,
+				    local_index, remote_index, now.ns, &keypair, &dropped);
 	sodium_memzero(keys, sizeof(*keys));
 	if (r != 0) {
 		wg_drop(device, WG_DROP_INTERNAL);
 		return r;
 	}
 	wg_device_drop_indices(device, &dropped);
-	const struct wg_index_entry entry = { .index = local_index, .peer = peer, .keypair = keypair };
+	const struct wg_index_entry entry = { .index = local_index,
+					      .peer = peer,
+					      .keypair = keypair };
 	wg_index_table_add(&device->indices, &entry);
 	wg_timers_on_session_derived(&peer->timers, now.ns);
 	return 0;
@@ -72,7 +75,8 @@ static void make_timestamp(struct wg_peer *peer, struct wg_time now, uint8_t ret
 {
 	struct wire_writer w = wire_writer(ret, TIMESTAMP_LEN);
 	uint64_t seconds = now.real_ns / WG_SECOND_NS;
-	uint64_t stamp_ns = seconds * WG_SECOND_NS + (now.real_ns % WG_SECOND_NS & ~(STAMP_STEP_NS - 1));
+	uint64_t stamp_ns =
+		seconds * WG_SECOND_NS + (now.real_ns % WG_SECOND_NS & ~(STAMP_STEP_NS - 1));
 
 	if (stamp_ns <= peer->last_stamp_ns)
 		stamp_ns = peer->last_stamp_ns + STAMP_STEP_NS;
@@ -96,8 +100,8 @@ static int write_initiation(struct wg_peer *peer, struct wg_time now, struct wg_
 
 	make_timestamp(peer, now, timestamp);
 	make_ephemeral(device, &ephemeral);
-	int r = wg_noise_write_initiation(&peer->noise, &device->local, &peer->remote, &ephemeral, timestamp,
-					  sizeof(timestamp), ret->noise);
+	int r = wg_noise_write_initiation(&peer->noise, &device->local, &peer->remote, &ephemeral,
+					  timestamp, sizeof(timestamp), ret->noise);
 	secret_key_wipe(&ephemeral);
 	return r;
 }
@@ -200,6 +204,7 @@ static bool admit_under_load(struct wg_device *device, const uint8_t *message, s
 	if (wg_cookie_secret_is_old(&device->checker, now.ns)) {
 		wg_device_random(device, secret, sizeof(secret));
 		wg_cookie_set_secret(&device->checker, secret, now.ns);
+		sodium_memzero(secret, sizeof(secret));
 	}
 	source_of(from, source);
 	if (!wg_cookie_check_mac2(&device->checker, &device->local.crypto, message, len, source)) {
@@ -215,8 +220,8 @@ static bool admit_under_load(struct wg_device *device, const uint8_t *message, s
 }
 
 /* Before any curve operation: does the sender know our key, and under load its own address? */
-static bool admit(struct wg_device *device, const uint8_t *message, size_t len, const struct wg_path *from,
-		  struct wg_time now)
+static bool admit(struct wg_device *device, const uint8_t *message, size_t len,
+		  const struct wg_path *from, struct wg_time now)
 {
 	if (secret_key_is_zero(&device->local.secret)) {
 		wg_drop(device, WG_DROP_NO_PRIVATE_KEY);
@@ -244,7 +249,8 @@ static void transmit_response(struct wg_peer *peer, uint8_t *message, size_t len
 	device->ports.transmit(device->ports.owner, peer, from, &datagram);
 	for (uint32_t i = 0; i < peer->route.n; i++)
 		if (!wg_path_equal(&peer->route.paths[i], from))
-			device->ports.transmit(device->ports.owner, peer, &peer->route.paths[i], &datagram);
+			device->ports.transmit(device->ports.owner, peer, &peer->route.paths[i],
+					       &datagram);
 }
 
 static void respond(struct wg_peer *peer, struct wg_noise_opened *opened, uint32_t remote_index,
@@ -273,21 +279,27 @@ static void respond(struct wg_peer *peer, struct wg_noise_opened *opened, uint32
 	transmit_response(peer, message, sizeof(message), from, now);
 }
 
-/* NULL: counted and dropped. The peer is authentic and its initiation new. */
-static struct wg_peer *authenticate(struct wg_device *device, const struct wg_initiation *initiation,
+/*
+ * NULL: counted and dropped. Else the peer is authentic and its initiation new. What is new is
+ * judged by the latest time stamp in memory only: a peer whose clock was far ahead once is refused
+ * until we or the peer object start anew (CVE-2021-46873 is about attackers who move clocks).
+ */
+static struct wg_peer *authenticate(struct wg_device *device,
+				    const struct wg_initiation *initiation,
 				    struct wg_noise_opened *opened, struct wg_time now)
 {
 	uint8_t timestamp[TIMESTAMP_LEN];
 	enum wg_drop why = WG_N_DROPS;
 	struct wg_peer *peer = NULL;
 
-	if (wg_noise_open_initiation(&device->local, initiation->noise, sizeof(initiation->noise), opened) !=
-	    0)
+	if (wg_noise_open_initiation(&device->local, initiation->noise, sizeof(initiation->noise),
+				     opened) != 0)
 		why = WG_DROP_HANDSHAKE;
 	else if (!(peer = wg_device_find_peer(device, &opened->remote_static)))
 		why = WG_DROP_UNKNOWN_PEER;
-	else if (wg_noise_finish_initiation(opened, &device->local, &peer->remote, initiation->noise,
-					    sizeof(initiation->noise), timestamp) != 0)
+	else if (wg_noise_finish_initiation(opened, &device->local, &peer->remote,
+					    initiation->noise, sizeof(initiation->noise),
+					    timestamp) != 0)
 		why = WG_DROP_HANDSHAKE;
 	else if (memcmp(timestamp, peer->latest_timestamp, sizeof(timestamp)) <= 0)
 		why = WG_DROP_TIMESTAMP;
@@ -335,7 +347,8 @@ static void receive_response(struct wg_device *device, const uint8_t *message, s
 		wg_drop(device, WG_DROP_MALFORMED);
 		return;
 	}
-	const struct wg_index_entry *entry = wg_index_table_find(&device->indices, response.receiver);
+	const struct wg_index_entry *entry =
+		wg_index_table_find(&device->indices, response.receiver);
 	if (!entry || entry->keypair) {
 		wg_drop(device, WG_DROP_UNKNOWN_INDEX);
 		return;
@@ -353,7 +366,8 @@ static void receive_response(struct wg_device *device, const uint8_t *message, s
 	if (install_session(peer, &keys, true, response.receiver, response.sender, now) != 0)
 		return;
 	wg_peer_on_session(peer, now);
-	wg_peer_send_keepalive(peer, now); /* or what waits: the responder must hear that it worked */
+	wg_peer_send_keepalive(peer,
+			       now); /* or what waits: the responder must hear that it worked */
 	wg_peer_reschedule(peer);
 }
 

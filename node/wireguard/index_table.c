@@ -75,7 +75,8 @@ void wg_index_table_remove(struct wg_index_table *table, uint32_t index)
 	if (!table->entries[hole].peer)
 		return;
 	table->n--;
-	for (uint32_t at = (hole + 1) & table->mask; table->entries[at].peer; at = (at + 1) & table->mask) {
+	for (uint32_t at = (hole + 1) & table->mask; table->entries[at].peer;
+	     at = (at + 1) & table->mask) {
 		uint32_t wanted = home(table, table->entries[at].index);
 		if (((at - wanted) & table->mask) >= ((at - hole) & table->mask)) {
 			table->entries[hole] = table->entries[at];

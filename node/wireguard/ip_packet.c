@@ -80,7 +80,8 @@ bool ip_packet_decapsulate_ecn(uint8_t *bytes, const struct ip_packet *packet, u
 
 	if (outer == IP_ECN_CE && inner == IP_ECN_NONE)
 		return false;
-	if ((outer == IP_ECN_CE && inner != IP_ECN_CE) || (outer == IP_ECN_ECT1 && inner == IP_ECN_ECT0))
+	if ((outer == IP_ECN_CE && inner != IP_ECN_CE) ||
+	    (outer == IP_ECN_ECT1 && inner == IP_ECN_ECT0))
 		set_ecn(bytes, packet, outer);
 	return true;
 }

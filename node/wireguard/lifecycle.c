@@ -54,8 +54,10 @@ void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, 
 
 void wg_peer_forget_source(struct wg_peer *peer)
 {
-	for (uint32_t i = 0; i < peer->route.n; i++)
-		learn_source(&peer->route.paths[i], &(struct wg_path){ .socket = peer->route.paths[i].socket });
+	for (uint32_t i = 0; i < peer->route.n; i++) {
+		const struct wg_path nowhere = { .socket = peer->route.paths[i].socket };
+		learn_source(&peer->route.paths[i], &nowhere);
+	}
 }
 
 /* ---- sessions ---- */
@@ -86,6 +88,7 @@ static void give_up(struct wg_peer *peer)
 
 	peer->device->drops[WG_DROP_OUT_STAGED] += n;
 	wg_peer_abandon_handshake(peer);
+	peer->reached_nobody = false; /* a route that appears now finds nothing to do */
 	wg_peer_tell(peer, WG_EVENT_GAVE_UP, NULL);
 }
 

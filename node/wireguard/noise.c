@@ -9,14 +9,15 @@
 
 /* ---- the transcript: Noise's SymmetricState ---- */
 
-static void mix_hash(const struct wg_crypto *crypto, struct wg_transcript *t, const void *data, size_t n)
+static void mix_hash(const struct wg_crypto *crypto, struct wg_transcript *t, const void *data,
+		     size_t n)
 {
 	wg_hash(crypto, t->hash, sizeof(t->hash), data, n, t->hash);
 }
 
 /* key may be NULL: only the chain moves on. */
-static void mix_key(const struct wg_crypto *crypto, struct wg_transcript *t, const uint8_t input[KEY_LEN],
-		    uint8_t *key)
+static void mix_key(const struct wg_crypto *crypto, struct wg_transcript *t,
+		    const uint8_t input[KEY_LEN], uint8_t *key)
 {
 	wg_kdf(crypto, t->chain, input, KEY_LEN, (uint8_t *[]){ t->chain, key }, key ? 2 : 1);
 }
@@ -28,8 +29,8 @@ static void mix_ephemeral(const struct wg_crypto *crypto, struct wg_transcript *
 	mix_key(crypto, t, ephemeral->bytes, NULL);
 }
 
-static bool mix_dh(const struct wg_crypto *crypto, struct wg_transcript *t, const struct secret_key *secret,
-		   const struct public_key *public, uint8_t *key)
+static bool mix_dh(const struct wg_crypto *crypto, struct wg_transcript *t,
+		   const struct secret_key *secret, const struct public_key *public, uint8_t *key)
 {
 	uint8_t shared[KEY_LEN];
 
@@ -40,8 +41,8 @@ static bool mix_dh(const struct wg_crypto *crypto, struct wg_transcript *t, cons
 	return true;
 }
 
-static void mix_psk(const struct wg_crypto *crypto, struct wg_transcript *t, const uint8_t psk[KEY_LEN],
-		    uint8_t key[KEY_LEN])
+static void mix_psk(const struct wg_crypto *crypto, struct wg_transcript *t,
+		    const uint8_t psk[KEY_LEN], uint8_t key[KEY_LEN])
 {
 	uint8_t hashed[WG_HASH_LEN];
 
@@ -74,8 +75,8 @@ static void start(const struct wg_local *local, const struct public_key *respond
 }
 
 /* T1 is the initiator's sending key. */
-static void split(const struct wg_crypto *crypto, const struct wg_transcript *t, uint8_t t1[KEY_LEN],
-		  uint8_t t2[KEY_LEN])
+static void split(const struct wg_crypto *crypto, const struct wg_transcript *t,
+		  uint8_t t1[KEY_LEN], uint8_t t2[KEY_LEN])
 {
 	wg_kdf(crypto, t->chain, NULL, 0, (uint8_t *[]){ t1, t2 }, 2);
 }
@@ -136,13 +137,13 @@ int wg_noise_write_initiation(struct wg_noise *noise, const struct wg_local *loc
 	start(local, &remote->public, t);
 	secret_key_public(ephemeral, &ephemeral_public);
 	memcpy(ret, ephemeral_public.bytes, KEY_LEN);
-	mix_ephemeral(crypto, t, &ephemeral_public); /* e */
+	mix_ephemeral(crypto, t, &ephemeral_public);               /* e */
 	if (!mix_dh(crypto, t, ephemeral, &remote->public, key)) { /* es */
 		wg_noise_clear(noise);
 		return WG_NOISE_E_LOW_ORDER;
 	}
 	seal_and_mix(crypto, t, key, local->public.bytes, KEY_LEN, ret + KEY_LEN); /* s */
-	mix_key(crypto, t, remote->static_static, key);				    /* ss */
+	mix_key(crypto, t, remote->static_static, key);                            /* ss */
 	seal_and_mix(crypto, t, key, payload, n, ret + KEY_LEN + KEY_LEN + WG_AEAD_TAG_LEN);
 	sodium_memzero(key, sizeof(key));
 	noise->ephemeral = *ephemeral;
@@ -160,11 +161,11 @@ static int read_response(const struct wg_noise *noise, const struct wg_local *lo
 	uint8_t key[KEY_LEN];
 
 	memcpy(remote_ephemeral.bytes, message, KEY_LEN);
-	mix_ephemeral(crypto, t, &remote_ephemeral);						/* e */
-	if (!mix_dh(crypto, t, &noise->ephemeral, &remote_ephemeral, NULL) ||			/* ee */
-	    !mix_dh(crypto, t, &local->secret, &remote_ephemeral, NULL))			/* se */
+	mix_ephemeral(crypto, t, &remote_ephemeral);                          /* e */
+	if (!mix_dh(crypto, t, &noise->ephemeral, &remote_ephemeral, NULL) || /* ee */
+	    !mix_dh(crypto, t, &local->secret, &remote_ephemeral, NULL))      /* se */
 		return WG_NOISE_E_LOW_ORDER;
-	mix_psk(crypto, t, remote->psk, key);							/* psk */
+	mix_psk(crypto, t, remote->psk, key); /* psk */
 	bool good = open_and_mix(crypto, t, key, message + KEY_LEN, n - KEY_LEN, ret_payload);
 	sodium_memzero(key, sizeof(key));
 	return good ? 0 : WG_NOISE_E_DECRYPT;
@@ -206,7 +207,7 @@ int wg_noise_open_initiation(const struct wg_local *local, const uint8_t *messag
 		return WG_NOISE_E_MALFORMED;
 	start(local, &local->public, t);
 	memcpy(ret->remote_ephemeral.bytes, message, KEY_LEN);
-	mix_ephemeral(crypto, t, &ret->remote_ephemeral);			   /* e */
+	mix_ephemeral(crypto, t, &ret->remote_ephemeral);                         /* e */
 	if (!mix_dh(crypto, t, &local->secret, &ret->remote_ephemeral, ret->key)) /* es */
 		return WG_NOISE_E_LOW_ORDER;
 	if (!open_and_mix(crypto, t, ret->key, message + KEY_LEN, KEY_LEN + WG_AEAD_TAG_LEN,
@@ -224,15 +225,16 @@ int wg_noise_finish_initiation(struct wg_noise_opened *opened, const struct wg_l
 	if (!remote->usable)
 		return WG_NOISE_E_LOW_ORDER;
 	mix_key(&local->crypto, &opened->transcript, remote->static_static, opened->key); /* ss */
-	if (!open_and_mix(&local->crypto, &opened->transcript, opened->key, message + fixed, n - fixed,
-			  ret_payload))
+	if (!open_and_mix(&local->crypto, &opened->transcript, opened->key, message + fixed,
+			  n - fixed, ret_payload))
 		return WG_NOISE_E_DECRYPT;
 	return 0;
 }
 
 int wg_noise_write_response(struct wg_noise_opened *opened, const struct wg_local *local,
 			    const struct wg_remote *remote, const struct secret_key *ephemeral,
-			    const void *payload, size_t n, uint8_t *ret, struct wg_session_keys *ret_keys)
+			    const void *payload, size_t n, uint8_t *ret,
+			    struct wg_session_keys *ret_keys)
 {
 	const struct wg_crypto *crypto = &local->crypto;
 	struct wg_transcript *t = &opened->transcript;
@@ -240,11 +242,11 @@ int wg_noise_write_response(struct wg_noise_opened *opened, const struct wg_loca
 
 	secret_key_public(ephemeral, &ephemeral_public);
 	memcpy(ret, ephemeral_public.bytes, KEY_LEN);
-	mix_ephemeral(crypto, t, &ephemeral_public);				 /* e */
-	if (!mix_dh(crypto, t, ephemeral, &opened->remote_ephemeral, NULL) ||	 /* ee */
-	    !mix_dh(crypto, t, ephemeral, &remote->public, NULL))		 /* se */
+	mix_ephemeral(crypto, t, &ephemeral_public);                          /* e */
+	if (!mix_dh(crypto, t, ephemeral, &opened->remote_ephemeral, NULL) || /* ee */
+	    !mix_dh(crypto, t, ephemeral, &remote->public, NULL))             /* se */
 		return WG_NOISE_E_LOW_ORDER;
-	mix_psk(crypto, t, remote->psk, opened->key);				 /* psk */
+	mix_psk(crypto, t, remote->psk, opened->key); /* psk */
 	seal_and_mix(crypto, t, opened->key, payload, n, ret + KEY_LEN);
 	split(crypto, t, ret_keys->receive, ret_keys->send);
 	return 0;

@@ -3,8 +3,8 @@
 #include <stddef.h>
 
 #define SECOND_NS UINT64_C(1000000000)
-#define COST_NS	  (SECOND_NS / 20) /* 20 a second */
-#define FULL_NS	  (5 * COST_NS)	   /* bursts of 5 */
+#define COST_NS   (SECOND_NS / 20) /* 20 a second */
+#define FULL_NS   (5 * COST_NS)    /* bursts of 5 */
 
 static uint32_t find(struct wg_ratelimiter *limiter, uint64_t source, uint64_t now_ns)
 {

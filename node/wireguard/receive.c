@@ -49,7 +49,8 @@ static void end_run(struct reception *rx)
 static void add_to_run(struct reception *rx, uint32_t i, uint8_t *packet, uint32_t size)
 {
 	struct train *run = &rx->run;
-	bool fits = run->n > 0 && rx->run_end == i && run->last_size == run->size && size <= run->size;
+	bool fits =
+		run->n > 0 && rx->run_end == i && run->last_size == run->size && size <= run->size;
 
 	if (!fits) {
 		end_run(rx);
@@ -114,8 +115,8 @@ static bool is_from_peer(struct reception *rx, const struct ip_packet *ip)
 
 	if (rx->has_src && rx->is_v6 == ip->is_v6 && memcmp(rx->src, ip->src, n) == 0)
 		return true;
-	const struct wg_peer *owner = ip->is_v6 ? wg_allowed_ips_lookup6(allowed, ip->src) :
-						  wg_allowed_ips_lookup4(allowed, ip->src);
+	const struct wg_peer *owner = ip->is_v6 ? wg_allowed_ips_lookup6(allowed, ip->src)
+						: wg_allowed_ips_lookup4(allowed, ip->src);
 	if (owner != rx->peer)
 		return false;
 	rx->has_src = true;
@@ -147,7 +148,8 @@ static bool open_datagram(struct reception *rx, struct wg_keypair *keypair, uint
 	if (!wg_is_recent(keypair->birth_ns, WG_REJECT_AFTER_TIME_NS, rx->now.ns) ||
 	    counter >= WG_REJECT_AFTER_MESSAGES)
 		drop(rx, WG_DROP_EXPIRED_KEY);
-	else if (!replay_is_fresh(&keypair->replay, counter)) /* spares decrypting; decides nothing else */
+	else if (!replay_is_fresh(&keypair->replay,
+				  counter)) /* spares decrypting; decides nothing else */
 		drop(rx, WG_DROP_REPLAY);
 	else if (!wg_cipher_open(keypair->open, counter, sealed, n))
 		drop(rx, WG_DROP_FORGED);
@@ -168,7 +170,8 @@ static void receive_data(struct reception *rx, uint32_t i)
 		drop(rx, WG_DROP_MALFORMED);
 		return;
 	}
-	const struct wg_index_entry *entry = wg_index_table_find(&rx->device->indices, header.receiver);
+	const struct wg_index_entry *entry =
+		wg_index_table_find(&rx->device->indices, header.receiver);
 	if (!entry || !entry->keypair) {
 		drop(rx, WG_DROP_UNKNOWN_INDEX);
 		return;
@@ -208,10 +211,12 @@ static void receive_one(struct reception *rx, uint32_t i)
 	drop(rx, WG_DROP_MALFORMED);
 }
 
-void wg_device_receive(struct wg_device *device, const struct train *datagrams, const struct wg_path *from,
-		       struct wg_time now)
+void wg_device_receive(struct wg_device *device, const struct train *datagrams,
+		       const struct wg_path *from, struct wg_time now)
 {
-	struct reception rx = { .device = device, .datagrams = datagrams, .from = from, .now = now };
+	struct reception rx = {
+		.device = device, .datagrams = datagrams, .from = from, .now = now
+	};
 
 	assert(datagrams->n >= 1 && datagrams->n <= TRAIN_MAX);
 	for (uint32_t i = 0; i < datagrams->n; i++)

@@ -72,7 +72,8 @@ void wg_schedule_deinit(struct wg_schedule *schedule)
 	*schedule = (struct wg_schedule){ 0 };
 }
 
-void wg_schedule_earlier(struct wg_schedule *schedule, struct wg_schedule_entry *entry, uint64_t at_ns)
+void wg_schedule_earlier(struct wg_schedule *schedule, struct wg_schedule_entry *entry,
+			 uint64_t at_ns)
 {
 	if (at_ns >= entry->at_ns)
 		return;

@@ -38,7 +38,7 @@ static void tell_no_path(struct wg_peer *peer, struct wg_time now)
 
 /* ---- sealing ---- */
 
-/* One packet of n bytes with free room around it; false: the keypair is used up, or OpenSSL failed. */
+/* One packet with free room around it; false: the keypair is used up, or OpenSSL failed. */
 static bool seal(struct wg_peer *peer, struct wg_keypair *keypair, uint8_t *packet, uint32_t n)
 {
 	struct wg_device *device = peer->device;
@@ -57,7 +57,8 @@ static bool seal(struct wg_peer *peer, struct wg_keypair *keypair, uint8_t *pack
 }
 
 /* Packets that were sealed, as the train of datagrams that they are now. */
-static struct train wire_train(const struct wg_device *device, const struct train *packets, uint8_t ecn)
+static struct train wire_train(const struct wg_device *device, const struct train *packets,
+			       uint8_t ecn)
 {
 	struct train wire = *packets;
 
@@ -155,7 +156,8 @@ void wg_peer_flush_staged(struct wg_peer *peer, struct wg_time now)
 
 /* ---- from the TUN device ---- */
 
-static void send_run(struct wg_peer *peer, const struct train *packets, uint8_t ecn, struct wg_time now)
+static void send_run(struct wg_peer *peer, const struct train *packets, uint8_t ecn,
+		     struct wg_time now)
 {
 	uint32_t n = 0;
 
@@ -190,14 +192,15 @@ static void end_run(struct run *run, const struct train *packets, struct wg_time
 	run->peer = NULL;
 }
 
-static struct wg_peer *find_peer(struct wg_device *device, const struct run *run, const struct ip_packet *ip)
+static struct wg_peer *find_peer(struct wg_device *device, const struct run *run,
+				 const struct ip_packet *ip)
 {
 	size_t n = ip->is_v6 ? 16 : 4;
 
 	if (run->peer && run->is_v6 == ip->is_v6 && memcmp(run->dst, ip->dst, n) == 0)
 		return run->peer;
-	return ip->is_v6 ? wg_allowed_ips_lookup6(&device->allowed, ip->dst) :
-			   wg_allowed_ips_lookup4(&device->allowed, ip->dst);
+	return ip->is_v6 ? wg_allowed_ips_lookup6(&device->allowed, ip->dst)
+			 : wg_allowed_ips_lookup4(&device->allowed, ip->dst);
 }
 
 static void reject(struct wg_device *device, enum wg_drop why, const uint8_t *packet, uint32_t size)
@@ -207,8 +210,8 @@ static void reject(struct wg_device *device, enum wg_drop why, const uint8_t *pa
 		device->ports.reject(device->ports.owner, why, packet, size);
 }
 
-static void add_to_run(struct wg_device *device, struct run *run, const struct train *packets, uint32_t i,
-		       struct wg_time now)
+static void add_to_run(struct wg_device *device, struct run *run, const struct train *packets,
+		       uint32_t i, struct wg_time now)
 {
 	const uint8_t *packet = train_packet(packets, i);
 	uint32_t size = train_size(packets, i);

@@ -63,8 +63,8 @@ static void drop_oldest(struct wg_staged_pool *pool, struct wg_staged_queue *que
 	wg_staged_release(pool, wg_staged_pop(pool, queue));
 }
 
-unsigned wg_staged_push(struct wg_staged_pool *pool, struct wg_staged_queue *queue, const uint8_t *packet,
-			uint32_t size)
+unsigned wg_staged_push(struct wg_staged_pool *pool, struct wg_staged_queue *queue,
+			const uint8_t *packet, uint32_t size)
 {
 	unsigned n_dropped = 0;
 

@@ -88,9 +88,11 @@ bool wg_timers_may_initiate(struct wg_timers *timers, bool is_retry, uint64_t no
 	return !wg_is_recent(timers->last_handshake_sent_ns, WG_REKEY_TIMEOUT_NS, now_ns);
 }
 
-bool wg_timers_take_last_minute(struct wg_timers *timers, uint64_t session_birth_ns, uint64_t now_ns)
+bool wg_timers_take_last_minute(struct wg_timers *timers, uint64_t session_birth_ns,
+				uint64_t now_ns)
 {
-	const uint64_t age = WG_REJECT_AFTER_TIME_NS - WG_KEEPALIVE_TIMEOUT_NS - WG_REKEY_TIMEOUT_NS;
+	const uint64_t age =
+		WG_REJECT_AFTER_TIME_NS - WG_KEEPALIVE_TIMEOUT_NS - WG_REKEY_TIMEOUT_NS;
 
 	if (timers->sent_last_minute || wg_is_recent(session_birth_ns, age, now_ns))
 		return false;

@@ -86,7 +86,8 @@ static void test_the_first_of_the_schedule_is_the_earliest(void)
 			wg_schedule_earlier(&schedule, &entries[k], at);
 		else
 			wg_schedule_set(&schedule, &entries[k], at);
-		there[k] = k < N && (schedule.n > entries[k].place && schedule.heap[entries[k].place] == &entries[k]);
+		uint32_t place = entries[k].place;
+		there[k] = place < schedule.n && schedule.heap[place] == &entries[k];
 		uint64_t earliest = UINT64_MAX;
 		for (int j = 0; j < N; j++)
 			if (there[j] && entries[j].at_ns < earliest)
