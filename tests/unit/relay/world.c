@@ -229,14 +229,14 @@ struct map_relay relay_at(const struct world *world)
 
 void connect_member(struct member *member)
 {
-	struct relay_connection_options options = {
+	member->options = (struct relay_connection_options){
 		.host = member->world->host,
 		.context = member->context,
 		.relay = relay_at(member->world),
 		.ports = { member, on_ready, on_lost, on_packet, on_gone },
 	};
 
-	EXPECT(relay_connection_new(&options, &member->connection) == 0);
+	EXPECT(relay_connection_new(&member->options, &member->connection) == 0);
 }
 
 void connect_and_await(struct member *member)

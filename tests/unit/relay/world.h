@@ -45,6 +45,7 @@ struct member {
 	struct public_key key;
 	SSL_CTX *context;
 	struct relay_connection *connection;
+	struct relay_connection_options options;
 	uint32_t n_ready, n_lost, n_packets, n_gone, n_misordered;
 	uint64_t last_number; /* packets of tests carry a number that only grows */
 	struct public_key last_from, last_gone;

@@ -1,0 +1,86 @@
+/*
+ * What a public node serves, put together: relay and STUN on its addresses, one certificate, one stop.
+ */
+#include "relay/public_node.h"
+#include "world.h"
+
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <string.h>
+
+static void on_stopped(void *owner)
+{
+	*(bool *)owner = true;
+}
+
+static struct public_node_options options_of(struct world *w)
+{
+	return (struct public_node_options){ .n_addresses = 2,
+					     .addresses = { { .ip = { 0 } }, endpoint_from_v4(0, 0) },
+					     .context = w->server_options.context,
+					     .owner = w,
+					     .is_member = w->server_options.is_member };
+}
+
+static void test_a_public_node_relays_and_answers_stun(void)
+{
+	struct world w;
+	struct public_node *node;
+	struct error err = { 0 };
+	struct member alice, bob;
+	bool stopped = false;
+	world_begin(&w);
+
+	struct public_node_options options = options_of(&w);
+	EXPECT(public_node_start(&w.loop, &options, &node, &err) == 0);
+	struct public_node_stats stats = public_node_stats(node);
+	EXPECT(stats.tls_port != 0 && stats.stun_port != 0);
+	w.port = stats.tls_port;
+	make_member(&alice, &w, "alice", 1);
+	make_member(&bob, &w, "bob", 2);
+	connect_and_await(&alice);
+	connect_and_await(&bob);
+	EXPECT(send_text(&alice, &bob, "hello") == 0);
+	AWAIT(&w, got_text(&bob, "hello"));
+	EXPECT(public_node_stats(node).relay.clients == 2);
+	w.removed = bob.key;
+	public_node_recheck_members(node);
+	AWAIT(&w, bob.n_lost == 1);
+
+	public_node_stop(node, on_stopped, &stopped);
+	AWAIT(&w, stopped);
+	close_member(&alice);
+	close_member(&bob);
+	world_end(&w);
+}
+
+static void test_a_port_in_use_is_named_and_nothing_is_left(void)
+{
+	struct world w;
+	struct public_node *node, *second;
+	struct error err = { 0 };
+	bool stopped = false;
+	world_begin(&w);
+
+	struct public_node_options options = options_of(&w);
+	EXPECT(public_node_start(&w.loop, &options, &node, &err) == 0);
+	options.tls_port = public_node_stats(node).tls_port;
+	EXPECT(public_node_start(&w.loop, &options, &second, &err) == -EADDRINUSE);
+	EXPECT(strstr(err.message, "another program has this port"));
+	options.tls_port = 0;
+	options.stun_port = public_node_stats(node).stun_port;
+	EXPECT(public_node_start(&w.loop, &options, &second, &err) == -EADDRINUSE);
+	EXPECT(strstr(err.message, "STUN"));
+
+	public_node_stop(node, on_stopped, &stopped);
+	AWAIT(&w, stopped);
+	world_end(&w);
+}
+
+int main(void)
+{
+	test_a_public_node_relays_and_answers_stun();
+	test_a_port_in_use_is_named_and_nothing_is_left();
+	puts("ok");
+	return 0;
+}
