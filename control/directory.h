@@ -1,0 +1,82 @@
+/*
+ * The members of the network in memory, and what of them changed when. Pure.
+ *
+ * Every change gives a member the next sequence number and moves it to the new end of one list; so what
+ * a node has missed since sequence n is the end of that list, each member once, however often it changed.
+ * That list is the whole revision log: it needs no more room than the members, and resuming works from any
+ * sequence, as long as no removal older than those we remember is asked for.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/json.h"
+#include "common/map.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DIRECTORY_MAX_REMOVED 4096
+#define MEMBER_MAX_TAGS	      128 /* characters, separated by commas */
+
+struct connection;
+
+struct member {
+	struct map_peer peer;
+	struct map_relay relay; /* of a public node */
+	bool is_relay, had_relay, removed;
+	uint64_t revision;
+	int64_t joined_s, last_seen_s;
+	int64_t node_ttl_s; /* removed when not seen for so long; 0: never */
+	int64_t join_key_id;
+	char tags[MEMBER_MAX_TAGS + 1];
+
+	struct connection *connection; /* that greets for it now; not kept */
+	uint64_t offline_at_ms;	       /* connection lost: when to say so; 0: no */
+	struct member *older, *newer;
+};
+
+struct directory {
+	char network[MAP_NAME_LEN + 1];
+	uint64_t epoch, sequence;
+	uint64_t oldest_resumable; /* from an older sequence only a snapshot helps */
+	struct in_addr prefix4;
+	uint8_t prefix4_len;
+	struct in6_addr prefix6;
+	uint8_t prefix6_len;
+	uint32_t last_id;
+	uint32_t n, n_present, n_removed;
+	struct member **members; /* sorted by id, removed ones among them */
+	struct member *oldest, *newest;
+};
+
+void directory_init(struct directory *directory);
+void directory_deinit(struct directory *directory);
+
+/* While loading, in the order of their revisions. Copied. */
+struct member *directory_load(struct directory *directory, const struct member *member);
+
+/* NULL when there is none or it was removed. */
+struct member *directory_find(const struct directory *directory, uint32_t id);
+struct member *directory_find_by_key(const struct directory *directory, const struct public_key *node_key);
+struct member *directory_find_by_name(const struct directory *directory, const char *name);
+/* for (m = directory_next(d, NULL); m; m = directory_next(d, m)): those present, by id. */
+struct member *directory_next(const struct directory *directory, const struct member *after);
+
+/*
+ * A change that the store has committed under this sequence, which must be the next. Copies the record of
+ * member over the one with its id, or adds it.
+ */
+struct member *directory_put(struct directory *directory, const struct member *member, uint64_t sequence);
+void directory_remove(struct directory *directory, uint32_t id, uint64_t sequence);
+
+/* A free name like the one wanted: itself, or with -2, -3 …; what is not allowed in it is replaced. */
+void directory_free_name(const struct directory *directory, const char *wanted, char ret[MAP_NAME_LEN + 1]);
+/* Addresses nobody has, the IPv6 one with the same host number. 0, or -ENOSPC. */
+P2P_CHECK int directory_free_addresses(const struct directory *directory, struct in_addr *ret4,
+				       struct in6_addr *ret6);
+
+bool directory_can_resume(const struct directory *directory, uint64_t epoch, uint64_t sequence);
+/* What map_from_json() and map_apply_patch() of that node read. */
+struct json *directory_snapshot(const struct directory *directory, const struct member *for_member);
+struct json *directory_patch(const struct directory *directory, const struct member *for_member, uint64_t after);

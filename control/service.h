@@ -1,0 +1,86 @@
+/* What the parts of the control service share. Not for others. */
+#pragma once
+
+#include "common/certificate.h"
+#include "common/node_proof.h"
+#include "common/rpc.h"
+#include "common/websocket.h"
+#include "control/control.h"
+#include "control/directory.h"
+#include "control/store.h"
+
+#define CONTROL_MODULE	     "control"
+#define CONTROL_MAX_MESSAGE  (64 << 10)
+#define CONTROL_MAX_QUEUE    (32 << 20) /* one snapshot of the largest map */
+#define CONTROL_MAX_ERRORS   16		/* answers with an error on one connection, until it is closed */
+
+struct connection {
+	struct websocket *ws;
+	struct connection *next, *previous;
+	uint32_t node_id;     /* of the member it has shown to be; 0: none */
+	bool showed_identity; /* has a certificate of this network, whose holder may be gone */
+	bool is_admin;
+	bool is_greeted; /* gets the map; it is its member's connection */
+	uint64_t sent_sequence;
+	uint64_t opened_ms;
+	uint32_t n_errors;
+	bool has_challenge;
+	struct node_challenge challenge;
+	struct secret_key challenge_secret;
+	/* Set by a handler: done once its answer is on its way. */
+	void (*after)(struct control *control, struct connection *connection);
+};
+
+struct control {
+	uv_loop_t *loop;
+	struct websocket_host *host;
+	struct websocket_server *server;
+	struct store *store;
+	struct store_network network;
+	struct directory directory;
+	struct certificate_authority ca;
+	char *ca_pem, *server_key_pem;
+	struct pin pin;
+	struct connection *connections;
+	uint32_t n_connections;
+	uv_timer_t flush, sweep;
+	uint64_t server_certificate_due_s;
+	uint64_t n_bad_messages, n_refused_joins, n_joins;
+	int lock_fd;
+	uint32_t n_open_handles;
+	bool is_closing;
+	void (*closed)(void *owner);
+	void *owner;
+};
+
+/* 0 and *ret_result (an object, or NULL for an empty one), or non-zero and *reterr. */
+typedef int (*method_handler)(struct control *control, struct connection *connection, const struct json *params,
+			      struct json **ret_result, struct rpc_error *reterr);
+
+struct method {
+	const char *name;
+	enum method_for { FOR_ANYBODY, FOR_MEMBERS, FOR_ADMINS } who;
+	method_handler handle;
+};
+
+extern const struct method node_methods[], admin_methods[]; /* end with a NULL name */
+
+/* For handlers: an error answer, 1. */
+int answer_error(struct rpc_error *reterr, enum rpc_code code, const struct error *why);
+int answer_code(struct rpc_error *reterr, enum rpc_code code);
+
+/* Changes, each durable before it returns and told to the nodes soon after. 0 or negative. */
+P2P_CHECK int control_put_member(struct control *control, const struct member *member, struct error *reterr);
+P2P_CHECK int control_remove_member(struct control *control, struct member *member, const char *why,
+				    struct error *reterr);
+/* The member's connection is now this one; an older one is closed. */
+void control_greet(struct control *control, struct member *member, struct connection *connection);
+/* What the connection has missed, or a snapshot when sent_sequence is 0. */
+void control_send_map(struct control *control, struct connection *connection);
+void control_send_notification(struct connection *connection, const char *method, struct json *params_take);
+/* The certificate of a member for the request in params ("request"). */
+int control_sign(struct control *control, const struct json *params, const struct member *member,
+		 char **ret_pem, struct rpc_error *reterr);
+P2P_CHECK int control_make_link(const struct store_network *network, const struct pin *pin,
+				enum join_link_kind kind, const char *secret, struct join_link *ret);
+int64_t control_now_s(void);
