@@ -201,7 +201,7 @@ static int open_file(const char *path, int flags, struct store **ret, struct err
 	sqlite3_busy_timeout(s->db, BUSY_MS);
 	sqlite3_extended_result_codes(s->db, 0);
 	int r = run(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-		       "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", reterr);
+		       "PRAGMA cell_size_check = ON", reterr);
 	if (r != 0) {
 		store_close(s);
 		return r;
