@@ -58,7 +58,7 @@ static bool is_down(const struct home_relay *relay, uint64_t now_ms)
 	return relay->down_until_ms > now_ms;
 }
 
-/* Alive before down, measured before not, near before far, then by id. */
+/* Alive before down, measured before not, near before far, connected before not, then by id. */
 static bool is_nearer(const struct home_relay *a, const struct home_relay *b, uint64_t now_ms)
 {
 	uint32_t a_us = best_of_window(a), b_us = best_of_window(b);
@@ -67,6 +67,8 @@ static bool is_nearer(const struct home_relay *a, const struct home_relay *b, ui
 		return is_down(b, now_ms);
 	if (a_us != b_us)
 		return a_us != 0 && (b_us == 0 || a_us < b_us);
+	if (a->is_up != b->is_up)
+		return a->is_up;
 	return a->id < b->id;
 }
 
@@ -99,7 +101,7 @@ static void order(struct home_actions *out, uint32_t relay_id, bool hold)
 
 static void drop(struct home_relay *relay, struct home_actions *out)
 {
-	relay->is_held = false;
+	relay->is_held = relay->is_up = false;
 	order(out, relay->id, false);
 }
 
@@ -214,6 +216,7 @@ static const struct home_arrow arrows[] = {
 	{ HOME_NONE,      HOME_EV_RELAYS,    HOME_CHOOSING,   "wait",      wait_for_answer },
 	{ HOME_NONE,      HOME_EV_SOLE,      HOME_SETTLED,    "choose",    choose          },
 	{ HOME_CHOOSING,  HOME_EV_ANSWER,    HOME_SETTLED,    "choose",    choose          },
+	{ HOME_CHOOSING,  HOME_EV_UP,        HOME_SETTLED,    "choose",    choose          },
 	{ HOME_CHOOSING,  HOME_EV_SOLE,      HOME_SETTLED,    "choose",    choose          },
 	{ HOME_SETTLED,   HOME_EV_BETTER,    HOME_COMPARING,  "doubt",     doubt           },
 	{ HOME_SETTLED,   HOME_EV_LOST,      HOME_SETTLED,    "flee",      flee            },
@@ -298,14 +301,22 @@ static enum home_event on_latency(const struct home_fsm *fsm, struct home_relay 
 
 static enum home_event on_down(struct home_fsm *fsm, struct home_relay *relay, uint64_t now_ms)
 {
+	relay->is_up = false;
 	relay->down_until_ms = now_ms + HOME_DOWN_MS;
 	if (relay->id != fsm->home)
 		return HOME_EV_NOTHING;
 	return has_refuge(fsm, now_ms) ? HOME_EV_LOST : HOME_EV_STRANDED;
 }
 
-static enum home_event on_up(struct home_relay *relay)
+static enum home_event on_up(struct home_fsm *fsm, struct home_relay *relay, uint64_t now_ms,
+			     struct home_actions *out)
 {
+	if (!relay->is_held) {
+		make_room(fsm, out);
+		relay->is_held = true;
+		relay->used_ms = now_ms;
+	}
+	relay->is_up = true;
 	relay->down_until_ms = 0;
 	return HOME_EV_UP;
 }
@@ -360,7 +371,7 @@ static enum home_event take_in(struct home_fsm *fsm, const struct home_input *in
 	case HOME_IN_LATENCY:
 		return on_latency(fsm, relay, input);
 	case HOME_IN_UP:
-		return on_up(relay);
+		return on_up(fsm, relay, input->now_ms, out);
 	case HOME_IN_DOWN:
 		return on_down(fsm, relay, input->now_ms);
 	case HOME_IN_USED:

@@ -1,7 +1,7 @@
 /*
  * Which relay is our home, and which others do we keep a connection to?
  *
- *        relays            answer, sole            better
+ *        relays          answer, up, sole          better
  *  NONE ─────────► CHOOSING ────────────► SETTLED ─────────► COMPARING ──┐ better
  *   ▲ │                                   ▲  ▲ ▲ ▲            │ │ │ ▲    │
  *   │ └─────────────── sole ──────────────┘  │ │ └── equal ───┘ │ │ └────┘
@@ -50,7 +50,7 @@ enum home_state {
 enum home_input_type {
 	HOME_IN_RELAYS,	  /* the relays of the map, all of them; see .relays */
 	HOME_IN_LATENCY,  /* a relay answered: STUN, or a ping of its connection */
-	HOME_IN_UP,	  /* the connection to a relay is ready */
+	HOME_IN_UP,	  /* the connection to a relay is ready; maybe one of an earlier life, which we then hold */
 	HOME_IN_DOWN,	  /* it was lost, or could not be made */
 	HOME_IN_USED,	  /* we want to send through that relay, or just did */
 	HOME_IN_DEADLINE, /* the deadline we asked for has passed */
@@ -100,7 +100,7 @@ struct home_relay {
 	uint32_t best_us[HOME_WINDOW]; /* of the round at hand first; 0: no answer */
 	uint64_t down_until_ms;	       /* 0: not known to be down */
 	uint64_t used_ms;
-	bool is_held;
+	bool is_held, is_up;
 };
 
 struct home_fsm {

@@ -165,6 +165,23 @@ static void test_without_any_answer_the_choice_is_not_put_off(void)
 			     "[  1300] choosing: answer -> settled\n");
 }
 
+static void test_a_connection_of_an_earlier_life_is_home_again(void)
+{
+	struct world w;
+	begin(&w);
+
+	relays(&w, 3, three);
+	happens(&w, HOME_IN_UP, 3);
+	EXPECT(w.last.home == 3);
+	happens(&w, HOME_IN_UP, 2); /* another, which nobody uses any more */
+	until(&w, 70000);
+
+	expect_text(w.trace, "[  1000] none: relays -> choosing\n"
+			     "[  1000] choosing: up -> settled\n"
+			     "[  1000] settled: up -> (ignored)\n");
+	expect_text(w.orders, "[ 61000] drop 2\n");
+}
+
 static void test_home_moves_when_another_was_clearly_nearer_in_three_rounds(void)
 {
 	struct world w;
@@ -442,6 +459,7 @@ int main(int argc, char **argv)
 	test_a_sole_relay_is_home_at_once();
 	test_of_several_the_first_that_answers_is_home();
 	test_without_any_answer_the_choice_is_not_put_off();
+	test_a_connection_of_an_earlier_life_is_home_again();
 	test_home_moves_when_another_was_clearly_nearer_in_three_rounds();
 	test_one_spike_does_not_move_home();
 	test_a_little_nearer_is_not_enough();
