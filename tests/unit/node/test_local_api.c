@@ -145,8 +145,8 @@ static const char *hear(struct world *w, int fd)
 			assert(++n < sizeof(line));
 		}
 	}
-	assert(!"no answer in time");
-	return NULL;
+	fprintf(stderr, "no answer in time\n");
+	abort();
 }
 
 static void expect(struct world *w, int fd, const char *part)
