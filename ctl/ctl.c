@@ -78,7 +78,9 @@ enum ctl_exit ctl_fail(struct ctl *ctl, enum ctl_exit code, const char *format, 
 enum ctl_exit ctl_fail_rpc(struct ctl *ctl, enum ctl_exit code, const struct rpc_error *error)
 {
 	const char *remedy = rpc_code_remedy((enum rpc_code)error->code);
-	bool told = remedy[0] == '\0' || strstr(error->message, remedy);
+	/* An internal error that came with a reason of its own needs no look at a log. */
+	bool told = remedy[0] == '\0' || strstr(error->message, remedy) ||
+		    error->code == RPC_INTERNAL_ERROR;
 
 	return ctl_fail(ctl, code, "%s%s%s", error->message, told ? "" : "; ", told ? "" : remedy);
 }

@@ -6,6 +6,13 @@
 
 #define TIMEOUT_MS 30000
 
+static enum ctl_exit exit_of(const struct node_netcheck *netcheck)
+{
+	if (!node_status_is_member(&netcheck->status))
+		return CTL_NOT_JOINED;
+	return report_netcheck_is_good(netcheck) ? CTL_OK : CTL_FAILED;
+}
+
 static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 {
 	struct node_netcheck netcheck;
@@ -22,7 +29,7 @@ static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 			ctl_print_json_borrowed(ctl, answer.result);
 		else
 			report_netcheck(ctl->out, &netcheck);
-		exit = report_netcheck_is_good(&netcheck) ? CTL_OK : CTL_FAILED;
+		exit = exit_of(&netcheck);
 		node_netcheck_deinit(&netcheck);
 	}
 	rpc_message_deinit(&answer);
@@ -36,6 +43,7 @@ const struct ctl_command ctl_netcheck = {
 	.text = "Measures the relays anew, asks their STUN servers how this machine is seen from outside, and\n"
 		"says in plain words what is wrong and what to do about it.\n"
 		"\n"
-		"Exit code 0 when control and a relay can be reached, 1 when not.\n",
+		"Exit code 0 when control and a relay can be reached, 1 when not, 4 when this node has not\n"
+		"joined a network.\n",
 	.run = run,
 };

@@ -232,6 +232,10 @@ void report_netcheck(FILE *out, const struct node_netcheck *netcheck)
 {
 	const struct node_status *status = &netcheck->status;
 
+	if (!node_status_is_member(status)) {
+		report_status(out, status);
+		return;
+	}
 	if (netcheck->control_reachable)
 		fprintf(out, FACT "%s, reachable\n", "control", status->control.address);
 	else

@@ -18,12 +18,6 @@ static const struct cli_option options[] = {
 	[STATUS_WATCH] = { 'w', "watch", NULL, "Again every second, until interrupted", NULL, NULL },
 };
 
-/* Joined or about to be: what a script asks for when it looks at the exit code. */
-static enum ctl_exit exit_of(const struct node_status *status)
-{
-	return status->state == NODE_NOT_JOINED || status->state == NODE_REMOVED ? CTL_NOT_JOINED : CTL_OK;
-}
-
 static enum ctl_exit print_answer(struct ctl *ctl, const struct json *result)
 {
 	struct node_status status;
@@ -37,7 +31,7 @@ static enum ctl_exit print_answer(struct ctl *ctl, const struct json *result)
 		report_status(ctl->out, &status);
 		fflush(ctl->out);
 	}
-	enum ctl_exit exit = exit_of(&status);
+	enum ctl_exit exit = node_status_is_member(&status) ? CTL_OK : CTL_NOT_JOINED;
 	node_status_deinit(&status);
 	return exit;
 }

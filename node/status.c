@@ -114,6 +114,11 @@ void node_status_add_drop(struct node_status *status, const char *name, uint64_t
 	drop->n = n;
 }
 
+bool node_status_is_member(const struct node_status *status)
+{
+	return status->state != NODE_NOT_JOINED && status->state != NODE_REMOVED;
+}
+
 /* values: what is not known is null */
 
 static void put_text(struct json *object, const char *key, const char *text)

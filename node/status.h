@@ -149,6 +149,9 @@ void node_status_add_endpoint(struct node_status *status, const struct endpoint 
 			      enum node_endpoint_kind kind);
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n);
 
+/* Joined, or about to be. */
+bool node_status_is_member(const struct node_status *status);
+
 struct json *node_status_to_json(const struct node_status *status);
 /* 0 or -EINVAL with the member in reterr. Members that are not known are ignored (a newer node). */
 P2P_CHECK int node_status_from_json(const struct json *json, struct node_status *ret, struct error *reterr);

@@ -1,15 +1,18 @@
 #!/usr/bin/python3
-"""check_man.py PROGRAM PAGE [COMMAND...]: every option and command of --help is in the manual page."""
+"""
+check_man.py PROGRAM PAGE: every option and command of --help is in the manual page;
+check_man.py --settings PROGRAM PAGE: every section, key and default of --show-defaults is.
+"""
 
 import re
 import subprocess
 import sys
 
 
-def help_of(*argv):
-    done = subprocess.run([*argv, "--help"], capture_output=True, text=True, timeout=10)
+def said(*argv):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(argv)} --help: exit code {done.returncode}\n{done.stderr}")
+        sys.exit(f"{' '.join(argv)}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
 
 
@@ -22,18 +25,33 @@ def commands_of(text):
             for line in block[1].splitlines()]
 
 
-def main(program, page):
+def options(program):
+    text = said(program, "--help")
+    commands = commands_of(text)
+    texts = [text] + [said(program, *command.split(), "--help") for command in commands]
+    wanted = {f"*{option}*" for t in texts for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", t)}
+    return [*wanted, *(f"*{command}" for command in commands)]
+
+
+def settings(program):
+    text = said(program, "--show-defaults")
+    keys = re.findall(r"^#?(\w+) =[ ]*(.*)$", text, re.M)
+    wanted = [f"# {section}" for section in re.findall(r"^#?(\[\w+\])$", text, re.M)]
+    wanted += [f"*{key}* = _" for key, _ in keys]
+    return wanted + [f"*{default}*" for _, default in keys if default]
+
+
+def main(what, program, page):
     with open(page, encoding="utf-8") as f:
         manual = f.read()
-    text = help_of(program)
-    commands = commands_of(text)
-    texts = [text] + [help_of(program, *command.split()) for command in commands]
-    options = {option for t in texts for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", t)}
-    missing = [option for option in sorted(options) if f"*{option}*" not in manual]
-    missing += [command for command in commands if f"*{command}" not in manual]
-    if not options or missing:
-        sys.exit(f"{page}: not described: {', '.join(missing) or 'nothing found in --help'}")
-    print(f"{len(options)} options, {len(commands)} commands described")
+    wanted = what(program)
+    missing = [text for text in wanted if text not in manual]
+    if not wanted or missing:
+        sys.exit(f"{page}: not there: {', '.join(missing) or 'nothing was found to look for'}")
+    print(f"{len(wanted)} described")
 
 
-main(*sys.argv[1:])
+if sys.argv[1] == "--settings":
+    main(settings, *sys.argv[2:])
+else:
+    main(options, *sys.argv[1:])

@@ -271,6 +271,9 @@ static void test_netcheck_and_log_level(void)
 	begin(&w);
 
 	run(&w, "netcheck");
+	assert(w.exit == CTL_NOT_JOINED && strstr(w.out, "p2pctl join LINK"));
+	run(&w, "join " LINK);
+	run(&w, "netcheck");
 	assert(w.exit == CTL_FAILED && strstr(w.out, "Give the network a public node"));
 	run(&w, "log-level debug");
 	expect(&w, CTL_OK, "", "");
