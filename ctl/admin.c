@@ -194,3 +194,18 @@ bool admin_flag(const struct json *object, const char *key)
 
 	return json_get_boolean_or(object, key, false, &value, NULL) == 0 && value;
 }
+
+char *admin_texts(const struct json *object, const char *key, const char *separator)
+{
+	const struct json *array = json_member(object, key);
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		abort();
+	for (const struct json *i = array ? json_first(array) : NULL; i; i = json_next(i))
+		fprintf(out, "%s%s", i == json_first(array) ? "" : separator, json_text(i) ? json_text(i) : "?");
+	fclose(out);
+	return text;
+}

@@ -21,3 +21,5 @@ P2P_CHECK enum ctl_exit admin_list(struct ctl *ctl, const char *method,
 const char *admin_text(const struct json *object, const char *key, const char *fallback);
 int64_t admin_integer(const struct json *object, const char *key, int64_t fallback);
 bool admin_flag(const struct json *object, const char *key);
+/* The texts of an array member, with a separator; the caller frees it. */
+char *admin_texts(const struct json *object, const char *key, const char *separator);

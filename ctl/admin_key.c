@@ -13,7 +13,7 @@ enum { KEY_REUSABLE, KEY_EXPIRES, KEY_EPHEMERAL, KEY_TAG };
 
 static const struct cli_option create_options[] = {
 	[KEY_REUSABLE] = { 'r', "reusable", NULL, "Good for any number of nodes (else for one)", NULL, NULL },
-	[KEY_EXPIRES] = { 'e', "expires", "TIME", "Good for so long: 30m, 24h, 7d (default: until revoked)", NULL,
+	[KEY_EXPIRES] = { 'e', "expires", "TIME|never", "Good for so long: 30m, 24h, 7d, or never to expire (default 24h)", NULL,
 			  NULL },
 	[KEY_EPHEMERAL] = { 0, "ephemeral", "TIME", "Its nodes are removed when away for so long", NULL, NULL },
 	[KEY_TAG] = { 't', "tag", "TAGS", "Tags of its nodes, separated by commas", NULL, NULL },
@@ -26,10 +26,27 @@ static enum ctl_exit put_duration(struct ctl *ctl, struct json *params, const ch
 
 	if (!text)
 		return CTL_OK;
-	if (format_parse_duration(text, &seconds) != 0)
-		return ctl_fail(ctl, CTL_USAGE, "--%s: must be a number and s, m, h, d or w, such as 24h", option);
+	if (strcmp(text, "never") == 0)
+		seconds = 0;
+	else if (format_parse_duration(text, &seconds) != 0)
+		return ctl_fail(ctl, CTL_USAGE, "--%s: must be a number and s, m, h, d or w, such as 24h; or never",
+				option);
 	json_put_integer(params, member, seconds);
 	return CTL_OK;
+}
+
+/* "a,b" as an array. Control says which tags it takes. */
+static void put_tags(struct json *params, const char *text)
+{
+	struct json *tags = json_array();
+	char *copy = strdup(text), *rest = copy, *tag;
+
+	if (!copy)
+		abort();
+	while ((tag = strsep(&rest, ",")))
+		json_append_string(tags, tag);
+	json_put(params, "tags", tags);
+	free(copy);
 }
 
 static enum ctl_exit run_create(struct ctl *ctl, const struct ctl_args *args)
@@ -45,7 +62,7 @@ static enum ctl_exit run_create(struct ctl *ctl, const struct ctl_args *args)
 	}
 	json_put_boolean(params, "reusable", args->flags[KEY_REUSABLE]);
 	if (args->values[KEY_TAG])
-		json_put_string(params, "tags", args->values[KEY_TAG]);
+		put_tags(params, args->values[KEY_TAG]);
 	exit = admin_request(ctl, "admin.key.create", params, &result);
 	if (exit != CTL_OK)
 		return exit;
@@ -65,7 +82,7 @@ const struct ctl_command ctl_admin_key_create = {
 		"once: control keeps only a hash of the key.\n"
 		"\n"
 		"Examples:\n"
-		"    p2pctl admin key create --expires 24h\n"
+		"    p2pctl admin key create --expires 1h\n"
 		"    p2pctl admin key create --reusable --tag web,eu\n",
 	.options = create_options,
 	.n_options = ARRAY_LEN(create_options),
@@ -80,7 +97,7 @@ static const char *state_of(const struct json *key, int64_t now_s)
 		return "revoked";
 	if (expires_s != 0 && expires_s <= now_s)
 		return "expired";
-	if (!admin_flag(key, "reusable") && admin_integer(key, "n_uses", 0) > 0)
+	if (!admin_flag(key, "reusable") && admin_integer(key, "uses", 0) > 0)
 		return "used";
 	return "valid";
 }
@@ -93,13 +110,15 @@ static void print_keys(struct ctl *ctl, const struct json *result)
 
 	for (const struct json *key = keys ? json_first(keys) : NULL; key; key = json_next(key)) {
 		int64_t expires_s = admin_integer(key, "expires_s", 0);
+		char *tags = admin_texts(key, "tags", ",");
 		table_cell(table, "%lld", (long long)admin_integer(key, "id", 0));
 		table_cell(table, "%s", admin_flag(key, "reusable") ? "reusable" : "one-off");
 		table_cell(table, "%s", state_of(key, now_s));
-		table_cell(table, "%lld", (long long)admin_integer(key, "n_uses", 0));
+		table_cell(table, "%lld", (long long)admin_integer(key, "uses", 0));
 		table_cell(table, "%s", expires_s ? format_date(expires_s).s : "never");
 		table_cell(table, "%s", format_date(admin_integer(key, "created_s", 0)).s);
-		table_cell(table, "%s", admin_text(key, "tags", ""));
+		table_cell(table, "%s", tags);
+		free(tags);
 	}
 	char *text = table_text(table);
 	fputs(text, ctl->out);

@@ -16,18 +16,20 @@ static void print_nodes(struct ctl *ctl, const struct json *result)
 	int64_t now_s = (int64_t)time(NULL);
 
 	for (const struct json *node = nodes ? json_first(nodes) : NULL; node; node = json_next(node)) {
+		char *tags = admin_texts(node, "tags", ",");
 		int64_t seen_s = admin_integer(node, "last_seen_s", 0);
 		table_cell(table, "%s", admin_text(node, "name", "-"));
-		table_cell(table, "%s", admin_text(node, "ip4", "-"));
-		table_cell(table, "%s", admin_text(node, "ip6", "-"));
+		table_cell(table, "%s", admin_text(node, "address4", "-"));
+		table_cell(table, "%s", admin_text(node, "address6", "-"));
 		if (admin_flag(node, "online"))
 			table_cell(table, "online");
 		else
 			table_cell(table, "%s ago", seen_s ? format_duration((now_s - seen_s) * 1000).s : "long");
 		table_cell(table, "%lld", (long long)admin_integer(node, "id", 0));
 		table_cell(table, "%s", admin_flag(node, "relay") ? "yes" : "");
-		table_cell(table, "%s", admin_text(node, "tags", ""));
+		table_cell(table, "%s", tags);
 		table_cell(table, "%.8s", admin_text(node, "node_key", "-"));
+		free(tags);
 	}
 	char *text = table_text(table);
 	fputs(text, ctl->out);

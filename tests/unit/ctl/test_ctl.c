@@ -456,7 +456,7 @@ static void test_admin_command_lines(void)
 	run(&w, "admin kye create");
 	expect(&w, CTL_USAGE, "", "p2pctl: no command 'admin kye create'; did you mean 'admin key create'?\n");
 	run(&w, "admin key create --expires 5");
-	expect(&w, CTL_USAGE, "", "p2pctl: --expires: must be a number and s, m, h, d or w, such as 24h\n");
+	expect(&w, CTL_USAGE, "", "p2pctl: --expires: must be a number and s, m, h, d or w, such as 24h; or never\n");
 	run(&w, "admin key revoke x");
 	expect(&w, CTL_USAGE, "", "p2pctl: ID: must be a whole number from 1 to 2147483647; 'p2pctl admin key list' "
 				  "has it\n");
