@@ -4,7 +4,7 @@
  */
 #include "tests/unit/wireguard/tunnel.h"
 
-#include "node/wireguard/message_wire.h"
+#include "node/wireguard/device_internal.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -224,6 +224,90 @@ static void test_without_a_route_it_gives_up_like_with_one(void)
 	world_end(&w);
 }
 
+static void test_a_route_after_giving_up_finds_nothing_to_do(void)
+{
+	world_begin(&w);
+	const struct wg_route route = { .n = 1, .paths = { { .remote = w.alice.address } } };
+
+	say(&w.bob, 1, 100);
+	wait_s(&w, 120);
+	wg_peer_set_route(w.bob.peer, &route, w.now);
+	assert(w.n_sent == 0);
+	world_end(&w);
+}
+
+static void test_a_keepalive_may_be_set_before_the_route(void)
+{
+	world_begin(&w);
+	const struct wg_route route = { .n = 1, .paths = { { .remote = w.alice.address } } };
+
+	wg_peer_set_keepalive(w.bob.peer, 25, w.now);
+	assert(w.n_sent == 0);
+	wg_peer_set_route(w.bob.peer, &route, w.now);
+	cable_run(&w);
+	assert(stats_of(&w.bob).has_session);
+	world_end(&w);
+}
+
+/* ---- arrivals ---- */
+
+static struct {
+	unsigned n;
+	struct wg_path last;
+} arrivals;
+
+static void count_arrivals(void *owner, struct wg_peer *peer, const struct wg_event *event)
+{
+	if (event->type != WG_EVENT_ARRIVAL)
+		return;
+	arrivals.n++;
+	arrivals.last = *event->path;
+}
+
+static void begin_counting(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	w.now.ns += 2 * SECOND_NS;
+	arrivals.n = 0;
+	w.bob.device->ports.event = count_arrivals;
+}
+
+static void test_arrivals_are_told_once_a_second(void)
+{
+	begin_counting();
+
+	for (int i = 0; i < 30; i++) { /* 0.0 … 2.9 s */
+		say(&w.alice, 1, 100);
+		cable_run(&w);
+		w.now.ns += SECOND_NS / 10;
+	}
+	assert(arrivals.n == 3);
+	world_end(&w);
+}
+
+static void test_an_arrival_by_another_path_is_told_at_once_for_each_kind(void)
+{
+	begin_counting();
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(arrivals.n == 1);
+
+	w.alice.address.port++;
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(arrivals.n == 2 && arrivals.last.remote.port == w.alice.address.port);
+	pin(&w.alice, &relay_to_bob, NULL);
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(arrivals.n == 3 && arrivals.last.relay_id == 7);
+	pin(&w.alice, &(struct wg_path){ .remote = w.bob.address }, NULL);
+	say(&w.alice, 1, 100);
+	cable_run(&w);
+	assert(arrivals.n == 3); /* the direct path is the same as before */
+	world_end(&w);
+}
+
 /* ---- sources ---- */
 
 static void test_answers_leave_from_the_address_that_was_asked(void)
@@ -292,6 +376,10 @@ int main(void)
 	test_a_new_path_is_tried_at_once_when_a_handshake_waits();
 	test_without_a_route_packets_wait_and_the_owner_is_told_once_in_five_seconds();
 	test_without_a_route_it_gives_up_like_with_one();
+	test_a_route_after_giving_up_finds_nothing_to_do();
+	test_a_keepalive_may_be_set_before_the_route();
+	test_arrivals_are_told_once_a_second();
+	test_an_arrival_by_another_path_is_told_at_once_for_each_kind();
 	test_answers_leave_from_the_address_that_was_asked();
 	test_a_source_that_brings_no_answer_is_forgotten();
 	test_a_pinned_path_learns_its_source_too();
