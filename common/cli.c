@@ -58,14 +58,15 @@ static int unknown(const struct cli *cli, const char *name, size_t len, struct e
 		suggest_offer(&suggest, option_at(cli, i)->name);
 	snprintf(word, sizeof(word), "%.*s", (int)len, name);
 	if (suggest.near)
-		return error_set(reterr, -EINVAL, "unknown option '--%s'; did you mean '--%s'?", cli_show(word).s,
-				 suggest.near);
-	return error_set(reterr, -EINVAL, "unknown option '--%s'; --help lists them", cli_show(word).s);
+		return error_set(reterr, -EINVAL, "unknown option '--%s'; did you mean '--%s'?",
+				 cli_show(word).s, suggest.near);
+	return error_set(reterr, -EINVAL, "unknown option '--%s'; --help lists them",
+			 cli_show(word).s);
 }
 
-/* attached: a value in the same argument, or NULL. *ret_extra: 1 when the next argument was used. */
-static int apply(const struct cli_option *option, const char *attached, const char *next, int *ret_extra,
-		 struct error *reterr)
+/* attached: a value in the same argument, or NULL. *ret_extra: 1 when the next one was used. */
+static int apply(const struct cli_option *option, const char *attached, const char *next,
+		 int *ret_extra, struct error *reterr)
 {
 	*ret_extra = 0;
 	if (!option->value) {
@@ -75,8 +76,8 @@ static int apply(const struct cli_option *option, const char *attached, const ch
 		return 0;
 	}
 	if (!attached && !next)
-		return error_set(reterr, -EINVAL, "--%s needs a value: --%s %s", option->name, option->name,
-				 option->value);
+		return error_set(reterr, -EINVAL, "--%s needs a value: --%s %s", option->name,
+				 option->name, option->value);
 	*option->ret_text = attached ? attached : next;
 	*ret_extra = attached ? 0 : 1;
 	return 0;
@@ -97,7 +98,8 @@ static int take_option(const struct cli *cli, const char *text, const char *next
 	}
 	option = find_letter(cli, text[1]);
 	if (!option && isgraph((unsigned char)text[1]))
-		return error_set(reterr, -EINVAL, "unknown option '-%c'; --help lists them", text[1]);
+		return error_set(reterr, -EINVAL, "unknown option '-%c'; --help lists them",
+				 text[1]);
 	if (!option)
 		return error_set(reterr, -EINVAL, "unknown option; --help lists them");
 	return apply(option, text[2] != '\0' ? text + 2 : NULL, next, ret_extra, reterr);
@@ -163,14 +165,16 @@ void cli_wipe(char *argument)
 		*at = '*';
 }
 
-int cli_number(const char *option, const char *text, long min, long max, long *ret, struct error *reterr)
+int cli_number(const char *option, const char *text, long min, long max, long *ret,
+	       struct error *reterr)
 {
 	char *end = NULL;
 
 	errno = 0;
 	long value = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
 	if (!end || *end != '\0' || errno != 0 || value < min || value > max)
-		return error_set(reterr, -EINVAL, "%s: must be a whole number from %ld to %ld", option, min, max);
+		return error_set(reterr, -EINVAL, "%s: must be a whole number from %ld to %ld",
+				 option, min, max);
 	*ret = value;
 	return 0;
 }

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHOWN	 48 /* bytes of the user's text that an error repeats */
+#define SHOWN    48 /* bytes of the user's text that an error repeats */
 #define NO_INDEX SIZE_MAX
 
 /* A piece of the text. */
@@ -121,11 +121,13 @@ static int unknown_section(struct parser *parser, struct piece name)
 	for (size_t i = 0; i < schema->n_settings; i++) {
 		if (!starts_section(schema, i))
 			continue;
-		append(known, sizeof(known), "%s[%s]", i == 0 ? "" : ", ", schema->settings[i].section);
+		append(known, sizeof(known), "%s[%s]", i == 0 ? "" : ", ",
+		       schema->settings[i].section);
 		suggest_offer(&suggest, schema->settings[i].section);
 	}
 	if (suggest.near)
-		return fail(parser, "unknown section [%s]; did you mean [%s]?", show(name).s, suggest.near);
+		return fail(parser, "unknown section [%s]; did you mean [%s]?", show(name).s,
+			    suggest.near);
 	return fail(parser, "unknown section [%s]; the sections are %s", show(name).s, known);
 }
 
@@ -150,9 +152,10 @@ static int unknown_key(struct parser *parser, struct piece name)
 		return fail(parser, "unknown key '%s' in [%s]; it belongs under [%s]", show(name).s,
 			    parser->section, elsewhere);
 	if (suggest.near)
-		return fail(parser, "unknown key '%s' in [%s]; did you mean '%s'?", show(name).s, parser->section,
-			    suggest.near);
-	return fail(parser, "unknown key '%s' in [%s]; its keys are %s", show(name).s, parser->section, known);
+		return fail(parser, "unknown key '%s' in [%s]; did you mean '%s'?", show(name).s,
+			    parser->section, suggest.near);
+	return fail(parser, "unknown key '%s' in [%s]; its keys are %s", show(name).s,
+		    parser->section, known);
 }
 
 /* values */
@@ -176,7 +179,7 @@ static int parse_bool(const char *text, bool *ret)
 	static const struct {
 		const char *text;
 		bool value;
-	} words[] = { { "yes", true }, { "true", true }, { "on", true },
+	} words[] = { { "yes", true }, { "true", true },   { "on", true },
 		      { "no", false }, { "false", false }, { "off", false } };
 
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
@@ -188,7 +191,8 @@ static int parse_bool(const char *text, bool *ret)
 	return -EINVAL;
 }
 
-static int check_type(struct parser *parser, const struct config_setting *setting, const char *value)
+static int check_type(struct parser *parser, const struct config_setting *setting,
+		      const char *value)
 {
 	struct piece p = { value, strlen(value) };
 	int64_t number;
@@ -196,7 +200,8 @@ static int check_type(struct parser *parser, const struct config_setting *settin
 
 	switch (setting->type) {
 	case CONFIG_NUMBER:
-		if (parse_number(value, &number) == 0 && number >= setting->min && number <= setting->max)
+		if (parse_number(value, &number) == 0 && number >= setting->min &&
+		    number <= setting->max)
 			return 0;
 		return fail(parser, "%s = %s: must be a whole number from %" PRId64 " to %" PRId64,
 			    setting->name, show(p).s, setting->min, setting->max);
@@ -207,23 +212,27 @@ static int check_type(struct parser *parser, const struct config_setting *settin
 	case CONFIG_TEXT:
 		if ((int64_t)p.len >= setting->min && (int64_t)p.len <= setting->max)
 			return 0;
-		return fail(parser, "%s = %s: must have %" PRId64 " to %" PRId64 " characters, has %zu",
+		return fail(parser,
+			    "%s = %s: must have %" PRId64 " to %" PRId64 " characters, has %zu",
 			    setting->name, show(p).s, setting->min, setting->max, p.len);
 	}
 	abort();
 }
 
-static int check_value(struct parser *parser, const struct config_setting *setting, const char *value)
+static int check_value(struct parser *parser, const struct config_setting *setting,
+		       const char *value)
 {
 	struct error expected = { 0 };
 	int r;
 
 	if (value[0] == '\0' && !(setting->type == CONFIG_TEXT && setting->min == 0))
-		return fail(parser, "%s has no value; give it one or delete the line", setting->name);
+		return fail(parser, "%s has no value; give it one or delete the line",
+			    setting->name);
 	r = check_type(parser, setting, value);
 	if (r == 0 && setting->check && value[0] != '\0' && setting->check(value, &expected) != 0) {
 		struct piece p = { value, strlen(value) };
-		return fail(parser, "%s = %s: must be %s", setting->name, show(p).s, expected.message);
+		return fail(parser, "%s = %s: must be %s", setting->name, show(p).s,
+			    expected.message);
 	}
 	return r;
 }
@@ -240,10 +249,12 @@ static void keep_value(struct config_value *slot, char *value_take, uint32_t lin
 
 /* lines */
 
-static size_t find_setting(const struct config_schema *schema, const char *section, struct piece name)
+static size_t find_setting(const struct config_schema *schema, const char *section,
+			   struct piece name)
 {
 	for (size_t i = 0; i < schema->n_settings; i++)
-		if (strcmp(schema->settings[i].section, section) == 0 && is(name, schema->settings[i].name))
+		if (strcmp(schema->settings[i].section, section) == 0 &&
+		    is(name, schema->settings[i].name))
 			return i;
 	return NO_INDEX;
 }
@@ -277,9 +288,11 @@ static int take_setting(struct parser *parser, struct piece line)
 	if (!equals)
 		return fail(parser, "expected 'key = value', found '%s'", show(line).s);
 	struct piece name = trim((struct piece){ line.at, (size_t)(equals - line.at) });
-	struct piece text = trim((struct piece){ equals + 1, (size_t)(line.at + line.len - equals - 1) });
+	struct piece text =
+		trim((struct piece){ equals + 1, (size_t)(line.at + line.len - equals - 1) });
 	if (!parser->section)
-		return fail(parser, "'%s' stands before any section; put it under one, such as [%s]",
+		return fail(parser,
+			    "'%s' stands before any section; put it under one, such as [%s]",
 			    show(name).s, parser->schema->settings[0].section);
 	size_t i = find_setting(parser->schema, parser->section, name);
 	if (i == NO_INDEX)
@@ -288,8 +301,8 @@ static int take_setting(struct parser *parser, struct piece line)
 	const struct config_setting *setting = &parser->schema->settings[i];
 	struct config_value *slot = &parser->values->values[i];
 	if (slot->n_items > 0 && !setting->repeatable)
-		return fail(parser, "%s stands twice in [%s] (first in line %u); keep one", setting->name,
-			    setting->section, slot->lines[0]);
+		return fail(parser, "%s stands twice in [%s] (first in line %u); keep one",
+			    setting->name, setting->section, slot->lines[0]);
 	if (slot->n_items >= CONFIG_FILE_MAX_ITEMS)
 		return fail(parser, "%s stands more than %d times in [%s]", setting->name,
 			    CONFIG_FILE_MAX_ITEMS, setting->section);
@@ -322,7 +335,8 @@ static int take_line(struct parser *parser, struct piece line)
 	return line.at[0] == '[' ? take_section(parser, line) : take_setting(parser, line);
 }
 
-static void init_values(struct config_values *values, const struct config_schema *schema, const char *file)
+static void init_values(struct config_values *values, const struct config_schema *schema,
+			const char *file)
 {
 	*values = (struct config_values){
 		.schema = schema,
@@ -336,15 +350,18 @@ static void init_values(struct config_values *values, const struct config_schema
 
 /* public */
 
-int config_file_parse(const struct config_schema *schema, const char *file, const char *text, size_t len,
-		      struct config_values *ret, struct error *reterr)
+int config_file_parse(const struct config_schema *schema, const char *file, const char *text,
+		      size_t len, struct config_values *ret, struct error *reterr)
 {
 	struct config_values values;
-	struct parser parser = { .schema = schema, .values = &values, .reterr = reterr, .file = file };
+	struct parser parser = {
+		.schema = schema, .values = &values, .reterr = reterr, .file = file
+	};
 	int r = 0;
 
 	if (len > CONFIG_FILE_MAX_LEN)
-		return error_set(reterr, -EFBIG, "%s: longer than %d bytes", file, CONFIG_FILE_MAX_LEN);
+		return error_set(reterr, -EFBIG, "%s: longer than %d bytes", file,
+				 CONFIG_FILE_MAX_LEN);
 	if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark */
 		text += 3;
 		len -= 3;
@@ -429,7 +446,8 @@ uint32_t config_count(const struct config_values *values, const char *section, c
 	return values->values[index_of(values, section, name)].n_items;
 }
 
-const char *config_item(const struct config_values *values, const char *section, const char *name, uint32_t i)
+const char *config_item(const struct config_values *values, const char *section, const char *name,
+			uint32_t i)
 {
 	const struct config_value *slot = &values->values[index_of(values, section, name)];
 
@@ -468,7 +486,8 @@ static void print_setting(FILE *out, const struct config_setting *setting, const
 		fprintf(out, "%s# %" PRId64 " to %" PRId64 "\n", hash, setting->min, setting->max);
 	if (setting->repeatable)
 		fprintf(out, "%s# may stand several times\n", hash);
-	fprintf(out, "%s%s =%s%s\n", hash, setting->name, setting->unset && setting->unset[0] ? " " : "",
+	fprintf(out, "%s%s =%s%s\n", hash, setting->name,
+		setting->unset && setting->unset[0] ? " " : "",
 		setting->unset ? setting->unset : "");
 }
 

@@ -20,7 +20,8 @@ static void warn_when_others_read(struct ctl *ctl)
 	struct stat st;
 
 	if (stat(ctl->admin_file, &st) == 0 && (st.st_mode & 077) != 0)
-		ctl_fail(ctl, CTL_OK, "warning: %s can be read by others than its owner; chmod 600 it",
+		ctl_fail(ctl, CTL_OK,
+			 "warning: %s can be read by others than its owner; chmod 600 it",
 			 ctl->admin_file);
 }
 
@@ -32,10 +33,11 @@ static enum ctl_exit read_link(struct ctl *ctl, struct join_link *ret)
 	int r = file_read(ctl->admin_file, MAX_FILE, &text, &len, &error);
 
 	if (r != 0)
-		return ctl_fail(ctl, r == -EACCES ? CTL_DENIED : CTL_FAILED,
-				"%s; an admin link is needed: copy the one that 'p2pcontrol init' wrote (admin.link), "
-				"or name it with --admin-file",
-				error.message);
+		return ctl_fail(
+			ctl, r == -EACCES ? CTL_DENIED : CTL_FAILED,
+			"%s; an admin link is needed: copy the one that 'p2pcontrol init' wrote (admin.link), "
+			"or name it with --admin-file",
+			error.message);
 	r = join_link_parse(text, ret, &error);
 	sodium_memzero(text, len);
 	free(text);
@@ -43,7 +45,8 @@ static enum ctl_exit read_link(struct ctl *ctl, struct join_link *ret)
 		return ctl_fail(ctl, CTL_FAILED, "%s: %s", ctl->admin_file, error.message);
 	if (ret->kind != JOIN_LINK_ADMIN) {
 		join_link_wipe(ret);
-		return ctl_fail(ctl, CTL_FAILED, "%s: this is a join link; an admin link begins with p2p-admin://",
+		return ctl_fail(ctl, CTL_FAILED,
+				"%s: this is a join link; an admin link begins with p2p-admin://",
 				ctl->admin_file);
 	}
 	warn_when_others_read(ctl);
@@ -74,10 +77,11 @@ static enum ctl_exit refused(struct call *call, const struct rpc_error *error)
 		break;
 	}
 	if (error->code > -1000) /* an errno: the connection, not control's word */
-		return ctl_fail(call->ctl, CTL_NO_CONTROL,
-				"control cannot be reached: %s; is p2pcontrol running there, and may TCP pass to that "
-				"port?",
-				error->message);
+		return ctl_fail(
+			call->ctl, CTL_NO_CONTROL,
+			"control cannot be reached: %s; is p2pcontrol running there, and may TCP pass to that "
+			"port?",
+			error->message);
 	return ctl_fail_rpc(call->ctl, CTL_FAILED, error);
 }
 
@@ -123,7 +127,8 @@ static enum ctl_exit run_call(struct call *call, const char *method, struct json
 	return call->exit;
 }
 
-enum ctl_exit admin_request(struct ctl *ctl, const char *method, struct json *params_take, struct json **ret)
+enum ctl_exit admin_request(struct ctl *ctl, const char *method, struct json *params_take,
+			    struct json **ret)
 {
 	struct join_link link;
 	enum ctl_exit exit = read_link(ctl, &link);
@@ -156,7 +161,8 @@ enum ctl_exit admin_list(struct ctl *ctl, const char *method,
 	return CTL_OK;
 }
 
-enum ctl_exit admin_order(struct ctl *ctl, const char *method, struct json *params_take, const char *done)
+enum ctl_exit admin_order(struct ctl *ctl, const char *method, struct json *params_take,
+			  const char *done)
 {
 	struct json *result;
 	enum ctl_exit exit = admin_request(ctl, method, params_take, &result);
@@ -184,8 +190,9 @@ int64_t admin_integer(const struct json *object, const char *key, int64_t fallba
 {
 	int64_t value;
 
-	return json_get_integer_or(object, key, INT64_MIN, INT64_MAX, fallback, &value, NULL) == 0 ? value
-												   : fallback;
+	return json_get_integer_or(object, key, INT64_MIN, INT64_MAX, fallback, &value, NULL) == 0
+		       ? value
+		       : fallback;
 }
 
 bool admin_flag(const struct json *object, const char *key)
@@ -205,7 +212,8 @@ char *admin_texts(const struct json *object, const char *key, const char *separa
 	if (!out)
 		abort();
 	for (const struct json *i = array ? json_first(array) : NULL; i; i = json_next(i))
-		fprintf(out, "%s%s", i == json_first(array) ? "" : separator, json_text(i) ? json_text(i) : "?");
+		fprintf(out, "%s%s", i == json_first(array) ? "" : separator,
+			json_text(i) ? json_text(i) : "?");
 	fclose(out);
 	return text;
 }

@@ -12,15 +12,18 @@
 enum { KEY_REUSABLE, KEY_EXPIRES, KEY_EPHEMERAL, KEY_TAG };
 
 static const struct cli_option create_options[] = {
-	[KEY_REUSABLE] = { 'r', "reusable", NULL, "Good for any number of nodes (else for one)", NULL, NULL },
-	[KEY_EXPIRES] = { 'e', "expires", "TIME|never", "Good for so long: 30m, 24h, 7d, or never to expire (default 24h)", NULL,
+	[KEY_REUSABLE] = { 'r', "reusable", NULL, "Good for any number of nodes (else for one)",
+			   NULL, NULL },
+	[KEY_EXPIRES] = { 'e', "expires", "TIME|never",
+			  "Good for so long: 30m, 24h, 7d, or never to expire (default 24h)", NULL,
 			  NULL },
-	[KEY_EPHEMERAL] = { 0, "ephemeral", "TIME", "Its nodes are removed when away for so long", NULL, NULL },
+	[KEY_EPHEMERAL] = { 0, "ephemeral", "TIME", "Its nodes are removed when away for so long",
+			    NULL, NULL },
 	[KEY_TAG] = { 't', "tag", "TAGS", "Tags of its nodes, separated by commas", NULL, NULL },
 };
 
-static enum ctl_exit put_duration(struct ctl *ctl, struct json *params, const char *option, const char *text,
-				  const char *member)
+static enum ctl_exit put_duration(struct ctl *ctl, struct json *params, const char *option,
+				  const char *text, const char *member)
 {
 	int64_t seconds;
 
@@ -29,7 +32,8 @@ static enum ctl_exit put_duration(struct ctl *ctl, struct json *params, const ch
 	if (strcmp(text, "never") == 0)
 		seconds = 0;
 	else if (format_parse_duration(text, &seconds) != 0)
-		return ctl_fail(ctl, CTL_USAGE, "--%s: must be a number and s, m, h, d or w, such as 24h; or never",
+		return ctl_fail(ctl, CTL_USAGE,
+				"--%s: must be a number and s, m, h, d or w, such as 24h; or never",
 				option);
 	json_put_integer(params, member, seconds);
 	return CTL_OK;
@@ -52,10 +56,12 @@ static void put_tags(struct json *params, const char *text)
 static enum ctl_exit run_create(struct ctl *ctl, const struct ctl_args *args)
 {
 	struct json *params = json_object(), *result;
-	enum ctl_exit exit = put_duration(ctl, params, "expires", args->values[KEY_EXPIRES], "expires_in_s");
+	enum ctl_exit exit =
+		put_duration(ctl, params, "expires", args->values[KEY_EXPIRES], "expires_in_s");
 
 	if (exit == CTL_OK)
-		exit = put_duration(ctl, params, "ephemeral", args->values[KEY_EPHEMERAL], "node_ttl_s");
+		exit = put_duration(ctl, params, "ephemeral", args->values[KEY_EPHEMERAL],
+				    "node_ttl_s");
 	if (exit != CTL_OK) {
 		json_free(params);
 		return exit;
@@ -146,10 +152,12 @@ static enum ctl_exit run_revoke(struct ctl *ctl, const struct ctl_args *args)
 	long id;
 
 	if (cli_number("ID", args->argv[0], 1, INT32_MAX, &id, &error) != 0)
-		return ctl_fail(ctl, CTL_USAGE, "%s; 'p2pctl admin key list' has it", error.message);
+		return ctl_fail(ctl, CTL_USAGE, "%s; 'p2pctl admin key list' has it",
+				error.message);
 	params = json_object();
 	json_put_integer(params, "id", id);
-	return admin_order(ctl, "admin.key.revoke", params, "Revoked. Nodes that joined with it stay.");
+	return admin_order(ctl, "admin.key.revoke", params,
+			   "Revoked. Nodes that joined with it stay.");
 }
 
 const struct ctl_command ctl_admin_key_revoke = {

@@ -15,7 +15,8 @@ static void print_nodes(struct ctl *ctl, const struct json *result)
 	const struct json *nodes = json_member(result, "nodes");
 	int64_t now_s = (int64_t)time(NULL);
 
-	for (const struct json *node = nodes ? json_first(nodes) : NULL; node; node = json_next(node)) {
+	for (const struct json *node = nodes ? json_first(nodes) : NULL; node;
+	     node = json_next(node)) {
 		char *tags = admin_texts(node, "tags", ",");
 		int64_t seen_s = admin_integer(node, "last_seen_s", 0);
 		table_cell(table, "%s", admin_text(node, "name", "-"));
@@ -24,7 +25,8 @@ static void print_nodes(struct ctl *ctl, const struct json *result)
 		if (admin_flag(node, "online"))
 			table_cell(table, "online");
 		else
-			table_cell(table, "%s ago", seen_s ? format_duration((now_s - seen_s) * 1000).s : "long");
+			table_cell(table, "%s ago",
+				   seen_s ? format_duration((now_s - seen_s) * 1000).s : "long");
 		table_cell(table, "%lld", (long long)admin_integer(node, "id", 0));
 		table_cell(table, "%s", admin_flag(node, "relay") ? "yes" : "");
 		table_cell(table, "%s", tags);
@@ -71,9 +73,10 @@ const struct ctl_command ctl_admin_node_remove = {
 static enum ctl_exit run_rename(struct ctl *ctl, const struct ctl_args *args)
 {
 	if (!map_name_is_valid(args->argv[1]))
-		return ctl_fail(ctl, CTL_USAGE,
-				"NEW: must be one to %d of a-z, 0-9 and '-', with no '-' at either end, such as web-1",
-				MAP_NAME_LEN);
+		return ctl_fail(
+			ctl, CTL_USAGE,
+			"NEW: must be one to %d of a-z, 0-9 and '-', with no '-' at either end, such as web-1",
+			MAP_NAME_LEN);
 	struct json *params = json_object();
 	json_put_string(params, "name", args->argv[0]);
 	json_put_string(params, "new_name", args->argv[1]);

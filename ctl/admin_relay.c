@@ -11,7 +11,8 @@ static void print_relays(struct ctl *ctl, const struct json *result)
 	struct table *table = table_new("RELAY|ADDRESSES|>TLS|>STUN|ONLINE|>HOME OF|>ID");
 	const struct json *relays = json_member(result, "relays");
 
-	for (const struct json *relay = relays ? json_first(relays) : NULL; relay; relay = json_next(relay)) {
+	for (const struct json *relay = relays ? json_first(relays) : NULL; relay;
+	     relay = json_next(relay)) {
 		char *addresses = admin_texts(relay, "addresses", " ");
 		table_cell(table, "%s", admin_text(relay, "name", "-"));
 		table_cell(table, "%s", addresses);

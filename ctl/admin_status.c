@@ -10,12 +10,15 @@ static void print_status(struct ctl *ctl, const struct json *result)
 {
 	fprintf(ctl->out, "network     %s, %s, %s\n", admin_text(result, "network", "-"),
 		admin_text(result, "prefix4", "-"), admin_text(result, "prefix6", "-"));
-	fprintf(ctl->out, "control     %s port %lld, p2pcontrol %s\n", admin_text(result, "host", "-"),
-		count(result, "port"), admin_text(result, "version", "-"));
-	fprintf(ctl->out, "nodes       %lld, %lld of them online\n", count(result, "nodes"), count(result, "online"));
-	fprintf(ctl->out, "joins       %s since control started, %s refused\n", admin_text(result, "joins", "0"),
-		admin_text(result, "refused_joins", "0"));
-	fprintf(ctl->out, "garbage     %s messages, %s connections refused\n", admin_text(result, "bad_messages", "0"),
+	fprintf(ctl->out, "control     %s port %lld, p2pcontrol %s\n",
+		admin_text(result, "host", "-"), count(result, "port"),
+		admin_text(result, "version", "-"));
+	fprintf(ctl->out, "nodes       %lld, %lld of them online\n", count(result, "nodes"),
+		count(result, "online"));
+	fprintf(ctl->out, "joins       %s since control started, %s refused\n",
+		admin_text(result, "joins", "0"), admin_text(result, "refused_joins", "0"));
+	fprintf(ctl->out, "garbage     %s messages, %s connections refused\n",
+		admin_text(result, "bad_messages", "0"),
 		admin_text(result, "refused_connections", "0"));
 }
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define MAX_ANSWER (64 * 1024 * 1024)
-#define CALL_ID	   1
+#define CALL_ID    1
 
 static uint64_t now_ms(void)
 {
@@ -43,14 +43,16 @@ static bool await(int fd, short events, uint64_t deadline_ms)
 static enum ctl_exit no_node(struct ctl *ctl, int code)
 {
 	if (code == EACCES || code == EPERM)
-		return ctl_fail(ctl, CTL_DENIED,
-				"%s: permission denied; only root and the node's own user may speak to the node "
-				"(try sudo)",
-				ctl->socket);
-	return ctl_fail(ctl, CTL_NO_NODE,
-			"no node answers at %s: %s; start it (systemctl start p2pnode) or name its socket with "
-			"--socket",
-			ctl->socket, strerror(code));
+		return ctl_fail(
+			ctl, CTL_DENIED,
+			"%s: permission denied; only root and the node's own user may speak to the node "
+			"(try sudo)",
+			ctl->socket);
+	return ctl_fail(
+		ctl, CTL_NO_NODE,
+		"no node answers at %s: %s; start it (systemctl start p2pnode) or name its socket with "
+		"--socket",
+		ctl->socket, strerror(code));
 }
 
 static enum ctl_exit dial(struct ctl *ctl, int *ret)
@@ -58,7 +60,8 @@ static enum ctl_exit dial(struct ctl *ctl, int *ret)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	if (strlen(ctl->socket) >= sizeof(address.sun_path))
-		return ctl_fail(ctl, CTL_USAGE, "--socket: longer than the %zu bytes a socket's path may have",
+		return ctl_fail(ctl, CTL_USAGE,
+				"--socket: longer than the %zu bytes a socket's path may have",
 				sizeof(address.sun_path) - 1);
 	memcpy(address.sun_path, ctl->socket, strlen(ctl->socket));
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -75,13 +78,15 @@ static enum ctl_exit dial(struct ctl *ctl, int *ret)
 
 static enum ctl_exit broken(struct ctl *ctl)
 {
-	return ctl_fail(ctl, CTL_NO_NODE,
-			"the node ended the connection without an answer; look at its log (journalctl -u p2pnode)");
+	return ctl_fail(
+		ctl, CTL_NO_NODE,
+		"the node ended the connection without an answer; look at its log (journalctl -u p2pnode)");
 }
 
 static enum ctl_exit too_late(struct ctl *ctl)
 {
-	return ctl_fail(ctl, CTL_FAILED, "the node gave no answer in time; look at its log (journalctl -u p2pnode)");
+	return ctl_fail(ctl, CTL_FAILED,
+			"the node gave no answer in time; look at its log (journalctl -u p2pnode)");
 }
 
 static enum ctl_exit send_request(struct ctl *ctl, int fd, const char *text, uint64_t deadline_ms)
@@ -101,8 +106,8 @@ static enum ctl_exit send_request(struct ctl *ctl, int fd, const char *text, uin
 	return CTL_OK;
 }
 
-static enum ctl_exit receive_line(struct ctl *ctl, int fd, struct lines *lines, uint64_t deadline_ms,
-				  char **ret_line, size_t *ret_len)
+static enum ctl_exit receive_line(struct ctl *ctl, int fd, struct lines *lines,
+				  uint64_t deadline_ms, char **ret_line, size_t *ret_len)
 {
 	while (!lines_take(lines, ret_line, ret_len)) {
 		size_t size;
@@ -133,14 +138,16 @@ static enum ctl_exit exit_of(int code)
 	}
 }
 
-static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len, struct rpc_message *ret)
+static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len,
+				 struct rpc_message *ret)
 {
 	struct json_limits limits = { .max_len = MAX_ANSWER };
 	struct error error = { 0 };
 	enum rpc_code code;
 
 	if (rpc_parse(line, len, &limits, ret, &code, &error) != 0)
-		return ctl_fail(ctl, CTL_FAILED, "the answer at %s makes no sense (%s); is it p2pnode's socket?",
+		return ctl_fail(ctl, CTL_FAILED,
+				"the answer at %s makes no sense (%s); is it p2pnode's socket?",
 				ctl->socket, error.message);
 	if (ret->kind == RPC_RESULT && ret->id.kind == RPC_ID_NUMBER && ret->id.number == CALL_ID)
 		return CTL_OK;
@@ -149,7 +156,8 @@ static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len, 
 	if (ret->kind == RPC_ERROR)
 		exit = ctl_fail_rpc(ctl, exit_of(ret->error.code), &ret->error);
 	else
-		ctl_fail(ctl, CTL_FAILED, "the answer at %s is to something else; is it p2pnode's socket?",
+		ctl_fail(ctl, CTL_FAILED,
+			 "the answer at %s is to something else; is it p2pnode's socket?",
 			 ctl->socket);
 	rpc_message_deinit(ret);
 	return exit;
@@ -177,8 +185,8 @@ static enum ctl_exit exchange(struct ctl *ctl, const char *request, uint64_t dea
 	return exit;
 }
 
-enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *params_take, uint64_t timeout_ms,
-			  struct rpc_message *ret)
+enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *params_take,
+			  uint64_t timeout_ms, struct rpc_message *ret)
 {
 	char *request = rpc_print_request(CALL_ID, method, params_take);
 	enum ctl_exit exit = exchange(ctl, request, now_ms() + timeout_ms, ret);

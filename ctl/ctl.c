@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define DEFAULT_ADMIN_FILE "/etc/p2pnode/admin"
-#define MAX_WORDS	   3
+#define MAX_WORDS          3
 
 /* In the order of the help. */
 static const struct ctl_command *const commands[] = {
@@ -33,9 +33,10 @@ static const struct ctl_command *const commands[] = {
 enum { GLOBAL_SOCKET, GLOBAL_ADMIN_FILE, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
 
 static const struct cli_option global_options[] = {
-	[GLOBAL_SOCKET] = { 's', "socket", "PATH", "The node's socket (" LOCAL_API_DEFAULT_PATH ")", NULL, NULL },
-	[GLOBAL_ADMIN_FILE] = { 0, "admin-file", "PATH", "File with the admin link (" DEFAULT_ADMIN_FILE ")", NULL,
-				NULL },
+	[GLOBAL_SOCKET] = { 's', "socket", "PATH", "The node's socket (" LOCAL_API_DEFAULT_PATH ")",
+			    NULL, NULL },
+	[GLOBAL_ADMIN_FILE] = { 0, "admin-file", "PATH",
+				"File with the admin link (" DEFAULT_ADMIN_FILE ")", NULL, NULL },
 	[GLOBAL_JSON] = { 'j', "json", NULL, "Answer in JSON, for programs", NULL, NULL },
 	[GLOBAL_HELP] = { 'h', "help", NULL, "This text", NULL, NULL },
 	[GLOBAL_VERSION] = { 'V', "version", NULL, "The version", NULL, NULL },
@@ -131,8 +132,8 @@ static void print_help(FILE *out)
 
 static void print_usage(FILE *out, const struct ctl_command *command)
 {
-	fprintf(out, "p2pctl %s%s%s%s", command->name, command->arguments[0] ? " " : "", command->arguments,
-		command->n_options ? " [OPTIONS]" : "");
+	fprintf(out, "p2pctl %s%s%s%s", command->name, command->arguments[0] ? " " : "",
+		command->arguments, command->n_options ? " [OPTIONS]" : "");
 }
 
 static void print_command_help(FILE *out, const struct ctl_command *command)
@@ -181,7 +182,8 @@ static void join_words(int argc, char *const argv[], char *ret, size_t size)
 {
 	ret[0] = '\0';
 	for (int i = 0; i < argc && i < MAX_WORDS && argv[i][0] != '-'; i++)
-		snprintf(ret + strlen(ret), size - strlen(ret), "%s%s", i == 0 ? "" : " ", cli_show(argv[i]).s);
+		snprintf(ret + strlen(ret), size - strlen(ret), "%s%s", i == 0 ? "" : " ",
+			 cli_show(argv[i]).s);
 }
 
 /* "admin", "admin key": the beginning of several names. */
@@ -217,7 +219,8 @@ static enum ctl_exit unknown_command(struct ctl *ctl, int argc, char *const argv
 			suggest_offer(&suggest, commands[i]->name);
 	}
 	if (suggest.near)
-		return ctl_fail(ctl, CTL_USAGE, "no command '%s'; did you mean '%s'?", words, suggest.near);
+		return ctl_fail(ctl, CTL_USAGE, "no command '%s'; did you mean '%s'?", words,
+				suggest.near);
 	return ctl_fail(ctl, CTL_USAGE, "no command '%s'; 'p2pctl --help' lists them", words);
 }
 
@@ -240,8 +243,8 @@ static enum ctl_exit usage(struct ctl *ctl, const struct ctl_command *command, c
 	return CTL_USAGE;
 }
 
-static enum ctl_exit run_command(struct ctl *ctl, const struct ctl_command *command, struct bound *global,
-				 int argc, char *argv[])
+static enum ctl_exit run_command(struct ctl *ctl, const struct ctl_command *command,
+				 struct bound *global, int argc, char *argv[])
 {
 	struct bound own;
 	struct error error;
@@ -284,7 +287,9 @@ int ctl_main(int argc, char *argv[], FILE *in, FILE *out, FILE *err)
 {
 	struct ctl ctl = { .socket = from_environment("P2PNODE_SOCKET", LOCAL_API_DEFAULT_PATH),
 			   .admin_file = from_environment("P2P_ADMIN_FILE", DEFAULT_ADMIN_FILE),
-			   .in = in, .out = out, .err = err };
+			   .in = in,
+			   .out = out,
+			   .err = err };
 	struct bound global;
 	struct error error;
 	int n, words;

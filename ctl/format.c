@@ -69,7 +69,8 @@ struct format_text format_date(int64_t unix_s)
 	return text;
 }
 
-struct format_path format_path(enum node_path_kind kind, const struct endpoint *endpoint, const char *relay)
+struct format_path format_path(enum node_path_kind kind, const struct endpoint *endpoint,
+			       const char *relay)
 {
 	const char *name = relay[0] != '\0' ? relay : "(not known)";
 	struct format_path path = { "none" };
@@ -79,7 +80,8 @@ struct format_path format_path(enum node_path_kind kind, const struct endpoint *
 	if (kind == NODE_PATH_RELAY)
 		snprintf(path.s, sizeof(path.s), "relay %s", name);
 	if (kind == NODE_PATH_BOTH)
-		snprintf(path.s, sizeof(path.s), "direct %s and relay %s", endpoint_text(endpoint).s, name);
+		snprintf(path.s, sizeof(path.s), "direct %s and relay %s",
+			 endpoint_text(endpoint).s, name);
 	return path;
 }
 

@@ -11,14 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_MS	  60000
+#define TIMEOUT_MS        60000
 #define STATUS_TIMEOUT_MS 5000
 
 enum { JOIN_NAME };
 
 static const struct cli_option options[] = {
-	[JOIN_NAME] = { 'n', "name", "NAME", "Name in the network (default: p2pnode.conf, else the host's name)",
-			NULL, NULL },
+	[JOIN_NAME] = { 'n', "name", "NAME",
+			"Name in the network (default: p2pnode.conf, else the host's name)", NULL,
+			NULL },
 };
 
 /* The link, from the argument (which is wiped) or from standard input. */
@@ -40,9 +41,10 @@ static enum ctl_exit read_link(struct ctl *ctl, char *argument, struct join_link
 	if (ret->kind == JOIN_LINK_NODE)
 		return CTL_OK;
 	join_link_wipe(ret);
-	return ctl_fail(ctl, CTL_USAGE,
-			"join: this is an admin link, which is not for nodes; make a join link with "
-			"'p2pctl admin key create'");
+	return ctl_fail(
+		ctl, CTL_USAGE,
+		"join: this is an admin link, which is not for nodes; make a join link with "
+		"'p2pctl admin key create'");
 }
 
 static enum ctl_exit join(struct ctl *ctl, const struct join_link *link, const char *name)
@@ -67,7 +69,8 @@ static void print_joined(struct ctl *ctl, const struct node_status *status)
 
 	inet_ntop(AF_INET, &status->self.ip4, ip4, sizeof(ip4));
 	inet_ntop(AF_INET6, &status->self.ip6, ip6, sizeof(ip6));
-	fprintf(ctl->out, "Joined network %s as %s: %s, %s\n", status->network, status->self.name, ip4, ip6);
+	fprintf(ctl->out, "Joined network %s as %s: %s, %s\n", status->network, status->self.name,
+		ip4, ip6);
 }
 
 static enum ctl_exit say_who_we_are(struct ctl *ctl)
@@ -95,10 +98,11 @@ static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 	struct join_link link;
 
 	if (name && !map_name_is_valid(name))
-		return ctl_fail(ctl, CTL_USAGE,
-				"--name: must be one to %d of a-z, 0-9 and '-', with no '-' at either end, such as "
-				"web-1",
-				MAP_NAME_LEN);
+		return ctl_fail(
+			ctl, CTL_USAGE,
+			"--name: must be one to %d of a-z, 0-9 and '-', with no '-' at either end, such as "
+			"web-1",
+			MAP_NAME_LEN);
 	enum ctl_exit exit = read_link(ctl, args->argv[0], &link);
 	if (exit != CTL_OK)
 		return exit;

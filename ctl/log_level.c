@@ -13,7 +13,8 @@ static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 	enum log_level level;
 
 	if (log_level_parse(args->argv[0], &level) != 0)
-		return ctl_fail(ctl, CTL_USAGE, "log-level: must be error, warning, info, debug or trace");
+		return ctl_fail(ctl, CTL_USAGE,
+				"log-level: must be error, warning, info, debug or trace");
 
 	struct json *params = json_object();
 	json_put_string(params, "level", args->argv[0]);

@@ -23,7 +23,8 @@ static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 	if (exit != CTL_OK)
 		return exit;
 	if (node_netcheck_from_json(answer.result, &netcheck, &error) != 0) {
-		exit = ctl_fail(ctl, CTL_FAILED, "the node's netcheck makes no sense: %s", error.message);
+		exit = ctl_fail(ctl, CTL_FAILED, "the node's netcheck makes no sense: %s",
+				error.message);
 	} else {
 		if (ctl->json)
 			ctl_print_json_borrowed(ctl, answer.result);

@@ -16,8 +16,10 @@ enum { PING_COUNT, PING_INTERVAL, PING_TIMEOUT };
 
 static const struct cli_option options[] = {
 	[PING_COUNT] = { 'c', "count", "N", "How many (default 4)", NULL, NULL },
-	[PING_INTERVAL] = { 'i', "interval", "MS", "Milliseconds between them (default 1000)", NULL, NULL },
-	[PING_TIMEOUT] = { 't', "timeout", "MS", "Milliseconds to wait for each answer (default 2000)", NULL, NULL },
+	[PING_INTERVAL] = { 'i', "interval", "MS", "Milliseconds between them (default 1000)", NULL,
+			    NULL },
+	[PING_TIMEOUT] = { 't', "timeout", "MS",
+			   "Milliseconds to wait for each answer (default 2000)", NULL, NULL },
 };
 
 struct plan {
@@ -35,24 +37,27 @@ static enum ctl_exit read_plan(struct ctl *ctl, const struct ctl_args *args, str
 	if (given[PING_COUNT])
 		r = cli_number("--count", given[PING_COUNT], 1, MAX_COUNT, &plan.count, &error);
 	if (r == 0 && given[PING_INTERVAL])
-		r = cli_number("--interval", given[PING_INTERVAL], 0, 3600000, &plan.interval_ms, &error);
-	if (r == 0 && given[PING_TIMEOUT])
-		r = cli_number("--timeout", given[PING_TIMEOUT], 1, LOCAL_API_PING_MAX_MS, &plan.timeout_ms,
+		r = cli_number("--interval", given[PING_INTERVAL], 0, 3600000, &plan.interval_ms,
 			       &error);
+	if (r == 0 && given[PING_TIMEOUT])
+		r = cli_number("--timeout", given[PING_TIMEOUT], 1, LOCAL_API_PING_MAX_MS,
+			       &plan.timeout_ms, &error);
 	if (r != 0)
 		return ctl_fail(ctl, CTL_USAGE, "%s", error.message);
 	*ret = plan;
 	return CTL_OK;
 }
 
-static void print_result(struct ctl *ctl, const struct plan *plan, const struct node_ping_result *result)
+static void print_result(struct ctl *ctl, const struct plan *plan,
+			 const struct node_ping_result *result)
 {
 	const char *name = result->peer[0] != '\0' ? result->peer : plan->peer;
 
 	if (!result->answered)
 		fprintf(ctl->out, "%s: no answer within %ld ms\n", name, plan->timeout_ms);
 	else
-		fprintf(ctl->out, "%s (%s): answer by %s in %s\n", name, endpoint_ip_text(&result->ip).s,
+		fprintf(ctl->out, "%s (%s): answer by %s in %s\n", name,
+			endpoint_ip_text(&result->ip).s,
 			format_path(result->path, &result->endpoint, result->relay).s,
 			format_latency(result->latency_us).s);
 	fflush(ctl->out);
@@ -67,12 +72,13 @@ static enum ctl_exit ping_once(struct ctl *ctl, const struct plan *plan, bool *r
 
 	json_put_string(params, "peer", plan->peer);
 	json_put_integer(params, "timeout_ms", plan->timeout_ms);
-	enum ctl_exit exit =
-		client_call(ctl, "node.ping", params, (uint64_t)plan->timeout_ms + GRACE_MS, &answer);
+	enum ctl_exit exit = client_call(ctl, "node.ping", params,
+					 (uint64_t)plan->timeout_ms + GRACE_MS, &answer);
 	if (exit != CTL_OK)
 		return exit;
 	if (node_ping_result_from_json(answer.result, &result, &error) != 0) {
-		exit = ctl_fail(ctl, CTL_FAILED, "the node's answer makes no sense: %s", error.message);
+		exit = ctl_fail(ctl, CTL_FAILED, "the node's answer makes no sense: %s",
+				error.message);
 	} else {
 		*ret_answered = result.answered;
 		if (ctl->json)

@@ -34,8 +34,8 @@ static void report_self(FILE *out, const struct node_status *status)
 		IP4(status->self.ip4), IP6(status->self.ip6));
 	fprintf(out, FACT "%s, %s for %s (interface %s, mtu %u, p2pnode %s)\n", "network",
 		status->network[0] ? status->network : "-", node_state_name(status->state),
-		format_duration((int64_t)status->uptime_ms).s, status->interface[0] ? status->interface : "-",
-		status->mtu, status->version);
+		format_duration((int64_t)status->uptime_ms).s,
+		status->interface[0] ? status->interface : "-", status->mtu, status->version);
 }
 
 static void report_control(FILE *out, const struct node_status *status)
@@ -47,7 +47,8 @@ static void report_control(FILE *out, const struct node_status *status)
 			format_duration(status->control.since_ms).s);
 		return;
 	}
-	fprintf(out, FACT "%s, away for %s: %s\n", "control", address, format_duration(status->control.since_ms).s,
+	fprintf(out, FACT "%s, away for %s: %s\n", "control", address,
+		format_duration(status->control.since_ms).s,
 		status->control.last_error[0] ? status->control.last_error : "not reached yet");
 	if (status->control.map_age_ms >= 0)
 		fprintf(out, FACT "known peers keep working; the map is %s old\n", "",
@@ -92,8 +93,9 @@ static void put_peer(struct table *table, const struct node_status_peer *peer)
 
 	table_cell(table, "%s", peer->name);
 	table_cell(table, "%s", IP4(peer->ip4));
-	table_cell(table, "%s", idle ? (peer->online ? "-" : "offline")
-				     : format_path(peer->path, &peer->endpoint, peer->relay).s);
+	table_cell(table, "%s",
+		   idle ? (peer->online ? "-" : "offline")
+			: format_path(peer->path, &peer->endpoint, peer->relay).s);
 	table_cell(table, "%s", format_latency(peer->latency_us).s);
 	table_cell(table, "%s", format_duration(peer->handshake_ms).s);
 	table_cell(table, "%s", format_duration(peer->packet_ms).s);
@@ -106,7 +108,8 @@ static void put_peer(struct table *table, const struct node_status_peer *peer)
 static void report_peers(FILE *out, const struct node_status *status)
 {
 	if (status->n_peers == 0) {
-		fputs("\nNo peers yet: let another machine join, with a link from 'p2pctl admin key create'.\n", out);
+		fputs("\nNo peers yet: let another machine join, with a link from 'p2pctl admin key create'.\n",
+		      out);
 		return;
 	}
 	const struct node_status_peer **peers = calloc(status->n_peers, sizeof(*peers));
@@ -116,8 +119,8 @@ static void report_peers(FILE *out, const struct node_status *status)
 		peers[i] = &status->peers[i];
 	qsort(peers, status->n_peers, sizeof(*peers), by_name);
 
-	struct table *table =
-		table_new("PEER|ADDRESS|PATH|>LATENCY|>HANDSHAKE|>PACKET|>RECEIVED|>SENT|STATE|IPV6");
+	struct table *table = table_new(
+		"PEER|ADDRESS|PATH|>LATENCY|>HANDSHAKE|>PACKET|>RECEIVED|>SENT|STATE|IPV6");
 	for (uint32_t i = 0; i < status->n_peers; i++)
 		put_peer(table, peers[i]);
 	char *text = table_text(table);
@@ -131,8 +134,9 @@ void report_status(FILE *out, const struct node_status *status)
 {
 	switch (status->state) {
 	case NODE_NOT_JOINED:
-		fprintf(out, "This node has not joined a network (running for %s, p2pnode %s).\n"
-			     "Join one with a link from whoever runs it: p2pctl join LINK\n",
+		fprintf(out,
+			"This node has not joined a network (running for %s, p2pnode %s).\n"
+			"Join one with a link from whoever runs it: p2pctl join LINK\n",
 			format_duration((int64_t)status->uptime_ms).s, status->version);
 		return;
 	case NODE_REMOVED:
@@ -142,7 +146,8 @@ void report_status(FILE *out, const struct node_status *status)
 		return;
 	case NODE_JOINING:
 		fprintf(out, "This node is joining a network at %s%s%s\n", status->control.address,
-			status->control.last_error[0] ? "; last error: " : "", status->control.last_error);
+			status->control.last_error[0] ? "; last error: " : "",
+			status->control.last_error);
 		return;
 	case NODE_STARTING:
 	case NODE_RUNNING:
@@ -192,7 +197,8 @@ static void report_relays(FILE *out, const struct node_status *status)
 	qsort(relays, status->n_relays, sizeof(*relays), by_latency);
 	for (uint32_t i = 0; i < status->n_relays; i++)
 		fprintf(out, FACT "%s: %s%s%s\n", i == 0 ? "relays" : "", relays[i].name,
-			relays[i].latency_us >= 0 ? format_latency(relays[i].latency_us).s : "no answer",
+			relays[i].latency_us >= 0 ? format_latency(relays[i].latency_us).s
+						  : "no answer",
 			relays[i].home ? ", home" : "", relays[i].connected ? ", connected" : "");
 	if (status->n_relays == 0)
 		fprintf(out, FACT "the network has none\n", "relays");
@@ -210,20 +216,25 @@ static void report_advice(FILE *out, const struct node_netcheck *netcheck)
 	int n = 0;
 
 	if (!netcheck->control_reachable)
-		advise(out, &n, "Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
-				"    let TCP out to its port? Known peers keep working meanwhile.");
+		advise(out, &n,
+		       "Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
+		       "    let TCP out to its port? Known peers keep working meanwhile.");
 	if (status->n_relays == 0)
-		advise(out, &n, "Give the network a public node: on a machine with a public address put a [public]\n"
-				"    section into p2pnode.conf and join it.");
+		advise(out, &n,
+		       "Give the network a public node: on a machine with a public address put a [public]\n"
+		       "    section into p2pnode.conf and join it.");
 	else if (!has_relay(status))
-		advise(out, &n, "No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
-				"    network let TCP out to its TLS port (443)?");
+		advise(out, &n,
+		       "No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
+		       "    network let TCP out to its TLS port (443)?");
 	if (!netcheck->udp_works && status->n_relays > 0)
-		advise(out, &n, "UDP gets no answer: peers are reached by relay only, which is slower. Let UDP out on\n"
-				"    this network's firewall, at least to the relay's STUN port (3478).");
+		advise(out, &n,
+		       "UDP gets no answer: peers are reached by relay only, which is slower. Let UDP out on\n"
+		       "    this network's firewall, at least to the relay's STUN port (3478).");
 	if (netcheck->udp_works && status->nat == NODE_NAT_HARD)
-		advise(out, &n, "Direct paths need luck behind this NAT. Forward a UDP port to this machine and set it\n"
-				"    as listen_port in p2pnode.conf, or accept the relay.");
+		advise(out, &n,
+		       "Direct paths need luck behind this NAT. Forward a UDP port to this machine and set it\n"
+		       "    as listen_port in p2pnode.conf, or accept the relay.");
 	if (n == 0)
 		fputs("\nAll is well.\n", out);
 }

@@ -15,7 +15,8 @@
 enum { STATUS_WATCH };
 
 static const struct cli_option options[] = {
-	[STATUS_WATCH] = { 'w', "watch", NULL, "Again every second, until interrupted", NULL, NULL },
+	[STATUS_WATCH] = { 'w', "watch", NULL, "Again every second, until interrupted", NULL,
+			   NULL },
 };
 
 static enum ctl_exit print_answer(struct ctl *ctl, const struct json *result)
@@ -24,7 +25,8 @@ static enum ctl_exit print_answer(struct ctl *ctl, const struct json *result)
 	struct error error;
 
 	if (node_status_from_json(result, &status, &error) != 0)
-		return ctl_fail(ctl, CTL_FAILED, "the node's status makes no sense: %s", error.message);
+		return ctl_fail(ctl, CTL_FAILED, "the node's status makes no sense: %s",
+				error.message);
 	if (ctl->json) {
 		ctl_print_json_borrowed(ctl, result);
 	} else {

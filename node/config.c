@@ -19,7 +19,8 @@ static int check_interface(const char *value, struct error *reterr)
 	bool bad = strcmp(value, ".") == 0 || strcmp(value, "..") == 0;
 
 	for (const char *at = value; *at != '\0'; at++)
-		bad |= *at <= ' ' || *at == '/' || *at == ':' || *at == '%' || (unsigned char)*at >= 0x7f;
+		bad |= *at <= ' ' || *at == '/' || *at == ':' || *at == '%' ||
+		       (unsigned char)*at >= 0x7f;
 	if (!bad)
 		return 0;
 	return error_set(reterr, -EINVAL, "the name of a network interface, such as p2p0");
@@ -33,8 +34,9 @@ static int check_address(const char *value, struct error *reterr)
 	if (endpoint_parse_ip(value, 0, &endpoint) == 0 && endpoint.scope_id == 0 &&
 	    !endpoint_is_none(&endpoint) && !endpoint_equal(&endpoint, &any4))
 		return 0;
-	return error_set(reterr, -EINVAL,
-			 "a numeric IP address without a port, such as 198.51.100.1 or 2001:db8::1");
+	return error_set(
+		reterr, -EINVAL,
+		"a numeric IP address without a port, such as 198.51.100.1 or 2001:db8::1");
 }
 
 static int check_log_level(const char *value, struct error *reterr)
@@ -59,13 +61,16 @@ static const struct config_setting settings[] = {
 	  "error, warning, info, debug or trace" },
 	{ "public", "address", CONFIG_TEXT, 1, 45, NULL, true, check_address,
 	  "Address at which everybody reaches this node, such as 198.51.100.1" },
-	{ "public", "tls_port", CONFIG_NUMBER, 1, 65535, "443", false, NULL, "TCP port of the relay" },
-	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL, "UDP port of the STUN server" },
+	{ "public", "tls_port", CONFIG_NUMBER, 1, 65535, "443", false, NULL,
+	  "TCP port of the relay" },
+	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL,
+	  "UDP port of the STUN server" },
 };
 
 static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
 
-static int take_public(const struct config_values *values, struct node_config *config, struct error *reterr)
+static int take_public(const struct config_values *values, struct node_config *config,
+		       struct error *reterr)
 {
 	config->tls_port = (uint16_t)config_number(values, "public", "tls_port");
 	config->stun_port = (uint16_t)config_number(values, "public", "stun_port");
@@ -75,14 +80,17 @@ static int take_public(const struct config_values *values, struct node_config *c
 
 	config->n_addresses = config_count(values, "public", "address");
 	if (config->n_addresses == 0)
-		return config_error(values, "public", "address", reterr,
-				    "[public] needs an address; add 'address = <this machine's public IP>'");
+		return config_error(
+			values, "public", "address", reterr,
+			"[public] needs an address; add 'address = <this machine's public IP>'");
 	if (config->n_addresses > MAP_MAX_ADDRESSES)
-		return config_error(values, "public", "address", reterr,
-				    "more than %d addresses in [public]; keep those that others reach",
-				    MAP_MAX_ADDRESSES);
+		return config_error(
+			values, "public", "address", reterr,
+			"more than %d addresses in [public]; keep those that others reach",
+			MAP_MAX_ADDRESSES);
 	for (uint32_t i = 0; i < config->n_addresses; i++) {
-		int r = endpoint_parse_ip(config_item(values, "public", "address", i), 0, &config->addresses[i]);
+		int r = endpoint_parse_ip(config_item(values, "public", "address", i), 0,
+					  &config->addresses[i]);
 		if (r != 0)
 			return r; /* not reached: the schema checked it */
 		for (uint32_t j = 0; j < i; j++)
@@ -94,13 +102,15 @@ static int take_public(const struct config_values *values, struct node_config *c
 	return 0;
 }
 
-static int take_values(const struct config_values *values, struct node_config *ret, struct error *reterr)
+static int take_values(const struct config_values *values, struct node_config *ret,
+		       struct error *reterr)
 {
 	struct node_config config = { 0 };
 	int r;
 
 	snprintf(config.name, sizeof(config.name), "%s", config_text(values, "node", "name"));
-	snprintf(config.interface, sizeof(config.interface), "%s", config_text(values, "node", "interface"));
+	snprintf(config.interface, sizeof(config.interface), "%s",
+		 config_text(values, "node", "interface"));
 	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
 	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);

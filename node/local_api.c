@@ -1,6 +1,7 @@
 /*
- * Clients are on a list; each has its line buffer and a small table of requests that await an answer.
- * Nothing is freed but in on_closed(), where the last handle to close also ends the API itself.
+ * Clients are on a list; each has its line buffer and a small table of requests that await an
+ * answer. Nothing is freed but in on_closed(), where the last handle to close also ends the API
+ * itself.
  */
 #include "node/local_api.h"
 
@@ -16,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MODULE	"local_api"
+#define MODULE  "local_api"
 #define BACKLOG 16
 
 struct pending {
@@ -111,7 +112,8 @@ static void close_if_ended(struct client *client)
 		close_client(client);
 }
 
-/* Nothing more is read; what was asked is still answered (the other side may only have shut its half). */
+/* Nothing more is read; what was asked is still answered (the other side may only have shut its
+ * half). */
 static void end_client(struct client *client)
 {
 	client->ending = true;
@@ -139,7 +141,8 @@ static void on_written(uv_write_t *write, int status)
 
 static void send_line(struct client *client, const char *text)
 {
-	size_t len = strlen(text), queued = uv_stream_get_write_queue_size((uv_stream_t *)&client->pipe);
+	size_t len = strlen(text),
+	       queued = uv_stream_get_write_queue_size((uv_stream_t *)&client->pipe);
 
 	if (client->closing)
 		return;
@@ -163,7 +166,8 @@ static void send_line(struct client *client, const char *text)
 	}
 }
 
-static void send_error(struct client *client, const struct rpc_id *id, int code, const char *message)
+static void send_error(struct client *client, const struct rpc_id *id, int code,
+		       const char *message)
 {
 	char *text = rpc_print_error(id, code, message);
 
@@ -173,7 +177,8 @@ static void send_error(struct client *client, const struct rpc_id *id, int code,
 
 /* requests */
 
-static struct pending *find_pending(struct local_api *api, local_api_request request, struct client **ret)
+static struct pending *find_pending(struct local_api *api, local_api_request request,
+				    struct client **ret)
 {
 	for (struct client *client = api->clients; client; client = client->next) {
 		for (size_t i = 0; i < LOCAL_API_MAX_PENDING; i++) {
@@ -187,8 +192,8 @@ static struct pending *find_pending(struct local_api *api, local_api_request req
 }
 
 /* The id to answer with, or false: whoever asked has gone, or has been answered. */
-static bool take_pending(struct local_api *api, local_api_request request, struct client **ret_client,
-			 struct rpc_id *ret_id)
+static bool take_pending(struct local_api *api, local_api_request request,
+			 struct client **ret_client, struct rpc_id *ret_id)
 {
 	struct pending *pending = request != 0 ? find_pending(api, request, ret_client) : NULL;
 
@@ -211,7 +216,8 @@ static void answer_status(struct local_api *api, local_api_request request)
 	node_status_deinit(&status);
 }
 
-static void dispatch(struct local_api *api, local_api_request request, const struct local_api_call *call)
+static void dispatch(struct local_api *api, local_api_request request,
+		     const struct local_api_call *call)
 {
 	const struct local_api_ports *ports = &api->ports;
 
@@ -245,7 +251,8 @@ static void on_bad_line(struct client *client, const struct rpc_id *id, enum rpc
 			const struct error *why)
 {
 	client->api->counters.bad_lines++;
-	log_limited(&client->api->garbage, LOG_LEVEL_DEBUG, MODULE, "bad request: %s -> refused", why->message);
+	log_limited(&client->api->garbage, LOG_LEVEL_DEBUG, MODULE, "bad request: %s -> refused",
+		    why->message);
 	send_error(client, id, code, why->message);
 }
 
@@ -265,7 +272,8 @@ static void handle_message(struct client *client, const struct rpc_message *mess
 		slot++;
 	if (slot == LOCAL_API_MAX_PENDING) {
 		api->counters.busy++;
-		send_error(client, &message->id, RPC_BUSY, "too many requests without an answer on this connection");
+		send_error(client, &message->id, RPC_BUSY,
+			   "too many requests without an answer on this connection");
 	} else {
 		api->counters.requests++;
 		client->pending[slot] = (struct pending){ ++api->last_request, message->id };
@@ -342,7 +350,8 @@ static void refuse_client(struct client *client, enum rpc_code code, const char 
 {
 	static const struct rpc_id none = { .kind = RPC_ID_NONE };
 
-	log_limited(&client->api->refusals, LOG_LEVEL_WARNING, MODULE, "client refused: %s", message);
+	log_limited(&client->api->refusals, LOG_LEVEL_WARNING, MODULE, "client refused: %s",
+		    message);
 	send_error(client, &none, code, message);
 	end_client(client);
 }
@@ -375,7 +384,8 @@ static void on_connection(uv_stream_t *listener, int status)
 		close_client(client);
 	} else if (!may_speak(client)) {
 		api->counters.refused_uid++;
-		refuse_client(client, RPC_NOT_PERMITTED, "only root and the node's own user may speak to it");
+		refuse_client(client, RPC_NOT_PERMITTED,
+			      "only root and the node's own user may speak to it");
 	} else if (api->counters.open > LOCAL_API_MAX_CLIENTS) {
 		api->counters.refused_limit++;
 		refuse_client(client, RPC_BUSY, "too many clients");
@@ -403,8 +413,9 @@ static int remove_stale(const struct sockaddr_un *address, struct error *reterr)
 	if (lstat(path, &file) != 0)
 		return errno == ENOENT ? 0 : fail(reterr, path, "look");
 	if (!S_ISSOCK(file.st_mode))
-		return error_set(reterr, -EEXIST, "%s: exists and is no socket; remove it or choose another --socket",
-				 path);
+		return error_set(
+			reterr, -EEXIST,
+			"%s: exists and is no socket; remove it or choose another --socket", path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return fail(reterr, path, "open a socket");
@@ -412,12 +423,14 @@ static int remove_stale(const struct sockaddr_un *address, struct error *reterr)
 	int why = errno;
 	close(fd);
 	if (r == 0)
-		return error_set(reterr, -EADDRINUSE,
-				 "%s: another node answers here; stop it or choose another --socket", path);
+		return error_set(
+			reterr, -EADDRINUSE,
+			"%s: another node answers here; stop it or choose another --socket", path);
 	errno = why;
 	if (why != ECONNREFUSED)
 		return fail(reterr, path, "look who listens");
-	return unlink(path) == 0 || errno == ENOENT ? 0 : fail(reterr, path, "remove the old socket");
+	return unlink(path) == 0 || errno == ENOENT ? 0
+						    : fail(reterr, path, "remove the old socket");
 }
 
 static int bind_socket(int fd, const struct sockaddr_un *address)
@@ -435,8 +448,9 @@ static int open_socket(const char *path, int *ret, struct error *reterr)
 	int r;
 
 	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(reterr, -ENAMETOOLONG, "%s: longer than the %zu bytes a socket's path may have",
-				 path, sizeof(address.sun_path) - 1);
+		return error_set(reterr, -ENAMETOOLONG,
+				 "%s: longer than the %zu bytes a socket's path may have", path,
+				 sizeof(address.sun_path) - 1);
 	memcpy(address.sun_path, path, strlen(path));
 	r = remove_stale(&address, reterr);
 	if (r != 0)
@@ -492,7 +506,8 @@ void local_api_close(struct local_api *api, void (*cb)(void *owner), void *owner
 	api->closing = true;
 	api->closed_cb = cb;
 	api->closed_owner = owner;
-	if (lstat(api->path, &now) == 0 && now.st_dev == api->file.st_dev && now.st_ino == api->file.st_ino)
+	if (lstat(api->path, &now) == 0 && now.st_dev == api->file.st_dev &&
+	    now.st_ino == api->file.st_ino)
 		unlink(api->path);
 	for (struct client *client = api->clients; client; client = client->next)
 		close_client(client);
@@ -533,7 +548,8 @@ void local_api_answer_netcheck(struct local_api *api, local_api_request request,
 	local_api_answer(api, request, node_netcheck_to_json(netcheck));
 }
 
-void local_api_refuse(struct local_api *api, local_api_request request, int code, const char *message)
+void local_api_refuse(struct local_api *api, local_api_request request, int code,
+		      const char *message)
 {
 	struct client *client;
 	struct rpc_id id;

@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef int (*decode_fn)(const struct json *params, struct local_api_call *ret, struct error *reterr);
+typedef int (*decode_fn)(const struct json *params, struct local_api_call *ret,
+			 struct error *reterr);
 
-static int decode_nothing(const struct json *params, struct local_api_call *ret, struct error *reterr)
+static int decode_nothing(const struct json *params, struct local_api_call *ret,
+			  struct error *reterr)
 {
 	static const char *const known[] = { NULL };
 
@@ -31,14 +33,16 @@ static int decode_join(const struct json *params, struct local_api_call *ret, st
 	if (r != 0)
 		return r;
 	if (ret->join.link.kind != JOIN_LINK_NODE)
-		return error_set(reterr, -EINVAL,
-				 "this is an admin link; a node joins with a link made by 'p2pctl admin key "
-				 "create'");
+		return error_set(
+			reterr, -EINVAL,
+			"this is an admin link; a node joins with a link made by 'p2pctl admin key "
+			"create'");
 	if (name[0] != '\0' && !map_name_is_valid(name))
-		return error_set(reterr, -EINVAL,
-				 "member 'name': must be one to %d of a-z, 0-9 and '-', with no '-' at either "
-				 "end",
-				 MAP_NAME_LEN);
+		return error_set(
+			reterr, -EINVAL,
+			"member 'name': must be one to %d of a-z, 0-9 and '-', with no '-' at either "
+			"end",
+			MAP_NAME_LEN);
 	snprintf(ret->join.name, sizeof(ret->join.name), "%s", name);
 	return 0;
 }
@@ -61,12 +65,15 @@ static int decode_ping(const struct json *params, struct local_api_call *ret, st
 	if (endpoint_parse_ip(peer, 0, &ret->ping.ip) == 0)
 		return 0;
 	if (!map_name_is_valid(peer))
-		return error_set(reterr, -EINVAL, "member 'peer': must be the name or the overlay address of a peer");
+		return error_set(
+			reterr, -EINVAL,
+			"member 'peer': must be the name or the overlay address of a peer");
 	snprintf(ret->ping.name, sizeof(ret->ping.name), "%s", peer);
 	return 0;
 }
 
-static int decode_log_level(const struct json *params, struct local_api_call *ret, struct error *reterr)
+static int decode_log_level(const struct json *params, struct local_api_call *ret,
+			    struct error *reterr)
 {
 	static const char *const known[] = { "level", NULL };
 	const char *level;
@@ -75,7 +82,8 @@ static int decode_log_level(const struct json *params, struct local_api_call *re
 	if (r == 0)
 		r = json_get_string(params, "level", &level, reterr);
 	if (r == 0 && log_level_parse(level, &ret->log_level) != 0)
-		r = error_set(reterr, -EINVAL, "member 'level': must be error, warning, info, debug or trace");
+		r = error_set(reterr, -EINVAL,
+			      "member 'level': must be error, warning, info, debug or trace");
 	return r;
 }
 
@@ -103,8 +111,8 @@ static int fail(enum rpc_code *reterr_code, enum rpc_code code)
 	return -EINVAL;
 }
 
-int local_api_decode(const struct rpc_message *message, struct local_api_call *ret, enum rpc_code *reterr_code,
-		     struct error *reterr)
+int local_api_decode(const struct rpc_message *message, struct local_api_call *ret,
+		     enum rpc_code *reterr_code, struct error *reterr)
 {
 	struct local_api_call call = { .method = LOCAL_API_STATUS };
 
@@ -112,7 +120,8 @@ int local_api_decode(const struct rpc_message *message, struct local_api_call *r
 		error_set(reterr, -EINVAL, "only requests (with an id) are understood here");
 		return fail(reterr_code, RPC_INVALID_REQUEST);
 	}
-	while (call.method < LOCAL_API_N_METHODS && strcmp(methods[call.method].name, message->method) != 0)
+	while (call.method < LOCAL_API_N_METHODS &&
+	       strcmp(methods[call.method].name, message->method) != 0)
 		call.method++;
 	if (call.method == LOCAL_API_N_METHODS) {
 		error_set(reterr, -EINVAL, "no method '%s'", message->method);

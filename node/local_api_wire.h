@@ -4,7 +4,7 @@
  *   node.status    {}
  *   node.join      {"link": "p2p://…", "name": "alice"?}    name: lower-case DNS label
  *   node.leave     {}
- *   node.ping      {"peer": "bob" | "100.64.0.2" | "fd…::2", "timeout_ms": 2000?}
+ *   node.ping      {"peer": "bob" | "10.77.0.3" | "fd…::3", "timeout_ms": 2000?}
  *   node.netcheck  {}
  *   node.log_level {"level": "debug"}
  *

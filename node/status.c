@@ -9,7 +9,7 @@
 
 static const char *const state_names[NODE_N_STATES] = {
 	[NODE_NOT_JOINED] = "not joined", [NODE_JOINING] = "joining", [NODE_STARTING] = "starting",
-	[NODE_RUNNING] = "running",	  [NODE_REMOVED] = "removed",
+	[NODE_RUNNING] = "running",       [NODE_REMOVED] = "removed",
 };
 static const char *const path_names[NODE_N_PATHS] = {
 	[NODE_PATH_NONE] = "none",
@@ -18,12 +18,15 @@ static const char *const path_names[NODE_N_PATHS] = {
 	[NODE_PATH_BOTH] = "both",
 };
 static const char *const endpoint_kind_names[NODE_N_ENDPOINT_KINDS] = {
-	[NODE_ENDPOINT_LOCAL] = "local",     [NODE_ENDPOINT_STUN] = "stun", [NODE_ENDPOINT_PUBLIC] = "public",
-	[NODE_ENDPOINT_PORTMAP] = "portmap", [NODE_ENDPOINT_PEER] = "peer",
+	[NODE_ENDPOINT_LOCAL] = "local",   [NODE_ENDPOINT_STUN] = "stun",
+	[NODE_ENDPOINT_PUBLIC] = "public", [NODE_ENDPOINT_PORTMAP] = "portmap",
+	[NODE_ENDPOINT_PEER] = "peer",
 };
 static const char *const nat_names[NODE_N_NATS] = {
-	[NODE_NAT_UNKNOWN] = "unknown", [NODE_NAT_NONE] = "none",
-	[NODE_NAT_EASY] = "easy",	[NODE_NAT_HARD] = "hard",
+	[NODE_NAT_UNKNOWN] = "unknown",
+	[NODE_NAT_NONE] = "none",
+	[NODE_NAT_EASY] = "easy",
+	[NODE_NAT_HARD] = "hard",
 	[NODE_NAT_UDP_BLOCKED] = "udp blocked",
 };
 
@@ -102,7 +105,8 @@ void node_status_add_endpoint(struct node_status *status, const struct endpoint 
 			      enum node_endpoint_kind kind)
 {
 	if (status->n_endpoints < NODE_STATUS_MAX_ENDPOINTS)
-		status->endpoints[status->n_endpoints++] = (struct node_status_endpoint){ *endpoint, kind };
+		status->endpoints[status->n_endpoints++] =
+			(struct node_status_endpoint){ *endpoint, kind };
 }
 
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n)
@@ -126,7 +130,8 @@ static void put_text(struct json *object, const char *key, const char *text)
 	json_put(object, key, text[0] != '\0' ? json_string(text) : json_null());
 }
 
-static int get_text(const struct json *object, const char *key, char *ret, size_t cap, struct error *reterr)
+static int get_text(const struct json *object, const char *key, char *ret, size_t cap,
+		    struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string_or(object, key, "", &text, reterr);
@@ -134,7 +139,8 @@ static int get_text(const struct json *object, const char *key, char *ret, size_
 	if (r != 0)
 		return r;
 	if (strlen(text) >= cap)
-		return error_set(reterr, -EINVAL, "member '%s': longer than %zu bytes", key, cap - 1);
+		return error_set(reterr, -EINVAL, "member '%s': longer than %zu bytes", key,
+				 cap - 1);
 	memcpy(ret, text, strlen(text) + 1);
 	return 0;
 }
@@ -146,7 +152,8 @@ static void put_known(struct json *object, const char *key, int64_t value)
 
 static int get_known(const struct json *object, const char *key, int64_t *ret, struct error *reterr)
 {
-	return json_get_integer_or(object, key, 0, 999999999999999, NODE_STATUS_UNKNOWN, ret, reterr);
+	return json_get_integer_or(object, key, 0, 999999999999999, NODE_STATUS_UNKNOWN, ret,
+				   reterr);
 }
 
 static int get_u32(const struct json *object, const char *key, uint32_t *ret, struct error *reterr)
@@ -176,7 +183,8 @@ static void put_ips(struct json *object, const struct in_addr *ip4, const struct
 	put_ip(object, "ip6", AF_INET6, ip6, sizeof(*ip6));
 }
 
-static int get_ip(const struct json *object, const char *key, int family, void *ret, struct error *reterr)
+static int get_ip(const struct json *object, const char *key, int family, void *ret,
+		  struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string_or(object, key, "", &text, reterr);
@@ -186,7 +194,8 @@ static int get_ip(const struct json *object, const char *key, int family, void *
 	return r;
 }
 
-static int get_ips(const struct json *object, struct in_addr *ip4, struct in6_addr *ip6, struct error *reterr)
+static int get_ips(const struct json *object, struct in_addr *ip4, struct in6_addr *ip6,
+		   struct error *reterr)
 {
 	int r = get_ip(object, "ip4", AF_INET, ip4, reterr);
 
@@ -201,7 +210,8 @@ static void put_key(struct json *object, const char *key, const struct public_ke
 		json_put_public_key(object, key, value);
 }
 
-static int get_key(const struct json *object, const char *key, struct public_key *ret, struct error *reterr)
+static int get_key(const struct json *object, const char *key, struct public_key *ret,
+		   struct error *reterr)
 {
 	const struct json *member = json_member(object, key);
 
@@ -213,7 +223,8 @@ static void put_endpoint(struct json *object, const char *key, const struct endp
 	put_text(object, key, endpoint_is_none(endpoint) ? "" : endpoint_text(endpoint).s);
 }
 
-static int get_endpoint(const struct json *object, const char *key, struct endpoint *ret, struct error *reterr)
+static int get_endpoint(const struct json *object, const char *key, struct endpoint *ret,
+			struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string_or(object, key, "", &text, reterr);
@@ -224,8 +235,8 @@ static int get_endpoint(const struct json *object, const char *key, struct endpo
 }
 
 /* A name out of a table; one that we do not know (a newer node) is the first of the table. */
-static int get_name(const struct json *object, const char *key, const char *const names[], int n, int *ret,
-		    struct error *reterr)
+static int get_name(const struct json *object, const char *key, const char *const names[], int n,
+		    int *ret, struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string_or(object, key, names[0], &text, reterr);
@@ -244,7 +255,8 @@ static int get_flag(const struct json *object, const char *key, bool *ret, struc
 
 /* Each item of an array member (absent: none), at most max, to take(). */
 static int get_items(const struct json *object, const char *key, size_t max,
-		     int (*take)(const struct json *item, struct node_status *status, struct error *reterr),
+		     int (*take)(const struct json *item, struct node_status *status,
+				 struct error *reterr),
 		     struct node_status *status, struct error *reterr)
 {
 	const struct json *array;
@@ -254,11 +266,14 @@ static int get_items(const struct json *object, const char *key, size_t max,
 	if (!json_member(object, key))
 		return 0;
 	r = json_get_array(object, key, &array, reterr);
-	for (const struct json *i = r == 0 ? json_first(array) : NULL; i && r == 0; i = json_next(i), n++) {
+	for (const struct json *i = r == 0 ? json_first(array) : NULL; i && r == 0;
+	     i = json_next(i), n++) {
 		if (n == max)
-			return error_set(reterr, -EINVAL, "member '%s': more than %zu items", key, max);
+			return error_set(reterr, -EINVAL, "member '%s': more than %zu items", key,
+					 max);
 		if (!json_is_object(i))
-			return error_set(reterr, -EINVAL, "member '%s': item %zu must be an object", key, n);
+			return error_set(reterr, -EINVAL, "member '%s': item %zu must be an object",
+					 key, n);
 		r = take(i, status, reterr);
 		if (r != 0)
 			error_prefix(reterr, "%s[%zu]", key, n);
@@ -310,11 +325,13 @@ static int control_from_json(const struct json *json, struct node_status *ret, s
 	int r = get_flag(json, "connected", &ret->control.connected, reterr);
 
 	if (r == 0)
-		r = get_text(json, "address", ret->control.address, sizeof(ret->control.address), reterr);
+		r = get_text(json, "address", ret->control.address, sizeof(ret->control.address),
+			     reterr);
 	if (r == 0)
 		r = get_known(json, "since_ms", &ret->control.since_ms, reterr);
 	if (r == 0)
-		r = get_text(json, "last_error", ret->control.last_error, sizeof(ret->control.last_error), reterr);
+		r = get_text(json, "last_error", ret->control.last_error,
+			     sizeof(ret->control.last_error), reterr);
 	if (r == 0 && json_member(json, "map_sequence"))
 		r = json_get_u64(json, "map_sequence", &ret->control.map_sequence, reterr);
 	if (r == 0)
@@ -335,17 +352,19 @@ static struct json *home_relay_to_json(const struct node_status *status)
 	return json;
 }
 
-static int home_relay_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+static int home_relay_from_json(const struct json *json, struct node_status *ret,
+				struct error *reterr)
 {
 	int r = get_u32(json, "id", &ret->home_relay.id, reterr);
 
 	if (r == 0)
-		r = get_text(json, "name", ret->home_relay.name, sizeof(ret->home_relay.name), reterr);
+		r = get_text(json, "name", ret->home_relay.name, sizeof(ret->home_relay.name),
+			     reterr);
 	if (r == 0)
 		r = get_known(json, "latency_us", &ret->home_relay.latency_us, reterr);
 	if (r == 0)
-		r = get_text(json, "transport", ret->home_relay.transport, sizeof(ret->home_relay.transport),
-			     reterr);
+		r = get_text(json, "transport", ret->home_relay.transport,
+			     sizeof(ret->home_relay.transport), reterr);
 	return r;
 }
 
@@ -358,13 +377,15 @@ static struct json *endpoint_to_json(const struct node_status_endpoint *endpoint
 	return json;
 }
 
-static int endpoint_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+static int endpoint_from_json(const struct json *json, struct node_status *status,
+			      struct error *reterr)
 {
 	struct endpoint endpoint = { 0 };
 	int kind, r = get_endpoint(json, "endpoint", &endpoint, reterr);
 
 	if (r == 0)
-		r = get_name(json, "kind", endpoint_kind_names, NODE_N_ENDPOINT_KINDS, &kind, reterr);
+		r = get_name(json, "kind", endpoint_kind_names, NODE_N_ENDPOINT_KINDS, &kind,
+			     reterr);
 	if (r == 0)
 		node_status_add_endpoint(status, &endpoint, (enum node_endpoint_kind)kind);
 	return r;
@@ -391,7 +412,8 @@ static struct json *peer_to_json(const struct node_status_peer *peer)
 	return json;
 }
 
-static int peer_path_from_json(const struct json *json, struct node_status_peer *peer, struct error *reterr)
+static int peer_path_from_json(const struct json *json, struct node_status_peer *peer,
+			       struct error *reterr)
 {
 	int path, r = get_name(json, "path", path_names, NODE_N_PATHS, &path, reterr);
 
@@ -406,7 +428,8 @@ static int peer_path_from_json(const struct json *json, struct node_status_peer 
 	return r;
 }
 
-static int peer_counts_from_json(const struct json *json, struct node_status_peer *peer, struct error *reterr)
+static int peer_counts_from_json(const struct json *json, struct node_status_peer *peer,
+				 struct error *reterr)
 {
 	int r = get_known(json, "handshake_ms", &peer->handshake_ms, reterr);
 
@@ -451,7 +474,8 @@ static struct json *relay_to_json(const struct node_status_relay *relay)
 	return json;
 }
 
-static int relay_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+static int relay_from_json(const struct json *json, struct node_status *status,
+			   struct error *reterr)
 {
 	struct node_status_relay *relay = node_status_add_relay(status);
 	int r = get_u32(json, "id", &relay->id, reterr);
@@ -474,7 +498,8 @@ static struct json *drops_to_json(const struct node_status *status)
 	return json;
 }
 
-static int drops_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+static int drops_from_json(const struct json *json, struct node_status *status,
+			   struct error *reterr)
 {
 	int r = 0;
 
@@ -532,7 +557,8 @@ static int head_from_json(const struct json *json, struct node_status *ret, stru
 	if (r == 0)
 		r = get_u32(json, "mtu", &ret->mtu, reterr);
 	if (r == 0)
-		r = json_get_integer_or(json, "uptime_ms", 0, 999999999999999, 0, &uptime_ms, reterr);
+		r = json_get_integer_or(json, "uptime_ms", 0, 999999999999999, 0, &uptime_ms,
+					reterr);
 	if (r == 0)
 		r = get_name(json, "nat", nat_names, NODE_N_NATS, &nat, reterr);
 	if (r != 0)
@@ -545,7 +571,8 @@ static int head_from_json(const struct json *json, struct node_status *ret, stru
 
 /* A member that is an object, or absent or null. */
 static int get_part(const struct json *json, const char *key,
-		    int (*take)(const struct json *part, struct node_status *ret, struct error *reterr),
+		    int (*take)(const struct json *part, struct node_status *ret,
+				struct error *reterr),
 		    struct node_status *ret, struct error *reterr)
 {
 	const struct json *part = json_member(json, key);
@@ -573,7 +600,8 @@ static int parts_from_json(const struct json *json, struct node_status *ret, str
 	if (r == 0)
 		r = get_part(json, "home_relay", home_relay_from_json, ret, reterr);
 	if (r == 0)
-		r = get_items(json, "endpoints", NODE_STATUS_MAX_ENDPOINTS, endpoint_from_json, ret, reterr);
+		r = get_items(json, "endpoints", NODE_STATUS_MAX_ENDPOINTS, endpoint_from_json, ret,
+			      reterr);
 	if (r == 0)
 		r = get_items(json, "peers", MAP_MAX_PEERS, peer_from_json, ret, reterr);
 	if (r == 0)
@@ -616,7 +644,8 @@ struct json *node_ping_result_to_json(const struct node_ping_result *result)
 	return json;
 }
 
-int node_ping_result_from_json(const struct json *json, struct node_ping_result *ret, struct error *reterr)
+int node_ping_result_from_json(const struct json *json, struct node_ping_result *ret,
+			       struct error *reterr)
 {
 	struct node_ping_result result = { .latency_us = NODE_STATUS_UNKNOWN };
 	const char *ip;
@@ -664,7 +693,8 @@ struct json *node_netcheck_to_json(const struct node_netcheck *netcheck)
 	return json;
 }
 
-int node_netcheck_from_json(const struct json *json, struct node_netcheck *ret, struct error *reterr)
+int node_netcheck_from_json(const struct json *json, struct node_netcheck *ret,
+			    struct error *reterr)
 {
 	struct node_netcheck netcheck = { 0 };
 	const struct json *status;
