@@ -2,7 +2,7 @@
 
 What the kernel of the test machine lacks can be tested so. QEMU boots an installed kernel with an
 initramfs made on the spot: busybox, a few programs with their libraries, and the modules asked for.
-Commands go in by a serial line, answers come out.
+Commands go in by a virtual serial port, answers come out.
 
     vm = Machine(network, "kernel", modules=["wireguard"], programs=["wg"])
     vm.run("ip link add wg0 type wireguard")
@@ -24,7 +24,7 @@ from lab import LabError, wait_until
 BOOT_SECONDS = 120  # emulated, on a busy machine
 QEMU = "qemu-system-x86_64"
 BUSYBOX = "/bin/busybox"
-NETWORK_MODULES = ["virtio_pci", "virtio_net"]
+BASE_MODULES = ["virtio_pci", "virtio_net", "virtio_console"]
 
 # Runs as process 1. Each line that comes in is a command in base64; its answer is the output in
 # base64 between two marks, and the exit code. The marks cannot come from a command.
@@ -35,11 +35,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 for module in $(cat /modules/order); do insmod /modules/$module; done
-echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
-echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+for dad in /proc/sys/net/ipv6/conf/*/accept_dad; do echo 0 >$dad; done
 ip link set lo up
-stty -F /dev/ttyS1 raw -echo
-exec 3<>/dev/ttyS1
+exec 3<>/dev/vport0p1
 echo "@ready" >&3
 while read -r line <&3; do
 	echo "$line" | base64 -d >/tmp/command
@@ -139,7 +137,7 @@ class Machine:
         work = network.folder / name
         work.mkdir()
         _make_initramfs(work / "root", work / "initramfs.gz",
-                        _with_dependencies(folder, [*NETWORK_MODULES, *modules]), programs)
+                        _with_dependencies(folder, [*BASE_MODULES, *modules]), programs)
         shutil.rmtree(work / "root")
         self._line = b""
         self._listen(work / "line")
@@ -167,7 +165,8 @@ class Machine:
                 "-display", "none", "-no-reboot", "-kernel", image, "-initrd", work / "initramfs.gz",
                 "-append", "console=ttyS0 panic=-1 quiet",
                 "-serial", "stdio",
-                "-chardev", f"socket,id=line,path={self._path}", "-serial", "chardev:line",
+                "-chardev", f"socket,id=line,path={self._path}", "-device", "virtio-serial-pci",
+                "-device", "virtserialport,chardev=line",
                 "-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
                 "-device", "virtio-net-pci,netdev=net,romfile="]
 
