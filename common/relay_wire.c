@@ -150,9 +150,7 @@ void relay_decoder_deinit(struct relay_decoder *decoder)
 
 static void put_head(struct wire_writer *w, enum relay_frame_type type, size_t len)
 {
-	wire_put_u8(w, (uint8_t)type);
-	wire_put_u8(w, (uint8_t)(len >> 16));
-	wire_put_u16(w, (uint16_t)len);
+	wire_put_u32(w, (uint32_t)type << 24 | (uint32_t)len);
 }
 
 void relay_encode_packet_head(uint8_t ret[RELAY_PACKET_HEAD], enum relay_frame_type type,
