@@ -220,57 +220,57 @@ static void on_shut_down(uv_shutdown_t *request, int status)
 	(void)status;
 }
 
-static void finish(struct tls_stream *stream)
+static int finish(struct tls_stream *stream)
 {
 	stream->is_shut_down = true;
 	SSL_shutdown(stream->ssl);
 	int r = send_cipher(stream);
-	if (r == 0)
-		r = uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut_down);
-	if (r < 0)
-		fail(stream, r, "shutdown");
+	return r < 0 ? r : uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut_down);
 }
 
 /* Into records, as many as it takes. TLS has no reason to refuse: our BIO takes everything. */
-static bool encrypt(struct tls_stream *stream, const uint8_t *plain, size_t len)
+static int encrypt(struct tls_stream *stream, const uint8_t *plain, size_t len)
 {
 	ERR_clear_error();
 	for (size_t done = 0; done < len;) {
 		int n = SSL_write(stream->ssl, plain + done, (int)(len - done));
-		if (n <= 0)
-			return false;
+		if (n <= 0) {
+			stream->host->n_cipher = 0;
+			return -EPROTO;
+		}
 		done += (size_t)n;
 	}
-	return true;
+	return 0;
 }
 
-/* As much as the socket takes of what the owner has. */
-static void write_out(struct tls_stream *stream)
+/* As much as the socket takes of what the owner has. 0 or -errno. */
+static int write_some(struct tls_stream *stream)
 {
 	struct tls_host *host = stream->host;
 
-	if (!stream->is_ready || stream->is_failed || stream->is_shut_down)
-		return;
+	if (!stream->is_ready || stream->is_failed || stream->is_shut_down || stream->early_error < 0)
+		return 0;
 	while (stream->n_writing == 0) {
 		size_t n = stream->ports.produce(stream->ports.owner, host->plain, PLAIN_LEN);
-		if (is_closing(stream) || stream->is_failed)
-			return;
-		if (n == 0) {
-			if (stream->is_shutting_down)
-				finish(stream);
-			return;
-		}
-		if (!encrypt(stream, host->plain, n)) {
-			host->n_cipher = 0;
-			fail_tls(stream);
-			return;
-		}
-		int r = send_cipher(stream);
-		if (r < 0) {
-			fail(stream, r, "write");
-			return;
-		}
+		if (n == 0)
+			return stream->is_shutting_down ? finish(stream) : 0;
+		int r = encrypt(stream, host->plain, n);
+		if (r == 0)
+			r = send_cipher(stream);
+		if (r < 0)
+			return r;
 	}
+	return 0;
+}
+
+static void write_out(struct tls_stream *stream)
+{
+	int r = write_some(stream);
+
+	if (r == -EPROTO)
+		fail_tls(stream);
+	else if (r < 0)
+		fail(stream, r, "write");
 }
 
 static void unlink_dirty(struct tls_stream *stream)
@@ -540,6 +540,15 @@ void tls_stream_wake(struct tls_stream *stream)
 	stream->is_dirty = true;
 	stream->next_dirty = stream->host->dirty;
 	stream->host->dirty = stream;
+}
+
+void tls_stream_flush(struct tls_stream *stream)
+{
+	if (is_closing(stream))
+		return;
+	int r = write_some(stream);
+	if (r < 0)
+		fail_soon(stream, r);
 }
 
 void tls_stream_pause(struct tls_stream *stream, bool pause)

@@ -10,8 +10,9 @@
  *
  * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer.
  *
- * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner. In
- * any callback the owner may close the stream. A stream lives until its closed callback.
+ * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner (but
+ * produce by tls_stream_flush()). In any other callback than produce the owner may close the stream. A
+ * stream lives until its closed callback.
  */
 #pragma once
 
@@ -39,7 +40,7 @@ struct tls_stream_ports {
 	void (*ready)(void *owner);
 	/* Plain bytes, borrowed. */
 	void (*received)(void *owner, const uint8_t *bytes, size_t len);
-	/* Moves at most cap bytes to be sent into buf and says how many; 0: nothing waits. */
+	/* Moves at most cap bytes to be sent into buf and says how many; 0: nothing waits. May not close. */
 	size_t (*produce)(void *owner, uint8_t *buf, size_t cap);
 	/*
 	 * The last word, unless the owner closes first: why->code is 0 after the other side's orderly end,
@@ -84,6 +85,8 @@ P2P_CHECK int tls_stream_open_client(struct tls_stream *stream, struct tls_host 
 
 /* There is something to send: produce will be called this loop turn. */
 void tls_stream_wake(struct tls_stream *stream);
+/* … now, from inside: for an owner whose queue grows large before the loop turn ends. No other port is called. */
+void tls_stream_flush(struct tls_stream *stream);
 /* Stops and resumes reading; after a pause at most 64 KiB still arrive. */
 void tls_stream_pause(struct tls_stream *stream, bool pause);
 /* Ends our direction once produce has nothing more; the other side may still send. */

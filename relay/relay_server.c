@@ -29,6 +29,7 @@
 #define DEFAULT_SOURCE	   64
 #define DEFAULT_QUEUE	   (512 * 1024)
 #define DEFAULT_KEEP_ALIVE 20
+#define FLUSH_LEN	   (64 * 1024)
 #define LEAVE_MS	   1000 /* for the closing frame to go out */
 #define RETRY_RESTART_MS   500
 #define RETRY_REPLACED_MS  5000
@@ -288,7 +289,10 @@ static void forward(struct client *client, const struct relay_packet *packet)
 	}
 	relay_queue_packet(&to->queue, RELAY_RECV,
 			   &(struct relay_packet){ client->identity.node_key, packet->bytes, packet->len });
-	tls_stream_wake(&to->stream);
+	if (to->queue.n_bytes >= FLUSH_LEN)
+		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
+	else
+		tls_stream_wake(&to->stream);
 }
 
 static void handle_frame(struct client *client, const struct relay_frame *frame)

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define DEFAULT_QUEUE	 (512 * 1024)
+#define FLUSH_LEN	 (64 * 1024)
 #define STAGGER_MS	 200   /* between two addresses */
 #define HELLO_MS	 5000  /* for the relay's hello, after TLS */
 #define BACK_OFF_MIN_MS	 200
@@ -564,7 +565,10 @@ int relay_connection_send(struct relay_connection *connection, const struct publ
 	connection->counters.packets_out++;
 	connection->counters.bytes_out += len;
 	relay_queue_packet(&connection->queue, RELAY_SEND, &(struct relay_packet){ *to, bytes, len });
-	tls_stream_wake(&connection->link->stream);
+	if (connection->queue.n_bytes >= FLUSH_LEN)
+		tls_stream_flush(&connection->link->stream);
+	else
+		tls_stream_wake(&connection->link->stream);
 	if (connection->unanswered_ms == 0) {
 		connection->unanswered_ms = now_ms(connection);
 		if (connection->ping_ms == 0)
