@@ -40,6 +40,21 @@ int64_t control_now_s(void)
 	return (int64_t)time(NULL);
 }
 
+bool control_tags_are_valid(const char *tags)
+{
+	char copy[MEMBER_MAX_TAGS + 1], *rest = copy, *tag;
+
+	if (strlen(tags) > MEMBER_MAX_TAGS)
+		return false;
+	if (*tags == '\0')
+		return true;
+	memcpy(copy, tags, strlen(tags) + 1);
+	while ((tag = strsep(&rest, ",")))
+		if (!map_name_is_valid(tag))
+			return false;
+	return true;
+}
+
 int answer_error(struct rpc_error *reterr, enum rpc_code code, const struct error *why)
 {
 	*reterr = rpc_error_make(code, "%.350s", why->message);
@@ -495,12 +510,23 @@ static int load(struct control *c, const char *folder, struct error *reterr)
 	return r;
 }
 
-static int start_server(struct control *c, const struct endpoint *listen, struct error *reterr)
+/* All addresses of both families, or of IPv4 where there is no IPv6. */
+static struct endpoint everywhere(const struct control *c)
+{
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return endpoint_from_v4(INADDR_ANY, c->network.port);
+	close(fd);
+	return (struct endpoint){ .port = c->network.port };
+}
+
+static int start_server(struct control *c, struct endpoint listen, struct error *reterr)
 {
 	char *certificate = NULL;
 	int r = issue_server_certificate(c, &certificate, reterr);
 	const struct websocket_server_options options = {
-		.listen = *listen,
+		.listen = listen,
 		.tls = { .is_server = true,
 			 .trust = TLS_TRUST_OPTIONAL,
 			 .ca_pem = c->ca_pem,
@@ -583,7 +609,7 @@ int control_new(uv_loop_t *loop, const struct control_options *options, struct c
 	directory_init(&c->directory);
 	int r = load(c, options->state_dir, reterr);
 	if (r == 0)
-		r = start_server(c, &options->listen, reterr);
+		r = start_server(c, endpoint_is_none(&options->listen) ? everywhere(c) : options->listen, reterr);
 	if (r != 0) {
 		/* Has no connections: what is left of it on the loop ends by itself. */
 		if (c->host)

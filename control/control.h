@@ -34,7 +34,7 @@ P2P_CHECK int control_init(const struct control_init_options *options, struct jo
 
 struct control_options {
 	const char *state_dir;
-	struct endpoint listen; /* port 0: any */
+	struct endpoint listen; /* port 0: any; all zero: all addresses, and the port in the links */
 };
 
 P2P_CHECK int control_new(uv_loop_t *loop, const struct control_options *options, struct control **ret,

@@ -180,6 +180,8 @@ int control_add_key(const char *state_dir, const struct control_key_options *o, 
 		.node_ttl_s = o->node_ttl_s,
 	};
 
+	if (!control_tags_are_valid(o->tags ? o->tags : ""))
+		return error_set(reterr, -EINVAL, "tags must be names of a-z, 0-9 and - with commas between");
 	snprintf(key.tags, sizeof(key.tags), "%s", o->tags ? o->tags : "");
 	if (snprintf(path, sizeof(path), "%s/control.db", state_dir) >= (int)sizeof(path))
 		return error_set(reterr, -ENAMETOOLONG, "%s: path too long", state_dir);

@@ -83,4 +83,6 @@ int control_sign(struct control *control, const struct json *params, const struc
 		 char **ret_pem, struct rpc_error *reterr);
 P2P_CHECK int control_make_link(const struct store_network *network, const struct pin *pin,
 				enum join_link_kind kind, const char *secret, struct join_link *ret);
+/* "" or "a,b": names of a-z 0-9 -. */
+bool control_tags_are_valid(const char *tags);
 int64_t control_now_s(void);
