@@ -76,6 +76,12 @@ enum wg_mode {
 	WG_PINNED,  /* the route is what wg_peer_set_route() said last, whatever comes in */
 };
 
+/*
+ * Pinned peers also recover from a restart of ours in a round trip: a data packet for a session
+ * that we do not have, by the peer's path or from it through a relay, begins a handshake. Plain
+ * WireGuard keeps silent, and the other side notices after 15 s.
+ */
+
 /* ---- what the device tells its owner ---- */
 
 enum wg_event_type {
@@ -239,7 +245,10 @@ struct wg_peer *wg_device_first_peer(const struct wg_device *device);
 struct wg_peer *wg_peer_next(const struct wg_peer *peer);
 
 const struct public_key *wg_peer_key(const struct wg_peer *peer);
-/* An id and a pointer for the owner's use; the device only keeps them. */
+/*
+ * An id and a pointer for the owner's use. The device keeps them; of a pinned peer it knows by the
+ * id what comes from it through a relay (wg_path.peer_id).
+ */
 void wg_peer_set_user(struct wg_peer *peer, uint32_t id, void *user);
 uint32_t wg_peer_id(const struct wg_peer *peer);
 void *wg_peer_user(const struct wg_peer *peer);

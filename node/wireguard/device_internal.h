@@ -38,6 +38,7 @@ struct wg_device {
 	uint32_t handshakes_per_second;
 	uint64_t load_tokens_ns, load_last_ns; /* a bucket of handshakes; empty: under load */
 	uint64_t load_until_ns;
+	uint64_t last_lost_session_ns;
 
 	uint64_t drops[WG_N_DROPS];
 };
@@ -74,5 +75,8 @@ void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, 
 /* A handshake is complete on our side: packets can be sent under the current keypair. */
 void wg_peer_on_session(struct wg_peer *peer, struct wg_time now);
 void wg_peer_wipe_keys(struct wg_peer *peer);
+/* Data for a session that we do not have; not authenticated, so it may only make us ask. */
+void wg_device_on_lost_session(struct wg_device *device, const struct wg_path *from,
+			       struct wg_time now);
 /* Source addresses of the route are learned anew. */
 void wg_peer_forget_source(struct wg_peer *peer);

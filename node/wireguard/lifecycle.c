@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define ARRIVAL_TOLD_NS WG_SECOND_NS
+#define LOST_SESSION_NS (WG_SECOND_NS / 10)
 
 /* ---- authenticated packets ---- */
 
@@ -78,6 +79,37 @@ void wg_peer_wipe_keys(struct wg_peer *peer)
 	wg_peer_abandon_handshake(peer);
 	wg_keypairs_wipe(&peer->keypairs, &dropped);
 	wg_device_drop_indices(peer->device, &dropped);
+}
+
+static bool may_be_from(const struct wg_peer *peer, const struct wg_path *from)
+{
+	if (peer->mode != WG_PINNED)
+		return false;
+	if (from->relay_id != 0)
+		return peer->id != 0 && peer->id == from->peer_id;
+	for (uint32_t i = 0; i < peer->route.n; i++)
+		if (wg_path_equal(&peer->route.paths[i], from))
+			return true;
+	return false;
+}
+
+/*
+ * We have restarted, and somebody still uses a session from before. The walk over all peers is made
+ * ten times a second at most, and asking is limited like all initiations.
+ */
+void wg_device_on_lost_session(struct wg_device *device, const struct wg_path *from,
+			       struct wg_time now)
+{
+	struct wg_peer *peer = device->first;
+
+	if (wg_is_recent(device->last_lost_session_ns, LOST_SESSION_NS, now.ns))
+		return;
+	device->last_lost_session_ns = now.ns;
+	while (peer && !may_be_from(peer, from))
+		peer = peer->next;
+	if (!peer || wg_keypairs_usable(&peer->keypairs, now.ns) || peer->keypairs.next)
+		return;
+	wg_peer_send_keepalive(peer, now); /* without a key: a handshake, or "no path" is told */
 }
 
 /* ---- timers ---- */

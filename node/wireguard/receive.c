@@ -174,6 +174,7 @@ static void receive_data(struct reception *rx, uint32_t i)
 		wg_index_table_find(&rx->device->indices, header.receiver);
 	if (!entry || !entry->keypair) {
 		drop(rx, WG_DROP_UNKNOWN_INDEX);
+		wg_device_on_lost_session(rx->device, rx->from, rx->now);
 		return;
 	}
 	struct wg_peer *peer = entry->peer;

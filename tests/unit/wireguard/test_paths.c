@@ -308,6 +308,82 @@ static void test_an_arrival_by_another_path_is_told_at_once_for_each_kind(void)
 	world_end(&w);
 }
 
+/* ---- restarts ---- */
+
+/* Bob, pinned, has lost his sessions; alice does not know yet. */
+static void begin_after_a_restart(bool is_relayed)
+{
+	world_begin(&w);
+	wg_peer_set_user(w.bob.peer, 1, NULL);
+	pin(&w.alice, is_relayed ? &relay_to_bob : &(struct wg_path){ .remote = w.bob.address }, NULL);
+	connect_both(&w);
+	wg_peer_wipe_keys(w.bob.peer);
+	w.now.ns += 10 * SECOND_NS;
+	w.now.real_ns += 10 * SECOND_NS;
+}
+
+static void test_a_restarted_pinned_node_asks_who_still_uses_its_old_session(void)
+{
+	begin_after_a_restart(false);
+	pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+
+	say(&w.alice, 2, 100);
+	cable_run(&w);
+	assert(w.bob.n_inbox == 0 && stats_of(&w.bob).has_session);
+	say(&w.alice, 3, 100);
+	cable_run(&w);
+	assert(heard(&w.bob, 3, 100));
+	world_end(&w);
+}
+
+static void test_through_a_relay_it_tells_its_owner_that_it_needs_a_route(void)
+{
+	begin_after_a_restart(true);
+	pin(&w.bob, NULL, NULL);
+
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	datagram.path.peer_id = 1; /* as the relay names alice to bob */
+	w.trace[0] = '\0';
+	hand_over(&w, &datagram);
+	expect_trace(&w, "[ 10] bob: no path\n");
+	pin(&w.bob, &(struct wg_path){ .relay_id = 7, .peer_id = 1 }, NULL);
+	cable_run(&w);
+	assert(stats_of(&w.bob).has_session);
+	world_end(&w);
+}
+
+static void test_a_roaming_node_keeps_silent(void)
+{
+	begin_after_a_restart(false);
+
+	say(&w.alice, 2, 100);
+	uint32_t before = w.n_sent;
+	cable_run(&w);
+	assert(w.n_sent == before);
+	world_end(&w);
+}
+
+static void test_forged_packets_make_it_ask_once_in_five_seconds_and_never_with_a_session(void)
+{
+	begin_after_a_restart(false);
+	pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	for (int i = 0; i < 40; i++) { /* 4 s */
+		hand_over(&w, &datagram);
+		w.now.ns += SECOND_NS / 10;
+	}
+	assert(w.n_cable == 1);
+	cable_run(&w); /* there is a session again */
+	uint32_t before = w.n_sent;
+	w.now.ns += 10 * SECOND_NS;
+	hand_over(&w, &datagram);
+	assert(w.n_sent == before);
+	world_end(&w);
+}
+
 /* ---- sources ---- */
 
 static void test_answers_leave_from_the_address_that_was_asked(void)
@@ -380,6 +456,10 @@ int main(void)
 	test_a_keepalive_may_be_set_before_the_route();
 	test_arrivals_are_told_once_a_second();
 	test_an_arrival_by_another_path_is_told_at_once_for_each_kind();
+	test_a_restarted_pinned_node_asks_who_still_uses_its_old_session();
+	test_through_a_relay_it_tells_its_owner_that_it_needs_a_route();
+	test_a_roaming_node_keeps_silent();
+	test_forged_packets_make_it_ask_once_in_five_seconds_and_never_with_a_session();
 	test_answers_leave_from_the_address_that_was_asked();
 	test_a_source_that_brings_no_answer_is_forgotten();
 	test_a_pinned_path_learns_its_source_too();
