@@ -29,7 +29,7 @@ def options(program):
     text = said(program, "--help")
     commands = commands_of(text)
     texts = [text] + [said(program, *command.split(), "--help") for command in commands]
-    wanted = {f"*{option}*" for t in texts for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", t)}
+    wanted = {f"*{option}*" for t in texts for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", t)}
     return [*wanted, *(f"*{command}" for command in commands)]
 
 
