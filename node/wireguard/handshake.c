@@ -236,6 +236,14 @@ static bool admit(struct wg_device *device, const uint8_t *message, size_t len,
 
 /* ---- initiation, received ---- */
 
+/* Two relays to one peer are one way: which of them was taken last does not matter. */
+static bool is_same_way(const struct wg_path *a, const struct wg_path *b)
+{
+	if (a->relay_id != 0 && b->relay_id != 0)
+		return a->peer_id == b->peer_id;
+	return wg_path_equal(a, b);
+}
+
 /* By the way that the question came, and by the route if that is another. */
 static void transmit_response(struct wg_peer *peer, uint8_t *message, size_t len,
 			      const struct wg_path *from, struct wg_time now)
@@ -248,7 +256,7 @@ static void transmit_response(struct wg_peer *peer, uint8_t *message, size_t len
 	peer->stats.last_send_ns = now.ns;
 	device->ports.transmit(device->ports.owner, peer, from, &datagram);
 	for (uint32_t i = 0; i < peer->route.n; i++)
-		if (!wg_path_equal(&peer->route.paths[i], from))
+		if (!is_same_way(&peer->route.paths[i], from))
 			device->ports.transmit(device->ports.owner, peer, &peer->route.paths[i],
 					       &datagram);
 }
