@@ -27,33 +27,40 @@ static bool is_any(const struct endpoint *address, bool v4)
 	return memcmp(address->ip, any.ip, sizeof(any.ip)) == 0;
 }
 
-static bool has_ipv6(void)
+/* Can a socket have this address here and now? */
+static bool is_usable(const struct endpoint *address)
 {
-	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct endpoint any_port = *address;
+	struct sockaddr_storage sockaddr;
 
+	any_port.port = 0;
+	socklen_t len = endpoint_to_sockaddr(&any_port, &sockaddr);
+	int fd = socket(sockaddr.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
+	bool usable = bind(fd, (struct sockaddr *)&sockaddr, len) == 0;
 	close(fd);
-	return true;
+	return usable;
 }
 
-/* "::" takes both families, so "0.0.0.0" beside it is left out; without IPv6 it is "0.0.0.0". */
+/*
+ * The addresses as given; all of this machine if one of them is not its own: a cloud's machine has its
+ * public address in the router in front of it. "::" takes both families, so "0.0.0.0" beside it is left out;
+ * without IPv6 it becomes "0.0.0.0".
+ */
 static uint32_t addresses_to_use(const struct public_node_options *options, struct endpoint *ret)
 {
-	bool v6 = has_ipv6(), has_any6 = false;
-	uint32_t n = 0;
+	struct endpoint any = { 0 };
+	bool listens_on_all = false;
 
-	for (uint32_t i = 0; i < options->n_addresses; i++)
-		has_any6 = has_any6 || is_any(&options->addresses[i], false);
 	for (uint32_t i = 0; i < options->n_addresses; i++) {
-		struct endpoint address = options->addresses[i];
-		if (is_any(&address, true) && has_any6)
-			continue;
-		if (is_any(&address, false) && !v6)
-			address = endpoint_from_v4(0, 0);
-		ret[n++] = address;
+		ret[i] = options->addresses[i];
+		listens_on_all = listens_on_all || is_any(&ret[i], false) || !is_usable(&ret[i]);
 	}
-	return n;
+	if (!listens_on_all)
+		return options->n_addresses;
+	ret[0] = is_usable(&any) ? any : endpoint_from_v4(0, 0);
+	return 1;
 }
 
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)

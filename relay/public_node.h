@@ -1,6 +1,9 @@
 /*
  * What a node with a [public] section serves: the relay over TLS and STUN, put together.
  *
+ * It listens on the addresses given; if one of them is not an address of this machine (its router or cloud
+ * translates), on all of the machine.
+ *
  * Loop only.
  */
 #pragma once

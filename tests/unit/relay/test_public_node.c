@@ -77,10 +77,33 @@ static void test_a_port_in_use_is_named_and_nothing_is_left(void)
 	world_end(&w);
 }
 
+static void test_an_address_that_only_the_router_has_means_all_addresses(void)
+{
+	struct world w;
+	struct public_node *node;
+	struct member alice;
+	bool stopped = false;
+	world_begin(&w);
+
+	struct public_node_options options = options_of(&w);
+	options.n_addresses = 1;
+	EXPECT(endpoint_parse_ip("192.0.2.77", 0, &options.addresses[0]) == 0);
+	EXPECT(public_node_start(&w.loop, &options, &node, NULL) == 0);
+	w.port = public_node_stats(node).tls_port;
+	make_member(&alice, &w, "alice", 1);
+	connect_and_await(&alice);
+
+	public_node_stop(node, on_stopped, &stopped);
+	AWAIT(&w, stopped);
+	close_member(&alice);
+	world_end(&w);
+}
+
 int main(void)
 {
 	test_a_public_node_relays_and_answers_stun();
 	test_a_port_in_use_is_named_and_nothing_is_left();
+	test_an_address_that_only_the_router_has_means_all_addresses();
 	puts("ok");
 	return 0;
 }
