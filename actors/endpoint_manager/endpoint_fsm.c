@@ -18,6 +18,7 @@
 #define REFRESH_NS	  MS(20000) /* many NATs forget a UDP mapping after 30 s: 20 … 24 s */
 #define REFRESH_JITTER_NS MS(4000)
 #define PUBLISH_MIN_NS	  MS(300)
+#define JUST_ASKED_NS	  MS(10)
 #define MAX_MISSED	  3 /* rounds without an answer until a mapped address is no longer believed */
 #define NEVER		  UINT64_MAX
 #define MAX_EVENTS	  8
@@ -132,6 +133,8 @@ static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *i
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		struct endpoint_asked *asked = &fsm->servers[i];
 
+		if (asked->n_sent > 0 && !asked->answered && in->now_ns - asked->first_ns < JUST_ASKED_NS)
+			continue; /* news often come in pairs */
 		new_tx_id(fsm, asked->tx_id);
 		asked->answered = false;
 		asked->n_sent = 0;

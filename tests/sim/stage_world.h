@@ -1,0 +1,128 @@
+/*
+ * Two or three nodes, their NATs, relays and control on virtual time: the pure parts of the stage
+ * (peer_fsm, session_box, endpoint_fsm) as they are, and models of everything around them.
+ *
+ *   node ── NAT ──┐                ┌── NAT ── node        UDP: latency, loss, reordering, duplicates
+ *                 ├── the world ───┤                      relay: TLS, ordered, can die and come back
+ *   node ─────────┘  STUN, relays, └── NAT ── node        control: pushes the map with delay, or is away
+ *                    control
+ *
+ * The stand-in for WireGuard: numbered packets, authenticated by definition, sent on the path that
+ * the machine set, taken once; what arrives and what goes out is told every 50 ms, as a shell does.
+ * Deterministic: the same seed and configuration give the same run.
+ */
+#pragma once
+
+#include "actors/endpoint_manager/endpoint_fsm.h"
+#include "actors/session_manager/session_box.h"
+#include "actors/traffic_manager/peer_fsm.h"
+#include "tests/sim/nat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MS(n)	    ((uint64_t)(n) * 1000000u)
+#define SECONDS(n)  MS((n) * 1000u)
+#define MAX_NODES   3
+#define MAX_NATS    (MAX_NODES + 1) /* one to move to */
+#define MAX_RELAYS  2
+
+/* From one node to another: is there a gap in what arrives? */
+struct flow {
+	uint64_t interval_ns;	/* 0: silent */
+	uint64_t number;	/* of the next packet */
+	uint64_t highest;	/* arrived */
+	uint64_t good_ns;	/* until here nothing is missing: when the last one that arrived was sent */
+	uint64_t longest_gap_ns;
+	uint64_t longest_gap_at_ns;
+	uint64_t n_sent, n_arrived, n_direct;
+};
+
+/* One node's view of another. */
+struct view {
+	struct peer_fsm fsm;
+	/* from the map, as far as pushed */
+	struct public_key session_key;
+	struct endpoint endpoints[ENDPOINT_MAX_OURS];
+	uint32_t n_endpoints;
+	/* since the last telling */
+	bool sent, heard_by_relay, was_active;
+	struct endpoint heard[4];
+	uint32_t n_heard;
+	uint64_t activity_ns;
+	/* counted */
+	uint32_t n_messages;	    /* session messages sent in this second */
+	uint32_t most_messages;	    /* in any second */
+	uint32_t n_messages_ever;
+	uint32_t n_path_changes;    /* SET_PATH */
+	uint32_t n_falls;	    /* of them, from direct to relay alone */
+	uint64_t direct_ns;	    /* since when direct without relay, 0: not */
+};
+
+struct sim_node {
+	bool up;
+	int nat;		    /* -1: a public address */
+	uint32_t home;		    /* relay */
+	struct endpoint local;
+	struct secret_key secret;
+	struct session_box *box;
+	struct endpoint_fsm endpoints;
+	struct view views[MAX_NODES];
+	bool connected[MAX_RELAYS]; /* as the node sees it */
+	uint32_t life;		    /* counts restarts: an event for a former life is dropped */
+	uint64_t distance_ns;	    /* to the middle of the world */
+};
+
+struct relay {
+	bool up;
+	uint64_t distance_ns;
+	uint64_t last_ns[MAX_NODES][MAX_NODES]; /* ordered: arrivals never overtake */
+};
+
+/* What control knows and will push when it is there. */
+struct record {
+	struct public_key session_key;
+	struct endpoint endpoints[ENDPOINT_MAX_OURS];
+	uint32_t n_endpoints;
+};
+
+struct event;
+
+struct stage_world {
+	uint64_t now_ns, random, seed;
+	bool trace;
+	uint32_t n_nodes;
+	struct sim_node nodes[MAX_NODES];
+	struct nat nats[MAX_NATS];
+	struct relay relays[MAX_RELAYS];
+	struct flow flows[MAX_NODES][MAX_NODES];
+	double loss, duplicates;
+	uint64_t jitter_ns;
+	bool isolated; /* hosts behind one NAT do not see each other */
+	bool control_up;
+	struct record records[MAX_NODES];
+	struct event **heap;
+	uint32_t n_heap, heap_cap;
+	uint64_t n_events;
+};
+
+void world_init(struct stage_world *w, uint64_t seed, bool trace);
+void world_deinit(struct stage_world *w);
+uint64_t world_random(struct stage_world *w, uint64_t below);
+double world_chance(struct stage_world *w); /* 0 … 1 */
+void world_log(struct stage_world *w, const char *format, ...) P2P_PRINTF(2, 3);
+
+/* Everything up to then happens. */
+void world_run_until(struct stage_world *w, uint64_t ns);
+
+void world_start_node(struct stage_world *w, uint32_t node);
+void world_stop_node(struct stage_world *w, uint32_t node); /* killed: nobody is told */
+void world_set_flow(struct stage_world *w, uint32_t from, uint32_t to, uint64_t interval_ns);
+void world_set_relay(struct stage_world *w, uint32_t relay, bool up);
+void world_set_control(struct stage_world *w, bool up);
+/* The node gets another address behind another NAT; it notices a little later. */
+void world_move_node(struct stage_world *w, uint32_t node, int nat);
+/* Forgive what did not arrive until now. */
+void world_reset_gaps(struct stage_world *w);
+
+const struct nat *world_nat_of(const struct stage_world *w, uint32_t node);
