@@ -840,7 +840,8 @@ void data_plane_apply_map(struct data_plane *plane, const struct map *map)
 		take_peer(plane, &map->peers[i]);
 	forget_absent(plane);
 	plane->n_known_relays = map->n_relays < MAP_MAX_RELAYS ? map->n_relays : MAP_MAX_RELAYS;
-	memcpy(plane->known_relays, map->relays, plane->n_known_relays * sizeof(*map->relays));
+	if (map->n_relays > 0)
+		memcpy(plane->known_relays, map->relays, plane->n_known_relays * sizeof(*map->relays));
 	for (struct plane_relay *relay = plane->relays, *next; relay; relay = next) {
 		next = relay->next;
 		if (!map_find_relay(map, relay->relay.id))
