@@ -28,13 +28,21 @@ static struct ip_text ip_text(int family, const void *ip, size_t size)
 
 /* facts, one a line */
 
+/* For "running for …", "away for …". */
+static struct format_text lasting(int64_t ms)
+{
+	if (ms >= 0 && ms < 1000)
+		return (struct format_text){ "less than 1 s" };
+	return format_duration(ms);
+}
+
 static void report_self(FILE *out, const struct node_status *status)
 {
 	fprintf(out, FACT "%s  %s  %s\n", "node", status->self.name[0] ? status->self.name : "-",
 		IP4(status->self.ip4), IP6(status->self.ip6));
 	fprintf(out, FACT "%s, %s for %s (interface %s, mtu %u, p2pnode %s)\n", "network",
 		status->network[0] ? status->network : "-", node_state_name(status->state),
-		format_duration((int64_t)status->uptime_ms).s,
+		lasting((int64_t)status->uptime_ms).s,
 		status->interface[0] ? status->interface : "-", status->mtu, status->version);
 }
 
@@ -44,25 +52,37 @@ static void report_control(FILE *out, const struct node_status *status)
 
 	if (status->control.connected) {
 		fprintf(out, FACT "%s, connected for %s\n", "control", address,
-			format_duration(status->control.since_ms).s);
+			lasting(status->control.since_ms).s);
 		return;
 	}
 	fprintf(out, FACT "%s, away for %s: %s\n", "control", address,
-		format_duration(status->control.since_ms).s,
+		lasting(status->control.since_ms).s,
 		status->control.last_error[0] ? status->control.last_error : "not reached yet");
 	if (status->control.map_age_ms >= 0)
 		fprintf(out, FACT "known peers keep working; the map is %s old\n", "",
-			format_duration(status->control.map_age_ms).s);
+			lasting(status->control.map_age_ms).s);
+}
+
+static bool is_connected(const struct node_status *status, uint32_t relay_id)
+{
+	for (uint32_t i = 0; i < status->n_relays; i++)
+		if (status->relays[i].id == relay_id)
+			return status->relays[i].connected;
+	return false;
 }
 
 static void report_home_relay(FILE *out, const struct node_status *status)
 {
+	const char *name = status->home_relay.name;
+	struct format_text latency = format_latency(status->home_relay.latency_us);
+
 	if (status->home_relay.id == 0)
-		fprintf(out, FACT "none connected%s\n", "relay",
+		fprintf(out, FACT "none chosen%s\n", "relay",
 			status->n_relays == 0 ? "; the network has no public node yet" : "");
+	else if (!is_connected(status, status->home_relay.id))
+		fprintf(out, FACT "%s, NOT connected (latency %s)\n", "relay", name, latency.s);
 	else
-		fprintf(out, FACT "%s, %s over %s\n", "relay", status->home_relay.name,
-			format_latency(status->home_relay.latency_us).s,
+		fprintf(out, FACT "%s, %s over %s\n", "relay", name, latency.s,
 			status->home_relay.transport[0] ? status->home_relay.transport : "-");
 }
 
@@ -137,7 +157,7 @@ void report_status(FILE *out, const struct node_status *status)
 		fprintf(out,
 			"This node has not joined a network (running for %s, p2pnode %s).\n"
 			"Join one with a link from whoever runs it: p2pctl join LINK\n",
-			format_duration((int64_t)status->uptime_ms).s, status->version);
+			lasting((int64_t)status->uptime_ms).s, status->version);
 		return;
 	case NODE_REMOVED:
 		fputs("This node was removed from its network, or its membership has expired.\n"
@@ -166,7 +186,7 @@ void report_status(FILE *out, const struct node_status *status)
 
 static bool has_relay(const struct node_status *status)
 {
-	bool connected = status->home_relay.id != 0;
+	bool connected = false;
 
 	for (uint32_t i = 0; i < status->n_relays; i++)
 		connected |= status->relays[i].connected;
@@ -225,7 +245,7 @@ static void report_advice(FILE *out, const struct node_netcheck *netcheck)
 		       "    section into p2pnode.conf and join it.");
 	else if (!has_relay(status))
 		advise(out, &n,
-		       "No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
+		       "No relay is connected. Is p2pnode running on the public node, and does this machine's\n"
 		       "    network let TCP out to its TLS port (443)?");
 	if (!netcheck->udp_works && status->n_relays > 0)
 		advise(out, &n,

@@ -134,7 +134,7 @@ static void test_control_away_is_told_with_the_age_of_the_map(void)
 		"network     home, running for 2 h 5 min (interface p2p0, mtu 1280, p2pnode 0.1.0)\n"
 		"control     control.example.org:8443, away for 4 min: connection refused\n"
 		"            known peers keep working; the map is 1 s old\n"
-		"relay       none connected; the network has no public node yet\n"
+		"relay       none chosen; the network has no public node yet\n"
 		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
 		"endpoints   none known yet\n"
 		"\n"
@@ -188,6 +188,9 @@ static void test_a_netcheck_says_what_to_do(void)
 	alice(&netcheck.status);
 	gate = node_status_add_relay(&netcheck.status);
 	strcpy(gate->name, "gate");
+	gate->id = 9;
+	strcpy(netcheck.status.home_relay.name, "gate");
+	netcheck.status.home_relay.id = 9; /* chosen, and lost */
 	netcheck.status.control.connected = false;
 	netcheck.status.nat = NODE_NAT_UDP_BLOCKED;
 	strcpy(netcheck.status.control.last_error, "no route to host");
@@ -197,14 +200,14 @@ static void test_a_netcheck_says_what_to_do(void)
 		"control     control.example.org:8443, NOT reachable: no route to host\n"
 		"udp         NO answer from any STUN server\n"
 		"nat         UDP does not get out: all traffic goes by relay over TLS\n"
-		"relay       none connected\n"
+		"relay       gate, NOT connected (latency -)\n"
 		"relays      gate: no answer\n"
 		"endpoints   10.0.0.2:51820 (local)\n"
 		"\n"
 		"What to do:\n"
 		"  - Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
 		"    let TCP out to its port? Known peers keep working meanwhile.\n"
-		"  - No relay can be reached. Is p2pnode running on the public node, and does this machine's\n"
+		"  - No relay is connected. Is p2pnode running on the public node, and does this machine's\n"
 		"    network let TCP out to its TLS port (443)?\n"
 		"  - UDP gets no answer: peers are reached by relay only, which is slower. Let UDP out on\n"
 		"    this network's firewall, at least to the relay's STUN port (3478).\n");
