@@ -12,7 +12,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
-#include "node/wireguard/daemon.h"
+#include "node/wireguard/wg_daemon.h"
 
 static const char usage_text[] =
 	"Usage: p2pwg [-f] INTERFACE\n"
@@ -34,7 +34,7 @@ static const char usage_text[] =
 
 struct program {
 	uv_loop_t loop;
-	struct daemon *daemon;
+	struct wg_daemon *daemon;
 	uv_signal_t signals[2];
 };
 
@@ -57,7 +57,7 @@ static void on_signal(uv_signal_t *signal, int number)
 	struct program *program = signal->data;
 
 	if (program->daemon)
-		daemon_stop(program->daemon);
+		wg_daemon_stop(program->daemon);
 }
 
 static void catch_signals(struct program *program)
@@ -111,7 +111,7 @@ static int run(const char *ifname, int ready_fd)
 	struct error error = { 0 };
 
 	uv_loop_init(&program.loop);
-	int r = daemon_start(&program.loop, ifname, on_ended, &program, &program.daemon, &error);
+	int r = wg_daemon_start(&program.loop, ifname, on_ended, &program, &program.daemon, &error);
 	if (r == 0) {
 		catch_signals(&program);
 		log_info("p2pwg", "interface %s is ready", ifname);

@@ -160,6 +160,16 @@ int link_set_mtu(int ifindex, uint32_t mtu, struct error *reterr)
 	return change(&request, ifindex, "set the MTU", reterr);
 }
 
+int link_set_max_segments(int ifindex, uint32_t n, struct error *reterr)
+{
+	struct request request;
+	struct ifinfomsg *info = request_begin(&request, RTM_NEWLINK, NLM_F_ACK, sizeof(*info));
+
+	info->ifi_index = ifindex;
+	request_put(&request, IFLA_GSO_MAX_SEGS, &n, sizeof(n));
+	return change(&request, ifindex, "limit its superpackets", reterr);
+}
+
 int link_delete(int ifindex, struct error *reterr)
 {
 	struct request request;

@@ -38,6 +38,8 @@ P2P_CHECK int link_remove_address(int ifindex, const struct link_prefix *address
 /* A route in the main table that leads to the interface; replaces an equal one. */
 P2P_CHECK int link_add_route(int ifindex, const struct link_prefix *to, struct error *reterr);
 P2P_CHECK int link_remove_route(int ifindex, const struct link_prefix *to, struct error *reterr);
+/* No superpacket that the kernel hands to the interface stands for more packets than this. */
+P2P_CHECK int link_set_max_segments(int ifindex, uint32_t n, struct error *reterr);
 P2P_CHECK int link_delete(int ifindex, struct error *reterr);
 
 /* Reads what an RTM_NEWLINK or RTM_DELLINK message says; false when it is none. message: nlmsghdr. */

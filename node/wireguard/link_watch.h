@@ -26,6 +26,6 @@ struct link_watch {
 };
 
 /* Watches the namespace that the calling thread is in. A port may be NULL. */
-P2P_CHECK int link_watch_start(struct link_watch *watch, uv_loop_t *loop, const struct link_watch_ports *ports,
-			       struct error *reterr);
+P2P_CHECK int link_watch_start(struct link_watch *watch, uv_loop_t *loop,
+			       const struct link_watch_ports *ports, struct error *reterr);
 void link_watch_close(struct link_watch *watch, void (*closed)(void *arg), void *arg);

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "node/wireguard/link.h"
 
 /* Newer than Debian 12's headers (Linux 6.2). */
@@ -24,6 +25,12 @@ static const unsigned offload_sets[] = {
 	0,
 };
 
+/*
+ * As many sealed packets of the default MTU as one UDP_SEGMENT takes (65507 / 1452): a superpacket
+ * then leaves as one train, and arrives as one, instead of one and a stump.
+ */
+#define MAX_SEGMENTS 45
+
 static void choose_offloads(struct tun *tun)
 {
 	unsigned set = 0;
@@ -33,9 +40,9 @@ static void choose_offloads(struct tun *tun)
 		if (ioctl(tun->fd, TUNSETOFFLOAD, set) == 0)
 			break;
 	}
-	tun->can_segment = set & TUN_F_TSO4;
 	/* Taking superpackets needs no bit, but a kernel that cuts them knows how to take them. */
-	tun->merge = (set & TUN_F_TSO4 ? OFFLOAD_MERGE_TCP : 0u) | (set & TUN_F_USO4 ? OFFLOAD_MERGE_UDP : 0u);
+	tun->merge = set & TUN_F_TSO4 ? OFFLOAD_MERGE_TCP : 0u;
+	tun->merge |= set & TUN_F_USO4 ? OFFLOAD_MERGE_UDP : 0u;
 }
 
 static int attach(const char *name, struct tun *tun, struct error *reterr)
@@ -66,6 +73,7 @@ static int attach(const char *name, struct tun *tun, struct error *reterr)
 int tun_open(const char *name, struct tun *ret, struct error *reterr)
 {
 	struct tun tun = TUN_NONE;
+	struct error ignored;
 
 	tun.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (tun.fd < 0) {
@@ -78,6 +86,9 @@ int tun_open(const char *name, struct tun *ret, struct error *reterr)
 		return r;
 	}
 	choose_offloads(&tun);
+	r = link_set_max_segments(tun.ifindex, MAX_SEGMENTS, &ignored);
+	if (r != 0)
+		log_debug("wireguard", "%s", ignored.message); /* only slower */
 	*ret = tun;
 	return 0;
 }

@@ -22,7 +22,6 @@ struct tun {
 	int fd; /* -1: none */
 	int ifindex;
 	char name[IFNAMSIZ];
-	bool can_segment; /* TSO was accepted: superpackets may come out */
 	unsigned merge;	  /* OFFLOAD_MERGE_…: what may be put in; cleared when the kernel refuses one */
 	uint64_t n_refused; /* packets that the kernel did not take */
 };

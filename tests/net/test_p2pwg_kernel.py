@@ -1,6 +1,8 @@
 """p2pwg with the kernel's WireGuard, in a virtual machine with Debian's kernel:
 
     a (p2pwg) ---+--- internet ---+--- kernel (QEMU, wireguard.ko)
+                 |                |
+    c (p2pwg) ---+                +--- b (wireguard-go)
 
 The machine is booted once for all tests here; each test makes its interfaces anew.
 """
@@ -15,6 +17,7 @@ from vm import Machine, find_kernel
 from wireguard import Interface, new_keys
 
 MODULES = ["wireguard"]
+GO = "/usr/bin/wireguard-go"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def world(build):
         pytest.skip("no installed kernel has wireguard.ko (Debian: linux-image-amd64)")
     with Lab("kernel") as lab:
         internet = lab.network("internet", v6="2001:db8::/64")
-        lab.a = lab.host("a", internet)
+        lab.a, lab.b, lab.c = (lab.host(name, internet) for name in "abc")
         lab.kernel = Machine(internet, "kernel", MODULES, ["wg"], kernel)
         lab.p2pwg = build.program("p2pwg")
         yield lab
@@ -81,6 +84,56 @@ def tunnel(world):
     tunnel = Tunnel(world)
     yield tunnel
     tunnel.close()
+
+
+def start_ping(host, ip):
+    """One echo each 100 ms for 125 s; every one must be answered."""
+    return host.start(["ping", "-n", "-i", "0.1", "-c", "1250", "-W", "2", ip], name=f"ping-{ip}")
+
+
+def kernel_handshakes(vm):
+    return {line.split()[0]: int(line.split()[1])
+            for line in vm.run("wg show wg0 latest-handshakes").splitlines()}
+
+
+@pytest.mark.slow
+def test_sessions_get_new_keys_after_two_minutes_without_losing_a_packet(world, tunnel):
+    """REKEY_AFTER_TIME, 120 s after the handshake, in both roles: a begins with the kernel and with
+    wireguard-go, both of which begin with c."""
+    vm, a = tunnel.vm, tunnel.ours
+    go = Interface(world.b, GO, "10.9.0.4/24")
+    c = Interface(world.c, world.p2pwg, "10.9.0.3/24")
+    tunnel.ours_knows(tunnel.kernel_endpoint())
+    tunnel.kernel_knows()
+    a.add_peer(go, go.endpoint())
+    go.add_peer(a)
+    go.add_peer(c, c.endpoint())
+    c.add_peer(go)
+    c.add_peer(tunnel.keys.public, allowed_ips="10.9.0.2/32")
+    vm.run(f"wg set wg0 peer {c.keys.public} allowed-ips 10.9.0.3/32 endpoint {c.endpoint()}")
+    go.up()
+    c.up()
+
+    pings = [start_ping(world.a, "10.9.0.2"), start_ping(world.a, "10.9.0.4"), start_ping(world.b, "10.9.0.3")]
+    vm.run("ping -c 125 -W 2 10.9.0.3 >/tmp/ping 2>&1 &")
+    public = tunnel.keys.public
+    wait_until(lambda: kernel_handshakes(vm).get(c.keys.public), 10, "the kernel has a session with c")
+    wait_until(lambda: all(p.handshake for p in [*a.peers().values(), *c.peers().values()]), 10, "sessions")
+    first = {**{("a", k): p.handshake for k, p in a.peers().items()},
+             **{("c", k): p.handshake for k, p in c.peers().items()}}
+
+    for ping in pings:
+        ping.wait(150)
+        assert " 0% packet loss" in ping.output(), ping.tail(5)
+    wait_until(lambda: "packet loss" in vm.run("cat /tmp/ping"), 20, "the kernel's ping is done")
+    assert " 0% packet loss" in vm.run("tail -n 3 /tmp/ping")
+    second = {**{("a", k): p.handshake for k, p in a.peers().items()},
+              **{("c", k): p.handshake for k, p in c.peers().items()}}
+    assert set(first) == {("a", public), ("a", go.keys.public), ("c", public), ("c", go.keys.public)}
+    for session, begun in first.items():
+        assert 119 <= second[session] - begun <= 127, (session, begun, second[session])
+    go.program.stop()
+    c.program.stop()
 
 
 @pytest.mark.parametrize("outer", ["v4", "v6"])

@@ -11,13 +11,13 @@
 
 #include <uv.h>
 
-struct daemon;
+struct wg_daemon;
 
 /*
  * Creates interface and socket. ended(arg) is called once, from the loop, when the daemon has ended
- * by itself or by daemon_stop() and its memory has been freed; not when starting failed.
+ * by itself or by wg_daemon_stop() and its memory has been freed; not when starting failed.
  */
-P2P_CHECK int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
-			   struct daemon **ret, struct error *reterr);
+P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
+			   struct wg_daemon **ret, struct error *reterr);
 /* Begins the end; may be called again. */
-void daemon_stop(struct daemon *daemon);
+void wg_daemon_stop(struct wg_daemon *daemon);

@@ -3,7 +3,7 @@
  * the interface going up or down. One step at a time: it opens what it needs on the loop, runs a
  * command on the lane, and when that is done frees what is no longer needed and begins the next.
  */
-#include "node/wireguard/daemon.h"
+#include "node/wireguard/wg_daemon.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +33,7 @@ struct step {
 	size_t text_len;
 };
 
-struct daemon {
+struct wg_daemon {
 	uv_loop_t *loop;
 	void (*ended)(void *arg);
 	void *ended_arg;
@@ -56,13 +56,13 @@ struct daemon {
 	struct step step;
 };
 
-static void next_step(struct daemon *daemon);
+static void next_step(struct wg_daemon *daemon);
 
 /* the end */
 
 static void on_part_closed(void *arg)
 {
-	struct daemon *daemon = arg;
+	struct wg_daemon *daemon = arg;
 
 	if (--daemon->n_parts > 0)
 		return;
@@ -75,7 +75,7 @@ static void on_part_closed(void *arg)
 	ended(ended_arg);
 }
 
-void daemon_stop(struct daemon *daemon)
+void wg_daemon_stop(struct wg_daemon *daemon)
 {
 	if (daemon->is_stopping)
 		return;
@@ -126,7 +126,7 @@ static void run_step(const struct lane_context *context, void *arg)
 static void on_step_done(void *arg)
 {
 	struct step *step = arg;
-	struct daemon *daemon = container_of(step, struct daemon, step);
+	struct wg_daemon *daemon = container_of(step, struct wg_daemon, step);
 
 	udp_free(daemon->udp_before);
 	daemon->udp_before = NULL;
@@ -139,7 +139,7 @@ static void on_step_done(void *arg)
 }
 
 /* The lane gets the daemon's sockets as they are now. */
-static void change_sockets(struct daemon *daemon, struct udp *udp)
+static void change_sockets(struct wg_daemon *daemon, struct udp *udp)
 {
 	assert(!daemon->udp_before);
 	daemon->udp_before = daemon->udp;
@@ -147,7 +147,7 @@ static void change_sockets(struct daemon *daemon, struct udp *udp)
 	daemon->step.changes_sockets = true;
 }
 
-static void run_on_lane(struct daemon *daemon)
+static void run_on_lane(struct wg_daemon *daemon)
 {
 	daemon->has_step = true;
 	daemon->step.udp = daemon->udp;
@@ -157,7 +157,7 @@ static void run_on_lane(struct daemon *daemon)
 	assert(r == 0); /* one step at a time, and one "forget" */
 }
 
-static int open_sockets(struct daemon *daemon, uint16_t port, bool any_if_taken, struct error *reterr)
+static int open_sockets(struct wg_daemon *daemon, uint16_t port, bool any_if_taken, struct error *reterr)
 {
 	const struct udp_options options = {
 		.port = port,
@@ -176,7 +176,7 @@ static int open_sockets(struct daemon *daemon, uint16_t port, bool any_if_taken,
 	return 0;
 }
 
-static void follow_link(struct daemon *daemon)
+static void follow_link(struct wg_daemon *daemon)
 {
 	struct error error;
 
@@ -192,7 +192,7 @@ static void follow_link(struct daemon *daemon)
 	run_on_lane(daemon);
 }
 
-static int set_listen_port(struct daemon *daemon, uint16_t port)
+static int set_listen_port(struct wg_daemon *daemon, uint16_t port)
 {
 	struct error error;
 
@@ -211,7 +211,7 @@ static int set_listen_port(struct daemon *daemon, uint16_t port)
 	return r;
 }
 
-static int set_fwmark(struct daemon *daemon, uint32_t fwmark)
+static int set_fwmark(struct wg_daemon *daemon, uint32_t fwmark)
 {
 	struct error error;
 	int r = daemon->udp ? udp_set_mark(daemon->udp, fwmark, &error) : 0;
@@ -224,7 +224,7 @@ static int set_fwmark(struct daemon *daemon, uint32_t fwmark)
 }
 
 /* What of a set request is ours and not the device's: the sockets. The last line of a key counts. */
-static int set_sockets(struct daemon *daemon, const struct uapi_request *request)
+static int set_sockets(struct wg_daemon *daemon, const struct uapi_request *request)
 {
 	const struct uapi_item *port = NULL, *fwmark = NULL;
 	int r = 0;
@@ -256,7 +256,7 @@ static int look_scopes_up(const struct uapi_request *request)
 	return 0;
 }
 
-static void begin_request(struct daemon *daemon, const struct uapi_request *request)
+static void begin_request(struct wg_daemon *daemon, const struct uapi_request *request)
 {
 	daemon->step = (struct step){ .request = request };
 	int r = look_scopes_up(request);
@@ -268,7 +268,7 @@ static void begin_request(struct daemon *daemon, const struct uapi_request *requ
 		run_on_lane(daemon);
 }
 
-static void next_step(struct daemon *daemon)
+static void next_step(struct wg_daemon *daemon)
 {
 	const struct uapi_request *request;
 
@@ -291,7 +291,7 @@ static void set_mtu(const struct lane_context *context, void *arg)
 
 static void on_link(void *owner, const struct link_info *link)
 {
-	struct daemon *daemon = owner;
+	struct wg_daemon *daemon = owner;
 
 	if (link->ifindex != daemon->tun.ifindex)
 		return;
@@ -308,14 +308,14 @@ static void forget_sources(const struct lane_context *context, void *arg)
 
 static void on_sources_forgotten(void *arg)
 {
-	struct daemon *daemon = arg;
+	struct wg_daemon *daemon = arg;
 
 	daemon->is_forgetting = false;
 }
 
 static void on_routes(void *owner)
 {
-	struct daemon *daemon = owner;
+	struct wg_daemon *daemon = owner;
 
 	if (!daemon->is_forgetting &&
 	    lane_run(daemon->lane, forget_sources, daemon, on_sources_forgotten) == 0)
@@ -324,7 +324,7 @@ static void on_routes(void *owner)
 
 static void on_link_gone(void *owner, const struct link_info *link);
 
-static int watch_here(struct daemon *daemon, struct error *reterr)
+static int watch_here(struct wg_daemon *daemon, struct error *reterr)
 {
 	const struct link_watch_ports ports = {
 		.owner = daemon,
@@ -340,7 +340,7 @@ static int watch_here(struct daemon *daemon, struct error *reterr)
 	return 0;
 }
 
-static int watch_routes(struct daemon *daemon, struct error *reterr)
+static int watch_routes(struct wg_daemon *daemon, struct error *reterr)
 {
 	const struct link_watch_ports ports = { .owner = daemon, .routes = on_routes };
 	int r = link_watch_start(&daemon->routes_watch, daemon->loop, &ports, reterr);
@@ -353,7 +353,7 @@ static int watch_routes(struct daemon *daemon, struct error *reterr)
 }
 
 /* Index and state of the interface in the namespace we are in; the name may have changed. */
-static int look_at_link(struct daemon *daemon, struct error *reterr)
+static int look_at_link(struct wg_daemon *daemon, struct error *reterr)
 {
 	struct link_info link;
 	int r = tun_name(&daemon->tun);
@@ -369,14 +369,14 @@ static int look_at_link(struct daemon *daemon, struct error *reterr)
 
 static void on_old_watch_closed(void *arg);
 
-static void begin_following(struct daemon *daemon)
+static void begin_following(struct wg_daemon *daemon)
 {
 	daemon->has_watch = false;
 	link_watch_close(&daemon->watch, on_old_watch_closed, daemon);
 }
 
 /* Watches first and looks then, so that no change falls between; it may have moved on meanwhile. */
-static int watch_there(struct daemon *daemon, struct error *reterr)
+static int watch_there(struct wg_daemon *daemon, struct error *reterr)
 {
 	int r = watch_here(daemon, reterr);
 
@@ -388,7 +388,7 @@ static int watch_there(struct daemon *daemon, struct error *reterr)
 	return 0;
 }
 
-static void follow_into_namespace(struct daemon *daemon)
+static void follow_into_namespace(struct wg_daemon *daemon)
 {
 	struct netns_visit visit;
 	struct error error = { 0 };
@@ -402,12 +402,12 @@ static void follow_into_namespace(struct daemon *daemon)
 		return;
 	if (tun_is_alive(&daemon->tun))
 		log_error(LOG, "cannot follow interface %s: %s", daemon->tun.name, error.message);
-	daemon_stop(daemon);
+	wg_daemon_stop(daemon);
 }
 
 static void on_old_watch_closed(void *arg)
 {
-	struct daemon *daemon = arg;
+	struct wg_daemon *daemon = arg;
 
 	if (!daemon->is_stopping)
 		follow_into_namespace(daemon);
@@ -417,13 +417,13 @@ static void on_old_watch_closed(void *arg)
 /* Deleted, or moved into another network namespace: then its descriptor still works. */
 static void on_link_gone(void *owner, const struct link_info *link)
 {
-	struct daemon *daemon = owner;
+	struct wg_daemon *daemon = owner;
 
 	if (link->ifindex != daemon->tun.ifindex)
 		return;
 	if (!tun_is_alive(&daemon->tun)) {
 		log_info(LOG, "interface %s was deleted", daemon->tun.name);
-		daemon_stop(daemon);
+		wg_daemon_stop(daemon);
 		return;
 	}
 	log_info(LOG, "interface %s moved into another network namespace", daemon->tun.name);
@@ -432,10 +432,10 @@ static void on_link_gone(void *owner, const struct link_info *link)
 
 static void on_tun_gone(void *owner)
 {
-	struct daemon *daemon = owner;
+	struct wg_daemon *daemon = owner;
 
 	log_info(LOG, "interface %s was deleted", daemon->tun.name);
-	daemon_stop(daemon);
+	wg_daemon_stop(daemon);
 }
 
 /* the socket */
@@ -447,15 +447,15 @@ static void on_requested(void *owner)
 
 static void on_socket_gone(void *owner)
 {
-	struct daemon *daemon = owner;
+	struct wg_daemon *daemon = owner;
 
 	log_info(LOG, "the socket's file of %s was removed", daemon->tun.name);
-	daemon_stop(daemon);
+	wg_daemon_stop(daemon);
 }
 
 /* start */
 
-static int start_lane(struct daemon *daemon, const struct tun *tun_take, struct error *reterr)
+static int start_lane(struct wg_daemon *daemon, const struct tun *tun_take, struct error *reterr)
 {
 	const struct lane_config config = {
 		.loop = daemon->loop,
@@ -471,7 +471,7 @@ static int start_lane(struct daemon *daemon, const struct tun *tun_take, struct 
 	return r;
 }
 
-static int start_uapi(struct daemon *daemon, struct error *reterr)
+static int start_uapi(struct wg_daemon *daemon, struct error *reterr)
 {
 	const struct uapi_ports ports = {
 		.owner = daemon,
@@ -485,7 +485,7 @@ static int start_uapi(struct daemon *daemon, struct error *reterr)
 	return r;
 }
 
-static int start_tun(struct daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
+static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
 {
 	struct tun tun;
 	int r = tun_open(ifname, &tun, reterr);
@@ -507,15 +507,15 @@ static void ignore_end(void *arg)
 {
 }
 
-int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg, struct daemon **ret,
-		 struct error *reterr)
+int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
+		    struct wg_daemon **ret, struct error *reterr)
 {
-	struct daemon *daemon = calloc(1, sizeof(*daemon));
+	struct wg_daemon *daemon = calloc(1, sizeof(*daemon));
 	struct tun tun;
 	if (!daemon)
 		abort();
 
-	*daemon = (struct daemon){ .loop = loop, .ended = ended, .ended_arg = arg, .tun = TUN_NONE };
+	*daemon = (struct wg_daemon){ .loop = loop, .ended = ended, .ended_arg = arg, .tun = TUN_NONE };
 	int r = start_tun(daemon, ifname, &tun, reterr);
 	if (r == 0) {
 		r = start_lane(daemon, &tun, reterr);
@@ -532,7 +532,7 @@ int daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), 
 		r = start_uapi(daemon, reterr);
 	if (r != 0) {
 		daemon->ended = ignore_end;
-		daemon_stop(daemon);
+		wg_daemon_stop(daemon);
 		return r;
 	}
 	*ret = daemon;
