@@ -15,6 +15,7 @@
 #include "common/relay_wire.h"
 #include "common/tls.h"
 #include "relay/key_table.h"
+#include "relay/source_limit.h"
 #include "relay/tcp_listener.h"
 
 #include <assert.h>
@@ -27,6 +28,7 @@
 #define DEFAULT_CLIENTS	   16384
 #define DEFAULT_HANDSHAKES 1024
 #define DEFAULT_SOURCE	   64
+#define DEFAULT_RATE	   200
 #define DEFAULT_QUEUE	   (512 * 1024)
 #define DEFAULT_KEEP_ALIVE 20
 #define FLUSH_LEN	   (64 * 1024)
@@ -68,6 +70,7 @@ struct relay_server {
 	struct client_list lists[N_LISTS];
 	uint32_t n_streams; /* also of clients that are only waiting for their handles to close */
 	struct key_table table;
+	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct relay_server_counters counters;
 	struct log_limit log_limit;
 	bool is_stopping;
@@ -394,6 +397,11 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	struct client_list *shaking = &server->lists[SHAKING_HANDS];
 
 	server->counters.accepted++;
+	if (!source_limit_take(&server->source_limit, remote, now_ms(server))) {
+		server->counters.refused_rate++;
+		close(fd);
+		return;
+	}
 	if (source_is_full(server, remote)) {
 		server->counters.refused_handshakes++;
 		close(fd);
@@ -470,6 +478,8 @@ static void set_defaults(struct relay_server_options *options)
 		options->max_handshakes = DEFAULT_HANDSHAKES;
 	if (options->max_handshakes_source == 0)
 		options->max_handshakes_source = DEFAULT_SOURCE;
+	if (options->max_rate_source == 0)
+		options->max_rate_source = DEFAULT_RATE;
 	if (options->max_queue == 0)
 		options->max_queue = DEFAULT_QUEUE;
 	if (options->keep_alive_s == 0)
@@ -509,6 +519,8 @@ int relay_server_start(const struct relay_server_options *options, struct relay_
 	set_defaults(&server->options);
 	SSL_CTX_up_ref(server->options.context);
 	key_table_init(&server->table);
+	source_limit_init(&server->source_limit, server->options.max_rate_source,
+			  2 * server->options.max_rate_source);
 	uv_timer_init(tls_host_loop(options->host), &server->tick);
 	server->n_open = 1;
 

@@ -34,6 +34,7 @@ struct relay_server_options {
 	uint32_t max_clients;		/* 0: 16384 */
 	uint32_t max_handshakes;	/* in flight; 0: 1024. The oldest gives way */
 	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
+	uint32_t max_rate_source;	/* connections a second from one /24 or /56; 0: 200, twice that at once */
 	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
 	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
 	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 20 */
@@ -50,6 +51,7 @@ struct relay_server_counters {
 	uint64_t refused_tls;	      /* not TLS, wrong or no certificate, wrong ALPN */
 	uint64_t refused_timeout;     /* the handshake took too long */
 	uint64_t refused_handshakes;  /* too many in flight */
+	uint64_t refused_rate;	      /* too many a second from one source */
 	uint64_t refused_full;	      /* too many clients */
 	uint64_t refused_not_member;
 	uint64_t refused_descriptors; /* out of file descriptors */

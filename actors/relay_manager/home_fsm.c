@@ -160,7 +160,10 @@ static void wait_for_answer(struct home_fsm *fsm, uint64_t now_ms, struct home_a
 
 static void choose(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *out)
 {
-	settle_on(fsm, nearest_but(fsm, 0, now_ms), now_ms, out);
+	struct home_relay *nearest = nearest_but(fsm, 0, now_ms);
+
+	fsm->is_guess = best_of_window(nearest) == 0;
+	settle_on(fsm, nearest, now_ms, out);
 }
 
 static void doubt(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *out)
@@ -207,7 +210,7 @@ static void forget(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *o
 	out->home_changed = fsm->home != 0;
 	fsm->home = 0;
 	fsm->choose_ms = fsm->round_ms = 0;
-	fsm->has_moved = false;
+	fsm->has_moved = fsm->is_guess = false;
 }
 
 /* The diagram in home_fsm.h, one arrow a line. */
@@ -218,6 +221,7 @@ static const struct home_arrow arrows[] = {
 	{ HOME_CHOOSING,  HOME_EV_ANSWER,    HOME_SETTLED,    "choose",    choose          },
 	{ HOME_CHOOSING,  HOME_EV_UP,        HOME_SETTLED,    "choose",    choose          },
 	{ HOME_CHOOSING,  HOME_EV_SOLE,      HOME_SETTLED,    "choose",    choose          },
+	{ HOME_SETTLED,   HOME_EV_ANSWER,    HOME_SETTLED,    "choose",    choose          },
 	{ HOME_SETTLED,   HOME_EV_BETTER,    HOME_COMPARING,  "doubt",     doubt           },
 	{ HOME_SETTLED,   HOME_EV_LOST,      HOME_SETTLED,    "flee",      flee            },
 	{ HOME_SETTLED,   HOME_EV_STRANDED,  HOME_STRANDED,   "stay",      stay            },
@@ -296,7 +300,11 @@ static enum home_event on_latency(const struct home_fsm *fsm, struct home_relay 
 
 	if (input->rtt_us != 0 && (*best == 0 || input->rtt_us < *best))
 		*best = input->rtt_us;
-	return fsm->home == 0 ? HOME_EV_ANSWER : HOME_EV_NOTHING;
+	if (fsm->home == 0)
+		return HOME_EV_ANSWER;
+	const struct home_relay *home = find(fsm, fsm->home);
+	const struct home_relay *nearest = nearest_but(fsm, 0, input->now_ms);
+	return fsm->is_guess && is_clearly_nearer(nearest, home) ? HOME_EV_ANSWER : HOME_EV_NOTHING;
 }
 
 static enum home_event on_down(struct home_fsm *fsm, struct home_relay *relay, uint64_t now_ms)
@@ -324,6 +332,7 @@ static enum home_event on_up(struct home_fsm *fsm, struct home_relay *relay, uin
 static void begin_round(struct home_fsm *fsm, uint64_t now_ms)
 {
 	fsm->round_ms = now_ms + HOME_ROUND_MS;
+	fsm->is_guess = false;
 	for (struct home_relay *r = fsm->relays; r < fsm->relays + fsm->n_relays; r++) {
 		memmove(&r->best_us[1], &r->best_us[0], (HOME_WINDOW - 1) * sizeof(r->best_us[0]));
 		r->best_us[0] = 0;

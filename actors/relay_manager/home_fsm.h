@@ -3,8 +3,8 @@
  *
  *        relays          answer, up, sole          better
  *  NONE ─────────► CHOOSING ────────────► SETTLED ─────────► COMPARING ──┐ better
- *   ▲ │                                   ▲  ▲ ▲ ▲            │ │ │ ▲    │
- *   │ └─────────────── sole ──────────────┘  │ │ └── equal ───┘ │ │ └────┘
+ *   ▲ │                         answer ┌─►│  ▲ ▲ ▲            │ │ │ ▲    │
+ *   │ └──────── sole ─────────► SETTLED└──┘  │ │ └── equal ───┘ │ │ └────┘
  *   │                                        │ └──── proven ────┘ │
  *   │ no relays      SETTLED, COMPARING ─ lost (home moves)       │
  *   │ (from any)                             │                    │
@@ -14,7 +14,8 @@
  * The home relay is the one where others find us. It is the nearest by measured latency, with hysteresis:
  * another must be 10 ms and 20 % nearer in three rounds running, and home moves at most once in 5 min,
  * unless it is dead: then it moves at once. Other relays are held while we send through them, and dropped
- * after 60 s without use; a former home is one of these.
+ * after 60 s without use; a former home is one of these. A first choice made without any measurement is a
+ * guess, which a clearly nearer relay corrects at once while the first round lasts.
  *
  * Pure: an input goes in; the new state and the actions to carry out come out.
  */
@@ -29,7 +30,7 @@
 #define HOME_MAX_ORDERS	  (HOME_MAX_HELD + 1)
 #define HOME_WINDOW	  5 /* rounds whose best latency counts */
 #define HOME_ROUND_MS	  20000
-#define HOME_CHOOSE_MS	  300	 /* how long the first choice waits for a measurement */
+#define HOME_CHOOSE_MS	  150	 /* how long the first choice waits for a measurement */
 #define HOME_IDLE_MS	  60000	 /* an unused relay is dropped after that */
 #define HOME_KEEP_MS	  300000 /* home moves for latency no sooner after the last move */
 #define HOME_DOWN_MS	  60000	 /* a relay that failed is not chosen for so long, unless it comes up */
@@ -72,7 +73,7 @@ enum home_event {
 	HOME_EV_NOTHING,
 	HOME_EV_RELAYS,	  /* there are relays to choose from */
 	HOME_EV_SOLE,	  /* there is exactly one */
-	HOME_EV_ANSWER,	  /* a relay was measured, or we have waited long enough */
+	HOME_EV_ANSWER,	  /* a relay was measured (and a guess was wrong), or we have waited long enough */
 	HOME_EV_BETTER,	  /* a round ended, in which another was clearly nearer */
 	HOME_EV_PROVEN,	  /* … for the third time, and home has not moved for a while */
 	HOME_EV_EQUAL,	  /* … in which none was */
@@ -110,6 +111,7 @@ struct home_fsm {
 	uint32_t n_better;    /* rounds it won */
 	uint64_t moved_ms;    /* when home moved for latency, or was first chosen */
 	bool has_moved;	      /* moved for latency: moved_ms binds */
+	bool is_guess;	      /* home was not measured when it was chosen, and this is the first round */
 	uint64_t round_ms;    /* end of the round at hand; 0: no relays */
 	uint64_t choose_ms;   /* end of CHOOSING; 0 elsewhere */
 	uint64_t deadline_ms; /* 0: none; the earliest of all that we wait for */

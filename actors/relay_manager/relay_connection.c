@@ -21,6 +21,7 @@
 #define DEFAULT_QUEUE	 (512 * 1024)
 #define FLUSH_LEN	 (64 * 1024)
 #define STAGGER_MS	 200   /* between two addresses */
+#define CONNECT_MS	 5000  /* for TCP and TLS to one address */
 #define HELLO_MS	 5000  /* for the relay's hello, after TLS */
 #define BACK_OFF_MIN_MS	 200
 #define BACK_OFF_MAX_MS	 30000
@@ -417,7 +418,7 @@ static int start_attempt(struct relay_connection *connection, const struct endpo
 	attempt->remote = *remote;
 	const struct tls_stream_ports ports = { attempt, on_ready, on_received, on_produce, on_ended };
 	int r = tls_stream_open_client(&attempt->stream, connection->options.host, connection->options.context,
-				       remote, connection->options.relay.name, 0, &ports);
+				       remote, connection->options.relay.name, CONNECT_MS, &ports);
 	if (r < 0) {
 		free(attempt);
 		return r;

@@ -128,7 +128,7 @@ int main(int argc, char **argv)
 	unsigned n_idle = argc > 2 ? (unsigned)atoi(argv[2]) : 200;
 
 	world_begin(&w);
-	w.server_options.max_handshakes_source = 1024;
+	w.server_options.max_rate_source = 1000000;
 	pid_t relay = fork_relay(&w);
 	measure_throughput(&w, relay, seconds);
 	measure_memory(&w, relay, n_idle);

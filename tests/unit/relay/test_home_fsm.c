@@ -162,7 +162,29 @@ static void test_without_any_answer_the_choice_is_not_put_off(void)
 	EXPECT(w.last.home == 1);
 
 	expect_text(w.trace, "[  1000] none: relays -> choosing\n"
-			     "[  1300] choosing: answer -> settled\n");
+			     "[  1150] choosing: answer -> settled\n");
+}
+
+static void test_a_wrong_guess_is_corrected_in_the_first_round_only(void)
+{
+	struct world w;
+	begin(&w);
+
+	relays(&w, 3, three);
+	until_deadline(&w); /* a guess: 1 */
+	measured(&w, 2, 200 * MS);
+	measured(&w, 1, 205 * MS);
+	EXPECT(w.last.home == 1); /* not clearly nearer */
+	measured(&w, 3, 180 * MS);
+	EXPECT(w.last.home == 1);
+	measured(&w, 3, 30 * MS);
+	EXPECT(w.last.home == 3 && w.last.home_changed);
+	measured(&w, 2, 1 * MS); /* no guess any more: from now on in rounds */
+	EXPECT(w.last.home == 3);
+
+	expect_text(w.trace, "[  1000] none: relays -> choosing\n"
+			     "[  1150] choosing: answer -> settled\n"
+			     "[  1150] settled: answer -> settled\n");
 }
 
 static void test_a_connection_of_an_earlier_life_is_home_again(void)
@@ -459,6 +481,7 @@ int main(int argc, char **argv)
 	test_a_sole_relay_is_home_at_once();
 	test_of_several_the_first_that_answers_is_home();
 	test_without_any_answer_the_choice_is_not_put_off();
+	test_a_wrong_guess_is_corrected_in_the_first_round_only();
 	test_a_connection_of_an_earlier_life_is_home_again();
 	test_home_moves_when_another_was_clearly_nearer_in_three_rounds();
 	test_one_spike_does_not_move_home();

@@ -295,6 +295,23 @@ static void test_one_source_has_its_share_of_handshakes(void)
 	finish(&p);
 }
 
+static void test_one_source_connects_only_so_often(void)
+{
+	struct pair p;
+	int fds[10];
+	begin(&p);
+	p.w.server_options.max_rate_source = 3;
+	start_server(&p.w);
+
+	for (int i = 0; i < 10; i++)
+		fds[i] = plain_connect(&p.w);
+	AWAIT(&p.w, counters(&p).accepted == 10);
+	EXPECT(counters(&p).refused_rate >= 3 && counters(&p).handshakes <= 7);
+	for (int i = 0; i < 10; i++)
+		close(fds[i]);
+	finish(&p);
+}
+
 static void test_out_of_descriptors_turns_new_ones_away_and_goes_on(void)
 {
 	struct pair p;
@@ -448,6 +465,7 @@ int main(void)
 	test_half_open_handshakes_time_out();
 	test_a_flood_of_handshakes_does_not_lock_members_out();
 	test_one_source_has_its_share_of_handshakes();
+	test_one_source_connects_only_so_often();
 	test_out_of_descriptors_turns_new_ones_away_and_goes_on();
 	test_a_newer_connection_replaces_the_older();
 	test_a_full_relay_says_so_but_takes_back_whom_it_has();
