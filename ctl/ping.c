@@ -114,7 +114,12 @@ static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 		return exit;
 	if (!ctl->json && plan.count > 1)
 		fprintf(ctl->out, "%ld of %ld answered\n", answered, plan.count);
-	return answered > 0 ? CTL_OK : CTL_FAILED;
+	if (answered > 0)
+		return CTL_OK;
+	return ctl_fail(ctl, CTL_FAILED,
+			"%s does not answer; 'p2pctl status' shows its path, 'p2pctl netcheck' what is wrong "
+			"here",
+			plan.peer);
 }
 
 const struct ctl_command ctl_ping = {

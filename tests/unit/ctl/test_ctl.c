@@ -253,7 +253,8 @@ static void test_a_ping_says_by_which_path_the_answer_came(void)
 			   "bob (100.64.0.2): answer by direct 198.51.100.9:51820 in 900 us\n"
 			   "2 of 2 answered\n", "");
 	run(&w, "ping carol -c1 --timeout=100");
-	expect(&w, CTL_FAILED, "carol: no answer within 100 ms\n", "");
+	expect(&w, CTL_FAILED, "carol: no answer within 100 ms\n",
+	       "p2pctl: carol does not answer; 'p2pctl status' shows its path, 'p2pctl netcheck' what is wrong here\n");
 	run(&w, "ping bob -c1 --json");
 	expect(&w, CTL_OK, "{\"answered\":true,\"peer\":\"bob\",\"ip\":\"100.64.0.2\",\"path\":\"direct\","
 			   "\"endpoint\":\"198.51.100.9:51820\",\"relay\":null,\"latency_us\":900}\n", "");
