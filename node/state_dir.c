@@ -1,5 +1,6 @@
 #include "node/state_dir.h"
 
+#include "common/certificate.h"
 #include "common/file.h"
 #include "common/log.h"
 
@@ -194,7 +195,17 @@ int state_dir_save_membership(const struct state_dir *dir, const struct state_me
 
 int state_dir_load_identity_key(const struct state_dir *dir, char **ret_pem, struct error *reterr)
 {
-	return load_text(dir, "identity.key", ret_pem, reterr);
+	struct error inner;
+	struct pin pin;
+	int r = load_text(dir, "identity.key", ret_pem, reterr);
+
+	if (r != 0 || identity_key_pin(*ret_pem, &pin, &inner) == 0)
+		return r;
+	certificate_free_secret(*ret_pem);
+	*ret_pem = NULL;
+	return error_set(reterr, -EINVAL,
+			 "%s: %.200s; restore it from a backup, or move it and membership.json away and join again",
+			 path_of(dir, "identity.key").s, inner.message);
 }
 
 int state_dir_save_identity_key(const struct state_dir *dir, const char *pem, struct error *reterr)
