@@ -48,6 +48,8 @@
 #define SURVEY_EARLY_N	 3
 #define SURVEY_NS	 MS(10000)
 #define HOPELESS_PINGS	 8	  /* unanswered: no longer part of a survey */
+#define CHECK_NS	 MS(500)  /* a pong so old says nothing of what the peer asks now */
+#define RECENT_NS	 MS(1000)
 #define JUST_NOW_NS	 MS(1000) /* a pong that young needs no second one to be believed */
 #define ECHO_NS		 MS(100)  /* between two pings to one address for being pinged from it */
 
@@ -641,6 +643,8 @@ static void boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	fsm->round_ns = 0;
 	fsm->too_big_ns = 0;
 	fsm->prefers_relay = false;
+	fsm->relay_data_ns = in->now_ns;
+	fsm->data_ns = 0;
 	trust(fsm, in->now_ns);
 	if (in->type != PEER_IN_ADOPT)
 		return;
@@ -659,6 +663,22 @@ static void probe(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 {
 	fsm->trust = PEER_PROBED;
 	send_probe(fsm, in->now_ns, out);
+}
+
+/* Does our own direction still work? Only a pong tells. */
+static void check(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->needs_pong = true;
+	probe(fsm, in, out);
+}
+
+/* The peer asks whether we are there; data that comes from it does not say that it hears us. */
+static void answer_and_check(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	answer(fsm, in, out);
+	if (fsm->trust == PEER_TRUSTED && fsm->path.direct &&
+	    in->now_ns - current(fsm)->pong_ns >= CHECK_NS)
+		check(fsm, in, out);
 }
 
 /* From here on packets go both ways. Another way that works may show itself as well. */
@@ -692,15 +712,23 @@ static void question_and_offer(struct peer_fsm *fsm, const struct peer_input *in
 		offer(fsm, OFFER_MIN_NS, in->now_ns, out);
 }
 
-/* The peer does not send directly what we would: it may not hear us. Ask, unless just answered. */
+/*
+ * Data by relay although we would send directly: the peer may not hear us. If it used the direct way
+ * until just now it has lost something: both ways at once. If it always comes so, ask now and then.
+ */
 static void wonder(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
+	bool is_onset = in->now_ns - fsm->relay_data_ns > RECENT_NS && in->now_ns - fsm->data_ns < RECENT_NS;
+
 	fsm->relay.heard_ns = in->now_ns;
+	fsm->relay_data_ns = in->now_ns;
 	if (fsm->trust != PEER_TRUSTED || !fsm->path.direct ||
 	    in->now_ns - current(fsm)->pong_ns < SILENCE_NS)
 		return;
-	fsm->needs_pong = true;
-	probe(fsm, in, out);
+	if (is_onset)
+		question(fsm, in, out);
+	else
+		check(fsm, in, out);
 }
 
 static void watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
@@ -717,6 +745,8 @@ static void hear_data(struct peer_fsm *fsm, const struct peer_input *in, struct 
 
 	if (i < 0)
 		return;
+	if (i == fsm->current)
+		fsm->data_ns = in->now_ns;
 	if (i == fsm->current && !fsm->needs_pong)
 		trust(fsm, in->now_ns);
 	else if (i != fsm->current && (!known || fsm->trust == PEER_SUSPECT) &&
@@ -960,7 +990,7 @@ static const struct arrow {
 	ROW(PEER_FINALIZING,              EV_THEN,           PEER_BOOTING,                 rest),
 	ROW(PEER_BOOTING,                 EV_THEN,           PEER_ESTABLISHED,             boot),
 
-	ROW(PEER_ESTABLISHED,             EV_PING,           PEER_ESTABLISHED,             answer),
+	ROW(PEER_ESTABLISHED,             EV_PING,           PEER_ESTABLISHED,             answer_and_check),
 	ROW(PEER_ESTABLISHED,             EV_STRANGE_PING,   PEER_ESTABLISHED,             answer_and_ping),
 	ROW(PEER_ESTABLISHED,             EV_RELAY_PING,     PEER_ESTABLISHED,             answer_by_relay),
 	ROW(PEER_ESTABLISHED,             EV_PONG,           PEER_ESTABLISHED,             confirm),

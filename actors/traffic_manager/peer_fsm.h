@@ -195,6 +195,8 @@ struct peer_fsm {
 	uint64_t doubt_ns;	/* the first of them */
 	uint64_t probe_ns;	/* the last of them */
 	uint64_t alive_ns;	/* last pong or authenticated data on the current direct way */
+	uint64_t data_ns;	/* last authenticated data on it */
+	uint64_t relay_data_ns; /* and by relay */
 	uint64_t unanswered_ns; /* first data sent on it after alive_ns, 0: none */
 	uint64_t idle_ns;	/* since when no data flows, 0: it does */
 	uint64_t established_ns;

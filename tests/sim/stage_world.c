@@ -482,6 +482,14 @@ static void answer_stun(struct stage_world *w, uint32_t relay, const struct even
 	    &event->source, &answer);
 }
 
+/* The way from one node to another may be worse than the rest of the world. */
+static bool is_lost_between(struct stage_world *w, uint32_t from, uint32_t to)
+{
+	double loss = w->loss_from[from][to];
+
+	return loss > 0 && world_chance(w) < loss;
+}
+
 static void arrive_udp(struct stage_world *w, const struct event *event)
 {
 	struct peer_source source = { .endpoint = event->source };
@@ -497,7 +505,7 @@ static void arrive_udp(struct stage_world *w, const struct event *event)
 		    !nat_in(&w->nats[i], w->now_ns, &event->source, event->to.port, &inside))
 			return;
 	node = node_at(w, &inside);
-	if (node >= 0)
+	if (node >= 0 && !is_lost_between(w, event->packet.from, (uint32_t)node))
 		receive(w, (uint32_t)node, &event->packet, &source);
 }
 
@@ -692,7 +700,8 @@ static void happen_to_node(struct stage_world *w, const struct event *event)
 
 	switch (event->type) {
 	case EVENT_LAN:
-		receive(w, event->node, &event->packet, &source);
+		if (!is_lost_between(w, event->other, event->node))
+			receive(w, event->node, &event->packet, &source);
 		break;
 	case EVENT_RELAYED:
 		source.by_relay = true;

@@ -97,6 +97,7 @@ struct stage_world {
 	struct relay relays[MAX_RELAYS];
 	struct flow flows[MAX_NODES][MAX_NODES];
 	double loss, duplicates;
+	double loss_from[MAX_NODES][MAX_NODES]; /* and what this node's datagrams to that one suffer */
 	uint64_t jitter_ns;
 	bool isolated; /* hosts behind one NAT do not see each other */
 	bool control_up;

@@ -440,19 +440,52 @@ static void test_an_answer_ends_the_doubt(void)
 	expect_path(&w, PUBLIC, false);
 }
 
-static void test_data_by_relay_makes_us_ask_whether_our_direction_works_and_data_is_no_answer(void)
+static void test_a_peer_that_turns_to_the_relay_lost_something_and_data_from_it_is_no_proof(void)
 {
 	struct world w;
 	given_an_established_peer(&w);
-	traffic_flows(&w, 500, PUBLIC);
+	traffic_flows(&w, 1500, PUBLIC);
 
 	happens_from(&w, PEER_IN_DATA_RECEIVED, NULL);
-	traffic_flows(&w, 200, PUBLIC);
 	expect_path(&w, PUBLIC, true);
-	assert(w.peer.trust == PEER_SUSPECT);
+	happens_from(&w, PEER_IN_DATA_RECEIVED, PUBLIC);
+	expect_path(&w, PUBLIC, true);
 	happens_pong(&w, PUBLIC);
 
 	expect_path(&w, PUBLIC, false);
+}
+
+static void test_a_peer_that_always_uses_the_relay_is_asked_now_and_then(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	w.n_pings = w.n_paths = 0;
+
+	for (int i = 0; i < 200; i++) {
+		uint32_t before = w.n_pings;
+
+		happens_from(&w, PEER_IN_DATA_RECEIVED, NULL);
+		after_ms(&w, 50);
+		if (w.n_pings != before)
+			happens_pong(&w, PUBLIC);
+	}
+
+	assert(w.n_paths == 0 && w.n_pings <= 45);
+}
+
+static void test_a_ping_of_the_peer_is_answered_and_asked_back_when_the_last_pong_is_old(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	traffic_flows(&w, 600, PUBLIC);
+	w.n_pings = 0;
+
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+	assert(w.n_pongs == 1 && w.n_pings == 1);
+	happens_pong(&w, PUBLIC);
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+
+	assert(w.n_pongs == 2 && w.n_pings == 1);
 }
 
 static void test_without_traffic_or_relay_the_bound_is_five_seconds(void)
@@ -669,7 +702,9 @@ int main(void)
 	test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_given_up();
 	test_one_way_traffic_is_asked_for_but_does_not_flap();
 	test_an_answer_ends_the_doubt();
-	test_data_by_relay_makes_us_ask_whether_our_direction_works_and_data_is_no_answer();
+	test_a_peer_that_turns_to_the_relay_lost_something_and_data_from_it_is_no_proof();
+	test_a_peer_that_always_uses_the_relay_is_asked_now_and_then();
+	test_a_ping_of_the_peer_is_answered_and_asked_back_when_the_last_pong_is_old();
 	test_without_traffic_or_relay_the_bound_is_five_seconds();
 	test_a_failed_send_means_doubt_at_once();
 	test_packets_too_big_for_the_path_go_by_relay_as_well_for_a_minute();
