@@ -66,6 +66,8 @@ static struct endpoint asked_address(const struct stun_socket *sock, struct msgh
 			struct in6_pktinfo info;
 			memcpy(&info, CMSG_DATA(c), sizeof(info));
 			memcpy(asked.ip, &info.ipi6_addr, sizeof(asked.ip));
+			if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+				asked.scope_id = info.ipi6_ifindex;
 		}
 	}
 	return asked;

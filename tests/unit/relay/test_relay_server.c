@@ -166,6 +166,29 @@ static void test_a_stranger_with_a_certificate_of_another_network_is_refused(voi
 	finish(&p);
 }
 
+/* Also on a port that one day serves more: nothing is guessed. */
+static void test_another_alpn_or_none_is_closed(void)
+{
+	static const unsigned char http[] = "\x08http/1.1";
+	struct pair p;
+	struct raw raw;
+	begin(&p);
+	start_server(&p.w);
+
+	EXPECT(SSL_CTX_set_alpn_protos(p.alice.context, http, sizeof(http) - 1) == 0);
+	raw_connect(&raw, &p.w, p.alice.context);
+	AWAIT(&p.w, raw.is_ended);
+	EXPECT(counters(&p).refused_tls == 1 && !raw.is_ready);
+	raw_close(&raw);
+
+	EXPECT(SSL_CTX_set_alpn_protos(p.alice.context, NULL, 0) == 0);
+	raw_connect(&raw, &p.w, p.alice.context);
+	AWAIT(&p.w, raw.is_ended);
+	EXPECT(counters(&p).refused_tls == 2 && raw.n_hello == 0 && counters(&p).clients == 0);
+	raw_close(&raw);
+	finish(&p);
+}
+
 static void test_who_is_no_member_is_not_admitted(void)
 {
 	struct pair p;
@@ -458,6 +481,7 @@ int main(void)
 	test_who_sends_to_nobody_is_told_but_not_too_often();
 	test_a_slow_receiver_loses_its_oldest_packets_and_harms_nobody();
 	test_a_stranger_with_a_certificate_of_another_network_is_refused();
+	test_another_alpn_or_none_is_closed();
 	test_who_is_no_member_is_not_admitted();
 	test_a_removed_member_is_closed_at_once();
 	test_garbage_instead_of_tls_is_counted();
