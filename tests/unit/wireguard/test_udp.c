@@ -189,8 +189,27 @@ static void test_what_cannot_be_sent_is_counted(void)
 	end(&pair);
 }
 
+static void test_a_message_of_many_datagrams_is_several_trains(void)
+{
+	static uint8_t bytes[200 * 10 + 3];
+	struct udp_message message = { .at = bytes, .left = sizeof(bytes), .datagram_len = 10 };
+	uint32_t n = 0, n_bytes = 0;
+	struct train train;
+
+	while (udp_message_next(&message, &train)) {
+		assert(train.n <= TRAIN_MAX && train.base == bytes + n_bytes);
+		n += train.n;
+		n_bytes += (uint32_t)train_bytes(&train);
+	}
+	assert(n == 201 && n_bytes == sizeof(bytes) && train_size(&train, 0) == 10);
+
+	struct udp_message empty = { .at = bytes };
+	assert(!udp_message_next(&empty, &train));
+}
+
 int main(void)
 {
+	test_a_message_of_many_datagrams_is_several_trains();
 	test_trains_of_all_shapes_arrive();
 	test_without_offloads_the_same_arrives();
 	test_the_ds_field_travels_and_the_source_is_told();
