@@ -43,6 +43,7 @@
 #define MAP_SAVE_MS	    1000
 #define NETCHECK_MS	    3000
 #define JOIN_TIMEOUT_MS	    15000
+#define ENGINE_MAX_LOCAL    16
 
 enum membership_state { NOT_JOINED, JOINING, MEMBER, REMOVED };
 
@@ -65,6 +66,7 @@ struct p2p_engine {
 	struct tls_host *tls_host;
 	struct link_monitor *link_monitor;
 	struct echo *echo; /* NULL: no capability */
+	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */
 	uv_timer_t restart;  /* of the Session */
 	uv_timer_t map_save; /* of the cached map */
 
@@ -870,11 +872,25 @@ char *p2p_engine_status_json(struct p2p_engine *engine)
 
 /* ---- life ---- */
 
+/* Our own interface comes and goes, too: only what others could reach us at counts as a change. */
+static bool addresses_changed(struct p2p_engine *engine)
+{
+	struct endpoint now[ENGINE_MAX_LOCAL] = { 0 };
+
+	link_local_endpoints(0, engine->interface, now, ENGINE_MAX_LOCAL);
+	if (memcmp(now, engine->local, sizeof(now)) == 0)
+		return false;
+	memcpy(engine->local, now, sizeof(now));
+	return true;
+}
+
 static void on_link_changed(void *owner)
 {
 	struct p2p_engine *engine = owner;
 
-	log_info("node", "addresses or routes of this machine changed");
+	if (!addresses_changed(engine))
+		return;
+	log_info("node", "addresses of this machine changed");
 	if (engine->data_plane)
 		data_plane_link_changed(engine->data_plane);
 	if (engine->session)
@@ -971,6 +987,7 @@ static int start_hosts(struct p2p_engine *engine, struct error *reterr)
 	r = link_monitor_new(engine->loop, on_link_changed, engine, &engine->link_monitor);
 	if (r != 0)
 		return error_set(reterr, r, "cannot watch the machine's addresses: %s", strerror(-r));
+	addresses_changed(engine);
 	r = echo_new(engine->loop, &engine->echo);
 	if (r != 0)
 		log_warning("node", "no ICMP socket (%s): p2pctl ping will not work", strerror(-r));

@@ -244,7 +244,8 @@ static void on_ready(void *owner)
 		leave(client, RELAY_CLOSING_NOT_ADMITTED, RETRY_REFUSED_MS);
 	} else if (!is_member(server, &client->identity.node_key)) {
 		server->counters.refused_not_member++;
-		leave(client, RELAY_CLOSING_NOT_ADMITTED, RETRY_REFUSED_MS);
+		/* A new member may be known to us in a moment: its own back-off decides. */
+		leave(client, RELAY_CLOSING_NOT_ADMITTED, 0);
 	} else if (server->lists[ADMITTED].n >= server->options.max_clients &&
 		   !key_table_find(&server->table, &client->identity.node_key)) {
 		server->counters.refused_full++;
