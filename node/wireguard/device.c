@@ -399,6 +399,7 @@ static bool replace_route(struct wg_peer *peer, const struct wg_route *route)
 void wg_peer_set_mode(struct wg_peer *peer, enum wg_mode mode)
 {
 	peer->mode = mode;
+	wg_timers_set_eager(&peer->timers, mode == WG_PINNED);
 }
 
 void wg_peer_set_route(struct wg_peer *peer, const struct wg_route *route, struct wg_time now)

@@ -109,6 +109,8 @@ void wg_device_on_lost_session(struct wg_device *device, const struct wg_path *f
 		peer = peer->next;
 	if (!peer || wg_keypairs_usable(&peer->keypairs, now.ns) || peer->keypairs.next)
 		return;
+	if (wg_is_recent(peer->timers.last_handshake_sent_ns, WG_REKEY_TIMEOUT_NS, now.ns))
+		return; /* a forger must not make us ask more often */
 	wg_peer_send_keepalive(peer, now); /* without a key: a handshake, or "no path" is told */
 }
 

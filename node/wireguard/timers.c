@@ -16,6 +16,21 @@ void wg_timers_init(struct wg_timers *timers, uint32_t random)
 	*timers = (struct wg_timers){ .random = random | 1 };
 }
 
+/* From one initiation to the next, when so many retries have been sent. */
+static uint64_t retry_after(const struct wg_timers *timers, uint32_t attempts)
+{
+	static const uint64_t eager_ms[] = { 250, 500, 1000, 2000 };
+
+	if (timers->is_eager && attempts < sizeof(eager_ms) / sizeof(*eager_ms))
+		return eager_ms[attempts] * 1000000;
+	return WG_REKEY_TIMEOUT_NS;
+}
+
+void wg_timers_set_eager(struct wg_timers *timers, bool eager)
+{
+	timers->is_eager = eager;
+}
+
 static void restart_persistent(struct wg_timers *timers, uint64_t now_ns)
 {
 	if (timers->persistent_interval_ns != 0)
@@ -60,8 +75,12 @@ void wg_timers_on_answer_keepalive_sent(struct wg_timers *timers, uint64_t now_n
 
 void wg_timers_on_initiation_sent(struct wg_timers *timers, uint64_t now_ns)
 {
+	uint64_t after_ns = retry_after(timers, timers->attempts);
+
 	timers->last_handshake_sent_ns = now_ns;
-	timers->retransmit_ns = now_ns + WG_REKEY_TIMEOUT_NS + jitter(timers);
+	timers->retransmit_ns = now_ns + after_ns;
+	if (after_ns == WG_REKEY_TIMEOUT_NS)
+		timers->retransmit_ns += jitter(timers);
 }
 
 void wg_timers_on_response_sent(struct wg_timers *timers, uint64_t now_ns)
@@ -83,9 +102,11 @@ void wg_timers_on_session_derived(struct wg_timers *timers, uint64_t now_ns)
 
 bool wg_timers_may_initiate(struct wg_timers *timers, bool is_retry, uint64_t now_ns)
 {
-	if (!is_retry)
+	if (!is_retry && !(timers->is_eager && timers->retransmit_ns != 0))
 		timers->attempts = 0;
-	return !wg_is_recent(timers->last_handshake_sent_ns, WG_REKEY_TIMEOUT_NS, now_ns);
+	/* A retry has been counted already: what it had to wait for is that of the attempt before. */
+	uint32_t before = is_retry && timers->attempts > 0 ? timers->attempts - 1 : timers->attempts;
+	return !wg_is_recent(timers->last_handshake_sent_ns, retry_after(timers, before), now_ns);
 }
 
 bool wg_timers_take_last_minute(struct wg_timers *timers, uint64_t session_birth_ns,
@@ -117,6 +138,7 @@ void wg_timers_stop(struct wg_timers *timers)
 	*timers = (struct wg_timers){
 		.last_handshake_sent_ns = timers->last_handshake_sent_ns,
 		.persistent_interval_ns = timers->persistent_interval_ns,
+		.is_eager = timers->is_eager,
 		.random = timers->random,
 	};
 }

@@ -52,12 +52,20 @@ struct wg_timers {
 	uint64_t last_handshake_sent_ns; /* initiation or response */
 	uint64_t persistent_interval_ns; /* 0: off */
 	uint32_t attempts;
+	bool is_eager; /* the first retries come sooner than the protocol's 5 s; see wg_timers_set_eager() */
 	bool need_another_keepalive;
 	bool sent_last_minute; /* the rekey just before a session ends was begun */
 	uint32_t random;       /* for jitter; not secret */
 };
 
 void wg_timers_init(struct wg_timers *timers, uint32_t random);
+
+/*
+ * For peers that are ours as well: the first retries of a handshake come after 250, 500, 1000 and 2000 ms,
+ * since a relay or a path may be coming up; then every 5 s as the protocol says. A peer accepts one
+ * initiation per 20 ms.
+ */
+void wg_timers_set_eager(struct wg_timers *timers, bool eager);
 
 void wg_timers_on_data_sent(struct wg_timers *timers, uint64_t now_ns);
 void wg_timers_on_data_received(struct wg_timers *timers, uint64_t now_ns);
@@ -70,8 +78,8 @@ void wg_timers_on_handshake_complete(struct wg_timers *timers);
 void wg_timers_on_session_derived(struct wg_timers *timers, uint64_t now_ns);
 
 /*
- * True when an initiation may be sent: none in the last 5 s. Not a retry: the count of attempts
- * begins anew, for somebody wants to talk.
+ * True when an initiation may be sent: none in the last 5 s (eager: since the last retry was due). Not a
+ * retry: the count of attempts begins anew, for somebody wants to talk (eager: unless one is pending).
  */
 bool wg_timers_may_initiate(struct wg_timers *timers, bool is_retry, uint64_t now_ns);
 /*

@@ -268,6 +268,26 @@ static void test_retries_of_different_peers_are_spread(void)
 	assert(last - first > WG_JITTER_NS / 2);
 }
 
+static void test_eager_retries_come_sooner_at_first_and_traffic_does_not_hasten_them(void)
+{
+	static const uint64_t after_ms[] = { 250, 500, 1000, 2000, 5000, 5000 };
+	struct wg_timers timers;
+	uint64_t now_ns = 5000 * WG_SECOND_NS;
+
+	wg_timers_init(&timers, 1);
+	wg_timers_set_eager(&timers, true);
+	wg_timers_on_initiation_sent(&timers, now_ns);
+	for (size_t i = 0; i < sizeof(after_ms) / sizeof(*after_ms); i++) {
+		uint64_t next = wg_timers_next(&timers), due = now_ns + after_ms[i] * 1000000;
+		assert(next >= due && next < due + WG_JITTER_NS);
+		assert(!wg_timers_may_initiate(&timers, false, due - 1000000));
+		now_ns = next;
+		assert(wg_timers_expire(&timers, now_ns) == WG_TODO_RETRY);
+		assert(wg_timers_may_initiate(&timers, true, now_ns));
+		wg_timers_on_initiation_sent(&timers, now_ns);
+	}
+}
+
 int main(void)
 {
 	test_nothing_happens_by_itself();
@@ -283,5 +303,6 @@ int main(void)
 	test_a_persistent_keepalive_is_put_off_by_traffic_of_both_directions();
 	test_the_last_minute_comes_once_a_session();
 	test_retries_of_different_peers_are_spread();
+	test_eager_retries_come_sooner_at_first_and_traffic_does_not_hasten_them();
 	puts("ok");
 }
