@@ -12,16 +12,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MS(n) ((uint64_t)(n) * 1000000u)
+#define MS(n) ((uint64_t)(n)*1000000u)
 
-#define ROUND_NS	  MS(1600)  /* twice the last retransmission */
-#define REFRESH_NS	  MS(20000) /* many NATs forget a UDP mapping after 30 s: 20 … 24 s */
+#define ROUND_NS          MS(1600)  /* twice the last retransmission */
+#define REFRESH_NS        MS(20000) /* many NATs forget a UDP mapping after 30 s: 20 … 24 s */
 #define REFRESH_JITTER_NS MS(4000)
-#define PUBLISH_MIN_NS	  MS(300)
-#define JUST_ASKED_NS	  MS(10)
-#define MAX_MISSED	  3 /* rounds without an answer until a mapped address is no longer believed */
-#define NEVER		  UINT64_MAX
-#define MAX_EVENTS	  8
+#define PUBLISH_MIN_NS    MS(300)
+#define JUST_ASKED_NS     MS(10)
+#define MAX_MISSED        3 /* rounds without an answer until a mapped address is no longer believed */
+#define NEVER             UINT64_MAX
+#define MAX_EVENTS        8
 
 #define ANY ENDPOINT_N_STATES
 
@@ -29,9 +29,9 @@
 static const uint64_t sends_ns[] = { 0, MS(200), MS(400), MS(800) };
 
 enum event {
-	EV_NEWS,	   /* another server, address or link: what we know may be wrong */
-	EV_NO_WAY,	   /* no server to ask, or no address to ask from */
-	EV_ANSWER,	   /* of a server, to the request of its last round */
+	EV_NEWS,   /* another server, address or link: what we know may be wrong */
+	EV_NO_WAY, /* no server to ask, or no address to ask from */
+	EV_ANSWER, /* of a server, to the request of its last round */
 	EV_STALE_ANSWER,
 	EV_RETRANSMIT_DUE,
 	EV_ROUND_OVER,
@@ -95,7 +95,8 @@ static bool contains(const struct endpoint *set, uint32_t n, const struct endpoi
 	return false;
 }
 
-static bool is_same_list(const struct endpoint *a, uint32_t n_a, const struct endpoint *b, uint32_t n_b)
+static bool is_same_list(const struct endpoint *a, uint32_t n_a, const struct endpoint *b,
+			 uint32_t n_b)
 {
 	for (uint32_t i = 0; i < n_a && i < n_b; i++)
 		if (!endpoint_equal(&a[i], &b[i]))
@@ -127,13 +128,15 @@ static void new_tx_id(struct endpoint_fsm *fsm, uint8_t ret[ENDPOINT_TX_ID_LEN])
 	wire_put_u32(&w, (uint32_t)next_random(fsm));
 }
 
-static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+			struct endpoint_actions *out)
 {
 	fsm->round_ns = in->now_ns;
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		struct endpoint_asked *asked = &fsm->servers[i];
 
-		if (asked->n_sent > 0 && !asked->answered && in->now_ns - asked->first_ns < JUST_ASKED_NS)
+		if (asked->n_sent > 0 && !asked->answered &&
+		    in->now_ns - asked->first_ns < JUST_ASKED_NS)
 			continue; /* news often come in pairs */
 		new_tx_id(fsm, asked->tx_id);
 		asked->answered = false;
@@ -154,7 +157,8 @@ static uint32_t n_sent(const struct endpoint_fsm *fsm)
 }
 
 /* Once, even when several are due because we were late. */
-static void retransmit(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void retransmit(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		       struct endpoint_actions *out)
 {
 	uint32_t n_due = 0;
 
@@ -168,7 +172,8 @@ static void retransmit(struct endpoint_fsm *fsm, const struct endpoint_input *in
 	}
 }
 
-static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		   struct endpoint_actions *out)
 {
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		struct endpoint_asked *asked = &fsm->servers[i];
@@ -183,7 +188,8 @@ static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in, st
 	fsm->refresh_ns = in->now_ns + REFRESH_NS + next_random(fsm) % REFRESH_JITTER_NS;
 }
 
-static void go_offline(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void go_offline(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		       struct endpoint_actions *out)
 {
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		fsm->servers[i].mapped = (struct endpoint){ 0 };
@@ -206,19 +212,22 @@ static struct endpoint_asked *asked_with(struct endpoint_fsm *fsm, const struct 
 	return NULL;
 }
 
-/* After a retransmission nobody knows which request was answered: then only a plausible time counts. */
+/* After a retransmission nobody knows which request was answered: then only a plausible time
+ * counts. */
 static void measure(struct endpoint_asked *asked, uint64_t now_ns)
 {
 	uint64_t sample_us = (now_ns - asked->first_ns) / 1000;
 
-	if (asked->n_sent > 1 && asked->latency_us > 0 && sample_us > 2u * (uint64_t)asked->latency_us)
+	if (asked->n_sent > 1 && asked->latency_us > 0 &&
+	    sample_us > 2u * (uint64_t)asked->latency_us)
 		return;
 	if (asked->latency_us > 0)
 		sample_us = ((uint64_t)asked->latency_us * 3 + sample_us) / 4;
 	asked->latency_us = sample_us > 0 ? (uint32_t)sample_us : 1;
 }
 
-static void take_answer(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void take_answer(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+			struct endpoint_actions *out)
 {
 	struct endpoint_asked *asked = asked_with(fsm, in);
 
@@ -238,7 +247,8 @@ static bool counts_for_mapping(const struct endpoint_asked *asked)
 
 static enum endpoint_mapping mapping_of(const struct endpoint_fsm *fsm)
 {
-	bool two_addresses = false, differ = false, ports_agree = false, ports_differ = false, is_local = false;
+	bool two_addresses = false, differ = false, ports_agree = false, ports_differ = false,
+	     is_local = false;
 
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		const struct endpoint_asked *a = &fsm->servers[i];
@@ -260,7 +270,8 @@ static enum endpoint_mapping mapping_of(const struct endpoint_fsm *fsm)
 		}
 	}
 	if (differ)
-		return ports_agree && !ports_differ ? ENDPOINT_MAPPING_ADDRESS : ENDPOINT_MAPPING_DEPENDENT;
+		return ports_agree && !ports_differ ? ENDPOINT_MAPPING_ADDRESS
+						    : ENDPOINT_MAPPING_DEPENDENT;
 	if (is_local)
 		return ENDPOINT_MAPPING_NONE;
 	return two_addresses ? ENDPOINT_MAPPING_INDEPENDENT : ENDPOINT_MAPPING_UNKNOWN;
@@ -297,7 +308,8 @@ static void publish(struct endpoint_fsm *fsm, uint64_t now_ns, struct endpoint_a
 	fsm->mapping = mapping_of(fsm);
 	if (is_same_list(ours, n, fsm->ours, fsm->n_ours))
 		return;
-	if (fsm->state == ENDPOINT_ASKING && knows_mapped(fsm) && now_ns - fsm->publish_ns < PUBLISH_MIN_NS)
+	if (fsm->state == ENDPOINT_ASKING && knows_mapped(fsm) &&
+	    now_ns - fsm->publish_ns < PUBLISH_MIN_NS)
 		return; /* the round is over soon */
 	memcpy(fsm->ours, ours, n * sizeof(*ours));
 	fsm->n_ours = n;
@@ -305,14 +317,15 @@ static void publish(struct endpoint_fsm *fsm, uint64_t now_ns, struct endpoint_a
 	add(out, ENDPOINT_DO_PUBLISH);
 	if (!fsm->trace)
 		return;
-	snprintf(line, sizeof(line), "[%5llu]   ours: %u, mapping %s", (unsigned long long)(now_ns / 1000000), n,
-		 mapping_names[fsm->mapping]);
+	snprintf(line, sizeof(line), "[%5llu]   ours: %u, mapping %s",
+		 (unsigned long long)(now_ns / 1000000), n, mapping_names[fsm->mapping]);
 	fsm->trace(fsm->trace_arg, line);
 }
 
 /* ---- the table ---- */
 
-static void rest(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+static void rest(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		 struct endpoint_actions *out)
 {
 }
 
@@ -320,8 +333,10 @@ static const struct arrow {
 	int from;
 	enum event on;
 	enum endpoint_state to;
-	void (*act)(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out);
+	void (*act)(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		    struct endpoint_actions *out);
 } arrows[] = {
+	/* clang-format off */
 	/* from              on                  to                 act         */
 	{ ENDPOINT_OFFLINE,  EV_NEWS,            ENDPOINT_ASKING,   begin_round },
 	{ ENDPOINT_ASKING,   EV_NEWS,            ENDPOINT_ASKING,   begin_round },
@@ -334,6 +349,7 @@ static const struct arrow {
 	{ ENDPOINT_SETTLED,  EV_ANSWER,          ENDPOINT_SETTLED,  take_answer },
 	{ ENDPOINT_OFFLINE,  EV_NO_WAY,          ENDPOINT_OFFLINE,  rest        },
 	{ ANY,               EV_NO_WAY,          ENDPOINT_OFFLINE,  go_offline  },
+	/* clang-format on */
 };
 
 /* ---- classify ---- */
@@ -480,8 +496,8 @@ static void take(struct endpoint_fsm *fsm, enum event event, const struct endpoi
 static bool invariant_holds(const struct endpoint_fsm *fsm, uint64_t now_ns)
 {
 	return (fsm->state == ENDPOINT_OFFLINE) == (fsm->deadline_ns == 0) &&
-	       (fsm->deadline_ns == 0 || fsm->deadline_ns > now_ns) && fsm->n_ours <= ENDPOINT_MAX_OURS &&
-	       fsm->n_servers <= ENDPOINT_MAX_SERVERS;
+	       (fsm->deadline_ns == 0 || fsm->deadline_ns > now_ns) &&
+	       fsm->n_ours <= ENDPOINT_MAX_OURS && fsm->n_servers <= ENDPOINT_MAX_SERVERS;
 }
 
 void endpoint_fsm_init(struct endpoint_fsm *fsm, uint64_t seed)
@@ -489,7 +505,8 @@ void endpoint_fsm_init(struct endpoint_fsm *fsm, uint64_t seed)
 	*fsm = (struct endpoint_fsm){ .state = ENDPOINT_OFFLINE, .random = seed };
 }
 
-void endpoint_fsm_step(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *ret)
+void endpoint_fsm_step(struct endpoint_fsm *fsm, const struct endpoint_input *in,
+		       struct endpoint_actions *ret)
 {
 	enum event event = classify(fsm, in);
 	uint64_t alarm_ns;

@@ -177,7 +177,8 @@ struct session_box *session_box_free(struct session_box *box)
 /* ---- keys ---- */
 
 /* BLAKE2b-256 keyed with the shared secret, over context ‖ sender's key ‖ receiver's key. */
-static void derive(const uint8_t *shared, const struct public_key *from, const struct public_key *to, uint8_t *ret)
+static void derive(const uint8_t *shared, const struct public_key *from,
+		   const struct public_key *to, uint8_t *ret)
 {
 	crypto_generichash_state state;
 
@@ -189,7 +190,8 @@ static void derive(const uint8_t *shared, const struct public_key *from, const s
 	sodium_memzero(&state, sizeof(state));
 }
 
-static struct entry *new_entry(const struct session_box *box, uint32_t peer_id, const struct public_key *key)
+static struct entry *new_entry(const struct session_box *box, uint32_t peer_id,
+			       const struct public_key *key)
 {
 	struct entry *entry = must_calloc(1, sizeof(*entry));
 	uint8_t shared[crypto_scalarmult_BYTES];
@@ -219,7 +221,8 @@ void session_box_remove_peer(struct session_box *box, uint32_t peer_id)
 	box->n_entries--;
 }
 
-int session_box_set_peer(struct session_box *box, uint32_t peer_id, const struct public_key *session_key)
+int session_box_set_peer(struct session_box *box, uint32_t peer_id,
+			 const struct public_key *session_key)
 {
 	struct entry *entry = find_by_id(box, peer_id);
 
@@ -231,7 +234,8 @@ int session_box_set_peer(struct session_box *box, uint32_t peer_id, const struct
 	entry = new_entry(box, peer_id, session_key);
 	if (!entry)
 		return -EINVAL;
-	if (find_by_key_id(box, entry->key_id) || memcmp(box->key_id, entry->key_id, SESSION_KEY_ID_LEN) == 0) {
+	if (find_by_key_id(box, entry->key_id) ||
+	    memcmp(box->key_id, entry->key_id, SESSION_KEY_ID_LEN) == 0) {
 		free_entry(entry);
 		return -EEXIST;
 	}
@@ -257,19 +261,20 @@ static void nonce_of(uint64_t counter, uint8_t ret[crypto_aead_chacha20poly1305_
 	wire_put_u64(&w, counter);
 }
 
-static bool decrypt(const struct entry *entry, const struct session_header *header, const uint8_t *datagram,
-		    size_t len, uint8_t plain[SESSION_MAX_PLAIN])
+static bool decrypt(const struct entry *entry, const struct session_header *header,
+		    const uint8_t *datagram, size_t len, uint8_t plain[SESSION_MAX_PLAIN])
 {
 	uint8_t nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
 
 	nonce_of(header->counter, nonce);
-	return crypto_aead_chacha20poly1305_ietf_decrypt(plain, NULL, NULL, datagram + SESSION_HEADER_LEN,
-							 len - SESSION_HEADER_LEN, datagram,
-							 SESSION_HEADER_LEN, nonce, entry->open_key) == 0;
+	return crypto_aead_chacha20poly1305_ietf_decrypt(
+		       plain, NULL, NULL, datagram + SESSION_HEADER_LEN, len - SESSION_HEADER_LEN,
+		       datagram, SESSION_HEADER_LEN, nonce, entry->open_key) == 0;
 }
 
 /* Cheapest first: sizes, then the key id, then the window, and only then the box. */
-static int open_box(struct session_box *box, const uint8_t *datagram, size_t len, struct session_opened *ret)
+static int open_box(struct session_box *box, const uint8_t *datagram, size_t len,
+		    struct session_opened *ret)
 {
 	struct session_header header;
 	struct entry *entry;
@@ -290,14 +295,17 @@ static int open_box(struct session_box *box, const uint8_t *datagram, size_t len
 		return SESSION_E_REPLAYED;
 	if (!decrypt(entry, &header, datagram, len, plain))
 		return SESSION_E_FORGED;
-	replay_accept(&entry->replay, header.counter); /* only now: a forged counter moves nothing */
-	r = session_message_decode(plain, len - SESSION_HEADER_LEN - SESSION_TAG_LEN, &ret->message);
+	replay_accept(&entry->replay,
+		      header.counter); /* only now: a forged counter moves nothing */
+	r = session_message_decode(plain, len - SESSION_HEADER_LEN - SESSION_TAG_LEN,
+				   &ret->message);
 	if (r == 0)
 		ret->peer_id = entry->peer_id;
 	return r;
 }
 
-int session_box_open(struct session_box *box, const void *datagram, size_t len, struct session_opened *ret)
+int session_box_open(struct session_box *box, const void *datagram, size_t len,
+		     struct session_opened *ret)
 {
 	int r = open_box(box, datagram, len, ret);
 
@@ -308,8 +316,8 @@ int session_box_open(struct session_box *box, const void *datagram, size_t len, 
 	return r;
 }
 
-size_t session_box_seal(struct session_box *box, uint32_t peer_id, const struct session_message *message,
-			void *buf, size_t cap)
+size_t session_box_seal(struct session_box *box, uint32_t peer_id,
+			const struct session_message *message, void *buf, size_t cap)
 {
 	const struct entry *entry = find_by_id(box, peer_id);
 	struct session_header header = { .counter = box->counter };

@@ -7,7 +7,8 @@
 
 int session_header_decode(const void *datagram, size_t len, struct session_header *ret)
 {
-	struct wire_reader r = wire_reader(datagram, len < SESSION_HEADER_LEN ? len : SESSION_HEADER_LEN);
+	struct wire_reader r =
+		wire_reader(datagram, len < SESSION_HEADER_LEN ? len : SESSION_HEADER_LEN);
 	struct session_header header;
 
 	uint32_t magic = wire_u32(&r);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* A lost packet costs about a retransmission timeout: 10 % loss weighs as much as 40 ms. */
-#define LOSS_COST_US 400
+#define LOSS_COST_US   400
 /* Of two ways equally fast the one that does not leave the LAN. */
 #define PUBLIC_COST_US 5000
 
@@ -38,7 +38,8 @@ bool candidates_is_empty(const struct peer_candidates *set)
 }
 
 /* A slot is free when nobody names it and its AKA has been taken back. */
-static int add(struct peer_candidates *set, const struct endpoint *endpoint, enum peer_origin origin)
+static int add(struct peer_candidates *set, const struct endpoint *endpoint,
+	       enum peer_origin origin)
 {
 	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
 		struct peer_candidate *c = &set->all[i];
@@ -84,11 +85,13 @@ int candidates_learn(struct peer_candidates *set, const struct endpoint *endpoin
 uint32_t candidates_replace(struct peer_candidates *set, enum peer_origin origin,
 			    const struct endpoint *endpoints, uint32_t n, int keep)
 {
-	uint32_t limit = origin == PEER_FROM_MAP ? PEER_MAX_MAP_ENDPOINTS : PEER_MAX_RENDEZVOUS_ENDPOINTS;
+	uint32_t limit =
+		origin == PEER_FROM_MAP ? PEER_MAX_MAP_ENDPOINTS : PEER_MAX_RENDEZVOUS_ENDPOINTS;
 	bool named[PEER_MAX_CANDIDATES] = { false };
 	uint32_t n_new = 0;
 
-	/* First who stays, then who goes, then who comes: the table never holds more than its bounds. */
+	/* First who stays, then who goes, then who comes: the table never holds more than its
+	 * bounds. */
 	for (uint32_t e = 0; e < n && e < limit; e++) {
 		int i = candidates_find(set, &endpoints[e]);
 
@@ -127,8 +130,8 @@ void candidates_drop_learned(struct peer_candidates *set, int keep)
 void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns)
 {
 	if (candidate->n_unanswered > 0)
-		candidate->loss_permille =
-			(uint16_t)(candidate->loss_permille + (1000 - candidate->loss_permille) / 8);
+		candidate->loss_permille = (uint16_t)(candidate->loss_permille +
+						      (1000 - candidate->loss_permille) / 8);
 	if (candidate->n_unanswered < UINT8_MAX)
 		candidate->n_unanswered++;
 	candidate->n_pings++;
@@ -142,9 +145,11 @@ void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us,
 	if (candidate->latency_us == 0)
 		smoothed = round_trip_us;
 	candidate->latency_us = smoothed > 0 ? (uint32_t)smoothed : 1;
-	if (candidate->n_pongs == 0) /* what was lost before the hole was open says nothing of the way */
+	if (candidate->n_pongs ==
+	    0) /* what was lost before the hole was open says nothing of the way */
 		candidate->loss_permille = 0;
-	candidate->loss_permille = (uint16_t)(candidate->loss_permille - candidate->loss_permille / 8);
+	candidate->loss_permille =
+		(uint16_t)(candidate->loss_permille - candidate->loss_permille / 8);
 	if (candidate->n_pongs < UINT16_MAX)
 		candidate->n_pongs++;
 	candidate->n_unanswered = 0;

@@ -39,8 +39,8 @@
  *
  * Path trust (of ESTABLISHED)
  *   trusted   authenticated data or a pong came lately: packets go direct only
- *   probed    data goes out and nothing came back for a moment: a ping asks (one-way traffic is fine)
- *   suspect   the probe stayed unanswered: pings every ~100 ms, packets go direct *and* by relay
+ *   probed    data goes out and nothing came back for a moment: a ping asks
+ *   suspect   the probe stayed unanswered: pings every 100 ms, packets go direct *and* by relay
  *   lost      silent too long: TEARDOWN, packets by relay, TRYING at once
  */
 #pragma once

@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	if (data[0] == 0) {
-		assert(session_box_open(box, data + 1, size - 1, &opened) != 0); /* no stranger gets in */
+		assert(session_box_open(box, data + 1, size - 1, &opened) !=
+		       0); /* no stranger gets in */
 		return 0;
 	}
 	if (session_message_decode(data + 1, size - 1, &message) != 0)

@@ -1,4 +1,5 @@
-/* Target: session_message_decode, session_header_decode: what decodes, encodes to the same bytes. */
+/* Target: session_message_decode, session_header_decode: what decodes, encodes to the same bytes.
+ */
 #include "actors/session_manager/session_wire.h"
 
 #include <assert.h>

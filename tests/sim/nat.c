@@ -16,7 +16,8 @@ static struct endpoint part_of(const struct endpoint *remote, enum nat_behaviour
 static bool port_is_taken(const struct nat *nat, uint64_t now_ns, uint16_t port)
 {
 	for (uint32_t i = 0; i < NAT_MAX_MAPPINGS; i++)
-		if (nat->mappings[i].port == port && now_ns - nat->mappings[i].used_ns < nat->timeout_ns)
+		if (nat->mappings[i].port == port &&
+		    now_ns - nat->mappings[i].used_ns < nat->timeout_ns)
 			return true;
 	return false;
 }
@@ -31,7 +32,8 @@ static uint16_t new_port(struct nat *nat, uint64_t now_ns, uint16_t inside)
 	return nat->next_port;
 }
 
-static struct nat_mapping *find_mapping(struct nat *nat, uint64_t now_ns, const struct endpoint *inside,
+static struct nat_mapping *find_mapping(struct nat *nat, uint64_t now_ns,
+					const struct endpoint *inside,
 					const struct endpoint *remote)
 {
 	struct endpoint part = part_of(remote, nat->mapping);
@@ -41,7 +43,8 @@ static struct nat_mapping *find_mapping(struct nat *nat, uint64_t now_ns, const 
 
 		if (m->port && now_ns - m->used_ns >= nat->timeout_ns)
 			memset(m, 0, sizeof(*m));
-		if (m->port && endpoint_equal(&m->inside, inside) && endpoint_equal(&m->remote, &part))
+		if (m->port && endpoint_equal(&m->inside, inside) &&
+		    endpoint_equal(&m->remote, &part))
 			return m;
 	}
 	return NULL;
@@ -80,7 +83,8 @@ static struct nat_filter *filter_for(struct nat_mapping *m, const struct endpoin
 	return oldest;
 }
 
-static void open_filter(struct nat *nat, struct nat_mapping *m, uint64_t now_ns, const struct endpoint *remote)
+static void open_filter(struct nat *nat, struct nat_mapping *m, uint64_t now_ns,
+			const struct endpoint *remote)
 {
 	struct endpoint part = part_of(remote, nat->filtering);
 	struct nat_filter *f = filter_for(m, &part);
@@ -90,8 +94,8 @@ static void open_filter(struct nat *nat, struct nat_mapping *m, uint64_t now_ns,
 	f->used_ns = now_ns;
 }
 
-bool nat_out(struct nat *nat, uint64_t now_ns, const struct endpoint *inside, const struct endpoint *remote,
-	     struct endpoint *ret_source)
+bool nat_out(struct nat *nat, uint64_t now_ns, const struct endpoint *inside,
+	     const struct endpoint *remote, struct endpoint *ret_source)
 {
 	struct nat_mapping *m;
 
@@ -110,7 +114,8 @@ static bool lets_in(const struct nat *nat, const struct nat_mapping *m, uint64_t
 		    const struct endpoint *part)
 {
 	for (uint32_t f = 0; f < m->n_filters; f++)
-		if (endpoint_equal(&m->filters[f].remote, part) && now_ns >= m->filters[f].open_ns &&
+		if (endpoint_equal(&m->filters[f].remote, part) &&
+		    now_ns >= m->filters[f].open_ns &&
 		    now_ns - m->filters[f].used_ns < nat->timeout_ns)
 			return true;
 	return false;
@@ -139,7 +144,8 @@ bool nat_in(struct nat *nat, uint64_t now_ns, const struct endpoint *remote, uin
 	for (uint32_t i = 0; i < NAT_MAX_MAPPINGS && !nat->udp_cut; i++) {
 		struct nat_mapping *m = &nat->mappings[i];
 
-		if (m->port != port || now_ns - m->used_ns >= nat->timeout_ns || !lets_in(nat, m, now_ns, &part))
+		if (m->port != port || now_ns - m->used_ns >= nat->timeout_ns ||
+		    !lets_in(nat, m, now_ns, &part))
 			continue;
 		*ret_inside = m->inside;
 		remember_caller(nat, now_ns, ret_inside, remote, port);

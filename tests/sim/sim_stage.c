@@ -1,14 +1,14 @@
 /*
  * The stage in a world of NATs, losses and faults: what must hold for every seed.
  *
- * A seed chooses two or three nodes, their NATs, distances, loss, and one fault. Then: traffic starts
- * at 2 s, the fault comes at 14 s, ends some seconds later, and the run ends at 45 s or so.
+ * A seed chooses two or three nodes, their NATs, distances, loss, and one fault. Then: traffic
+ * starts at 2 s, the fault comes at 14 s, ends some seconds later, and the run ends at 45 s or so.
  *
  *  1. Under traffic no flow has a gap of more than a second while the receiver's relay works.
- *  2. Pairs whose NATs allow it are direct a few seconds after the first packet, and again after the
- *     fault; with the others packets keep going by relay, without flapping.
- *  3. No storm: session messages of a pair are bounded in every second, few in the steady state, none
- *     when idle.
+ *  2. Pairs whose NATs allow it are direct a few seconds after the first packet, and again after
+ *     the fault; with the others packets keep going by relay, without flapping.
+ *  3. No storm: session messages of a pair are bounded in every second, few in the steady state,
+ *     none when idle.
  *  4. The machines' own invariants (asserted in them).
  *
  * sim_stage [--seeds N] [--from N]      many seeds; the failing one is printed
@@ -21,30 +21,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GAP_NS		 SECONDS(1)
-#define STORM		 150 /* messages of one node to one peer in one second */
-#define STEADY		 60 /* in a second without a fault: a survey, pings of one-way traffic, retries */
-#define DIRECT_NS	 SECONDS(5)
-#define TRAFFIC_AT	 SECONDS(2)
-#define FAULT_AT	 SECONDS(14)
+#define GAP_NS     SECONDS(1)
+#define STORM      150 /* messages of one node to one peer in one second */
+#define STEADY     60 /* in a second without a fault: a survey, pings of one-way traffic, retries */
+#define DIRECT_NS  SECONDS(5)
+#define TRAFFIC_AT SECONDS(2)
+#define FAULT_AT   SECONDS(14)
 
 enum fault {
 	FAULT_NONE,
-	FAULT_UDP_CUT,	     /* one NAT lets no UDP pass for a while */
-	FAULT_NAT_RESTART,   /* forgets all mappings */
-	FAULT_NODE_RESTART,  /* kill -9, then a new Session with a new key */
+	FAULT_UDP_CUT,      /* one NAT lets no UDP pass for a while */
+	FAULT_NAT_RESTART,  /* forgets all mappings */
+	FAULT_NODE_RESTART, /* kill -9, then a new Session with a new key */
 	FAULT_RELAY_RESTART,
 	FAULT_CONTROL_AWAY,
-	FAULT_MOVE,	     /* another network, another NAT */
-	FAULT_DEAF,	     /* the victim's datagrams no longer reach one peer, all others pass */
-	FAULT_LOSSY,	     /* the victim loses a third of what comes and goes */
-	FAULT_PAUSE,	     /* no traffic for two minutes, then again */
+	FAULT_MOVE,  /* another network, another NAT */
+	FAULT_DEAF,  /* the victim's datagrams no longer reach one peer, all others pass */
+	FAULT_LOSSY, /* the victim loses a third of what comes and goes */
+	FAULT_PAUSE, /* no traffic for two minutes, then again */
 	N_FAULTS,
 };
 
-static const char *const fault_names[] = { "none",	    "udp cut",	    "nat restart",   "node restart",
-					   "relay restart", "control away", "move",	     "deaf",
-					   "lossy",	    "pause" };
+static const char *const fault_names[] = { "none",         "udp cut",       "nat restart",
+					   "node restart", "relay restart", "control away",
+					   "move",         "deaf",          "lossy",
+					   "pause" };
 
 struct scenario {
 	struct stage_world world;
@@ -70,8 +71,8 @@ static bool failed(const struct scenario *s, const char *what, uint32_t a, uint3
 		"seed %llu: %s: %u (%s) > %u (%s): %g; fault %s of %u, loss %.1f %%, at %.3f s\n"
 		"replay: sim_stage --seed %llu --trace\n",
 		(unsigned long long)w->seed, what, a, nat_name(world_nat_of(w, a)), b,
-		nat_name(world_nat_of(w, b)), value, fault_names[s->fault], s->victim, w->loss * 100,
-		(double)w->now_ns / 1e9, (unsigned long long)w->seed);
+		nat_name(world_nat_of(w, b)), value, fault_names[s->fault], s->victim,
+		w->loss * 100, (double)w->now_ns / 1e9, (unsigned long long)w->seed);
 	return false;
 }
 
@@ -103,11 +104,13 @@ static void choose(struct scenario *s, uint64_t seed, bool trace)
 	w->duplicates = (double)world_random(w, 2) / 100;
 	w->jitter_ns = world_random(w, 3) * MS(5);
 	s->fault = (enum fault)world_random(w, N_FAULTS);
-	s->victim = (uint32_t)world_random(w, s->fault == FAULT_RELAY_RESTART ? MAX_RELAYS : w->n_nodes);
+	s->victim = (uint32_t)world_random(w, s->fault == FAULT_RELAY_RESTART ? MAX_RELAYS
+									      : w->n_nodes);
 	s->one_way = world_random(w, 4) == 0;
 	s->fault_ns = SECONDS(3) + world_random(w, SECONDS(7));
-	world_log(w, "seed %llu: %u nodes, fault %s of %u, loss %.1f %%, %s%s%s", (unsigned long long)seed,
-		  w->n_nodes, fault_names[s->fault], s->victim, w->loss * 100, s->one_way ? "one way" : "both ways",
+	world_log(w, "seed %llu: %u nodes, fault %s of %u, loss %.1f %%, %s%s%s",
+		  (unsigned long long)seed, w->n_nodes, fault_names[s->fault], s->victim,
+		  w->loss * 100, s->one_way ? "one way" : "both ways",
 		  s->same_lan ? ", one LAN" : "", w->isolated ? " with isolation" : "");
 }
 
@@ -149,8 +152,10 @@ static bool gaps_are_short(const struct scenario *s, const char *when)
 				worst.gap_seed = s->world.seed;
 			}
 			if (flow->longest_gap_ns > GAP_NS) {
-				fprintf(stderr, "gap since %.3f s, %s\n", (double)flow->longest_gap_at_ns / 1e9, when);
-				return failed(s, "gap in seconds", i, k, (double)flow->longest_gap_ns / 1e9);
+				fprintf(stderr, "gap since %.3f s, %s\n",
+					(double)flow->longest_gap_at_ns / 1e9, when);
+				return failed(s, "gap in seconds", i, k,
+					      (double)flow->longest_gap_ns / 1e9);
 			}
 		}
 	}
@@ -227,7 +232,8 @@ static bool nothing_flaps(const struct scenario *s)
 	for (uint32_t i = 0; i < w->n_nodes; i++)
 		for (uint32_t k = 0; k < w->n_nodes; k++)
 			if (w->nodes[i].views[k].n_falls > 0)
-				return failed(s, "falls from direct to relay", i, k, w->nodes[i].views[k].n_falls);
+				return failed(s, "falls from direct to relay", i, k,
+					      w->nodes[i].views[k].n_falls);
 	return true;
 }
 
@@ -251,10 +257,12 @@ static bool run_quiet_part(struct scenario *s)
 	note_direct(s);
 	reset_counts(s);
 	world_run_until(w, FAULT_AT);
-	return gaps_are_short(s, "before the fault") && there_is_no_storm(s, STEADY) && nothing_flaps(s);
+	return gaps_are_short(s, "before the fault") && there_is_no_storm(s, STEADY) &&
+	       nothing_flaps(s);
 }
 
-/* The fault begins. Returns the time until which gaps are forgiven, as the fault itself makes them. */
+/* The fault begins. Returns the time until which gaps are forgiven, as the fault itself makes them.
+ */
 static uint64_t begin_fault(struct scenario *s)
 {
 	struct stage_world *w = &s->world;
@@ -387,14 +395,18 @@ int main(int argc, char *argv[])
 		else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
 			from = strtoull(argv[++i], NULL, 10), one = true;
 		else
-			return fprintf(stderr, "usage: %s [--seeds N] [--from N] | --seed N [--trace]\n", argv[0]), 2;
+			return fprintf(stderr,
+				       "usage: %s [--seeds N] [--from N] | --seed N [--trace]\n",
+				       argv[0]),
+			       2;
 	}
 	if (sodium_init() < 0)
 		return 1;
 	for (uint64_t seed = from; seed < from + (one ? 1 : n) && (more || n_failed == 0); seed++)
 		n_failed += !run(seed, trace, &scenario);
 	if (n_failed == 0)
-		printf("%llu seeds ok: longest gap %.2f s (seed %llu), slowest direct %.2f s (seed %llu), "
+		printf("%llu seeds ok: longest gap %.2f s (seed %llu), slowest direct %.2f s (seed "
+		       "%llu), "
 		       "%llu of %llu pairs direct, most messages in a second %u\n",
 		       (unsigned long long)(one ? 1 : n), (double)worst.gap_ns / 1e9,
 		       (unsigned long long)worst.gap_seed, (double)worst.direct_ns / 1e9,

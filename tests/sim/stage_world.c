@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TELL_NS	       MS(50)	  /* how often a shell looks at the data plane */
+#define TELL_NS        MS(50) /* how often a shell looks at the data plane */
 #define ACTIVITY_NS    SECONDS(10)
 #define STUN_IP(relay) (0xc6336401u + (relay)) /* 198.51.100.1 … */
 #define STUN_PORT      3478
@@ -30,17 +30,17 @@ struct packet {
 };
 
 enum event_type {
-	EVENT_UDP,	/* packet arrives in the public world, at .to from .source */
-	EVENT_LAN,	/* at .node, from .source, within its LAN */
-	EVENT_RELAYED,	/* at .node, from .other */
-	EVENT_DATA,	/* .node has a packet for .other */
-	EVENT_TELL,	/* .node's shell looks at its data plane */
-	EVENT_PUBLISH,	/* .node's record reaches control */
-	EVENT_PUSH,	/* .other's record reaches .node */
-	EVENT_CONNECT,	/* .node is connected to relay .other */
-	EVENT_CUT,	/* .node notices that it is not */
-	EVENT_LINK,	/* .node notices its new address */
-	EVENT_SECOND,	/* for counting */
+	EVENT_UDP,     /* packet arrives in the public world, at .to from .source */
+	EVENT_LAN,     /* at .node, from .source, within its LAN */
+	EVENT_RELAYED, /* at .node, from .other */
+	EVENT_DATA,    /* .node has a packet for .other */
+	EVENT_TELL,    /* .node's shell looks at its data plane */
+	EVENT_PUBLISH, /* .node's record reaches control */
+	EVENT_PUSH,    /* .other's record reaches .node */
+	EVENT_CONNECT, /* .node is connected to relay .other */
+	EVENT_CUT,     /* .node notices that it is not */
+	EVENT_LINK,    /* .node notices its new address */
+	EVENT_SECOND,  /* for counting */
 };
 
 struct event {
@@ -125,8 +125,8 @@ static struct event *pop(struct stage_world *w)
 	return first;
 }
 
-static struct event *later(struct stage_world *w, uint64_t in_ns, enum event_type type, uint32_t node,
-			   uint32_t other, const struct packet *packet)
+static struct event *later(struct stage_world *w, uint64_t in_ns, enum event_type type,
+			   uint32_t node, uint32_t other, const struct packet *packet)
 {
 	struct event *event = malloc(packet ? sizeof(*event) : offsetof(struct event, packet));
 
@@ -190,7 +190,8 @@ static uint64_t distance_to_ip(const struct stage_world *w, uint32_t ip)
 	return MS(10);
 }
 
-static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint *to, const struct packet *packet)
+static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint *to,
+		     const struct packet *packet)
 {
 	struct sim_node *node = &w->nodes[from];
 	struct endpoint source = node->local;
@@ -226,7 +227,8 @@ static bool is_connected(const struct stage_world *w, uint32_t node, uint32_t re
 }
 
 /* Through the receiver's home relay; ordered, nothing is lost while both are connected. */
-static void send_relay(struct stage_world *w, uint32_t from, uint32_t to, const struct packet *packet)
+static void send_relay(struct stage_world *w, uint32_t from, uint32_t to,
+		       const struct packet *packet)
 {
 	uint32_t home = w->nodes[to].home;
 	struct relay *relay = &w->relays[home];
@@ -251,12 +253,13 @@ static void count_message(struct view *view)
 		view->most_messages = view->n_messages;
 }
 
-static void seal_and_send(struct stage_world *w, uint32_t from, uint32_t to, const struct peer_source *way,
-			  const struct session_message *message)
+static void seal_and_send(struct stage_world *w, uint32_t from, uint32_t to,
+			  const struct peer_source *way, const struct session_message *message)
 {
 	struct packet packet = { .kind = PACKET_SESSION, .from = from };
 
-	packet.len = session_box_seal(w->nodes[from].box, to, message, packet.bytes, sizeof(packet.bytes));
+	packet.len = session_box_seal(w->nodes[from].box, to, message, packet.bytes,
+				      sizeof(packet.bytes));
 	if (packet.len == 0)
 		return;
 	count_message(&w->nodes[from].views[to]);
@@ -266,10 +269,12 @@ static void seal_and_send(struct stage_world *w, uint32_t from, uint32_t to, con
 		send_udp(w, from, &way->endpoint, &packet);
 }
 
-static void send_message(struct stage_world *w, uint32_t from, uint32_t to, const struct peer_action *action)
+static void send_message(struct stage_world *w, uint32_t from, uint32_t to,
+			 const struct peer_action *action)
 {
 	const struct endpoint_fsm *ours = &w->nodes[from].endpoints;
-	struct session_message message = { .type = SESSION_PING, .n_padding = SESSION_PING_PADDING };
+	struct session_message message = { .type = SESSION_PING,
+					   .n_padding = SESSION_PING_PADDING };
 
 	memcpy(message.tx_id, action->tx_id.bytes, sizeof(message.tx_id));
 	if (action->type == PEER_DO_SEND_PONG) {
@@ -341,8 +346,10 @@ static void feed_endpoints(struct stage_world *w, uint32_t i, struct endpoint_in
 		later(w, node->distance_ns + MS(20), EVENT_PUBLISH, i, 0, NULL);
 		for (uint32_t p = 0; p < w->n_nodes; p++)
 			if (p != i)
-				feed_peer(w, i, p, (struct peer_input){ .type = PEER_IN_OUR_ENDPOINTS,
-									.n_endpoints = node->endpoints.n_ours });
+				feed_peer(w, i, p,
+					  (struct peer_input){ .type = PEER_IN_OUR_ENDPOINTS,
+							       .n_endpoints =
+								       node->endpoints.n_ours });
 	}
 }
 
@@ -362,7 +369,9 @@ static void become_active(struct stage_world *w, uint32_t node, uint32_t peer)
 static void send_data(struct stage_world *w, uint32_t from, uint32_t to)
 {
 	struct flow *flow = &w->flows[from][to];
-	struct packet packet = { .kind = PACKET_DATA, .from = from, .number = ++flow->number, .sent_ns = w->now_ns };
+	struct packet packet = {
+		.kind = PACKET_DATA, .from = from, .number = ++flow->number, .sent_ns = w->now_ns
+	};
 	struct view *view = &w->nodes[from].views[to];
 
 	become_active(w, from, to);
@@ -393,7 +402,8 @@ static void receive_data(struct stage_world *w, uint32_t to, const struct packet
 	bool known = false;
 
 	if (packet->number <= flow->highest)
-		return; /* the second leg, a duplicate, or overtaken: WireGuard drops or does not care */
+		return; /* the second leg, a duplicate, or overtaken: WireGuard drops or does not
+			   care */
 	flow->highest = packet->number;
 	flow->n_arrived++;
 	flow->n_direct += !source->by_relay;
@@ -413,11 +423,13 @@ static void tell(struct stage_world *w, uint32_t node, uint32_t peer)
 	struct view *view = &w->nodes[node].views[peer];
 
 	for (uint32_t i = 0; i < view->n_heard; i++)
-		feed_peer(w, node, peer, (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
-							      .from = { .endpoint = view->heard[i] } });
+		feed_peer(w, node, peer,
+			  (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
+					       .from = { .endpoint = view->heard[i] } });
 	if (view->heard_by_relay)
 		feed_peer(w, node, peer,
-			  (struct peer_input){ .type = PEER_IN_DATA_RECEIVED, .from = { .by_relay = true } });
+			  (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
+					       .from = { .by_relay = true } });
 	if (view->sent)
 		feed_peer(w, node, peer, (struct peer_input){ .type = PEER_IN_DATA_SENT });
 	view->n_heard = 0;
@@ -441,9 +453,9 @@ static void receive_session(struct stage_world *w, uint32_t to, const struct pac
 	memcpy(input.tx_id.bytes, opened.message.tx_id, sizeof(input.tx_id.bytes));
 	input.endpoints = opened.message.endpoints;
 	input.n_endpoints = opened.message.n_endpoints;
-	input.type = opened.message.type == SESSION_PING ? PEER_IN_PING :
-		     opened.message.type == SESSION_PONG ? PEER_IN_PONG :
-							   PEER_IN_RENDEZVOUS;
+	input.type = opened.message.type == SESSION_PING   ? PEER_IN_PING
+		     : opened.message.type == SESSION_PONG ? PEER_IN_PONG
+							   : PEER_IN_RENDEZVOUS;
 	feed_peer(w, to, opened.peer_id, input);
 }
 
@@ -523,7 +535,8 @@ static void publish(struct stage_world *w, uint32_t node)
 	memcpy(record->endpoints, n->endpoints.ours, sizeof(record->endpoints));
 	for (uint32_t i = 0; i < w->n_nodes; i++)
 		if (i != node)
-			later(w, w->nodes[i].distance_ns + MS(20), EVENT_PUSH, i, node, NULL)->record = *record;
+			later(w, w->nodes[i].distance_ns + MS(20), EVENT_PUSH, i, node, NULL)
+				->record = *record;
 }
 
 static uint64_t session_of(const struct public_key *key)
@@ -535,16 +548,18 @@ static uint64_t session_of(const struct public_key *key)
 	return id;
 }
 
-static void take_push(struct stage_world *w, uint32_t node, uint32_t other, const struct record *record)
+static void take_push(struct stage_world *w, uint32_t node, uint32_t other,
+		      const struct record *record)
 {
 	struct view *view = &w->nodes[node].views[other];
 	int r = session_box_set_peer(w->nodes[node].box, other, &record->session_key);
 
 	assert(r == 0);
-	feed_peer(w, node, other, (struct peer_input){ .type = PEER_IN_INFO,
-						       .session = session_of(&record->session_key),
-						       .endpoints = record->endpoints,
-						       .n_endpoints = record->n_endpoints });
+	feed_peer(w, node, other,
+		  (struct peer_input){ .type = PEER_IN_INFO,
+				       .session = session_of(&record->session_key),
+				       .endpoints = record->endpoints,
+				       .n_endpoints = record->n_endpoints });
 	view->session_key = record->session_key;
 }
 
@@ -553,7 +568,9 @@ static void set_connected(struct stage_world *w, uint32_t node, uint32_t relay, 
 	w->nodes[node].connected[relay] = connected;
 	for (uint32_t i = 0; i < w->n_nodes; i++)
 		if (i != node && w->nodes[i].home == relay)
-			feed_peer(w, node, i, (struct peer_input){ .type = PEER_IN_RELAY, .relay_up = connected });
+			feed_peer(w, node, i,
+				  (struct peer_input){ .type = PEER_IN_RELAY,
+						       .relay_up = connected });
 }
 
 static void take_link(struct stage_world *w, uint32_t node)
@@ -561,7 +578,8 @@ static void take_link(struct stage_world *w, uint32_t node)
 	struct sim_node *n = &w->nodes[node];
 
 	feed_endpoints(w, node,
-		       (struct endpoint_input){ .type = ENDPOINT_IN_LOCAL, .endpoints = &n->local, .n = 1 });
+		       (struct endpoint_input){
+			       .type = ENDPOINT_IN_LOCAL, .endpoints = &n->local, .n = 1 });
 	feed_endpoints(w, node, (struct endpoint_input){ .type = ENDPOINT_IN_LINK });
 }
 
@@ -618,8 +636,10 @@ void world_start_node(struct stage_world *w, uint32_t i)
 			.relay_id = s / 2 + 1,
 			.endpoint = endpoint_from_v4(STUN_IP(s / 2), (uint16_t)(STUN_PORT + s % 2))
 		};
-	feed_endpoints(w, i, (struct endpoint_input){
-				     .type = ENDPOINT_IN_SERVERS, .servers = servers, .n = ARRAY_LEN(servers) });
+	feed_endpoints(w, i,
+		       (struct endpoint_input){ .type = ENDPOINT_IN_SERVERS,
+						.servers = servers,
+						.n = ARRAY_LEN(servers) });
 	take_link(w, i);
 	for (uint32_t p = 0; p < w->n_nodes; p++) /* the cached map, then control's */
 		if (p != i && !public_key_is_zero(&w->records[p].session_key))
@@ -649,7 +669,8 @@ void world_move_node(struct stage_world *w, uint32_t i, int nat)
 	node->nat = nat;
 	node->local = endpoint_from_v4(LAN_IP(nat, i), UDP_PORT);
 	for (uint32_t r = 0; r < MAX_RELAYS; r++)
-		node->connected[r] = false; /* its TCP connections are dead; it knows with the link */
+		node->connected[r] =
+			false; /* its TCP connections are dead; it knows with the link */
 	later(w, world_random(w, MS(200)), EVENT_LINK, i, 0, NULL);
 }
 
@@ -672,7 +693,8 @@ void world_set_relay(struct stage_world *w, uint32_t relay, bool up)
 	w->relays[relay].up = up;
 	for (uint32_t i = 0; i < w->n_nodes; i++)
 		if (w->nodes[i].up)
-			later(w, MS(20) + world_random(w, MS(180)), up ? EVENT_CONNECT : EVENT_CUT, i, relay, NULL);
+			later(w, MS(20) + world_random(w, MS(180)), up ? EVENT_CONNECT : EVENT_CUT,
+			      i, relay, NULL);
 }
 
 void world_set_control(struct stage_world *w, bool up)
@@ -729,7 +751,8 @@ static void happen_to_node(struct stage_world *w, const struct event *event)
 		take_link(w, event->node);
 		for (uint32_t r = 0; r < MAX_RELAYS; r++) {
 			set_connected(w, event->node, r, false);
-			later(w, MS(100) + world_random(w, MS(200)), EVENT_CONNECT, event->node, r, NULL);
+			later(w, MS(100) + world_random(w, MS(200)), EVENT_CONNECT, event->node, r,
+			      NULL);
 		}
 		break;
 	case EVENT_UDP:
@@ -771,7 +794,8 @@ static void happen(struct stage_world *w, const struct event *event)
 }
 
 /* The node whose machine has the first deadline. */
-static bool first_deadline(const struct stage_world *w, uint64_t *ret_ns, uint32_t *ret_node, uint32_t *ret_peer)
+static bool first_deadline(const struct stage_world *w, uint64_t *ret_ns, uint32_t *ret_node,
+			   uint32_t *ret_peer)
 {
 	*ret_ns = UINT64_MAX;
 	for (uint32_t i = 0; i < w->n_nodes; i++) {
@@ -780,8 +804,8 @@ static bool first_deadline(const struct stage_world *w, uint64_t *ret_ns, uint32
 		if (!node->up)
 			continue;
 		for (uint32_t p = 0; p <= w->n_nodes; p++) {
-			uint64_t at_ns = p == w->n_nodes ? node->endpoints.deadline_ns :
-							   node->views[p].fsm.deadline_ns;
+			uint64_t at_ns = p == w->n_nodes ? node->endpoints.deadline_ns
+							 : node->views[p].fsm.deadline_ns;
 
 			if (at_ns == 0 || at_ns >= *ret_ns)
 				continue;
@@ -798,7 +822,8 @@ void world_run_until(struct stage_world *w, uint64_t ns)
 	for (;;) {
 		uint64_t deadline_ns, event_ns = w->n_heap > 0 ? w->heap[0]->at_ns : UINT64_MAX;
 		uint32_t node = 0, peer = 0;
-		bool rings = first_deadline(w, &deadline_ns, &node, &peer) && deadline_ns <= event_ns;
+		bool rings =
+			first_deadline(w, &deadline_ns, &node, &peer) && deadline_ns <= event_ns;
 
 		if ((rings ? deadline_ns : event_ns) > ns)
 			break;
@@ -809,7 +834,8 @@ void world_run_until(struct stage_world *w, uint64_t ns)
 			happen(w, event);
 			free(event);
 		} else if (peer == w->n_nodes) {
-			feed_endpoints(w, node, (struct endpoint_input){ .type = ENDPOINT_IN_DEADLINE });
+			feed_endpoints(w, node,
+				       (struct endpoint_input){ .type = ENDPOINT_IN_DEADLINE });
 		} else {
 			feed_peer(w, node, peer, (struct peer_input){ .type = PEER_IN_DEADLINE });
 		}
@@ -831,9 +857,12 @@ void world_init(struct stage_world *w, uint64_t seed, bool trace)
 	w->trace = trace;
 	w->control_up = true;
 	for (uint32_t i = 0; i < MAX_RELAYS; i++)
-		w->relays[i] = (struct relay){ .up = true, .distance_ns = MS(2) + world_random(w, MS(20)) };
+		w->relays[i] = (struct relay){ .up = true,
+					       .distance_ns = MS(2) + world_random(w, MS(20)) };
 	for (uint32_t i = 0; i < MAX_NATS; i++) {
-		w->nats[i] = (struct nat){ .ip = 0xcb00710au + i, .timeout_ns = SECONDS(30), .next_port = (uint16_t)i };
+		w->nats[i] = (struct nat){ .ip = 0xcb00710au + i,
+					   .timeout_ns = SECONDS(30),
+					   .next_port = (uint16_t)i };
 		w->nats[i].mapping = (enum nat_behaviour)world_random(w, 3);
 		w->nats[i].filtering = (enum nat_behaviour)world_random(w, 3);
 		w->nats[i].hairpin = world_random(w, 2) == 1;
@@ -845,8 +874,8 @@ void world_init(struct stage_world *w, uint64_t seed, bool trace)
 		node->nat = world_random(w, 8) == 0 ? -1 : (int)i;
 		node->home = (uint32_t)world_random(w, MAX_RELAYS);
 		node->distance_ns = MS(1) + world_random(w, MS(40));
-		node->local = node->nat < 0 ? endpoint_from_v4(PUBLIC_IP(i), UDP_PORT) :
-					      endpoint_from_v4(LAN_IP(node->nat, i), UDP_PORT);
+		node->local = node->nat < 0 ? endpoint_from_v4(PUBLIC_IP(i), UDP_PORT)
+					    : endpoint_from_v4(LAN_IP(node->nat, i), UDP_PORT);
 	}
 	later(w, SECONDS(1), EVENT_SECOND, MAX_NODES, 0, NULL);
 }

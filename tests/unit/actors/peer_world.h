@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MS(n) ((uint64_t)(n) * 1000000u)
+#define MS(n) ((uint64_t)(n)*1000000u)
 
 struct world {
 	struct peer_fsm peer;
@@ -114,7 +114,8 @@ static inline void happens_rendezvous(struct world *w, const char *endpoint)
 {
 	struct endpoint e = at(endpoint);
 
-	happens(w, (struct peer_input){ .type = PEER_IN_RENDEZVOUS, .endpoints = &e, .n_endpoints = 1 });
+	happens(w, (struct peer_input){
+			   .type = PEER_IN_RENDEZVOUS, .endpoints = &e, .n_endpoints = 1 });
 }
 
 /* from: an endpoint, or NULL for the relay. */
@@ -131,7 +132,9 @@ static inline void happens_from(struct world *w, enum peer_input_type type, cons
 /* The last ping is answered, from that address. */
 static inline void happens_pong(struct world *w, const char *from)
 {
-	struct peer_input input = { .type = PEER_IN_PONG, .from = { .by_relay = !from }, .tx_id = w->ping.tx_id };
+	struct peer_input input = { .type = PEER_IN_PONG,
+				    .from = { .by_relay = !from },
+				    .tx_id = w->ping.tx_id };
 
 	if (from)
 		input.from.endpoint = at(from);
@@ -159,7 +162,8 @@ static inline bool sent_to(const struct world *w, enum peer_action_type type, co
 		const struct peer_action *a = &w->last.all[i];
 		struct endpoint e = to ? at(to) : (struct endpoint){ 0 };
 
-		if (a->type == type && a->to.by_relay == !to && (!to || endpoint_equal(&a->to.endpoint, &e)))
+		if (a->type == type && a->to.by_relay == !to &&
+		    (!to || endpoint_equal(&a->to.endpoint, &e)))
 			return true;
 	}
 	return false;
@@ -181,8 +185,10 @@ static inline void expect_path(const struct world *w, const char *direct, bool r
 
 	if (path->direct != (direct != NULL) || path->relay != relay ||
 	    (direct && !endpoint_equal(&path->endpoint, &e))) {
-		fprintf(stderr, "expected path %s relay=%d, got %s relay=%d\n%s", direct ? direct : "-", relay,
-			path->direct ? endpoint_text(&path->endpoint).s : "-", path->relay, w->trace);
+		fprintf(stderr, "expected path %s relay=%d, got %s relay=%d\n%s",
+			direct ? direct : "-", relay,
+			path->direct ? endpoint_text(&path->endpoint).s : "-", path->relay,
+			w->trace);
 		abort();
 	}
 }

@@ -10,14 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MS(n) ((uint64_t)(n) * 1000000u)
+#define MS(n) ((uint64_t)(n)*1000000u)
 
 struct world {
 	struct endpoint_fsm fsm;
 	struct endpoint_actions last;
 	uint64_t now_ns;
 	uint32_t n_asked, n_published;
-	struct endpoint_action asked[ENDPOINT_MAX_SERVERS]; /* by server, in the order of the list */
+	struct endpoint_action
+		asked[ENDPOINT_MAX_SERVERS]; /* by server, in the order of the list */
 	char trace[8192];
 };
 
@@ -58,7 +59,8 @@ static void happens(struct world *w, struct endpoint_input input)
 		}
 		w->n_asked++;
 		for (uint32_t s = 0; s < w->fsm.n_servers; s++)
-			if (endpoint_equal(&w->fsm.servers[s].server.endpoint, &w->last.all[i].server))
+			if (endpoint_equal(&w->fsm.servers[s].server.endpoint,
+					   &w->last.all[i].server))
 				w->asked[s] = w->last.all[i];
 	}
 }
@@ -79,15 +81,18 @@ static void happens_servers(struct world *w, uint32_t n, const char *const *text
 	struct endpoint_server servers[8];
 
 	for (uint32_t i = 0; i < n; i++)
-		servers[i] = (struct endpoint_server){ .relay_id = i / 2 + 1, .endpoint = at(texts[i]) };
-	happens(w, (struct endpoint_input){ .type = ENDPOINT_IN_SERVERS, .servers = servers, .n = n });
+		servers[i] =
+			(struct endpoint_server){ .relay_id = i / 2 + 1, .endpoint = at(texts[i]) };
+	happens(w,
+		(struct endpoint_input){ .type = ENDPOINT_IN_SERVERS, .servers = servers, .n = n });
 }
 
 static void happens_local(struct world *w, const char *text)
 {
 	struct endpoint local = text ? at(text) : (struct endpoint){ 0 };
 
-	happens(w, (struct endpoint_input){ .type = ENDPOINT_IN_LOCAL, .endpoints = &local, .n = text ? 1 : 0 });
+	happens(w, (struct endpoint_input){
+			   .type = ENDPOINT_IN_LOCAL, .endpoints = &local, .n = text ? 1 : 0 });
 }
 
 /* The server answers its last request. */
@@ -110,8 +115,8 @@ static void expect_trace(struct world *w, const char *expected)
 	w->trace[0] = '\0';
 }
 
-static const char *const two_relays[] = { "198.51.100.1:3478", "198.51.100.1:3479", "198.51.100.2:3478",
-					  "198.51.100.2:3479" };
+static const char *const two_relays[] = { "198.51.100.1:3478", "198.51.100.1:3479",
+					  "198.51.100.2:3478", "198.51.100.2:3479" };
 
 static void given_two_relays(struct world *w)
 {
@@ -148,7 +153,8 @@ static void test_all_servers_are_asked_at_once_and_the_first_answer_is_published
 
 	assert(w.n_published == 1);
 	assert(w.fsm.mapping == ENDPOINT_MAPPING_INDEPENDENT);
-	assert(endpoint_fsm_latency_us(&w.fsm, 1) == 20000 && endpoint_fsm_latency_us(&w.fsm, 2) == 20000);
+	assert(endpoint_fsm_latency_us(&w.fsm, 1) == 20000 &&
+	       endpoint_fsm_latency_us(&w.fsm, 2) == 20000);
 	expect_trace(&w, "[   20] asking: answer -> asking\n"
 			 "[   20]   ours: 2, mapping unknown\n"
 			 "[   20] asking: answer -> asking\n"
@@ -185,7 +191,8 @@ static void test_the_mapping_is_refreshed_before_a_nat_forgets_it(void)
 
 	for (int round = 0; round < 5; round++) {
 		uint64_t settled_ns = w.now_ns;
-		assert(w.fsm.deadline_ns - settled_ns >= MS(20000) && w.fsm.deadline_ns - settled_ns <= MS(25000));
+		assert(w.fsm.deadline_ns - settled_ns >= MS(20000) &&
+		       w.fsm.deadline_ns - settled_ns <= MS(25000));
 		after_ms(&w, 24100);
 		for (uint32_t i = 0; i < 4; i++)
 			answers(&w, i, "203.0.113.5:40000");

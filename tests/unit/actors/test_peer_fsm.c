@@ -65,7 +65,8 @@ static void test_the_one_who_starts_pings_and_offers_and_is_direct_after_a_pong(
 	given_a_known_peer(&w);
 
 	happens_plain(&w, PEER_IN_TRAFFIC);
-	assert(sent_to(&w, PEER_DO_SEND_PING, PUBLIC) && sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
+	assert(sent_to(&w, PEER_DO_SEND_PING, PUBLIC) &&
+	       sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
 	expect_path(&w, NULL, true);
 	after_ms(&w, 30);
 	happens_pong(&w, PUBLIC);
@@ -88,7 +89,8 @@ static void test_the_other_one_is_woken_by_the_rendezvous_and_answers_with_its_o
 	given_a_known_peer(&w);
 
 	happens_rendezvous(&w, NATTED);
-	assert(sent_to(&w, PEER_DO_SEND_PING, NATTED) && sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
+	assert(sent_to(&w, PEER_DO_SEND_PING, NATTED) &&
+	       sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
 	after_ms(&w, 10);
 	happens_from(&w, PEER_IN_PING, NATTED);
 	assert(sent_to(&w, PEER_DO_SEND_PONG, NATTED) && sent_to(&w, PEER_DO_SEND_PING, NATTED));
@@ -118,7 +120,8 @@ static void test_a_pong_from_an_address_nobody_advertised_is_the_path(void)
 	expect_path(&w, NATTED, false);
 }
 
-static void test_rendezvous_in_transmitting_leads_to_acknowledged_and_half_established_keeps_it(void)
+static void test_rendezvous_in_transmitting_leads_to_acknowledged_and_half_established_keeps_it(
+	void)
 {
 	struct world w;
 	given_a_known_peer(&w);
@@ -166,7 +169,9 @@ static void test_the_lan_is_pinged_first(void)
 	struct endpoint both[] = { at(PUBLIC), at(LAN) };
 	given_a_known_peer(&w);
 
-	happens(&w, (struct peer_input){ .type = PEER_IN_INFO, .session = 7, .endpoints = both, .n_endpoints = 2 });
+	happens(&w,
+		(struct peer_input){
+			.type = PEER_IN_INFO, .session = 7, .endpoints = both, .n_endpoints = 2 });
 	happens_plain(&w, PEER_IN_TRAFFIC);
 
 	assert(w.last.all[0].type == PEER_DO_SEND_PING &&
@@ -282,7 +287,8 @@ static void test_without_a_relay_the_sources_of_pings_are_enough(void)
 	assert(sent_to(&w, PEER_DO_SEND_PONG, NATTED));
 	happens_from(&w, PEER_IN_DATA_RECEIVED, NATTED);
 	happens_plain(&w, PEER_IN_TRAFFIC);
-	assert(sent_to(&w, PEER_DO_SEND_PING, NATTED) && !sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
+	assert(sent_to(&w, PEER_DO_SEND_PING, NATTED) &&
+	       !sent_to(&w, PEER_DO_SEND_RENDEZVOUS, NULL));
 	happens_pong(&w, NATTED);
 
 	expect_path(&w, NATTED, false);
@@ -311,10 +317,12 @@ static void test_nobody_can_make_us_ping_ourselves_or_a_multicast_group(void)
 {
 	struct world w;
 	struct endpoint bad[] = { at("127.0.0.1:53"), at("224.0.0.1:7"), at("255.255.255.255:7"),
-				  at("[::1]:7"), at("[ff02::1]:7"), at("0.0.0.0:7") };
+				  at("[::1]:7"),      at("[ff02::1]:7"), at("0.0.0.0:7") };
 	given_a_known_peer(&w);
 
-	happens(&w, (struct peer_input){ .type = PEER_IN_RENDEZVOUS, .endpoints = bad, .n_endpoints = ARRAY_LEN(bad) });
+	happens(&w, (struct peer_input){ .type = PEER_IN_RENDEZVOUS,
+					 .endpoints = bad,
+					 .n_endpoints = ARRAY_LEN(bad) });
 
 	assert(w.n_pings == 0);
 }
@@ -328,10 +336,13 @@ static void test_a_peer_fills_only_its_own_share_of_the_table(void)
 	for (uint32_t round = 0; round < 50; round++) {
 		for (uint32_t i = 0; i < ARRAY_LEN(many); i++)
 			many[i] = endpoint_from_v4(0x0b000000u + round * 100 + i, 9);
-		happens(&w, (struct peer_input){
-				    .type = PEER_IN_RENDEZVOUS, .endpoints = many, .n_endpoints = ARRAY_LEN(many) });
-		happens(&w, (struct peer_input){
-				    .type = PEER_IN_INFO, .session = 7, .endpoints = many + 5, .n_endpoints = ARRAY_LEN(many) - 5 });
+		happens(&w, (struct peer_input){ .type = PEER_IN_RENDEZVOUS,
+						 .endpoints = many,
+						 .n_endpoints = ARRAY_LEN(many) });
+		happens(&w, (struct peer_input){ .type = PEER_IN_INFO,
+						 .session = 7,
+						 .endpoints = many + 5,
+						 .n_endpoints = ARRAY_LEN(many) - 5 });
 		for (uint32_t i = 0; i < 20; i++) {
 			struct peer_input ping = { .type = PEER_IN_PING };
 			ping.from.endpoint = endpoint_from_v4(0x0c000000u + round * 100 + i, 9);
@@ -524,8 +535,9 @@ static void test_packets_too_big_for_the_path_go_by_relay_as_well_for_a_minute(v
 	struct world w;
 	given_an_established_peer(&w);
 
-	happens(&w, (struct peer_input){
-			    .type = PEER_IN_SEND_FAILED, .too_big = true, .from = { .endpoint = at(PUBLIC) } });
+	happens(&w, (struct peer_input){ .type = PEER_IN_SEND_FAILED,
+					 .too_big = true,
+					 .from = { .endpoint = at(PUBLIC) } });
 	traffic_flows(&w, 59000, PUBLIC);
 	expect_path(&w, PUBLIC, true);
 	traffic_flows(&w, 2000, PUBLIC);
@@ -589,7 +601,9 @@ static void test_a_better_way_is_taken_after_it_was_better_twice(void)
 	struct endpoint both[] = { at(PUBLIC), at(LAN) };
 	given_an_established_peer(&w);
 
-	happens(&w, (struct peer_input){ .type = PEER_IN_INFO, .session = 7, .endpoints = both, .n_endpoints = 2 });
+	happens(&w,
+		(struct peer_input){
+			.type = PEER_IN_INFO, .session = 7, .endpoints = both, .n_endpoints = 2 });
 	for (int i = 0; i < 2400 && w.peer.current == 0; i++) {
 		happens_plain(&w, PEER_IN_DATA_SENT);
 		happens_from(&w, PEER_IN_DATA_RECEIVED, PUBLIC);
@@ -652,7 +666,8 @@ static void test_a_path_of_the_previous_session_is_adopted_in_doubt(void)
 	struct world w;
 	given_a_known_peer(&w);
 
-	happens(&w, (struct peer_input){ .type = PEER_IN_ADOPT, .from = { .endpoint = at(NATTED) } });
+	happens(&w,
+		(struct peer_input){ .type = PEER_IN_ADOPT, .from = { .endpoint = at(NATTED) } });
 	expect_path(&w, NATTED, true);
 	happens_pong(&w, NATTED);
 

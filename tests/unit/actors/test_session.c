@@ -98,8 +98,10 @@ static void test_the_ping_of_the_specification(void)
 
 	seals(&w, ALICE, BOB, &ping);
 
-	expect_bytes(&w, "d2703270f895e0f69f4946fe0000000000000000dab20b3a2106b3b1eed3f55cebaf3a14f892841085"
-			 "ac5668dcad3551c5cfe8faa40703aaa87138089f1334c90580a0");
+	expect_bytes(
+		&w,
+		"d2703270f895e0f69f4946fe0000000000000000dab20b3a2106b3b1eed3f55cebaf3a14f892841085"
+		"ac5668dcad3551c5cfe8faa40703aaa87138089f1334c90580a0");
 	assert(opens(&w, BOB) == 0);
 	assert(w.opened.peer_id == ALICE && w.opened.message.type == SESSION_PING);
 	assert(memcmp(w.opened.message.tx_id, ping.tx_id, SESSION_TX_ID_LEN) == 0);
@@ -119,8 +121,10 @@ static void test_the_pong_of_the_specification_is_as_long_as_its_ping(void)
 	seals(&w, BOB, ALICE, &pong);
 
 	assert(w.len == ping_len);
-	expect_bytes(&w, "d2703270e9e4ce8143f5ede7000000000000000014db4dac70539fc034873dbf0b7c3e2727355ac945"
-			 "3ff92b83f1558425aab9887e8f5f80b3e80125eb42492e854d3b");
+	expect_bytes(
+		&w,
+		"d2703270e9e4ce8143f5ede7000000000000000014db4dac70539fc034873dbf0b7c3e2727355ac945"
+		"3ff92b83f1558425aab9887e8f5f80b3e80125eb42492e854d3b");
 	assert(opens(&w, ALICE) == 0);
 	assert(endpoint_equal(&w.opened.message.observed, &pong.observed));
 	end(&w);
@@ -139,8 +143,10 @@ static void test_the_rendezvous_of_the_specification(void)
 	seals(&w, ALICE, BOB, &ping);
 	seals(&w, ALICE, BOB, &rendezvous);
 
-	expect_bytes(&w, "d2703270f895e0f69f4946fe000000000000000113ec1220167d9456cdd83d07d316e603f01148ba6f"
-			 "8c20fa2b95150c277d853fc221d3228934bfdcf91c3af23a0dc21cc135ef31374e");
+	expect_bytes(
+		&w,
+		"d2703270f895e0f69f4946fe000000000000000113ec1220167d9456cdd83d07d316e603f01148ba6f"
+		"8c20fa2b95150c277d853fc221d3228934bfdcf91c3af23a0dc21cc135ef31374e");
 	assert(opens(&w, BOB) == 0);
 	assert(w.opened.message.n_endpoints == 2);
 	assert(endpoint_equal(&w.opened.message.endpoints[1], &rendezvous.endpoints[1]));
@@ -290,20 +296,24 @@ static void test_what_is_sealed_but_not_well_formed_is_refused(void)
 		size_t len;
 		struct session_message message;
 
-		sodium_hex2bin(plain, sizeof(plain), cases[i].hex, strlen(cases[i].hex), NULL, &len, NULL);
+		sodium_hex2bin(plain, sizeof(plain), cases[i].hex, strlen(cases[i].hex), NULL, &len,
+			       NULL);
 		assert(session_message_decode(plain, len, &message) == cases[i].expected);
 	}
 }
 
 static void test_what_does_not_fit_is_not_encoded(void)
 {
-	struct session_message message = { .type = SESSION_RENDEZVOUS, .n_endpoints = SESSION_MAX_ENDPOINTS + 1 };
+	struct session_message message = { .type = SESSION_RENDEZVOUS,
+					   .n_endpoints = SESSION_MAX_ENDPOINTS + 1 };
 	uint8_t plain[2 * SESSION_MAX_PLAIN];
 
 	assert(session_message_encode(plain, sizeof(plain), &message) == 0);
 	message.n_endpoints = SESSION_MAX_ENDPOINTS;
-	assert(session_message_encode(plain, sizeof(plain), &message) == 2 + 18 * SESSION_MAX_ENDPOINTS);
-	message = (struct session_message){ .type = SESSION_PING, .n_padding = SESSION_MAX_PADDING };
+	assert(session_message_encode(plain, sizeof(plain), &message) ==
+	       2 + 18 * SESSION_MAX_ENDPOINTS);
+	message =
+		(struct session_message){ .type = SESSION_PING, .n_padding = SESSION_MAX_PADDING };
 	assert(session_message_encode(plain, sizeof(plain), &message) == SESSION_MAX_PLAIN);
 	message.n_padding++;
 	assert(session_message_encode(plain, sizeof(plain), &message) == 0);
@@ -322,7 +332,8 @@ static void test_keys_that_are_no_keys_are_refused(void)
 	assert(session_box_set_peer(w.box[ALICE], CAROL, &one) == -EINVAL); /* of low order */
 	assert(session_box_set_peer(w.box[ALICE], CAROL, &w.public[ALICE]) == -EINVAL);
 	assert(session_box_set_peer(w.box[ALICE], CAROL, &w.public[BOB]) == -EEXIST);
-	assert(!session_box_has_peer(w.box[ALICE], CAROL) && session_box_has_peer(w.box[ALICE], BOB));
+	assert(!session_box_has_peer(w.box[ALICE], CAROL) &&
+	       session_box_has_peer(w.box[ALICE], BOB));
 	end(&w);
 }
 

@@ -1,0 +1,754 @@
+/*
+ * What the peer state machine does on its arrows: pings and answers, attempts, doubt and trust, the
+ * choice of the best way. The path itself is not set here: it follows from the state (peer_fsm.c).
+ */
+#include "actors/traffic_manager/peer_deeds.h"
+
+#include "common/macros.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- small things ---- */
+
+static uint64_t next_random(struct peer_fsm *fsm)
+{
+	/* splitmix64: jitter and tx ids need to differ, not to be secret (the box hides them) */
+	uint64_t z = fsm->random += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+struct peer_action *peer_add_action(struct peer_actions *out, enum peer_action_type type)
+{
+	assert(out->n < PEER_MAX_ACTIONS);
+	struct peer_action *action = &out->all[out->n++];
+
+	memset(action, 0, sizeof(*action));
+	action->type = type;
+	return action;
+}
+
+bool peer_may_have_aka(enum peer_state state)
+{
+	return peer_state_is_establishing(state) || state == PEER_BOOTING ||
+	       state == PEER_ESTABLISHED || state == PEER_TEARDOWN;
+}
+
+static void add_aka(struct peer_candidate *candidate, struct peer_actions *out)
+{
+	if (candidate->aka)
+		return;
+	candidate->aka = true;
+	peer_add_action(out, PEER_DO_ADD_AKA)->to.endpoint = candidate->endpoint;
+}
+
+void peer_remove_akas(struct peer_fsm *fsm, bool all, struct peer_actions *out)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		struct peer_candidate *c = &fsm->candidates.all[i];
+
+		if (!c->aka || (c->origin && !all))
+			continue;
+		c->aka = false;
+		peer_add_action(out, PEER_DO_REMOVE_AKA)->to.endpoint = c->endpoint;
+	}
+}
+
+/* ---- tx ids ---- */
+
+/* nonce ‖ slot ‖ generation ‖ number ‖ time sent: so nothing needs to be remembered. */
+
+static struct peer_tx_id tx_id(const struct peer_fsm *fsm, uint8_t slot,
+			       const struct peer_candidate *c, uint64_t now_ns)
+{
+	struct peer_tx_id id = { 0 };
+	struct wire_writer w = wire_writer(id.bytes, sizeof(id.bytes));
+
+	wire_put_u32(&w, fsm->nonce);
+	wire_put_u8(&w, slot);
+	wire_put_u8(&w, c->generation);
+	wire_put_u16(&w, c->n_pings);
+	wire_put_u32(&w, (uint32_t)(now_ns / 1000));
+	return id;
+}
+
+/* The candidate (or the relay) that was pinged with it, or NULL if it is not an id we wait for. */
+struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input *in,
+				   uint32_t *ret_round_trip_us)
+{
+	struct wire_reader r = wire_reader(in->tx_id.bytes, sizeof(in->tx_id.bytes));
+	uint32_t nonce = wire_u32(&r);
+	uint8_t slot = wire_u8(&r);
+	uint8_t generation = wire_u8(&r);
+	uint16_t number = wire_u16(&r);
+	uint32_t age_us = (uint32_t)(in->now_ns / 1000) - wire_u32(&r);
+	struct peer_candidate *c = NULL;
+
+	if (slot == RELAY_SLOT)
+		c = &fsm->relay;
+	else if (slot < PEER_MAX_CANDIDATES && fsm->candidates.all[slot].origin)
+		c = &fsm->candidates.all[slot];
+	if (!c || nonce != fsm->nonce || generation != c->generation || age_us > PONG_MAX_AGE_US ||
+	    (uint16_t)(c->n_pings - number) > INT16_MAX)
+		return NULL;
+	*ret_round_trip_us = age_us;
+	return c;
+}
+
+/* ---- sending ---- */
+
+static void ping(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_actions *out)
+{
+	struct peer_candidate *c = &fsm->candidates.all[i];
+
+	if (c->ping_ns == now_ns && c->n_pings > 0)
+		return; /* once a moment is enough */
+	candidate_on_ping_sent(c, now_ns);
+	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
+	action->to.endpoint = c->endpoint;
+	action->tx_id = tx_id(fsm, (uint8_t)i, c, now_ns);
+}
+
+static void ping_by_relay(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
+{
+	if (!fsm->relay_up || (fsm->relay.ping_ns == now_ns && fsm->relay.n_pings > 0))
+		return;
+	candidate_on_ping_sent(&fsm->relay, now_ns);
+	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
+	action->to.by_relay = true;
+	action->tx_id = tx_id(fsm, RELAY_SLOT, &fsm->relay, now_ns);
+}
+
+/* All candidates with one of these origins; the LAN first, because it is the better path. */
+static void ping_all(struct peer_fsm *fsm, uint8_t origins, uint64_t now_ns,
+		     struct peer_actions *out)
+{
+	for (int pass = 0; pass < 2; pass++) {
+		for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+			const struct peer_candidate *c = &fsm->candidates.all[i];
+
+			if ((c->origin & origins) &&
+			    endpoint_is_private(&c->endpoint) == (pass == 0))
+				ping(fsm, i, now_ns, out);
+		}
+	}
+}
+
+/* While ESTABLISHED: the ways we do not use, as long as there is hope that they answer. */
+static void ping_others(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		const struct peer_candidate *c = &fsm->candidates.all[i];
+
+		if (c->origin && i != fsm->current && c->n_unanswered < HOPELESS_PINGS)
+			ping(fsm, i, now_ns, out);
+	}
+}
+
+static void next_round(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	fsm->n_rounds++;
+	if (fsm->n_rounds < BURST_ROUNDS)
+		fsm->round_ns = now_ns + BURST_MIN_NS + next_random(fsm) % BURST_JITTER_NS;
+	else
+		fsm->round_ns = now_ns + ROUND_NS;
+}
+
+/* A rendezvous of ours, unless there was one a moment ago. */
+static void offer(struct peer_fsm *fsm, uint64_t min_ns, uint64_t now_ns, struct peer_actions *out)
+{
+	if (!fsm->relay_up || (fsm->rendezvous_ns && now_ns - fsm->rendezvous_ns < min_ns))
+		return;
+	fsm->rendezvous_ns = now_ns;
+	fsm->owes_offer = false;
+	peer_add_action(out, PEER_DO_SEND_RENDEZVOUS)->to.by_relay = true;
+}
+
+/* ---- deeds: hearing ---- */
+
+/* The candidate a direct message came from; learned if need be. -1: the table has no room for it.
+ */
+static int hear_from(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	int i = candidates_learn(&fsm->candidates, &in->from.endpoint, fsm->current);
+
+	peer_remove_akas(fsm, false, out);
+	if (i < 0)
+		return -1;
+	fsm->candidates.all[i].heard_ns = in->now_ns;
+	if (peer_may_have_aka(fsm->state))
+		add_aka(&fsm->candidates.all[i], out);
+	return i;
+}
+
+/* Asked once a moment, so that two strangers do not storm. */
+static bool may_echo(const struct peer_candidate *c, uint64_t now_ns)
+{
+	return c->n_pings == 0 || now_ns - c->ping_ns >= ECHO_NS;
+}
+
+static void pong(const struct peer_input *in, struct peer_actions *out)
+{
+	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PONG);
+
+	action->to = in->from;
+	action->tx_id = in->tx_id;
+}
+
+/* "Ping>Pong". A ping from elsewhere while our own path is in doubt may show the new one. */
+void deed_answer(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	pong(in, out);
+	int i = hear_from(fsm, in, out);
+
+	if (i >= 0 && i != fsm->current && fsm->state == PEER_ESTABLISHED &&
+	    fsm->trust == PEER_SUSPECT && may_echo(&fsm->candidates.all[i], in->now_ns))
+		ping(fsm, i, in->now_ns, out);
+}
+
+void deed_answer_by_relay(struct peer_fsm *fsm, const struct peer_input *in,
+			  struct peer_actions *out)
+{
+	pong(in, out);
+	fsm->relay.heard_ns = in->now_ns;
+}
+
+/* Does it work in our direction as well? */
+void deed_answer_and_ping(struct peer_fsm *fsm, const struct peer_input *in,
+			  struct peer_actions *out)
+{
+	pong(in, out);
+	int i = hear_from(fsm, in, out);
+
+	if (i >= 0 && may_echo(&fsm->candidates.all[i], in->now_ns))
+		ping(fsm, i, in->now_ns, out);
+}
+
+void deed_measure_relay(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	uint32_t round_trip_us;
+	struct peer_candidate *c = peer_pinged(fsm, in, &round_trip_us);
+
+	if (c == &fsm->relay)
+		candidate_on_pong(c, round_trip_us, in->now_ns);
+}
+
+/* ---- deeds: inactive and trying ---- */
+
+void deed_rest(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+}
+
+void deed_forget(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	peer_remove_akas(fsm, true, out);
+	memset(&fsm->candidates, 0, sizeof(fsm->candidates));
+	memset(&fsm->relay, 0, sizeof(fsm->relay));
+	fsm->session = 0;
+	fsm->current = -1;
+	fsm->trust = PEER_TRUSTED;
+	fsm->n_failures = 0;
+	fsm->retry_ns = 0;
+}
+
+/* Something is new: what failed before may work now. */
+void deed_forgive(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->n_failures = 0;
+}
+
+static bool is_anywhere_to_ping(const struct peer_fsm *fsm)
+{
+	return fsm->n_ours > 0 || !candidates_is_empty(&fsm->candidates);
+}
+
+/* "Connection Active, (re)try immediately"; after a failure a little later, see RETRY_SOON_NS. */
+void deed_try_soon(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	if (fsm->n_failures == 0)
+		fsm->retry_ns = in->now_ns;
+	else
+		fsm->retry_ns = peer_later(
+			in->now_ns, peer_sooner(fsm->retry_ns, fsm->give_up_ns + RETRY_SOON_NS));
+	if (!is_anywhere_to_ping(fsm))
+		fsm->retry_ns = 0;
+}
+
+void deed_try_now(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	deed_forgive(fsm, in, out);
+	fsm->retry_ns = is_anywhere_to_ping(fsm) ? in->now_ns : 0;
+}
+
+static void retry_later(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	uint32_t doublings = fsm->n_failures < 10 ? fsm->n_failures : 10;
+	uint64_t seconds = peer_sooner(1u << doublings, RETRY_MAX_S);
+
+	fsm->n_failures++;
+	fsm->give_up_ns = now_ns;
+	fsm->retry_ns = now_ns + MS(seconds * 800) + next_random(fsm) % MS(seconds * 400);
+}
+
+void deed_fail(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	candidates_drop_learned(&fsm->candidates, -1);
+	peer_remove_akas(fsm, true, out);
+	fsm->current = -1;
+	retry_later(fsm, in->now_ns);
+}
+
+/* ---- deeds: establishing ---- */
+
+void deed_begin(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	peer_remove_akas(fsm, true, out);
+	fsm->current = -1;
+	fsm->nonce = (uint32_t)next_random(fsm);
+	fsm->attempt_ns = in->now_ns;
+	fsm->give_up_ns = in->now_ns + ATTEMPT_NS;
+	fsm->round_ns = in->now_ns;
+	fsm->n_rounds = 0;
+	fsm->extended = false;
+	fsm->rendezvous_ns = 0;
+	fsm->owes_offer = false;
+}
+
+void deed_send_pings_and_rendezvous(struct peer_fsm *fsm, const struct peer_input *in,
+				    struct peer_actions *out)
+{
+	ping_all(fsm, UINT8_MAX, in->now_ns, out);
+	ping_by_relay(fsm, in->now_ns, out);
+	offer(fsm, OFFER_MIN_NS, in->now_ns, out);
+	next_round(fsm, in->now_ns);
+}
+
+static void take_endpoints(struct peer_fsm *fsm, const struct peer_input *in,
+			   struct peer_actions *out)
+{
+	candidates_replace(&fsm->candidates, PEER_FROM_RENDEZVOUS, in->endpoints, in->n_endpoints,
+			   fsm->current);
+	peer_remove_akas(fsm, false, out);
+	fsm->relay.heard_ns = in->now_ns;
+}
+
+void deed_begin_by_rendezvous(struct peer_fsm *fsm, const struct peer_input *in,
+			      struct peer_actions *out)
+{
+	deed_begin(fsm, in, out);
+	take_endpoints(fsm, in, out);
+}
+
+/* The peer pings us from now on: our time starts again, once. */
+void deed_take_rendezvous(struct peer_fsm *fsm, const struct peer_input *in,
+			  struct peer_actions *out)
+{
+	take_endpoints(fsm, in, out);
+	if (fsm->extended)
+		return;
+	fsm->extended = true;
+	fsm->give_up_ns = in->now_ns + ATTEMPT_NS;
+	fsm->n_rounds = 0;
+}
+
+/* "Send Pings (to Rendezvous endpoints)"; and tell ours, if the peer cannot have them yet. */
+void deed_send_pings_to_rendezvous(struct peer_fsm *fsm, const struct peer_input *in,
+				   struct peer_actions *out)
+{
+	ping_all(fsm, PEER_FROM_RENDEZVOUS, in->now_ns, out);
+	offer(fsm, OFFER_AGAIN_NS, in->now_ns, out);
+	next_round(fsm, in->now_ns);
+}
+
+void deed_take_rendezvous_and_ping(struct peer_fsm *fsm, const struct peer_input *in,
+				   struct peer_actions *out)
+{
+	deed_take_rendezvous(fsm, in, out);
+	deed_send_pings_to_rendezvous(fsm, in, out);
+}
+
+/* A direct sign of the peer while we tried nothing, or waited to try again. */
+void deed_begin_by_ping(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	deed_begin(fsm, in, out);
+	next_round(fsm, in->now_ns);
+}
+
+/* "Send Pong + Ping". From here on packets go that way too, next to the relay: it may work. */
+void deed_send_pong_and_ping(struct peer_fsm *fsm, const struct peer_input *in,
+			     struct peer_actions *out)
+{
+	if (in->type == PEER_IN_PING)
+		pong(in, out);
+	fsm->current = hear_from(fsm, in, out);
+	if (fsm->current >= 0)
+		ping(fsm, fsm->current, in->now_ns, out);
+}
+
+void deed_hear(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	hear_from(fsm, in, out);
+}
+
+void deed_send_round(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	ping_all(fsm, UINT8_MAX, in->now_ns, out);
+	if (fsm->relay.n_pongs == 0)
+		ping_by_relay(fsm, in->now_ns, out);
+	if (fsm->owes_offer)
+		offer(fsm, OFFER_NEWS_NS, in->now_ns, out);
+	if (fsm->relay.heard_ns < fsm->attempt_ns)
+		offer(fsm, OFFER_AGAIN_NS, in->now_ns, out);
+	next_round(fsm, in->now_ns);
+}
+
+/* Our endpoints changed, or the relay is back: now if it may be, else with the next round. */
+void deed_send_offer(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->owes_offer = true;
+	offer(fsm, OFFER_NEWS_NS, in->now_ns, out);
+}
+
+void deed_ping_the_new(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		if (fsm->candidates.all[i].origin && fsm->candidates.all[i].n_pings == 0)
+			ping(fsm, i, in->now_ns, out);
+	fsm->n_rounds = 0;
+	next_round(fsm, in->now_ns);
+}
+
+/* ---- deeds: established ---- */
+
+static void trust(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	fsm->trust = PEER_TRUSTED;
+	fsm->needs_pong = false;
+	fsm->n_probes = 0;
+	fsm->alive_ns = now_ns;
+	fsm->unanswered_ns = 0;
+}
+
+static void send_probe(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
+{
+	if (fsm->n_probes++ == 0)
+		fsm->doubt_ns = now_ns;
+	fsm->probe_ns = now_ns;
+	ping(fsm, fsm->current, now_ns, out);
+}
+
+/* "Got Pong": whoever answered is the path, advertised or not. */
+void deed_finalize(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	uint32_t round_trip_us;
+
+	peer_pinged(fsm, in, &round_trip_us);
+	int i = hear_from(fsm, in, out);
+
+	if (i >= 0)
+		candidate_on_pong(&fsm->candidates.all[i], round_trip_us, in->now_ns);
+	fsm->current = i;
+}
+
+/* "Send addrpair to outconn, register addrpair aka to dman"; the path itself is set by route(). */
+void deed_boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	add_aka(peer_current(fsm), out);
+	fsm->established_ns = in->now_ns;
+	fsm->idle_ns = fsm->active ? 0 : in->now_ns;
+	fsm->survey_ns = in->now_ns + SURVEY_EARLY_NS;
+	fsm->n_surveys = 0;
+	fsm->n_better = 0;
+	fsm->round_ns = 0;
+	fsm->too_big_ns = 0;
+	fsm->prefers_relay = false;
+	fsm->relay_data_ns = in->now_ns;
+	fsm->data_ns = 0;
+	trust(fsm, in->now_ns);
+	if (in->type != PEER_IN_ADOPT)
+		return;
+	fsm->trust = PEER_SUSPECT;
+	fsm->needs_pong = true;
+	send_probe(fsm, in->now_ns, out);
+}
+
+void deed_adopt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	deed_begin(fsm, in, out);
+	fsm->current = candidates_learn(&fsm->candidates, &in->from.endpoint, -1);
+}
+
+void deed_probe(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->trust = PEER_PROBED;
+	send_probe(fsm, in->now_ns, out);
+}
+
+/* Does our own direction still work? Only a pong tells. */
+static void check(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->needs_pong = true;
+	deed_probe(fsm, in, out);
+}
+
+/* The peer asks whether we are there; data that comes from it does not say that it hears us. */
+void deed_answer_and_check(struct peer_fsm *fsm, const struct peer_input *in,
+			   struct peer_actions *out)
+{
+	deed_answer(fsm, in, out);
+	if (fsm->trust == PEER_TRUSTED && fsm->path.direct &&
+	    in->now_ns - peer_current(fsm)->pong_ns >= CHECK_NS)
+		check(fsm, in, out);
+}
+
+/* From here on packets go both ways. Another way that works may show itself as well. */
+void deed_doubt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	if (fsm->trust == PEER_SUSPECT)
+		return;
+	fsm->trust = PEER_SUSPECT;
+	send_probe(fsm, in->now_ns, out);
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		if (fsm->candidates.all[i].origin && fsm->candidates.all[i].pong_ns)
+			ping(fsm, i, in->now_ns, out);
+}
+
+void deed_probe_again(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	send_probe(fsm, in->now_ns, out);
+}
+
+/* Something changed at one of the two ends: does our direction still work? */
+void deed_question(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->needs_pong = true;
+	deed_doubt(fsm, in, out);
+}
+
+void deed_question_and_offer(struct peer_fsm *fsm, const struct peer_input *in,
+			     struct peer_actions *out)
+{
+	deed_question(fsm, in, out);
+	if (fsm->active)
+		offer(fsm, OFFER_MIN_NS, in->now_ns, out);
+}
+
+/*
+ * Data by relay although we would send directly: the peer may not hear us. If it used the direct
+ * way until just now it has lost something: both ways at once. If it always comes so, ask now and
+ * then.
+ */
+void deed_wonder(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	bool is_onset = in->now_ns - fsm->relay_data_ns > RECENT_NS &&
+			in->now_ns - fsm->data_ns < RECENT_NS;
+
+	fsm->relay.heard_ns = in->now_ns;
+	fsm->relay_data_ns = in->now_ns;
+	if (fsm->trust != PEER_TRUSTED || !fsm->path.direct ||
+	    in->now_ns - peer_current(fsm)->pong_ns < SILENCE_NS)
+		return;
+	if (is_onset)
+		deed_question(fsm, in, out);
+	else
+		check(fsm, in, out);
+}
+
+void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	if (fsm->path.direct && fsm->unanswered_ns == 0)
+		fsm->unanswered_ns = in->now_ns;
+}
+
+/* "Authenticated data is liveness": on the way we use. On another it is a hint to look there. */
+void deed_hear_data(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	bool known = candidates_find(&fsm->candidates, &in->from.endpoint) >= 0;
+	int i = hear_from(fsm, in, out);
+
+	if (i < 0)
+		return;
+	if (i == fsm->current)
+		fsm->data_ns = in->now_ns;
+	if (i == fsm->current && !fsm->needs_pong)
+		trust(fsm, in->now_ns);
+	else if (i != fsm->current && (!known || fsm->trust == PEER_SUSPECT) &&
+		 may_echo(&fsm->candidates.all[i], in->now_ns))
+		ping(fsm, i, in->now_ns, out);
+}
+
+static void use(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_actions *out)
+{
+	fsm->current = i;
+	fsm->n_better = 0;
+	add_aka(peer_current(fsm), out);
+	trust(fsm, now_ns);
+}
+
+/*
+ * A pong proves the way its ping took, and that the peer's answers reach us. An address that
+ * answered for another one (a NAT in between) is pinged itself before it may carry packets.
+ */
+void deed_confirm(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	uint32_t round_trip_us;
+	struct peer_candidate *c = peer_pinged(fsm, in, &round_trip_us);
+	int asked = (int)(c - fsm->candidates.all);
+	int answered;
+
+	candidate_on_pong(c, round_trip_us, in->now_ns);
+	answered = hear_from(fsm, in, out);
+	if (answered >= 0 && answered != asked && fsm->candidates.all[answered].n_pings == 0)
+		ping(fsm, answered, in->now_ns, out);
+	if (asked == fsm->current)
+		trust(fsm, in->now_ns);
+	else if (fsm->trust == PEER_SUSPECT && c->origin)
+		use(fsm, asked, in->now_ns, out);
+}
+
+/* The peer starts anew: it may have lost what we still trust. */
+void deed_hurry(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	take_endpoints(fsm, in, out);
+	if (in->now_ns - peer_current(fsm)->pong_ns >= JUST_NOW_NS)
+		deed_question(fsm, in, out);
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		fsm->candidates.all[i].n_unanswered = 0;
+	offer(fsm, OFFER_AGAIN_NS, in->now_ns, out);
+	ping_others(fsm, in->now_ns, out);
+	fsm->n_rounds = 0;
+	next_round(fsm, in->now_ns);
+}
+
+void deed_ping_others_round(struct peer_fsm *fsm, const struct peer_input *in,
+			    struct peer_actions *out)
+{
+	ping_others(fsm, in->now_ns, out);
+	next_round(fsm, in->now_ns);
+	if (fsm->n_rounds >= BURST_ROUNDS)
+		fsm->round_ns = 0;
+}
+
+void deed_lose_relay(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->prefers_relay = false;
+	fsm->relay.latency_us = 0;
+	fsm->relay.n_pongs = 0;
+	fsm->relay.loss_permille = 0;
+	fsm->relay.n_unanswered = 0;
+	fsm->relay.generation++;
+}
+
+void deed_carry_big_by_relay(struct peer_fsm *fsm, const struct peer_input *in,
+			     struct peer_actions *out)
+{
+	fsm->too_big_ns = in->now_ns + TOO_BIG_NS;
+}
+
+void deed_carry_big_directly(struct peer_fsm *fsm, const struct peer_input *in,
+			     struct peer_actions *out)
+{
+	fsm->too_big_ns = 0;
+}
+
+void deed_give_up(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	bool was_proven = in->now_ns - fsm->established_ns >= PROVEN_NS;
+
+	peer_remove_akas(fsm, true, out);
+	fsm->current = -1;
+	fsm->trust = PEER_TRUSTED;
+	if (was_proven)
+		fsm->n_failures = 0;
+	else
+		retry_later(fsm, in->now_ns); /* a path that comes and goes must not flap */
+}
+
+/* The last ping keeps the NATs open a little longer: whoever comes back soon finds them so. */
+void deed_retire(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	ping(fsm, fsm->current, in->now_ns, out);
+	peer_remove_akas(fsm, true, out);
+	fsm->current = -1;
+	fsm->trust = PEER_TRUSTED;
+	fsm->n_failures = 0;
+}
+
+/* ---- choosing: the best way by latency and loss, with hysteresis ---- */
+
+static bool is_measured(const struct peer_candidate *c, uint64_t now_ns)
+{
+	return c->n_pongs >= MIN_PONGS && now_ns - c->pong_ns < FRESH_NS && c->n_unanswered < 3;
+}
+
+static uint32_t relay_cost_us(const struct peer_fsm *fsm)
+{
+	return candidate_cost_us(&fsm->relay) + RELAY_COST_US;
+}
+
+static uint32_t cost_now_us(struct peer_fsm *fsm)
+{
+	return fsm->prefers_relay ? relay_cost_us(fsm) : candidate_cost_us(peer_current(fsm));
+}
+
+/* The cheapest way we know, other than the one in use: an index, RELAY_SLOT, or -1. */
+static int best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_us)
+{
+	int best = -1;
+
+	*ret_cost_us = UINT32_MAX;
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		const struct peer_candidate *c = &fsm->candidates.all[i];
+
+		if (!c->origin || !is_measured(c, now_ns) ||
+		    (i == fsm->current && !fsm->prefers_relay) ||
+		    candidate_cost_us(c) >= *ret_cost_us)
+			continue;
+		best = i;
+		*ret_cost_us = candidate_cost_us(c);
+	}
+	if (!fsm->prefers_relay && fsm->relay_up && is_measured(&fsm->relay, now_ns) &&
+	    relay_cost_us(fsm) < *ret_cost_us) {
+		best = RELAY_SLOT;
+		*ret_cost_us = relay_cost_us(fsm);
+	}
+	return best;
+}
+
+static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
+{
+	uint32_t cost, now = cost_now_us(fsm);
+	int best = best_other(fsm, now_ns, &cost);
+	uint32_t margin = now / 5 > BETTER_MIN_US ? now / 5 : BETTER_MIN_US;
+
+	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin >= now) {
+		fsm->n_better = 0;
+		return;
+	}
+	if (++fsm->n_better < BETTER_SURVEYS)
+		return;
+	fsm->prefers_relay = best == RELAY_SLOT;
+	if (best != RELAY_SLOT)
+		use(fsm, best, now_ns, out);
+	fsm->n_better = 0;
+}
+
+/* Early surveys find out which of the answers that raced is best, late ones what changed since. */
+void deed_survey(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	choose(fsm, in->now_ns, out);
+	fsm->n_surveys++;
+	fsm->survey_ns =
+		in->now_ns + (fsm->n_surveys < SURVEY_EARLY_N ? SURVEY_EARLY_NS : SURVEY_NS);
+	if (!fsm->active && fsm->n_surveys > SURVEY_EARLY_N)
+		return;
+	if (in->now_ns - fsm->alive_ns <
+	    SILENCE_NS) /* data got through without pings to count it */
+		peer_current(fsm)->loss_permille /= 2;
+	ping_others(fsm, in->now_ns, out);
+	ping(fsm, fsm->current, in->now_ns, out);
+	ping_by_relay(fsm, in->now_ns, out);
+}

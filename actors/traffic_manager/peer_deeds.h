@@ -1,0 +1,129 @@
+/*
+ * Internal to the peer state machine: its constants, and the deeds its table names. peer_fsm.c
+ * decides which deed, peer_deeds.c does it. Nobody else includes this.
+ */
+#pragma once
+
+#include "actors/traffic_manager/peer_fsm.h"
+
+#define MS(n) ((uint64_t)(n)*1000000u)
+
+/* Establishing */
+#define ATTEMPT_NS      MS(10000) /* "Timeout of 10s" */
+#define BURST_ROUNDS    4         /* a NAT may open its filter late: two pings are not enough */
+#define BURST_MIN_NS    MS(200)
+#define BURST_JITTER_NS MS(50)
+#define ROUND_NS        MS(1000)
+#define OFFER_MIN_NS    MS(1000) /* between two rendezvous of ours */
+#define OFFER_NEWS_NS   MS(200)  /* when our endpoints changed in between */
+#define OFFER_AGAIN_NS  MS(3000) /* when nothing of the peer was heard since the last one */
+#define PONG_MAX_AGE_US 5000000u /* an answer that comes later is not worth having */
+
+/* Trying */
+#define RETRY_MAX_S   600
+#define RETRY_SOON_NS MS(60000) /* new traffic waits at most so long for a retry */
+#define PROVEN_NS     MS(10000) /* a path that lived so long was no failure */
+
+/* Established */
+#define SILENCE_NS       MS(250) /* data went out and nothing came in: ask */
+#define PROBE_WAIT_MIN   MS(100) /* for the answer, at least; else one and a half round trips */
+#define PROBE_WAIT_MAX   MS(400)
+#define PROBE_NS         MS(100) /* between the probes of a suspect path */
+#define PROBE_SLOW_NS    MS(500) /* and after the first few */
+#define FAST_PROBES      6
+#define LOST_PROBES      5
+#define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
+#define LOST_IDLE_NS     MS(5000) /* of silence, without: "not received in last 5s" */
+#define LOST_IDLE_MIN_NS MS(1000)
+#define KEEPALIVE_NS     MS(2000)  /* "Send pings every 2s", only without authenticated data */
+#define UNUSED_NS        MS(50000) /* after PEER_IN_IDLE, which comes 10 s after the last packet */
+#define TOO_BIG_NS       MS(60000)
+#define SURVEY_EARLY_NS  MS(1000)
+#define SURVEY_EARLY_N   3
+#define SURVEY_NS        MS(10000)
+#define HOPELESS_PINGS   8       /* unanswered: no longer part of a survey */
+#define CHECK_NS         MS(500) /* a pong so old says nothing of what the peer asks now */
+#define RECENT_NS        MS(1000)
+#define JUST_NOW_NS      MS(1000) /* a pong that young needs no second one to be believed */
+#define ECHO_NS          MS(100)  /* between two pings to one address for being pinged from it */
+
+/* Choosing */
+#define FRESH_NS       MS(25000) /* a measurement that old still counts */
+#define MIN_PONGS      3
+#define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
+#define BETTER_MIN_US  3000
+#define BETTER_SURVEYS 2
+
+#define NEVER      UINT64_MAX
+#define RELAY_SLOT 0xff
+
+static inline uint64_t peer_later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static inline uint64_t peer_sooner(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline struct peer_candidate *peer_current(struct peer_fsm *fsm)
+{
+	return fsm->current >= 0 ? &fsm->candidates.all[fsm->current] : NULL;
+}
+
+struct peer_action *peer_add_action(struct peer_actions *out, enum peer_action_type type);
+/* AKAs live from the first direct sign of the peer until the path is given up. */
+bool peer_may_have_aka(enum peer_state state);
+/* Takes back the AKAs of candidates that are gone, or all of them. */
+void peer_remove_akas(struct peer_fsm *fsm, bool all, struct peer_actions *out);
+/* The candidate (or the relay) that was pinged with in->tx_id, or NULL if we do not wait for it. */
+struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input *in,
+				   uint32_t *ret_round_trip_us);
+
+/* A deed carries out an arrow: it changes the machine's data and adds actions, never the state. */
+typedef void peer_deed(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out);
+
+peer_deed deed_adopt;
+peer_deed deed_answer;
+peer_deed deed_answer_and_check;
+peer_deed deed_answer_and_ping;
+peer_deed deed_answer_by_relay;
+peer_deed deed_begin;
+peer_deed deed_begin_by_ping;
+peer_deed deed_begin_by_rendezvous;
+peer_deed deed_boot;
+peer_deed deed_carry_big_by_relay;
+peer_deed deed_carry_big_directly;
+peer_deed deed_confirm;
+peer_deed deed_doubt;
+peer_deed deed_fail;
+peer_deed deed_finalize;
+peer_deed deed_forget;
+peer_deed deed_forgive;
+peer_deed deed_give_up;
+peer_deed deed_hear;
+peer_deed deed_hear_data;
+peer_deed deed_hurry;
+peer_deed deed_lose_relay;
+peer_deed deed_measure_relay;
+peer_deed deed_ping_others_round;
+peer_deed deed_ping_the_new;
+peer_deed deed_probe;
+peer_deed deed_probe_again;
+peer_deed deed_question;
+peer_deed deed_question_and_offer;
+peer_deed deed_rest;
+peer_deed deed_retire;
+peer_deed deed_send_offer;
+peer_deed deed_send_pings_and_rendezvous;
+peer_deed deed_send_pings_to_rendezvous;
+peer_deed deed_send_pong_and_ping;
+peer_deed deed_send_round;
+peer_deed deed_survey;
+peer_deed deed_take_rendezvous;
+peer_deed deed_take_rendezvous_and_ping;
+peer_deed deed_try_now;
+peer_deed deed_try_soon;
+peer_deed deed_watch;
+peer_deed deed_wonder;
