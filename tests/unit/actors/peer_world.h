@@ -21,7 +21,7 @@ struct world {
 	uint64_t now_ns;
 	uint64_t seed;
 	/* the last direct one of each kind, and how many */
-	struct peer_action ping, pong;
+	struct peer_action ping, relay_ping, pong;
 	uint32_t n_pings, n_relay_pings, n_pongs, n_rendezvous, n_paths;
 	char trace[16384];
 };
@@ -40,6 +40,7 @@ static inline void note(struct world *w, const struct peer_action *action)
 	switch (action->type) {
 	case PEER_DO_SEND_PING:
 		if (action->to.by_relay) {
+			w->relay_ping = *action;
 			w->n_relay_pings++;
 			break;
 		}
@@ -129,13 +130,12 @@ static inline void happens_from(struct world *w, enum peer_input_type type, cons
 	happens(w, input);
 }
 
-/* The last ping is answered, from that address. */
+/* The last ping is answered, from that address (NULL: the last one by relay, by relay). */
 static inline void happens_pong(struct world *w, const char *from)
 {
-	struct peer_input input = { .type = PEER_IN_PONG,
-				    .from = { .by_relay = !from },
-				    .tx_id = w->ping.tx_id };
+	struct peer_input input = { .type = PEER_IN_PONG, .from = { .by_relay = !from } };
 
+	input.tx_id = from ? w->ping.tx_id : w->relay_ping.tx_id;
 	if (from)
 		input.from.endpoint = at(from);
 	happens(w, input);

@@ -621,6 +621,46 @@ static void test_a_better_way_is_taken_after_it_was_better_twice(void)
 	assert(w.now_ns < MS(4500)); /* the early surveys are enough */
 }
 
+/* Pings are answered after 200 ms directly and 20 ms by relay, until that many ms are over. */
+static void the_relay_is_faster(struct world *w, uint64_t ms)
+{
+	uint32_t seen = w->n_pings, seen_by_relay = w->n_relay_pings;
+	uint64_t answer_at_ns = 0;
+
+	for (uint64_t t = 0; t < ms; t += 20) {
+		happens_plain(w, PEER_IN_DATA_SENT);
+		happens_from(w, PEER_IN_DATA_RECEIVED, PUBLIC);
+		after_ms(w, 20);
+		if (w->n_relay_pings != seen_by_relay)
+			happens_pong(w, NULL);
+		if (w->n_pings != seen && answer_at_ns == 0)
+			answer_at_ns = w->now_ns + MS(180);
+		if (answer_at_ns && w->now_ns >= answer_at_ns) {
+			answer_at_ns = 0;
+			happens_pong(w, PUBLIC);
+		}
+		seen = w->n_pings;
+		seen_by_relay = w->n_relay_pings;
+	}
+}
+
+static void test_the_relay_wins_when_it_is_much_better_and_the_direct_way_is_kept(void)
+{
+	struct world w;
+	given_a_known_peer(&w);
+	happens_plain(&w, PEER_IN_TRAFFIC);
+	w.now_ns += MS(200);
+	happens_pong(&w, PUBLIC);
+	expect_path(&w, PUBLIC, false);
+
+	the_relay_is_faster(&w, 30000);
+	expect_path(&w, NULL, true);
+	assert(w.peer.state == PEER_ESTABLISHED && w.peer.prefers_relay);
+	happens_relay(&w, false);
+
+	expect_path(&w, PUBLIC, false);
+}
+
 static void test_a_restarted_peer_and_a_new_link_of_ours_put_the_path_in_doubt_not_down(void)
 {
 	struct world w;
@@ -727,6 +767,7 @@ int main(void)
 	test_a_stranger_is_answered_and_pinged_back_once();
 	test_the_peer_behind_a_new_nat_mapping_is_found_by_its_data();
 	test_a_better_way_is_taken_after_it_was_better_twice();
+	test_the_relay_wins_when_it_is_much_better_and_the_direct_way_is_kept();
 	test_a_restarted_peer_and_a_new_link_of_ours_put_the_path_in_doubt_not_down();
 	test_a_rendezvous_while_established_is_honoured();
 	test_a_path_that_comes_and_goes_is_tried_more_and_more_slowly();
