@@ -984,7 +984,7 @@ static int start_hosts(struct p2p_engine *engine, struct error *reterr)
 	r = tls_host_new(engine->loop, &engine->tls_host);
 	if (r != 0)
 		return error_set(reterr, r, "cannot start TLS: %s", strerror(-r));
-	r = link_monitor_new(engine->loop, on_link_changed, engine, &engine->link_monitor);
+	r = link_monitor_new(engine->loop, engine->interface, on_link_changed, engine, &engine->link_monitor);
 	if (r != 0)
 		return error_set(reterr, r, "cannot watch the machine's addresses: %s", strerror(-r));
 	addresses_changed(engine);

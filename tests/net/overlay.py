@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ import time
 from lab import LabError, wait_until
 
 CONTROL_PORT = 8443
+LOG_LEVEL = os.environ.get("P2P_LAB_LOG_LEVEL", "info")
 LINK = re.compile(r"p2p://\S+")
 
 
@@ -84,7 +86,7 @@ class Node:
     @property
     def argv(self):
         return [self.build.program("p2pnode"), "--config", self.config, "--state-dir", self.state,
-                "--socket", self.socket_path]
+                "--socket", self.socket_path, "--log-level", LOG_LEVEL]
 
     def start(self):
         """Returns when the local API answers."""
