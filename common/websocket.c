@@ -44,6 +44,7 @@
 #define HANDSHAKE_S	   10
 #define PING_S		   20
 #define SILENCE_S	   40
+#define KICK_MS		   1
 #define DESTROY_TURNS	   8 /* loop turns in which libwebsockets' handles close, two are needed */
 
 enum state { RESOLVING, CONNECTING, OPEN, CLOSING, ENDED };
@@ -119,7 +120,10 @@ struct websocket_host {
 	bool closing;
 	bool destroying;
 	uint32_t turns;
-	uv_idle_t idle;
+	uv_idle_t idle;	      /* while closing */
+	uv_prepare_t prepare; /* these two: see on_prepare() */
+	uv_timer_t kick;
+	uint32_t n_own_handles;
 	void (*closed)(void *owner);
 	void *owner;
 };
@@ -199,8 +203,10 @@ static void finish(struct websocket *ws, const char *why)
 {
 	if (ws->state == ENDED)
 		return;
+	if (ws->server && ws->state == CONNECTING)
+		ws->server->counters.broken_handshakes++;
 	ws->tell = !ws->server || ws->state == OPEN || ws->state == CLOSING;
-	set_why(ws, why ? why : "the connection was closed");
+	set_why(ws, why ? why : "the other side closed the connection, or fell silent");
 	ws->state = ENDED;
 	ws->wsi = NULL;
 	drop_queue(ws);
@@ -602,8 +608,10 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 		return;
 	}
 	struct lws *wsi = lws_adopt_socket_vhost(server->vhost, fd); /* closes fd when it fails */
-	if (!wsi)
+	if (!wsi) {
+		server->counters.broken_handshakes++;
 		return;
+	}
 	struct websocket *ws = new_websocket(server->host, &server->handler);
 	ws->server = server;
 	ws->wsi = wsi;
@@ -804,6 +812,34 @@ static int make_context(struct websocket_host *host, struct error *reterr)
 	return host->client_vhost ? 0 : error_set(reterr, -ENOMEM, "cannot set up WebSocket clients");
 }
 
+/*
+ * The library's libuv glue stops looking after one round, also when decrypted bytes still wait in TLS or in
+ * its own buffers; they would then wait for the next packet, seconds perhaps. So we look once a turn and
+ * make it look again, but not faster than once a millisecond.
+ */
+static void on_kick(uv_timer_t *timer)
+{
+	lws_cancel_service(container_of(timer, struct websocket_host, kick)->context);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+	struct websocket_host *host = container_of(prepare, struct websocket_host, prepare);
+
+	if (!uv_is_active((uv_handle_t *)&host->kick) && lws_service_adjust_timeout(host->context, 1, 0) == 0)
+		uv_timer_start(&host->kick, on_kick, KICK_MS, 0);
+}
+
+static void start_own_handles(struct websocket_host *host)
+{
+	uv_idle_init(host->loop, &host->idle);
+	uv_prepare_init(host->loop, &host->prepare);
+	uv_timer_init(host->loop, &host->kick);
+	host->idle.data = host->prepare.data = host->kick.data = host;
+	host->n_own_handles = 3;
+	uv_prepare_start(&host->prepare, on_prepare);
+}
+
 int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, struct error *reterr)
 {
 	struct websocket_host *host = calloc(1, sizeof(*host));
@@ -821,17 +857,19 @@ int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, struct erro
 		free(host);
 		return r;
 	}
-	uv_idle_init(loop, &host->idle);
+	start_own_handles(host);
 	*ret = host;
 	return 0;
 }
 
-static void on_idle_closed(uv_handle_t *handle)
+static void on_own_handle_closed(uv_handle_t *handle)
 {
-	struct websocket_host *host = container_of((uv_idle_t *)handle, struct websocket_host, idle);
+	struct websocket_host *host = handle->data;
 	void (*closed)(void *owner) = host->closed;
 	void *owner = host->owner;
 
+	if (--host->n_own_handles > 0)
+		return;
 	while (host->servers) {
 		struct websocket_server *server = host->servers;
 		host->servers = server->next;
@@ -851,7 +889,9 @@ static void on_destroy_turn(uv_idle_t *idle)
 		return;
 	lws_context_destroy(host->context);
 	host->context = NULL;
-	uv_close((uv_handle_t *)idle, on_idle_closed);
+	uv_close((uv_handle_t *)&host->idle, on_own_handle_closed);
+	uv_close((uv_handle_t *)&host->prepare, on_own_handle_closed);
+	uv_close((uv_handle_t *)&host->kick, on_own_handle_closed);
 }
 
 static void on_start_destroy(uv_idle_t *idle)
@@ -860,6 +900,8 @@ static void on_start_destroy(uv_idle_t *idle)
 
 	uv_idle_stop(idle);
 	uv_idle_start(idle, on_destroy_turn);
+	uv_prepare_stop(&host->prepare);
+	uv_timer_stop(&host->kick);
 	lws_context_destroy(host->context);
 }
 

@@ -56,7 +56,9 @@ uint16_t websocket_server_port(const struct websocket_server *server);
 P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server, const char *certificate_pem,
 					       const char *key_pem, struct error *reterr);
 struct websocket_server_counters {
-	uint64_t accepted, refused_limit, refused_address, bad_messages;
+	uint64_t accepted, refused_limit, refused_address;
+	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up */
+	uint64_t bad_messages;	    /* binary or too large */
 	uint32_t open;
 };
 struct websocket_server_counters websocket_server_counters(const struct websocket_server *server);

@@ -50,9 +50,11 @@ struct node {
 
 /* Waiting */
 
+static const char *running; /* the test, for the message */
+
 static void on_deadline(uv_timer_t *timer)
 {
-	fprintf(stderr, "deadline passed\n");
+	fprintf(stderr, "%s: deadline passed\n", running);
 	abort();
 }
 
@@ -878,34 +880,40 @@ static void test_keys_can_be_added_beside_the_running_service(void)
 	end(&w);
 }
 
+#define RUN(test)                                                                                       \
+	do {                                                                                            \
+		running = #test;                                                                        \
+		test();                                                                                 \
+	} while (0)
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	log_set_level(getenv("TEST_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	assert(sodium_init() >= 0);
-	test_a_node_joins_and_gets_its_map();
-	test_nodes_learn_of_each_other();
-	test_names_stay_unique();
-	test_a_wrong_key_is_refused();
-	test_an_expired_key_is_refused();
-	test_a_one_off_key_joins_one_node();
-	test_a_wrong_pin_joins_nobody();
-	test_an_answer_lost_after_the_commit_loses_nothing();
-	test_a_restart_of_control_keeps_members_and_resumes_with_patches();
-	test_a_node_that_was_away_gets_what_it_missed();
-	test_a_map_of_another_history_is_replaced();
-	test_updates_that_come_together_travel_together();
-	test_a_public_node_becomes_a_relay_and_stops_being_one();
-	test_a_node_that_leaves_vanishes();
-	test_an_admin_removes_and_renames_nodes();
-	test_an_admin_makes_and_revokes_keys();
-	test_a_wrong_token_is_no_admin();
-	test_a_node_with_an_expired_certificate_proves_its_key();
-	test_a_certificate_is_renewed_at_half_its_life();
-	test_garbage_is_answered_counted_and_in_the_end_hung_up_on();
-	test_init_twice_refuses_and_keeps_everything();
-	test_a_damaged_store_is_named();
-	test_a_damaged_ca_is_named();
-	test_keys_can_be_added_beside_the_running_service();
+	RUN(test_a_node_joins_and_gets_its_map);
+	RUN(test_nodes_learn_of_each_other);
+	RUN(test_names_stay_unique);
+	RUN(test_a_wrong_key_is_refused);
+	RUN(test_an_expired_key_is_refused);
+	RUN(test_a_one_off_key_joins_one_node);
+	RUN(test_a_wrong_pin_joins_nobody);
+	RUN(test_an_answer_lost_after_the_commit_loses_nothing);
+	RUN(test_a_restart_of_control_keeps_members_and_resumes_with_patches);
+	RUN(test_a_node_that_was_away_gets_what_it_missed);
+	RUN(test_a_map_of_another_history_is_replaced);
+	RUN(test_updates_that_come_together_travel_together);
+	RUN(test_a_public_node_becomes_a_relay_and_stops_being_one);
+	RUN(test_a_node_that_leaves_vanishes);
+	RUN(test_an_admin_removes_and_renames_nodes);
+	RUN(test_an_admin_makes_and_revokes_keys);
+	RUN(test_a_wrong_token_is_no_admin);
+	RUN(test_a_node_with_an_expired_certificate_proves_its_key);
+	RUN(test_a_certificate_is_renewed_at_half_its_life);
+	RUN(test_garbage_is_answered_counted_and_in_the_end_hung_up_on);
+	RUN(test_init_twice_refuses_and_keeps_everything);
+	RUN(test_a_damaged_store_is_named);
+	RUN(test_a_damaged_ca_is_named);
+	RUN(test_keys_can_be_added_beside_the_running_service);
 	puts("ok");
 }

@@ -78,9 +78,11 @@ static void on_host_closed(void *owner)
 	*(bool *)owner = true;
 }
 
+static const char *running; /* the test, for the message */
+
 static void on_deadline(uv_timer_t *timer)
 {
-	fprintf(stderr, "deadline passed\n");
+	fprintf(stderr, "%s: deadline passed\n", running);
 	abort();
 }
 
@@ -427,6 +429,7 @@ static void test_garbage_is_hung_up_on(void)
 	close(fd);
 	assert(w.at_server.n_opened == 0);
 	client(&w); /* still served */
+	assert(websocket_server_counters(w.server).broken_handshakes == 2);
 	end(&w);
 }
 
@@ -482,24 +485,30 @@ static void test_a_host_closes_in_the_midst_of_everything(void)
 	}
 }
 
+#define RUN(test)                                                                                       \
+	do {                                                                                            \
+		running = #test;                                                                        \
+		test();                                                                                 \
+	} while (0)
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	assert(sodium_init() >= 0);
-	test_messages_go_both_ways();
-	test_a_name_is_resolved();
-	test_a_certificate_says_who_the_client_is();
-	test_a_wrong_pin_is_not_trusted();
-	test_a_server_of_another_network_is_not_trusted();
-	test_a_client_certificate_of_another_network_is_refused();
-	test_nobody_listens();
-	test_a_name_that_is_unknown();
-	test_a_burst_leaves_the_timers_running();
-	test_a_message_beyond_the_bound_ends_its_connection_only();
-	test_the_send_queue_is_bounded();
-	test_garbage_is_hung_up_on();
-	test_connections_beyond_the_limit_are_refused_at_once();
-	test_a_port_in_use_is_named();
-	test_a_host_closes_in_the_midst_of_everything();
+	RUN(test_messages_go_both_ways);
+	RUN(test_a_name_is_resolved);
+	RUN(test_a_certificate_says_who_the_client_is);
+	RUN(test_a_wrong_pin_is_not_trusted);
+	RUN(test_a_server_of_another_network_is_not_trusted);
+	RUN(test_a_client_certificate_of_another_network_is_refused);
+	RUN(test_nobody_listens);
+	RUN(test_a_name_that_is_unknown);
+	RUN(test_a_burst_leaves_the_timers_running);
+	RUN(test_a_message_beyond_the_bound_ends_its_connection_only);
+	RUN(test_the_send_queue_is_bounded);
+	RUN(test_garbage_is_hung_up_on);
+	RUN(test_connections_beyond_the_limit_are_refused_at_once);
+	RUN(test_a_port_in_use_is_named);
+	RUN(test_a_host_closes_in_the_midst_of_everything);
 	puts("ok");
 }
