@@ -35,7 +35,8 @@ static void on_answer(void *owner, const struct json *result, const struct rpc_e
 	answer(owner, result, error);
 }
 
-static void send_call(struct call *call, const char *method, struct json *params_take, rpc_answer_cb cb)
+static void send_call(struct call *call, const char *method, struct json *params_take,
+		      rpc_answer_cb cb)
 {
 	int r = rpc_connection_call(call->connection, method, params_take, TIMEOUT_MS, cb, call);
 

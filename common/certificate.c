@@ -1,8 +1,8 @@
 /*
  * X.509 with OpenSSL 3, and the only place that builds or reads certificates.
  *
- * OpenSSL's errors are translated here: what a user can act on gets a sentence, the rest a code, and the
- * library's error queue is always left empty.
+ * OpenSSL's errors are translated here: what a user can act on gets a sentence, the rest a code,
+ * and the library's error queue is always left empty.
  */
 #include "common/certificate.h"
 
@@ -23,7 +23,7 @@
 #include <string.h>
 #include <time.h>
 
-#define MAX_PEM	      16384
+#define MAX_PEM       16384
 #define SPIFFE_PREFIX "spiffe://"
 
 static void free_key(EVP_PKEY **key)
@@ -126,7 +126,8 @@ int identity_key_parse(const char *pem, EVP_PKEY **ret, struct error *reterr)
 static int pin_of_public_der(unsigned char *der_take, int len, struct pin *ret)
 {
 	unsigned int n = 0;
-	int ok = len > 0 && EVP_Digest(der_take, (size_t)len, ret->bytes, &n, EVP_sha256(), NULL) == 1;
+	int ok = len > 0 &&
+		 EVP_Digest(der_take, (size_t)len, ret->bytes, &n, EVP_sha256(), NULL) == 1;
 
 	OPENSSL_free(der_take);
 	return ok && n == sizeof(ret->bytes) ? 0 : -EINVAL;
@@ -141,7 +142,8 @@ int identity_key_pin(const char *key_pem, struct pin *ret, struct error *reterr)
 	if (r != 0)
 		return r;
 	int len = i2d_PUBKEY(key, &der);
-	return pin_of_public_der(der, len, ret) == 0 ? 0 : fail(reterr, -EINVAL, "not a usable key");
+	return pin_of_public_der(der, len, ret) == 0 ? 0
+						     : fail(reterr, -EINVAL, "not a usable key");
 }
 
 int certificate_pin(X509 *certificate, struct pin *ret)
@@ -162,7 +164,8 @@ int certificate_request(const char *key_pem, char **ret_pem, struct error *reter
 	if (r != 0)
 		return r;
 	if (!request || !bio || X509_REQ_set_version(request, X509_REQ_VERSION_1) != 1 ||
-	    X509_REQ_set_pubkey(request, key) != 1 || X509_REQ_sign(request, key, EVP_sha256()) <= 0 ||
+	    X509_REQ_set_pubkey(request, key) != 1 ||
+	    X509_REQ_sign(request, key, EVP_sha256()) <= 0 ||
 	    PEM_write_bio_X509_REQ(bio, request) != 1)
 		return fail(reterr, -ENOMEM, "cannot make a certificate request");
 	*ret_pem = bio_text(bio);
@@ -175,7 +178,8 @@ int certificate_request(const char *key_pem, char **ret_pem, struct error *reter
 struct form {
 	EVP_PKEY *public_key;
 	const char *common_name, *serial_attribute;
-	const char *alternative_names; /* in OpenSSL's configuration syntax; only of what we made ourselves */
+	const char *alternative_names; /* in OpenSSL's configuration syntax; only of what we made
+					  ourselves */
 	const char *basic_constraints, *key_usage, *extended_key_usage;
 	int64_t not_before_s, not_after_s;
 };
@@ -194,8 +198,8 @@ static bool set_serial(X509 *certificate)
 
 static bool add_name(X509_NAME *name, const char *field, const char *value)
 {
-	return !value || X509_NAME_add_entry_by_txt(name, field, MBSTRING_UTF8, (const unsigned char *)value,
-						    -1, -1, 0) == 1;
+	return !value || X509_NAME_add_entry_by_txt(name, field, MBSTRING_UTF8,
+						    (const unsigned char *)value, -1, -1, 0) == 1;
 }
 
 static bool add_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
@@ -227,8 +231,9 @@ static X509 *build(const struct form *form, X509 *issuer, EVP_PKEY *issuer_key)
 	X509 *certificate = X509_new();
 	X509_NAME *name = certificate ? X509_get_subject_name(certificate) : NULL;
 
-	if (certificate && X509_set_version(certificate, X509_VERSION_3) == 1 && set_serial(certificate) &&
-	    add_name(name, "CN", form->common_name) && add_name(name, "serialNumber", form->serial_attribute) &&
+	if (certificate && X509_set_version(certificate, X509_VERSION_3) == 1 &&
+	    set_serial(certificate) && add_name(name, "CN", form->common_name) &&
+	    add_name(name, "serialNumber", form->serial_attribute) &&
 	    X509_set_issuer_name(certificate, issuer ? X509_get_subject_name(issuer) : name) == 1 &&
 	    ASN1_TIME_adj(X509_getm_notBefore(certificate), form->not_before_s, 0, 0) &&
 	    ASN1_TIME_adj(X509_getm_notAfter(certificate), form->not_after_s, 0, 0) &&
@@ -330,7 +335,8 @@ int certificate_authority_init(struct certificate_authority *ca, const char *key
 		r = certificate_parse(certificate_pem, &ca->certificate, reterr);
 	if (r == 0 && X509_check_private_key(ca->certificate, ca->key) != 1)
 		r = fail(reterr, -EINVAL, "the key does not belong to the certificate");
-	if (r == 0 && (!uri_of(ca->certificate, uri, sizeof(uri)) || !split_spiffe(uri, ca->network)))
+	if (r == 0 &&
+	    (!uri_of(ca->certificate, uri, sizeof(uri)) || !split_spiffe(uri, ca->network)))
 		r = fail(reterr, -EINVAL, "the certificate is not that of a network");
 	if (r != 0)
 		certificate_authority_deinit(ca);
@@ -348,21 +354,22 @@ void certificate_authority_deinit(struct certificate_authority *ca)
 static int key_of_request(const char *request_pem, EVP_PKEY **ret, struct error *reterr)
 {
 	P2P_CLEANUP(free_bio) BIO *bio = bio_of(request_pem);
-	P2P_CLEANUP(free_request) X509_REQ *request =
-		bio ? PEM_read_bio_X509_REQ(bio, NULL, no_passphrase, NULL) : NULL;
+	P2P_CLEANUP(free_request)
+	X509_REQ *request = bio ? PEM_read_bio_X509_REQ(bio, NULL, no_passphrase, NULL) : NULL;
 	EVP_PKEY *key = request ? X509_REQ_get_pubkey(request) : NULL;
 
 	if (!is_p256(key) || X509_REQ_verify(request, key) != 1) {
 		EVP_PKEY_free(key);
-		return fail(reterr, -EINVAL, "not a certificate request of a P-256 key with its own signature");
+		return fail(reterr, -EINVAL,
+			    "not a certificate request of a P-256 key with its own signature");
 	}
 	*ret = key;
 	return 0;
 }
 
-int certificate_issue_node(const struct certificate_authority *ca, const char *request_pem, const char *name,
-			   const struct public_key *node_key, int64_t now_s, int64_t life_s, char **ret_pem,
-			   struct error *reterr)
+int certificate_issue_node(const struct certificate_authority *ca, const char *request_pem,
+			   const char *name, const struct public_key *node_key, int64_t now_s,
+			   int64_t life_s, char **ret_pem, struct error *reterr)
 {
 	P2P_CLEANUP(free_key) EVP_PKEY *key = NULL;
 	char hex[KEY_HEX_LEN + 1], uri[256];
@@ -386,8 +393,9 @@ int certificate_issue_node(const struct certificate_authority *ca, const char *r
 	return build_pem(&form, ca->certificate, ca->key, ret_pem, reterr);
 }
 
-int certificate_issue_control(const struct certificate_authority *ca, const char *key_pem, const char *host,
-			      int64_t now_s, int64_t life_s, char **ret_pem, struct error *reterr)
+int certificate_issue_control(const struct certificate_authority *ca, const char *key_pem,
+			      const char *host, int64_t now_s, int64_t life_s, char **ret_pem,
+			      struct error *reterr)
 {
 	P2P_CLEANUP(free_key) EVP_PKEY *key = NULL;
 	struct in6_addr address;
@@ -396,7 +404,8 @@ int certificate_issue_control(const struct certificate_authority *ca, const char
 
 	if (r != 0)
 		return r;
-	bool is_address = inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
+	bool is_address =
+		inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
 	if (strchr(host, ','))
 		return fail(reterr, -EINVAL, "not a host name");
 	snprintf(names, sizeof(names), "URI:" SPIFFE_PREFIX "%s/control,%s:%s", ca->network,
@@ -458,7 +467,8 @@ static bool read_node(X509 *certificate, const char *path, struct identity *iden
 {
 	char common_name[CERTIFICATE_NAME_LEN + 1], hex[KEY_HEX_LEN + 1];
 
-	if (strncmp(path, "/node/", 6) != 0 || strlen(path + 6) > CERTIFICATE_NAME_LEN || path[6] == '\0')
+	if (strncmp(path, "/node/", 6) != 0 || strlen(path + 6) > CERTIFICATE_NAME_LEN ||
+	    path[6] == '\0')
 		return false;
 	memcpy(identity->name, path + 6, strlen(path + 6) + 1);
 	return subject_entry(certificate, NID_commonName, common_name, sizeof(common_name)) &&
@@ -471,7 +481,8 @@ int certificate_identity(X509 *certificate, struct identity *ret)
 {
 	struct identity identity = { 0 };
 	char uri[256] = "";
-	const char *path = uri_of(certificate, uri, sizeof(uri)) ? split_spiffe(uri, identity.network) : NULL;
+	const char *path =
+		uri_of(certificate, uri, sizeof(uri)) ? split_spiffe(uri, identity.network) : NULL;
 
 	if (!path || !time_of(X509_get0_notBefore(certificate), &identity.not_before_s) ||
 	    !time_of(X509_get0_notAfter(certificate), &identity.not_after_s)) {

@@ -16,10 +16,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CERTIFICATE_LIFE_S	(24 * 3600)
-#define CERTIFICATE_BACKDATE_S	300
+#define CERTIFICATE_LIFE_S           (24 * 3600)
+#define CERTIFICATE_BACKDATE_S       300
 #define CERTIFICATE_AUTHORITY_LIFE_S (10LL * 365 * 24 * 3600)
-#define CERTIFICATE_NAME_LEN	63
+#define CERTIFICATE_NAME_LEN         63
 
 /* Who a certificate says its holder is. */
 struct identity {
@@ -36,7 +36,10 @@ struct certificate_authority {
 	char network[CERTIFICATE_NAME_LEN + 1];
 };
 
-/* Private keys as PEM text (PKCS #8): NUL-terminated, on the heap; end with certificate_free_secret(). */
+/*
+ * Private keys as PEM text (PKCS #8): NUL-terminated, on the heap; end with
+ * certificate_free_secret().
+ */
 P2P_CHECK int identity_key_generate(char **ret_pem, struct error *reterr);
 void certificate_free_secret(char *pem);
 P2P_CHECK int identity_key_parse(const char *pem, EVP_PKEY **ret, struct error *reterr);
@@ -48,17 +51,20 @@ P2P_CHECK int certificate_authority_generate(const char *network, int64_t now_s,
 P2P_CHECK int certificate_authority_init(struct certificate_authority *ca, const char *key_pem,
 					 const char *certificate_pem, struct error *reterr);
 void certificate_authority_deinit(struct certificate_authority *ca); /* accepts all zero */
-/* Signs a request for a node. -EINVAL when the request is not a P-256 one with its own signature. */
-P2P_CHECK int certificate_issue_node(const struct certificate_authority *ca, const char *request_pem,
-				     const char *name, const struct public_key *node_key, int64_t now_s,
+/* Signs a request for a node. -EINVAL when the request is not a P-256 one with its own signature.
+ */
+P2P_CHECK int certificate_issue_node(const struct certificate_authority *ca,
+				     const char *request_pem, const char *name,
+				     const struct public_key *node_key, int64_t now_s,
 				     int64_t life_s, char **ret_pem, struct error *reterr);
 /* Control's own server certificate. host: what clients connect to, a name or an address. */
 P2P_CHECK int certificate_issue_control(const struct certificate_authority *ca, const char *key_pem,
-					const char *host, int64_t now_s, int64_t life_s, char **ret_pem,
-					struct error *reterr);
+					const char *host, int64_t now_s, int64_t life_s,
+					char **ret_pem, struct error *reterr);
 
 P2P_CHECK int certificate_parse(const char *pem, X509 **ret, struct error *reterr);
-/* 0; -EINVAL when it has not the form of a certificate of ours. Says nothing about who signed it. */
+/* 0; -EINVAL when it has not the form of a certificate of ours. Says nothing about who signed it.
+ */
 P2P_CHECK int certificate_identity(X509 *certificate, struct identity *ret);
 P2P_CHECK int certificate_identity_pem(const char *pem, struct identity *ret, struct error *reterr);
 P2P_CHECK int certificate_pin(X509 *certificate, struct pin *ret);
@@ -67,5 +73,5 @@ P2P_CHECK int identity_key_pin(const char *key_pem, struct pin *ret, struct erro
 
 enum certificate_purpose { CERTIFICATE_FOR_CLIENT, CERTIFICATE_FOR_SERVER };
 /* Signed by that CA, valid at now_s, meant for the purpose. 0, or -EACCES with the reason. */
-P2P_CHECK int certificate_check(X509 *certificate, X509 *ca, enum certificate_purpose purpose, int64_t now_s,
-				struct error *reterr);
+P2P_CHECK int certificate_check(X509 *certificate, X509 *ca, enum certificate_purpose purpose,
+				int64_t now_s, struct error *reterr);

@@ -12,7 +12,8 @@
 #define SECRET_BYTES  24
 #define SECRET_PREFIX 3 /* "jk_", "at_" */
 
-static_assert(JOIN_LINK_SECRET_LEN == SECRET_PREFIX + SECRET_BYTES / 3 * 4, "24 bytes are 32 characters");
+static_assert(JOIN_LINK_SECRET_LEN == SECRET_PREFIX + SECRET_BYTES / 3 * 4,
+	      "24 bytes are 32 characters");
 
 static const struct form {
 	const char *scheme, *prefix;
@@ -49,7 +50,8 @@ int pin_parse(const char *text, struct pin *ret)
 {
 	struct pin pin;
 
-	if (strlen(text) != PIN_TEXT_LEN || !decode(text, PIN_TEXT_LEN, pin.bytes, sizeof(pin.bytes)))
+	if (strlen(text) != PIN_TEXT_LEN ||
+	    !decode(text, PIN_TEXT_LEN, pin.bytes, sizeof(pin.bytes)))
 		return -EINVAL;
 	*ret = pin;
 	return 0;
@@ -62,7 +64,8 @@ bool join_link_secret_is_valid(enum join_link_kind kind, const char *secret)
 	if (strlen(secret) != JOIN_LINK_SECRET_LEN ||
 	    strncmp(secret, forms[kind].prefix, SECRET_PREFIX) != 0)
 		return false;
-	bool valid = decode(secret + SECRET_PREFIX, JOIN_LINK_SECRET_LEN - SECRET_PREFIX, bytes, sizeof(bytes));
+	bool valid = decode(secret + SECRET_PREFIX, JOIN_LINK_SECRET_LEN - SECRET_PREFIX, bytes,
+			    sizeof(bytes));
 	sodium_memzero(bytes, sizeof(bytes));
 	return valid;
 }
@@ -73,27 +76,30 @@ void join_link_make_secret(enum join_link_kind kind, char ret[JOIN_LINK_SECRET_L
 
 	randombytes_buf(bytes, sizeof(bytes));
 	memcpy(ret, forms[kind].prefix, SECRET_PREFIX);
-	sodium_bin2base64(ret + SECRET_PREFIX, JOIN_LINK_SECRET_LEN + 1 - SECRET_PREFIX, bytes, sizeof(bytes),
-			  sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	sodium_bin2base64(ret + SECRET_PREFIX, JOIN_LINK_SECRET_LEN + 1 - SECRET_PREFIX, bytes,
+			  sizeof(bytes), sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 	sodium_memzero(bytes, sizeof(bytes));
 }
 
 /* A name that DNS could know or an IPv4 address, or (bracketed) an IPv6 address. */
 static bool host_is_valid(const char *host, bool bracketed)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
 	struct in6_addr address;
 
 	if (bracketed)
 		return inet_pton(AF_INET6, host, &address) == 1;
-	return *host != '\0' && *host != '-' && *host != '.' && strspn(host, allowed) == strlen(host);
+	return *host != '\0' && *host != '-' && *host != '.' &&
+	       strspn(host, allowed) == strlen(host);
 }
 
 static bool parse_port(const char *text, uint16_t *ret)
 {
 	unsigned value = 0;
 
-	if (*text == '\0' || *text == '0' || strlen(text) > 5 || strspn(text, "0123456789") != strlen(text))
+	if (*text == '\0' || *text == '0' || strlen(text) > 5 ||
+	    strspn(text, "0123456789") != strlen(text))
 		return false;
 	for (; *text; text++)
 		value = value * 10 + (unsigned)(*text - '0');
@@ -127,7 +133,8 @@ int host_port_parse(const char *text, uint16_t fallback_port, char ret_host[JOIN
 static int fail(struct error *reterr, const char *what)
 {
 	return error_set(reterr, -EINVAL,
-			 "%s; a link looks like p2p://HOST:PORT/#PIN.KEY and must be copied whole", what);
+			 "%s; a link looks like p2p://HOST:PORT/#PIN.KEY and must be copied whole",
+			 what);
 }
 
 static int parse_scheme(const char **text, enum join_link_kind *ret)
@@ -193,8 +200,9 @@ struct join_link_text join_link_text(const struct join_link *link)
 	bool bracketed = strchr(link->host, ':') != NULL;
 	struct join_link_text text;
 
-	snprintf(text.s, sizeof(text.s), "%s%s%s%s:%u/#%s.%s", forms[link->kind].scheme, bracketed ? "[" : "",
-		 link->host, bracketed ? "]" : "", link->port, pin_text(&link->pin).s, link->secret);
+	snprintf(text.s, sizeof(text.s), "%s%s%s%s:%u/#%s.%s", forms[link->kind].scheme,
+		 bracketed ? "[" : "", link->host, bracketed ? "]" : "", link->port,
+		 pin_text(&link->pin).s, link->secret);
 	return text;
 }
 

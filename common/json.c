@@ -1,7 +1,7 @@
 /*
- * The strict wrapper: a validator reads the bytes first and lets through only what means the same to
- * every JSON reader; then cJSON builds the tree; then one walk over the tree refuses duplicate keys
- * (decoded by then, so that "a" and "\u0061" are seen as one). A struct json is a cJSON.
+ * The strict wrapper: a validator reads the bytes first and lets through only what means the same
+ * to every JSON reader; then cJSON builds the tree; then one walk over the tree refuses duplicate
+ * keys (decoded by then, so that "a" and "\u0061" are seen as one). A struct json is a cJSON.
  */
 #include "common/json.h"
 
@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_DEPTH	 32
-#define MAX_DEPTH	 256 /* the validator recurses */
-#define DEFAULT_MEMBERS	 65536
-#define MAX_DIGITS	 15
+#define DEFAULT_DEPTH    32
+#define MAX_DEPTH        256 /* the validator recurses */
+#define DEFAULT_MEMBERS  65536
+#define MAX_DIGITS       15
 #define MAX_NUMBER_CHARS 60
-#define NUMBER_BOUND	 1e15
+#define NUMBER_BOUND     1e15
 
 /* The validator. It says nothing about values, only whether the text is allowed. */
 
@@ -42,7 +42,8 @@ static int peek(const struct scan *s)
 
 static void skip_space(struct scan *s)
 {
-	while (s->at < s->end && (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r'))
+	while (s->at < s->end &&
+	       (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r'))
 		s->at++;
 }
 
@@ -116,21 +117,27 @@ static bool scan_number(struct scan *s)
 	return fabs(strtod(copy, NULL)) < NUMBER_BOUND || refuse(s, "a number of 10^15 or more");
 }
 
-/* The length of the UTF-8 sequence at p, or 0 when it is not one (overlong, surrogate, too large, cut). */
+/*
+ * The length of the UTF-8 sequence at p, or 0 when it is not one (overlong, surrogate, too large,
+ * cut).
+ */
 static size_t utf8_sequence(const unsigned char *p, size_t left)
 {
 	unsigned char b = p[0];
 
 	if (b < 0x80)
 		return 1;
-	size_t n = b >= 0xc2 && b <= 0xdf ? 2 : b >= 0xe0 && b <= 0xef ? 3 : b >= 0xf0 && b <= 0xf4 ? 4 : 0;
+	size_t n = b >= 0xc2 && b <= 0xdf   ? 2
+		   : b >= 0xe0 && b <= 0xef ? 3
+		   : b >= 0xf0 && b <= 0xf4 ? 4
+					    : 0;
 	if (n == 0 || left < n)
 		return 0;
 	for (size_t i = 1; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-	if ((b == 0xe0 && p[1] < 0xa0) || (b == 0xed && p[1] > 0x9f) || (b == 0xf0 && p[1] < 0x90) ||
-	    (b == 0xf4 && p[1] > 0x8f))
+	if ((b == 0xe0 && p[1] < 0xa0) || (b == 0xed && p[1] > 0x9f) ||
+	    (b == 0xf0 && p[1] < 0x90) || (b == 0xf4 && p[1] > 0x8f))
 		return 0;
 	return n;
 }
@@ -247,7 +254,8 @@ static bool scan_members(struct scan *s, bool with_key, char close)
 		skip_space(s);
 		int c = peek(s);
 		if (c != ',' && c != close)
-			return refuse(s, c < 0 ? "the text ends too early" : "a comma or an end must stand here");
+			return refuse(s, c < 0 ? "the text ends too early"
+					       : "a comma or an end must stand here");
 		s->at++;
 		if (c == close) {
 			s->depth--;
@@ -300,7 +308,8 @@ static int tell_position(const struct scan *s, struct error *reterr)
 		column = *p == '\n' ? 1 : column + 1;
 		line += *p == '\n';
 	}
-	return error_set(reterr, -EINVAL, "not valid JSON: %s (line %zu, column %zu)", s->why, line, column);
+	return error_set(reterr, -EINVAL, "not valid JSON: %s (line %zu, column %zu)", s->why, line,
+			 column);
 }
 
 /* The tree */
@@ -366,8 +375,8 @@ int json_parse(const char *text, size_t len, const struct json_limits *limits, s
 
 	assert(s.max_depth <= MAX_DEPTH);
 	if (len > limits->max_len)
-		return error_set(reterr, -EFBIG, "JSON text of %zu bytes, at most %zu are accepted", len,
-				 limits->max_len);
+		return error_set(reterr, -EFBIG, "JSON text of %zu bytes, at most %zu are accepted",
+				 len, limits->max_len);
 	if (!scan_text(&s))
 		return tell_position(&s, reterr);
 
@@ -376,7 +385,8 @@ int json_parse(const char *text, size_t len, const struct json_limits *limits, s
 		return error_set(reterr, -EINVAL, "not valid JSON");
 	if (has_duplicate_keys(root)) {
 		cJSON_Delete(root);
-		return error_set(reterr, -EINVAL, "not valid JSON: an object has two members of one name");
+		return error_set(reterr, -EINVAL,
+				 "not valid JSON: an object has two members of one name");
 	}
 	*ret = (struct json *)root;
 	return 0;
@@ -592,8 +602,8 @@ static const cJSON *present(const struct json *object, const char *key)
 	return cJSON_IsNull(item) ? NULL : item;
 }
 
-int json_get_string_or(const struct json *object, const char *key, const char *fallback, const char **ret,
-		       struct error *reterr)
+int json_get_string_or(const struct json *object, const char *key, const char *fallback,
+		       const char **ret, struct error *reterr)
 {
 	const cJSON *item = present(object, key);
 
@@ -603,7 +613,8 @@ int json_get_string_or(const struct json *object, const char *key, const char *f
 	return 0;
 }
 
-int json_get_string(const struct json *object, const char *key, const char **ret, struct error *reterr)
+int json_get_string(const struct json *object, const char *key, const char **ret,
+		    struct error *reterr)
 {
 	if (!present(object, key))
 		return missing(key, reterr);
@@ -640,8 +651,8 @@ int json_get_integer_or(const struct json *object, const char *key, int64_t min,
 	return 0;
 }
 
-int json_get_integer(const struct json *object, const char *key, int64_t min, int64_t max, int64_t *ret,
-		     struct error *reterr)
+int json_get_integer(const struct json *object, const char *key, int64_t min, int64_t max,
+		     int64_t *ret, struct error *reterr)
 {
 	if (!present(object, key))
 		return missing(key, reterr);
@@ -687,7 +698,8 @@ int json_get_boolean_or(const struct json *object, const char *key, bool fallbac
 	return 0;
 }
 
-int json_get_object(const struct json *object, const char *key, const struct json **ret, struct error *reterr)
+int json_get_object(const struct json *object, const char *key, const struct json **ret,
+		    struct error *reterr)
 {
 	const cJSON *item = present(object, key);
 
@@ -699,7 +711,8 @@ int json_get_object(const struct json *object, const char *key, const struct jso
 	return 0;
 }
 
-int json_get_array(const struct json *object, const char *key, const struct json **ret, struct error *reterr)
+int json_get_array(const struct json *object, const char *key, const struct json **ret,
+		   struct error *reterr)
 {
 	const cJSON *item = present(object, key);
 
@@ -719,7 +732,9 @@ int json_get_public_key(const struct json *object, const char *key, struct publi
 
 	if (r != 0)
 		return r;
-	return public_key_parse(text, ret) == 0 ? 0 : wrong(key, "a key (base64, 44 characters)", reterr);
+	return public_key_parse(text, ret) == 0
+		       ? 0
+		       : wrong(key, "a key (base64, 44 characters)", reterr);
 }
 
 int json_only_members(const struct json *object, const char *const known[], struct error *reterr)
@@ -729,7 +744,8 @@ int json_only_members(const struct json *object, const char *const known[], stru
 		while (*k && strcmp(*k, json_key(i)) != 0)
 			k++;
 		if (!*k)
-			return error_set(reterr, -EINVAL, "member '%.64s': not known here", json_key(i));
+			return error_set(reterr, -EINVAL, "member '%.64s': not known here",
+					 json_key(i));
 	}
 	return 0;
 }

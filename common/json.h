@@ -17,14 +17,14 @@
 struct json; /* a node of a tree; the root is owned by whoever parsed or made it */
 
 struct json_limits {
-	size_t max_len;	    /* bytes of text */
+	size_t max_len;     /* bytes of text */
 	size_t max_depth;   /* 0: 32 */
 	size_t max_members; /* of one object or array; 0: 65536 */
 };
 
 /* 0; -EINVAL with position in reterr; -EFBIG. *ret is freed by the caller with json_free(). */
-P2P_CHECK int json_parse(const char *text, size_t len, const struct json_limits *limits, struct json **ret,
-			 struct error *reterr);
+P2P_CHECK int json_parse(const char *text, size_t len, const struct json_limits *limits,
+			 struct json **ret, struct error *reterr);
 /* Accepts NULL. Wipes nothing: secrets are wiped by who printed them. */
 void json_free(struct json *json);
 void json_freep(struct json **json);
@@ -34,7 +34,10 @@ char *json_print(const struct json *json);
 char *json_print_pretty(const struct json *json);
 struct json *json_copy(const struct json *json);
 
-/* Making trees. Out of memory aborts. Strings must be valid UTF-8 (anything else is replaced by '?'). */
+/*
+ * Making trees. Out of memory aborts. Strings must be valid UTF-8 (anything else is replaced by
+ * '?').
+ */
 struct json *json_object(void);
 struct json *json_array(void);
 struct json *json_string(const char *value);
@@ -44,7 +47,7 @@ struct json *json_null(void);
 void json_put(struct json *object, const char *key, struct json *value_take);
 void json_put_string(struct json *object, const char *key, const char *value);
 void json_put_integer(struct json *object, const char *key, int64_t value);
-void json_put_u64(struct json *object, const char *key, uint64_t value); /* as a decimal string */
+void json_put_u64(struct json *object, const char *key, uint64_t value);  /* as a decimal string */
 void json_put_number(struct json *object, const char *key, double value); /* |value| < 10^15 */
 void json_put_boolean(struct json *object, const char *key, bool value);
 void json_put_public_key(struct json *object, const char *key, const struct public_key *value);
@@ -78,16 +81,19 @@ P2P_CHECK int json_get_string_or(const struct json *object, const char *key, con
 				 const char **ret, struct error *reterr);
 P2P_CHECK int json_get_integer(const struct json *object, const char *key, int64_t min, int64_t max,
 			       int64_t *ret, struct error *reterr);
-P2P_CHECK int json_get_integer_or(const struct json *object, const char *key, int64_t min, int64_t max,
-				  int64_t fallback, int64_t *ret, struct error *reterr);
-P2P_CHECK int json_get_u64(const struct json *object, const char *key, uint64_t *ret, struct error *reterr);
-P2P_CHECK int json_get_boolean_or(const struct json *object, const char *key, bool fallback, bool *ret,
+P2P_CHECK int json_get_integer_or(const struct json *object, const char *key, int64_t min,
+				  int64_t max, int64_t fallback, int64_t *ret,
 				  struct error *reterr);
+P2P_CHECK int json_get_u64(const struct json *object, const char *key, uint64_t *ret,
+			   struct error *reterr);
+P2P_CHECK int json_get_boolean_or(const struct json *object, const char *key, bool fallback,
+				  bool *ret, struct error *reterr);
 P2P_CHECK int json_get_object(const struct json *object, const char *key, const struct json **ret,
 			      struct error *reterr);
 P2P_CHECK int json_get_array(const struct json *object, const char *key, const struct json **ret,
 			     struct error *reterr);
-P2P_CHECK int json_get_public_key(const struct json *object, const char *key, struct public_key *ret,
-				  struct error *reterr);
+P2P_CHECK int json_get_public_key(const struct json *object, const char *key,
+				  struct public_key *ret, struct error *reterr);
 /* -EINVAL when the object has a member that is not in the NULL-terminated list. */
-P2P_CHECK int json_only_members(const struct json *object, const char *const known[], struct error *reterr);
+P2P_CHECK int json_only_members(const struct json *object, const char *const known[],
+				struct error *reterr);

@@ -1,8 +1,8 @@
 /*
  * The map as values: JSON in and out, and patches.
  *
- * A patch is read whole into values of its own first; only when all of it is good is the map touched,
- * and from there on nothing can fail but memory, which aborts.
+ * A patch is read whole into values of its own first; only when all of it is good is the map
+ * touched, and from there on nothing can fail but memory, which aborts.
  */
 #include "common/map.h"
 
@@ -148,7 +148,8 @@ const struct map_peer *map_find_peer_by_name(const struct map *map, const char *
 	return NULL;
 }
 
-const struct map_peer *map_find_peer_by_key(const struct map *map, const struct public_key *node_key)
+const struct map_peer *map_find_peer_by_key(const struct map *map,
+					    const struct public_key *node_key)
 {
 	for (uint32_t i = 0; i < map->n_peers; i++)
 		if (public_key_equal(&map->peers[i].node_key, node_key))
@@ -186,7 +187,8 @@ static int get_name(const struct json *json, const char *key, char ret[MAP_NAME_
 	if (r != 0)
 		return r;
 	if (!map_name_is_valid(name))
-		return error_set(reterr, -EINVAL, "member '%s': must be a name of 1 to %d of a-z 0-9 -", key,
+		return error_set(reterr, -EINVAL,
+				 "member '%s': must be a name of 1 to %d of a-z 0-9 -", key,
 				 MAP_NAME_LEN);
 	memcpy(ret, name, strlen(name) + 1);
 	return 0;
@@ -205,7 +207,7 @@ static int get_endpoints(const struct json *json, const char *key, bool with_por
 		const char *text = json_text(i);
 		if (n == max)
 			return error_set(reterr, -EINVAL, "member '%s': more than %u", key, max);
-		int r = !text ? -EINVAL
+		int r = !text       ? -EINVAL
 			: with_port ? endpoint_parse(text, &ret[n])
 				    : endpoint_parse_ip(text, 0, &ret[n]);
 		if (r != 0)
@@ -336,7 +338,10 @@ struct json *map_to_json(const struct map *map)
 
 /* Snapshot and patch */
 
-/* A list of records that is kept sorted; an id that comes twice is refused. The member may be absent. */
+/*
+ * A list of records that is kept sorted; an id that comes twice is refused. The member may be
+ * absent.
+ */
 static int read_records(const struct json *json, const char *key, uint32_t max, struct table t,
 			int (*read)(const struct json *item, void *ret, struct error *reterr),
 			struct error *reterr)
@@ -404,7 +409,8 @@ static int read_map(const struct json *json, struct map *map, struct error *rete
 	if (r == 0)
 		r = read_records(json, "peers", MAP_MAX_PEERS, peers_of(map), read_peer, reterr);
 	if (r == 0)
-		r = read_records(json, "relays", MAP_MAX_RELAYS, relays_of(map), read_relay, reterr);
+		r = read_records(json, "relays", MAP_MAX_RELAYS, relays_of(map), read_relay,
+				 reterr);
 	return r;
 }
 
@@ -442,8 +448,8 @@ static int read_ids(const struct json *json, const char *key, uint32_t **ret, ui
 	if (n == 0 && (!list || json_is_array(list)))
 		return 0;
 	if (!json_is_array(list) || n > MAP_MAX_PEERS)
-		return error_set(reterr, -EINVAL, "member '%s': must be an array of at most %d ids", key,
-				 MAP_MAX_PEERS);
+		return error_set(reterr, -EINVAL, "member '%s': must be an array of at most %d ids",
+				 key, MAP_MAX_PEERS);
 	*ret = calloc(n, sizeof(**ret));
 	if (!*ret)
 		abort();
@@ -465,11 +471,14 @@ static int read_patch(const struct json *json, struct patch *p, struct error *re
 	if (r == 0)
 		r = json_get_u64(json, "sequence", &p->put.sequence, reterr);
 	if (r == 0 && p->put.sequence < p->after)
-		r = error_set(reterr, -EINVAL, "member 'sequence': must not be smaller than 'after'");
+		r = error_set(reterr, -EINVAL,
+			      "member 'sequence': must not be smaller than 'after'");
 	if (r == 0)
-		r = read_records(json, "put_peers", MAP_MAX_PEERS, peers_of(&p->put), read_peer, reterr);
+		r = read_records(json, "put_peers", MAP_MAX_PEERS, peers_of(&p->put), read_peer,
+				 reterr);
 	if (r == 0)
-		r = read_records(json, "put_relays", MAP_MAX_RELAYS, relays_of(&p->put), read_relay, reterr);
+		r = read_records(json, "put_relays", MAP_MAX_RELAYS, relays_of(&p->put), read_relay,
+				 reterr);
 	if (r == 0)
 		r = read_ids(json, "remove_peers", &p->remove_peers, &p->n_remove_peers, reterr);
 	if (r == 0)

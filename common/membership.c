@@ -21,7 +21,8 @@ struct json *membership_to_json(const struct membership *m)
 	return json;
 }
 
-static int get_text(const struct json *json, const char *key, char *ret, size_t size, struct error *reterr)
+static int get_text(const struct json *json, const char *key, char *ret, size_t size,
+		    struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string(json, key, &text, reterr);
@@ -73,7 +74,8 @@ int membership_from_json(const struct json *json, struct membership *ret, struct
 	if (r == 0)
 		r = get_text(json, "ca", m.ca_pem, sizeof(m.ca_pem), reterr);
 	if (r == 0)
-		r = get_text(json, "certificate", m.certificate_pem, sizeof(m.certificate_pem), reterr);
+		r = get_text(json, "certificate", m.certificate_pem, sizeof(m.certificate_pem),
+			     reterr);
 	if (r == 0)
 		*ret = m;
 	return r;

@@ -28,4 +28,5 @@ struct membership {
 };
 
 struct json *membership_to_json(const struct membership *membership);
-P2P_CHECK int membership_from_json(const struct json *json, struct membership *ret, struct error *reterr);
+P2P_CHECK int membership_from_json(const struct json *json, struct membership *ret,
+				   struct error *reterr);

@@ -5,9 +5,9 @@
 #include <sodium.h>
 #include <string.h>
 
-#define TAG	  "p2pnode-proof-1" /* with its NUL */
+#define TAG       "p2pnode-proof-1" /* with its NUL */
 #define PLAIN_LEN (sizeof(TAG) + KEY_LEN + PIN_LEN)
-#define BOX_LEN	  (crypto_box_NONCEBYTES + crypto_box_MACBYTES + PLAIN_LEN)
+#define BOX_LEN   (crypto_box_NONCEBYTES + crypto_box_MACBYTES + PLAIN_LEN)
 
 static_assert(NODE_PROOF_LEN == BOX_LEN / 3 * 4 && BOX_LEN % 3 == 0, "base64 without padding");
 
@@ -27,7 +27,8 @@ struct json *node_challenge_to_json(const struct node_challenge *challenge)
 	return json;
 }
 
-int node_challenge_from_json(const struct json *json, struct node_challenge *ret, struct error *reterr)
+int node_challenge_from_json(const struct json *json, struct node_challenge *ret,
+			     struct error *reterr)
 {
 	struct node_challenge challenge;
 	int r = json_get_public_key(json, "public_key", &challenge.public_key, reterr);
@@ -57,12 +58,14 @@ int node_proof_make(const struct node_challenge *challenge, const struct pin *se
 	if (crypto_box_easy(box + crypto_box_NONCEBYTES, plain, sizeof(plain), box,
 			    challenge->public_key.bytes, node_key->bytes) != 0)
 		return -EINVAL;
-	sodium_bin2base64(ret, NODE_PROOF_LEN + 1, box, sizeof(box), sodium_base64_VARIANT_ORIGINAL);
+	sodium_bin2base64(ret, NODE_PROOF_LEN + 1, box, sizeof(box),
+			  sodium_base64_VARIANT_ORIGINAL);
 	return 0;
 }
 
 bool node_proof_is_right(const struct node_challenge *challenge, const struct secret_key *secret,
-			 const struct pin *server, const struct public_key *node_key, const char *proof)
+			 const struct pin *server, const struct public_key *node_key,
+			 const char *proof)
 {
 	uint8_t box[BOX_LEN], plain[PLAIN_LEN], expected[PLAIN_LEN];
 	size_t n = 0;
@@ -72,8 +75,9 @@ bool node_proof_is_right(const struct node_challenge *challenge, const struct se
 			      sodium_base64_VARIANT_ORIGINAL) != 0 ||
 	    n != sizeof(box))
 		return false;
-	if (crypto_box_open_easy(plain, box + crypto_box_NONCEBYTES, sizeof(box) - crypto_box_NONCEBYTES, box,
-				 node_key->bytes, secret->bytes) != 0)
+	if (crypto_box_open_easy(plain, box + crypto_box_NONCEBYTES,
+				 sizeof(box) - crypto_box_NONCEBYTES, box, node_key->bytes,
+				 secret->bytes) != 0)
 		return false;
 	write_plain(challenge, server, expected);
 	return sodium_memcmp(plain, expected, sizeof(plain)) == 0;

@@ -1,9 +1,9 @@
 /*
  * Showing control that one has a node key, without a certificate.
  *
- * Control makes a challenge for one connection: a throw-away X25519 key and 32 random bytes. The node answers
- * with a box from its node key to that key, holding the challenge and the pin of the server it talks to, so
- * that an answer given to another server is worth nothing. Pure.
+ * Control makes a challenge for one connection: a throw-away X25519 key and 32 random bytes. The
+ * node answers with a box from its node key to that key, holding the challenge and the pin of the
+ * server it talks to, so that an answer given to another server is worth nothing. Pure.
  *
  *   proof = base64( nonce 24 ‖ crypto_box( "p2pnode-proof-1" NUL ‖ challenge 32 ‖ pin 32 ) )
  */
@@ -34,4 +34,5 @@ P2P_CHECK int node_challenge_from_json(const struct json *json, struct node_chal
 P2P_CHECK int node_proof_make(const struct node_challenge *challenge, const struct pin *server,
 			      const struct secret_key *node_key, char ret[NODE_PROOF_LEN + 1]);
 bool node_proof_is_right(const struct node_challenge *challenge, const struct secret_key *secret,
-			 const struct pin *server, const struct public_key *node_key, const char *proof);
+			 const struct pin *server, const struct public_key *node_key,
+			 const char *proof);

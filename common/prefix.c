@@ -62,7 +62,8 @@ static bool has_bits_behind(const uint8_t *bytes, unsigned n_bytes, unsigned len
 	return false;
 }
 
-static int parse_prefix(int family, const char *text, uint8_t *bytes, unsigned n_bytes, uint8_t *ret_len)
+static int parse_prefix(int family, const char *text, uint8_t *bytes, unsigned n_bytes,
+			uint8_t *ret_len)
 {
 	char address[INET6_ADDRSTRLEN];
 	const char *slash = strchr(text, '/');
@@ -101,7 +102,8 @@ int prefix6_parse(const char *text, struct in6_addr *ret, uint8_t *ret_len)
 	return 0;
 }
 
-int json_get_address4(const struct json *object, const char *key, struct in_addr *ret, struct error *reterr)
+int json_get_address4(const struct json *object, const char *key, struct in_addr *ret,
+		      struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string(object, key, &text, reterr);
@@ -111,7 +113,8 @@ int json_get_address4(const struct json *object, const char *key, struct in_addr
 	return r;
 }
 
-int json_get_address6(const struct json *object, const char *key, struct in6_addr *ret, struct error *reterr)
+int json_get_address6(const struct json *object, const char *key, struct in6_addr *ret,
+		      struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string(object, key, &text, reterr);
@@ -121,24 +124,26 @@ int json_get_address6(const struct json *object, const char *key, struct in6_add
 	return r;
 }
 
-int json_get_prefix4(const struct json *object, const char *key, struct in_addr *ret, uint8_t *ret_len,
-		     struct error *reterr)
+int json_get_prefix4(const struct json *object, const char *key, struct in_addr *ret,
+		     uint8_t *ret_len, struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string(object, key, &text, reterr);
 
 	if (r == 0 && prefix4_parse(text, ret, ret_len) != 0)
-		r = error_set(reterr, -EINVAL, "member '%s': must be an IPv4 prefix such as 10.77.0.0/16", key);
+		r = error_set(reterr, -EINVAL,
+			      "member '%s': must be an IPv4 prefix such as 10.77.0.0/16", key);
 	return r;
 }
 
-int json_get_prefix6(const struct json *object, const char *key, struct in6_addr *ret, uint8_t *ret_len,
-		     struct error *reterr)
+int json_get_prefix6(const struct json *object, const char *key, struct in6_addr *ret,
+		     uint8_t *ret_len, struct error *reterr)
 {
 	const char *text;
 	int r = json_get_string(object, key, &text, reterr);
 
 	if (r == 0 && prefix6_parse(text, ret, ret_len) != 0)
-		r = error_set(reterr, -EINVAL, "member '%s': must be an IPv6 prefix such as fd12::/64", key);
+		r = error_set(reterr, -EINVAL,
+			      "member '%s': must be an IPv6 prefix such as fd12::/64", key);
 	return r;
 }

@@ -1,4 +1,7 @@
-/* Overlay addresses and prefixes as text and as members of JSON objects: "10.77.0.0/16", "fd12::/64". Pure. */
+/*
+ * Overlay addresses and prefixes as text and as members of JSON objects: "10.77.0.0/16",
+ * "fd12::/64". Pure.
+ */
 #pragma once
 
 #include "common/error.h"

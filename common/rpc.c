@@ -11,14 +11,16 @@ static const struct code {
 } codes[] = {
 	{ RPC_PARSE_ERROR, "the message is not valid JSON", "" },
 	{ RPC_INVALID_REQUEST, "the message is not a JSON-RPC 2.0 request", "" },
-	{ RPC_METHOD_NOT_FOUND, "there is no such method", "both sides may be of different versions" },
+	{ RPC_METHOD_NOT_FOUND, "there is no such method",
+	  "both sides may be of different versions" },
 	{ RPC_INVALID_PARAMS, "the parameters are wrong", "" },
 	{ RPC_INTERNAL_ERROR, "something failed inside", "the log of the other side says what" },
 	{ RPC_NOT_AUTHENTICATED, "who is asking is not known",
 	  "join the network first, or log in as an admin" },
 	{ RPC_NOT_PERMITTED, "this is not allowed to whom is asking", "" },
 	{ RPC_JOIN_KEY_UNKNOWN, "the join key is not known",
-	  "check that the link is complete, or ask the admin for a new one (p2pctl admin key create)" },
+	  "check that the link is complete, or ask the admin for a new one (p2pctl admin key "
+	  "create)" },
 	{ RPC_JOIN_KEY_EXPIRED, "the join key has expired",
 	  "ask the admin for a new one (p2pctl admin key create)" },
 	{ RPC_JOIN_KEY_USED, "the join key has been used already",
@@ -34,9 +36,11 @@ static const struct code {
 	{ RPC_ADDRESSES_EXHAUSTED, "the network has no free address left",
 	  "remove nodes that are no longer used" },
 	{ RPC_NOT_FOUND, "there is no such thing", "" },
-	{ RPC_TOKEN_UNKNOWN, "the admin token is not known", "use the network's current admin file" },
+	{ RPC_TOKEN_UNKNOWN, "the admin token is not known",
+	  "use the network's current admin file" },
 	{ RPC_BUSY, "a limit is reached", "try again later" },
-	{ RPC_TIMEOUT, "there was no answer in time", "check that the other side runs, then try again" },
+	{ RPC_TIMEOUT, "there was no answer in time",
+	  "check that the other side runs, then try again" },
 	{ RPC_DISCONNECTED, "the connection ended before the answer", "try again" },
 	{ RPC_UNAVAILABLE, "this cannot be done in the present state", "" },
 	{ RPC_ALREADY, "this has been done already", "" },
@@ -89,7 +93,8 @@ static int parse_id(const struct json *root, struct rpc_id *ret, struct error *r
 		return 0;
 	if (text) {
 		if (strlen(text) > RPC_MAX_ID)
-			return error_set(reterr, -EINVAL, "member 'id': longer than %d", RPC_MAX_ID);
+			return error_set(reterr, -EINVAL, "member 'id': longer than %d",
+					 RPC_MAX_ID);
 		*ret = (struct rpc_id){ .kind = RPC_ID_TEXT };
 		memcpy(ret->text, text, strlen(text));
 		return 0;
@@ -146,7 +151,8 @@ static int parse_error(struct rpc_message *m, struct error *reterr)
 static int parse_answer(struct rpc_message *m, struct error *reterr)
 {
 	static const char *const known[] = { "jsonrpc", "id", "result", "error", NULL };
-	bool has_error = json_member(m->root, "error") && !json_is_null(json_member(m->root, "error"));
+	bool has_error =
+		json_member(m->root, "error") && !json_is_null(json_member(m->root, "error"));
 	int r = json_only_members(m->root, known, reterr);
 
 	m->result = json_member(m->root, "result");
@@ -167,7 +173,8 @@ static int parse_root(struct rpc_message *m, struct error *reterr)
 	const char *version;
 
 	if (!json_is_object(m->root))
-		return error_set(reterr, -EINVAL, "a message must be an object (batches are not spoken)");
+		return error_set(reterr, -EINVAL,
+				 "a message must be an object (batches are not spoken)");
 	int r = parse_id(m->root, &m->id, reterr);
 	if (r == 0)
 		r = json_get_string(m->root, "jsonrpc", &version, reterr);
@@ -178,8 +185,8 @@ static int parse_root(struct rpc_message *m, struct error *reterr)
 	return json_member(m->root, "method") ? parse_call(m, reterr) : parse_answer(m, reterr);
 }
 
-int rpc_parse(const char *text, size_t len, const struct json_limits *limits, struct rpc_message *ret,
-	      enum rpc_code *reterr_code, struct error *reterr)
+int rpc_parse(const char *text, size_t len, const struct json_limits *limits,
+	      struct rpc_message *ret, enum rpc_code *reterr_code, struct error *reterr)
 {
 	*ret = (struct rpc_message){ .id = { .kind = RPC_ID_NONE } };
 	int r = json_parse(text, len, limits, &ret->root, reterr);
@@ -369,7 +376,8 @@ void rpc_calls_expire(struct rpc_calls *calls, uint64_t now_ms)
 
 void rpc_calls_fail_all(struct rpc_calls *calls, enum rpc_code code, const char *message)
 {
-	struct rpc_error error = rpc_error_make(code, "%s", message ? message : rpc_code_text(code));
+	struct rpc_error error =
+		rpc_error_make(code, "%s", message ? message : rpc_code_text(code));
 
 	fail_until(calls, UINT64_MAX, &error);
 }

@@ -13,7 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The standard's codes, then ours from -32000 down. rpc_code_text() and rpc_code_remedy() know each. */
+/*
+ * The standard's codes, then ours from -32000 down. rpc_code_text() and rpc_code_remedy() know
+ * each.
+ */
 enum rpc_code {
 	RPC_PARSE_ERROR = -32700,
 	RPC_INVALID_REQUEST = -32600,
@@ -22,24 +25,25 @@ enum rpc_code {
 	RPC_INTERNAL_ERROR = -32603,
 
 	RPC_NOT_AUTHENTICATED = -32001, /* no certificate, no login on this connection */
-	RPC_NOT_PERMITTED = -32002,	/* known, but not allowed this method */
+	RPC_NOT_PERMITTED = -32002,     /* known, but not allowed this method */
 	RPC_JOIN_KEY_UNKNOWN = -32003,
 	RPC_JOIN_KEY_EXPIRED = -32004,
 	RPC_JOIN_KEY_USED = -32005,
 	RPC_JOIN_KEY_REVOKED = -32006,
-	RPC_PROOF_WRONG = -32007,     /* possession of the node key was not shown */
-	RPC_NOT_A_MEMBER = -32008,    /* removed, expired or never joined */
+	RPC_PROOF_WRONG = -32007,  /* possession of the node key was not shown */
+	RPC_NOT_A_MEMBER = -32008, /* removed, expired or never joined */
 	RPC_NAME_INVALID = -32009,
 	RPC_NAME_TAKEN = -32010,
 	RPC_ADDRESSES_EXHAUSTED = -32011,
-	RPC_NOT_FOUND = -32012,	      /* the thing named in params does not exist */
+	RPC_NOT_FOUND = -32012, /* the thing named in params does not exist */
 	RPC_TOKEN_UNKNOWN = -32013,
-	RPC_BUSY = -32014,	      /* a limit is reached now; try later */
-	RPC_TIMEOUT = -32015,	      /* made locally: no answer in time */
-	RPC_DISCONNECTED = -32016,    /* made locally: the connection ended before the answer */
-	RPC_UNAVAILABLE = -32017,     /* the node is not in a state to do this (not joined, no session) */
-	RPC_ALREADY = -32018,	      /* already done (already joined, already exists) */
-	RPC_REQUEST_BAD = -32019,     /* a certificate request that cannot be signed */
+	RPC_BUSY = -32014,         /* a limit is reached now; try later */
+	RPC_TIMEOUT = -32015,      /* made locally: no answer in time */
+	RPC_DISCONNECTED = -32016, /* made locally: the connection ended before the answer */
+	RPC_UNAVAILABLE =
+		-32017,       /* the node is not in a state to do this (not joined, no session) */
+	RPC_ALREADY = -32018, /* already done (already joined, already exists) */
+	RPC_REQUEST_BAD = -32019, /* a certificate request that cannot be signed */
 };
 
 /* A short sentence for people, and what to do about it ("" when there is nothing to add). */
@@ -66,17 +70,19 @@ enum rpc_kind { RPC_REQUEST, RPC_NOTIFICATION, RPC_RESULT, RPC_ERROR };
 /* A parsed message. params, result and error.data live as long as the message. */
 struct rpc_message {
 	enum rpc_kind kind;
-	struct rpc_id id; /* of a request or an answer; kind NONE on an error answer to what had no id */
+	struct rpc_id
+		id; /* of a request or an answer; kind NONE on an error answer to what had no id */
 	char method[RPC_MAX_METHOD + 1];
 	const struct json *params; /* an object, or NULL */
 	const struct json *result; /* any value; of RPC_RESULT */
-	struct rpc_error error;	   /* of RPC_ERROR */
-	struct json *root;	   /* owned */
+	struct rpc_error error;    /* of RPC_ERROR */
+	struct json *root;         /* owned */
 };
 
 /*
- * 0: *ret is filled, end it with rpc_message_deinit(). Otherwise -EINVAL or -EFBIG, and *reterr_code is
- * what to answer: RPC_PARSE_ERROR or RPC_INVALID_REQUEST (ret->id is set when the id could be read).
+ * 0: *ret is filled, end it with rpc_message_deinit(). Otherwise -EINVAL or -EFBIG, and
+ * *reterr_code is what to answer: RPC_PARSE_ERROR or RPC_INVALID_REQUEST (ret->id is set when the
+ * id could be read).
  */
 P2P_CHECK int rpc_parse(const char *text, size_t len, const struct json_limits *limits,
 			struct rpc_message *ret, enum rpc_code *reterr_code, struct error *reterr);
@@ -99,7 +105,8 @@ struct rpc_error rpc_error_make(enum rpc_code code, const char *format, ...) P2P
 #define RPC_MAX_CALLS 64
 
 /* result is NULL when error is set, and the other way round; both are borrowed. */
-typedef void (*rpc_answer_cb)(void *owner, const struct json *result, const struct rpc_error *error);
+typedef void (*rpc_answer_cb)(void *owner, const struct json *result,
+			      const struct rpc_error *error);
 
 struct rpc_call {
 	int64_t id; /* 0: free */
@@ -116,8 +123,12 @@ struct rpc_calls {
 
 void rpc_calls_init(struct rpc_calls *calls);
 /* The id to send, > 0; or -ENOBUFS when too many calls are pending (cb is not called then). */
-P2P_CHECK int64_t rpc_calls_add(struct rpc_calls *calls, uint64_t deadline_ms, rpc_answer_cb cb, void *owner);
-/* An RPC_RESULT or RPC_ERROR message. False when nobody waits for its id: counted by the caller, dropped. */
+P2P_CHECK int64_t rpc_calls_add(struct rpc_calls *calls, uint64_t deadline_ms, rpc_answer_cb cb,
+				void *owner);
+/*
+ * An RPC_RESULT or RPC_ERROR message. False when nobody waits for its id: counted by the caller,
+ * dropped.
+ */
 bool rpc_calls_answer(struct rpc_calls *calls, const struct rpc_message *answer);
 /* Forgets a call without calling back. */
 void rpc_calls_cancel(struct rpc_calls *calls, int64_t id);

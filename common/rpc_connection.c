@@ -102,7 +102,8 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 
 struct rpc_connection *rpc_connection_new(struct websocket_host *host,
 					  const struct websocket_client_options *options,
-					  const struct rpc_connection_handler *handler, struct error *reterr)
+					  const struct rpc_connection_handler *handler,
+					  struct error *reterr)
 {
 	struct rpc_connection *c = calloc(1, sizeof(*c));
 	struct websocket_client_options with_handler = *options;

@@ -1,6 +1,7 @@
 /*
- * Contexts for TLS 1.3. One verify callback decides for all of them, by the trust that is kept beside the
- * context: OpenSSL's own chain building is not asked, because our chains are one certificate long.
+ * Contexts for TLS 1.3. One verify callback decides for all of them, by the trust that is kept
+ * beside the context: OpenSSL's own chain building is not asked, because our chains are one
+ * certificate long.
  */
 #include "common/tls.h"
 
@@ -26,7 +27,8 @@ struct trust {
 	unsigned alpn_len;
 };
 
-static void free_trust(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp)
+static void free_trust(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl,
+		       void *argp)
 {
 	struct trust *trust = ptr;
 
@@ -87,8 +89,8 @@ static int verify(X509_STORE_CTX *store, void *arg)
 	return trusted;
 }
 
-static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
-		       unsigned int in_len, void *arg)
+static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+		       const unsigned char *in, unsigned int in_len, void *arg)
 {
 	const struct trust *trust = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), trust_index());
 	unsigned char *chosen = NULL;
@@ -152,7 +154,8 @@ static int configure(SSL_CTX *context, const struct tls_options *options, struct
 {
 	int mode = SSL_VERIFY_PEER;
 
-	assert(options->is_server ? options->trust != TLS_TRUST_PIN : options->trust != TLS_TRUST_OPTIONAL);
+	assert(options->is_server ? options->trust != TLS_TRUST_PIN
+				  : options->trust != TLS_TRUST_OPTIONAL);
 	int r = attach_trust(context, options, ret, reterr);
 	if (r != 0)
 		return r;
@@ -160,15 +163,18 @@ static int configure(SSL_CTX *context, const struct tls_options *options, struct
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
 	SSL_CTX_set_verify(context, mode, NULL);
 	SSL_CTX_set_cert_verify_callback(context, verify, NULL);
-	SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_options(context,
+			    SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(context, 0);
-	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
+					  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 					  SSL_MODE_RELEASE_BUFFERS);
 	if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1)
 		return fail(reterr, -EINVAL, "TLS 1.3 is not available");
 	if (options->certificate_pem)
-		return tls_context_set_certificate(context, options->certificate_pem, options->key_pem, reterr);
+		return tls_context_set_certificate(context, options->certificate_pem,
+						   options->key_pem, reterr);
 	return 0;
 }
 
@@ -181,7 +187,8 @@ int tls_context_configure(SSL_CTX *context, const struct tls_options *options, s
 
 int tls_context_new(const struct tls_options *options, SSL_CTX **ret, struct error *reterr)
 {
-	SSL_CTX *context = SSL_CTX_new(options->is_server ? TLS_server_method() : TLS_client_method());
+	SSL_CTX *context =
+		SSL_CTX_new(options->is_server ? TLS_server_method() : TLS_client_method());
 	struct trust *trust = NULL;
 
 	if (!context)
@@ -206,8 +213,9 @@ int tls_context_set_certificate(SSL_CTX *context, const char *certificate_pem, c
 
 	if (r == 0)
 		r = identity_key_parse(key_pem, &key, reterr);
-	if (r == 0 && (SSL_CTX_use_certificate(context, certificate) != 1 ||
-		       SSL_CTX_use_PrivateKey(context, key) != 1 || SSL_CTX_check_private_key(context) != 1))
+	if (r == 0 &&
+	    (SSL_CTX_use_certificate(context, certificate) != 1 ||
+	     SSL_CTX_use_PrivateKey(context, key) != 1 || SSL_CTX_check_private_key(context) != 1))
 		r = fail(reterr, -EINVAL, "certificate and key do not fit");
 	X509_free(certificate);
 	EVP_PKEY_free(key);

@@ -1,9 +1,9 @@
 /*
  * TLS 1.3 contexts for everything that speaks TLS here, and who the other side is.
  *
- * Trust is either the network's CA or the pin of one key; never the system's list of CAs. Tickets and
- * renegotiation are off. The caller checks after the handshake that tls_peer_identity() is whom it wanted:
- * a CA-signed certificate only says "a member of the network".
+ * Trust is either the network's CA or the pin of one key; never the system's list of CAs. Tickets
+ * and renegotiation are off. The caller checks after the handshake that tls_peer_identity() is whom
+ * it wanted: a CA-signed certificate only says "a member of the network".
  */
 #pragma once
 
@@ -14,29 +14,37 @@
 #include <stdbool.h>
 
 enum tls_trust {
-	TLS_TRUST_OPTIONAL, /* server: a client may have no certificate; if it has one, the CA signed it */
-	TLS_TRUST_CA,	    /* the other side must have a certificate signed by the CA */
-	TLS_TRUST_PIN,	    /* client: the server's key must have the pin; dates and names do not matter */
+	TLS_TRUST_OPTIONAL, /* server: a client may have no certificate; if it has one, the CA
+			       signed it */
+	TLS_TRUST_CA,       /* the other side must have a certificate signed by the CA */
+	TLS_TRUST_PIN, /* client: the server's key must have the pin; dates and names do not matter
+			*/
 };
 
 struct tls_options {
 	bool is_server;
 	enum tls_trust trust;
-	const char *ca_pem;	     /* for OPTIONAL and CA */
-	struct pin pin;		     /* for PIN */
+	const char *ca_pem;          /* for OPTIONAL and CA */
+	struct pin pin;              /* for PIN */
 	const char *certificate_pem; /* ours; NULL for a client that has none yet */
 	const char *key_pem;
-	const char *alpn; /* one protocol, refused when the other side does not offer it; NULL: none */
+	const char
+		*alpn; /* one protocol, refused when the other side does not offer it; NULL: none */
 };
 
 /* *ret is freed with SSL_CTX_free(). Borrowed texts are copied. 0, -EINVAL, -ENOMEM. */
-P2P_CHECK int tls_context_new(const struct tls_options *options, SSL_CTX **ret, struct error *reterr);
+P2P_CHECK int tls_context_new(const struct tls_options *options, SSL_CTX **ret,
+			      struct error *reterr);
 /* The same for a context somebody else made (libwebsockets); leaves ALPN alone. */
-P2P_CHECK int tls_context_configure(SSL_CTX *context, const struct tls_options *options, struct error *reterr);
+P2P_CHECK int tls_context_configure(SSL_CTX *context, const struct tls_options *options,
+				    struct error *reterr);
 /* A renewed certificate, for connections from now on. */
-P2P_CHECK int tls_context_set_certificate(SSL_CTX *context, const char *certificate_pem, const char *key_pem,
-					  struct error *reterr);
-/* The verified identity of the other side. 0; -ENOENT when it showed no certificate; -EINVAL: not ours. */
+P2P_CHECK int tls_context_set_certificate(SSL_CTX *context, const char *certificate_pem,
+					  const char *key_pem, struct error *reterr);
+/*
+ * The verified identity of the other side. 0; -ENOENT when it showed no certificate; -EINVAL: not
+ * ours.
+ */
 P2P_CHECK int tls_peer_identity(const SSL *ssl, struct identity *ret);
 /* Empties OpenSSL's error queue of this thread into one short line; "" when it is empty. */
 struct tls_error_text {

@@ -1,15 +1,17 @@
 /*
  * The libwebsockets adapter.
  *
- * The library does WebSocket framing and drives OpenSSL; all else is ours: we listen and accept (so that
- * limits are counted, logged and refused), resolve names (its getaddrinfo would block the loop), decide whom
- * to trust (common/tls), bound what is received and sent. A struct websocket exists before its lws
- * connection and after it; one function ends it, finish(), and one frees it, on_timer_closed().
+ * The library does WebSocket framing and drives OpenSSL; all else is ours: we listen and accept (so
+ * that limits are counted, logged and refused), resolve names (its getaddrinfo would block the
+ * loop), decide whom to trust (common/tls), bound what is received and sent. A struct websocket
+ * exists before its lws connection and after it; one function ends it, finish(), and one frees it,
+ * on_timer_closed().
  *
  *   client   RESOLVING ──► CONNECTING ──► OPEN ──► CLOSING ──► ENDED
  *   server                 CONNECTING ──► OPEN ──► CLOSING ──► ENDED       any state ──► ENDED
  *
- * Never lws_rx_flow_control() on TLS: it can spin the loop for ever. Buffers are larger than a TLS record.
+ * Never lws_rx_flow_control() on TLS: it can spin the loop for ever. Buffers are larger than a TLS
+ * record.
  */
 #include "common/websocket.h"
 
@@ -29,23 +31,23 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MODULE		   "websocket"
-#define PROTOCOL	   "p2pnode"
-#define PATH		   "/rpc"
-#define TLS_RECORD	   17000 /* larger than one TLS record with its overhead */
-#define MAX_ADDRESSES	   8
-#define CONNECT_TIMEOUT_MS 10000
-#define CLOSE_TIMEOUT_MS   5000
-#define ACCEPT_PAUSE_MS	   100
-#define ACCEPTS_PER_WAKE   16
+#define MODULE              "websocket"
+#define PROTOCOL            "p2pnode"
+#define PATH                "/rpc"
+#define TLS_RECORD          17000 /* larger than one TLS record with its overhead */
+#define MAX_ADDRESSES       8
+#define CONNECT_TIMEOUT_MS  10000
+#define CLOSE_TIMEOUT_MS    5000
+#define ACCEPT_PAUSE_MS     100
+#define ACCEPTS_PER_WAKE    16
 #define DEFAULT_PER_ADDRESS 1024
-#define FILES_WANTED	   65536
-#define FILES_RESERVED	   64
-#define HANDSHAKE_S	   10
-#define PING_S		   20
-#define SILENCE_S	   40
-#define KICK_MS		   1
-#define DESTROY_TURNS	   8 /* loop turns in which libwebsockets' handles close, two are needed */
+#define FILES_WANTED        65536
+#define FILES_RESERVED      64
+#define HANDSHAKE_S         10
+#define PING_S              20
+#define SILENCE_S           40
+#define KICK_MS             1
+#define DESTROY_TURNS       8 /* loop turns in which libwebsockets' handles close, two are needed */
 
 enum state { RESOLVING, CONNECTING, OPEN, CLOSING, ENDED };
 
@@ -66,7 +68,7 @@ struct websocket {
 	void *data;
 	char why[256];
 	bool deferred_end; /* the timer's next shot is the end */
-	bool tell;	   /* and tells the owner */
+	bool tell;         /* and tells the owner */
 
 	char *rx;
 	size_t rx_len, rx_size, max_message;
@@ -95,7 +97,7 @@ struct websocket_server {
 	struct websocket_host *host;
 	struct websocket_server *next;
 	struct lws_vhost *vhost;
-	SSL_CTX *tls; /* libwebsockets' */
+	SSL_CTX *tls;                                 /* libwebsockets' */
 	const struct websocket_server_options *setup; /* while the vhost is made */
 	struct error setup_error;
 	struct websocket_handler handler;
@@ -120,7 +122,7 @@ struct websocket_host {
 	bool closing;
 	bool destroying;
 	uint32_t turns;
-	uv_idle_t idle;	      /* while closing */
+	uv_idle_t idle;       /* while closing */
 	uv_prepare_t prepare; /* these two: see on_prepare() */
 	uv_timer_t kick;
 	uint32_t n_own_handles;
@@ -196,8 +198,9 @@ static void set_why(struct websocket *ws, const char *why)
 }
 
 /*
- * The lws connection is gone, or never was. A stranger that never got as far as OPEN ends silently. The rest
- * happens in a later turn of the loop, when libwebsockets has closed its handle and knows us no more.
+ * The lws connection is gone, or never was. A stranger that never got as far as OPEN ends silently.
+ * The rest happens in a later turn of the loop, when libwebsockets has closed its handle and knows
+ * us no more.
  */
 static void finish(struct websocket *ws, const char *why)
 {
@@ -222,7 +225,8 @@ static void end_now(struct websocket *ws, const char *why)
 	set_why(ws, why);
 	if (ws->wsi) {
 		lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
-		lws_cancel_service(ws->host->context); /* it looks at its timers only when something happens */
+		lws_cancel_service(
+			ws->host->context); /* it looks at its timers only when something happens */
 	} else if (!ws->in_connect) {
 		finish(ws, why);
 	}
@@ -235,7 +239,8 @@ static void on_timeout(uv_timer_t *timer)
 	end_now(ws, ws->state == CLOSING ? NULL : "no answer in time");
 }
 
-static struct websocket *new_websocket(struct websocket_host *host, const struct websocket_handler *handler)
+static struct websocket *new_websocket(struct websocket_host *host,
+				       const struct websocket_handler *handler)
 {
 	struct websocket *ws = calloc(1, sizeof(*ws));
 
@@ -299,9 +304,11 @@ static int refuse_message(struct websocket *ws, enum lws_close_status status, co
 static int on_receive(struct websocket *ws, const char *bytes, size_t len)
 {
 	if (lws_frame_is_binary(ws->wsi))
-		return refuse_message(ws, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "a binary message came");
+		return refuse_message(ws, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE,
+				      "a binary message came");
 	if (!append(ws, bytes, len))
-		return refuse_message(ws, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE, "a message was too large");
+		return refuse_message(ws, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE,
+				      "a message was too large");
 	if (lws_is_final_fragment(ws->wsi) && lws_remaining_packet_payload(ws->wsi) == 0)
 		deliver(ws);
 	return 0;
@@ -350,7 +357,8 @@ static int on_open(struct websocket *ws)
 	return 0;
 }
 
-/* The client's side of TLS. One context serves all client connections; each brings its own trust. */
+/* The client's side of TLS. One context serves all client connections; each brings its own trust.
+ */
 
 static struct websocket *by_ssl(const struct websocket_host *host, const SSL *ssl)
 {
@@ -366,7 +374,8 @@ static bool trusts(const struct websocket *ws, X509 *certificate)
 
 	if (ws->trust == TLS_TRUST_PIN)
 		return certificate_pin(certificate, &pin) == 0 && pin_equal(&pin, &ws->pin);
-	return certificate_check(certificate, ws->ca, CERTIFICATE_FOR_SERVER, (int64_t)time(NULL), NULL) == 0;
+	return certificate_check(certificate, ws->ca, CERTIFICATE_FOR_SERVER, (int64_t)time(NULL),
+				 NULL) == 0;
 }
 
 static int verify_server(X509_STORE_CTX *store, void *arg)
@@ -392,7 +401,8 @@ static int offer_certificate(SSL *ssl, void *arg)
 		return 0;
 	if (!ws->certificate)
 		return 1;
-	return SSL_use_certificate(ssl, ws->certificate) == 1 && SSL_use_PrivateKey(ssl, ws->key) == 1;
+	return SSL_use_certificate(ssl, ws->certificate) == 1 &&
+	       SSL_use_PrivateKey(ssl, ws->key) == 1;
 }
 
 static int make_client_tls(struct websocket_host *host, struct error *reterr)
@@ -426,16 +436,18 @@ static void on_connect_error(struct websocket *ws, const char *why)
 		return;
 	}
 	if (ws->refused_server)
-		snprintf(text, sizeof(text), "%s:%u is not the server this network was joined at: %s",
-			 ws->address_name, ws->port,
-			 ws->trust == TLS_TRUST_PIN ? "its key does not match the pin"
-						    : "its certificate is not signed by the network");
+		snprintf(text, sizeof(text),
+			 "%s:%u is not the server this network was joined at: %s", ws->address_name,
+			 ws->port,
+			 ws->trust == TLS_TRUST_PIN
+				 ? "its key does not match the pin"
+				 : "its certificate is not signed by the network");
 	else if (ws->saw_server)
-		snprintf(text, sizeof(text), "%s:%u refused the connection%s", ws->address_name, ws->port,
-			 ws->certificate ? " (our certificate may have expired)" : "");
+		snprintf(text, sizeof(text), "%s:%u refused the connection%s", ws->address_name,
+			 ws->port, ws->certificate ? " (our certificate may have expired)" : "");
 	else
-		snprintf(text, sizeof(text), "cannot connect to %s:%u%s%s", ws->address_name, ws->port,
-			 why ? ": " : "", why ? why : "");
+		snprintf(text, sizeof(text), "cannot connect to %s:%u%s%s", ws->address_name,
+			 ws->port, why ? ": " : "", why ? why : "");
 	finish(ws, text);
 }
 
@@ -509,7 +521,8 @@ static void start_connecting(struct websocket *ws, uint64_t timeout_ms)
 	}
 	ws->state = RESOLVING;
 	uv_timer_start(&ws->timer, on_timeout, timeout_ms, 0);
-	int r = uv_getaddrinfo(ws->host->loop, &ws->resolve, on_resolved, ws->address_name, NULL, &hints);
+	int r = uv_getaddrinfo(ws->host->loop, &ws->resolve, on_resolved, ws->address_name, NULL,
+			       &hints);
 	ws->resolving = r == 0;
 	if (r != 0)
 		finish(ws, uv_strerror(r));
@@ -524,7 +537,8 @@ static void on_numeric(uv_timer_t *timer)
 	connect_next(ws);
 }
 
-static int take_tls_options(struct websocket *ws, const struct tls_options *tls, struct error *reterr)
+static int take_tls_options(struct websocket *ws, const struct tls_options *tls,
+			    struct error *reterr)
 {
 	int r = 0;
 
@@ -540,7 +554,8 @@ static int take_tls_options(struct websocket *ws, const struct tls_options *tls,
 	return r;
 }
 
-struct websocket *websocket_connect(struct websocket_host *host, const struct websocket_client_options *options,
+struct websocket *websocket_connect(struct websocket_host *host,
+				    const struct websocket_client_options *options,
 				    struct error *reterr)
 {
 	uint64_t timeout_ms = options->timeout_ms ? options->timeout_ms : CONNECT_TIMEOUT_MS;
@@ -579,7 +594,8 @@ static size_t count_from(const struct websocket_server *server, const struct end
 	size_t n = 0;
 
 	for (const struct websocket *ws = server->host->websockets; ws; ws = ws->next)
-		n += ws->server == server && memcmp(ws->remote.ip, address->ip, sizeof(address->ip)) == 0;
+		n += ws->server == server &&
+		     memcmp(ws->remote.ip, address->ip, sizeof(address->ip)) == 0;
 	return n;
 }
 
@@ -640,15 +656,17 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 	for (int i = 0; i < ACCEPTS_PER_WAKE; i++) {
 		struct sockaddr_storage address;
 		socklen_t len = sizeof(address);
-		int fd = accept4(server->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = accept4(server->fd, (struct sockaddr *)&address, &len,
+				 SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
-			struct endpoint remote = endpoint_from_sockaddr((struct sockaddr *)&address);
+			struct endpoint remote =
+				endpoint_from_sockaddr((struct sockaddr *)&address);
 			adopt(server, fd, &remote);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-			log_limited(&server->refusals, LOG_LEVEL_WARNING, MODULE, "cannot accept: %s",
-				    strerror(errno));
+			log_limited(&server->refusals, LOG_LEVEL_WARNING, MODULE,
+				    "cannot accept: %s", strerror(errno));
 			uv_poll_stop(&server->accept);
 			uv_timer_start(&server->pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
 		}
@@ -657,7 +675,8 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 	}
 }
 
-static int listen_on(const struct endpoint *where, int *ret_fd, uint16_t *ret_port, struct error *reterr)
+static int listen_on(const struct endpoint *where, int *ret_fd, uint16_t *ret_port,
+		     struct error *reterr)
 {
 	struct sockaddr_storage address;
 	socklen_t len = endpoint_to_sockaddr(where, &address);
@@ -676,9 +695,12 @@ static int listen_on(const struct endpoint *where, int *ret_fd, uint16_t *ret_po
 	if (r != 0) {
 		if (fd >= 0)
 			close(fd);
-		return error_set(reterr, r, "cannot listen on %s: %s%s", endpoint_text(where).s, strerror(-r),
-				 r == -EADDRINUSE ? " (another program, or this one a second time, uses the port)"
-						  : "");
+		return error_set(
+			reterr, r, "cannot listen on %s: %s%s", endpoint_text(where).s,
+			strerror(-r),
+			r == -EADDRINUSE
+				? " (another program, or this one a second time, uses the port)"
+				: "");
 	}
 	*ret_fd = fd;
 	*ret_port = endpoint_from_sockaddr((struct sockaddr *)&address).port;
@@ -697,7 +719,8 @@ static int on_vhost_tls(struct lws *wsi, SSL_CTX *tls)
 	return tls_context_configure(tls, &server->setup->tls, &server->setup_error) == 0 ? 0 : 1;
 }
 
-/* The lws connection ends. It must not know us any longer: it may outlive us by a turn of the loop. */
+/* The lws connection ends. It must not know us any longer: it may outlive us by a turn of the loop.
+ */
 static void on_gone(struct websocket *ws, struct lws *wsi)
 {
 	lws_set_opaque_user_data(wsi, NULL);
@@ -709,8 +732,8 @@ static void on_gone(struct websocket *ws, struct lws *wsi)
 	ws->wsi = NULL;
 }
 
-static int on_lws_connection(struct websocket *ws, struct lws *wsi, enum lws_callback_reasons reason, void *in,
-			     size_t len)
+static int on_lws_connection(struct websocket *ws, struct lws *wsi,
+			     enum lws_callback_reasons reason, void *in, size_t len)
 {
 	switch (reason) {
 	case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
@@ -740,7 +763,8 @@ static int on_lws_connection(struct websocket *ws, struct lws *wsi, enum lws_cal
 	}
 }
 
-static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
+static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
+		  size_t len)
 {
 	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
 		return on_vhost_tls(wsi, user);
@@ -803,19 +827,21 @@ static int make_context(struct websocket_host *host, struct error *reterr)
 	lws_set_log_level(LLL_ERR | LLL_WARN, on_lws_log);
 	host->context = lws_create_context(&info);
 	if (!host->context)
-		return error_set(reterr, -ENOMEM,
-				 "cannot start libwebsockets (is libwebsockets-evlib-uv installed?)");
+		return error_set(
+			reterr, -ENOMEM,
+			"cannot start libwebsockets (is libwebsockets-evlib-uv installed?)");
 	info.vhost_name = "clients";
 	info.provided_client_ssl_ctx = host->client_tls;
 	info.retry_and_idle_policy = &keep_alive;
 	host->client_vhost = lws_create_vhost(host->context, &info);
-	return host->client_vhost ? 0 : error_set(reterr, -ENOMEM, "cannot set up WebSocket clients");
+	return host->client_vhost ? 0
+				  : error_set(reterr, -ENOMEM, "cannot set up WebSocket clients");
 }
 
 /*
- * The library's libuv glue stops looking after one round, also when decrypted bytes still wait in TLS or in
- * its own buffers; they would then wait for the next packet, seconds perhaps. So we look once a turn and
- * make it look again, but not faster than once a millisecond.
+ * The library's libuv glue stops looking after one round, also when decrypted bytes still wait in
+ * TLS or in its own buffers; they would then wait for the next packet, seconds perhaps. So we look
+ * once a turn and make it look again, but not faster than once a millisecond.
  */
 static void on_kick(uv_timer_t *timer)
 {
@@ -826,7 +852,8 @@ static void on_prepare(uv_prepare_t *prepare)
 {
 	struct websocket_host *host = container_of(prepare, struct websocket_host, prepare);
 
-	if (!uv_is_active((uv_handle_t *)&host->kick) && lws_service_adjust_timeout(host->context, 1, 0) == 0)
+	if (!uv_is_active((uv_handle_t *)&host->kick) &&
+	    lws_service_adjust_timeout(host->context, 1, 0) == 0)
 		uv_timer_start(&host->kick, on_kick, KICK_MS, 0);
 }
 
@@ -852,7 +879,10 @@ int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, struct erro
 	if (r == 0)
 		r = make_context(host, reterr);
 	if (r != 0) {
-		/* Only at start, and final: a context that failed half-way is left to the end of the process. */
+		/*
+		 * Only at start, and final: a context that failed half-way is left to the end of
+		 * the process.
+		 */
 		SSL_CTX_free(host->client_tls);
 		free(host);
 		return r;
@@ -880,7 +910,10 @@ static void on_own_handle_closed(uv_handle_t *handle)
 	closed(owner);
 }
 
-/* libwebsockets closes its libuv handles in steps and does not say when it is done: give it its turns. */
+/*
+ * libwebsockets closes its libuv handles in steps and does not say when it is done: give it its
+ * turns.
+ */
 static void on_destroy_turn(uv_idle_t *idle)
 {
 	struct websocket_host *host = container_of(idle, struct websocket_host, idle);
@@ -966,10 +999,10 @@ static struct lws_vhost *make_vhost(struct websocket_server *server)
 	struct lws_context_creation_info info = {
 		.port = CONTEXT_PORT_NO_LISTEN_SERVER,
 		.protocols = protocols,
-		.vhost_name = server->name, /* not copied */
+		.vhost_name = server->name,                          /* not copied */
 		.provided_client_ssl_ctx = server->host->client_tls, /* else it makes one */
-		.options = LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX |
-			   LWS_SERVER_OPTION_VALIDATE_UTF8,
+		.options = LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
+			   LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX | LWS_SERVER_OPTION_VALIDATE_UTF8,
 		.alpn = "http/1.1",
 		.user = server,
 		.timeout_secs = HANDSHAKE_S,
@@ -985,7 +1018,8 @@ static size_t or_default(size_t value, size_t fallback)
 	return value ? value : fallback;
 }
 
-int websocket_server_new(struct websocket_host *host, const struct websocket_server_options *options,
+int websocket_server_new(struct websocket_host *host,
+			 const struct websocket_server_options *options,
 			 struct websocket_server **ret, struct error *reterr)
 {
 	struct websocket_server *server = calloc(1, sizeof(*server));
@@ -994,7 +1028,8 @@ int websocket_server_new(struct websocket_host *host, const struct websocket_ser
 		abort();
 	server->host = host;
 	server->handler = options->handler;
-	server->max_connections = or_default(options->max_connections, file_limit() - FILES_RESERVED);
+	server->max_connections =
+		or_default(options->max_connections, file_limit() - FILES_RESERVED);
 	server->max_per_address = or_default(options->max_per_address, DEFAULT_PER_ADDRESS);
 	server->max_message = options->max_message;
 	server->max_queue = options->max_queue;
@@ -1007,7 +1042,8 @@ int websocket_server_new(struct websocket_host *host, const struct websocket_ser
 	server->vhost = make_vhost(server);
 	server->setup = NULL;
 	if (!server->vhost) {
-		r = error_set(reterr, -EINVAL, "cannot set up TLS: %s", server->setup_error.message);
+		r = error_set(reterr, -EINVAL, "cannot set up TLS: %s",
+			      server->setup_error.message);
 		close(server->fd);
 		free(server);
 		return r;

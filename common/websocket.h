@@ -1,12 +1,12 @@
 /*
  * WebSocket over TLS 1.3 on the libuv loop: the only file that knows libwebsockets.
  *
- * One websocket_host a loop. It owns a server, or clients, or both. Whole text messages are delivered,
- * bounded by max_message; what is sent is queued, bounded by max_queue. Keep-alive pings go out every
- * 20 s and a silent connection ends after 40 s. Path "/rpc", subprotocol "p2pnode".
+ * One websocket_host a loop. It owns a server, or clients, or both. Whole text messages are
+ * delivered, bounded by max_message; what is sent is queued, bounded by max_queue. Keep-alive pings
+ * go out every 20 s and a silent connection ends after 40 s. Path "/rpc", subprotocol "p2pnode".
  *
- * Loop only. Callbacks are made from the loop, never from inside websocket_connect(), websocket_send()
- * or websocket_close(). A websocket lives until its closed callback has returned.
+ * Loop only. Callbacks are made from the loop, never from inside websocket_connect(),
+ * websocket_send() or websocket_close(). A websocket lives until its closed callback has returned.
  */
 #pragma once
 
@@ -33,7 +33,8 @@ struct websocket_handler {
 	void (*closed)(void *owner, struct websocket *ws, const char *why);
 };
 
-P2P_CHECK int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, struct error *reterr);
+P2P_CHECK int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret,
+				 struct error *reterr);
 /* Closes everything it owns (closed is called for each connection), frees itself, then calls cb. */
 void websocket_host_close(struct websocket_host *host, void (*cb)(void *owner), void *owner);
 
@@ -44,21 +45,23 @@ struct websocket_server_options {
 	struct tls_options tls; /* is_server; trust OPTIONAL or CA */
 	size_t max_connections; /* 0: as many as RLIMIT_NOFILE allows, less a reserve */
 	size_t max_per_address; /* 0: 1024 */
-	size_t max_message;	/* bytes of one message received */
-	size_t max_queue;	/* bytes that may wait to be sent on one connection */
+	size_t max_message;     /* bytes of one message received */
+	size_t max_queue;       /* bytes that may wait to be sent on one connection */
 	struct websocket_handler handler;
 };
 
 /* -EADDRINUSE, -EACCES …: reterr names the address. */
-P2P_CHECK int websocket_server_new(struct websocket_host *host, const struct websocket_server_options *options,
+P2P_CHECK int websocket_server_new(struct websocket_host *host,
+				   const struct websocket_server_options *options,
 				   struct websocket_server **ret, struct error *reterr);
 uint16_t websocket_server_port(const struct websocket_server *server);
-P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server, const char *certificate_pem,
-					       const char *key_pem, struct error *reterr);
+P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server,
+					       const char *certificate_pem, const char *key_pem,
+					       struct error *reterr);
 struct websocket_server_counters {
 	uint64_t accepted, refused_limit, refused_address;
 	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up */
-	uint64_t bad_messages;	    /* binary or too large */
+	uint64_t bad_messages;      /* binary or too large */
 	uint32_t open;
 };
 struct websocket_server_counters websocket_server_counters(const struct websocket_server *server);
@@ -72,14 +75,19 @@ struct websocket_client_options {
 	struct websocket_handler handler;
 };
 
-/* Never fails at once: what goes wrong is told by closed(). NULL only when the options make no sense. */
-struct websocket *websocket_connect(struct websocket_host *host, const struct websocket_client_options *options,
+/*
+ * Never fails at once: what goes wrong is told by closed(). NULL only when the options make no
+ * sense.
+ */
+struct websocket *websocket_connect(struct websocket_host *host,
+				    const struct websocket_client_options *options,
 				    struct error *reterr);
 
 /* Copies. 0; -ENOBUFS when the queue is full (nothing queued); -ENOTCONN when it is not open. */
 P2P_CHECK int websocket_send(struct websocket *ws, const char *text, size_t len);
 size_t websocket_queued(const struct websocket *ws); /* bytes */
-/* Ends it after what is queued has gone out (at most 5 s); closed follows. why goes to our own log. */
+/* Ends it after what is queued has gone out (at most 5 s); closed follows. why goes to our own log.
+ */
 void websocket_close(struct websocket *ws, const char *why);
 /* Ends it at once, for when the network below is known to be gone; closed follows. */
 void websocket_abort(struct websocket *ws, const char *why);

@@ -1,10 +1,11 @@
 /*
- * Composition of the control service: connections, dispatch, and telling the nodes what has changed.
+ * Composition of the control service: connections, dispatch, and telling the nodes what has
+ * changed.
  *
- * A change is committed first, then applied to the directory, then (FLUSH_MS later, so that changes that come
- * together travel together) sent to every greeted connection as the patch from what it was sent last. A slow
- * connection has at most one patch on its way; what changes meanwhile coalesces in the directory and is in
- * the next. So no queue grows with the number of changes.
+ * A change is committed first, then applied to the directory, then (FLUSH_MS later, so that changes
+ * that come together travel together) sent to every greeted connection as the patch from what it
+ * was sent last. A slow connection has at most one patch on its way; what changes meanwhile
+ * coalesces in the directory and is in the next. So no queue grows with the number of changes.
  */
 #include "control/control.h"
 
@@ -25,15 +26,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FLUSH_MS	      10
-#define FLUSH_SLOW_MS	      100 /* while a connection is behind */
-#define SWEEP_MS	      1000
-#define STRANGER_MS	      30000 /* to become a member or an admin */
-#define OFFLINE_MS	      5000  /* a lost connection may come back */
-#define OFFLINE_AT_START_MS   30000
-#define SERVER_CERTIFICATE_S  (7 * 24 * 3600)
-#define SERVER_RENEW_S	      (24 * 3600)
-#define MAX_PEM		      8192
+#define FLUSH_MS             10
+#define FLUSH_SLOW_MS        100 /* while a connection is behind */
+#define SWEEP_MS             1000
+#define STRANGER_MS          30000 /* to become a member or an admin */
+#define OFFLINE_MS           5000  /* a lost connection may come back */
+#define OFFLINE_AT_START_MS  30000
+#define SERVER_CERTIFICATE_S (7 * 24 * 3600)
+#define SERVER_RENEW_S       (24 * 3600)
+#define MAX_PEM              8192
 
 int64_t control_now_s(void)
 {
@@ -84,7 +85,8 @@ static void send_text(struct connection *conn, char *text_take)
 	free(text_take);
 }
 
-void control_send_notification(struct connection *conn, const char *method, struct json *params_take)
+void control_send_notification(struct connection *conn, const char *method,
+			       struct json *params_take)
 {
 	send_text(conn, rpc_print_notification(method, params_take));
 }
@@ -96,7 +98,8 @@ void control_send_map(struct control *c, struct connection *conn)
 	if (!m || !conn->is_greeted)
 		return;
 	if (conn->sent_sequence == 0)
-		control_send_notification(conn, "map.snapshot", directory_snapshot(&c->directory, m));
+		control_send_notification(conn, "map.snapshot",
+					  directory_snapshot(&c->directory, m));
 	else
 		control_send_notification(conn, "map.patch",
 					  directory_patch(&c->directory, m, conn->sent_sequence));
@@ -109,7 +112,8 @@ static void on_flush(uv_timer_t *timer)
 	bool behind = false;
 
 	for (struct connection *conn = c->connections; conn; conn = conn->next) {
-		if (!conn->is_greeted || conn->after || conn->sent_sequence == c->directory.sequence)
+		if (!conn->is_greeted || conn->after ||
+		    conn->sent_sequence == c->directory.sequence)
 			continue;
 		/* Removals older than what the directory remembers: all of it again. */
 		if (conn->sent_sequence < c->directory.oldest_resumable)
@@ -150,7 +154,8 @@ static void drop_connection_of(struct member *m, const char *why)
 	websocket_close(conn->ws, why);
 }
 
-int control_remove_member(struct control *c, struct member *m, const char *why, struct error *reterr)
+int control_remove_member(struct control *c, struct member *m, const char *why,
+			  struct error *reterr)
 {
 	uint64_t sequence = c->directory.sequence + 1;
 	int r = store_remove_member(c->store, m->peer.id, sequence, reterr);
@@ -193,22 +198,22 @@ void control_greet(struct control *c, struct member *m, struct connection *conn)
 	set_online(c, m, true);
 }
 
-int control_sign(struct control *c, const struct json *params, const struct member *m, char **ret_pem,
-		 struct rpc_error *reterr)
+int control_sign(struct control *c, const struct json *params, const struct member *m,
+		 char **ret_pem, struct rpc_error *reterr)
 {
 	const char *request;
 	struct error err;
 
 	if (json_get_string(params, "request", &request, &err) != 0)
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
-	if (certificate_issue_node(&c->ca, request, m->peer.name, &m->peer.node_key, control_now_s(),
-				   CERTIFICATE_LIFE_S, ret_pem, &err) != 0)
+	if (certificate_issue_node(&c->ca, request, m->peer.name, &m->peer.node_key,
+				   control_now_s(), CERTIFICATE_LIFE_S, ret_pem, &err) != 0)
 		return answer_error(reterr, RPC_REQUEST_BAD, &err);
 	return 0;
 }
 
-int control_make_link(const struct store_network *network, const struct pin *pin, enum join_link_kind kind,
-		      const char *secret, struct join_link *ret)
+int control_make_link(const struct store_network *network, const struct pin *pin,
+		      enum join_link_kind kind, const char *secret, struct join_link *ret)
 {
 	*ret = (struct join_link){ .kind = kind, .port = network->port, .pin = *pin };
 	memcpy(ret->host, network->host, sizeof(ret->host));
@@ -232,8 +237,8 @@ static const struct method *find_method(const char *name)
 }
 
 /* 0 when this connection may call this method. */
-static int check_caller(const struct control *c, const struct connection *conn, const struct method *method,
-			struct rpc_error *reterr)
+static int check_caller(const struct control *c, const struct connection *conn,
+			const struct method *method, struct rpc_error *reterr)
 {
 	switch (method->who) {
 	case FOR_ANYBODY:
@@ -241,8 +246,9 @@ static int check_caller(const struct control *c, const struct connection *conn, 
 	case FOR_MEMBERS:
 		if (directory_find(&c->directory, conn->node_id))
 			return 0;
-		return answer_code(reterr, conn->showed_identity || conn->node_id ? RPC_NOT_A_MEMBER
-										: RPC_NOT_AUTHENTICATED);
+		return answer_code(reterr, conn->showed_identity || conn->node_id
+						   ? RPC_NOT_A_MEMBER
+						   : RPC_NOT_AUTHENTICATED);
 	case FOR_ADMINS:
 		return conn->is_admin ? 0 : answer_code(reterr, RPC_NOT_AUTHENTICATED);
 	}
@@ -268,10 +274,12 @@ static int call(struct control *c, struct connection *conn, const struct rpc_mes
 		return 1;
 	if (!message->params && json_parse("{}", 2, &limits, &nothing, NULL) != 0)
 		abort();
-	return method->handle(c, conn, message->params ? message->params : nothing, ret_result, reterr);
+	return method->handle(c, conn, message->params ? message->params : nothing, ret_result,
+			      reterr);
 }
 
-static void handle_request(struct control *c, struct connection *conn, const struct rpc_message *message)
+static void handle_request(struct control *c, struct connection *conn,
+			   const struct rpc_message *message)
 {
 	struct json *result = NULL;
 	struct rpc_error error;
@@ -293,7 +301,8 @@ static void handle_request(struct control *c, struct connection *conn, const str
 
 static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
 {
-	static const struct json_limits limits = { .max_len = CONTROL_MAX_MESSAGE, .max_members = 1024 };
+	static const struct json_limits limits = { .max_len = CONTROL_MAX_MESSAGE,
+						   .max_members = 1024 };
 	struct control *c = owner;
 	struct connection *conn = websocket_data(ws);
 	struct rpc_message message;
@@ -319,7 +328,8 @@ static void recognise(struct control *c, struct connection *conn)
 {
 	const struct identity *identity = websocket_identity(conn->ws);
 
-	if (!identity || identity->is_control || strcmp(identity->network, c->directory.network) != 0)
+	if (!identity || identity->is_control ||
+	    strcmp(identity->network, c->directory.network) != 0)
 		return;
 	const struct member *m = directory_find_by_key(&c->directory, &identity->node_key);
 	conn->showed_identity = true;
@@ -377,7 +387,8 @@ static void sweep_connections(struct control *c, uint64_t now)
 
 static bool has_expired(const struct member *m)
 {
-	return m->node_ttl_s != 0 && !m->connection && control_now_s() - m->last_seen_s > m->node_ttl_s;
+	return m->node_ttl_s != 0 && !m->connection &&
+	       control_now_s() - m->last_seen_s > m->node_ttl_s;
 }
 
 static void sweep_members(struct control *c, uint64_t now)
@@ -398,8 +409,8 @@ static void sweep_members(struct control *c, uint64_t now)
 static int issue_server_certificate(struct control *c, char **ret_pem, struct error *reterr)
 {
 	c->server_certificate_due_s = (uint64_t)control_now_s() + SERVER_RENEW_S;
-	return certificate_issue_control(&c->ca, c->server_key_pem, c->network.host, control_now_s(),
-					 SERVER_CERTIFICATE_S, ret_pem, reterr);
+	return certificate_issue_control(&c->ca, c->server_key_pem, c->network.host,
+					 control_now_s(), SERVER_CERTIFICATE_S, ret_pem, reterr);
 }
 
 static void renew_server_certificate(struct control *c)
@@ -456,7 +467,8 @@ static int lock_folder(struct control *c, const char *folder, struct error *rete
 	if (c->lock_fd < 0)
 		return error_set(reterr, -errno, "%s: cannot open: %s", path, strerror(errno));
 	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) != 0)
-		return error_set(reterr, -EBUSY, "%s: another p2pcontrol serves this state folder; stop it first",
+		return error_set(reterr, -EBUSY,
+				 "%s: another p2pcontrol serves this state folder; stop it first",
 				 folder);
 	return 0;
 }
@@ -505,8 +517,10 @@ static int load(struct control *c, const char *folder, struct error *reterr)
 	if (r == 0)
 		r = load_authority(c, folder, reterr);
 	if (r == 0 && strcmp(c->ca.network, c->network.network) != 0)
-		r = error_set(reterr, -EINVAL, "%s/ca.crt is of network '%s', control.db of '%s'; put back a copy "
-			      "of the whole state folder", folder, c->ca.network, c->network.network);
+		r = error_set(reterr, -EINVAL,
+			      "%s/ca.crt is of network '%s', control.db of '%s'; put back a copy "
+			      "of the whole state folder",
+			      folder, c->ca.network, c->network.network);
 	return r;
 }
 
@@ -593,7 +607,8 @@ static void ignore_closed(void *owner)
 
 static void expect_members_back(struct control *c)
 {
-	for (struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m))
+	for (struct member *m = directory_next(&c->directory, NULL); m;
+	     m = directory_next(&c->directory, m))
 		m->offline_at_ms = m->peer.online ? uv_now(c->loop) + OFFLINE_AT_START_MS : 0;
 }
 
@@ -609,7 +624,9 @@ int control_new(uv_loop_t *loop, const struct control_options *options, struct c
 	directory_init(&c->directory);
 	int r = load(c, options->state_dir, reterr);
 	if (r == 0)
-		r = start_server(c, endpoint_is_none(&options->listen) ? everywhere(c) : options->listen, reterr);
+		r = start_server(
+			c, endpoint_is_none(&options->listen) ? everywhere(c) : options->listen,
+			reterr);
 	if (r != 0) {
 		/* Has no connections: what is left of it on the loop ends by itself. */
 		if (c->host)

@@ -181,7 +181,8 @@ struct member *directory_next(const struct directory *d, const struct member *af
 struct member *directory_find_by_key(const struct directory *d, const struct public_key *node_key)
 {
 	for (uint32_t i = 0; i < d->n; i++)
-		if (!d->members[i]->removed && public_key_equal(&d->members[i]->peer.node_key, node_key))
+		if (!d->members[i]->removed &&
+		    public_key_equal(&d->members[i]->peer.node_key, node_key))
 			return d->members[i];
 	return NULL;
 }
@@ -196,7 +197,10 @@ struct member *directory_find_by_name(const struct directory *d, const char *nam
 
 /* Names and addresses */
 
-/* Lower case, anything else a '-', none at either end, only the first label; "node" when nothing is left. */
+/*
+ * Lower case, anything else a '-', none at either end, only the first label; "node" when nothing is
+ * left.
+ */
 static void normalise(const char *wanted, char ret[MAP_NAME_LEN + 1])
 {
 	size_t n = 0;
@@ -281,7 +285,8 @@ int directory_free_addresses(const struct directory *d, struct in_addr *ret4, st
 
 bool directory_can_resume(const struct directory *d, uint64_t epoch, uint64_t sequence)
 {
-	return epoch == d->epoch && sequence >= d->oldest_resumable && sequence <= d->sequence && sequence > 0;
+	return epoch == d->epoch && sequence >= d->oldest_resumable && sequence <= d->sequence &&
+	       sequence > 0;
 }
 
 struct json *directory_snapshot(const struct directory *d, const struct member *for_member)
@@ -305,7 +310,8 @@ struct json *directory_snapshot(const struct directory *d, const struct member *
 	return json;
 }
 
-struct json *directory_patch(const struct directory *d, const struct member *for_member, uint64_t after)
+struct json *directory_patch(const struct directory *d, const struct member *for_member,
+			     uint64_t after)
 {
 	struct json *json = json_object(), *put_peers = json_array(), *remove_peers = json_array();
 	struct json *put_relays = json_array(), *remove_relays = json_array();

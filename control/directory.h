@@ -1,10 +1,11 @@
 /*
  * The members of the network in memory, and what of them changed when. Pure.
  *
- * Every change gives a member the next sequence number and moves it to the new end of one list; so what
- * a node has missed since sequence n is the end of that list, each member once, however often it changed.
- * That list is the whole revision log: it needs no more room than the members, and resuming works from any
- * sequence, as long as no removal older than those we remember is asked for.
+ * Every change gives a member the next sequence number and moves it to the new end of one list; so
+ * what a node has missed since sequence n is the end of that list, each member once, however often
+ * it changed. That list is the whole revision log: it needs no more room than the members, and
+ * resuming works from any sequence, as long as no removal older than those we remember is asked
+ * for.
  */
 #pragma once
 
@@ -17,7 +18,7 @@
 #include <stdint.h>
 
 #define DIRECTORY_MAX_REMOVED 4096
-#define MEMBER_MAX_TAGS	      128 /* characters, separated by commas */
+#define MEMBER_MAX_TAGS       128 /* characters, separated by commas */
 
 struct connection;
 
@@ -32,7 +33,7 @@ struct member {
 	char tags[MEMBER_MAX_TAGS + 1];
 
 	struct connection *connection; /* that greets for it now; not kept */
-	uint64_t offline_at_ms;	       /* connection lost: when to say so; 0: no */
+	uint64_t offline_at_ms;        /* connection lost: when to say so; 0: no */
 	struct member *older, *newer;
 };
 
@@ -58,20 +59,24 @@ struct member *directory_load(struct directory *directory, const struct member *
 
 /* NULL when there is none or it was removed. */
 struct member *directory_find(const struct directory *directory, uint32_t id);
-struct member *directory_find_by_key(const struct directory *directory, const struct public_key *node_key);
+struct member *directory_find_by_key(const struct directory *directory,
+				     const struct public_key *node_key);
 struct member *directory_find_by_name(const struct directory *directory, const char *name);
 /* for (m = directory_next(d, NULL); m; m = directory_next(d, m)): those present, by id. */
 struct member *directory_next(const struct directory *directory, const struct member *after);
 
 /*
- * A change that the store has committed under this sequence, which must be the next. Copies the record of
- * member over the one with its id, or adds it.
+ * A change that the store has committed under this sequence, which must be the next. Copies the
+ * record of member over the one with its id, or adds it.
  */
-struct member *directory_put(struct directory *directory, const struct member *member, uint64_t sequence);
+struct member *directory_put(struct directory *directory, const struct member *member,
+			     uint64_t sequence);
 void directory_remove(struct directory *directory, uint32_t id, uint64_t sequence);
 
-/* A free name like the one wanted: itself, or with -2, -3 …; what is not allowed in it is replaced. */
-void directory_free_name(const struct directory *directory, const char *wanted, char ret[MAP_NAME_LEN + 1]);
+/* A free name like the one wanted: itself, or with -2, -3 …; what is not allowed in it is replaced.
+ */
+void directory_free_name(const struct directory *directory, const char *wanted,
+			 char ret[MAP_NAME_LEN + 1]);
 /* Addresses nobody has, the IPv6 one with the same host number. 0, or -ENOSPC. */
 P2P_CHECK int directory_free_addresses(const struct directory *directory, struct in_addr *ret4,
 				       struct in6_addr *ret6);
@@ -79,4 +84,5 @@ P2P_CHECK int directory_free_addresses(const struct directory *directory, struct
 bool directory_can_resume(const struct directory *directory, uint64_t epoch, uint64_t sequence);
 /* What map_from_json() and map_apply_patch() of that node read. */
 struct json *directory_snapshot(const struct directory *directory, const struct member *for_member);
-struct json *directory_patch(const struct directory *directory, const struct member *for_member, uint64_t after);
+struct json *directory_patch(const struct directory *directory, const struct member *for_member,
+			     uint64_t after);

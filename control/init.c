@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #define DEFAULT_PREFIX4 "10.77.0.0/16"
-#define MAX_PEM		8192
+#define MAX_PEM         8192
 
-static int write_in(const char *folder, const char *name, const char *text, mode_t mode, struct error *reterr)
+static int write_in(const char *folder, const char *name, const char *text, mode_t mode,
+		    struct error *reterr)
 {
 	char path[PATH_MAX];
 	int n = snprintf(path, sizeof(path), "%s/%s", folder, name);
@@ -34,22 +35,29 @@ static void random_prefix6(struct store_network *network)
 	network->prefix6_len = 64;
 }
 
-static int decide_network(const struct control_init_options *o, struct store_network *n, struct error *reterr)
+static int decide_network(const struct control_init_options *o, struct store_network *n,
+			  struct error *reterr)
 {
 	const char *prefix4 = o->prefix4 ? o->prefix4 : DEFAULT_PREFIX4;
 
 	*n = (struct store_network){ .port = o->port };
 	if (!map_name_is_valid(o->network))
-		return error_set(reterr, -EINVAL, "the network's name must be 1 to %d of a-z, 0-9 and -, no - at "
-				 "either end", MAP_NAME_LEN);
+		return error_set(reterr, -EINVAL,
+				 "the network's name must be 1 to %d of a-z, 0-9 and -, no - at "
+				 "either end",
+				 MAP_NAME_LEN);
 	if (strlen(o->host) > JOIN_LINK_MAX_HOST || o->port == 0)
 		return error_set(reterr, -EINVAL, "the address must be HOST:PORT");
-	if (prefix4_parse(prefix4, &n->prefix4, &n->prefix4_len) != 0 || n->prefix4_len < 8 || n->prefix4_len > 29)
-		return error_set(reterr, -EINVAL, "the IPv4 prefix must be like 10.77.0.0/16, from /8 to /29");
+	if (prefix4_parse(prefix4, &n->prefix4, &n->prefix4_len) != 0 || n->prefix4_len < 8 ||
+	    n->prefix4_len > 29)
+		return error_set(reterr, -EINVAL,
+				 "the IPv4 prefix must be like 10.77.0.0/16, from /8 to /29");
 	if (!o->prefix6)
 		random_prefix6(n);
-	else if (prefix6_parse(o->prefix6, &n->prefix6, &n->prefix6_len) != 0 || n->prefix6_len > 96)
-		return error_set(reterr, -EINVAL, "the IPv6 prefix must be like fd12:3456:789a::/64, at most /96");
+	else if (prefix6_parse(o->prefix6, &n->prefix6, &n->prefix6_len) != 0 ||
+		 n->prefix6_len > 96)
+		return error_set(reterr, -EINVAL,
+				 "the IPv6 prefix must be like fd12:3456:789a::/64, at most /96");
 	memcpy(n->network, o->network, strlen(o->network) + 1);
 	memcpy(n->host, o->host, strlen(o->host) + 1);
 	randombytes_buf(&n->epoch, sizeof(n->epoch));
@@ -60,7 +68,8 @@ static int decide_network(const struct control_init_options *o, struct store_net
 static int write_authority(const char *folder, const char *network, struct error *reterr)
 {
 	char *key = NULL, *certificate = NULL;
-	int r = certificate_authority_generate(network, control_now_s(), &key, &certificate, reterr);
+	int r = certificate_authority_generate(network, control_now_s(), &key, &certificate,
+					       reterr);
 
 	if (r == 0)
 		r = write_in(folder, "ca.key", key, 0600, reterr);
@@ -108,14 +117,15 @@ static int refuse_existing(const char *folder, char path[PATH_MAX], struct error
 	int r = store_open(path, &store, &network, &err);
 	store_close(store);
 	if (r == 0)
-		return error_set(reterr, -EEXIST, "%s: the network '%s' is here already, and was left as it is; "
-				 "start it with p2pcontrol run, or name another --state-dir", folder,
-				 network.network);
+		return error_set(reterr, -EEXIST,
+				 "%s: the network '%s' is here already, and was left as it is; "
+				 "start it with p2pcontrol run, or name another --state-dir",
+				 folder, network.network);
 	return r == -ENOENT ? 0 : error_set(reterr, r, "%s", err.message);
 }
 
-int control_init(const struct control_init_options *o, struct join_link *ret_join, struct join_link *ret_admin,
-		 struct error *reterr)
+int control_init(const struct control_init_options *o, struct join_link *ret_join,
+		 struct join_link *ret_admin, struct error *reterr)
 {
 	char path[PATH_MAX], join_key[JOIN_LINK_SECRET_LEN + 1], token[JOIN_LINK_SECRET_LEN + 1];
 	const int64_t now = control_now_s();
@@ -166,8 +176,8 @@ static int pin_of_folder(const char *folder, struct pin *ret, struct error *rete
 	return r;
 }
 
-int control_add_key(const char *state_dir, const struct control_key_options *o, struct join_link *ret_join,
-		    struct error *reterr)
+int control_add_key(const char *state_dir, const struct control_key_options *o,
+		    struct join_link *ret_join, struct error *reterr)
 {
 	char path[PATH_MAX], secret[JOIN_LINK_SECRET_LEN + 1];
 	struct store_network network;
@@ -181,7 +191,8 @@ int control_add_key(const char *state_dir, const struct control_key_options *o, 
 	};
 
 	if (!control_tags_are_valid(o->tags ? o->tags : ""))
-		return error_set(reterr, -EINVAL, "tags must be names of a-z, 0-9 and - with commas between");
+		return error_set(reterr, -EINVAL,
+				 "tags must be names of a-z, 0-9 and - with commas between");
 	snprintf(key.tags, sizeof(key.tags), "%s", o->tags ? o->tags : "");
 	if (snprintf(path, sizeof(path), "%s/control.db", state_dir) >= (int)sizeof(path))
 		return error_set(reterr, -ENAMETOOLONG, "%s: path too long", state_dir);

@@ -29,7 +29,8 @@ static int on_login(struct control *c, struct connection *conn, const struct jso
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
 	int r = store_check_admin_token(c->store, token, &err);
 	if (r == -ENOENT) {
-		log_warning(CONTROL_MODULE, "refused an admin token from=%s", endpoint_text(&remote).s);
+		log_warning(CONTROL_MODULE, "refused an admin token from=%s",
+			    endpoint_text(&remote).s);
 		return answer_code(reterr, RPC_TOKEN_UNKNOWN);
 	}
 	if (r != 0)
@@ -54,10 +55,12 @@ static int read_tags(const struct json *params, char ret[MEMBER_MAX_TAGS + 1], s
 	for (const struct json *i = json_first(list); i; i = json_next(i)) {
 		const char *tag = json_text(i);
 		if (!tag || !map_name_is_valid(tag) || used + strlen(tag) + 1 > MEMBER_MAX_TAGS)
-			return error_set(reterr, -EINVAL,
-					 "member 'tags': must hold names of a-z 0-9 -, %d characters in all",
-					 MEMBER_MAX_TAGS);
-		used += (size_t)snprintf(ret + used, MEMBER_MAX_TAGS + 1 - used, "%s%s", used ? "," : "", tag);
+			return error_set(
+				reterr, -EINVAL,
+				"member 'tags': must hold names of a-z 0-9 -, %d characters in all",
+				MEMBER_MAX_TAGS);
+		used += (size_t)snprintf(ret + used, MEMBER_MAX_TAGS + 1 - used, "%s%s",
+					 used ? "," : "", tag);
 	}
 	return 0;
 }
@@ -74,9 +77,11 @@ static struct json *tags_json(const char *tags)
 	return list;
 }
 
-static int read_key_options(const struct json *params, struct store_join_key *key, struct error *reterr)
+static int read_key_options(const struct json *params, struct store_join_key *key,
+			    struct error *reterr)
 {
-	static const char *const known[] = { "reusable", "expires_in_s", "node_ttl_s", "tags", NULL };
+	static const char *const known[] = { "reusable", "expires_in_s", "node_ttl_s", "tags",
+					     NULL };
 	int64_t life_s = 0;
 	int r = json_only_members(params, known, reterr);
 
@@ -84,9 +89,11 @@ static int read_key_options(const struct json *params, struct store_join_key *ke
 	if (r == 0)
 		r = json_get_boolean_or(params, "reusable", false, &key->is_reusable, reterr);
 	if (r == 0)
-		r = json_get_integer_or(params, "expires_in_s", 0, MAX_LIFE_S, 24 * 3600, &life_s, reterr);
+		r = json_get_integer_or(params, "expires_in_s", 0, MAX_LIFE_S, 24 * 3600, &life_s,
+					reterr);
 	if (r == 0)
-		r = json_get_integer_or(params, "node_ttl_s", 0, MAX_LIFE_S, 0, &key->node_ttl_s, reterr);
+		r = json_get_integer_or(params, "node_ttl_s", 0, MAX_LIFE_S, 0, &key->node_ttl_s,
+					reterr);
 	if (r == 0)
 		r = read_tags(params, key->tags, reterr);
 	key->expires_s = life_s ? key->created_s + life_s : 0;
@@ -202,7 +209,8 @@ static int on_node_list(struct control *c, struct connection *conn, const struct
 {
 	struct json *nodes = json_array();
 
-	for (const struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m))
+	for (const struct member *m = directory_next(&c->directory, NULL); m;
+	     m = directory_next(&c->directory, m))
 		json_append(nodes, node_json(m));
 	*ret_result = json_object();
 	json_put(*ret_result, "nodes", nodes);
@@ -217,7 +225,9 @@ static int on_node_remove(struct control *c, struct connection *conn, const stru
 
 	if (find_node(c, params, &m, reterr) != 0)
 		return 1;
-	return control_remove_member(c, m, "an admin removed it", &err) == 0 ? 0 : internal(reterr, &err);
+	return control_remove_member(c, m, "an admin removed it", &err) == 0
+		       ? 0
+		       : internal(reterr, &err);
 }
 
 static int on_node_rename(struct control *c, struct connection *conn, const struct json *params,
@@ -247,7 +257,8 @@ static int on_relay_list(struct control *c, struct connection *conn, const struc
 {
 	struct json *relays = json_array();
 
-	for (const struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m)) {
+	for (const struct member *m = directory_next(&c->directory, NULL); m;
+	     m = directory_next(&c->directory, m)) {
 		if (!m->is_relay)
 			continue;
 		struct json *relay = map_relay_to_json(&m->relay);
@@ -271,14 +282,17 @@ static int on_status(struct control *c, struct connection *conn, const struct js
 	struct json *json = json_object();
 	int64_t n_online = 0;
 
-	for (const struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m))
+	for (const struct member *m = directory_next(&c->directory, NULL); m;
+	     m = directory_next(&c->directory, m))
 		n_online += m->peer.online;
 	json_put_string(json, "version", P2P_VERSION);
 	json_put_string(json, "network", c->directory.network);
 	json_put_string(json, "host", c->network.host);
 	json_put_integer(json, "port", c->network.port);
-	json_put_string(json, "prefix4", prefix4_text(c->directory.prefix4, c->directory.prefix4_len).s);
-	json_put_string(json, "prefix6", prefix6_text(&c->directory.prefix6, c->directory.prefix6_len).s);
+	json_put_string(json, "prefix4",
+			prefix4_text(c->directory.prefix4, c->directory.prefix4_len).s);
+	json_put_string(json, "prefix6",
+			prefix6_text(&c->directory.prefix6, c->directory.prefix6_len).s);
 	json_put_u64(json, "sequence", c->directory.sequence);
 	json_put_u64(json, "epoch", c->directory.epoch);
 	json_put_integer(json, "nodes", c->directory.n_present);
@@ -286,13 +300,15 @@ static int on_status(struct control *c, struct connection *conn, const struct js
 	json_put_integer(json, "connections", c->n_connections);
 	json_put_u64(json, "joins", c->n_joins);
 	json_put_u64(json, "refused_joins", c->n_refused_joins);
-	json_put_u64(json, "refused_connections", counters.refused_limit + counters.refused_address);
+	json_put_u64(json, "refused_connections",
+		     counters.refused_limit + counters.refused_address);
 	json_put_u64(json, "broken_handshakes", counters.broken_handshakes);
 	json_put_u64(json, "bad_messages", c->n_bad_messages + counters.bad_messages);
 	*ret_result = json;
 	return 0;
 }
 
+/* clang-format off */
 const struct method admin_methods[] = {
 	/* name                 who          handle */
 	{ "admin.login",       FOR_ANYBODY, on_login       },
@@ -306,3 +322,4 @@ const struct method admin_methods[] = {
 	{ "admin.status",      FOR_ADMINS,  on_status      },
 	{ 0 },
 };
+/* clang-format on */

@@ -30,8 +30,9 @@ static int check_proof(struct control *c, struct connection *conn, const struct 
 	if (json_get_public_key(params, "node_key", ret_key, &err) != 0 ||
 	    json_get_string(params, "proof", &proof, &err) != 0)
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
-	bool right = conn->has_challenge && node_proof_is_right(&conn->challenge, &conn->challenge_secret,
-								&c->pin, ret_key, proof);
+	bool right = conn->has_challenge &&
+		     node_proof_is_right(&conn->challenge, &conn->challenge_secret, &c->pin,
+					 ret_key, proof);
 	conn->has_challenge = false;
 	secret_key_wipe(&conn->challenge_secret);
 	return right ? 0 : answer_code(reterr, RPC_PROOF_WRONG);
@@ -39,7 +40,8 @@ static int check_proof(struct control *c, struct connection *conn, const struct 
 
 /* Joining */
 
-static int refuse_key(struct control *c, const struct connection *conn, int result, struct rpc_error *reterr)
+static int refuse_key(struct control *c, const struct connection *conn, int result,
+		      struct rpc_error *reterr)
 {
 	static const enum rpc_code codes[] = {
 		[STORE_KEY_UNKNOWN] = RPC_JOIN_KEY_UNKNOWN,
@@ -55,8 +57,9 @@ static int refuse_key(struct control *c, const struct connection *conn, int resu
 	return answer_code(reterr, codes[result]);
 }
 
-static int prepare_member(struct control *c, const char *wanted_name, const struct public_key *node_key,
-			  struct member *m, struct rpc_error *reterr)
+static int prepare_member(struct control *c, const char *wanted_name,
+			  const struct public_key *node_key, struct member *m,
+			  struct rpc_error *reterr)
 {
 	*m = (struct member){ .joined_s = control_now_s(), .last_seen_s = control_now_s() };
 	m->peer.id = c->directory.last_id + 1;
@@ -68,7 +71,8 @@ static int prepare_member(struct control *c, const char *wanted_name, const stru
 	return 0;
 }
 
-static struct json *membership_json(const struct control *c, const struct member *m, const char *certificate_pem)
+static struct json *membership_json(const struct control *c, const struct member *m,
+				    const char *certificate_pem)
 {
 	struct membership membership = {
 		.node_id = m->peer.id,
@@ -83,17 +87,19 @@ static struct json *membership_json(const struct control *c, const struct member
 	memcpy(membership.name, m->peer.name, sizeof(membership.name));
 	memcpy(membership.network, c->directory.network, sizeof(membership.network));
 	strncpy(membership.ca_pem, c->ca_pem, sizeof(membership.ca_pem) - 1);
-	strncpy(membership.certificate_pem, certificate_pem, sizeof(membership.certificate_pem) - 1);
+	strncpy(membership.certificate_pem, certificate_pem,
+		sizeof(membership.certificate_pem) - 1);
 	return membership_to_json(&membership);
 }
 
 /* The store decides; only then is the directory touched. */
-static int admit(struct control *c, struct connection *conn, const char *key, struct member *m, bool exists,
-		 struct rpc_error *reterr)
+static int admit(struct control *c, struct connection *conn, const char *key, struct member *m,
+		 bool exists, struct rpc_error *reterr)
 {
 	uint64_t sequence = c->directory.sequence + 1;
 	struct error err;
-	int r = store_join(c->store, key, exists ? m->peer.id : 0, m, sequence, control_now_s(), &err);
+	int r = store_join(c->store, key, exists ? m->peer.id : 0, m, sequence, control_now_s(),
+			   &err);
 
 	if (r > 0)
 		return refuse_key(c, conn, r, reterr);
@@ -119,7 +125,8 @@ static int on_join(struct control *c, struct connection *conn, const struct json
 	struct member m;
 	struct error err;
 
-	if (json_get_string(params, "key", &key, &err) != 0 || json_get_string(params, "name", &name, &err) != 0)
+	if (json_get_string(params, "key", &key, &err) != 0 ||
+	    json_get_string(params, "name", &name, &err) != 0)
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
 	if (check_proof(c, conn, params, &node_key, reterr) != 0)
 		return 1;
@@ -207,7 +214,7 @@ static int read_list(const struct json *object, const char *key, bool with_port,
 		const char *text = json_text(i);
 		if (n == max)
 			return error_set(reterr, -EINVAL, "member '%s': more than %u", key, max);
-		r = !text	? -EINVAL
+		r = !text       ? -EINVAL
 		    : with_port ? endpoint_parse(text, &ret[n])
 				: endpoint_parse_ip(text, 0, &ret[n]);
 		if (r != 0 || (with_port && ret[n].port == 0))
@@ -250,7 +257,8 @@ static int read_update(const struct json *params, struct member *m, struct error
 
 	memset(m->peer.endpoints, 0, sizeof(m->peer.endpoints));
 	if (r == 0)
-		r = json_get_integer_or(params, "home_relay", 0, UINT32_MAX, 0, &home_relay, reterr);
+		r = json_get_integer_or(params, "home_relay", 0, UINT32_MAX, 0, &home_relay,
+					reterr);
 	if (r == 0)
 		r = read_list(params, "endpoints", true, MAP_MAX_ENDPOINTS, m->peer.endpoints,
 			      &m->peer.n_endpoints, reterr);
@@ -314,6 +322,7 @@ static int on_leave(struct control *c, struct connection *conn, const struct jso
 	return 0;
 }
 
+/* clang-format off */
 const struct method node_methods[] = {
 	/* name              who          handle */
 	{ "node.challenge", FOR_ANYBODY, on_challenge },
@@ -324,3 +333,4 @@ const struct method node_methods[] = {
 	{ "node.leave",     FOR_MEMBERS, on_leave     },
 	{ 0 },
 };
+/* clang-format on */

@@ -9,10 +9,10 @@
 #include "control/directory.h"
 #include "control/store.h"
 
-#define CONTROL_MODULE	     "control"
-#define CONTROL_MAX_MESSAGE  (64 << 10)
-#define CONTROL_MAX_QUEUE    (32 << 20) /* one snapshot of the largest map */
-#define CONTROL_MAX_ERRORS   16		/* answers with an error on one connection, until it is closed */
+#define CONTROL_MODULE      "control"
+#define CONTROL_MAX_MESSAGE (64 << 10)
+#define CONTROL_MAX_QUEUE   (32 << 20) /* one snapshot of the largest map */
+#define CONTROL_MAX_ERRORS  16 /* answers with an error on one connection, until it is closed */
 
 struct connection {
 	struct websocket *ws;
@@ -54,8 +54,9 @@ struct control {
 };
 
 /* 0 and *ret_result (an object, or NULL for an empty one), or non-zero and *reterr. */
-typedef int (*method_handler)(struct control *control, struct connection *connection, const struct json *params,
-			      struct json **ret_result, struct rpc_error *reterr);
+typedef int (*method_handler)(struct control *control, struct connection *connection,
+			      const struct json *params, struct json **ret_result,
+			      struct rpc_error *reterr);
 
 struct method {
 	const char *name;
@@ -70,19 +71,22 @@ int answer_error(struct rpc_error *reterr, enum rpc_code code, const struct erro
 int answer_code(struct rpc_error *reterr, enum rpc_code code);
 
 /* Changes, each durable before it returns and told to the nodes soon after. 0 or negative. */
-P2P_CHECK int control_put_member(struct control *control, const struct member *member, struct error *reterr);
+P2P_CHECK int control_put_member(struct control *control, const struct member *member,
+				 struct error *reterr);
 P2P_CHECK int control_remove_member(struct control *control, struct member *member, const char *why,
 				    struct error *reterr);
 /* The member's connection is now this one; an older one is closed. */
 void control_greet(struct control *control, struct member *member, struct connection *connection);
 /* What the connection has missed, or a snapshot when sent_sequence is 0. */
 void control_send_map(struct control *control, struct connection *connection);
-void control_send_notification(struct connection *connection, const char *method, struct json *params_take);
+void control_send_notification(struct connection *connection, const char *method,
+			       struct json *params_take);
 /* The certificate of a member for the request in params ("request"). */
 int control_sign(struct control *control, const struct json *params, const struct member *member,
 		 char **ret_pem, struct rpc_error *reterr);
 P2P_CHECK int control_make_link(const struct store_network *network, const struct pin *pin,
-				enum join_link_kind kind, const char *secret, struct join_link *ret);
+				enum join_link_kind kind, const char *secret,
+				struct join_link *ret);
 /* "" or "a,b": names of a-z 0-9 -. */
 bool control_tags_are_valid(const char *tags);
 int64_t control_now_s(void);

@@ -1,8 +1,8 @@
 /*
  * The SQLite store.
  *
- * A member is kept as the JSON record the map uses; the columns that must be unique are generated from it,
- * so that there is one truth. Every public function is one transaction.
+ * A member is kept as the JSON record the map uses; the columns that must be unique are generated
+ * from it, so that there is one truth. Every public function is one transaction.
  */
 #include "control/store.h"
 
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define SCHEMA_VERSION 1
-#define BUSY_MS	       2000
+#define BUSY_MS        2000
 #define MAX_RECORD     16384
 
 static const char schema[] =
@@ -38,7 +38,7 @@ static const char schema[] =
 	"CREATE TABLE members ("
 	"  id INTEGER PRIMARY KEY,"
 	"  record TEXT NOT NULL," /* as in the map */
-	"  relay TEXT,"		  /* as in the map; of a public node */
+	"  relay TEXT,"           /* as in the map; of a public node */
 	"  had_relay INTEGER NOT NULL,"
 	"  revision INTEGER NOT NULL UNIQUE,"
 	"  joined_s INTEGER NOT NULL,"
@@ -47,9 +47,12 @@ static const char schema[] =
 	"  join_key INTEGER NOT NULL REFERENCES join_keys(id),"
 	"  tags TEXT NOT NULL,"
 	"  name TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.name')) STORED UNIQUE,"
-	"  node_key TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.node_key')) STORED UNIQUE,"
-	"  address4 TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.address4')) STORED UNIQUE,"
-	"  address6 TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.address6')) STORED UNIQUE"
+	"  node_key TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.node_key')) STORED "
+	"UNIQUE,"
+	"  address4 TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.address4')) STORED "
+	"UNIQUE,"
+	"  address6 TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.address6')) STORED "
+	"UNIQUE"
 	") STRICT;"
 	"CREATE TABLE removed ("
 	"  id INTEGER PRIMARY KEY,"
@@ -69,7 +72,8 @@ static int fail(const struct store *s, struct error *reterr, const char *what)
 
 	if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
 		return error_set(reterr, -EIO,
-				 "%s: not a store or damaged (%s); put back a copy of the state folder, or move "
+				 "%s: not a store or damaged (%s); put back a copy of the state "
+				 "folder, or move "
 				 "it away and run p2pcontrol init for a new network",
 				 s->path, sqlite3_errmsg(s->db));
 	return error_set(reterr, r, "%s: cannot %s: %s", s->path, what, sqlite3_errmsg(s->db));
@@ -77,12 +81,16 @@ static int fail(const struct store *s, struct error *reterr, const char *what)
 
 static int run(struct store *s, const char *sql, struct error *reterr)
 {
-	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(s, reterr, "change the store");
+	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK
+		       ? 0
+		       : fail(s, reterr, "change the store");
 }
 
 static int prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct error *reterr)
 {
-	return sqlite3_prepare_v2(s->db, sql, -1, ret, NULL) == SQLITE_OK ? 0 : fail(s, reterr, "read the store");
+	return sqlite3_prepare_v2(s->db, sql, -1, ret, NULL) == SQLITE_OK
+		       ? 0
+		       : fail(s, reterr, "read the store");
 }
 
 /* A statement that changes something: runs it to its end and forgets it. */
@@ -135,7 +143,9 @@ static void bind_hash(sqlite3_stmt *statement, int i, const char *secret)
 static int put_meta(struct store *s, const char *key, const char *value, struct error *reterr)
 {
 	sqlite3_stmt *statement;
-	int r = prepare(s, "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+	int r = prepare(s,
+			"INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = "
+			"excluded.value",
 			&statement, reterr);
 
 	if (r != 0)
@@ -162,11 +172,13 @@ static int get_meta(struct store *s, const char *key, char *ret, size_t size, st
 		return r;
 	bind_text(statement, 1, key);
 	int step = sqlite3_step(statement);
-	const char *text = step == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
+	const char *text =
+		step == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
 	if (step != SQLITE_ROW && step != SQLITE_DONE)
 		r = fail(s, reterr, "read the store");
 	else if (!text || strlen(text) >= size)
-		r = error_set(reterr, -EIO, "%s: damaged: no valid '%s'; put back a copy of the state folder",
+		r = error_set(reterr, -EIO,
+			      "%s: damaged: no valid '%s'; put back a copy of the state folder",
 			      s->path, key);
 	else
 		memcpy(ret, text, strlen(text) + 1);
@@ -182,7 +194,9 @@ static int get_meta_u64(struct store *s, const char *key, uint64_t *ret, struct 
 	if (r != 0)
 		return r;
 	*ret = strtoull(text, &rest, 10);
-	return *rest == '\0' && *text != '\0' ? 0 : error_set(reterr, -EIO, "%s: damaged: '%s'", s->path, key);
+	return *rest == '\0' && *text != '\0'
+		       ? 0
+		       : error_set(reterr, -EIO, "%s: damaged: '%s'", s->path, key);
 }
 
 /* Opening */
@@ -200,8 +214,11 @@ static int open_file(const char *path, int flags, struct store **ret, struct err
 	}
 	sqlite3_busy_timeout(s->db, BUSY_MS);
 	sqlite3_extended_result_codes(s->db, 0);
-	int r = run(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-		       "PRAGMA cell_size_check = ON", reterr);
+	int r = run(
+		s,
+		"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+		"PRAGMA cell_size_check = ON",
+		reterr);
 	if (r != 0) {
 		store_close(s);
 		return r;
@@ -250,8 +267,11 @@ static int insert_join_key(struct store *s, const char *join_key, struct store_j
 			   struct error *reterr)
 {
 	sqlite3_stmt *statement;
-	int r = prepare(s, "INSERT INTO join_keys (hash, reusable, created_s, expires_s, node_ttl_s, tags) "
-			   "VALUES (?, ?, ?, ?, ?, ?)", &statement, reterr);
+	int r = prepare(
+		s,
+		"INSERT INTO join_keys (hash, reusable, created_s, expires_s, node_ttl_s, tags) "
+		"VALUES (?, ?, ?, ?, ?, ?)",
+		&statement, reterr);
 
 	if (r != 0)
 		return r;
@@ -267,7 +287,8 @@ static int insert_join_key(struct store *s, const char *join_key, struct store_j
 	return r;
 }
 
-static int insert_admin_token(struct store *s, const char *token, int64_t now_s, struct error *reterr)
+static int insert_admin_token(struct store *s, const char *token, int64_t now_s,
+			      struct error *reterr)
 {
 	sqlite3_stmt *statement;
 	int r = prepare(s, "INSERT INTO admin_tokens VALUES (?, ?)", &statement, reterr);
@@ -295,7 +316,8 @@ static int user_version(struct store *s, int *ret, struct error *reterr)
 }
 
 static int create_all(struct store *s, const struct store_network *network, const char *admin_token,
-		      const char *first_join_key, const struct store_join_key *first, struct error *reterr)
+		      const char *first_join_key, const struct store_join_key *first,
+		      struct error *reterr)
 {
 	struct store_join_key key = *first;
 	int version = 0;
@@ -317,7 +339,8 @@ static int create_all(struct store *s, const struct store_network *network, cons
 }
 
 int store_create(const char *path, const struct store_network *network, const char *admin_token,
-		 const char *first_join_key, const struct store_join_key *first, struct error *reterr)
+		 const char *first_join_key, const struct store_join_key *first,
+		 struct error *reterr)
 {
 	struct store *s = NULL;
 	mode_t mask = umask(0077);
@@ -326,7 +349,8 @@ int store_create(const char *path, const struct store_network *network, const ch
 	if (r == 0)
 		r = begin(s, reterr);
 	if (r == 0)
-		r = end(s, create_all(s, network, admin_token, first_join_key, first, reterr), reterr);
+		r = end(s, create_all(s, network, admin_token, first_join_key, first, reterr),
+			reterr);
 	store_close(s);
 	umask(mask);
 	return r;
@@ -352,7 +376,8 @@ static int get_network(struct store *s, struct store_network *n, struct error *r
 		return r;
 	n->port = (uint16_t)port;
 	if (prefix4_parse(prefix4, &n->prefix4, &n->prefix4_len) != 0 ||
-	    prefix6_parse(prefix6, &n->prefix6, &n->prefix6_len) != 0 || !map_name_is_valid(n->network))
+	    prefix6_parse(prefix6, &n->prefix6, &n->prefix6_len) != 0 ||
+	    !map_name_is_valid(n->network))
 		return error_set(reterr, -EIO, "%s: damaged: prefixes or name", s->path);
 	return 0;
 }
@@ -363,21 +388,27 @@ static int check_version(struct store *s, struct error *reterr)
 	int r = user_version(s, &version, reterr);
 
 	if (r == 0 && version == 0)
-		r = error_set(reterr, -ENOENT, "%s: no network has been made here yet; run p2pcontrol init",
+		r = error_set(reterr, -ENOENT,
+			      "%s: no network has been made here yet; run p2pcontrol init",
 			      s->path);
 	if (r == 0 && version != SCHEMA_VERSION)
-		r = error_set(reterr, -EIO, "%s: of another version (%d, this program knows %d); use the "
-			      "p2pcontrol that made it, or a newer one", s->path, version, SCHEMA_VERSION);
+		r = error_set(reterr, -EIO,
+			      "%s: of another version (%d, this program knows %d); use the "
+			      "p2pcontrol that made it, or a newer one",
+			      s->path, version, SCHEMA_VERSION);
 	return r;
 }
 
-int store_open(const char *path, struct store **ret, struct store_network *ret_network, struct error *reterr)
+int store_open(const char *path, struct store **ret, struct store_network *ret_network,
+	       struct error *reterr)
 {
 	struct store *s = NULL;
 
 	if (access(path, F_OK) != 0 && errno == ENOENT)
-		return error_set(reterr, -ENOENT, "%s: not there; run p2pcontrol init first, or name the "
-				 "state folder with --state-dir", path);
+		return error_set(reterr, -ENOENT,
+				 "%s: not there; run p2pcontrol init first, or name the "
+				 "state folder with --state-dir",
+				 path);
 	int r = open_file(path, SQLITE_OPEN_READWRITE, &s, reterr);
 	if (r == 0)
 		r = check_version(s, reterr);
@@ -393,7 +424,8 @@ int store_open(const char *path, struct store **ret, struct store_network *ret_n
 
 /* Members */
 
-static int parse_record(sqlite3_stmt *statement, int column, struct json **ret, struct error *reterr)
+static int parse_record(sqlite3_stmt *statement, int column, struct json **ret,
+			struct error *reterr)
 {
 	const struct json_limits limits = { .max_len = MAX_RECORD };
 	const char *text = (const char *)sqlite3_column_text(statement, column);
@@ -402,7 +434,8 @@ static int parse_record(sqlite3_stmt *statement, int column, struct json **ret, 
 		    : error_set(reterr, -EINVAL, "no record");
 }
 
-static int read_peer(sqlite3_stmt *statement, int column, struct map_peer *ret, struct error *reterr)
+static int read_peer(sqlite3_stmt *statement, int column, struct map_peer *ret,
+		     struct error *reterr)
 {
 	P2P_CLEANUP(json_freep) struct json *json = NULL;
 	int r = parse_record(statement, column, &json, reterr);
@@ -442,12 +475,15 @@ static int read_member(sqlite3_stmt *statement, struct member *m, struct error *
 static int load_members(struct store *s, struct directory *d, struct error *reterr)
 {
 	sqlite3_stmt *statement;
-	int step, r = prepare(s,
-			      "SELECT record, relay, had_relay, revision, joined_s, last_seen_s, node_ttl_s, "
-			      "join_key, tags, 0 FROM members UNION ALL "
-			      "SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1 FROM removed "
-			      "ORDER BY 4",
-			      &statement, reterr);
+	int step,
+		r = prepare(
+			s,
+			"SELECT record, relay, had_relay, revision, joined_s, last_seen_s, "
+			"node_ttl_s, "
+			"join_key, tags, 0 FROM members UNION ALL "
+			"SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1 FROM removed "
+			"ORDER BY 4",
+			&statement, reterr);
 
 	if (r != 0)
 		return r;
@@ -459,7 +495,9 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 		if (r == 0)
 			directory_load(d, &m);
 		else
-			error_prefix(reterr, "%s: damaged: a member's record; put back a copy of the state folder",
+			error_prefix(reterr,
+				     "%s: damaged: a member's record; put back a copy of the state "
+				     "folder",
 				     s->path);
 	}
 	if (r == 0 && step != SQLITE_DONE)
@@ -468,7 +506,8 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 	return r;
 }
 
-int store_load(struct store *s, const struct store_network *network, struct directory *d, struct error *reterr)
+int store_load(struct store *s, const struct store_network *network, struct directory *d,
+	       struct error *reterr)
 {
 	uint64_t last_id = 0;
 	int r = get_meta_u64(s, "sequence", &d->sequence, reterr);
@@ -499,16 +538,19 @@ static void bind_record(sqlite3_stmt *statement, int i, struct json *json_take)
 	json_free(json_take);
 }
 
-static int write_member(struct store *s, const struct member *m, uint64_t sequence, struct error *reterr)
+static int write_member(struct store *s, const struct member *m, uint64_t sequence,
+			struct error *reterr)
 {
 	sqlite3_stmt *statement;
-	int r = prepare(s,
-			"INSERT INTO members (id, record, relay, had_relay, revision, joined_s, last_seen_s, "
-			"node_ttl_s, join_key, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-			"ON CONFLICT (id) DO UPDATE SET record = excluded.record, relay = excluded.relay, "
-			"had_relay = excluded.had_relay, revision = excluded.revision, "
-			"last_seen_s = excluded.last_seen_s, tags = excluded.tags",
-			&statement, reterr);
+	int r = prepare(
+		s,
+		"INSERT INTO members (id, record, relay, had_relay, revision, joined_s, "
+		"last_seen_s, "
+		"node_ttl_s, join_key, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+		"ON CONFLICT (id) DO UPDATE SET record = excluded.record, relay = excluded.relay, "
+		"had_relay = excluded.had_relay, revision = excluded.revision, "
+		"last_seen_s = excluded.last_seen_s, tags = excluded.tags",
+		&statement, reterr);
 
 	if (r != 0)
 		return r;
@@ -527,14 +569,16 @@ static int write_member(struct store *s, const struct member *m, uint64_t sequen
 	return r == 0 ? put_meta_u64(s, "sequence", sequence, reterr) : r;
 }
 
-int store_put_member(struct store *s, const struct member *m, uint64_t sequence, struct error *reterr)
+int store_put_member(struct store *s, const struct member *m, uint64_t sequence,
+		     struct error *reterr)
 {
 	int r = begin(s, reterr);
 
 	return r == 0 ? end(s, write_member(s, m, sequence, reterr), reterr) : r;
 }
 
-static int run_with_id(struct store *s, const char *sql, int64_t id, int64_t second, struct error *reterr)
+static int run_with_id(struct store *s, const char *sql, int64_t id, int64_t second,
+		       struct error *reterr)
 {
 	sqlite3_stmt *statement;
 	int r = prepare(s, sql, &statement, reterr);
@@ -553,7 +597,8 @@ static int prune_removed(struct store *s, struct error *reterr)
 	char sql[512];
 
 	snprintf(sql, sizeof(sql),
-		 "UPDATE meta SET value = (SELECT revision FROM removed ORDER BY revision DESC LIMIT 1 OFFSET %d) "
+		 "UPDATE meta SET value = (SELECT revision FROM removed ORDER BY revision DESC "
+		 "LIMIT 1 OFFSET %d) "
 		 "WHERE key = 'oldest_resumable' AND (SELECT count(*) FROM removed) > %d;"
 		 "DELETE FROM removed WHERE revision <= "
 		 "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'oldest_resumable')",
@@ -584,13 +629,14 @@ int store_remove_member(struct store *s, uint32_t id, uint64_t sequence, struct 
 
 int store_touch_member(struct store *s, uint32_t id, int64_t last_seen_s, struct error *reterr)
 {
-	return run_with_id(s, "UPDATE members SET last_seen_s = ?2 WHERE id = ?1", id, last_seen_s, reterr);
+	return run_with_id(s, "UPDATE members SET last_seen_s = ?2 WHERE id = ?1", id, last_seen_s,
+			   reterr);
 }
 
 /* Joining */
 
-static const char key_columns[] =
-	"SELECT id, reusable, revoked, created_s, expires_s, uses, node_ttl_s, tags FROM join_keys ";
+static const char key_columns[] = "SELECT id, reusable, revoked, created_s, expires_s, uses, "
+				  "node_ttl_s, tags FROM join_keys ";
 
 static void read_key(sqlite3_stmt *statement, struct store_join_key *key)
 {
@@ -609,7 +655,8 @@ static void read_key(sqlite3_stmt *statement, struct store_join_key *key)
 }
 
 /* 0 or STORE_KEY_UNKNOWN or negative. */
-static int find_key(struct store *s, const char *join_key, struct store_join_key *ret, struct error *reterr)
+static int find_key(struct store *s, const char *join_key, struct store_join_key *ret,
+		    struct error *reterr)
 {
 	char sql[256];
 	sqlite3_stmt *statement;
@@ -642,7 +689,8 @@ static int judge_key(const struct store_join_key *key, int64_t now_s)
 static int create_member(struct store *s, const struct store_join_key *key, struct member *m,
 			 uint64_t sequence, struct error *reterr)
 {
-	int r = run_with_id(s, "UPDATE join_keys SET uses = uses + 1 WHERE id = ?", key->id, 0, reterr);
+	int r = run_with_id(s, "UPDATE join_keys SET uses = uses + 1 WHERE id = ?", key->id, 0,
+			    reterr);
 
 	m->join_key_id = key->id;
 	m->node_ttl_s = key->node_ttl_s;
@@ -652,8 +700,8 @@ static int create_member(struct store *s, const struct store_join_key *key, stru
 	return r == 0 ? put_meta_u64(s, "last_id", m->peer.id, reterr) : r;
 }
 
-static int join(struct store *s, const char *join_key, uint32_t existing, struct member *m, uint64_t sequence,
-		int64_t now_s, struct error *reterr)
+static int join(struct store *s, const char *join_key, uint32_t existing, struct member *m,
+		uint64_t sequence, int64_t now_s, struct error *reterr)
 {
 	struct store_join_key key;
 	int r = find_key(s, join_key, &key, reterr);
@@ -669,15 +717,16 @@ static int join(struct store *s, const char *join_key, uint32_t existing, struct
 	return create_member(s, &key, m, sequence, reterr);
 }
 
-int store_join(struct store *s, const char *join_key, uint32_t existing, struct member *m, uint64_t sequence,
-	       int64_t now_s, struct error *reterr)
+int store_join(struct store *s, const char *join_key, uint32_t existing, struct member *m,
+	       uint64_t sequence, int64_t now_s, struct error *reterr)
 {
 	int r = begin(s, reterr);
 
 	return r == 0 ? end(s, join(s, join_key, existing, m, sequence, now_s, reterr), reterr) : r;
 }
 
-int store_add_join_key(struct store *s, const char *join_key, struct store_join_key *key, struct error *reterr)
+int store_add_join_key(struct store *s, const char *join_key, struct store_join_key *key,
+		       struct error *reterr)
 {
 	return insert_join_key(s, join_key, key, reterr);
 }

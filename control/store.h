@@ -1,10 +1,10 @@
 /*
- * What control keeps: one SQLite file, in WAL mode with full synchronisation. When a function here has
- * returned 0, what it did survives kill -9 and power loss.
+ * What control keeps: one SQLite file, in WAL mode with full synchronisation. When a function here
+ * has returned 0, what it did survives kill -9 and power loss.
  *
- * Members and sequence numbers change in the same transaction. Join keys and admin tokens are kept as
- * SHA-256 of their 192 random bits. Blocking (about 0.3 ms a change); one process serves a store, another
- * may add join keys meanwhile.
+ * Members and sequence numbers change in the same transaction. Join keys and admin tokens are kept
+ * as SHA-256 of their 192 random bits. Blocking (about 0.3 ms a change); one process serves a
+ * store, another may add join keys meanwhile.
  */
 #pragma once
 
@@ -42,8 +42,9 @@ struct store_join_key {
 };
 
 /* Creates the file with everything in it, in one transaction. -EEXIST when it is there already. */
-P2P_CHECK int store_create(const char *path, const struct store_network *network, const char *admin_token,
-			   const char *first_join_key, const struct store_join_key *first, struct error *reterr);
+P2P_CHECK int store_create(const char *path, const struct store_network *network,
+			   const char *admin_token, const char *first_join_key,
+			   const struct store_join_key *first, struct error *reterr);
 /* reterr names the file and what to do. */
 P2P_CHECK int store_open(const char *path, struct store **ret, struct store_network *ret_network,
 			 struct error *reterr);
@@ -55,14 +56,16 @@ P2P_CHECK int store_load(struct store *store, const struct store_network *networ
 /* Changes of members. sequence is the one the change is to get: the directory's next. */
 P2P_CHECK int store_put_member(struct store *store, const struct member *member, uint64_t sequence,
 			       struct error *reterr);
-P2P_CHECK int store_remove_member(struct store *store, uint32_t id, uint64_t sequence, struct error *reterr);
+P2P_CHECK int store_remove_member(struct store *store, uint32_t id, uint64_t sequence,
+				  struct error *reterr);
 /* Not a change of the map. */
-P2P_CHECK int store_touch_member(struct store *store, uint32_t id, int64_t last_seen_s, struct error *reterr);
+P2P_CHECK int store_touch_member(struct store *store, uint32_t id, int64_t last_seen_s,
+				 struct error *reterr);
 
 /*
- * Looks at the key, consumes it and creates the member, all in one transaction, or nothing of it. existing: the
- * member that has this node key already, or 0; then nothing is created and a key that this member consumed is
- * good once more. *ret_key is filled when the key is known.
+ * Looks at the key, consumes it and creates the member, all in one transaction, or nothing of it.
+ * existing: the member that has this node key already, or 0; then nothing is created and a key that
+ * this member consumed is good once more. *ret_key is filled when the key is known.
  */
 enum store_join_result {
 	STORE_JOINED = 0,
@@ -71,13 +74,17 @@ enum store_join_result {
 	STORE_KEY_USED,
 	STORE_KEY_REVOKED,
 };
-P2P_CHECK int store_join(struct store *store, const char *join_key, uint32_t existing, struct member *member,
-			 uint64_t sequence, int64_t now_s, struct error *reterr);
+P2P_CHECK int store_join(struct store *store, const char *join_key, uint32_t existing,
+			 struct member *member, uint64_t sequence, int64_t now_s,
+			 struct error *reterr);
 
-P2P_CHECK int store_add_join_key(struct store *store, const char *join_key, struct store_join_key *key,
+P2P_CHECK int store_add_join_key(struct store *store, const char *join_key,
+				 struct store_join_key *key,
 				 struct error *reterr); /* sets key->id */
-P2P_CHECK int store_revoke_join_key(struct store *store, int64_t id, struct error *reterr); /* or -ENOENT */
+P2P_CHECK int store_revoke_join_key(struct store *store, int64_t id,
+				    struct error *reterr); /* or -ENOENT */
 typedef void (*store_key_cb)(void *owner, const struct store_join_key *key);
-P2P_CHECK int store_each_join_key(struct store *store, store_key_cb cb, void *owner, struct error *reterr);
+P2P_CHECK int store_each_join_key(struct store *store, store_key_cb cb, void *owner,
+				  struct error *reterr);
 /* 0 known, -ENOENT not. */
 P2P_CHECK int store_check_admin_token(struct store *store, const char *token, struct error *reterr);

@@ -1,12 +1,12 @@
 /*
  * The node's connection to control.
  *
- *   WAITING ──due──► CONNECTING ──opened──┬── certificate valid ──────────────────► GREETING ──first map──► CURRENT
- *      ▲                                  └── else ──► PROVING ──► RENEWING ────────►┘                        │
- *      └───────────────────────────────── closed, from any but REMOVED ◄─────────────────────────────────────┘
+ *   WAITING ─► CONNECTING ─┬─ certificate valid ─────────► GREETING ─► CURRENT
+ *      ▲                   └─ else ─► PROVING ─► RENEWING ──┘             │
+ *      └────── closed, from any but REMOVED ──────────────────────────────┘
  *
- * One timer serves all deadlines: the next attempt, the update to send, the renewal. Everything a port may
- * answer to is done before the port is called.
+ * One timer serves all deadlines: the next attempt, the update to send, the renewal. Everything a
+ * port may answer to is done before the port is called.
  */
 #include "node/control_client.h"
 
@@ -24,17 +24,17 @@
 #include <string.h>
 #include <time.h>
 
-#define MODULE		  "control"
-#define FIRST_BACKOFF_MS  200
-#define LAST_BACKOFF_MS	  30000
-#define CALL_TIMEOUT_MS	  10000
-#define UPDATE_RETRY_MS	  5000
-#define RENEW_RETRY_MS	  60000
-#define MAX_MESSAGE	  (32 << 20) /* a snapshot of the largest map */
-#define MAX_QUEUE	  (1 << 20)
-#define JOIN_TIMEOUT_MS	  15000
-#define EXPIRY_MARGIN_S	  60
-#define MAX_MAP_RESETS	  3 /* snapshots asked for in a row before the connection is given up */
+#define MODULE           "control"
+#define FIRST_BACKOFF_MS 200
+#define LAST_BACKOFF_MS  30000
+#define CALL_TIMEOUT_MS  10000
+#define UPDATE_RETRY_MS  5000
+#define RENEW_RETRY_MS   60000
+#define MAX_MESSAGE      (32 << 20) /* a snapshot of the largest map */
+#define MAX_QUEUE        (1 << 20)
+#define JOIN_TIMEOUT_MS  15000
+#define EXPIRY_MARGIN_S  60
+#define MAX_MAP_RESETS   3 /* snapshots asked for in a row before the connection is given up */
 
 enum state { WAITING, CONNECTING, PROVING, RENEWING, GREETING, CURRENT, REMOVED };
 
@@ -83,7 +83,10 @@ static bool may_use_certificate(const struct control_client *client)
 {
 	int64_t now = (int64_t)time(NULL);
 
-	/* Every fourth attempt in a row does without: control may see the time or the certificate differently. */
+	/*
+	 * Every fourth attempt in a row does without: control may see the time or the certificate
+	 * differently.
+	 */
 	return client->n_failures % 4 != 3 && now >= client->identity.not_before_s &&
 	       now + EXPIRY_MARGIN_S < client->identity.not_after_s;
 }
@@ -105,9 +108,11 @@ static void drop_connection(struct control_client *client, const char *why)
 }
 
 /* Sends a call; if that is not possible, the connection is of no use. */
-static bool call(struct control_client *client, const char *method, struct json *params_take, rpc_answer_cb cb)
+static bool call(struct control_client *client, const char *method, struct json *params_take,
+		 rpc_answer_cb cb)
 {
-	int r = rpc_connection_call(client->connection, method, params_take, CALL_TIMEOUT_MS, cb, client);
+	int r = rpc_connection_call(client->connection, method, params_take, CALL_TIMEOUT_MS, cb,
+				    client);
 
 	if (r != 0)
 		drop_connection(client, "too much waits to be sent");
@@ -124,7 +129,8 @@ static bool failed(struct control_client *client, const char *what, const struct
 	if (error->code == RPC_NOT_A_MEMBER) {
 		client->state = REMOVED;
 		client->tell_removed = true;
-		snprintf(client->removed_why, sizeof(client->removed_why), "%.200s", error->message);
+		snprintf(client->removed_why, sizeof(client->removed_why), "%.200s",
+			 error->message);
 	} else if (error->code != RPC_DISCONNECTED) {
 		log_warning(MODULE, "%s: %s", what, error->message);
 	}
@@ -155,7 +161,8 @@ static int take_certificate(struct control_client *client, const struct json *re
 	if (r == 0)
 		r = certificate_identity_pem(pem, &identity, &err);
 	if (r != 0) {
-		log_warning(MODULE, "control sent a certificate that cannot be used: %s", err.message);
+		log_warning(MODULE, "control sent a certificate that cannot be used: %s",
+			    err.message);
 		return r;
 	}
 	free(client->certificate_pem);
@@ -287,7 +294,10 @@ static void on_map(struct control_client *client)
 		client->ports.connected(client->ports.owner);
 }
 
-/* What does not fit our map is mended by a snapshot; if that does not fit either, by a new connection. */
+/*
+ * What does not fit our map is mended by a snapshot; if that does not fit either, by a new
+ * connection.
+ */
 static void ask_for_snapshot(struct control_client *client, const char *why)
 {
 	log_warning(MODULE, "the map from control does not fit: %s -> asking for all of it", why);
@@ -384,7 +394,8 @@ static void on_updated(void *owner, const struct json *result, const struct rpc_
 static void send_update(struct control_client *client)
 {
 	client->update_ms = 0;
-	client->update_in_flight = call(client, "node.update", update_params(&client->update), on_updated);
+	client->update_in_flight =
+		call(client, "node.update", update_params(&client->update), on_updated);
 }
 
 static void send_renewal(struct control_client *client)
@@ -432,7 +443,8 @@ static void plan_attempt(struct control_client *client)
 
 static void on_timer_closed(uv_handle_t *handle)
 {
-	struct control_client *client = container_of((uv_timer_t *)handle, struct control_client, timer);
+	struct control_client *client =
+		container_of((uv_timer_t *)handle, struct control_client, timer);
 	void (*closed)(void *owner) = client->closed;
 	void *owner = client->closed_owner;
 
@@ -474,7 +486,8 @@ static void on_due(uv_timer_t *timer)
 	if (client->state == CURRENT && client->update_ms != 0 && client->update_ms <= now &&
 	    !client->update_in_flight)
 		send_update(client);
-	if (client->state == CURRENT && client->renew_ms != 0 && client->renew_ms <= now && !client->renewing)
+	if (client->state == CURRENT && client->renew_ms != 0 && client->renew_ms <= now &&
+	    !client->renewing)
 		send_renewal(client);
 	rearm(client);
 }
@@ -607,7 +620,8 @@ int control_client_leave(struct control_client *client, rpc_answer_cb cb, void *
 {
 	if (!control_client_is_connected(client))
 		return -ENOTCONN;
-	return rpc_connection_call(client->connection, "node.leave", NULL, CALL_TIMEOUT_MS, cb, owner);
+	return rpc_connection_call(client->connection, "node.leave", NULL, CALL_TIMEOUT_MS, cb,
+				   owner);
 }
 
 /* Joining: open, node.challenge, node.join, close. */
@@ -624,7 +638,8 @@ struct join {
 	bool answered;
 };
 
-static void finish_join(struct join *join, const struct membership *membership, const struct error *err)
+static void finish_join(struct join *join, const struct membership *membership,
+			const struct error *err)
 {
 	if (join->answered)
 		return;
@@ -643,16 +658,19 @@ static void fail_join(struct join *join, int code, const char *message)
 	finish_join(join, NULL, &err);
 }
 
-static void send_join(struct join *join, const char *method, struct json *params_take, rpc_answer_cb cb)
+static void send_join(struct join *join, const char *method, struct json *params_take,
+		      rpc_answer_cb cb)
 {
-	int r = rpc_connection_call(join->connection, method, params_take, join->timeout_ms, cb, join);
+	int r = rpc_connection_call(join->connection, method, params_take, join->timeout_ms, cb,
+				    join);
 
 	if (r != 0)
 		fail_join(join, r, strerror(-r));
 }
 
 /* The certificate must be ours: of our identity key and node key. */
-static int check_membership(const struct join *join, const struct membership *m, struct error *reterr)
+static int check_membership(const struct join *join, const struct membership *m,
+			    struct error *reterr)
 {
 	struct identity identity;
 	struct public_key public_key;
@@ -661,7 +679,8 @@ static int check_membership(const struct join *join, const struct membership *m,
 	if (r != 0)
 		return r;
 	secret_key_public(&join->node_key, &public_key);
-	if (!public_key_equal(&identity.node_key, &public_key) || strcmp(identity.name, m->name) != 0)
+	if (!public_key_equal(&identity.node_key, &public_key) ||
+	    strcmp(identity.name, m->name) != 0)
 		return error_set(reterr, -EINVAL, "it is a certificate of somebody else");
 	return 0;
 }
@@ -687,7 +706,8 @@ static void on_joined(void *owner, const struct json *result, const struct rpc_e
 	finish_join(join, &membership, NULL);
 }
 
-static void on_join_challenged(void *owner, const struct json *result, const struct rpc_error *error)
+static void on_join_challenged(void *owner, const struct json *result,
+			       const struct rpc_error *error)
 {
 	struct join *join = owner;
 	struct node_challenge challenge;
@@ -749,7 +769,8 @@ int control_client_join(const struct control_join_options *options, control_join
 	join->cb = cb;
 	join->owner = owner;
 	snprintf(join->name, sizeof(join->name), "%s", options->name);
-	const struct rpc_connection_handler handler = { join, on_join_opened, NULL, on_join_closed };
+	const struct rpc_connection_handler handler = { join, on_join_opened, NULL,
+							on_join_closed };
 	const struct websocket_client_options websocket = {
 		.host = join->link.host,
 		.port = join->link.port,

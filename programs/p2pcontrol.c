@@ -22,40 +22,48 @@
 #include <uv.h>
 
 #define DEFAULT_STATE_DIR "/var/lib/p2pcontrol"
-#define DEFAULT_PORT	  8443
+#define DEFAULT_PORT      8443
 #define DEFAULT_KEY_LIFE  "24h"
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
-static const char *arg_state_dir = DEFAULT_STATE_DIR, *arg_log_level, *arg_name, *arg_address, *arg_prefix4,
-		  *arg_prefix6, *arg_listen, *arg_user, *arg_expires, *arg_tag;
+static const char *arg_state_dir = DEFAULT_STATE_DIR, *arg_log_level, *arg_name, *arg_address,
+		  *arg_prefix4, *arg_prefix6, *arg_listen, *arg_user, *arg_expires, *arg_tag;
 static bool arg_help, arg_version, arg_reusable;
 
 static const struct cli_option common_options[] = {
-	{ 's', "state-dir", "PATH", "folder of the network's store and keys (" DEFAULT_STATE_DIR ")", &arg_state_dir,
+	{ 's', "state-dir", "PATH",
+	  "folder of the network's store and keys (" DEFAULT_STATE_DIR ")", &arg_state_dir, NULL },
+	{ 'l', "log-level", "LEVEL", "error, warning, info, debug or trace (info)", &arg_log_level,
 	  NULL },
-	{ 'l', "log-level", "LEVEL", "error, warning, info, debug or trace (info)", &arg_log_level, NULL },
 	{ 'h', "help", NULL, "this text", NULL, &arg_help },
 	{ 'V', "version", NULL, "the version", NULL, &arg_version },
 };
 
 static const struct cli_option init_options[] = {
 	{ 'n', "name", "NETWORK", "name of the network: a-z, 0-9 and -", &arg_name, NULL },
-	{ 'a', "address", "HOST[:PORT]", "where nodes will reach this service (port 8443)", &arg_address, NULL },
-	{ '4', "prefix4", "PREFIX", "IPv4 addresses of the overlay (10.77.0.0/16)", &arg_prefix4, NULL },
-	{ '6', "prefix6", "PREFIX", "IPv6 addresses of the overlay (a random fd…/64)", &arg_prefix6, NULL },
-	{ 'e', "expires", "TIME", "how long the first join link is good: 30m, 24h, 7d, never (24h)", &arg_expires,
+	{ 'a', "address", "HOST[:PORT]", "where nodes will reach this service (port 8443)",
+	  &arg_address, NULL },
+	{ '4', "prefix4", "PREFIX", "IPv4 addresses of the overlay (10.77.0.0/16)", &arg_prefix4,
 	  NULL },
-	{ 'r', "reusable", NULL, "the first join link joins any number of machines", NULL, &arg_reusable },
+	{ '6', "prefix6", "PREFIX", "IPv6 addresses of the overlay (a random fd…/64)", &arg_prefix6,
+	  NULL },
+	{ 'e', "expires", "TIME", "how long the first join link is good: 30m, 24h, 7d, never (24h)",
+	  &arg_expires, NULL },
+	{ 'r', "reusable", NULL, "the first join link joins any number of machines", NULL,
+	  &arg_reusable },
 };
 
 static const struct cli_option run_options[] = {
-	{ 'L', "listen", "ADDR:PORT", "where to listen (all addresses, the port given to init)", &arg_listen, NULL },
-	{ 'u', "user", "NAME", "become this user, and own the state folder as this user", &arg_user, NULL },
+	{ 'L', "listen", "ADDR:PORT", "where to listen (all addresses, the port given to init)",
+	  &arg_listen, NULL },
+	{ 'u', "user", "NAME", "become this user, and own the state folder as this user", &arg_user,
+	  NULL },
 };
 
 static const struct cli_option key_options[] = {
-	{ 'e', "expires", "TIME", "how long the link is good: 30m, 24h, 7d, never (24h)", &arg_expires, NULL },
+	{ 'e', "expires", "TIME", "how long the link is good: 30m, 24h, 7d, never (24h)",
+	  &arg_expires, NULL },
 	{ 'r', "reusable", NULL, "it joins any number of machines", NULL, &arg_reusable },
 	{ 't', "tag", "TAGS", "tags of the machines that join with it: a,b", &arg_tag, NULL },
 };
@@ -66,8 +74,10 @@ static void print_help(void)
 	     "       p2pcontrol run [OPTIONS]\n"
 	     "       p2pcontrol key create [OPTIONS]\n"
 	     "\n"
-	     "The control service of a private network: who is a member, under which name and address, and\n"
-	     "who can be reached where. Traffic does not pass through it, and goes on while it is away.\n"
+	     "The control service of a private network: who is a member, under which name and "
+	     "address, and\n"
+	     "who can be reached where. Traffic does not pass through it, and goes on while it is "
+	     "away.\n"
 	     "\n"
 	     "First, once:          p2pcontrol init --name home --address control.example.org\n"
 	     "Then, as a service:   p2pcontrol run\n"
@@ -77,11 +87,13 @@ static void print_help(void)
 	cli_print_options(stdout, init_options, ARRAY_LEN(init_options));
 	puts("\nOptions of run:");
 	cli_print_options(stdout, run_options, ARRAY_LEN(run_options));
-	puts("\nOptions of key create (also while the service runs; from afar: p2pctl admin key create):");
+	puts("\nOptions of key create (also while the service runs; from afar: p2pctl admin key "
+	     "create):");
 	cli_print_options(stdout, key_options, ARRAY_LEN(key_options));
 	puts("\nOptions of all:");
 	cli_print_options(stdout, common_options, ARRAY_LEN(common_options));
-	puts("\nSIGTERM and SIGINT end it. Exit code 0: done, 1: could not, 2: usage. See p2pcontrol(8).");
+	puts("\nSIGTERM and SIGINT end it. Exit code 0: done, 1: could not, 2: usage. See "
+	     "p2pcontrol(8).");
 }
 
 static int usage(const char *what)
@@ -126,19 +138,24 @@ static void print_link(const struct join_link *link)
 
 /* p2pcontrol init */
 
-static void print_next_steps(const struct control_init_options *options, const struct join_link *join)
+static void print_next_steps(const struct control_init_options *options,
+			     const struct join_link *join)
 {
 	bool is_default = strcmp(options->state_dir, DEFAULT_STATE_DIR) == 0;
 
-	printf("The network '%s' is ready; everything of it is in %s.\n\n", options->network, options->state_dir);
-	printf("1. Start the service here; machines must reach it at %s, TCP port %u:\n\n       p2pcontrol run",
+	printf("The network '%s' is ready; everything of it is in %s.\n\n", options->network,
+	       options->state_dir);
+	printf("1. Start the service here; machines must reach it at %s, TCP port %u:\n\n       "
+	       "p2pcontrol run",
 	       options->host, options->port);
 	if (!is_default)
 		printf(" --state-dir %s", options->state_dir);
-	printf("\n\n2. Join %s with this link (keep it secret, it is shown only now):\n\n       p2pctl join ",
+	printf("\n\n2. Join %s with this link (keep it secret, it is shown only now):\n\n       "
+	       "p2pctl join ",
 	       options->first_key_reusable ? "machines" : "the first machine");
 	print_link(join);
-	printf("\n3. Make more links, list and remove machines, with the admin link in %s/admin.link:\n\n"
+	printf("\n3. Make more links, list and remove machines, with the admin link in "
+	       "%s/admin.link:\n\n"
 	       "       p2pctl --admin-file %s/admin.link admin key create\n",
 	       options->state_dir, options->state_dir);
 }
@@ -161,7 +178,8 @@ static int run_init(void)
 		return usage("init needs --name NETWORK and --address HOST[:PORT]");
 	if (host_port_parse(arg_address, DEFAULT_PORT, host, &options.port) != 0)
 		return usage("--address: must be HOST or HOST:PORT, an IPv6 address in brackets");
-	if (parse_life(arg_expires ? arg_expires : DEFAULT_KEY_LIFE, &options.first_key_life_s) != 0)
+	if (parse_life(arg_expires ? arg_expires : DEFAULT_KEY_LIFE, &options.first_key_life_s) !=
+	    0)
 		return usage("--expires: must be like 30m, 24h, 7d or never");
 	if (control_init(&options, &join, &admin, &error) != 0)
 		return failed(&error);
@@ -207,13 +225,15 @@ static int give_folder_to(const struct passwd *user, struct error *reterr)
 	for (struct dirent *entry; r == 0 && (entry = readdir(folder));) {
 		if (entry->d_name[0] == '.' || strcmp(entry->d_name, "admin.link") == 0)
 			continue;
-		if (fchownat(dirfd(folder), entry->d_name, user->pw_uid, user->pw_gid, AT_SYMLINK_NOFOLLOW) != 0)
+		if (fchownat(dirfd(folder), entry->d_name, user->pw_uid, user->pw_gid,
+			     AT_SYMLINK_NOFOLLOW) != 0)
 			r = -errno;
 	}
 	if (folder)
 		closedir(folder);
-	return r == 0 ? 0 : error_set(reterr, r, "%s: cannot give it to user %s: %s", arg_state_dir, user->pw_name,
-				      strerror(-r));
+	return r == 0 ? 0
+		      : error_set(reterr, r, "%s: cannot give it to user %s: %s", arg_state_dir,
+				  user->pw_name, strerror(-r));
 }
 
 /* Keeps only the right to listen on a low port; that goes too, once we listen. */
@@ -230,8 +250,10 @@ static int become_user(struct error *reterr)
 		return r;
 	capng_clear(CAPNG_SELECT_BOTH);
 	capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_NET_BIND_SERVICE);
-	if (capng_change_id((int)user->pw_uid, (int)user->pw_gid, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) != 0)
-		return error_set(reterr, -EPERM, "--user: cannot become '%s'; only root can", arg_user);
+	if (capng_change_id((int)user->pw_uid, (int)user->pw_gid,
+			    CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) != 0)
+		return error_set(reterr, -EPERM, "--user: cannot become '%s'; only root can",
+				 arg_user);
 	return 0;
 }
 
@@ -270,7 +292,9 @@ static int start(struct program *program, struct error *reterr)
 	int r = arg_listen ? endpoint_parse(arg_listen, &options.listen) : 0;
 
 	if (r != 0)
-		return error_set(reterr, r, "--listen: must be ADDRESS:PORT, such as 192.0.2.1:8443 or [::]:8443");
+		return error_set(
+			reterr, r,
+			"--listen: must be ADDRESS:PORT, such as 192.0.2.1:8443 or [::]:8443");
 	if (arg_user)
 		r = become_user(reterr);
 	if (r == 0)
@@ -334,7 +358,8 @@ static const struct command *find_command(int argc, char *argv[], int *ret_words
 	return NULL;
 }
 
-static int parse_options(const struct command *command, int argc, char *argv[], struct error *reterr)
+static int parse_options(const struct command *command, int argc, char *argv[],
+			 struct error *reterr)
 {
 	const struct cli cli = {
 		.options = command ? command->options : NULL,
@@ -346,11 +371,13 @@ static int parse_options(const struct command *command, int argc, char *argv[], 
 	int n = 0, r = cli_parse(&cli, argc, argv, &n, reterr);
 
 	if (r == 0 && n > 0 && !command)
-		r = error_set(reterr, -EINVAL, "unknown command '%s': init, run or key create", cli_show(argv[0]).s);
+		r = error_set(reterr, -EINVAL, "unknown command '%s': init, run or key create",
+			      cli_show(argv[0]).s);
 	if (r == 0 && n > 0)
 		r = error_set(reterr, -EINVAL, "unexpected '%s'", cli_show(argv[0]).s);
 	if (r == 0 && arg_log_level && log_level_parse(arg_log_level, &level) != 0)
-		r = error_set(reterr, -EINVAL, "--log-level: must be error, warning, info, debug or trace");
+		r = error_set(reterr, -EINVAL,
+			      "--log-level: must be error, warning, info, debug or trace");
 	log_set_level(level);
 	return r;
 }

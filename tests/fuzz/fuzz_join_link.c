@@ -1,4 +1,5 @@
-/* Target: join_link_parse, host_port_parse: what parses prints as a link that parses to the same. */
+/* Target: join_link_parse, host_port_parse: what parses prints as a link that parses to the same.
+ */
 #include "common/join_link.h"
 
 #include <stdlib.h>
@@ -20,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	if (join_link_parse(text, &link, NULL) != 0)
 		return 0;
-	if (join_link_parse(join_link_text(&link).s, &again, NULL) != 0 || again.kind != link.kind ||
+	if (join_link_parse(join_link_text(&link).s, &again, NULL) != 0 ||
+	    again.kind != link.kind ||
 	    strcmp(join_link_text(&link).s, join_link_text(&again).s) != 0)
 		abort();
 	return 0;

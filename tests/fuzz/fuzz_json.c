@@ -1,4 +1,7 @@
-/* Target: json_parse, json_print: what is accepted prints as text that is accepted and prints the same. */
+/*
+ * Target: json_parse, json_print: what is accepted prints as text that is accepted and prints the
+ * same.
+ */
 #include "common/json.h"
 
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /*
- * Target: map_from_json, map_apply_patch, membership_from_json: a bad patch changes nothing, a map prints as
- * what reads as the same map. Input: two JSON texts, apart by a newline: snapshot and patch.
+ * Target: map_from_json, map_apply_patch, membership_from_json: a bad patch changes nothing, a map
+ * prints as what reads as the same map. Input: two JSON texts, apart by a newline: snapshot and
+ * patch.
  */
 #include "common/map.h"
 #include "common/membership.h"

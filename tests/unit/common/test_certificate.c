@@ -40,7 +40,8 @@ static X509 *issued(struct world *w, const char *name, int64_t life_s)
 	char *pem = NULL;
 	X509 *certificate = NULL;
 
-	assert(certificate_issue_node(&w->ca, w->request, name, &w->node_key, NOW, life_s, &pem, NULL) == 0);
+	assert(certificate_issue_node(&w->ca, w->request, name, &w->node_key, NOW, life_s, &pem,
+				      NULL) == 0);
 	assert(certificate_parse(pem, &certificate, NULL) == 0);
 	free(pem);
 	return certificate;
@@ -82,11 +83,15 @@ static void test_it_is_good_while_it_lives_and_for_its_ca_only(void)
 	begin(&other);
 	X509 *c = issued(&w, "alice", 3600);
 	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW, NULL) == 0);
-	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_SERVER, NOW - 299, NULL) == 0);
-	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW - 301, NULL) == -EACCES);
-	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW + 3601, NULL) == -EACCES);
+	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_SERVER, NOW - 299, NULL) ==
+	       0);
+	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW - 301, NULL) ==
+	       -EACCES);
+	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW + 3601, NULL) ==
+	       -EACCES);
 	/* The other CA has the same name. */
-	assert(certificate_check(c, other.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW, NULL) == -EACCES);
+	assert(certificate_check(c, other.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW, NULL) ==
+	       -EACCES);
 	X509_free(c);
 	end(&w);
 	end(&other);
@@ -103,10 +108,13 @@ static void test_controls_certificate_is_a_server_only(void)
 	begin(&w);
 	assert(certificate_issue_control(&w.ca, w.key, "2001:db8::1", NOW, 3600, &pem, NULL) == 0);
 	assert(certificate_parse(pem, &c, NULL) == 0);
-	assert(certificate_identity(c, &identity) == 0 && identity.is_control && *identity.name == '\0');
+	assert(certificate_identity(c, &identity) == 0 && identity.is_control &&
+	       *identity.name == '\0');
 	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_SERVER, NOW, NULL) == 0);
-	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW, NULL) == -EACCES);
-	assert(identity_key_pin(w.key, &of_key, NULL) == 0 && certificate_pin(c, &of_certificate) == 0);
+	assert(certificate_check(c, w.ca.certificate, CERTIFICATE_FOR_CLIENT, NOW, NULL) ==
+	       -EACCES);
+	assert(identity_key_pin(w.key, &of_key, NULL) == 0 &&
+	       certificate_pin(c, &of_certificate) == 0);
 	assert(pin_equal(&of_key, &of_certificate));
 	X509_free(c);
 	free(pem);
@@ -120,10 +128,13 @@ static void test_a_request_that_is_not_one_is_refused(void)
 	char *pem = NULL;
 
 	begin(&w);
-	assert(certificate_issue_node(&w.ca, "x", "a", &w.node_key, NOW, 60, &pem, &err) == -EINVAL);
-	char *body = strstr(w.request, "\n") + 60; /* inside the base64 text: breaks key or signature */
+	assert(certificate_issue_node(&w.ca, "x", "a", &w.node_key, NOW, 60, &pem, &err) ==
+	       -EINVAL);
+	char *body =
+		strstr(w.request, "\n") + 60; /* inside the base64 text: breaks key or signature */
 	*body = *body == 'A' ? 'B' : 'A';
-	assert(certificate_issue_node(&w.ca, w.request, "a", &w.node_key, NOW, 60, &pem, &err) == -EINVAL);
+	assert(certificate_issue_node(&w.ca, w.request, "a", &w.node_key, NOW, 60, &pem, &err) ==
+	       -EINVAL);
 	assert(!pem);
 	end(&w);
 }

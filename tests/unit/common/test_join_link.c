@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
-#define KEY "jk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+#define PIN   "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+#define KEY   "jk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 #define TOKEN "at_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 
 static void expect_same(const char *text)

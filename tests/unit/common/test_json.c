@@ -1,6 +1,7 @@
 /*
  * The strict JSON wrapper: what it lets in means the same to every reader, what it prints it reads
- * again, and its getters say what was wrong. test_json_oracle.c asks another parser about the same rows.
+ * again, and its getters say what was wrong. test_json_oracle.c asks another parser about the same
+ * rows.
  */
 #include "common/json.h"
 #include "tests/unit/common/json_rows.h"
@@ -94,8 +95,9 @@ static void test_what_is_made_prints_compactly_and_is_read_again(void)
 	char *text = json_print(json);
 	struct json *again = parsed(text);
 	expect_text(json_print(again), text);
-	expect_text(text, "{\"s\":\"a\\\"\\\\\\n\xc3\xa4\",\"bad\":\"x??y\",\"i\":-999999999999999,"
-			  "\"u\":\"18446744073709551615\",\"n\":0.25,\"b\":true,\"l\":[\"one\",null]}");
+	expect_text(text,
+		    "{\"s\":\"a\\\"\\\\\\n\xc3\xa4\",\"bad\":\"x??y\",\"i\":-999999999999999,"
+		    "\"u\":\"18446744073709551615\",\"n\":0.25,\"b\":true,\"l\":[\"one\",null]}");
 	json_free(again);
 	json_free(json);
 }
@@ -132,7 +134,8 @@ static void expect_refusal(int r, const struct error *err, const char *message)
 
 static void test_getters_name_what_is_wrong(void)
 {
-	struct json *json = parsed("{\"s\":\"x\",\"i\":1.5,\"u\":\"18446744073709551616\",\"v\":\"007\",\"n\":3}");
+	struct json *json = parsed(
+		"{\"s\":\"x\",\"i\":1.5,\"u\":\"18446744073709551616\",\"v\":\"007\",\"n\":3}");
 	static const char *const known[] = { "s", "i", "u", "v", NULL };
 	const struct json *inner;
 	struct public_key key;
@@ -144,15 +147,18 @@ static void test_getters_name_what_is_wrong(void)
 
 	expect_refusal(json_get_string(json, "q", &s, &err), &err, "member 'q': missing");
 	expect_refusal(json_get_string(json, "i", &s, &err), &err, "member 'i': must be a string");
-	expect_refusal(json_get_integer(json, "i", 0, 9, &i, &err), &err, "member 'i': must be an integer");
-	expect_refusal(json_get_integer(json, "n", 4, 9, &i, &err), &err, "member 'n': must be from 4 to 9");
+	expect_refusal(json_get_integer(json, "i", 0, 9, &i, &err), &err,
+		       "member 'i': must be an integer");
+	expect_refusal(json_get_integer(json, "n", 4, 9, &i, &err), &err,
+		       "member 'n': must be from 4 to 9");
 	expect_refusal(json_get_u64(json, "u", &u, &err), &err,
 		       "member 'u': must be a decimal number in a string");
 	expect_refusal(json_get_u64(json, "v", &u, &err), &err,
 		       "member 'v': must be a decimal number in a string");
 	expect_refusal(json_get_boolean_or(json, "s", true, &b, &err), &err,
 		       "member 's': must be true or false");
-	expect_refusal(json_get_array(json, "s", &inner, &err), &err, "member 's': must be an array");
+	expect_refusal(json_get_array(json, "s", &inner, &err), &err,
+		       "member 's': must be an array");
 	expect_refusal(json_get_public_key(json, "s", &key, &err), &err,
 		       "member 's': must be a key (base64, 44 characters)");
 	expect_refusal(json_only_members(json, known, &err), &err, "member 'n': not known here");

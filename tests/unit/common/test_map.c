@@ -1,4 +1,7 @@
-/* The map: a snapshot, then patches that lead from one sequence to the next. docs/PROTOCOL-control.md#the-map */
+/*
+ * The map: a snapshot, then patches that lead from one sequence to the next.
+ * docs/PROTOCOL-control.md#the-map
+ */
 #include "common/map.h"
 
 #include <assert.h>
@@ -9,14 +12,16 @@
 
 #define K1 "\"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\""
 #define K2 "\"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\""
-#define PEER(id, name, rest)                                                                            \
-	"{\"id\":" #id ",\"name\":\"" name "\",\"node_key\":" K1                                        \
-	",\"address4\":\"10.77.0." #id "\",\"address6\":\"fd00::" #id "\"" rest "}"
-#define MAP(peers, relays)                                                                              \
-	"{\"sequence\":\"10\",\"epoch\":\"5\",\"network\":\"home\",\"prefix4\":\"10.77.0.0/16\","       \
-	"\"prefix6\":\"fd00::/64\",\"self\":" PEER(1, "me", "") ",\"peers\":[" peers "],\"relays\":["   \
-	relays "]}"
-#define RELAY(id) "{\"id\":" #id ",\"name\":\"pub\",\"node_key\":" K2 ",\"tls_port\":443,\"addresses\":[\"198.51.100.1\"]}"
+#define PEER(id, name, rest)                                                                       \
+	"{\"id\":" #id ",\"name\":\"" name "\",\"node_key\":" K1 ",\"address4\":\"10.77.0." #id    \
+	"\",\"address6\":\"fd00::" #id "\"" rest "}"
+#define MAP(peers, relays)                                                                         \
+	"{\"sequence\":\"10\",\"epoch\":\"5\",\"network\":\"home\",\"prefix4\":\"10.77.0.0/16\","  \
+	"\"prefix6\":\"fd00::/64\",\"self\":" PEER(1, "me", "") ",\"peers\":[" peers               \
+								"],\"relays\":[" relays "]}"
+#define RELAY(id)                                                                                  \
+	"{\"id\":" #id ",\"name\":\"pub\",\"node_key\":" K2                                        \
+	",\"tls_port\":443,\"addresses\":[\"198.51.100.1\"]}"
 
 static struct json *parsed(const char *text)
 {
@@ -52,7 +57,8 @@ static int patch(struct map *map, const char *text, struct error *err)
 static void expect_map(const struct map *map, const char *expected)
 {
 	char line[512];
-	size_t used = (size_t)snprintf(line, sizeof(line), "%llu:", (unsigned long long)map->sequence);
+	size_t used =
+		(size_t)snprintf(line, sizeof(line), "%llu:", (unsigned long long)map->sequence);
 
 	for (uint32_t i = 0; i < map->n_peers; i++)
 		used += (size_t)snprintf(line + used, sizeof(line) - used, "%s %u %s", i ? "," : "",
@@ -71,16 +77,21 @@ static void test_a_snapshot_is_read_whole(void)
 {
 	struct map map;
 
-	begin(&map, MAP(PEER(3, "carol", "") "," PEER(2, "bob", ",\"session_key\":" K2 ",\"home_relay\":7,"
-		  "\"online\":true,\"endpoints\":[\"192.0.2.1:51820\",\"[2001:db8::1]:1\"]"), RELAY(7)));
+	begin(&map, MAP(PEER(3, "carol", "") "," PEER(2, "bob",
+						      ",\"session_key\":" K2 ",\"home_relay\":7,"
+						      "\"online\":true,\"endpoints\":[\"192.0.2.1:"
+						      "51820\",\"[2001:db8::1]:1\"]"),
+			RELAY(7)));
 	expect_map(&map, "10: 2 bob, 3 carol | 7 pub");
 	const struct map_peer *bob = map_find_peer(&map, 2);
 	assert(bob && bob->online && bob->home_relay == 7 && bob->n_endpoints == 2);
 	assert(strcmp(endpoint_text(&bob->endpoints[0]).s, "192.0.2.1:51820") == 0);
 	assert(!public_key_is_zero(&bob->session_key));
 	assert(public_key_is_zero(&map_find_peer(&map, 3)->session_key));
-	assert(map_find_peer_by_name(&map, "carol")->id == 3 && !map_find_peer_by_name(&map, "dave"));
-	assert(map_find_peer_by_key(&map, &bob->node_key) && map_find_relay(&map, 7)->tls_port == 443);
+	assert(map_find_peer_by_name(&map, "carol")->id == 3 &&
+	       !map_find_peer_by_name(&map, "dave"));
+	assert(map_find_peer_by_key(&map, &bob->node_key) &&
+	       map_find_relay(&map, 7)->tls_port == 443);
 	assert(map.epoch == 5 && map.prefix4_len == 16 && strcmp(map.network, "home") == 0);
 	map_deinit(&map);
 }
@@ -110,11 +121,17 @@ static void test_a_patch_puts_and_removes(void)
 	struct map map;
 
 	begin(&map, MAP(PEER(2, "bob", "") "," PEER(4, "dave", ""), RELAY(7)));
-	assert(patch(&map, "{\"after\":\"10\",\"sequence\":\"12\",\"put_peers\":[" PEER(3, "carol", "") ","
-		     PEER(2, "robert", "") "],\"remove_peers\":[4,99],\"put_relays\":[" RELAY(8) "],"
-		     "\"remove_relays\":[7]}", NULL) == 0);
+	assert(patch(&map,
+		     "{\"after\":\"10\",\"sequence\":\"12\",\"put_peers\":[" PEER(
+			     3,
+			     "carol", "") "," PEER(2, "robert",
+						   "") "],\"remove_peers\":[4,99],\"put_relays\":"
+						       "[" RELAY(8) "],"
+								    "\"remove_relays\":[7]}",
+		     NULL) == 0);
 	expect_map(&map, "12: 2 robert, 3 carol | 8 pub");
-	assert(patch(&map, "{\"after\":\"12\",\"sequence\":\"13\",\"self\":" PEER(1, "i", "") "}", NULL) == 0);
+	assert(patch(&map, "{\"after\":\"12\",\"sequence\":\"13\",\"self\":" PEER(1, "i", "") "}",
+		     NULL) == 0);
 	assert(strcmp(map.self.name, "i") == 0 && map.sequence == 13);
 	map_deinit(&map);
 }
@@ -125,8 +142,10 @@ static void test_a_patch_that_does_not_follow_is_stale(void)
 	struct error err;
 
 	begin(&map, MAP(PEER(2, "bob", ""), ""));
-	assert(patch(&map, "{\"after\":\"9\",\"sequence\":\"11\",\"remove_peers\":[2]}", &err) == -ESTALE);
-	assert(patch(&map, "{\"after\":\"11\",\"sequence\":\"12\",\"remove_peers\":[2]}", &err) == -ESTALE);
+	assert(patch(&map, "{\"after\":\"9\",\"sequence\":\"11\",\"remove_peers\":[2]}", &err) ==
+	       -ESTALE);
+	assert(patch(&map, "{\"after\":\"11\",\"sequence\":\"12\",\"remove_peers\":[2]}", &err) ==
+	       -ESTALE);
 	expect_map(&map, "10: 2 bob |");
 	map_deinit(&map);
 }
@@ -150,15 +169,19 @@ static void test_a_bad_patch_leaves_the_map_as_it_was(void)
 	expect_refused(&map, "{\"sequence\":\"11\"}", "member 'after': missing");
 	expect_refused(&map, "{\"after\":\"10\",\"sequence\":\"9\"}",
 		       "member 'sequence': must not be smaller than 'after'");
-	expect_refused(&map, "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(3, "c", "") ","
-		       PEER(4, "Not-Valid", "") "]}",
+	expect_refused(&map,
+		       "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(
+			       3, "c", "") "," PEER(4, "Not-Valid", "") "]}",
 		       "put_peers[1]: member 'name': must be a name of 1 to 63 of a-z 0-9 -");
-	expect_refused(&map, "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(3, "c", "") ","
-		       PEER(3, "c", "") "]}", "put_peers[1]: an id that came before");
+	expect_refused(&map,
+		       "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(
+			       3, "c", "") "," PEER(3, "c", "") "]}",
+		       "put_peers[1]: an id that came before");
 	expect_refused(&map, "{\"after\":\"10\",\"sequence\":\"11\",\"remove_peers\":[2,\"x\"]}",
 		       "remove_peers[1]: must be an id");
-	expect_refused(&map, "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":["
-		       PEER(3, "c", ",\"endpoints\":[\"host:1\"]") "]}",
+	expect_refused(&map,
+		       "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(
+			       3, "c", ",\"endpoints\":[\"host:1\"]") "]}",
 		       "put_peers[0]: member 'endpoints': must hold \"ip:port\" strings");
 	expect_map(&map, "10: 2 bob |");
 	map_deinit(&map);
@@ -170,7 +193,9 @@ static void test_we_are_not_among_our_peers(void)
 
 	begin(&map, MAP(PEER(1, "me", "") "," PEER(2, "bob", ""), ""));
 	expect_map(&map, "10: 2 bob |");
-	assert(patch(&map, "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(1, "me", "") "]}", NULL) == 0);
+	assert(patch(&map,
+		     "{\"after\":\"10\",\"sequence\":\"11\",\"put_peers\":[" PEER(1, "me", "") "]}",
+		     NULL) == 0);
 	expect_map(&map, "11: 2 bob |");
 	map_deinit(&map);
 }
@@ -180,8 +205,10 @@ static void test_names_are_dns_labels(void)
 	assert(map_name_is_valid("a") && map_name_is_valid("a-1") && map_name_is_valid("0"));
 	assert(!map_name_is_valid("") && !map_name_is_valid("-a") && !map_name_is_valid("a-"));
 	assert(!map_name_is_valid("A") && !map_name_is_valid("a.b") && !map_name_is_valid("a_b"));
-	assert(map_name_is_valid("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
-	assert(!map_name_is_valid("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+	assert(map_name_is_valid(
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+	assert(!map_name_is_valid(
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
 }
 
 int main(void)

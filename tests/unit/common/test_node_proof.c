@@ -27,7 +27,8 @@ static void begin(struct world *w)
 
 static bool is_right(const struct world *w)
 {
-	return node_proof_is_right(&w->challenge, &w->challenge_secret, &w->pin, &w->node_key, w->proof);
+	return node_proof_is_right(&w->challenge, &w->challenge_secret, &w->pin, &w->node_key,
+				   w->proof);
 }
 
 static void test_the_right_proof_is_right(void)

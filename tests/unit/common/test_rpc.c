@@ -48,8 +48,10 @@ static void test_the_four_kinds_are_told_apart(void)
 	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"a.b\"}", RPC_REQUEST);
 	expect_kind("{\"jsonrpc\":\"2.0\",\"method\":\"a.b\"}", RPC_NOTIFICATION);
 	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":null}", RPC_RESULT);
-	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-1,\"message\":\"m\"}}", RPC_ERROR);
-	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":null,\"error\":{\"code\":-1}}", RPC_ERROR);
+	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-1,\"message\":\"m\"}}",
+		    RPC_ERROR);
+	expect_kind("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":null,\"error\":{\"code\":-1}}",
+		    RPC_ERROR);
 }
 
 static void test_what_is_no_message_is_refused_with_the_code_to_answer(void)
@@ -60,14 +62,17 @@ static void test_what_is_no_message_is_refused_with_the_code_to_answer(void)
 	expect_refused("{\"jsonrpc\":\"1.0\",\"method\":\"m\"}", RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"\"}", RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":7}", RPC_INVALID_REQUEST);
-	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":[1]}", RPC_INVALID_REQUEST);
+	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":[1]}",
+		       RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"id\":null}", RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"id\":{}}", RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"id\":1.5}", RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"extra\":1}", RPC_INVALID_REQUEST);
-	expect_refused("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":1,\"error\":{\"code\":1}}", RPC_INVALID_REQUEST);
+	expect_refused("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":1,\"error\":{\"code\":1}}",
+		       RPC_INVALID_REQUEST);
 	expect_refused("{\"jsonrpc\":\"2.0\",\"result\":1}", RPC_INVALID_REQUEST);
-	expect_refused("{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"message\":\"no code\"}}", RPC_INVALID_REQUEST);
+	expect_refused("{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"message\":\"no code\"}}",
+		       RPC_INVALID_REQUEST);
 }
 
 static void test_a_bad_request_keeps_its_id_for_the_answer(void)
@@ -87,11 +92,13 @@ static void test_messages_print_as_the_standard_shows_them(void)
 	struct json *params = json_object();
 
 	json_put_integer(params, "n", 1);
-	expect_text(rpc_print_request(7, "node.hello", params),
-		    "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"node.hello\",\"params\":{\"n\":1}}");
+	expect_text(
+		rpc_print_request(7, "node.hello", params),
+		"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"node.hello\",\"params\":{\"n\":1}}");
 	expect_text(rpc_print_notification("map.patch", NULL),
 		    "{\"jsonrpc\":\"2.0\",\"method\":\"map.patch\"}");
-	expect_text(rpc_print_result(&text, NULL), "{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{}}");
+	expect_text(rpc_print_result(&text, NULL),
+		    "{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{}}");
 }
 
 static void test_every_code_has_a_text(void)

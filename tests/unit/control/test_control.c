@@ -1,8 +1,9 @@
 /*
- * A control service and nodes in one process, over loopback TLS on a real loop. docs/PROTOCOL-control.md
+ * A control service and nodes in one process, over loopback TLS on a real loop.
+ * docs/PROTOCOL-control.md
  *
- * Each test: given a network, something happens, then everybody knows what he should. Conditions are awaited
- * with a deadline, never a time.
+ * Each test: given a network, something happens, then everybody knows what he should. Conditions
+ * are awaited with a deadline, never a time.
  */
 #include "common/admin_call.h"
 #include "common/file.h"
@@ -58,12 +59,12 @@ static void on_deadline(uv_timer_t *timer)
 	abort();
 }
 
-#define UNTIL(w, condition)                                                                             \
-	do {                                                                                            \
-		uv_timer_t *until_timer = start_deadline(w);                                            \
-		while (!(condition))                                                                    \
-			uv_run(&(w)->loop, UV_RUN_ONCE);                                                \
-		uv_close((uv_handle_t *)until_timer, free_timer);                                       \
+#define UNTIL(w, condition)                                                                        \
+	do {                                                                                       \
+		uv_timer_t *until_timer = start_deadline(w);                                       \
+		while (!(condition))                                                               \
+			uv_run(&(w)->loop, UV_RUN_ONCE);                                           \
+		uv_close((uv_handle_t *)until_timer, free_timer);                                  \
 	} while (0)
 
 static void free_timer(uv_handle_t *handle)
@@ -226,7 +227,8 @@ static void on_renewed(void *owner, const char *certificate_pem)
 	struct node *n = owner;
 
 	n->n_renewed++;
-	snprintf(n->membership.certificate_pem, sizeof(n->membership.certificate_pem), "%s", certificate_pem);
+	snprintf(n->membership.certificate_pem, sizeof(n->membership.certificate_pem), "%s",
+		 certificate_pem);
 }
 
 static void on_removed(void *owner, const char *why)
@@ -245,7 +247,8 @@ static void start_node(struct node *n, const struct map *cached)
 		.certificate_pem = n->membership.certificate_pem,
 		.node_key = &n->key,
 		.cached = cached,
-		.ports = { n, on_connected, on_disconnected, on_map_changed, on_renewed, on_removed },
+		.ports = { n, on_connected, on_disconnected, on_map_changed, on_renewed,
+			   on_removed },
 	};
 	struct error err = { 0 };
 
@@ -302,9 +305,11 @@ static void test_a_node_joins_and_gets_its_map(void)
 
 	begin(&w);
 	bring_up(&w, &alice, "Alice.example.org");
-	assert(strcmp(alice.membership.name, "alice") == 0 && strcmp(alice.membership.network, "home") == 0);
+	assert(strcmp(alice.membership.name, "alice") == 0 &&
+	       strcmp(alice.membership.network, "home") == 0);
 	assert(alice.membership.node_id == 1 && alice.map.self.id == 1 && alice.map.n_peers == 0);
-	assert(alice.membership.ip4.s_addr == htonl(0x0a4d0001) && alice.membership.ip6.s6_addr[15] == 1);
+	assert(alice.membership.ip4.s_addr == htonl(0x0a4d0001) &&
+	       alice.membership.ip6.s6_addr[15] == 1);
 	assert(alice.membership.ip6.s6_addr[0] == 0xfd && alice.membership.prefix6_len == 64);
 	assert(strcmp(alice.map.network, "home") == 0 && alice.map.prefix4_len == 16);
 	node_deinit(&alice);
@@ -340,7 +345,8 @@ static void test_names_stay_unique(void)
 	node_init(&w, &a);
 	node_init(&w, &b);
 	node_init(&w, &c);
-	assert(join(&a, &w.link, "pi") == 0 && join(&b, &w.link, "pi") == 0 && join(&c, &w.link, "PI!") == 0);
+	assert(join(&a, &w.link, "pi") == 0 && join(&b, &w.link, "pi") == 0 &&
+	       join(&c, &w.link, "PI!") == 0);
 	assert(strcmp(a.membership.name, "pi") == 0 && strcmp(b.membership.name, "pi-2") == 0);
 	assert(strcmp(c.membership.name, "pi-3") == 0);
 	node_deinit(&a);
@@ -387,7 +393,10 @@ static void test_a_one_off_key_joins_one_node(void)
 	node_init(&w, &second);
 	assert(join(&first, &w.link, "first") == 0);
 	assert(join(&second, &w.link, "second") == RPC_JOIN_KEY_USED);
-	/* The one that used it gets the same answer again, as after a crash between commit and answer. */
+	/*
+	 * The one that used it gets the same answer again, as after a crash between commit and
+	 * answer.
+	 */
 	struct membership before = first.membership;
 	assert(join(&first, &w.link, "another-name") == 0);
 	assert(first.membership.node_id == before.node_id);
@@ -453,7 +462,8 @@ static void test_a_restart_of_control_keeps_members_and_resumes_with_patches(voi
 	assert(peer(&alice, "bob")); /* a broken connection removes nobody */
 	start_control(&w);
 	UNTIL(&w, alice.n_connected == 2 && bob.n_connected == 2);
-	assert(alice.map.sequence == sequence); /* nothing had changed: an empty patch, no snapshot */
+	assert(alice.map.sequence ==
+	       sequence); /* nothing had changed: an empty patch, no snapshot */
 	assert(peer(&alice, "bob")->n_endpoints == 1 && peer(&alice, "bob")->online);
 	node_deinit(&alice);
 	node_deinit(&bob);
@@ -477,12 +487,14 @@ static void test_a_node_that_was_away_gets_what_it_missed(void)
 	control_client_update(carol.client, &update);
 	UNTIL(&w, peer(&bob, "carol") && peer(&bob, "carol")->n_endpoints == 1);
 	/* A peer that only our cache knows shows that it was a patch that came. */
-	struct map_peer *marked = (struct map_peer *)(uintptr_t)map_find_peer_by_name(&cached, "bob");
+	struct map_peer *marked =
+		(struct map_peer *)(uintptr_t)map_find_peer_by_name(&cached, "bob");
 	marked->home_relay = 4711;
 	alice.n_maps = 0;
 	start_node(&alice, &cached);
 	UNTIL(&w, alice.n_connected == 2);
-	assert(alice.n_maps == 1 && peer(&alice, "carol") && peer(&alice, "carol")->n_endpoints == 1);
+	assert(alice.n_maps == 1 && peer(&alice, "carol") &&
+	       peer(&alice, "carol")->n_endpoints == 1);
 	assert(peer(&alice, "bob")->home_relay == 4711);
 	map_deinit(&cached);
 	node_deinit(&alice);
@@ -541,12 +553,14 @@ static void test_a_public_node_becomes_a_relay_and_stops_being_one(void)
 	bring_up(&w, &pub, "pub");
 	bring_up(&w, &bob, "bob");
 	struct node_update update = update_of(1, "198.51.100.1:51820");
-	update.public_node = (struct node_public){ .tls_port = 443, .stun_port = 3478, .n_addresses = 1 };
+	update.public_node =
+		(struct node_public){ .tls_port = 443, .stun_port = 3478, .n_addresses = 1 };
 	assert(endpoint_parse_ip("198.51.100.1", 0, &update.public_node.addresses[0]) == 0);
 	control_client_update(pub.client, &update);
 	UNTIL(&w, bob.map.n_relays == 1);
 	const struct map_relay *relay = map_find_relay(&bob.map, 1);
-	assert(relay && relay->tls_port == 443 && relay->stun_port == 3478 && strcmp(relay->name, "pub") == 0);
+	assert(relay && relay->tls_port == 443 && relay->stun_port == 3478 &&
+	       strcmp(relay->name, "pub") == 0);
 	assert(strcmp(endpoint_ip_text(&relay->addresses[0]).s, "198.51.100.1") == 0);
 	update.public_node = (struct node_public){ 0 };
 	control_client_update(pub.client, &update);
@@ -606,12 +620,13 @@ static struct json *params_of(const char *text)
 	return params;
 }
 
-static struct answer ask_as_admin(struct world *w, const struct join_link *admin, const char *method,
-				  const char *params)
+static struct answer ask_as_admin(struct world *w, const struct join_link *admin,
+				  const char *method, const char *params)
 {
 	struct answer answer = { 0 };
 
-	assert(admin_call(w->host, admin, method, params_of(params), on_answer, &answer, NULL) == 0);
+	assert(admin_call(w->host, admin, method, params_of(params), on_answer, &answer, NULL) ==
+	       0);
 	UNTIL(w, answer.is_there);
 	return answer;
 }
@@ -634,13 +649,17 @@ static void test_an_admin_removes_and_renames_nodes(void)
 	bring_up(&w, &alice, "alice");
 	bring_up(&w, &bob, "bob");
 	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.list", "{}"), 0, "\"name\":\"bob\"");
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename", "{\"name\":\"bob\",\"new_name\":\"alice\"}"),
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename",
+				   "{\"name\":\"bob\",\"new_name\":\"alice\"}"),
 		      RPC_NAME_TAKEN, "another node");
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename", "{\"name\":\"bob\",\"new_name\":\"robert\"}"),
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename",
+				   "{\"name\":\"bob\",\"new_name\":\"robert\"}"),
 		      0, "{}");
 	UNTIL(&w, peer(&alice, "robert") && strcmp(bob.map.self.name, "robert") == 0);
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"bob\"}"), RPC_NOT_FOUND, "no node");
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"robert\"}"), 0, "{}");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"bob\"}"),
+		      RPC_NOT_FOUND, "no node");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"robert\"}"), 0,
+		      "{}");
 	UNTIL(&w, !peer(&alice, "robert") && bob.n_removed == 1);
 	expect_answer(ask_as_admin(&w, &w.admin, "admin.status", "{}"), 0, "\"nodes\":1");
 	node_deinit(&alice);
@@ -657,8 +676,9 @@ static void test_an_admin_makes_and_revokes_keys(void)
 
 	begin(&w);
 	node_init(&w, &n);
-	struct answer answer = ask_as_admin(&w, &w.admin, "admin.key.create",
-					    "{\"reusable\":true,\"expires_in_s\":3600,\"tags\":[\"lab\",\"pi\"]}");
+	struct answer answer =
+		ask_as_admin(&w, &w.admin, "admin.key.create",
+			     "{\"reusable\":true,\"expires_in_s\":3600,\"tags\":[\"lab\",\"pi\"]}");
 	assert(answer.code == 0);
 	struct json *json = params_of(answer.text);
 	text = json_member(json, "link");
@@ -667,9 +687,11 @@ static void test_an_admin_makes_and_revokes_keys(void)
 	assert(join(&n, &link, "n") == 0);
 	expect_answer(ask_as_admin(&w, &w.admin, "admin.key.list", "{}"), 0,
 		      "\"uses\":1,\"node_ttl_s\":0,\"tags\":[\"lab\",\"pi\"]");
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.list", "{}"), 0, "\"tags\":[\"lab\",\"pi\"]");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.list", "{}"), 0,
+		      "\"tags\":[\"lab\",\"pi\"]");
 	expect_answer(ask_as_admin(&w, &w.admin, "admin.key.revoke", "{\"id\":2}"), 0, "{}");
-	expect_answer(ask_as_admin(&w, &w.admin, "admin.key.revoke", "{\"id\":99}"), RPC_NOT_FOUND, "no join key");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.key.revoke", "{\"id\":99}"), RPC_NOT_FOUND,
+		      "no join key");
 	struct node late;
 	node_init(&w, &late);
 	assert(join(&late, &link, "late") == RPC_JOIN_KEY_REVOKED);
@@ -705,8 +727,8 @@ static void test_a_node_with_an_expired_certificate_proves_its_key(void)
 	node_init(&w, &n);
 	assert(join(&n, &w.link, "n") == 0);
 	assert(certificate_request(n.identity_key, &request, NULL) == 0);
-	assert(certificate_issue_node(&w.control->ca, request, "n", &n.public_key, control_now_s() - 7200, 3600,
-				      &old, NULL) == 0);
+	assert(certificate_issue_node(&w.control->ca, request, "n", &n.public_key,
+				      control_now_s() - 7200, 3600, &old, NULL) == 0);
 	snprintf(n.membership.certificate_pem, sizeof(n.membership.certificate_pem), "%s", old);
 	start_node(&n, NULL);
 	UNTIL(&w, n.n_connected == 1);
@@ -728,8 +750,8 @@ static void test_a_certificate_is_renewed_at_half_its_life(void)
 	node_init(&w, &n);
 	assert(join(&n, &w.link, "n") == 0);
 	assert(certificate_request(n.identity_key, &request, NULL) == 0);
-	assert(certificate_issue_node(&w.control->ca, request, "n", &n.public_key, control_now_s() - 1000, 1200,
-				      &old, NULL) == 0);
+	assert(certificate_issue_node(&w.control->ca, request, "n", &n.public_key,
+				      control_now_s() - 1000, 1200, &old, NULL) == 0);
 	snprintf(n.membership.certificate_pem, sizeof(n.membership.certificate_pem), "%s", old);
 	assert(certificate_identity_pem(old, &before, NULL) == 0);
 	start_node(&n, NULL);
@@ -788,7 +810,8 @@ static void test_garbage_is_answered_counted_and_in_the_end_hung_up_on(void)
 	assert(websocket_send(raw.ws, "{]", 2) == 0);
 	UNTIL(&w, raw.n_messages == 1);
 	assert(strstr(raw.last, "\"code\":-32700"));
-	const char *stranger = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"node.update\",\"params\":{}}";
+	const char *stranger =
+		"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"node.update\",\"params\":{}}";
 	assert(websocket_send(raw.ws, stranger, strlen(stranger)) == 0);
 	UNTIL(&w, raw.n_messages == 2);
 	assert(strstr(raw.last, "\"code\":-32001"));
@@ -808,7 +831,8 @@ static void test_init_twice_refuses_and_keeps_everything(void)
 	struct error err;
 	struct node n;
 	const struct control_init_options options = {
-		.state_dir = w.folder, .network = "other", .host = "h", .port = 1 };
+		.state_dir = w.folder, .network = "other", .host = "h", .port = 1
+	};
 
 	begin(&w);
 	assert(control_init(&options, &link, &admin, &err) == -EEXIST);
@@ -847,8 +871,9 @@ static void test_a_damaged_store_is_named(void)
 	begin(&w);
 	expect_start_fails(&w, "another p2pcontrol serves this state folder");
 	stop_control(&w);
-	write_text(&w, "control.db", "this is not a database, and longer than a header of one hundred bytes "
-				     "has to be for sqlite to look at it at all, so here is more");
+	write_text(&w, "control.db",
+		   "this is not a database, and longer than a header of one hundred bytes "
+		   "has to be for sqlite to look at it at all, so here is more");
 	expect_start_fails(&w, "/control.db: not a store or damaged");
 	end(&w);
 }
@@ -880,10 +905,10 @@ static void test_keys_can_be_added_beside_the_running_service(void)
 	end(&w);
 }
 
-#define RUN(test)                                                                                       \
-	do {                                                                                            \
-		running = #test;                                                                        \
-		test();                                                                                 \
+#define RUN(test)                                                                                  \
+	do {                                                                                       \
+		running = #test;                                                                   \
+		test();                                                                            \
 	} while (0)
 
 int main(void)

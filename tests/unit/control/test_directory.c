@@ -1,7 +1,8 @@
 /*
  * The directory: what a node is told it has missed. docs/PROTOCOL-control.md#5-the-map
  *
- * Each test changes members, then compares the patch a node gets, in short: "4->6 put 2 remove 3 self".
+ * Each test changes members, then compares the patch a node gets, in short: "4->6 put 2 remove 3
+ * self".
  */
 #include "control/directory.h"
 
@@ -55,7 +56,8 @@ static void append_ids(char *line, size_t size, const char *word, const struct j
 	}
 }
 
-static void expect_patch(const struct directory *d, uint32_t for_id, uint64_t after, const char *expected)
+static void expect_patch(const struct directory *d, uint32_t for_id, uint64_t after,
+			 const char *expected)
 {
 	struct json *json = directory_patch(d, directory_find(d, for_id), after);
 	char line[512];

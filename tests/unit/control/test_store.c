@@ -1,4 +1,5 @@
-/* The store: what it acknowledged is there after it is opened again, whatever happened in between. */
+/* The store: what it acknowledged is there after it is opened again, whatever happened in between.
+ */
 #include "control/store.h"
 
 #include "common/file.h"
@@ -14,10 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define NOW	  1800000000
-#define ONE_OFF	  "jk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
-#define TOKEN	  "at_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
-#define REUSABLE  "jk_BBECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+#define NOW      1800000000
+#define ONE_OFF  "jk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+#define TOKEN    "at_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+#define REUSABLE "jk_BBECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 
 struct world {
 	char folder[64], path[96];
@@ -44,9 +45,13 @@ static void open_again(struct world *w)
 
 static void begin(struct world *w)
 {
-	struct store_network network = { .network = "home", .host = "h", .port = 8443, .epoch = UINT64_MAX };
+	struct store_network network = {
+		.network = "home", .host = "h", .port = 8443, .epoch = UINT64_MAX
+	};
 	const struct store_join_key first = { .created_s = NOW, .expires_s = NOW + 60 };
-	struct store_join_key second = { .created_s = NOW, .is_reusable = true, .node_ttl_s = 7, .tags = "a,b" };
+	struct store_join_key second = {
+		.created_s = NOW, .is_reusable = true, .node_ttl_s = 7, .tags = "a,b"
+	};
 
 	memset(w, 0, sizeof(*w));
 	snprintf(w->folder, sizeof(w->folder), "/tmp/p2p-test-store-XXXXXX");
@@ -97,7 +102,8 @@ static void test_what_init_decided_is_read_again(void)
 
 	begin(&w);
 	assert(strcmp(w.network.network, "home") == 0 && w.network.epoch == UINT64_MAX);
-	assert(w.directory.sequence == 1 && w.directory.prefix4_len == 16 && w.directory.n_present == 0);
+	assert(w.directory.sequence == 1 && w.directory.prefix4_len == 16 &&
+	       w.directory.n_present == 0);
 	assert(store_check_admin_token(w.store, TOKEN, NULL) == 0);
 	assert(store_check_admin_token(w.store, ONE_OFF, NULL) == -ENOENT);
 	end(&w);
@@ -119,7 +125,8 @@ static void test_members_and_changes_survive(void)
 	open_again(&w);
 	assert(w.directory.sequence == 4 && w.directory.n_present == 2);
 	const struct member *again = directory_find_by_name(&w.directory, "bob");
-	assert(again->peer.home_relay == 1 && again->peer.n_endpoints == 1 && again->is_relay && again->had_relay);
+	assert(again->peer.home_relay == 1 && again->peer.n_endpoints == 1 && again->is_relay &&
+	       again->had_relay);
 	assert(again->relay.tls_port == 443 && again->revision == 4 && again->join_key_id == 2);
 	assert(again->node_ttl_s == 7 && strcmp(again->tags, "a,b") == 0 && again->joined_s == NOW);
 	end(&w);
@@ -133,7 +140,8 @@ static void test_a_removal_survives_and_its_id_with_it(void)
 	assert(join(&w, REUSABLE, "alice", NOW) == 0 && join(&w, REUSABLE, "bob", NOW) == 0);
 	assert(store_remove_member(w.store, 2, 4, NULL) == 0);
 	open_again(&w);
-	assert(w.directory.n_present == 1 && w.directory.n_removed == 1 && w.directory.last_id == 2);
+	assert(w.directory.n_present == 1 && w.directory.n_removed == 1 &&
+	       w.directory.last_id == 2);
 	assert(directory_can_resume(&w.directory, UINT64_MAX, 3));
 	assert(join(&w, REUSABLE, "bob", NOW) == 0);
 	assert(directory_find_by_name(&w.directory, "bob")->peer.id == 3);
@@ -162,7 +170,8 @@ static void test_a_join_that_fails_uses_up_no_key(void)
 
 	begin(&w);
 	assert(join(&w, REUSABLE, "alice", NOW) == 0);
-	struct member twin = newcomer(&w, "alice"); /* the name is taken: the whole transaction fails */
+	struct member twin =
+		newcomer(&w, "alice"); /* the name is taken: the whole transaction fails */
 	assert(store_join(w.store, ONE_OFF, 0, &twin, 3, NOW, &err) < 0);
 	assert(join(&w, ONE_OFF, "bob", NOW) == 0);
 	end(&w);

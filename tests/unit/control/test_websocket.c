@@ -109,9 +109,11 @@ static void make_certificates(struct world *w)
 	assert(certificate_authority_init(&w->ca, w->ca_key, w->ca_pem, NULL) == 0);
 	assert(identity_key_generate(&w->server_key, NULL) == 0);
 	assert(identity_key_generate(&w->node_key, NULL) == 0);
-	assert(certificate_issue_control(&w->ca, w->server_key, "localhost", now, 3600, &w->server_pem, NULL) == 0);
+	assert(certificate_issue_control(&w->ca, w->server_key, "localhost", now, 3600,
+					 &w->server_pem, NULL) == 0);
 	assert(certificate_request(w->node_key, &request, NULL) == 0);
-	assert(certificate_issue_node(&w->ca, request, "alice", &node, now, 3600, &w->node_pem, NULL) == 0);
+	assert(certificate_issue_node(&w->ca, request, "alice", &node, now, 3600, &w->node_pem,
+				      NULL) == 0);
 	assert(identity_key_pin(w->server_key, &w->pin, NULL) == 0);
 	free(request);
 }
@@ -124,8 +126,11 @@ static void begin(struct world *w)
 	assert(websocket_host_new(&w->loop, &w->host, NULL) == 0);
 	const struct websocket_server_options options = {
 		.listen = endpoint_from_v4(INADDR_LOOPBACK, 0),
-		.tls = { .is_server = true, .trust = TLS_TRUST_OPTIONAL, .ca_pem = w->ca_pem,
-			 .certificate_pem = w->server_pem, .key_pem = w->server_key },
+		.tls = { .is_server = true,
+			 .trust = TLS_TRUST_OPTIONAL,
+			 .ca_pem = w->ca_pem,
+			 .certificate_pem = w->server_pem,
+			 .key_pem = w->server_key },
 		.max_connections = 8,
 		.max_message = 1 << 20,
 		.max_queue = 4 << 20,
@@ -463,7 +468,8 @@ static void test_a_port_in_use_is_named(void)
 		.listen = endpoint_from_v4(INADDR_LOOPBACK, websocket_server_port(w.server)),
 	};
 	assert(websocket_server_new(w.host, &options, &second, &err) == -EADDRINUSE);
-	assert(strstr(err.message, "cannot listen on 127.0.0.1:") && strstr(err.message, "uses the port"));
+	assert(strstr(err.message, "cannot listen on 127.0.0.1:") &&
+	       strstr(err.message, "uses the port"));
 	end(&w);
 }
 
@@ -485,10 +491,10 @@ static void test_a_host_closes_in_the_midst_of_everything(void)
 	}
 }
 
-#define RUN(test)                                                                                       \
-	do {                                                                                            \
-		running = #test;                                                                        \
-		test();                                                                                 \
+#define RUN(test)                                                                                  \
+	do {                                                                                       \
+		running = #test;                                                                   \
+		test();                                                                            \
 	} while (0)
 
 int main(void)
