@@ -42,8 +42,10 @@ struct plane_peer {
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	uint32_t home_relay;
+	struct public_key session_key;
 	struct peer_path path;
 	bool is_new, is_dirty; /* not yet told to the lane: all of it, its route */
+	bool is_reborn;	       /* nor this: it began a new Session, and may have lost its keys */
 	bool in_map;
 	struct wg_stats stats; /* of the last sample */
 };
@@ -176,6 +178,7 @@ struct changed_peer {
 	struct public_key key;
 	uint32_t id;
 	bool is_new; /* else only its route */
+	bool is_reborn;
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	struct wg_route route;
@@ -231,6 +234,12 @@ static void change_peer(const struct lane_context *context, const struct changed
 		allow(wg_peer, changed);
 	}
 	wg_peer_set_route(wg_peer, &changed->route, context->now);
+	if (changed->is_reborn) {
+		struct wg_stats stats;
+		wg_peer_get_stats(wg_peer, context->now, &stats);
+		if (stats.has_session) /* it may not have it any more; without one it asks by itself */
+			wg_peer_connect(wg_peer, context->now);
+	}
 }
 
 /* Lane thread. */
@@ -276,15 +285,16 @@ static struct change *collect_changes(struct data_plane *plane)
 		abort();
 	for (uint32_t i = 0; i < BUCKETS; i++) {
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id) {
-			if (!peer->is_new && !peer->is_dirty)
+			if (!peer->is_new && !peer->is_dirty && !peer->is_reborn)
 				continue;
 			change->peers[change->n_peers++] = (struct changed_peer){ .key = peer->key,
 										  .id = peer->id,
 										  .is_new = peer->is_new,
+										  .is_reborn = peer->is_reborn,
 										  .ip4 = peer->ip4,
 										  .ip6 = peer->ip6,
 										  .route = route_of(peer) };
-			peer->is_new = peer->is_dirty = false;
+			peer->is_new = peer->is_dirty = peer->is_reborn = false;
 		}
 	}
 	return change;
@@ -827,6 +837,9 @@ static void take_peer(struct data_plane *plane, const struct map_peer *record)
 		peer = add_peer(plane, record);
 	if (peer->ip4.s_addr != record->ip4.s_addr || memcmp(&peer->ip6, &record->ip6, sizeof(peer->ip6)) != 0)
 		peer->is_new = true;
+	if (!public_key_equal(&peer->session_key, &record->session_key))
+		peer->is_reborn = !peer->is_new && !public_key_is_zero(&peer->session_key);
+	peer->session_key = record->session_key;
 	peer->ip4 = record->ip4;
 	peer->ip6 = record->ip6;
 	peer->home_relay = record->home_relay;

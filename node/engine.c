@@ -40,7 +40,8 @@
 #define BACK_OFF_MIN_MS	    200
 #define BACK_OFF_MAX_MS	    30000
 #define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
-#define MAP_SAVE_MS	    1000
+#define MAP_SAVE_MIN_MS	    100 /* between two writes of the cached map … */
+#define MAP_SAVE_SHARE	    20	/* … and at least so many times what the last one took */
 #define NETCHECK_MS	    3000
 #define JOIN_TIMEOUT_MS	    15000
 #define ENGINE_MAX_LOCAL    16
@@ -77,6 +78,7 @@ struct p2p_engine {
 	struct data_plane *data_plane;
 	struct public_node *public_node;
 	struct map_ref *map; /* the last one known, also without a Session */
+	uint64_t map_saved_ms, map_pause_ms;
 
 	struct session *session;
 	bool session_closing;
@@ -89,6 +91,7 @@ struct p2p_engine {
 	struct join_link join_link;
 	char removed_why[256];
 
+	enum p2p_engine_state told_state;
 	bool closing_member;
 	void (*then)(struct p2p_engine *engine); /* when the membership's parts are closed */
 	bool has_timers;
@@ -128,8 +131,12 @@ enum p2p_engine_state p2p_engine_get_state(const struct p2p_engine *engine)
 
 static void tell_changed(struct p2p_engine *engine)
 {
-	if (!engine->stopping && engine->callbacks.changed)
-		engine->callbacks.changed(engine->callbacks.owner, p2p_engine_get_state(engine));
+	enum p2p_engine_state state = p2p_engine_get_state(engine);
+
+	if (state == engine->told_state || !engine->callbacks.changed)
+		return;
+	engine->told_state = state;
+	engine->callbacks.changed(engine->callbacks.owner, state);
 }
 
 /* ---- the cached map ---- */
@@ -139,8 +146,14 @@ static void save_map(struct p2p_engine *engine)
 	struct error error;
 
 	uv_timer_stop(&engine->map_save);
-	if (engine->map && state_dir_save_map(&engine->dir, map_ref_get(engine->map), &error) != 0)
+	if (!engine->map)
+		return;
+	uint64_t begin_ns = uv_hrtime();
+	if (state_dir_save_map(&engine->dir, map_ref_get(engine->map), &error) != 0)
 		log_error("node", "%s", error.message);
+	uint64_t end_ns = uv_hrtime();
+	engine->map_saved_ms = end_ns / 1000000;
+	engine->map_pause_ms = (end_ns - begin_ns) / 1000000 * MAP_SAVE_SHARE + MAP_SAVE_MIN_MS;
 }
 
 static void on_map_save(uv_timer_t *timer)
@@ -154,8 +167,11 @@ static void keep_map(struct p2p_engine *engine, const struct map *map)
 	engine->map = map_ref_new(map);
 	if (engine->public_node)
 		public_node_recheck_members(engine->public_node);
-	if (!uv_is_active((uv_handle_t *)&engine->map_save))
-		uv_timer_start(&engine->map_save, on_map_save, MAP_SAVE_MS, 0);
+	if (uv_is_active((uv_handle_t *)&engine->map_save))
+		return;
+	/* At once, so that a crash loses little; but a busy network must not keep the loop writing. */
+	uint64_t due_ms = engine->map_saved_ms + engine->map_pause_ms, now_ms = uv_hrtime() / 1000000;
+	uv_timer_start(&engine->map_save, on_map_save, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
 static void load_map(struct p2p_engine *engine)
