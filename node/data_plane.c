@@ -238,7 +238,7 @@ static void change_peer(const struct lane_context *context, const struct changed
 		struct wg_stats stats;
 		wg_peer_get_stats(wg_peer, context->now, &stats);
 		if (stats.has_session) /* it may not have it any more; without one it asks by itself */
-			wg_peer_connect(wg_peer, context->now);
+			wg_peer_reconnect(wg_peer, context->now);
 	}
 }
 

@@ -40,8 +40,7 @@
 #define BACK_OFF_MIN_MS	    200
 #define BACK_OFF_MAX_MS	    30000
 #define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
-#define MAP_SAVE_MIN_MS	    100 /* between two writes of the cached map … */
-#define MAP_SAVE_SHARE	    20	/* … and at least so many times what the last one took */
+#define MAP_SAVE_SHARE	    20 /* writing the cached map may take one part in so many of the loop's time */
 #define NETCHECK_MS	    3000
 #define JOIN_TIMEOUT_MS	    15000
 #define ENGINE_MAX_LOCAL    16
@@ -78,7 +77,7 @@ struct p2p_engine {
 	struct data_plane *data_plane;
 	struct public_node *public_node;
 	struct map_ref *map; /* the last one known, also without a Session */
-	uint64_t map_saved_ms, map_pause_ms;
+	uint64_t map_due_ns; /* when it may be written again */
 
 	struct session *session;
 	bool session_closing;
@@ -152,8 +151,7 @@ static void save_map(struct p2p_engine *engine)
 	if (state_dir_save_map(&engine->dir, map_ref_get(engine->map), &error) != 0)
 		log_error("node", "%s", error.message);
 	uint64_t end_ns = uv_hrtime();
-	engine->map_saved_ms = end_ns / 1000000;
-	engine->map_pause_ms = (end_ns - begin_ns) / 1000000 * MAP_SAVE_SHARE + MAP_SAVE_MIN_MS;
+	engine->map_due_ns = end_ns + (end_ns - begin_ns) * MAP_SAVE_SHARE;
 }
 
 static void on_map_save(uv_timer_t *timer)
@@ -169,9 +167,12 @@ static void keep_map(struct p2p_engine *engine, const struct map *map)
 		public_node_recheck_members(engine->public_node);
 	if (uv_is_active((uv_handle_t *)&engine->map_save))
 		return;
-	/* At once, so that a crash loses little; but a busy network must not keep the loop writing. */
-	uint64_t due_ms = engine->map_saved_ms + engine->map_pause_ms, now_ms = uv_hrtime() / 1000000;
-	uv_timer_start(&engine->map_save, on_map_save, due_ms > now_ms ? due_ms - now_ms : 0, 0);
+	/* At once, so that a crash loses nothing; a busy network must not keep the loop writing. */
+	uint64_t now_ns = uv_hrtime();
+	if (engine->map_due_ns <= now_ns)
+		save_map(engine);
+	else
+		uv_timer_start(&engine->map_save, on_map_save, (engine->map_due_ns - now_ns) / 1000000 + 1, 0);
 }
 
 static void load_map(struct p2p_engine *engine)

@@ -258,8 +258,8 @@ static void on_map_changed(void *owner, const struct map *map)
 	session->map_ns = now_ns();
 	if (session->failed)
 		return;
+	session->ports.map_changed(session->ports.owner, map); /* kept first, then acted on */
 	take_map(session, map);
-	session->ports.map_changed(session->ports.owner, map);
 }
 
 static void on_identity_renewed(void *owner, const char *certificate_pem)

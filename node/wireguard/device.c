@@ -449,6 +449,12 @@ void wg_peer_connect(struct wg_peer *peer, struct wg_time now)
 		wg_peer_initiate(peer, false, now);
 }
 
+void wg_peer_reconnect(struct wg_peer *peer, struct wg_time now)
+{
+	wg_timers_forget_last_handshake(&peer->timers);
+	wg_peer_connect(peer, now);
+}
+
 /* ---- allowed IPs ---- */
 
 struct wg_allowed_list *wg_peer_allowed_list(struct wg_peer *peer)

@@ -272,6 +272,8 @@ void wg_peer_set_keepalive(struct wg_peer *peer, uint16_t seconds, struct wg_tim
 uint16_t wg_peer_keepalive(const struct wg_peer *peer);
 /* Begin a handshake if none was begun in the last 5 s; nothing without a route. */
 void wg_peer_connect(struct wg_peer *peer, struct wg_time now);
+/* The peer may have lost its sessions (it was started anew): begin a handshake now, whatever is recent. */
+void wg_peer_reconnect(struct wg_peer *peer, struct wg_time now);
 /* Send an empty packet now (a handshake first, if there is no key). */
 void wg_peer_send_keepalive(struct wg_peer *peer, struct wg_time now);
 
