@@ -174,8 +174,22 @@ class Node:
         self.wait_for_peer(name, lambda peer: peer["path"] == path, f"by {path}", timeout)
         return time.monotonic() - begin
 
-    def wait_for_relay(self, timeout=10.0):
-        return self.wait_for(lambda s: s["home_relay"], "has a home relay", timeout)
+    def home(self):
+        """The name of the home relay, or None while it is not connected."""
+        return next((r["name"] for r in self.status()["relays"] if r["home"] and r["connected"]), None)
+
+    def wait_for_relay(self, name=None, timeout=10.0):
+        """Until it is connected to its home relay, the one of that name if one is given."""
+        return wait_until(lambda: self.home() == name if name else self.home(), timeout,
+                          lambda: f"{self.name}: home relay {name or 'connected'}; "
+                                  f"{json.dumps(self.status()['relays'])}")
+
+    def cached_peers(self):
+        """Names of the peers in the map on disk."""
+        try:
+            return {peer["name"] for peer in json.loads((self.state / "map.json").read_text())["peers"]}
+        except FileNotFoundError:
+            return set()
 
     def wait_for_control(self, timeout=15.0):
         return self.wait_for(lambda s: s["control"]["connected"], "is connected to control", timeout)
@@ -234,4 +248,4 @@ class Overlay:
                 if other is not node:
                     node.wait_for_peer(other.name, timeout=timeout)
             if node is not self.relay:
-                node.wait_for_relay(timeout)
+                node.wait_for_relay(timeout=timeout)

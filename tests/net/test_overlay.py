@@ -21,7 +21,7 @@ import time
 import pytest
 
 from lab import wait_until
-from overlay import Overlay
+from overlay import Node, Overlay
 from traffic import Echo, Pulse, Transfer
 
 FIRST_ANSWER = 0.3   # seconds, by the relay, both nodes being up
@@ -199,6 +199,8 @@ def test_a_killed_relay_comes_back_and_carries_again(lab, build, measured):
 def test_nodes_start_from_the_cached_map_when_control_is_away(overlay, measured):
     alice, bob = overlay.nodes["alice"], overlay.nodes["bob"]
     before = {node.name: node.identity() for node in (alice, bob)}
+    for node in (alice, bob):
+        wait_until(lambda: node.cached_peers() == node.peers().keys(), what="the map is on disk")
     overlay.control.kill()
     for node in (alice, bob):
         node.kill()
@@ -230,6 +232,31 @@ def test_traffic_survives_loss(overlay, measured):
         alice.wait_for_path("bob", "direct", 30)
         pulse.keeps_going(300)
         measured("longest gap with 10 % loss", pulse.longest_gap(), 3.0)
+
+
+def test_the_nearest_relay_is_home_and_another_takes_over_when_it_dies(lab, build, measured):
+    """
+    control   near   far (20 ms away)
+       |       |      |
+    ---+-------+------+--- internet ---+--- home [port-restricted] --- alice
+                                       |
+                                       +--- cafe [symmetric] --- carol
+    """
+    overlay = Overlay(lab, build, ("alice", "carol"))
+    far = Node(build, lab.host("far", overlay.internet), public=True).start()
+    far.host.delay(20)
+    far.join(overlay.control.link())
+    overlay.join()
+    alice, carol = overlay.nodes["alice"], overlay.nodes["carol"]
+    for node in (alice, carol):
+        node.wait_for_relay("relay")
+
+    with Echo(carol.host), Pulse(alice.host, carol.ip) as pulse:
+        pulse.first_answer()
+        overlay.relay.kill()
+        measured("gap after the home relay was killed", pulse.gap_after(time.monotonic(), 30))
+        for node in (alice, carol):
+            node.wait_for_relay("far")
 
 
 # ---- who leaves --------------------------------------------------------------------------------
