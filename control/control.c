@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define FLUSH_MS             10
-#define FLUSH_SLOW_MS        100 /* while a connection is behind */
+#define FLUSH_SLOW_MS        20 /* while a connection is behind */
 #define SWEEP_MS             1000
 #define STRANGER_MS          30000 /* to become a member or an admin */
 #define OFFLINE_MS           5000  /* a lost connection may come back */
