@@ -33,6 +33,7 @@
 #define RELAY_MAX_WAIT_NS  2000000000ull
 #define RELAY_TELL_NS	   1000000000ull
 #define MAX_DATAGRAM	   1500
+#define MAX_GONE_RETRIES   20
 
 struct plane_peer {
 	uint32_t id;
@@ -46,6 +47,8 @@ struct plane_peer {
 	struct peer_path path;
 	bool is_new, is_dirty; /* not yet told to the lane: all of it, its route */
 	bool is_reborn;	       /* nor this: it began a new Session, and may have lost its keys */
+	bool is_gone;	       /* its relay did not know it just now: ask again with the next sample */
+	uint32_t n_gone;       /* times that was done since there was a session */
 	bool in_map;
 	struct wg_stats stats; /* of the last sample */
 };
@@ -178,7 +181,7 @@ struct changed_peer {
 	struct public_key key;
 	uint32_t id;
 	bool is_new; /* else only its route */
-	bool is_reborn;
+	bool is_reborn, is_gone;
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	struct wg_route route;
@@ -234,12 +237,12 @@ static void change_peer(const struct lane_context *context, const struct changed
 		allow(wg_peer, changed);
 	}
 	wg_peer_set_route(wg_peer, &changed->route, context->now);
-	if (changed->is_reborn) {
-		struct wg_stats stats;
-		wg_peer_get_stats(wg_peer, context->now, &stats);
-		if (stats.has_session) /* it may not have it any more; without one it asks by itself */
-			wg_peer_reconnect(wg_peer, context->now);
-	}
+	struct wg_stats stats;
+	wg_peer_get_stats(wg_peer, context->now, &stats);
+	/* A session that the peer may have lost; a handshake that did not reach it. */
+	if ((changed->is_reborn && stats.has_session) ||
+	    (changed->is_gone && !stats.has_session && stats.handshake_attempts > 0))
+		wg_peer_reconnect(wg_peer, context->now);
 }
 
 /* Lane thread. */
@@ -285,16 +288,17 @@ static struct change *collect_changes(struct data_plane *plane)
 		abort();
 	for (uint32_t i = 0; i < BUCKETS; i++) {
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id) {
-			if (!peer->is_new && !peer->is_dirty && !peer->is_reborn)
+			if (!peer->is_new && !peer->is_dirty && !peer->is_reborn && !peer->is_gone)
 				continue;
 			change->peers[change->n_peers++] = (struct changed_peer){ .key = peer->key,
 										  .id = peer->id,
 										  .is_new = peer->is_new,
 										  .is_reborn = peer->is_reborn,
+										  .is_gone = peer->is_gone,
 										  .ip4 = peer->ip4,
 										  .ip6 = peer->ip6,
 										  .route = route_of(peer) };
-			peer->is_new = peer->is_dirty = peer->is_reborn = false;
+			peer->is_new = peer->is_dirty = peer->is_reborn = peer->is_gone = false;
 		}
 	}
 	return change;
@@ -364,6 +368,8 @@ static void take_stats(struct data_plane *plane, const struct sampled_peer *samp
 	if (!peer)
 		return;
 	bool moved = has_moved(&peer->stats, &sampled->stats);
+	if (sampled->stats.has_session)
+		peer->n_gone = 0;
 	peer->stats = sampled->stats;
 	if (!moved)
 		return;
@@ -420,8 +426,10 @@ static void on_sampled(void *arg)
 	}
 	free(sample->peers);
 	free(sample);
-	if (!plane->closed)
+	if (!plane->closed) {
+		publish_changes(plane); /* of those that were gone */
 		plan_sample(plane);
+	}
 }
 
 /* A sample now, or one more as soon as the one under way has come back. */
@@ -555,8 +563,14 @@ static void on_relay_packet(void *owner, uint32_t relay_id, const struct public_
 static void on_peer_gone(void *owner, uint32_t relay_id, const struct public_key *key)
 {
 	struct plane_relay *relay = owner;
-	const struct plane_peer *peer = find_by_key(relay->plane, key);
+	struct plane_peer *peer = find_by_key(relay->plane, key);
 
+	/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
+	if (peer && peer->n_gone < MAX_GONE_RETRIES) {
+		peer->n_gone++;
+		peer->is_gone = true;
+		wake(relay->plane);
+	}
 	if (peer && relay->plane->is_attached)
 		relay->plane->ports.peer_gone(relay->plane->ports.owner, relay_id, peer->id);
 }
