@@ -89,9 +89,24 @@ static int handle_latency(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/* Where UDP is blocked no STUN answer tells the latency; the pings of the connections do. */
+static void feed_rtts(struct relay_manager *manager)
+{
+	for (uint32_t i = 0; i < manager->fsm.n_relays; i++) {
+		uint32_t id = manager->fsm.relays[i].id;
+		uint32_t rtt_us = data_plane_relay_rtt_us(manager->data_plane, id);
+
+		if (rtt_us != 0 && data_plane_relay_is_up(manager->data_plane, id))
+			feed(manager, (struct home_input){ .type = HOME_IN_LATENCY, .relay_id = id, .rtt_us = rtt_us });
+	}
+}
+
 static int on_deadline(struct actor *actor, uint64_t now_ns)
 {
-	feed(container_of(actor, struct relay_manager, actor), (struct home_input){ .type = HOME_IN_DEADLINE });
+	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
+
+	feed_rtts(manager);
+	feed(manager, (struct home_input){ .type = HOME_IN_DEADLINE });
 	return 0;
 }
 
