@@ -791,7 +791,7 @@ void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *o
 	uv_timer_init(engine->loop, &netcheck->timer);
 	uv_timer_start(&netcheck->timer, on_netcheck_done, engine->session ? NETCHECK_MS : 0, 0);
 	if (engine->session)
-		session_link_changed(engine->session);
+		session_link_changed(engine->session, false);
 }
 
 /* ---- status ---- */
@@ -889,7 +889,7 @@ char *p2p_engine_status_json(struct p2p_engine *engine)
 
 /* ---- life ---- */
 
-/* Our own interface comes and goes, too: only what others could reach us at counts as a change. */
+/* Are those at which others could reach us other ones than before? Our own interface does not count. */
 static bool addresses_changed(struct p2p_engine *engine)
 {
 	struct endpoint now[ENGINE_MAX_LOCAL] = { 0 };
@@ -905,13 +905,15 @@ static void on_link_changed(void *owner)
 {
 	struct p2p_engine *engine = owner;
 
-	if (!addresses_changed(engine))
-		return;
-	log_info("node", "addresses of this machine changed");
+	bool changed = addresses_changed(engine);
+
+	if (changed)
+		log_info("node", "addresses of this machine changed");
 	if (engine->data_plane)
 		data_plane_link_changed(engine->data_plane);
+	/* A route may have changed: ask STUN again. Control is called anew only from a new address. */
 	if (engine->session)
-		session_link_changed(engine->session);
+		session_link_changed(engine->session, changed);
 }
 
 static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
@@ -1001,9 +1003,9 @@ static int start_hosts(struct p2p_engine *engine, struct error *reterr)
 	r = tls_host_new(engine->loop, &engine->tls_host);
 	if (r != 0)
 		return error_set(reterr, r, "cannot start TLS: %s", strerror(-r));
-	r = link_monitor_new(engine->loop, engine->interface, on_link_changed, engine, &engine->link_monitor);
+	r = link_monitor_new(engine->loop, on_link_changed, engine, &engine->link_monitor, reterr);
 	if (r != 0)
-		return error_set(reterr, r, "cannot watch the machine's addresses: %s", strerror(-r));
+		return r;
 	addresses_changed(engine);
 	r = echo_new(engine->loop, &engine->echo);
 	if (r != 0)

@@ -2,11 +2,12 @@
  * The machine's own addresses, and a word when they change.
  *
  * Listens to rtnetlink for links, addresses and routes; a burst of changes is told once, 100 ms
- * after the first of it. What happens to our own overlay interface is no news. Loop only.
+ * after the first of it. Loop only.
  */
 #pragma once
 
 #include "common/endpoint.h"
+#include "common/error.h"
 #include "common/macros.h"
 
 #include <stddef.h>
@@ -14,9 +15,9 @@
 
 struct link_monitor;
 
-/* 0 or -errno. changed is called from the loop. `except` names the interface to ignore; copied. */
-P2P_CHECK int link_monitor_new(uv_loop_t *loop, const char *except, void (*changed)(void *owner), void *owner,
-			       struct link_monitor **ret);
+/* 0 or -errno. changed is called from the loop. */
+P2P_CHECK int link_monitor_new(uv_loop_t *loop, void (*changed)(void *owner), void *owner,
+			       struct link_monitor **ret, struct error *reterr);
 /* Accepts NULL: closed is called at once. */
 void link_monitor_close(struct link_monitor *monitor, void (*closed)(void *owner), void *owner);
 

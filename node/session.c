@@ -419,12 +419,13 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 	control_client_close(session->control, on_part_closed, session);
 }
 
-void session_link_changed(struct session *session)
+void session_link_changed(struct session *session, bool addresses)
 {
 	struct message message = { .type = MESSAGE_LINK_CHANGED };
 
 	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
-	control_client_kick(session->control);
+	if (addresses)
+		control_client_kick(session->control);
 }
 
 void session_inject_failure(struct session *session, enum actor_kind who, int error)

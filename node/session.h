@@ -52,8 +52,8 @@ P2P_CHECK int session_new(const struct session_options *options, struct session 
 /* Frees the session, then calls closed. No port is called any more. */
 void session_close(struct session *session, void (*closed)(void *owner), void *owner);
 
-/* The machine's addresses or routes changed. */
-void session_link_changed(struct session *session);
+/* The machine's routes changed, perhaps its addresses, too: then control is called anew. */
+void session_link_changed(struct session *session, bool addresses);
 /* As if that actor had failed. */
 void session_inject_failure(struct session *session, enum actor_kind who, int error);
 
