@@ -33,13 +33,14 @@
 #define DEFAULT_KEEP_ALIVE 20
 #define FLUSH_LEN	   (64 * 1024)
 #define LEAVE_MS	   1000 /* for the closing frame to go out */
+#define UNKNOWN_MS	   1000 /* how long a member of the network may wait to come into our map */
 #define RETRY_RESTART_MS   500
 #define RETRY_REPLACED_MS  5000
 #define RETRY_REFUSED_MS   10000
 #define GONE_PER_S	   10 /* peer gone frames to one client */
 #define GONE_BURST	   10
 
-enum client_state { SHAKING_HANDS, ADMITTED, LEAVING, N_LISTS };
+enum client_state { SHAKING_HANDS, UNKNOWN, ADMITTED, LEAVING, N_LISTS };
 
 struct client {
 	struct relay_server *server;
@@ -233,6 +234,36 @@ static void admit(struct client *client)
 		  client->identity.name, endpoint_text(&client->remote).s);
 }
 
+static void admit_if_room(struct client *client)
+{
+	struct relay_server *server = client->server;
+
+	if (server->lists[ADMITTED].n >= server->options.max_clients &&
+	    !key_table_find(&server->table, &client->identity.node_key)) {
+		server->counters.refused_full++;
+		leave(client, RELAY_CLOSING_FULL, RETRY_REFUSED_MS);
+	} else {
+		admit(client);
+	}
+}
+
+static void refuse_unknown(struct client *client)
+{
+	client->server->counters.refused_not_member++;
+	leave(client, RELAY_CLOSING_NOT_ADMITTED, 0);
+}
+
+/* Control has told a new member of us, but not yet us of it. A refusal would cost us its choice as home. */
+static void wait_for_map(struct client *client)
+{
+	struct relay_server *server = client->server;
+
+	list_remove(client);
+	list_add(client, UNKNOWN);
+	if (server->lists[UNKNOWN].n > server->options.max_handshakes)
+		refuse_unknown(server->lists[UNKNOWN].first);
+}
+
 static void on_ready(void *owner)
 {
 	struct client *client = owner;
@@ -243,15 +274,9 @@ static void on_ready(void *owner)
 		server->counters.refused_tls++;
 		leave(client, RELAY_CLOSING_NOT_ADMITTED, RETRY_REFUSED_MS);
 	} else if (!is_member(server, &client->identity.node_key)) {
-		server->counters.refused_not_member++;
-		/* A new member may be known to us in a moment: its own back-off decides. */
-		leave(client, RELAY_CLOSING_NOT_ADMITTED, 0);
-	} else if (server->lists[ADMITTED].n >= server->options.max_clients &&
-		   !key_table_find(&server->table, &client->identity.node_key)) {
-		server->counters.refused_full++;
-		leave(client, RELAY_CLOSING_FULL, RETRY_REFUSED_MS);
+		wait_for_map(client);
 	} else {
-		admit(client);
+		admit_if_room(client);
 	}
 }
 
@@ -462,6 +487,11 @@ static void on_tick(uv_timer_t *timer)
 		next = c->next;
 		keep_alive(c, now);
 	}
+	for (struct client *c = server->lists[UNKNOWN].first; c; c = next) {
+		next = c->next;
+		if (now - c->since_ms >= UNKNOWN_MS)
+			refuse_unknown(c);
+	}
 	for (struct client *c = server->lists[LEAVING].first; c; c = next) {
 		next = c->next;
 		if (now - c->since_ms >= LEAVE_MS)
@@ -554,6 +584,8 @@ void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), voi
 		tcp_listener_close(&server->listeners[i], on_listener_closed);
 	while (server->lists[SHAKING_HANDS].first)
 		drop(server->lists[SHAKING_HANDS].first);
+	while (server->lists[UNKNOWN].first)
+		drop(server->lists[UNKNOWN].first);
 	while (server->lists[ADMITTED].first)
 		leave(server->lists[ADMITTED].first, RELAY_CLOSING_RESTART, RETRY_RESTART_MS);
 	finish_stop_if_empty(server);
@@ -568,6 +600,11 @@ void relay_server_recheck_members(struct relay_server *server)
 {
 	struct client *next;
 
+	for (struct client *c = server->lists[UNKNOWN].first; c; c = next) {
+		next = c->next;
+		if (is_member(server, &c->identity.node_key))
+			admit_if_room(c);
+	}
 	for (struct client *c = server->lists[ADMITTED].first; c; c = next) {
 		next = c->next;
 		if (is_member(server, &c->identity.node_key))

@@ -77,7 +77,10 @@ P2P_CHECK int relay_server_start(const struct relay_server_options *options, str
 /* Says closing to all, waits at most 1 s for what is queued, frees itself from the loop, calls cb (may be NULL). */
 void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), void *owner);
 uint16_t relay_server_port(const struct relay_server *server);
-/* Closes at once all clients for which is_member() no longer holds. */
+/*
+ * The map has changed. Closes at once all clients for which is_member() no longer holds, and admits those that
+ * were waiting for it: who has a certificate and is not a member yet has a second to become one.
+ */
 void relay_server_recheck_members(struct relay_server *server);
 struct relay_server_counters relay_server_counters(const struct relay_server *server);
 void relay_server_each_client(const struct relay_server *server,

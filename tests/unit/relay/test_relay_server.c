@@ -203,6 +203,23 @@ static void test_who_is_no_member_is_not_admitted(void)
 	finish(&p);
 }
 
+/* Control tells a new member of the relay before it has told the relay of the member. */
+static void test_who_becomes_a_member_in_a_moment_is_admitted_then(void)
+{
+	struct pair p;
+	begin(&p);
+	p.w.removed = p.bob.key;
+	start_server(&p.w);
+
+	connect_member(&p.bob);
+	AWAIT(&p.w, counters(&p).handshakes == 0 && counters(&p).accepted == 1);
+	memset(&p.w.removed, 0, sizeof(p.w.removed));
+	relay_server_recheck_members(p.w.server);
+	AWAIT(&p.w, p.bob.n_ready == 1);
+	EXPECT(p.bob.n_lost == 0 && counters(&p).refused_not_member == 0 && counters(&p).clients == 1);
+	finish(&p);
+}
+
 static void test_a_removed_member_is_closed_at_once(void)
 {
 	struct pair p;
@@ -483,6 +500,7 @@ int main(void)
 	test_a_stranger_with_a_certificate_of_another_network_is_refused();
 	test_another_alpn_or_none_is_closed();
 	test_who_is_no_member_is_not_admitted();
+	test_who_becomes_a_member_in_a_moment_is_admitted_then();
 	test_a_removed_member_is_closed_at_once();
 	test_garbage_instead_of_tls_is_counted();
 	test_garbage_inside_tls_ends_only_who_sent_it();
