@@ -472,7 +472,7 @@ static int open_socket(const char *path, int *ret, struct error *reterr)
 int local_api_new(uv_loop_t *loop, const char *path, const struct local_api_ports *ports,
 		  struct local_api **ret, struct error *reterr)
 {
-	int fd, r = open_socket(path, &fd, reterr);
+	int fd = -1, r = open_socket(path, &fd, reterr);
 
 	if (r != 0)
 		return r;
