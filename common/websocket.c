@@ -57,6 +57,12 @@ struct queued {
 	unsigned char bytes[]; /* LWS_PRE, then the text */
 };
 
+/* A name look-up. It cannot be broken off, only forgotten: nobody waits for its end. */
+struct resolution {
+	uv_getaddrinfo_t request;
+	struct websocket *ws; /* NULL: it ended */
+};
+
 struct websocket {
 	struct websocket_host *host;
 	struct websocket_server *server; /* NULL: a client */
@@ -87,8 +93,8 @@ struct websocket {
 	struct pin pin;
 	X509 *ca, *certificate;
 	EVP_PKEY *key;
-	uv_getaddrinfo_t resolve;
-	bool resolving, in_connect, connect_failed, saw_server, refused_server;
+	struct resolution *resolution; /* NULL: none under way */
+	bool in_connect, connect_failed, saw_server, refused_server;
 	struct endpoint addresses[MAX_ADDRESSES];
 	uint32_t n_addresses, next_address;
 };
@@ -155,7 +161,7 @@ static void on_timer_closed(uv_handle_t *handle)
 	struct websocket *ws = container_of((uv_timer_t *)handle, struct websocket, timer);
 	struct websocket_host *host = ws->host;
 
-	assert(ws->state == ENDED && !ws->wsi && !ws->resolving);
+	assert(ws->state == ENDED && !ws->wsi && !ws->resolution);
 	if (ws->next)
 		ws->next->previous = ws->previous;
 	if (ws->previous)
@@ -176,8 +182,7 @@ static void on_timer_closed(uv_handle_t *handle)
 
 static void free_when_quiet(struct websocket *ws)
 {
-	if (ws->state == ENDED && !ws->deferred_end && !ws->resolving &&
-	    !uv_is_closing((uv_handle_t *)&ws->timer))
+	if (ws->state == ENDED && !ws->deferred_end && !uv_is_closing((uv_handle_t *)&ws->timer))
 		uv_close((uv_handle_t *)&ws->timer, on_timer_closed);
 }
 
@@ -189,6 +194,15 @@ static void on_deferred_end(uv_timer_t *timer)
 		ws->handler.closed(ws->handler.owner, ws, ws->why);
 	ws->deferred_end = false;
 	free_when_quiet(ws);
+}
+
+static void forget_resolution(struct websocket *ws)
+{
+	if (!ws->resolution)
+		return;
+	ws->resolution->ws = NULL;
+	uv_cancel((uv_req_t *)&ws->resolution->request);
+	ws->resolution = NULL;
 }
 
 static void set_why(struct websocket *ws, const char *why)
@@ -213,8 +227,7 @@ static void finish(struct websocket *ws, const char *why)
 	ws->state = ENDED;
 	ws->wsi = NULL;
 	drop_queue(ws);
-	if (ws->resolving)
-		uv_cancel((uv_req_t *)&ws->resolve);
+	forget_resolution(ws);
 	ws->deferred_end = true;
 	uv_timer_start(&ws->timer, on_deferred_end, 0, 0);
 }
@@ -485,18 +498,18 @@ static void connect_next(struct websocket *ws)
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
 {
-	struct websocket *ws = container_of(request, struct websocket, resolve);
+	struct resolution *resolution = container_of(request, struct resolution, request);
+	struct websocket *ws = resolution->ws;
 	char text[400];
 
-	ws->resolving = false;
-	for (const struct addrinfo *i = list; i && ws->n_addresses < MAX_ADDRESSES; i = i->ai_next)
+	for (const struct addrinfo *i = list; ws && i && ws->n_addresses < MAX_ADDRESSES; i = i->ai_next)
 		if (i->ai_family == AF_INET || i->ai_family == AF_INET6)
 			ws->addresses[ws->n_addresses++] = endpoint_from_sockaddr(i->ai_addr);
 	uv_freeaddrinfo(list);
-	if (ws->state != RESOLVING) {
-		free_when_quiet(ws);
+	free(resolution);
+	if (!ws)
 		return;
-	}
+	ws->resolution = NULL;
 	if (ws->n_addresses == 0) {
 		snprintf(text, sizeof(text), "cannot resolve %s: %s", ws->address_name,
 			 status != 0 ? uv_strerror(status) : "no address");
@@ -521,11 +534,18 @@ static void start_connecting(struct websocket *ws, uint64_t timeout_ms)
 	}
 	ws->state = RESOLVING;
 	uv_timer_start(&ws->timer, on_timeout, timeout_ms, 0);
-	int r = uv_getaddrinfo(ws->host->loop, &ws->resolve, on_resolved, ws->address_name, NULL,
-			       &hints);
-	ws->resolving = r == 0;
-	if (r != 0)
-		finish(ws, uv_strerror(r));
+	struct resolution *resolution = malloc(sizeof(*resolution));
+	if (!resolution)
+		abort();
+	resolution->ws = ws;
+	int r = uv_getaddrinfo(ws->host->loop, &resolution->request, on_resolved, ws->address_name,
+			       NULL, &hints);
+	if (r == 0) {
+		ws->resolution = resolution;
+		return;
+	}
+	free(resolution);
+	finish(ws, uv_strerror(r));
 }
 
 /* libwebsockets is called from the loop, not from inside the caller of websocket_connect(). */

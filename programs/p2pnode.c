@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "common/cli.h"
@@ -60,15 +61,24 @@ struct program {
 	uv_loop_t loop;
 	struct node_daemon *daemon;
 	uv_signal_t signals[3];
+	size_t n_signals; /* not closed yet */
 };
+
+/* The last handles: all else is closed. A name look-up may still be under way; it is not waited for. */
+static void on_signal_closed(uv_handle_t *handle)
+{
+	struct program *program = handle->data;
+
+	if (--program->n_signals == 0)
+		uv_stop(&program->loop);
+}
 
 static void on_stopped(void *owner)
 {
 	struct program *program = owner;
 
-	program->daemon = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++)
-		uv_close((uv_handle_t *)&program->signals[i], NULL);
+		uv_close((uv_handle_t *)&program->signals[i], on_signal_closed);
 }
 
 static void on_signal(uv_signal_t *signal, int number)
@@ -86,6 +96,11 @@ static void on_signal(uv_signal_t *signal, int number)
 	service_notify("STOPPING=1");
 	program->daemon = NULL;
 	node_daemon_stop(daemon, on_stopped, program);
+}
+
+static void on_open_handle(uv_handle_t *handle, void *arg)
+{
+	log_error("node", "bug: a %s handle was left open", uv_handle_type_name(handle->type));
 }
 
 static int run(const struct node_config *config)
@@ -108,6 +123,7 @@ static int run(const struct node_config *config)
 	if (r != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);
 	} else {
+		program.n_signals = ARRAY_LEN(program.signals);
 		for (size_t i = 0; i < ARRAY_LEN(program.signals); i++) {
 			uv_signal_init(&program.loop, &program.signals[i]);
 			program.signals[i].data = &program;
@@ -116,7 +132,11 @@ static int run(const struct node_config *config)
 		service_notify("READY=1");
 	}
 	uv_run(&program.loop, UV_RUN_DEFAULT);
-	uv_loop_close(&program.loop);
+	if (uv_loop_close(&program.loop) != 0) {
+		uv_walk(&program.loop, on_open_handle, NULL);
+		fflush(NULL);
+		_exit(r == 0 ? EXIT_OK : EXIT_FAILED); /* exit() would wait for the look-up's thread */
+	}
 	return r == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
