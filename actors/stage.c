@@ -17,10 +17,6 @@
 #define TURN_BUDGET	1024 /* messages a loop turn, so that timers and sockets get their turn */
 #define FIRST_CAPACITY	64
 
-static_assert(STAGE_MAX_PENDING % FIRST_CAPACITY == 0 &&
-		      (STAGE_MAX_PENDING & (STAGE_MAX_PENDING - 1)) == 0,
-	      "the ring doubles up to exactly this");
-
 struct envelope {
 	enum actor_kind to;
 	struct message message;
@@ -51,26 +47,17 @@ static void release(struct message *message)
 	message->map = NULL;
 }
 
-/*
- * How full the queue may be for one more of these. What comes from the network is worth the least: a
- * flood of it must leave room for what it causes and for decisions, or anybody could fail the stage.
- */
-static uint32_t room_for(enum message_type type)
+static bool may_be_dropped(enum message_type type)
 {
 	switch (type) {
 	case MESSAGE_DATAGRAM:
 	case MESSAGE_FRAME:
 	case MESSAGE_SEALED:
 	case MESSAGE_STUN:
-		return STAGE_MAX_STRANGE;
 	case MESSAGE_CARRIED:
-	case MESSAGE_OPENED:
-	case MESSAGE_SEAL:
-	case MESSAGE_WRITE_DATAGRAM:
-	case MESSAGE_WRITE_FRAME:
-		return STAGE_MAX_LOSSY;
+		return true;
 	default:
-		return STAGE_MAX_PENDING;
+		return false;
 	}
 }
 
@@ -248,10 +235,12 @@ static void on_drain(uv_idle_t *idle)
 	}
 }
 
-static void grow(struct stage *stage)
+static bool grow(struct stage *stage)
 {
 	uint32_t capacity = stage->capacity ? stage->capacity * 2 : FIRST_CAPACITY;
 
+	if (capacity > STAGE_MAX_PENDING)
+		return false;
 	struct envelope *ring = malloc(capacity * sizeof(*ring));
 	if (!ring)
 		abort();
@@ -261,6 +250,7 @@ static void grow(struct stage *stage)
 	stage->ring = ring;
 	stage->capacity = capacity;
 	stage->head = 0;
+	return true;
 }
 
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take)
@@ -269,16 +259,14 @@ void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, s
 		release(message_take);
 		return;
 	}
-	uint32_t room = room_for(message_take->type);
-	if (stage->n >= room) {
+	if (stage->n == stage->capacity && !grow(stage)) {
 		stage->counters.dropped_full++;
-		if (room == STAGE_MAX_PENDING)
+		if (!may_be_dropped(message_take->type))
 			stage_fail(stage, to, -ENOBUFS);
 		release(message_take);
+		uv_idle_start(&stage->drain, on_drain);
 		return;
 	}
-	if (stage->n == stage->capacity)
-		grow(stage);
 	message_take->from = from;
 	stage->ring[(stage->head + stage->n) & (stage->capacity - 1)] =
 		(struct envelope){ .to = to, .message = *message_take };

@@ -16,10 +16,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-/* How many messages may be queued; see stage_post(). */
-#define STAGE_MAX_PENDING 8192 /* decisions */
-#define STAGE_MAX_LOSSY	  6144 /* what may be lost like any datagram, and reports that come again */
-#define STAGE_MAX_STRANGE 2048 /* what the network brought, from whomever */
+#define STAGE_MAX_PENDING 8192 /* messages; a full queue drops what strangers can cause, see stage_post() */
 
 struct stage;
 struct actor;
@@ -80,10 +77,8 @@ void stage_set_deadline(struct actor *actor, uint64_t at_ns);
 
 /*
  * Queues a message for an actor (peer_id of the message addresses the conns). Takes message->bytes
- * and message->map. When the queue is longer than STAGE_MAX_STRANGE: MESSAGE_DATAGRAM, FRAME, SEALED
- * and STUN are dropped and counted; longer than STAGE_MAX_LOSSY: CARRIED, OPENED, SEAL,
- * WRITE_DATAGRAM and WRITE_FRAME, too. The rest fails the stage when there is no room, since a lost
- * decision would never be repeated.
+ * and message->map. When the queue is full: MESSAGE_DATAGRAM, FRAME, SEALED, STUN and CARRIED are
+ * dropped and counted; the rest fails the stage, since a lost decision would never be repeated.
  */
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take);
 /* The same to every conn of that kind and to every other actor that accepts it from `from`. */

@@ -47,6 +47,15 @@
 
 enum membership_state { NOT_JOINED, JOINING, MEMBER, REMOVED };
 
+/* A netcheck that waits for its answers. */
+struct netcheck {
+	struct p2p_engine *engine;
+	struct netcheck *next;
+	uv_timer_t timer;
+	void (*cb)(void *owner);
+	void *owner;
+};
+
 struct p2p_engine {
 	uv_loop_t *loop;
 	struct p2p_engine_callbacks callbacks;
@@ -88,11 +97,14 @@ struct p2p_engine {
 	p2p_engine_done join_done, leave_done;
 	void *join_owner, *leave_owner;
 	struct join_link join_link;
-	char removed_why[256];
+	bool was_removed; /* when that join began */
+	char removed_why[256], join_failure[256];
+	struct netcheck *netchecks;
 
 	enum p2p_engine_state told_state;
 	bool closing_member;
-	void (*then)(struct p2p_engine *engine); /* when the membership's parts are closed */
+	/* When the membership's parts are closed; may be NULL. Begins nothing anew while stopping. */
+	void (*then)(struct p2p_engine *engine);
 	bool has_timers;
 	bool stopping;
 	int n_open;
@@ -415,18 +427,28 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	return 0;
 }
 
+static void close_hosts(struct p2p_engine *engine);
+
+static void forget_identity_key(struct p2p_engine *engine)
+{
+	certificate_free_secret(engine->identity_key_pem);
+	engine->identity_key_pem = NULL;
+}
+
 static void on_part_closed(void *owner)
 {
 	struct p2p_engine *engine = owner;
 
 	if (--engine->n_open > 0)
 		return;
-	certificate_free_secret(engine->identity_key_pem);
-	engine->identity_key_pem = NULL;
+	forget_identity_key(engine);
 	map_unref(engine->map);
 	engine->map = NULL;
 	engine->closing_member = false;
-	engine->then(engine);
+	if (engine->then)
+		engine->then(engine);
+	if (engine->stopping)
+		close_hosts(engine);
 }
 
 /* The Session is gone: now what lives longer. */
@@ -445,7 +467,7 @@ static void close_longer_parts(struct p2p_engine *engine)
 	on_part_closed(engine);
 }
 
-/* Closes Session, public node and data plane; then() when all are gone. */
+/* Closes Session, public node and data plane; then(), if any, when all are gone. */
 static void close_member(struct p2p_engine *engine, void (*then)(struct p2p_engine *engine))
 {
 	assert(!engine->closing_member);
@@ -486,11 +508,12 @@ static void after_interface_gone(struct p2p_engine *engine)
 {
 	struct error error;
 
+	if (engine->stopping)
+		return;
 	if (state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, &error) == 0 &&
 	    start_member(engine, &error) == 0)
 		return;
-	log_error("node", "cannot make interface %s again: %s; next try in %u s", engine->interface, error.message,
-		  BACK_OFF_MAX_MS / 1000);
+	log_error("node", "%s; next try in %u s", error.message, BACK_OFF_MAX_MS / 1000);
 	uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
 }
 
@@ -527,8 +550,31 @@ static void finish_join(struct p2p_engine *engine, int code, const char *message
 /* What was joined stays joined: the key may be used up. Only the interface is tried again. */
 static void after_failed_start(struct p2p_engine *engine)
 {
-	uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
-	finish_join(engine, -EIO, engine->removed_why);
+	if (!engine->stopping)
+		uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
+	finish_join(engine, -EIO, engine->join_failure);
+}
+
+/* Nothing was joined: as before. */
+static void fail_join(struct p2p_engine *engine, int code, const char *message)
+{
+	engine->state = engine->was_removed ? REMOVED : NOT_JOINED;
+	forget_identity_key(engine);
+	finish_join(engine, code, message);
+}
+
+/* The map of a membership that ended is none of the new one's. */
+static int keep_membership(struct p2p_engine *engine, const struct membership *membership, struct error *reterr)
+{
+	int r = state_dir_forget_map(&engine->dir, reterr);
+
+	if (r != 0)
+		return r;
+	engine->membership = (struct state_membership){ .port = engine->join_link.port,
+							.pin = engine->join_link.pin,
+							.member = *membership };
+	strcpy(engine->membership.host, engine->join_link.host);
+	return state_dir_save_membership(&engine->dir, &engine->membership, reterr);
 }
 
 static void on_joined(void *owner, const struct membership *membership, const struct error *err)
@@ -537,24 +583,20 @@ static void on_joined(void *owner, const struct membership *membership, const st
 	struct error error;
 	int r;
 
-	if (engine->stopping)
-		return;
 	if (err) {
-		engine->state = NOT_JOINED;
-		certificate_free_secret(engine->identity_key_pem);
-		engine->identity_key_pem = NULL;
-		finish_join(engine, err->code, err->message);
+		fail_join(engine, err->code, err->message);
 		return;
 	}
-	engine->membership = (struct state_membership){ .port = engine->join_link.port,
-							.pin = engine->join_link.pin,
-							.member = *membership };
-	strcpy(engine->membership.host, engine->join_link.host);
-	r = state_dir_save_membership(&engine->dir, &engine->membership, &error);
+	if (engine->stopping) {
+		fail_join(engine, -ECANCELED, "p2pnode is ending; join again with the same link");
+		return;
+	}
+	r = keep_membership(engine, membership, &error);
 	if (r == 0)
 		r = start_member(engine, &error);
 	if (r != 0) {
-		snprintf(engine->removed_why, sizeof(engine->removed_why), "joined, but: %.230s", error.message);
+		snprintf(engine->join_failure, sizeof(engine->join_failure),
+			 "joined, but: %.190s; tried again every %u s", error.message, BACK_OFF_MAX_MS / 1000);
 		close_member(engine, after_failed_start);
 		return;
 	}
@@ -596,9 +638,11 @@ void engine_join(struct p2p_engine *engine, const struct join_link *link, const 
 	}
 	r = prepare_identity_key(engine, &error);
 	if (r != 0) {
+		forget_identity_key(engine);
 		done(owner, r, error.message);
 		return;
 	}
+	engine->was_removed = engine->state == REMOVED;
 	engine->state = JOINING;
 	engine->join_link = *link;
 	engine->join_done = done;
@@ -606,8 +650,7 @@ void engine_join(struct p2p_engine *engine, const struct join_link *link, const 
 	with_key.identity_key_pem = engine->identity_key_pem;
 	r = control_client_join(&with_key, on_joined, engine, &error);
 	if (r != 0) {
-		engine->state = NOT_JOINED;
-		finish_join(engine, r, error.message);
+		fail_join(engine, r, error.message);
 		return;
 	}
 	tell_changed(engine);
@@ -638,6 +681,8 @@ static void after_leave(struct p2p_engine *engine)
 
 	engine->state = NOT_JOINED;
 	engine->leave_done = NULL;
+	if (engine->join_done)
+		finish_join(engine, -ECANCELED, "joined, and left again before it had begun");
 	if (done)
 		done(engine->leave_owner, r, r != 0 ? error.message : "left");
 	tell_changed(engine);
@@ -649,14 +694,21 @@ static void on_control_left(void *owner, const struct json *result, const struct
 
 	if (error)
 		log_warning("node", "control did not take our leave: %s; an admin may remove the node", error->message);
-	if (!engine->closing_member && !engine->stopping)
+	/* Whatever else ends the membership at the same time (a removal, SIGTERM): who leaves has left. */
+	if (engine->closing_member)
+		engine->then = after_leave;
+	else
 		close_member(engine, after_leave);
 }
 
 void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *owner)
 {
-	if ((engine->state != MEMBER && engine->state != REMOVED) || engine->closing_member || engine->leave_done) {
+	if (engine->state != MEMBER && engine->state != REMOVED) {
 		done(owner, RPC_UNAVAILABLE, "this node is no member of a network");
+		return;
+	}
+	if (engine->leave_done || engine->stopping) {
+		done(owner, RPC_UNAVAILABLE, "this node is leaving or ending already");
 		return;
 	}
 	engine->leave_done = done;
@@ -664,8 +716,12 @@ void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *own
 	if (engine->session && session_is_connected(engine->session) &&
 	    session_leave(engine->session, on_control_left, engine) == 0)
 		return;
-	log_warning("node", "control cannot be reached: it keeps this node until an admin removes it");
-	close_member(engine, after_leave);
+	if (engine->state == MEMBER)
+		log_warning("node", "control cannot be reached: it keeps this node until an admin removes it");
+	if (engine->closing_member)
+		engine->then = after_leave;
+	else
+		close_member(engine, after_leave);
 }
 
 /* ---- ping ---- */
@@ -762,23 +818,25 @@ void engine_ping(struct p2p_engine *engine, const struct local_api_ping *request
 
 /* ---- netcheck ---- */
 
-struct netcheck {
-	uv_timer_t timer;
-	void (*cb)(void *owner);
-	void *owner;
-};
-
 static void on_netcheck_closed(uv_handle_t *handle)
 {
 	free(container_of((uv_timer_t *)handle, struct netcheck, timer));
 }
 
+static void finish_netcheck(struct netcheck *netcheck)
+{
+	struct netcheck **at = &netcheck->engine->netchecks;
+
+	while (*at != netcheck)
+		at = &(*at)->next;
+	*at = netcheck->next;
+	netcheck->cb(netcheck->owner);
+	uv_close((uv_handle_t *)&netcheck->timer, on_netcheck_closed);
+}
+
 static void on_netcheck_done(uv_timer_t *timer)
 {
-	struct netcheck *netcheck = container_of(timer, struct netcheck, timer);
-
-	netcheck->cb(netcheck->owner);
-	uv_close((uv_handle_t *)timer, on_netcheck_closed);
+	finish_netcheck(container_of(timer, struct netcheck, timer));
 }
 
 void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner)
@@ -787,7 +845,8 @@ void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *o
 
 	if (!netcheck)
 		abort();
-	*netcheck = (struct netcheck){ .cb = cb, .owner = owner };
+	*netcheck = (struct netcheck){ .engine = engine, .next = engine->netchecks, .cb = cb, .owner = owner };
+	engine->netchecks = netcheck;
 	uv_timer_init(engine->loop, &netcheck->timer);
 	uv_timer_start(&netcheck->timer, on_netcheck_done, engine->session ? NETCHECK_MS : 0, 0);
 	if (engine->session)
@@ -1101,10 +1160,10 @@ void p2p_engine_stop(struct p2p_engine *engine, void (*stopped)(void *owner), vo
 	engine->stopping = true;
 	engine->stopped = stopped;
 	engine->stopped_owner = owner;
-	if (engine->closing_member)
-		engine->then = close_hosts;
-	else if (!engine->has_timers)
+	while (engine->netchecks)
+		finish_netcheck(engine->netchecks);
+	if (!engine->has_timers)
 		close_hosts(engine);
-	else
-		close_member(engine, close_hosts);
+	else if (!engine->closing_member) /* else close_hosts() follows what is under way */
+		close_member(engine, NULL);
 }

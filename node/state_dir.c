@@ -265,16 +265,27 @@ void state_dir_save_port(const struct state_dir *dir, uint16_t port)
 		log_warning("node", "%s", error.message);
 }
 
+static int remove_file(const struct state_dir *dir, const char *file, struct error *reterr)
+{
+	struct path path = path_of(dir, file);
+
+	if (unlink(path.s) == 0 || errno == ENOENT)
+		return 0;
+	int r = -errno;
+	return error_set(reterr, r, "%s: cannot remove: %s", path.s, strerror(-r));
+}
+
+int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)
+{
+	return remove_file(dir, "map.json", reterr);
+}
+
 int state_dir_forget(const struct state_dir *dir, struct error *reterr)
 {
 	static const char *const files[] = { "membership.json", "map.json", "identity.key" };
+	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-		struct path path = path_of(dir, files[i]);
-		if (unlink(path.s) != 0 && errno != ENOENT) {
-			int r = -errno;
-			return error_set(reterr, r, "%s: cannot remove: %s", path.s, strerror(-r));
-		}
-	}
-	return 0;
+	for (size_t i = 0; i < ARRAY_LEN(files) && r == 0; i++)
+		r = remove_file(dir, files[i], reterr);
+	return r;
 }

@@ -61,5 +61,7 @@ P2P_CHECK int state_dir_save_map(const struct state_dir *dir, const struct map *
 uint16_t state_dir_load_port(const struct state_dir *dir);
 void state_dir_save_port(const struct state_dir *dir, uint16_t port);
 
+/* Forgets the cached map; 0 also when there is none. */
+P2P_CHECK int state_dir_forget_map(const struct state_dir *dir, struct error *reterr);
 /* Forgets the membership: everything but the node key. */
 P2P_CHECK int state_dir_forget(const struct state_dir *dir, struct error *reterr);
