@@ -4,6 +4,7 @@
  */
 #include "actors/stage.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/macros.h"
 
@@ -11,7 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SLOTS		1024 /* of the actor table; power of two */
 #define TURN_BUDGET	1024 /* messages a loop turn, so that timers and sockets get their turn */
@@ -107,10 +107,7 @@ void stage_remove(struct stage *stage, struct actor *actor)
 
 static void read_clock(struct stage *stage)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	stage->now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	stage->now_ns = clock_now_ns();
 }
 
 static void rearm(struct stage *stage);

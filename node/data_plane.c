@@ -8,12 +8,10 @@
  *
  * Changes are collected while a command is under way, so that the lane's queue never fills.
  */
-#include "node/data_plane.h"
+#include "node/data_plane_internal.h"
 
-#include "actors/buffer.h"
-#include "actors/relay_manager/relay_connection.h"
+#include "common/clock.h"
 #include "common/log.h"
-#include "node/wireguard/lane.h"
 #include "node/wireguard/link.h"
 
 #include <assert.h>
@@ -22,91 +20,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define BUCKETS		   1024
-#define RELAY_ANY	   UINT32_MAX /* the peer's home relay, whichever that is when a packet goes */
-#define SAMPLE_ACTIVE_MS   50	      /* while packets flow */
-#define SAMPLE_DIRECT_MS   500	      /* while nothing flows, but a direct path is in force */
-#define ACTIVE_NS	   (11 * 1000000000ull)
-#define RELAY_MAX_WAITING  64 /* packets that wait for a relay to come up */
-#define RELAY_MAX_WAIT_NS  2000000000ull
-#define RELAY_TELL_NS	   1000000000ull
-#define MAX_DATAGRAM	   1500
-#define MAX_GONE_RETRIES   20
-
-struct plane_peer {
-	uint32_t id;
-	struct plane_peer *next_by_id, *next_by_key; /* of the buckets */
-	char name[MAP_NAME_LEN + 1];
-	struct public_key key;
-	struct in_addr ip4;
-	struct in6_addr ip6;
-	uint32_t home_relay;
-	struct public_key session_key;
-	struct peer_path path;
-	bool is_new, is_dirty; /* not yet told to the lane: all of it, its route */
-	bool is_reborn;	       /* nor this: it began a new Session, and may have lost its keys */
-	bool is_gone;	       /* its relay did not know it just now: ask again with the next sample */
-	uint32_t n_gone;       /* times that was done since there was a session */
-	bool in_map;
-	struct wg_stats stats; /* of the last sample */
-};
-
-struct waiting {
-	struct public_key to;
-	uint64_t since_ns;
-	struct buffer *bytes;
-};
-
-struct plane_relay {
-	struct data_plane *plane;
-	struct plane_relay *next;
-	struct map_relay relay;
-	struct relay_connection *connection;
-	bool is_up;
-	uint64_t told_ns; /* relay_used */
-	uint32_t n_waiting;
-	struct waiting waiting[RELAY_MAX_WAITING]; /* oldest first */
-};
-
-struct data_plane {
-	struct data_plane_options options;
-	struct data_plane_ports ports;
-	bool is_attached;
-	struct lane *lane;
-	struct udp *udp;
-	char interface[IF_NAMESIZE];
-
-	struct plane_peer *by_id[BUCKETS], *by_key[BUCKETS];
-	uint32_t n_peers;
-	struct public_key *removed; /* keys the lane must still forget */
-	uint32_t n_removed;
-	bool is_changing; /* a change command is under way */
-
-	uint32_t n_known_relays;
-	struct map_relay known_relays[MAP_MAX_RELAYS];
-	struct plane_relay *relays;
-
-	uv_timer_t sample_timer;
-	bool is_sampling, sample_again;
-	uint64_t active_ns; /* when a packet was last seen to flow */
-	uint64_t drops[WG_N_DROPS];
-	struct refresh *refreshes;
-	uint64_t n_unknown_datagrams, n_unknown_senders, n_unattached, n_relay_dropped;
-
-	int n_open; /* while closing */
-	void (*closed)(void *owner);
-	void *closed_owner;
-};
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
+#define SAMPLE_ACTIVE_MS 50  /* while packets flow */
+#define SAMPLE_DIRECT_MS 500 /* while nothing flows, but a direct path is in force */
+#define ACTIVE_NS	 (11 * 1000000000ull)
+#define MAX_DATAGRAM	 1500
 
 static void sample_soon(struct data_plane *plane);
 
@@ -125,7 +43,7 @@ static struct plane_peer **key_bucket(const struct data_plane *plane, const stru
 	return (struct plane_peer **)&plane->by_key[hash % BUCKETS];
 }
 
-static struct plane_peer *find_by_id(const struct data_plane *plane, uint32_t id)
+struct plane_peer *plane_find_by_id(const struct data_plane *plane, uint32_t id)
 {
 	struct plane_peer *peer = *id_bucket(plane, id);
 
@@ -134,7 +52,7 @@ static struct plane_peer *find_by_id(const struct data_plane *plane, uint32_t id
 	return peer;
 }
 
-static struct plane_peer *find_by_key(const struct data_plane *plane, const struct public_key *key)
+struct plane_peer *plane_find_by_key(const struct data_plane *plane, const struct public_key *key)
 {
 	struct plane_peer *peer = *key_bucket(plane, key);
 
@@ -363,7 +281,7 @@ static bool has_moved(const struct wg_stats *before, const struct wg_stats *now)
 
 static void take_stats(struct data_plane *plane, const struct sampled_peer *sampled)
 {
-	struct plane_peer *peer = find_by_id(plane, sampled->id);
+	struct plane_peer *peer = plane_find_by_id(plane, sampled->id);
 
 	if (!peer)
 		return;
@@ -373,7 +291,7 @@ static void take_stats(struct data_plane *plane, const struct sampled_peer *samp
 	peer->stats = sampled->stats;
 	if (!moved)
 		return;
-	plane->active_ns = now_ns();
+	plane->active_ns = clock_now_ns();
 	/* Packets that wait for a session are traffic, too. */
 	uint64_t tx_ns = sampled->stats.n_staged > 0 ? plane->active_ns : sampled->stats.last_send_data_ns;
 	const struct data_plane_activity activity = { .peer_id = peer->id,
@@ -401,7 +319,7 @@ static void plan_sample(struct data_plane *plane)
 {
 	if (plane->sample_again)
 		sample_soon(plane);
-	else if (now_ns() - plane->active_ns < ACTIVE_NS)
+	else if (clock_now_ns() - plane->active_ns < ACTIVE_NS)
 		uv_timer_start(&plane->sample_timer, on_sample_due, SAMPLE_ACTIVE_MS, 0);
 	else if (any_direct(plane))
 		uv_timer_start(&plane->sample_timer, on_sample_due, SAMPLE_DIRECT_MS, 0);
@@ -473,251 +391,12 @@ void data_plane_refresh(struct data_plane *plane, void (*cb)(void *owner), void 
 }
 
 /* Something moved while nobody looked: look now. */
-static void wake(struct data_plane *plane)
+void plane_wake(struct data_plane *plane)
 {
-	if (now_ns() - plane->active_ns < ACTIVE_NS)
+	if (clock_now_ns() - plane->active_ns < ACTIVE_NS)
 		return;
-	plane->active_ns = now_ns();
+	plane->active_ns = clock_now_ns();
 	sample_soon(plane);
-}
-
-/* ---- relays ---- */
-
-static struct plane_relay *find_relay(const struct data_plane *plane, uint32_t id)
-{
-	struct plane_relay *relay = plane->relays;
-
-	while (relay && relay->relay.id != id)
-		relay = relay->next;
-	return relay;
-}
-
-static void tell_used(struct plane_relay *relay)
-{
-	uint64_t now = now_ns();
-
-	if (now - relay->told_ns < RELAY_TELL_NS || !relay->plane->is_attached)
-		return;
-	relay->told_ns = now;
-	relay->plane->ports.relay_used(relay->plane->ports.owner, relay->relay.id);
-}
-
-static void on_relay_ready(void *owner, uint32_t relay_id)
-{
-	struct plane_relay *relay = owner;
-	uint64_t now = now_ns();
-
-	relay->is_up = true;
-	log_info("relay", "connected to relay %s", relay->relay.name);
-	for (uint32_t i = 0; i < relay->n_waiting; i++) {
-		struct waiting *waiting = &relay->waiting[i];
-		if (now - waiting->since_ns < RELAY_MAX_WAIT_NS)
-			relay_connection_send(relay->connection, &waiting->to, waiting->bytes->bytes,
-					      waiting->bytes->len);
-		buffer_free(waiting->bytes);
-	}
-	relay->n_waiting = 0;
-	if (relay->plane->is_attached)
-		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, true);
-}
-
-static void on_relay_lost(void *owner, uint32_t relay_id, const char *why)
-{
-	struct plane_relay *relay = owner;
-
-	if (relay->is_up)
-		log_warning("relay", "lost relay %s: %s", relay->relay.name, why);
-	else
-		log_info("relay", "cannot reach relay %s: %s", relay->relay.name, why);
-	relay->is_up = false;
-	if (relay->plane->is_attached)
-		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, false);
-}
-
-static void on_relay_packet(void *owner, uint32_t relay_id, const struct public_key *from,
-			    const uint8_t *bytes, size_t len)
-{
-	struct plane_relay *relay = owner;
-	struct data_plane *plane = relay->plane;
-	const struct plane_peer *peer = find_by_key(plane, from);
-
-	tell_used(relay);
-	if (!peer) {
-		plane->n_unknown_senders++;
-		return;
-	}
-	if (demux_datagram(bytes, len) == DEMUX_WIREGUARD) {
-		const struct wg_path path = { .relay_id = relay_id, .peer_id = peer->id };
-		/* The lane copies; the train's pointer is mutable only for those that open in place. */
-		const struct train train = train_of_one((uint8_t *)(uintptr_t)bytes, len);
-		if (lane_put_relayed(plane->lane, &path, &train) != 0)
-			plane->n_relay_dropped++;
-		wake(plane);
-	} else if (plane->is_attached) {
-		plane->ports.frame(plane->ports.owner, relay_id, peer->id, bytes, len);
-	} else {
-		plane->n_unattached++;
-	}
-}
-
-static void on_peer_gone(void *owner, uint32_t relay_id, const struct public_key *key)
-{
-	struct plane_relay *relay = owner;
-	struct plane_peer *peer = find_by_key(relay->plane, key);
-
-	/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
-	if (peer && peer->n_gone < MAX_GONE_RETRIES) {
-		peer->n_gone++;
-		peer->is_gone = true;
-		wake(relay->plane);
-	}
-	if (peer && relay->plane->is_attached)
-		relay->plane->ports.peer_gone(relay->plane->ports.owner, relay_id, peer->id);
-}
-
-static void on_part_closed(void *owner);
-
-static void on_relay_closed(void *owner)
-{
-	struct plane_relay *relay = owner;
-	struct data_plane *plane = relay->plane;
-
-	free(relay);
-	on_part_closed(plane);
-}
-
-static void close_relay(struct plane_relay *relay)
-{
-	struct plane_relay **at = &relay->plane->relays;
-
-	while (*at != relay)
-		at = &(*at)->next;
-	*at = relay->next;
-	for (uint32_t i = 0; i < relay->n_waiting; i++)
-		buffer_free(relay->waiting[i].bytes);
-	relay->plane->n_open++;
-	relay_connection_close(relay->connection, on_relay_closed, relay);
-}
-
-static struct plane_relay *open_relay(struct data_plane *plane, const struct map_relay *record)
-{
-	struct plane_relay *relay = calloc(1, sizeof(*relay));
-	if (!relay)
-		abort();
-	const struct relay_connection_options options = {
-		.host = plane->options.tls_host,
-		.context = plane->options.relay_context,
-		.relay = *record,
-		.ports = { .owner = relay,
-			   .ready = on_relay_ready,
-			   .lost = on_relay_lost,
-			   .packet = on_relay_packet,
-			   .peer_gone = on_peer_gone },
-	};
-	relay->plane = plane;
-	relay->relay = *record;
-	int r = relay_connection_new(&options, &relay->connection);
-	if (r != 0) {
-		log_error("relay", "relay %s: %s", record->name, strerror(-r));
-		free(relay);
-		return NULL;
-	}
-	relay->next = plane->relays;
-	plane->relays = relay;
-	return relay;
-}
-
-static bool same_relay(const struct map_relay *a, const struct map_relay *b)
-{
-	if (a->tls_port != b->tls_port || a->n_addresses != b->n_addresses ||
-	    !public_key_equal(&a->node_key, &b->node_key))
-		return false;
-	for (uint32_t i = 0; i < a->n_addresses; i++)
-		if (!endpoint_equal(&a->addresses[i], &b->addresses[i]))
-			return false;
-	return true;
-}
-
-void data_plane_hold_relay(struct data_plane *plane, const struct map_relay *record)
-{
-	struct plane_relay *relay = find_relay(plane, record->id);
-
-	if (relay && same_relay(&relay->relay, record))
-		return;
-	if (relay)
-		close_relay(relay);
-	open_relay(plane, record);
-}
-
-void data_plane_drop_relay(struct data_plane *plane, uint32_t relay_id)
-{
-	struct plane_relay *relay = find_relay(plane, relay_id);
-
-	if (relay)
-		close_relay(relay);
-}
-
-bool data_plane_relay_is_up(const struct data_plane *plane, uint32_t relay_id)
-{
-	const struct plane_relay *relay = find_relay(plane, relay_id);
-
-	return relay && relay->is_up;
-}
-
-uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_id)
-{
-	const struct plane_relay *relay = find_relay(plane, relay_id);
-
-	return relay ? relay_connection_rtt_us(relay->connection) : 0;
-}
-
-static struct plane_relay *relay_on_demand(struct data_plane *plane, uint32_t relay_id)
-{
-	struct plane_relay *relay = find_relay(plane, relay_id);
-
-	for (uint32_t i = 0; !relay && i < plane->n_known_relays; i++)
-		if (plane->known_relays[i].id == relay_id)
-			relay = open_relay(plane, &plane->known_relays[i]);
-	return relay;
-}
-
-static void wait_for_relay(struct plane_relay *relay, const struct public_key *to, const uint8_t *bytes,
-			   size_t len)
-{
-	if (relay->n_waiting == RELAY_MAX_WAITING) {
-		buffer_free(relay->waiting[0].bytes); /* fresh packets are worth more */
-		memmove(relay->waiting, relay->waiting + 1, sizeof(relay->waiting) - sizeof(*relay->waiting));
-		relay->n_waiting--;
-		relay->plane->n_relay_dropped++;
-	}
-	relay->waiting[relay->n_waiting++] =
-		(struct waiting){ .to = *to, .since_ns = now_ns(), .bytes = buffer_new(bytes, len) };
-}
-
-/* Which relay a peer is reached by: its home; as long as that is not known, ours is the best guess. */
-static uint32_t resolve_relay(const struct data_plane *plane, const struct plane_peer *peer, uint32_t wanted)
-{
-	if (wanted != 0 && wanted != RELAY_ANY && find_relay(plane, wanted))
-		return wanted;
-	if (peer->home_relay != 0)
-		return peer->home_relay;
-	return plane->relays ? plane->relays->relay.id : 0;
-}
-
-int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes,
-			  size_t len)
-{
-	const struct plane_peer *peer = find_by_id(plane, peer_id);
-	if (!peer)
-		return -ENOENT;
-	struct plane_relay *relay = relay_on_demand(plane, resolve_relay(plane, peer, relay_id));
-	if (!relay)
-		return -ENOTCONN;
-	tell_used(relay);
-	if (relay->is_up)
-		return relay_connection_send(relay->connection, &peer->key, bytes, len);
-	wait_for_relay(relay, &peer->key, bytes, len);
-	return 0;
 }
 
 /* ---- from the lane ---- */
@@ -743,7 +422,7 @@ static void on_lane_relay(void *owner, const struct wg_path *path, const struct 
 		if (data_plane_send_frame(plane, path->relay_id, path->peer_id, train_packet(train, i),
 					  train_size(train, i)) != 0)
 			plane->n_relay_dropped++;
-	wake(plane);
+	plane_wake(plane);
 }
 
 static void on_lane_peer(void *owner, const struct lane_peer_event *event)
@@ -753,7 +432,7 @@ static void on_lane_peer(void *owner, const struct lane_peer_event *event)
 	if (event->type == WG_EVENT_SESSION)
 		log_debug("wireguard", "peer=%u new session", event->peer_id);
 	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
-		wake(plane);
+		plane_wake(plane);
 }
 
 static void on_tun_gone(void *owner)
@@ -776,7 +455,7 @@ void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *
 
 void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)
 {
-	struct plane_peer *peer = find_by_id(plane, peer_id);
+	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
 	if (!peer)
 		return;
@@ -789,7 +468,7 @@ void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struc
 
 bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struct peer_path *ret)
 {
-	const struct plane_peer *peer = find_by_id(plane, peer_id);
+	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
 	if (peer)
 		*ret = peer->path;
@@ -841,7 +520,7 @@ static void forget_absent(struct data_plane *plane)
 
 static void take_peer(struct data_plane *plane, const struct map_peer *record)
 {
-	struct plane_peer *peer = find_by_id(plane, record->id);
+	struct plane_peer *peer = plane_find_by_id(plane, record->id);
 
 	if (peer && !public_key_equal(&peer->key, &record->node_key)) {
 		forget_peer(plane, peer);
@@ -872,7 +551,7 @@ void data_plane_apply_map(struct data_plane *plane, const struct map *map)
 	for (struct plane_relay *relay = plane->relays, *next; relay; relay = next) {
 		next = relay->next;
 		if (!map_find_relay(map, relay->relay.id))
-			close_relay(relay);
+			plane_close_relay(relay);
 	}
 	publish_changes(plane);
 }
@@ -903,7 +582,7 @@ void data_plane_link_changed(struct data_plane *plane)
 bool data_plane_last_arrival(const struct data_plane *plane, uint32_t peer_id, struct endpoint *ret_direct,
 			     bool *ret_by_relay)
 {
-	const struct plane_peer *peer = find_by_id(plane, peer_id);
+	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
 	if (!peer || (peer->stats.direct.ns == 0 && peer->stats.relayed.ns == 0))
 		return false;
@@ -919,21 +598,6 @@ static int64_t age_ms(uint64_t then_ns, uint64_t now)
 	return then_ns == 0 ? NODE_STATUS_UNKNOWN : now > then_ns ? (int64_t)((now - then_ns) / 1000000) : 0;
 }
 
-static const char *relay_name(const struct data_plane *plane, uint32_t id)
-{
-	for (uint32_t i = 0; i < plane->n_known_relays; i++)
-		if (plane->known_relays[i].id == id)
-			return plane->known_relays[i].name;
-	return "";
-}
-
-void data_plane_relay_name(const struct data_plane *plane, uint32_t peer_id, char *ret, size_t ret_len)
-{
-	const struct plane_peer *peer = find_by_id(plane, peer_id);
-
-	snprintf(ret, ret_len, "%s", peer ? relay_name(plane, resolve_relay(plane, peer, RELAY_ANY)) : "");
-}
-
 static enum node_path_kind path_kind(const struct peer_path *path)
 {
 	if (path->direct)
@@ -943,7 +607,7 @@ static enum node_path_kind path_kind(const struct peer_path *path)
 
 static void fill_peer(const struct data_plane *plane, const struct plane_peer *peer, struct node_status_peer *ret)
 {
-	uint64_t now = now_ns();
+	uint64_t now = clock_now_ns();
 	uint64_t heard = peer->stats.direct.ns > peer->stats.relayed.ns ? peer->stats.direct.ns
 									: peer->stats.relayed.ns;
 
@@ -957,7 +621,7 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 		ret->endpoint = peer->path.endpoint;
 	if (peer->path.relay)
 		snprintf(ret->relay, sizeof(ret->relay), "%s",
-			 relay_name(plane, resolve_relay(plane, peer, RELAY_ANY)));
+			 plane_relay_name(plane, plane_resolve_relay(plane, peer, RELAY_ANY)));
 	ret->handshake_ms = age_ms(peer->stats.last_handshake_ns, now);
 	ret->packet_ms = age_ms(heard, now);
 	ret->rx_bytes = peer->stats.rx_bytes;
@@ -1094,7 +758,7 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 	return 0;
 }
 
-static void on_part_closed(void *owner)
+void plane_part_closed(void *owner)
 {
 	struct data_plane *plane = owner;
 
@@ -1114,7 +778,7 @@ static void on_part_closed(void *owner)
 
 static void on_timer_closed(uv_handle_t *handle)
 {
-	on_part_closed(container_of((uv_timer_t *)handle, struct data_plane, sample_timer));
+	plane_part_closed(container_of((uv_timer_t *)handle, struct data_plane, sample_timer));
 }
 
 void data_plane_close(struct data_plane *plane, void (*closed)(void *owner), void *owner)
@@ -1131,7 +795,7 @@ void data_plane_close(struct data_plane *plane, void (*closed)(void *owner), voi
 		free(refresh);
 	}
 	while (plane->relays)
-		close_relay(plane->relays);
+		plane_close_relay(plane->relays);
 	uv_close((uv_handle_t *)&plane->sample_timer, on_timer_closed);
-	lane_stop(plane->lane, on_part_closed, plane);
+	lane_stop(plane->lane, plane_part_closed, plane);
 }

@@ -12,6 +12,7 @@
 #include "actors/relay_router/relay_router.h"
 #include "actors/session_manager/session_manager.h"
 #include "actors/traffic_manager/traffic_manager.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "node/data_plane.h"
 #include "node/link_monitor.h"
@@ -22,7 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define BUCKETS 1024
 
@@ -63,14 +63,6 @@ struct session {
 	void (*closed)(void *owner);
 	void *closed_owner;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* conns: one pair per peer of the map */
 
@@ -231,7 +223,7 @@ static void set_connected(struct session *session, bool connected)
 	if (session->connected == connected)
 		return;
 	session->connected = connected;
-	session->changed_ns = now_ns();
+	session->changed_ns = clock_now_ns();
 	session->ports.control_changed(session->ports.owner, connected);
 }
 
@@ -239,7 +231,7 @@ static void on_connected(void *owner)
 {
 	struct session *session = owner;
 
-	session->map_ns = now_ns();
+	session->map_ns = clock_now_ns();
 	set_connected(session, true);
 }
 
@@ -255,7 +247,7 @@ static void on_map_changed(void *owner, const struct map *map)
 {
 	struct session *session = owner;
 
-	session->map_ns = now_ns();
+	session->map_ns = clock_now_ns();
 	if (session->failed)
 		return;
 	session->ports.map_changed(session->ports.owner, map); /* kept first, then acted on */
@@ -362,7 +354,7 @@ int session_new(const struct session_options *options, struct session **ret, str
 	session->ports = options->ports;
 	session->data_plane = options->data_plane;
 	session->membership = *options->membership;
-	session->changed_ns = now_ns();
+	session->changed_ns = clock_now_ns();
 	snprintf(session->interface, sizeof(session->interface), "%s", options->interface);
 	secret_key_generate(&session->key);
 	secret_key_public(&session->key, &session->update.session_key);
@@ -548,11 +540,11 @@ void session_fill_status(const struct session *session, struct node_status *stat
 	const struct map *map = session_map(session);
 
 	status->control.connected = session->connected;
-	status->control.since_ms = (int64_t)((now_ns() - session->changed_ns) / 1000000);
+	status->control.since_ms = (int64_t)((clock_now_ns() - session->changed_ns) / 1000000);
 	snprintf(status->control.last_error, sizeof(status->control.last_error), "%s",
 		 session->connected ? "" : session->last_error);
 	status->control.map_age_ms =
-		session->map_ns != 0 ? (int64_t)((now_ns() - session->map_ns) / 1000000) : NODE_STATUS_UNKNOWN;
+		session->map_ns != 0 ? (int64_t)((clock_now_ns() - session->map_ns) / 1000000) : NODE_STATUS_UNKNOWN;
 	fill_endpoints(&session->endpoint_manager.fsm, status);
 	fill_peers(session, status);
 	fill_drops(session, status);
