@@ -24,15 +24,19 @@ SO_RCVBUFFORCE = 33
 LAB = Path(__file__).with_name("lab.py")
 
 
-def udp(host, port, timeout=0.3):
+NEVER = 0.3  # seconds that tell "does not arrive"; what does arrive may take far longer on a busy machine
+
+
+def udp(host, port):
     s = host.socket()
     s.bind((host.ip, port))
-    s.settimeout(timeout)
+    s.settimeout(NEVER)
     return s
 
 
-def arrives(receiver, sender, to):
+def arrives(receiver, sender, to, within=5.0):
     """Whether a datagram sent to `to` arrives; the source address it arrived with, or None."""
+    receiver.settimeout(within)
     sender.sendto(b"x", to)
     try:
         return receiver.recvfrom(16)[1]
@@ -42,6 +46,7 @@ def arrives(receiver, sender, to):
 
 def drain(receiver):
     """How many datagrams still come."""
+    receiver.settimeout(NEVER)
     count = 0
     while True:
         try:
@@ -63,9 +68,9 @@ class Nat:
         self.other_port = udp(self.hosts[0], 4001)
         self.client = udp(self.host, 5000)
 
-    def mapping(self, server):
+    def mapping(self, server, within=5.0):
         """The source address a server sees when the host sends to it."""
-        return arrives(server, self.client, server.getsockname())
+        return arrives(server, self.client, server.getsockname(), within)
 
 
 @pytest.mark.parametrize("nat", NAT_TYPES)
@@ -92,8 +97,8 @@ def test_a_nat_filters_as_its_type_says(lab, nat, other_address, other_port):
     mapped = net.mapping(net.servers[0])
 
     assert arrives(net.client, net.servers[0], mapped), "the answer of the one that was asked"
-    assert bool(arrives(net.client, net.servers[1], mapped)) == other_address
-    assert bool(arrives(net.client, net.other_port, mapped)) == other_port
+    for sender, allowed in ((net.servers[1], other_address), (net.other_port, other_port)):
+        assert bool(arrives(net.client, sender, mapped, 5.0 if allowed else NEVER)) == allowed
 
 
 def test_two_port_restricted_nats_can_be_punched(lab):
@@ -105,7 +110,7 @@ def test_two_port_restricted_nats_can_be_punched(lab):
     alice, bob = (udp(lab.host(n, r.inside), 5000) for n, r in zip(("alice", "bob"), routers))
     at = [(r.ip, 5000) for r in routers]
 
-    assert arrives(bob, alice, at[1]) is None, "nobody asked bob"
+    assert arrives(bob, alice, at[1], NEVER) is None, "nobody asked bob"
     assert arrives(alice, bob, at[0]) == at[1], "alice had asked"
     assert arrives(bob, alice, at[1]) == at[0], "and now bob has, from the same mapping"
 
@@ -121,7 +126,7 @@ def test_udp_can_be_cut_and_tcp_goes_on(lab):
     assert net.mapping(net.servers[0])
 
     net.router.block_udp()
-    assert net.mapping(net.servers[0]) is None
+    assert net.mapping(net.servers[0], NEVER) is None
     stream.sendall(b"still here")
     assert served.recv(16) == b"still here"
 
@@ -205,9 +210,9 @@ def test_a_host_can_be_unplugged_and_moved(lab):
     receiver, sender = udp(a, 4000), b.socket()
 
     b.unplug()
-    assert arrives(receiver, sender, (a.ip, 4000)) is None
+    assert arrives(receiver, sender, (a.ip, 4000), NEVER) is None
     b.plug()
-    came = wait_until(lambda: arrives(receiver, sender, (a.ip, 4000)), 5, "a datagram from b")
+    came = wait_until(lambda: arrives(receiver, sender, (a.ip, 4000), NEVER), 5, "a datagram from b")
     assert came[0] == b.ip
     drain(receiver)
     b.move("198.51.100.77")
@@ -267,6 +272,7 @@ def test_labs_do_not_see_each_other():
         (a1, b1), (_, b2) = ends
 
         assert arrives(b1, a1, b1.getsockname())
+        b2.settimeout(NEVER)
         with pytest.raises(TimeoutError):
             b2.recv(16)
 
