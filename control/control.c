@@ -261,6 +261,26 @@ static void count_error(struct connection *conn)
 		websocket_close(conn->ws, "too many requests that had to be refused");
 }
 
+/* False: it has asked more than its share. Admins may ask what they like. */
+static bool is_within_bounds(struct control *c, struct connection *conn)
+{
+	const uint64_t cost_ms = 1000 / CONTROL_REQUESTS_PER_S;
+	const uint64_t full_ms = CONTROL_REQUESTS_BURST * cost_ms;
+
+	if (conn->is_admin)
+		return true;
+	if (!directory_find(&c->directory, conn->node_id))
+		return ++conn->n_strange <= CONTROL_STRANGER_REQUESTS;
+	conn->budget_ms += uv_now(c->loop) - conn->filled_ms;
+	conn->filled_ms = uv_now(c->loop);
+	if (conn->budget_ms > full_ms)
+		conn->budget_ms = full_ms;
+	if (conn->budget_ms < cost_ms)
+		return false;
+	conn->budget_ms -= cost_ms;
+	return true;
+}
+
 static int call(struct control *c, struct connection *conn, const struct rpc_message *message,
 		struct json **ret_result, struct rpc_error *reterr)
 {
@@ -268,6 +288,8 @@ static int call(struct control *c, struct connection *conn, const struct rpc_mes
 	const struct method *method = find_method(message->method);
 	P2P_CLEANUP(json_freep) struct json *nothing = NULL;
 
+	if (!is_within_bounds(c, conn))
+		return answer_code(reterr, RPC_BUSY);
 	if (!method)
 		return answer_code(reterr, RPC_METHOD_NOT_FOUND);
 	if (check_caller(c, conn, method, reterr) != 0)
@@ -344,7 +366,8 @@ static void on_opened(void *owner, struct websocket *ws)
 	if (!conn)
 		abort();
 	conn->ws = ws;
-	conn->opened_ms = uv_now(c->loop);
+	conn->opened_ms = conn->filled_ms = uv_now(c->loop);
+	conn->budget_ms = CONTROL_REQUESTS_BURST * 1000 / CONTROL_REQUESTS_PER_S;
 	conn->next = c->connections;
 	if (conn->next)
 		conn->next->previous = conn;

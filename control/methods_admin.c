@@ -29,8 +29,8 @@ static int on_login(struct control *c, struct connection *conn, const struct jso
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
 	int r = store_check_admin_token(c->store, token, &err);
 	if (r == -ENOENT) {
-		log_warning(CONTROL_MODULE, "refused an admin token from=%s",
-			    endpoint_text(&remote).s);
+		log_limited(&c->refusals, LOG_LEVEL_WARNING, CONTROL_MODULE,
+			    "refused an admin token from=%s", endpoint_text(&remote).s);
 		return answer_code(reterr, RPC_TOKEN_UNKNOWN);
 	}
 	if (r != 0)

@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* NULL: a stranger's. */
+static struct member *member_of(const struct control *c, const struct connection *conn)
+{
+	return directory_find(&c->directory, conn->node_id);
+}
+
 /* Proving a node key */
 
 static int on_challenge(struct control *c, struct connection *conn, const struct json *params,
@@ -52,8 +58,8 @@ static int refuse_key(struct control *c, const struct connection *conn, int resu
 	struct endpoint remote = websocket_remote(conn->ws);
 
 	c->n_refused_joins++;
-	log_info(CONTROL_MODULE, "refused to join from=%s: %s", endpoint_text(&remote).s,
-		 rpc_code_text(codes[result]));
+	log_limited(&c->refusals, LOG_LEVEL_INFO, CONTROL_MODULE, "refused to join from=%s: %s",
+		    endpoint_text(&remote).s, rpc_code_text(codes[result]));
 	return answer_code(reterr, codes[result]);
 }
 
@@ -131,6 +137,10 @@ static int on_join(struct control *c, struct connection *conn, const struct json
 	if (check_proof(c, conn, params, &node_key, reterr) != 0)
 		return 1;
 	const struct member *existing = directory_find_by_key(&c->directory, &node_key);
+	/* A connection is one member's for good: that member's record points to it. */
+	const struct member *self = member_of(c, conn);
+	if (self && self != existing)
+		return answer_code(reterr, RPC_NOT_PERMITTED);
 	if (existing)
 		m = *existing;
 	else if (prepare_member(c, name, &node_key, &m, reterr) != 0)
@@ -148,11 +158,6 @@ static int on_join(struct control *c, struct connection *conn, const struct json
 }
 
 /* Members */
-
-static struct member *member_of(const struct control *c, const struct connection *conn)
-{
-	return directory_find(&c->directory, conn->node_id);
-}
 
 static int on_renew(struct control *c, struct connection *conn, const struct json *params,
 		    struct json **ret_result, struct rpc_error *reterr)
@@ -285,6 +290,17 @@ static bool same_record(const struct member *a, const struct member *b)
 	return same;
 }
 
+/* A session key names its owner to the peers: nobody may take another's. */
+static bool is_key_of_another(const struct control *c, const struct member *m)
+{
+	for (const struct member *i = directory_next(&c->directory, NULL); i;
+	     i = directory_next(&c->directory, i))
+		if (i->peer.id != m->peer.id &&
+		    public_key_equal(&i->peer.session_key, &m->peer.session_key))
+			return !public_key_is_zero(&m->peer.session_key);
+	return false;
+}
+
 static int on_update(struct control *c, struct connection *conn, const struct json *params,
 		     struct json **ret_result, struct rpc_error *reterr)
 {
@@ -296,6 +312,10 @@ static int on_update(struct control *c, struct connection *conn, const struct js
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
 	if (same_record(now, &m))
 		return 0;
+	if (is_key_of_another(c, &m)) {
+		error_set(&err, -EINVAL, "member 'session_key': another node has it");
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	}
 	return control_put_member(c, &m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
 }
 

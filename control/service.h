@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/certificate.h"
+#include "common/log.h"
 #include "common/node_proof.h"
 #include "common/rpc.h"
 #include "common/websocket.h"
@@ -13,6 +14,9 @@
 #define CONTROL_MAX_MESSAGE (64 << 10)
 #define CONTROL_MAX_QUEUE   (32 << 20) /* one snapshot of the largest map */
 #define CONTROL_MAX_ERRORS  16 /* answers with an error on one connection, until it is closed */
+#define CONTROL_STRANGER_REQUESTS 16 /* of who is neither member nor admin; joining takes two */
+#define CONTROL_REQUESTS_PER_S 20 /* of one member's connection, in the long run */
+#define CONTROL_REQUESTS_BURST 200
 
 struct connection {
 	struct websocket *ws;
@@ -23,7 +27,8 @@ struct connection {
 	bool is_greeted; /* gets the map; it is its member's connection */
 	uint64_t sent_sequence;
 	uint64_t opened_ms;
-	uint32_t n_errors;
+	uint32_t n_errors, n_strange; /* requests: refused; of a stranger */
+	uint64_t budget_ms, filled_ms; /* a member's: each request takes its part of a second */
 	bool has_challenge;
 	struct node_challenge challenge;
 	struct secret_key challenge_secret;
@@ -46,6 +51,7 @@ struct control {
 	uv_timer_t flush, sweep;
 	uint64_t server_certificate_due_s;
 	uint64_t n_bad_messages, n_refused_joins, n_joins;
+	struct log_limit refusals;
 	int lock_fd;
 	uint32_t n_open_handles;
 	bool is_closing;

@@ -8,6 +8,7 @@
 #include "common/admin_call.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/node_proof.h"
 #include "common/rpc_connection.h"
 #include "control/control.h"
 #include "control/service.h"
@@ -791,22 +792,180 @@ static void raw_closed(void *owner, struct websocket *ws, const char *why)
 	((struct raw *)owner)->is_closed = true;
 }
 
+/* With the certificate of a node, or as a stranger. */
+static void raw_connect(struct world *w, struct raw *raw, const struct node *as)
+{
+	const struct websocket_client_options options = {
+		.host = "127.0.0.1",
+		.port = w->port,
+		.tls = { .trust = TLS_TRUST_PIN,
+			 .pin = w->link.pin,
+			 .certificate_pem = as ? as->membership.certificate_pem : NULL,
+			 .key_pem = as ? as->identity_key : NULL },
+		.max_message = 65536,
+		.max_queue = 1 << 20,
+		.handler = { raw, raw_opened, raw_message, raw_closed },
+	};
+
+	*raw = (struct raw){ 0 };
+	raw->ws = websocket_connect(w->host, &options, NULL);
+	UNTIL(w, raw->is_open);
+}
+
+static void raw_send(struct raw *raw, const char *method, struct json *params_take)
+{
+	char *text = rpc_print_request(1, method, params_take);
+
+	assert(websocket_send(raw->ws, text, strlen(text)) == 0);
+	free(text);
+}
+
+/* The answer is raw->last, cut. */
+static void raw_call(struct world *w, struct raw *raw, const char *method, struct json *params_take)
+{
+	int n = raw->n_messages;
+
+	raw_send(raw, method, params_take);
+	UNTIL(w, raw->n_messages > n);
+}
+
+static struct json *hello_params(void)
+{
+	struct json *params = json_object();
+
+	json_put_u64(params, "sequence", 0);
+	json_put_u64(params, "epoch", 0);
+	return params;
+}
+
+/* What proves the key of a node, with the challenge that raw got last. */
+static struct json *join_params(struct world *w, struct raw *raw, const struct node *as)
+{
+	const struct json_limits limits = { .max_len = sizeof(raw->last) };
+	struct json *answer, *params = json_object();
+	struct node_challenge challenge;
+	char proof[NODE_PROOF_LEN + 1], *request;
+
+	assert(json_parse(raw->last, strlen(raw->last), &limits, &answer, NULL) == 0);
+	assert(node_challenge_from_json(json_member(answer, "result"), &challenge, NULL) == 0);
+	assert(node_proof_make(&challenge, &w->link.pin, &as->key, proof) == 0);
+	assert(certificate_request(as->identity_key, &request, NULL) == 0);
+	json_put_string(params, "key", w->link.secret);
+	json_put_string(params, "name", "mallory");
+	json_put_public_key(params, "node_key", &as->public_key);
+	json_put_string(params, "proof", proof);
+	json_put_string(params, "request", request);
+	free(request);
+	json_free(answer);
+	return params;
+}
+
+/* Else the first member's record would keep pointing to a connection that is no longer its own. */
+static void test_a_members_connection_cannot_become_another_members(void)
+{
+	struct world w;
+	struct node alice, other;
+	struct raw raw;
+
+	begin(&w);
+	node_init(&w, &alice);
+	node_init(&w, &other);
+	assert(join(&alice, &w.link, "alice") == 0);
+	raw_connect(&w, &raw, &alice);
+	raw_call(&w, &raw, "node.hello", hello_params());
+	UNTIL(&w, raw.n_messages == 2); /* the map */
+	raw_call(&w, &raw, "node.challenge", NULL);
+	raw_call(&w, &raw, "node.join", join_params(&w, &raw, &other));
+	assert(strstr(raw.last, "\"code\":-32002"));
+	websocket_close(raw.ws, "enough");
+	UNTIL(&w, raw.is_closed && w.control->n_connections == 0);
+	start_node(&alice, NULL);
+	UNTIL(&w, alice.n_connected == 1);
+	node_deinit(&alice);
+	node_deinit(&other);
+	end(&w);
+}
+
+static struct json *update_params(uint8_t session_key, uint16_t port)
+{
+	struct json *params = json_object(), *endpoints = json_array();
+	char endpoint[32];
+
+	snprintf(endpoint, sizeof(endpoint), "192.0.2.1:%u", port);
+	json_append_string(endpoints, endpoint);
+	json_put_public_key(params, "session_key", &(struct public_key){ { session_key } });
+	json_put(params, "endpoints", endpoints);
+	return params;
+}
+
+static void test_a_session_key_is_one_nodes(void)
+{
+	struct world w;
+	struct node alice, bob;
+	struct raw raw;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	struct node_update update = update_of(7, "192.0.2.7:1");
+	control_client_update(alice.client, &update);
+	UNTIL(&w, alice.map.self.session_key.bytes[0] == 7);
+	node_init(&w, &bob);
+	assert(join(&bob, &w.link, "bob") == 0);
+	raw_connect(&w, &raw, &bob);
+	raw_call(&w, &raw, "node.update", update_params(7, 1));
+	assert(strstr(raw.last, "\"code\":-32602") && strstr(raw.last, "session_key"));
+	raw_call(&w, &raw, "node.update", update_params(8, 1));
+	assert(strstr(raw.last, "\"result\":{}"));
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_a_stranger_may_ask_a_few_times_only(void)
+{
+	struct world w;
+	struct raw raw;
+
+	begin(&w);
+	raw_connect(&w, &raw, NULL);
+	for (int i = 0; i < CONTROL_STRANGER_REQUESTS; i++)
+		raw_call(&w, &raw, "node.challenge", NULL);
+	assert(strstr(raw.last, "\"challenge\""));
+	for (int i = 0; i < CONTROL_MAX_ERRORS; i++)
+		raw_send(&raw, "node.challenge", NULL);
+	UNTIL(&w, raw.is_closed);
+	assert(strstr(raw.last, "\"code\":-32014"));
+	end(&w);
+}
+
+/* Each change costs a write to the disk and a patch to everybody. */
+static void test_a_member_that_never_stops_asking_is_slowed_down(void)
+{
+	struct world w;
+	struct node alice;
+	struct raw raw;
+
+	begin(&w);
+	node_init(&w, &alice);
+	assert(join(&alice, &w.link, "alice") == 0);
+	raw_connect(&w, &raw, &alice);
+	uint64_t before = w.control->directory.sequence;
+	for (uint16_t i = 0; i < 5 * CONTROL_REQUESTS_BURST; i++)
+		raw_send(&raw, "node.update", update_params(1, (uint16_t)(1 + i)));
+	UNTIL(&w, raw.is_closed);
+	uint64_t n = w.control->directory.sequence - before;
+	assert(n >= CONTROL_REQUESTS_BURST && n < 4 * CONTROL_REQUESTS_BURST);
+	node_deinit(&alice);
+	end(&w);
+}
+
 static void test_garbage_is_answered_counted_and_in_the_end_hung_up_on(void)
 {
 	struct world w;
-	struct raw raw = { 0 };
+	struct raw raw;
 
 	begin(&w);
-	const struct websocket_client_options options = {
-		.host = "127.0.0.1",
-		.port = w.port,
-		.tls = { .trust = TLS_TRUST_PIN, .pin = w.link.pin },
-		.max_message = 65536,
-		.max_queue = 1 << 20,
-		.handler = { &raw, raw_opened, raw_message, raw_closed },
-	};
-	raw.ws = websocket_connect(w.host, &options, NULL);
-	UNTIL(&w, raw.is_open);
+	raw_connect(&w, &raw, NULL);
 	assert(websocket_send(raw.ws, "{]", 2) == 0);
 	UNTIL(&w, raw.n_messages == 1);
 	assert(strstr(raw.last, "\"code\":-32700"));
@@ -935,6 +1094,10 @@ int main(void)
 	RUN(test_a_wrong_token_is_no_admin);
 	RUN(test_a_node_with_an_expired_certificate_proves_its_key);
 	RUN(test_a_certificate_is_renewed_at_half_its_life);
+	RUN(test_a_members_connection_cannot_become_another_members);
+	RUN(test_a_session_key_is_one_nodes);
+	RUN(test_a_stranger_may_ask_a_few_times_only);
+	RUN(test_a_member_that_never_stops_asking_is_slowed_down);
 	RUN(test_garbage_is_answered_counted_and_in_the_end_hung_up_on);
 	RUN(test_init_twice_refuses_and_keeps_everything);
 	RUN(test_a_damaged_store_is_named);
