@@ -24,6 +24,13 @@ bool endpoint_is_v4(const struct endpoint *endpoint)
 	return memcmp(endpoint->ip, v4_mapped, sizeof(v4_mapped)) == 0;
 }
 
+bool endpoint_is_same_source(const struct endpoint *a, const struct endpoint *b)
+{
+	bool is_v4 = endpoint_is_v4(a) || endpoint_is_v4(b);
+
+	return memcmp(a->ip, b->ip, is_v4 ? sizeof(a->ip) : 8) == 0;
+}
+
 bool endpoint_is_private(const struct endpoint *endpoint)
 {
 	const uint8_t *ip = endpoint->ip;

@@ -108,6 +108,7 @@ struct websocket_server {
 	struct error setup_error;
 	struct websocket_handler handler;
 	size_t max_connections, max_per_address, max_message, max_queue;
+	uint64_t handshake_ms;
 	struct websocket_server_counters counters;
 	struct log_limit refusals;
 	int fd;
@@ -614,8 +615,7 @@ static size_t count_from(const struct websocket_server *server, const struct end
 	size_t n = 0;
 
 	for (const struct websocket *ws = server->host->websockets; ws; ws = ws->next)
-		n += ws->server == server &&
-		     memcmp(ws->remote.ip, address->ip, sizeof(address->ip)) == 0;
+		n += ws->server == server && endpoint_is_same_source(&ws->remote, address);
 	return n;
 }
 
@@ -658,6 +658,8 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 	server->counters.accepted++;
 	lws_set_opaque_user_data(wsi, ws);
 	lws_cancel_service(server->host->context); /* its handshake timer */
+	/* And ours: its own begins again with each step, and so never ends for who is slow enough. */
+	uv_timer_start(&ws->timer, on_timeout, server->handshake_ms, 0);
 }
 
 static void on_acceptable(uv_poll_t *poll, int status, int events);
@@ -1051,6 +1053,8 @@ int websocket_server_new(struct websocket_host *host,
 	server->max_connections =
 		or_default(options->max_connections, file_limit() - FILES_RESERVED);
 	server->max_per_address = or_default(options->max_per_address, DEFAULT_PER_ADDRESS);
+	server->handshake_ms =
+		options->handshake_ms ? options->handshake_ms : HANDSHAKE_S * UINT64_C(1000);
 	server->max_message = options->max_message;
 	server->max_queue = options->max_queue;
 	int r = listen_on(&options->listen, &server->fd, &server->port, reterr);

@@ -44,7 +44,8 @@ struct websocket_server_options {
 	struct endpoint listen; /* port 0: any; see websocket_server_port() */
 	struct tls_options tls; /* is_server; trust OPTIONAL or CA */
 	size_t max_connections; /* 0: as many as RLIMIT_NOFILE allows, less a reserve */
-	size_t max_per_address; /* 0: 1024 */
+	size_t max_per_address; /* or IPv6 /64; 0: 1024 */
+	uint64_t handshake_ms;  /* for TLS and upgrade together; 0: 10 s */
 	size_t max_message;     /* bytes of one message received */
 	size_t max_queue;       /* bytes that may wait to be sent on one connection */
 	struct websocket_handler handler;

@@ -403,17 +403,12 @@ static void on_ended(void *owner, const struct error *why)
 
 /* accepting */
 
-static bool is_same_source(const struct endpoint *a, const struct endpoint *b)
-{
-	return memcmp(a->ip, b->ip, endpoint_is_v4(a) ? 16 : 8) == 0;
-}
-
 static bool source_is_full(const struct relay_server *server, const struct endpoint *remote)
 {
 	uint32_t n = 0;
 
 	for (struct client *c = server->lists[SHAKING_HANDS].first; c; c = c->next)
-		n += is_same_source(&c->remote, remote) ? 1 : 0;
+		n += endpoint_is_same_source(&c->remote, remote) ? 1 : 0;
 	return n >= server->options.max_handshakes_source;
 }
 

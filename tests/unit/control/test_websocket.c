@@ -118,7 +118,7 @@ static void make_certificates(struct world *w)
 	free(request);
 }
 
-static void begin(struct world *w)
+static void begin_with(struct world *w, uint64_t handshake_ms)
 {
 	memset(w, 0, sizeof(*w));
 	make_certificates(w);
@@ -132,11 +132,17 @@ static void begin(struct world *w)
 			 .certificate_pem = w->server_pem,
 			 .key_pem = w->server_key },
 		.max_connections = 8,
+		.handshake_ms = handshake_ms,
 		.max_message = 1 << 20,
 		.max_queue = 4 << 20,
 		.handler = handler_of(&w->at_server),
 	};
 	assert(websocket_server_new(w->host, &options, &w->server, NULL) == 0);
+}
+
+static void begin(struct world *w)
+{
+	begin_with(w, 0);
 }
 
 static void end(struct world *w)
@@ -417,6 +423,40 @@ static void until_hung_up(struct world *w, int fd)
 	uv_run(&w->loop, UV_RUN_NOWAIT);
 }
 
+struct trickle {
+	uv_timer_t timer;
+	int fd, n_sent;
+};
+
+/* The next byte of a ClientHello that would be 512 bytes long. */
+static void on_trickle(uv_timer_t *timer)
+{
+	static const char head[] = { 22, 3, 1, 2, 0, 1, 0, 1, (char)0xfc };
+	struct trickle *trickle = (struct trickle *)timer;
+	const char *byte = &head[trickle->n_sent < 8 ? trickle->n_sent : 8];
+
+	if (send(trickle->fd, byte, 1, MSG_NOSIGNAL) == 1)
+		trickle->n_sent++;
+}
+
+static void test_who_takes_too_long_to_shake_hands_is_hung_up_on(void)
+{
+	struct world w;
+	struct trickle trickle = { 0 };
+
+	begin_with(&w, 200);
+	trickle.fd = plain_connection(&w);
+	uv_timer_init(&w.loop, &trickle.timer);
+	uv_timer_start(&trickle.timer, on_trickle, 0, 10);
+	until_hung_up(&w, trickle.fd);
+	assert(trickle.n_sent > 2 && trickle.n_sent < 100);
+	assert(w.at_server.n_opened == 0);
+	assert(websocket_server_counters(w.server).broken_handshakes == 1);
+	uv_close((uv_handle_t *)&trickle.timer, NULL);
+	close(trickle.fd);
+	end(&w);
+}
+
 static void test_garbage_is_hung_up_on(void)
 {
 	struct world w;
@@ -512,6 +552,7 @@ int main(void)
 	RUN(test_a_burst_leaves_the_timers_running);
 	RUN(test_a_message_beyond_the_bound_ends_its_connection_only);
 	RUN(test_the_send_queue_is_bounded);
+	RUN(test_who_takes_too_long_to_shake_hands_is_hung_up_on);
 	RUN(test_garbage_is_hung_up_on);
 	RUN(test_connections_beyond_the_limit_are_refused_at_once);
 	RUN(test_a_port_in_use_is_named);
