@@ -86,7 +86,9 @@ int file_write_atomic(const char *path, const void *data, size_t len, mode_t mod
 	if (n < 0 || (size_t)n >= sizeof(temporary))
 		return error_set(reterr, -ENAMETOOLONG, "%s: path too long", path);
 
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	/* Always a new file: one that lies there, or a link, would bring its own mode, owner and place. */
+	unlink(temporary);
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return fail(reterr, temporary, "create");
 	int r = write_all(fd, data, len);
