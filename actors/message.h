@@ -61,7 +61,8 @@ enum message_type {
 	MESSAGE_MAP,		/* the session → all managers */
 	MESSAGE_LINK_CHANGED,	/* addresses or routes of the machine changed → EndpointManager */
 	MESSAGE_OUR_ENDPOINTS,	/* EndpointManager → TrafficManager; the session tells control */
-	MESSAGE_RELAY_STATE,	/* RelayManager → TrafficManager */
+	MESSAGE_RELAY_STATE,	/* the data plane → RelayManager → TrafficManager */
+	MESSAGE_RELAY_USED,	/* the data plane → RelayManager */
 	MESSAGE_LATENCY,	/* of a relay's STUN server: EndpointManager → RelayManager */
 	MESSAGE_SEND_FAILED,	/* the kernel refused a datagram: DirectManager → TrafficManager */
 	MESSAGE_N_TYPES,

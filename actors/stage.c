@@ -55,6 +55,7 @@ static bool may_be_dropped(enum message_type type)
 	case MESSAGE_SEALED:
 	case MESSAGE_STUN:
 	case MESSAGE_CARRIED:
+	case MESSAGE_RELAY_USED:
 		return true;
 	default:
 		return false;

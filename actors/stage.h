@@ -77,8 +77,8 @@ void stage_set_deadline(struct actor *actor, uint64_t at_ns);
 
 /*
  * Queues a message for an actor (peer_id of the message addresses the conns). Takes message->bytes
- * and message->map. When the queue is full: MESSAGE_DATAGRAM, FRAME, SEALED, STUN and CARRIED are
- * dropped and counted; the rest fails the stage, since a lost decision would never be repeated.
+ * and message->map. When the queue is full: MESSAGE_DATAGRAM, FRAME, SEALED, STUN, CARRIED and
+ * RELAY_USED are dropped and counted; the rest fails the stage, since a lost decision would never be repeated.
  */
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take);
 /* The same to every conn of that kind and to every other actor that accepts it from `from`. */

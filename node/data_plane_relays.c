@@ -43,16 +43,18 @@ static void on_relay_ready(void *owner, uint32_t relay_id)
 
 	relay->is_up = true;
 	log_info("relay", "connected to relay %s", relay->relay.name);
+	if (relay->plane->is_attached)
+		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, true);
+	/* It may be lost again while we send. */
 	for (uint32_t i = 0; i < relay->n_waiting; i++) {
 		struct waiting *waiting = &relay->waiting[i];
-		if (now - waiting->since_ns < RELAY_MAX_WAIT_NS)
-			relay_connection_send(relay->connection, &waiting->to, waiting->bytes->bytes,
-					      waiting->bytes->len);
+		if (now - waiting->since_ns >= RELAY_MAX_WAIT_NS ||
+		    relay_connection_send(relay->connection, &waiting->to, waiting->bytes->bytes,
+					  waiting->bytes->len) != 0)
+			relay->plane->n_relay_dropped++;
 		buffer_free(waiting->bytes);
 	}
 	relay->n_waiting = 0;
-	if (relay->plane->is_attached)
-		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, true);
 }
 
 static void on_relay_lost(void *owner, uint32_t relay_id, const char *why)

@@ -43,7 +43,31 @@ static void feed(struct relay_manager *manager, struct home_input input)
 	stage_set_deadline(&manager->actor, manager->fsm.deadline_ms * 1000000);
 }
 
+static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up)
+{
+	struct message message = { .type = MESSAGE_RELAY_STATE,
+				   .via = { .by_relay = true, .relay_id = relay_id },
+				   .relay_state = { .up = up } };
+
+	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
+	feed(manager, (struct home_input){ .type = up ? HOME_IN_UP : HOME_IN_DOWN, .relay_id = relay_id });
+}
+
 /* handlers */
+
+static int handle_relay_state(struct actor *actor, struct message *message)
+{
+	take_relay_state(container_of(actor, struct relay_manager, actor), message->via.relay_id,
+			 message->relay_state.up);
+	return 0;
+}
+
+static int handle_relay_used(struct actor *actor, struct message *message)
+{
+	feed(container_of(actor, struct relay_manager, actor),
+	     (struct home_input){ .type = HOME_IN_USED, .relay_id = message->via.relay_id });
+	return 0;
+}
 
 static int handle_map(struct actor *actor, struct message *message)
 {
@@ -65,7 +89,7 @@ static int handle_map(struct actor *actor, struct message *message)
 	/* What an earlier stage has connected is still up. */
 	for (uint32_t i = 0; is_first && i < n; i++)
 		if (data_plane_relay_is_up(manager->data_plane, ids[i]))
-			relay_manager_on_relay_state(manager, ids[i], true);
+			take_relay_state(manager, ids[i], true);
 	return 0;
 }
 
@@ -112,6 +136,8 @@ static int on_deadline(struct actor *actor, uint64_t now_ns)
 
 static const struct actor_accepts accepts[] = {
 	{ MESSAGE_MAP, ACTOR_NONE, handle_map },
+	{ MESSAGE_RELAY_STATE, ACTOR_NONE, handle_relay_state },
+	{ MESSAGE_RELAY_USED, ACTOR_NONE, handle_relay_used },
 	{ MESSAGE_WRITE_FRAME, ACTOR_SESSION_MANAGER, handle_write_frame },
 	{ MESSAGE_LATENCY, ACTOR_ENDPOINT_MANAGER, handle_latency },
 };
@@ -142,13 +168,14 @@ void relay_manager_on_relay_state(struct relay_manager *manager, uint32_t relay_
 				   .via = { .by_relay = true, .relay_id = relay_id },
 				   .relay_state = { .up = up } };
 
-	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
-	feed(manager, (struct home_input){ .type = up ? HOME_IN_UP : HOME_IN_DOWN, .relay_id = relay_id });
+	stage_post(manager->actor.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
 }
 
 void relay_manager_on_used(struct relay_manager *manager, uint32_t relay_id)
 {
-	feed(manager, (struct home_input){ .type = HOME_IN_USED, .relay_id = relay_id });
+	struct message message = { .type = MESSAGE_RELAY_USED, .via = { .by_relay = true, .relay_id = relay_id } };
+
+	stage_post(manager->actor.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
 }
 
 void relay_manager_start(struct relay_manager *manager, struct stage *stage, struct data_plane *data_plane,

@@ -33,7 +33,10 @@ void relay_manager_start(struct relay_manager *manager, struct stage *stage, str
 			 const struct relay_manager_ports *ports);
 void relay_manager_stop(struct relay_manager *manager);
 
-/* From the data plane. Bytes are borrowed. peer_id 0: a sender that is not in the map. */
+/*
+ * From the data plane; each becomes a message, so that the data plane is never called from inside
+ * its own call. Bytes are borrowed. peer_id 0: a sender that is not in the map.
+ */
 void relay_manager_on_frame(struct relay_manager *manager, uint32_t relay_id, uint32_t peer_id,
 			    const uint8_t *bytes, size_t len);
 void relay_manager_on_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up);

@@ -25,7 +25,7 @@ struct data_plane {
 	struct peer_path paths[FAKE_MAX]; /* by peer id */
 	uint32_t n_paths_set;
 	int send_result;
-	bool relay_up[FAKE_MAX];
+	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
 	uint32_t n_held;
 };

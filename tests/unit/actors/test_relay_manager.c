@@ -1,0 +1,119 @@
+/*
+ * RelayManager's shell: what the data plane tells it from inside a call of its own comes back as an
+ * order only in a later turn of the loop. What it decides is home_fsm's and tested there.
+ */
+#include "fake_data_plane.h"
+
+#include "actors/relay_manager/relay_manager.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct world {
+	uv_loop_t loop;
+	struct stage *stage;
+	struct data_plane plane;
+	struct relay_manager manager;
+	struct actor traffic; /* which only listens */
+	uint32_t home, n_up, n_down;
+} w;
+
+static int listen_state(struct actor *actor, struct message *message)
+{
+	w.n_up += message->relay_state.up;
+	w.n_down += !message->relay_state.up;
+	return 0;
+}
+
+static const struct actor_accepts accepts[] = { { MESSAGE_RELAY_STATE, ACTOR_RELAY_MANAGER, listen_state } };
+static const struct actor_class traffic_class = { .kind = ACTOR_TRAFFIC_MANAGER, .accepts = accepts, .n_accepts = 1 };
+
+static void on_home(void *owner, uint32_t relay_id)
+{
+	w.home = relay_id;
+}
+
+static void failed(void *owner, enum actor_kind who, int error)
+{
+	abort();
+}
+
+static void turn(void)
+{
+	uv_run(&w.loop, UV_RUN_NOWAIT);
+	uv_run(&w.loop, UV_RUN_NOWAIT);
+}
+
+static void send_map(uint32_t n_relays)
+{
+	struct map_relay relays[4] = { 0 };
+	struct map map = { .relays = relays, .n_relays = n_relays };
+
+	for (uint32_t i = 0; i < n_relays; i++)
+		relays[i].id = i + 1;
+	struct message message = { .type = MESSAGE_MAP, .map = map_ref_new(&map) };
+	stage_post(w.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
+}
+
+static void begin(void)
+{
+	memset(&w, 0, sizeof(w));
+	uv_loop_init(&w.loop);
+	assert(stage_new(&w.loop, &(struct stage_ports){ .failed = failed }, &w.stage) == 0);
+	relay_manager_start(&w.manager, w.stage, &w.plane, &(struct relay_manager_ports){ .home_relay = on_home });
+	stage_add(w.stage, &w.traffic, &traffic_class, 0);
+}
+
+static void closed(void *owner)
+{
+}
+
+static void end(void)
+{
+	relay_manager_stop(&w.manager);
+	stage_close(w.stage, closed);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	assert(uv_loop_close(&w.loop) == 0);
+}
+
+static void test_the_data_plane_is_not_called_from_inside_its_own_call(void)
+{
+	begin();
+	send_map(2);
+	relay_manager_on_used(&w.manager, 2); /* the map before it is still on its way: in its turn */
+	relay_manager_on_relay_state(&w.manager, 1, true);
+	assert(w.plane.n_held == 0 && w.home == 0 && w.n_up == 0);
+	turn();
+	assert(w.plane.n_held > 0 && w.plane.held[0] == 2);
+	assert(w.home == 1 && w.n_up == 1);
+	relay_manager_on_relay_state(&w.manager, 1, false);
+	assert(w.home == 1 && w.n_down == 0);
+	turn();
+	assert(w.home == 2 && w.n_down == 1);
+	end();
+}
+
+static void test_no_relays_at_all_and_relays_that_are_not_in_the_map(void)
+{
+	begin();
+	relay_manager_on_used(&w.manager, 3);
+	relay_manager_on_relay_state(&w.manager, 3, true);
+	send_map(0);
+	turn();
+	assert(w.plane.n_held == 0 && w.home == 0);
+	send_map(1);
+	turn();
+	assert(w.home == 1);
+	send_map(0); /* the map shrinks */
+	turn();
+	assert(w.home == 0);
+	end();
+}
+
+int main(void)
+{
+	test_the_data_plane_is_not_called_from_inside_its_own_call();
+	test_no_relays_at_all_and_relays_that_are_not_in_the_map();
+	puts("ok");
+}
