@@ -16,6 +16,7 @@
 #define SLOTS		1024 /* of the actor table; power of two */
 #define TURN_BUDGET	1024 /* messages a loop turn, so that timers and sockets get their turn */
 #define FIRST_CAPACITY	64
+#define MAX_NAP_MS	2000 /* libuv's clock stands still while the machine sleeps, ours does not */
 
 struct envelope {
 	enum actor_kind to;
@@ -142,7 +143,8 @@ static void rearm(struct stage *stage)
 	read_clock(stage);
 	uv_update_time(stage->timer.loop);
 	uint64_t left_ns = first->at_ns > stage->now_ns ? first->at_ns - stage->now_ns : 0;
-	uv_timer_start(&stage->timer, on_timer, (left_ns + 999999) / 1000000, 0);
+	uint64_t left_ms = (left_ns + 999999) / 1000000;
+	uv_timer_start(&stage->timer, on_timer, left_ms < MAX_NAP_MS ? left_ms : MAX_NAP_MS, 0);
 }
 
 uint64_t stage_now_ns(const struct stage *stage)
