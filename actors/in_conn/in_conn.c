@@ -61,6 +61,8 @@ static const struct actor_class in_conn_class = {
 void in_conn_start(struct in_conn *conn, struct stage *stage, uint32_t peer_id)
 {
 	stage_add(stage, &conn->actor, &in_conn_class, peer_id);
+	/* What came before, to an earlier stage perhaps, is no sign of life now. */
+	conn->seen_direct_ns = conn->seen_relay_ns = conn->seen_data_ns = stage_now_ns(stage);
 }
 
 void in_conn_stop(struct in_conn *conn)

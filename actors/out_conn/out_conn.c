@@ -56,6 +56,7 @@ void out_conn_start(struct out_conn *conn, struct stage *stage, struct data_plan
 
 	conn->data_plane = data_plane;
 	stage_add(stage, &conn->actor, &out_conn_class, peer_id);
+	conn->seen_data_ns = stage_now_ns(stage); /* what went before is no traffic of now */
 	if (data_plane_get_path(data_plane, peer_id, &path)) {
 		path.relay = true;
 		data_plane_set_path(data_plane, peer_id, &path);

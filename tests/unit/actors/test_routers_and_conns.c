@@ -28,6 +28,7 @@ static struct world {
 	struct in_conn in;
 	struct out_conn out;
 	struct actor traffic, sessions, endpoints; /* which only listen */
+	uint64_t began_ns; /* of the conns */
 	char trace[4096];
 } w;
 
@@ -235,16 +236,31 @@ static void test_a_refused_datagram_to_a_peer_is_told_a_lost_one_is_not(void)
 	end();
 }
 
-static void carried(uint64_t rx_direct, uint64_t rx_relay, uint64_t rx_data, uint64_t tx_data)
+/* Times in seconds from the conns' start; NEVER: not at all. */
+#define NEVER INT32_MIN
+
+static uint64_t when(int seconds)
+{
+	return seconds == NEVER ? 0 : w.began_ns + (uint64_t)((int64_t)seconds * (int64_t)SECOND);
+}
+
+static void start_conns(void)
+{
+	w.began_ns = stage_now_ns(w.stage);
+	in_conn_start(&w.in, w.stage, 7);
+	out_conn_start(&w.out, w.stage, &w.plane, 7);
+}
+
+static void carried(int rx_direct, int rx_relay, int rx_data, int tx_data)
 {
 	for (enum actor_kind kind = ACTOR_IN_CONN; kind <= ACTOR_OUT_CONN; kind++) {
 		struct message message = { .type = MESSAGE_CARRIED,
 					   .peer_id = 7,
-					   .carried = { .rx_direct_ns = rx_direct,
+					   .carried = { .rx_direct_ns = when(rx_direct),
 							.rx_endpoint = at("192.0.2.7:1"),
-							.rx_relay_ns = rx_relay,
-							.rx_data_ns = rx_data,
-							.tx_data_ns = tx_data } };
+							.rx_relay_ns = when(rx_relay),
+							.rx_data_ns = when(rx_data),
+							.tx_data_ns = when(tx_data) } };
 		stage_post(w.stage, ACTOR_NONE, kind, &message);
 	}
 }
@@ -252,14 +268,24 @@ static void carried(uint64_t rx_direct, uint64_t rx_relay, uint64_t rx_data, uin
 static void test_the_conns_tell_what_was_carried_and_when_it_ends(void)
 {
 	begin();
-	in_conn_start(&w.in, w.stage, 7);
-	out_conn_start(&w.out, w.stage, &w.plane, 7);
-	carried(5 * SECOND, 0, 0, 0); /* a keepalive is life, but no traffic */
+	start_conns();
+	carried(5, NEVER, NEVER, NEVER); /* a keepalive is life, but no traffic */
 	expect_trace("activity in packet idle via 192.0.2.7:1\n");
-	carried(5 * SECOND, 6 * SECOND, 6 * SECOND, 6 * SECOND);
+	carried(5, 6, 6, 6);
 	expect_trace("activity in packet active via relay\nactivity out packet active via [::]:0\n");
-	carried(5 * SECOND, 6 * SECOND, 6 * SECOND, 6 * SECOND); /* nothing new */
+	carried(5, 6, 6, 6); /* nothing new */
 	expect_trace("");
+	in_conn_stop(&w.in);
+	out_conn_stop(&w.out);
+	end();
+}
+
+static void test_what_an_earlier_stage_carried_is_no_sign_of_life(void)
+{
+	begin();
+	start_conns();
+	carried(-5, 1, -5, -5); /* it came directly once; now by the relay */
+	expect_trace("activity in packet idle via relay\n");
 	in_conn_stop(&w.in);
 	out_conn_stop(&w.out);
 	end();
@@ -300,6 +326,7 @@ int main(void)
 	test_thousands_of_addresses_come_and_go_and_the_table_stays_bounded();
 	test_a_refused_datagram_to_a_peer_is_told_a_lost_one_is_not();
 	test_the_conns_tell_what_was_carried_and_when_it_ends();
+	test_what_an_earlier_stage_carried_is_no_sign_of_life();
 	test_an_out_conn_takes_over_the_path_in_force_and_adds_the_relay();
 	test_a_frame_of_a_stranger_is_counted_a_session_message_is_passed_on();
 	puts("ok");
