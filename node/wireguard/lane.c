@@ -49,7 +49,7 @@ struct command {
 	void *arg;
 };
 
-enum event_type { EVENT_DATAGRAM, EVENT_RELAY, EVENT_PEER, EVENT_TUN_GONE };
+enum event_type { EVENT_DATAGRAM, EVENT_RELAY, EVENT_PEER };
 
 /* Head of a record in the event ring; bytes follow. */
 struct event {
@@ -82,6 +82,7 @@ struct lane {
 	/* between the threads */
 	struct ring commands, completions, events, relayed;
 	_Atomic bool is_stopping;
+	_Atomic bool is_tun_gone; /* not yet told; no event, since none may be lost for want of room */
 	uv_async_t async;
 	struct counters counters;
 
@@ -175,12 +176,6 @@ static void post_relay(struct lane *lane, const struct wg_path *path, const stru
 	event->train = *train;
 	event->train.stride = train->size;
 	post_event(lane);
-}
-
-static void post_tun_gone(struct lane *lane)
-{
-	if (begin_event(lane, EVENT_TUN_GONE, 0))
-		post_event(lane);
 }
 
 /* lane thread: ports of the device */
@@ -505,7 +500,8 @@ static void handle_tun_error(struct lane *lane)
 		return;
 	watch(lane, lane->tun.fd, SOURCE_TUN, false);
 	tun_close(&lane->tun);
-	post_tun_gone(lane);
+	atomic_store_explicit(&lane->is_tun_gone, true, memory_order_release);
+	lane->loop_has_news = true;
 }
 
 static void wait_for_work(struct lane *lane)
@@ -587,10 +583,6 @@ static void dispatch_event(struct lane *lane, const struct event *event)
 	case EVENT_PEER:
 		ports->peer(ports->owner, &event->peer);
 		break;
-	case EVENT_TUN_GONE:
-		if (ports->tun_gone)
-			ports->tun_gone(ports->owner);
-		break;
 	}
 }
 
@@ -601,6 +593,8 @@ static void on_async(uv_async_t *async)
 	size_t len;
 
 	dispatch_completions(lane);
+	if (!lane->stopped && atomic_exchange(&lane->is_tun_gone, false) && lane->ports.tun_gone)
+		lane->ports.tun_gone(lane->ports.owner);
 	for (int i = 0; i < LOOP_BURST; i++) {
 		if (lane->stopped || !(event = ring_peek(&lane->events, &len)))
 			return;
