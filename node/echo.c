@@ -1,8 +1,8 @@
 #include "node/echo.h"
 
 #include <errno.h>
+#include <linux/icmp.h>
 #include <netinet/ip.h>
-#include <netinet/ip_icmp.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define TICK_MS 20 /* how late a time-out may be told */
+#define BURST	64 /* packets read before the loop's other work gets its turn */
 
 struct pending {
 	echo_cb cb; /* NULL: free */
@@ -73,7 +74,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	struct echo *echo = container_of(poll, struct echo, poll);
 	uint8_t packet[1500];
 
-	for (;;) {
+	for (int i = 0; i < BURST; i++) {
 		struct sockaddr_in from;
 		socklen_t from_len = sizeof(from);
 		ssize_t n = recvfrom(echo->fd, packet, sizeof(packet), MSG_DONTWAIT, (struct sockaddr *)&from,
@@ -103,9 +104,11 @@ static void on_tick(uv_timer_t *timer)
 
 int echo_new(uv_loop_t *loop, struct echo **ret)
 {
+	const struct icmp_filter only_replies = { .data = ~(1u << ICMP_ECHOREPLY) };
 	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ICMP);
 	if (fd < 0)
 		return -errno;
+	setsockopt(fd, SOL_RAW, ICMP_FILTER, &only_replies, sizeof(only_replies)); /* else we sort them out */
 	struct echo *echo = calloc(1, sizeof(*echo));
 	if (!echo) {
 		close(fd);
