@@ -30,6 +30,7 @@
 #define CALL_TIMEOUT_MS  10000
 #define UPDATE_RETRY_MS  5000
 #define RENEW_RETRY_MS   60000
+#define RENEW_LOOK_MS    600000 /* the wall clock may be set, and the machine may sleep: so often we look */
 #define MAX_MESSAGE      (32 << 20) /* a snapshot of the largest map */
 #define MAX_QUEUE        (1 << 20)
 #define JOIN_TIMEOUT_MS  15000
@@ -91,14 +92,21 @@ static bool may_use_certificate(const struct control_client *client)
 	       now + EXPIRY_MARGIN_S < client->identity.not_after_s;
 }
 
-/* Half of the certificate's life from its beginning. */
-static void plan_renewal(struct control_client *client)
+/* Seconds until half of the certificate's life is over. */
+static int64_t renewal_left_s(const struct control_client *client)
 {
 	int64_t half = client->identity.not_before_s +
 		       (client->identity.not_after_s - client->identity.not_before_s) / 2;
-	int64_t left = half - (int64_t)time(NULL);
 
-	client->renew_ms = now_ms(client) + (left > 0 ? (uint64_t)left * 1000 : 1);
+	return half - (int64_t)time(NULL);
+}
+
+static void plan_renewal(struct control_client *client)
+{
+	int64_t left = renewal_left_s(client);
+	uint64_t wait_ms = left <= 0 ? 1 : left < RENEW_LOOK_MS / 1000 ? (uint64_t)left * 1000 : RENEW_LOOK_MS;
+
+	client->renew_ms = now_ms(client) + wait_ms;
 }
 
 static void drop_connection(struct control_client *client, const char *why)
@@ -400,6 +408,10 @@ static void send_update(struct control_client *client)
 
 static void send_renewal(struct control_client *client)
 {
+	if (renewal_left_s(client) > 0) {
+		plan_renewal(client);
+		return;
+	}
 	client->renew_ms = 0;
 	client->renewing = call(client, "node.renew", request_params(client), on_renewed);
 }
