@@ -22,7 +22,7 @@ struct fake_sent {
 struct data_plane {
 	uint32_t n_sent;
 	struct fake_sent sent[FAKE_MAX];
-	struct peer_path paths[FAKE_MAX]; /* by peer id */
+	struct peer_path paths[FAKE_MAX]; /* by peer id, modulo FAKE_MAX */
 	uint32_t n_paths_set;
 	int send_result;
 	bool relay_up[FAKE_MAX]; /* by relay id */
@@ -36,13 +36,13 @@ void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *
 
 void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)
 {
-	plane->paths[peer_id] = *path;
+	plane->paths[peer_id % FAKE_MAX] = *path;
 	plane->n_paths_set++;
 }
 
 bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struct peer_path *ret)
 {
-	*ret = plane->paths[peer_id];
+	*ret = plane->paths[peer_id % FAKE_MAX];
 	return true;
 }
 

@@ -229,8 +229,47 @@ static void test_a_path_of_an_earlier_stage_is_taken_over_in_doubt(void)
 	end();
 }
 
+#define CROWD 20000
+
+/* The largest networks, at start and with every change of ours: no queue may overflow. */
+static void test_twenty_thousand_peers_at_once(void)
+{
+	struct map_peer *peers = calloc(CROWD, sizeof(*peers));
+	struct map map = { .peers = peers, .n_peers = CROWD };
+
+	begin();
+	for (uint32_t i = 0; i < CROWD; i++) {
+		peers[i] = (struct map_peer){ .id = i + 1, .home_relay = 3, .n_endpoints = 1 };
+		peers[i].endpoints[0] = at("192.0.2.7:1");
+		memcpy(peers[i].session_key.bytes, &i, sizeof(i));
+		peers[i].session_key.bytes[31] = 1;
+	}
+	we_are_at("198.51.100.1:1");
+	for (int round = 0; round < 2; round++) {
+		struct message message = { .type = MESSAGE_MAP, .map = map_ref_new(&map) };
+		stage_post(w.stage, ACTOR_NONE, ACTOR_TRAFFIC_MANAGER, &message);
+		turn();
+		struct message down = { .type = MESSAGE_RELAY_STATE, .via = { .relay_id = 3 } };
+		stage_post(w.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &down);
+		turn();
+		struct message up = { .type = MESSAGE_RELAY_STATE, .via = { .relay_id = 3 }, .relay_state = { true } };
+		stage_post(w.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &up);
+		turn();
+		we_are_at("198.51.100.2:1");
+		for (uint32_t i = 0; i < CROWD; i++)
+			peers[i].session_key.bytes[31] = 2;
+	}
+	map.n_peers = 0;
+	struct message message = { .type = MESSAGE_MAP, .map = map_ref_new(&map) };
+	stage_post(w.stage, ACTOR_NONE, ACTOR_TRAFFIC_MANAGER, &message);
+	turn();
+	free(peers);
+	end();
+}
+
 int main(void)
 {
+	test_twenty_thousand_peers_at_once();
 	assert(sodium_init() >= 0);
 	log_set_level(LOG_LEVEL_ERROR);
 	test_a_peer_without_traffic_is_left_alone();
