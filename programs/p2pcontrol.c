@@ -214,6 +214,27 @@ struct program {
 	uv_signal_t signals[2];
 };
 
+/*
+ * One file of the folder, if it is one and has no other name: after the first start the folder is the
+ * user's, who must not be able to put another's file into it and have that given, too.
+ */
+static int give_file_to(int folder, const char *name, const struct passwd *user)
+{
+	int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat file;
+	int r = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (fstat(fd, &file) != 0)
+		r = -errno;
+	else if (S_ISREG(file.st_mode) && file.st_nlink == 1 &&
+		 fchownat(fd, "", user->pw_uid, user->pw_gid, AT_EMPTY_PATH) != 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
 /* The folder's files become the user's, but for the admin link. */
 static int give_folder_to(const struct passwd *user, struct error *reterr)
 {
@@ -225,9 +246,7 @@ static int give_folder_to(const struct passwd *user, struct error *reterr)
 	for (struct dirent *entry; r == 0 && (entry = readdir(folder));) {
 		if (entry->d_name[0] == '.' || strcmp(entry->d_name, "admin.link") == 0)
 			continue;
-		if (fchownat(dirfd(folder), entry->d_name, user->pw_uid, user->pw_gid,
-			     AT_SYMLINK_NOFOLLOW) != 0)
-			r = -errno;
+		r = give_file_to(dirfd(folder), entry->d_name, user);
 	}
 	if (folder)
 		closedir(folder);
