@@ -52,8 +52,11 @@ static bool may_be_dropped(enum message_type type)
 {
 	switch (type) {
 	case MESSAGE_DATAGRAM:
+	case MESSAGE_WRITE_DATAGRAM:
 	case MESSAGE_FRAME:
+	case MESSAGE_WRITE_FRAME:
 	case MESSAGE_SEALED:
+	case MESSAGE_SEAL:
 	case MESSAGE_STUN:
 	case MESSAGE_CARRIED:
 	case MESSAGE_RELAY_USED:
@@ -259,9 +262,10 @@ void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, s
 		release(message_take);
 		return;
 	}
-	if (stage->n == stage->capacity && !grow(stage)) {
+	bool is_lossy = may_be_dropped(message_take->type);
+	if ((is_lossy && stage->n >= STAGE_MAX_LOSSY) || (stage->n == stage->capacity && !grow(stage))) {
 		stage->counters.dropped_full++;
-		if (!may_be_dropped(message_take->type))
+		if (!is_lossy)
 			stage_fail(stage, to, -ENOBUFS);
 		release(message_take);
 		uv_idle_start(&stage->drain, on_drain);

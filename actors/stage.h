@@ -16,7 +16,9 @@
 #include <stdint.h>
 #include <uv.h>
 
-#define STAGE_MAX_PENDING 8192 /* messages; a full queue drops what strangers can cause, see stage_post() */
+#define STAGE_MAX_PENDING 8192 /* messages */
+/* So many may be ones that may be lost (see stage_post()): no flood takes the room of a decision. */
+#define STAGE_MAX_LOSSY	  (STAGE_MAX_PENDING / 4 * 3)
 
 struct stage;
 struct actor;
@@ -53,7 +55,7 @@ struct stage_ports {
 
 struct stage_counters {
 	uint64_t delivered;
-	uint64_t dropped_full;	   /* the queue was full */
+	uint64_t dropped_full;	   /* the queue was full, or its part for what may be lost */
 	uint64_t dropped_no_actor; /* the conn was gone */
 };
 
@@ -77,8 +79,10 @@ void stage_set_deadline(struct actor *actor, uint64_t at_ns);
 
 /*
  * Queues a message for an actor (peer_id of the message addresses the conns). Takes message->bytes
- * and message->map. When the queue is full: MESSAGE_DATAGRAM, FRAME, SEALED, STUN, CARRIED and
- * RELAY_USED are dropped and counted; the rest fails the stage, since a lost decision would never be repeated.
+ * and message->map. What stands for something that may get lost on the way as well (a datagram, a
+ * frame, a sealed message or what becomes one, a note of what was carried) is dropped and counted
+ * when too much waits. A full queue fails the stage for the rest: a lost decision would never be
+ * repeated.
  */
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take);
 /* The same to every conn of that kind and to every other actor that accepts it from `from`. */

@@ -1,7 +1,7 @@
 /*
  * The stage: messages are handled in the order posted, never from inside another handler; an actor
  * hears only what its accept table lists; a failing actor fails the stage, once; what strangers can
- * cause is dropped when the queue is full, a decision never is.
+ * cause is dropped when too much waits, a decision never is.
  */
 #include "actors/stage.h"
 
@@ -186,15 +186,31 @@ static void test_a_message_for_a_conn_that_is_gone_is_dropped_and_counted(void)
 	end();
 }
 
-static void test_a_full_queue_drops_datagrams_but_fails_on_a_lost_decision(void)
+static void decide(uint32_t n)
 {
-	struct message decision = { .type = MESSAGE_SET_AKA };
+	for (uint32_t i = 0; i < n; i++) {
+		struct message decision = { .type = MESSAGE_SET_AKA, .via = { .relay_id = 3 } };
+		stage_post(w.stage, ACTOR_TRAFFIC_MANAGER, ACTOR_DIRECT_ROUTER, &decision);
+	}
+}
 
+static void test_a_flood_of_datagrams_leaves_room_for_decisions(void)
+{
 	begin();
-	for (uint32_t i = 0; i < STAGE_MAX_PENDING + 5; i++)
+	for (uint32_t i = 0; i < STAGE_MAX_PENDING; i++)
 		datagram(2);
-	assert(stage_counters(w.stage)->dropped_full == 5);
-	stage_post(w.stage, ACTOR_TRAFFIC_MANAGER, ACTOR_DIRECT_ROUTER, &decision);
+	assert(stage_counters(w.stage)->dropped_full == STAGE_MAX_PENDING - STAGE_MAX_LOSSY);
+	decide(STAGE_MAX_PENDING - STAGE_MAX_LOSSY);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	assert(w.n_handled == STAGE_MAX_PENDING);
+	assert(strstr(w.trace, "105") == NULL);
+	end();
+}
+
+static void test_a_full_queue_fails_on_a_lost_decision(void)
+{
+	begin();
+	decide(STAGE_MAX_PENDING + 1);
 	uv_run(&w.loop, UV_RUN_DEFAULT);
 	expect_trace("DirectRouter 105\n"); /* ENOBUFS */
 	end();
@@ -276,7 +292,8 @@ int main(void)
 	test_a_message_nobody_listed_fails_the_stage();
 	test_a_failing_handler_fails_the_stage_once();
 	test_a_message_for_a_conn_that_is_gone_is_dropped_and_counted();
-	test_a_full_queue_drops_datagrams_but_fails_on_a_lost_decision();
+	test_a_flood_of_datagrams_leaves_room_for_decisions();
+	test_a_full_queue_fails_on_a_lost_decision();
 	test_a_broadcast_reaches_each_actor_that_accepts_it();
 	test_each_actor_has_one_deadline_and_they_fire_in_order();
 	test_closing_with_messages_queued_frees_them();
