@@ -532,6 +532,7 @@ static void fill_drops(const struct session *session, struct node_status *status
 	node_status_add_drop(status, "datagram of a stranger", session->direct_router.counters.strangers);
 	node_status_add_drop(status, "frame of a stranger", session->relay_router.counters.strangers);
 	node_status_add_drop(status, "stun no answer to us", session->endpoint_manager.n_bad_answers);
+	node_status_add_drop(status, "rendezvous too often", session->traffic_manager.n_rendezvous_dropped);
 	node_status_add_drop(status, "stage queue full", stage_counters(session->stage)->dropped_full);
 }
 

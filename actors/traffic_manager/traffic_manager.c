@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RENDEZVOUS_NS (200 * 1000000ull) /* no peer of ours sends them faster */
+
 static_assert(PEER_TX_ID_LEN == SESSION_TX_ID_LEN, "one transaction id");
 static_assert(MESSAGE_MAX_ENDPOINTS <= SESSION_MAX_ENDPOINTS, "a rendezvous holds all our endpoints");
 
@@ -295,6 +297,24 @@ static int handle_activity(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/*
+ * A rendezvous names up to 32 addresses that we ping, of anybody: a peer must not be able to have us
+ * flood them.
+ */
+static bool may_rendezvous(struct traffic_manager *manager, struct traffic_peer *peer)
+{
+	uint64_t now_ns = stage_now_ns(manager->actor.stage);
+
+	if (peer->rendezvous_ns < now_ns)
+		peer->rendezvous_ns = now_ns;
+	if (peer->rendezvous_ns - now_ns >= TRAFFIC_MANAGER_RENDEZVOUS * RENDEZVOUS_NS) {
+		manager->n_rendezvous_dropped++;
+		return false;
+	}
+	peer->rendezvous_ns += RENDEZVOUS_NS;
+	return true;
+}
+
 static int handle_opened(struct actor *actor, struct message *message)
 {
 	struct traffic_manager *manager = container_of(actor, struct traffic_manager, actor);
@@ -317,6 +337,8 @@ static int handle_opened(struct actor *actor, struct message *message)
 		input.type = PEER_IN_PONG;
 		break;
 	case SESSION_RENDEZVOUS:
+		if (!may_rendezvous(manager, peer))
+			return 0;
 		input.type = PEER_IN_RENDEZVOUS;
 		input.endpoints = session->endpoints;
 		input.n_endpoints = session->n_endpoints;

@@ -17,7 +17,8 @@
 #include "actors/stage.h"
 #include "actors/traffic_manager/peer_fsm.h"
 
-#define TRAFFIC_MANAGER_BUCKETS 1024
+#define TRAFFIC_MANAGER_BUCKETS	   1024
+#define TRAFFIC_MANAGER_RENDEZVOUS 8 /* honoured at once of one peer; then one in 200 ms */
 
 struct traffic_peer {
 	uint32_t id;
@@ -26,6 +27,7 @@ struct traffic_peer {
 	struct peer_fsm fsm;
 	uint32_t home_relay;
 	bool in_active, out_active;
+	uint64_t rendezvous_ns; /* up to when its share is used up */
 	char name[MAP_NAME_LEN + 1];
 };
 
@@ -41,6 +43,7 @@ struct traffic_manager {
 	uint32_t n_relays_down;
 	uint32_t relays_down[MAP_MAX_RELAYS];
 	uint64_t n_unknown_peers; /* messages about peers that are gone */
+	uint64_t n_rendezvous_dropped; /* of a peer that sends too many */
 };
 
 void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,

@@ -229,6 +229,30 @@ static void test_a_path_of_an_earlier_stage_is_taken_over_in_doubt(void)
 	end();
 }
 
+/* Each names another 32 addresses. */
+static struct session_message rendezvous(uint8_t number)
+{
+	struct session_message session = { .type = SESSION_RENDEZVOUS, .n_endpoints = SESSION_MAX_ENDPOINTS };
+
+	for (uint32_t i = 0; i < SESSION_MAX_ENDPOINTS; i++)
+		session.endpoints[i] = endpoint_from_v4(0xc6336400u | number, (uint16_t)(1 + i));
+	return session;
+}
+
+static void test_a_peer_cannot_have_us_flood_others(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	for (uint8_t i = 1; i <= 200; i++)
+		opened(rendezvous(i), NULL);
+	assert(w.n_pings >= SESSION_MAX_ENDPOINTS);
+	/* The allowance, what comes back to it in the seconds this may take, and rounds of our own. */
+	assert(w.traffic.n_rendezvous_dropped >= 100);
+	assert(w.n_pings <= 100 * SESSION_MAX_ENDPOINTS);
+	end();
+}
+
 #define CROWD 20000
 
 /* The largest networks, at start and with every change of ours: no queue may overflow. */
@@ -269,6 +293,7 @@ static void test_twenty_thousand_peers_at_once(void)
 
 int main(void)
 {
+	test_a_peer_cannot_have_us_flood_others();
 	test_twenty_thousand_peers_at_once();
 	assert(sodium_init() >= 0);
 	log_set_level(LOG_LEVEL_ERROR);
