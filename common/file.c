@@ -106,6 +106,14 @@ int file_write_atomic(const char *path, const void *data, size_t len, mode_t mod
 	return 0;
 }
 
+int file_remove(const char *path, struct error *reterr)
+{
+	if (unlink(path) != 0)
+		return errno == ENOENT ? 0 : fail(reterr, path, "remove");
+	int r = sync_folder_of(path);
+	return r == 0 ? 0 : error_set(reterr, r, "%s: cannot remove: %s", path, strerror(-r));
+}
+
 int file_make_folder(const char *path, mode_t mode, struct error *reterr)
 {
 	char part[PATH_MAX];

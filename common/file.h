@@ -14,5 +14,7 @@ P2P_CHECK int file_read(const char *path, size_t max, char **ret, size_t *ret_le
 /* Writes a neighbour, syncs it, renames it over path, syncs the folder. mode as in open(2). */
 P2P_CHECK int file_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
 				struct error *reterr);
+/* Gone for good when it returns 0, also when there was none. */
+P2P_CHECK int file_remove(const char *path, struct error *reterr);
 /* mkdir -p; only the last folder gets the mode. */
 P2P_CHECK int file_make_folder(const char *path, mode_t mode, struct error *reterr);

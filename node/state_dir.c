@@ -267,12 +267,7 @@ void state_dir_save_port(const struct state_dir *dir, uint16_t port)
 
 static int remove_file(const struct state_dir *dir, const char *file, struct error *reterr)
 {
-	struct path path = path_of(dir, file);
-
-	if (unlink(path.s) == 0 || errno == ENOENT)
-		return 0;
-	int r = -errno;
-	return error_set(reterr, r, "%s: cannot remove: %s", path.s, strerror(-r));
+	return file_remove(path_of(dir, file).s, reterr);
 }
 
 int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)

@@ -153,6 +153,22 @@ static void test_leaving_forgets_everything_but_the_node_key(void)
 	end();
 }
 
+static void test_the_map_alone_can_be_forgotten(void)
+{
+	struct state_membership membership = example();
+	struct map map;
+
+	begin();
+	map_init(&map);
+	assert(state_dir_save_membership(&dir, &membership, NULL) == 0);
+	assert(state_dir_save_map(&dir, &map, NULL) == 0);
+	assert(state_dir_forget_map(&dir, NULL) == 0);
+	assert(state_dir_forget_map(&dir, NULL) == 0);
+	assert(state_dir_load_map(&dir, &map, NULL) == -ENOENT);
+	assert(state_dir_load_membership(&dir, &membership, NULL) == 0);
+	end();
+}
+
 static void test_two_nodes_cannot_share_a_folder(void)
 {
 	struct state_dir second;
@@ -185,6 +201,7 @@ int main(void)
 	test_corrupt_membership_names_file_and_remedy_and_is_left_alone();
 	test_membership_comes_back_as_it_was_saved();
 	test_leaving_forgets_everything_but_the_node_key();
+	test_the_map_alone_can_be_forgotten();
 	test_two_nodes_cannot_share_a_folder();
 	test_the_port_is_remembered_and_rubbish_in_it_does_no_harm();
 	puts("ok");
