@@ -55,7 +55,7 @@ static const struct config_setting settings[] = {
 	  "Network interface that the node creates" },
 	{ "node", "listen_port", CONFIG_NUMBER, 0, 65535, "0", false, NULL,
 	  "UDP port of the node; 0: the one used last time, else any free one" },
-	{ "node", "mtu", CONFIG_NUMBER, 1280, 65535, "1280", false, NULL,
+	{ "node", "mtu", CONFIG_NUMBER, 1280, 9000, "1280", false, NULL,
 	  "Largest packet of the interface, in bytes" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },

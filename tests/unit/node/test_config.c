@@ -61,7 +61,7 @@ static void test_mistakes_are_told_with_line_and_remedy(void)
 	expect_error("[public]\naddress=1.0.0.1\naddress=1.0.0.2\naddress=1.0.0.3\naddress=1.0.0.4\n"
 		     "address=1.0.0.5\n",
 		     "p2pnode.conf:6: more than 4 addresses in [public]; keep those that others reach");
-	expect_error("[node]\nmtu = 1279\n", "p2pnode.conf:2: mtu = 1279: must be a whole number from 1280 to 65535");
+	expect_error("[node]\nmtu = 1279\n", "p2pnode.conf:2: mtu = 1279: must be a whole number from 1280 to 9000");
 	expect_error("[node]\nname = Alice\n",
 		     "p2pnode.conf:2: name = Alice: must be one to 63 of a-z, 0-9 and '-', with no '-' at either "
 		     "end, such as web-1");
