@@ -1,0 +1,61 @@
+"""Machines and networks that are not like the others: no IPv6, no relay, a large MTU."""
+
+import pytest
+
+from overlay import Control, Node, Overlay
+from traffic import Echo, Pulse
+
+
+def test_two_nodes_reach_each_other_where_there_is_no_relay_at_all(lab, build):
+    internet = lab.network("internet")
+    control = Control(build, lab.host("control", internet)).start()
+    alice, bob = (Node(build, lab.host(name, internet)).start() for name in ("alice", "bob"))
+    for node in (alice, bob):
+        node.join(control.link())
+    alice.wait_for_peer("bob")
+    bob.wait_for_peer("alice")
+
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        pulse.first_answer()
+        alice.wait_for_path("bob", "direct")
+
+    assert alice.home() is None and alice.status()["relays"] == []
+
+
+def test_a_machine_without_ipv6(lab, build):
+    overlay = Overlay(lab, build)
+    for name in ("alice", "relay"):
+        node = overlay.nodes[name]
+        node.program.stop()
+        node.host.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        node.host.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
+        node.start()
+    overlay.join()
+    alice, bob = overlay.nodes["alice"], overlay.nodes["bob"]
+
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        pulse.first_answer()
+        alice.wait_for_path("bob", "direct")
+
+    assert alice.program.stop() == 0
+
+
+@pytest.mark.parametrize("mtu", [1420, 9000])
+def test_large_packets_go_by_the_relay_and_directly(lab, build, mtu):
+    overlay = Overlay(lab, build, ())
+    names = ("bob", "carol")  # whose NATs leave the relay only
+    for name in names:
+        overlay.add(name)
+        node = overlay.nodes[name]
+        node.program.stop()
+        node.config.write_text(node.config.read_text() + f"mtu = {mtu}\n")
+        node.start()
+    overlay.join()
+    bob, carol = (overlay.nodes[name] for name in names)
+
+    with Echo(bob.host), Pulse(carol.host, bob.ip, size=mtu - 28) as pulse:
+        pulse.first_answer()
+        pulse.keeps_going(50)
+        assert carol.peer("bob")["path"] == "relay"
+        assert pulse.lost() <= 1  # one may be under way
+
