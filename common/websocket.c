@@ -17,6 +17,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
+#include "common/source_limit.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -41,6 +42,8 @@
 #define ACCEPT_PAUSE_MS     100
 #define ACCEPTS_PER_WAKE    16
 #define DEFAULT_PER_ADDRESS 1024
+#define DEFAULT_RATE        100
+#define BURST_OF_RATE       10
 #define FILES_WANTED        65536
 #define FILES_RESERVED      64
 #define HANDSHAKE_S         10
@@ -109,6 +112,7 @@ struct websocket_server {
 	struct websocket_handler handler;
 	size_t max_connections, max_per_address, max_message, max_queue;
 	uint64_t handshake_ms;
+	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct websocket_server_counters counters;
 	struct log_limit refusals;
 	int fd;
@@ -630,6 +634,10 @@ static const char *refusal(struct websocket_server *server, const struct endpoin
 		server->counters.refused_address++;
 		return "too many connections from this address";
 	}
+	if (!source_limit_take(&server->source_limit, remote, uv_now(server->host->loop))) {
+		server->counters.refused_rate++;
+		return "connections from this network come too fast";
+	}
 	return NULL;
 }
 
@@ -1053,6 +1061,8 @@ int websocket_server_new(struct websocket_host *host,
 	server->max_connections =
 		or_default(options->max_connections, file_limit() - FILES_RESERVED);
 	server->max_per_address = or_default(options->max_per_address, DEFAULT_PER_ADDRESS);
+	uint32_t rate = options->max_rate_source ? options->max_rate_source : DEFAULT_RATE;
+	source_limit_init(&server->source_limit, rate, BURST_OF_RATE * rate);
 	server->handshake_ms =
 		options->handshake_ms ? options->handshake_ms : HANDSHAKE_S * UINT64_C(1000);
 	server->max_message = options->max_message;

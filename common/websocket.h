@@ -46,6 +46,8 @@ struct websocket_server_options {
 	size_t max_connections; /* 0: as many as RLIMIT_NOFILE allows, less a reserve */
 	size_t max_per_address; /* or IPv6 /64; 0: 1024 */
 	uint64_t handshake_ms;  /* for TLS and upgrade together; 0: 10 s */
+	/* Connections a second of one IPv4 /24 or IPv6 /56, and ten times as many at once; 0: 100. */
+	uint32_t max_rate_source;
 	size_t max_message;     /* bytes of one message received */
 	size_t max_queue;       /* bytes that may wait to be sent on one connection */
 	struct websocket_handler handler;
@@ -60,7 +62,7 @@ P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server,
 					       const char *certificate_pem, const char *key_pem,
 					       struct error *reterr);
 struct websocket_server_counters {
-	uint64_t accepted, refused_limit, refused_address;
+	uint64_t accepted, refused_limit, refused_address, refused_rate;
 	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up */
 	uint64_t bad_messages;      /* binary or too large */
 	uint32_t open;

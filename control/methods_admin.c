@@ -301,7 +301,7 @@ static int on_status(struct control *c, struct connection *conn, const struct js
 	json_put_u64(json, "joins", c->n_joins);
 	json_put_u64(json, "refused_joins", c->n_refused_joins);
 	json_put_u64(json, "refused_connections",
-		     counters.refused_limit + counters.refused_address);
+		     counters.refused_limit + counters.refused_address + counters.refused_rate);
 	json_put_u64(json, "broken_handshakes", counters.broken_handshakes);
 	json_put_u64(json, "bad_messages", c->n_bad_messages + counters.bad_messages);
 	*ret_result = json;

@@ -15,7 +15,7 @@
 #include "common/relay_wire.h"
 #include "common/tls.h"
 #include "relay/key_table.h"
-#include "relay/source_limit.h"
+#include "common/source_limit.h"
 #include "relay/tcp_listener.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
 
 #include "common/macros.h"
 #include "common/stun_wire.h"
-#include "relay/source_limit.h"
+#include "common/source_limit.h"
 
 #include <assert.h>
 #include <errno.h>

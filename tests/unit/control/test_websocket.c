@@ -118,7 +118,7 @@ static void make_certificates(struct world *w)
 	free(request);
 }
 
-static void begin_with(struct world *w, uint64_t handshake_ms)
+static void begin_with(struct world *w, uint64_t handshake_ms, uint32_t max_rate_source)
 {
 	memset(w, 0, sizeof(*w));
 	make_certificates(w);
@@ -133,6 +133,7 @@ static void begin_with(struct world *w, uint64_t handshake_ms)
 			 .key_pem = w->server_key },
 		.max_connections = 8,
 		.handshake_ms = handshake_ms,
+		.max_rate_source = max_rate_source,
 		.max_message = 1 << 20,
 		.max_queue = 4 << 20,
 		.handler = handler_of(&w->at_server),
@@ -142,7 +143,7 @@ static void begin_with(struct world *w, uint64_t handshake_ms)
 
 static void begin(struct world *w)
 {
-	begin_with(w, 0);
+	begin_with(w, 0, 0);
 }
 
 static void end(struct world *w)
@@ -444,7 +445,7 @@ static void test_who_takes_too_long_to_shake_hands_is_hung_up_on(void)
 	struct world w;
 	struct trickle trickle = { 0 };
 
-	begin_with(&w, 200);
+	begin_with(&w, 200, 0);
 	trickle.fd = plain_connection(&w);
 	uv_timer_init(&w.loop, &trickle.timer);
 	uv_timer_start(&trickle.timer, on_trickle, 0, 10);
@@ -494,6 +495,23 @@ static void test_connections_beyond_the_limit_are_refused_at_once(void)
 	while (websocket_server_counters(w.server).open > 0)
 		uv_run(&w.loop, UV_RUN_ONCE);
 	client(&w);
+	end(&w);
+}
+
+/* Each costs us a signature, also when it closes at once. */
+static void test_connections_that_come_too_fast_are_refused(void)
+{
+	struct world w;
+
+	begin_with(&w, 0, 1);
+	for (int i = 0; i < 20; i++) {
+		int fd = plain_connection(&w);
+		assert(shutdown(fd, SHUT_WR) == 0);
+		until_hung_up(&w, fd);
+		close(fd);
+	}
+	assert(websocket_server_counters(w.server).broken_handshakes >= 10);
+	assert(websocket_server_counters(w.server).refused_rate >= 5);
 	end(&w);
 }
 
@@ -555,6 +573,7 @@ int main(void)
 	RUN(test_who_takes_too_long_to_shake_hands_is_hung_up_on);
 	RUN(test_garbage_is_hung_up_on);
 	RUN(test_connections_beyond_the_limit_are_refused_at_once);
+	RUN(test_connections_that_come_too_fast_are_refused);
 	RUN(test_a_port_in_use_is_named);
 	RUN(test_a_host_closes_in_the_midst_of_everything);
 	puts("ok");

@@ -2,7 +2,7 @@
  * What the relay looks things up in: clients by node key, and how often a source may ask.
  */
 #include "relay/key_table.h"
-#include "relay/source_limit.h"
+#include "common/source_limit.h"
 
 #include <sodium.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "relay/source_limit.h"
+#include "common/source_limit.h"
 
 #include <sodium.h>
 #include <string.h>
