@@ -45,6 +45,8 @@ static void feed(struct relay_manager *manager, struct home_input input)
 
 static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up)
 {
+	if (up && !data_plane_relay_is_up(manager->data_plane, relay_id))
+		return; /* dropped or lost again since this was said */
 	struct message message = { .type = MESSAGE_RELAY_STATE,
 				   .via = { .by_relay = true, .relay_id = relay_id },
 				   .relay_state = { .up = up } };
@@ -69,6 +71,18 @@ static int handle_relay_used(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/* What an earlier stage has connected is still up; what it was only trying, nobody wants any more. */
+static void take_over(struct relay_manager *manager)
+{
+	const struct map *map = map_ref_get(manager->map);
+
+	for (uint32_t i = 0; i < map->n_relays; i++)
+		take_relay_state(manager, map->relays[i].id, true);
+	for (uint32_t i = 0; i < manager->fsm.n_relays; i++)
+		if (!manager->fsm.relays[i].is_held)
+			data_plane_drop_relay(manager->data_plane, manager->fsm.relays[i].id);
+}
+
 static int handle_map(struct actor *actor, struct message *message)
 {
 	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
@@ -86,10 +100,8 @@ static int handle_map(struct actor *actor, struct message *message)
 	for (uint32_t i = 0; i < manager->fsm.n_relays; i++)
 		if (manager->fsm.relays[i].is_held)
 			carry_out(manager, &(struct home_order){ .relay_id = manager->fsm.relays[i].id, .hold = true });
-	/* What an earlier stage has connected is still up. */
-	for (uint32_t i = 0; is_first && i < n; i++)
-		if (data_plane_relay_is_up(manager->data_plane, ids[i]))
-			take_relay_state(manager, ids[i], true);
+	if (is_first)
+		take_over(manager);
 	return 0;
 }
 

@@ -28,6 +28,8 @@ struct data_plane {
 	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
 	uint32_t n_held;
+	uint32_t dropped[FAKE_MAX];
+	uint32_t n_dropped;
 };
 
 void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *ports)
@@ -75,6 +77,7 @@ void data_plane_hold_relay(struct data_plane *plane, const struct map_relay *rel
 
 void data_plane_drop_relay(struct data_plane *plane, uint32_t relay_id)
 {
+	plane->dropped[plane->n_dropped++ % FAKE_MAX] = relay_id;
 }
 
 bool data_plane_relay_is_up(const struct data_plane *plane, uint32_t relay_id)

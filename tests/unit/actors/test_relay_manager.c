@@ -83,14 +83,37 @@ static void test_the_data_plane_is_not_called_from_inside_its_own_call(void)
 	send_map(2);
 	relay_manager_on_used(&w.manager, 2); /* the map before it is still on its way: in its turn */
 	relay_manager_on_relay_state(&w.manager, 1, true);
+	w.plane.relay_up[1] = true;
 	assert(w.plane.n_held == 0 && w.home == 0 && w.n_up == 0);
 	turn();
 	assert(w.plane.n_held > 0 && w.plane.held[0] == 2);
-	assert(w.home == 1 && w.n_up == 1);
+	assert(w.home == 1 && w.n_up > 0);
 	relay_manager_on_relay_state(&w.manager, 1, false);
 	assert(w.home == 1 && w.n_down == 0);
 	turn();
 	assert(w.home == 2 && w.n_down == 1);
+	end();
+}
+
+static void test_what_an_earlier_stage_left_is_taken_over_or_dropped(void)
+{
+	begin();
+	w.plane.relay_up[2] = true;
+	send_map(3);
+	turn();
+	assert(w.n_up == 1 && w.home == 2);
+	assert(w.plane.n_dropped == 2 && w.plane.dropped[0] == 1 && w.plane.dropped[1] == 3);
+	end();
+}
+
+static void test_that_a_relay_is_up_counts_only_while_it_is(void)
+{
+	begin();
+	send_map(2);
+	turn();
+	relay_manager_on_relay_state(&w.manager, 1, true); /* and lost before we hear of it */
+	turn();
+	assert(w.n_up == 0 && w.home == 0);
 	end();
 }
 
@@ -114,6 +137,8 @@ static void test_no_relays_at_all_and_relays_that_are_not_in_the_map(void)
 int main(void)
 {
 	test_the_data_plane_is_not_called_from_inside_its_own_call();
+	test_what_an_earlier_stage_left_is_taken_over_or_dropped();
+	test_that_a_relay_is_up_counts_only_while_it_is();
 	test_no_relays_at_all_and_relays_that_are_not_in_the_map();
 	puts("ok");
 }
