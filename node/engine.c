@@ -407,6 +407,9 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 		return r;
 	r = data_plane_new(&options, &engine->data_plane, reterr);
 	SSL_CTX_free(options.relay_context);
+	if (r == 0 && engine->listen_port != 0 && data_plane_port(engine->data_plane) != engine->listen_port)
+		log_warning("node", "UDP port %u is taken by another program: using %u", engine->listen_port,
+			    data_plane_port(engine->data_plane));
 	if (r == 0 && data_plane_port(engine->data_plane) != options.port)
 		state_dir_save_port(&engine->dir, data_plane_port(engine->data_plane));
 	return r;
