@@ -181,11 +181,30 @@ static void tell_control(struct session *session)
 		control_client_update(session->control, &session->update);
 }
 
+/* The public addresses as well: a cloud's public node has them by NAT, and nobody else's STUN to ask. */
+static size_t add_public(const struct session *session, struct endpoint *ret, size_t n, size_t max)
+{
+	const struct node_public *public_node = &session->update.public_node;
+
+	for (uint32_t i = 0; i < public_node->n_addresses && n < max; i++) {
+		struct endpoint endpoint = public_node->addresses[i];
+		bool is_known = false;
+
+		endpoint.port = data_plane_port(session->data_plane);
+		for (size_t j = 0; j < n; j++)
+			is_known |= endpoint_equal(&ret[j], &endpoint);
+		if (!is_known)
+			ret[n++] = endpoint;
+	}
+	return n;
+}
+
 static size_t on_local_endpoints(void *owner, struct endpoint *ret, size_t max)
 {
 	struct session *session = owner;
+	size_t n = link_local_endpoints(data_plane_port(session->data_plane), session->interface, ret, max);
 
-	return link_local_endpoints(data_plane_port(session->data_plane), session->interface, ret, max);
+	return add_public(session, ret, n, max);
 }
 
 static void on_our_endpoints(void *owner, const struct endpoint *endpoints, size_t n)

@@ -59,3 +59,26 @@ def test_large_packets_go_by_the_relay_and_directly(lab, build, mtu):
         assert carol.peer("bob")["path"] == "relay"
         assert pulse.lost() <= 1  # one may be under way
 
+
+
+def test_a_public_node_tells_its_public_address_also_when_a_nat_has_it(lab, build):
+    overlay = Overlay(lab, build, ())
+    cloud = Node(build, lab.host("cloud", overlay.internet),
+                 config="[public]\naddress = 203.0.113.5\n").start()
+    overlay.nodes["cloud"] = cloud
+    cloud.join(overlay.control.link())
+
+    endpoints = [e["endpoint"] for e in cloud.status()["endpoints"]]
+
+    assert any(e.startswith("203.0.113.5:") for e in endpoints), endpoints
+
+
+def test_a_listen_port_that_is_taken_is_said(lab, build):
+    overlay = Overlay(lab, build, ())
+    host = lab.host("busy", overlay.internet)
+    with host.socket() as taken:
+        taken.bind(("0.0.0.0", 5555))
+        busy = Node(build, host, config="listen_port = 5555\n").start()
+        busy.join(overlay.control.link())
+
+    busy.program.wait_for_log("UDP port 5555 is taken")
