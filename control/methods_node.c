@@ -301,6 +301,18 @@ static bool is_key_of_another(const struct control *c, const struct member *m)
 	return false;
 }
 
+/* Nodes refuse a map with more relays than they can hold, so one too many would take it from all. */
+static bool is_one_relay_too_many(const struct control *c, const struct member *now,
+				  const struct member *m)
+{
+	uint32_t n = 0;
+
+	for (const struct member *i = directory_next(&c->directory, NULL); i;
+	     i = directory_next(&c->directory, i))
+		n += i->is_relay ? 1 : 0;
+	return m->is_relay && !now->is_relay && n >= MAP_MAX_RELAYS;
+}
+
 static int on_update(struct control *c, struct connection *conn, const struct json *params,
 		     struct json **ret_result, struct rpc_error *reterr)
 {
@@ -315,6 +327,10 @@ static int on_update(struct control *c, struct connection *conn, const struct js
 	if (is_key_of_another(c, &m)) {
 		error_set(&err, -EINVAL, "member 'session_key': another node has it");
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	}
+	if (is_one_relay_too_many(c, now, &m)) {
+		error_set(&err, -ENOSPC, "the network has %d public nodes already", MAP_MAX_RELAYS);
+		return answer_error(reterr, RPC_BUSY, &err);
 	}
 	return control_put_member(c, &m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
 }

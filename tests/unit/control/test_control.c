@@ -921,6 +921,36 @@ static void test_a_session_key_is_one_nodes(void)
 	end(&w);
 }
 
+static void test_there_are_never_more_relays_than_a_map_holds(void)
+{
+	struct world w;
+	struct node alice;
+	struct raw raw;
+
+	begin(&w);
+	node_init(&w, &alice);
+	assert(join(&alice, &w.link, "alice") == 0);
+	struct directory *d = &w.control->directory;
+	for (uint32_t i = 0; i < MAP_MAX_RELAYS; i++) {
+		struct member m = { .is_relay = true, .had_relay = true };
+		m.peer.id = m.relay.id = 1000 + i;
+		snprintf(m.peer.name, sizeof(m.peer.name), "relay-%u", i);
+		directory_put(d, &m, d->sequence + 1);
+	}
+	struct json *params = update_params(1, 1), *public_node = json_object(),
+		    *addresses = json_array();
+	json_append_string(addresses, "192.0.2.1");
+	json_put(public_node, "addresses", addresses);
+	json_put(params, "public", public_node);
+	raw_connect(&w, &raw, &alice);
+	raw_call(&w, &raw, "node.update", params);
+	assert(strstr(raw.last, "\"code\":-32014") && strstr(raw.last, "256 public nodes"));
+	raw_call(&w, &raw, "node.update", update_params(1, 1));
+	assert(strstr(raw.last, "\"result\":{}"));
+	node_deinit(&alice);
+	end(&w);
+}
+
 static void test_a_stranger_may_ask_a_few_times_only(void)
 {
 	struct world w;
@@ -1096,6 +1126,7 @@ int main(void)
 	RUN(test_a_certificate_is_renewed_at_half_its_life);
 	RUN(test_a_members_connection_cannot_become_another_members);
 	RUN(test_a_session_key_is_one_nodes);
+	RUN(test_there_are_never_more_relays_than_a_map_holds);
 	RUN(test_a_stranger_may_ask_a_few_times_only);
 	RUN(test_a_member_that_never_stops_asking_is_slowed_down);
 	RUN(test_garbage_is_answered_counted_and_in_the_end_hung_up_on);
