@@ -440,6 +440,12 @@ static int make_client_tls(struct websocket_host *host, struct error *reterr)
 
 static void connect_next(struct websocket *ws);
 
+/* libwebsockets says the same of a refused connection and of one that ended during the upgrade. */
+static const char *connect_reason(const char *why)
+{
+	return !why || strcmp(why, "closed before established") == 0 ? "no answer, or refused" : why;
+}
+
 static void on_connect_error(struct websocket *ws, const char *why)
 {
 	char text[400];
@@ -464,8 +470,10 @@ static void on_connect_error(struct websocket *ws, const char *why)
 		snprintf(text, sizeof(text), "%s:%u refused the connection%s", ws->address_name,
 			 ws->port, ws->certificate ? " (our certificate may have expired)" : "");
 	else
-		snprintf(text, sizeof(text), "cannot connect to %s:%u%s%s", ws->address_name,
-			 ws->port, why ? ": " : "", why ? why : "");
+		snprintf(text, sizeof(text),
+			 "cannot connect to %s:%u (%s): is p2pcontrol running there, and does a "
+			 "firewall let TCP port %u through?",
+			 ws->address_name, ws->port, connect_reason(why), ws->port);
 	finish(ws, text);
 }
 
@@ -516,7 +524,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
 		return;
 	ws->resolution = NULL;
 	if (ws->n_addresses == 0) {
-		snprintf(text, sizeof(text), "cannot resolve %s: %s", ws->address_name,
+		snprintf(text, sizeof(text), "cannot resolve %s: %s; is the name right, and does this machine's DNS work?", ws->address_name,
 			 status != 0 ? uv_strerror(status) : "no address");
 		finish(ws, text);
 		return;

@@ -40,7 +40,13 @@ static struct waiting *wait_for(struct node_daemon *daemon, local_api_request re
 
 static void on_status(void *owner, struct node_status *ret)
 {
-	engine_fill_status(((struct node_daemon *)owner)->engine, ret);
+	const struct node_daemon *daemon = owner;
+	const struct local_api_counters counters = local_api_counters(daemon->api);
+
+	engine_fill_status(daemon->engine, ret);
+	node_status_add_drop(ret, "local api: no request", counters.bad_lines + counters.long_lines);
+	node_status_add_drop(ret, "local api: refused", counters.refused_uid + counters.refused_limit + counters.busy);
+	node_status_add_drop(ret, "local api: slow client", counters.slow_clients);
 }
 
 static void on_done(void *owner, int code, const char *message)

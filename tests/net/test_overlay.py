@@ -362,6 +362,8 @@ def test_garbage_on_every_socket_is_dropped_and_counted(overlay, lab):
 
     assert lost == 0, "of the others' traffic"
     assert relay.dropped() >= before + 200, "the datagrams at least"
+    assert int(relay.status()["drops"]["relay refused: not TLS"]) > 0
+    assert int(alice.status()["drops"]["local api: no request"]) > 0
     assert all(p.running for p in lab.programs)
     assert {p.name + p.place.name: p.pid for p in lab.programs} == pids
     overlay.add("carol").join(overlay.control.link())
