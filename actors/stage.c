@@ -48,21 +48,24 @@ static void release(struct message *message)
 	message->map = NULL;
 }
 
-static bool may_be_dropped(enum message_type type)
+/* How full the queue may be for one more of these; STAGE_MAX_PENDING: it must not be lost. */
+static uint32_t room_for(enum message_type type)
 {
 	switch (type) {
 	case MESSAGE_DATAGRAM:
-	case MESSAGE_WRITE_DATAGRAM:
 	case MESSAGE_FRAME:
-	case MESSAGE_WRITE_FRAME:
 	case MESSAGE_SEALED:
-	case MESSAGE_SEAL:
 	case MESSAGE_STUN:
+		return STAGE_MAX_STRANGE;
+	case MESSAGE_WRITE_DATAGRAM:
+	case MESSAGE_WRITE_FRAME:
+	case MESSAGE_OPENED:
+	case MESSAGE_SEAL:
 	case MESSAGE_CARRIED:
 	case MESSAGE_RELAY_USED:
-		return true;
+		return STAGE_MAX_LOSSY;
 	default:
-		return false;
+		return STAGE_MAX_PENDING;
 	}
 }
 
@@ -262,10 +265,10 @@ void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, s
 		release(message_take);
 		return;
 	}
-	bool is_lossy = may_be_dropped(message_take->type);
-	if ((is_lossy && stage->n >= STAGE_MAX_LOSSY) || (stage->n == stage->capacity && !grow(stage))) {
+	uint32_t room = room_for(message_take->type);
+	if (stage->n >= room || (stage->n == stage->capacity && !grow(stage))) {
 		stage->counters.dropped_full++;
-		if (!is_lossy)
+		if (room == STAGE_MAX_PENDING)
 			stage_fail(stage, to, -ENOBUFS);
 		release(message_take);
 		uv_idle_start(&stage->drain, on_drain);

@@ -19,6 +19,8 @@
 #define STAGE_MAX_PENDING 8192 /* messages */
 /* So many may be ones that may be lost (see stage_post()): no flood takes the room of a decision. */
 #define STAGE_MAX_LOSSY	  (STAGE_MAX_PENDING / 4 * 3)
+/* So many may come from the network: each may cause three decisions (AKAs, a path), which find room. */
+#define STAGE_MAX_STRANGE (STAGE_MAX_PENDING / 4)
 
 struct stage;
 struct actor;
@@ -81,7 +83,7 @@ void stage_set_deadline(struct actor *actor, uint64_t at_ns);
  * Queues a message for an actor (peer_id of the message addresses the conns). Takes message->bytes
  * and message->map. What stands for something that may get lost on the way as well (a datagram, a
  * frame, a sealed message or what becomes one, a note of what was carried) is dropped and counted
- * when too much waits. A full queue fails the stage for the rest: a lost decision would never be
+ * when too much waits, first of all what comes from the network. A full queue fails the stage for the rest: a lost decision would never be
  * repeated.
  */
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take);

@@ -57,6 +57,10 @@ static int handle_datagram(struct actor *actor, struct message *message)
 		struct message answer = { .type = MESSAGE_DATAGRAM, .peer_id = 7 };
 		stage_post(actor->stage, ACTOR_DIRECT_ROUTER, ACTOR_IN_CONN, &answer);
 	}
+	for (int i = 0; message->via.relay_id == 4 && i < 3; i++) {
+		struct message decision = { .type = MESSAGE_SET_AKA };
+		stage_post(actor->stage, ACTOR_TRAFFIC_MANAGER, ACTOR_DIRECT_ROUTER, &decision);
+	}
 	w.n_handled++;
 	w.in_handler--;
 	return message->via.relay_id == 666 ? -EIO : 0;
@@ -199,11 +203,22 @@ static void test_a_flood_of_datagrams_leaves_room_for_decisions(void)
 	begin();
 	for (uint32_t i = 0; i < STAGE_MAX_PENDING; i++)
 		datagram(2);
-	assert(stage_counters(w.stage)->dropped_full == STAGE_MAX_PENDING - STAGE_MAX_LOSSY);
-	decide(STAGE_MAX_PENDING - STAGE_MAX_LOSSY);
+	assert(stage_counters(w.stage)->dropped_full == STAGE_MAX_PENDING - STAGE_MAX_STRANGE);
+	decide(STAGE_MAX_PENDING - STAGE_MAX_STRANGE);
 	uv_run(&w.loop, UV_RUN_DEFAULT);
 	assert(w.n_handled == STAGE_MAX_PENDING);
 	assert(strstr(w.trace, "105") == NULL);
+	end();
+}
+
+/* As a member that pings from ever new addresses does. */
+static void test_what_a_flood_of_datagrams_causes_finds_room(void)
+{
+	begin();
+	for (uint32_t i = 0; i < STAGE_MAX_PENDING; i++)
+		datagram(4);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	assert(w.n_handled == STAGE_MAX_STRANGE * 4);
 	end();
 }
 
@@ -293,6 +308,7 @@ int main(void)
 	test_a_failing_handler_fails_the_stage_once();
 	test_a_message_for_a_conn_that_is_gone_is_dropped_and_counted();
 	test_a_flood_of_datagrams_leaves_room_for_decisions();
+	test_what_a_flood_of_datagrams_causes_finds_room();
 	test_a_full_queue_fails_on_a_lost_decision();
 	test_a_broadcast_reaches_each_actor_that_accepts_it();
 	test_each_actor_has_one_deadline_and_they_fire_in_order();
