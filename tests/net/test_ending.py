@@ -65,11 +65,15 @@ def joining(overlay, alice):
     return asked
 
 
+def names_are_not_answered(overlay, node):
+    (node.host.folder / "resolv.conf").write_text(f"nameserver {overlay.control.host.ip}\n")
+    node.host.run(["mount", "--bind", node.host.folder / "resolv.conf", "/etc/resolv.conf"])
+    overlay.control.host.nft(VANISH.format("udp dport 53"))
+
+
 def looking_up_a_name(overlay, alice):
     alice.ctl("leave")
-    (alice.host.folder / "resolv.conf").write_text(f"nameserver {overlay.control.host.ip}\n")
-    alice.host.run(["mount", "--bind", alice.host.folder / "resolv.conf", "/etc/resolv.conf"])
-    overlay.control.host.nft(VANISH.format("udp dport 53"))
+    names_are_not_answered(overlay, alice)
     asked = ask(alice, "node.join", link=overlay.control.link().replace(
         overlay.control.host.ip, "control.example"))
     alice.wait_for(lambda s: s["state"] == "joining", "joining")
@@ -125,10 +129,36 @@ def reconnecting_to_what_does_not_answer(overlay, alice):
     alice.program.wait_for_log("member of")
 
 
+def looking_for_control_by_name(overlay, alice):
+    alice.program.stop()
+    file = alice.state / "membership.json"
+    file.write_text(file.read_text().replace(f'"{overlay.control.host.ip}"', '"control.example"'))
+    assert "control.example" in file.read_text()
+    names_are_not_answered(overlay, alice)
+    alice.start()
+    bob = overlay.nodes["bob"]
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        pulse.first_answer()  # by the cached map
+
+
+def deleting_the_interface_while_backing_off(overlay, alice):
+    for _ in range(3):
+        before = alice.program.output().count("next session in")
+        alice.program.signal(signal.SIGUSR1)
+        wait_until(lambda: alice.program.output().count("next session in") > before, 5, "backs off")
+        alice.wait_for(lambda s: s["state"] == "running", "a new session")
+    alice.program.signal(signal.SIGUSR1)
+    making_the_interface_again(overlay, alice)
+    alice.wait_for_control()
+    bob = overlay.nodes["bob"]
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        pulse.first_answer()
+
+
 @pytest.mark.parametrize("under_way", [
-    joining, looking_up_a_name, leaving, pinging, checking_the_net, backing_off,
-    making_the_interface_again, failing_to_make_the_interface, cut_off_with_traffic,
-    reconnecting_to_what_does_not_answer])
+    joining, looking_up_a_name, looking_for_control_by_name, leaving, pinging, checking_the_net,
+    backing_off, deleting_the_interface_while_backing_off, making_the_interface_again,
+    failing_to_make_the_interface, cut_off_with_traffic, reconnecting_to_what_does_not_answer])
 def test_it_ends_while(overlay, under_way, measured):
     alice = overlay.nodes["alice"]
     asked = under_way(overlay, alice)
