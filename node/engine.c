@@ -11,20 +11,12 @@
  * The data plane and the public node live as long as the membership; only the Session comes and goes
  * with failures.
  */
-#include "node/engine.h"
+#include "node/engine_internal.h"
 
 #include "common/log.h"
 #include "common/relay_wire.h"
 #include "common/rpc.h"
 #include "common/tls.h"
-#include "common/tls_stream.h"
-#include "common/websocket.h"
-#include "node/data_plane.h"
-#include "node/echo.h"
-#include "node/link_monitor.h"
-#include "node/session.h"
-#include "node/state_dir.h"
-#include "relay/public_node.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -33,84 +25,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-#include <uv.h>
 
 #define BACK_OFF_MIN_MS	    200
 #define BACK_OFF_MAX_MS	    30000
 #define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
 #define MAP_SAVE_SHARE	    20 /* writing the cached map may take one part in so many of the loop's time */
-#define NETCHECK_MS	    3000
 #define JOIN_TIMEOUT_MS	    15000
-#define ENGINE_MAX_LOCAL    16
-
-enum membership_state { NOT_JOINED, JOINING, MEMBER, REMOVED };
-
-/* A netcheck that waits for its answers. */
-struct netcheck {
-	struct p2p_engine *engine;
-	struct netcheck *next;
-	uv_timer_t timer;
-	void (*cb)(void *owner);
-	void *owner;
-};
-
-struct p2p_engine {
-	uv_loop_t *loop;
-	struct p2p_engine_callbacks callbacks;
-	char interface[IF_NAMESIZE];
-	char wanted_name[MAP_NAME_LEN + 1];
-	uint16_t listen_port, mtu;
-	bool is_public;
-	struct node_public public_options;
-
-	struct state_dir dir;
-	struct secret_key node_key;
-	struct public_key node_key_public;
-	uint64_t started_ms;
-
-	/* for the Engine's whole life */
-	struct websocket_host *websockets;
-	struct tls_host *tls_host;
-	struct link_monitor *link_monitor;
-	struct echo *echo; /* NULL: no capability */
-	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */
-	uv_timer_t restart;  /* of the Session */
-	uv_timer_t map_save; /* of the cached map */
-
-	/* of the membership */
-	enum membership_state state;
-	struct state_membership membership;
-	char *identity_key_pem;
-	struct data_plane *data_plane;
-	struct public_node *public_node;
-	struct map_ref *map; /* the last one known, also without a Session */
-	uint64_t map_due_ns; /* when it may be written again */
-
-	struct session *session;
-	bool session_closing;
-	uint64_t session_started_ms;
-	uint32_t back_off_ms;
-
-	/* one at a time */
-	p2p_engine_done join_done, leave_done;
-	void *join_owner, *leave_owner;
-	struct join_link join_link;
-	bool was_removed; /* when that join began */
-	char removed_why[256], join_failure[256];
-	struct netcheck *netchecks;
-
-	enum p2p_engine_state told_state;
-	bool closing_member;
-	/* When the membership's parts are closed; may be NULL. Begins nothing anew while stopping. */
-	void (*then)(struct p2p_engine *engine);
-	bool has_timers;
-	bool stopping;
-	int n_open;
-	void (*stopped)(void *owner);
-	void *stopped_owner;
-};
 
 const char *p2p_engine_state_name(enum p2p_engine_state state)
 {
@@ -727,228 +648,6 @@ void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *own
 		close_member(engine, after_leave);
 }
 
-/* ---- ping ---- */
-
-struct engine_ping {
-	struct p2p_engine *engine;
-	engine_ping_cb cb;
-	void *owner;
-	uint32_t peer_id;
-	struct node_ping_result result;
-};
-
-static const struct map_peer *find_pinged(const struct map *map, const struct local_api_ping *ping)
-{
-	for (uint32_t i = 0; i < map->n_peers; i++) {
-		const struct map_peer *peer = &map->peers[i];
-		if (ping->name[0] ? strcmp(peer->name, ping->name) == 0
-		    : endpoint_is_v4(&ping->ip) ? memcmp(&peer->ip4, ping->ip.ip + 12, 4) == 0
-						: memcmp(&peer->ip6, ping->ip.ip, 16) == 0)
-			return peer;
-	}
-	return NULL;
-}
-
-static void finish_ping(struct engine_ping *ping, int code)
-{
-	ping->cb(ping->owner, code, &ping->result);
-	free(ping);
-}
-
-/* The sample taken after the echo tells by which way the last packet came. */
-static void on_ping_refreshed(void *owner)
-{
-	struct engine_ping *ping = owner;
-	const struct data_plane *data_plane = ping->engine->data_plane;
-	struct peer_path path;
-	bool by_relay;
-
-	if (data_plane && data_plane_last_arrival(data_plane, ping->peer_id, &ping->result.endpoint, &by_relay)) {
-		ping->result.path = by_relay ? NODE_PATH_RELAY : NODE_PATH_DIRECT;
-		if (by_relay) {
-			ping->result.endpoint = (struct endpoint){ 0 };
-			data_plane_relay_name(data_plane, ping->peer_id, ping->result.relay,
-					      sizeof(ping->result.relay));
-		}
-	} else if (data_plane && data_plane_get_path(data_plane, ping->peer_id, &path)) {
-		ping->result.path = path.direct ? NODE_PATH_DIRECT : NODE_PATH_RELAY;
-	}
-	finish_ping(ping, 0);
-}
-
-static void on_echo(void *owner, int code, uint32_t rtt_us)
-{
-	struct engine_ping *ping = owner;
-
-	if (code == -ETIMEDOUT || code == -ECANCELED) {
-		finish_ping(ping, 0);
-		return;
-	}
-	if (code != 0 || !ping->engine->data_plane) {
-		finish_ping(ping, code);
-		return;
-	}
-	ping->result.answered = true;
-	ping->result.latency_us = rtt_us;
-	data_plane_refresh(ping->engine->data_plane, on_ping_refreshed, ping);
-}
-
-void engine_ping(struct p2p_engine *engine, const struct local_api_ping *request, engine_ping_cb cb, void *owner)
-{
-	const struct map_peer *peer;
-	struct node_ping_result none = { 0 };
-
-	if (!engine->map || !engine->data_plane) {
-		cb(owner, RPC_UNAVAILABLE, &none);
-		return;
-	}
-	peer = find_pinged(map_ref_get(engine->map), request);
-	if (!peer) {
-		cb(owner, RPC_NOT_FOUND, &none);
-		return;
-	}
-	struct engine_ping *ping = calloc(1, sizeof(*ping));
-	if (!ping)
-		abort();
-	*ping = (struct engine_ping){ .engine = engine, .cb = cb, .owner = owner, .peer_id = peer->id };
-	ping->result.latency_us = NODE_STATUS_UNKNOWN;
-	ping->result.ip = endpoint_from_v4(ntohl(peer->ip4.s_addr), 0);
-	strcpy(ping->result.peer, peer->name);
-	int r = engine->echo ? echo_send(engine->echo, peer->ip4, request->timeout_ms, on_echo, ping) : -EPERM;
-	if (r != 0)
-		finish_ping(ping, r);
-}
-
-/* ---- netcheck ---- */
-
-static void on_netcheck_closed(uv_handle_t *handle)
-{
-	free(container_of((uv_timer_t *)handle, struct netcheck, timer));
-}
-
-static void finish_netcheck(struct netcheck *netcheck)
-{
-	struct netcheck **at = &netcheck->engine->netchecks;
-
-	while (*at != netcheck)
-		at = &(*at)->next;
-	*at = netcheck->next;
-	netcheck->cb(netcheck->owner);
-	uv_close((uv_handle_t *)&netcheck->timer, on_netcheck_closed);
-}
-
-static void on_netcheck_done(uv_timer_t *timer)
-{
-	finish_netcheck(container_of(timer, struct netcheck, timer));
-}
-
-void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner)
-{
-	struct netcheck *netcheck = calloc(1, sizeof(*netcheck));
-
-	if (!netcheck)
-		abort();
-	*netcheck = (struct netcheck){ .engine = engine, .next = engine->netchecks, .cb = cb, .owner = owner };
-	engine->netchecks = netcheck;
-	uv_timer_init(engine->loop, &netcheck->timer);
-	uv_timer_start(&netcheck->timer, on_netcheck_done, engine->session ? NETCHECK_MS : 0, 0);
-	if (engine->session)
-		session_link_changed(engine->session, false);
-}
-
-/* ---- status ---- */
-
-static enum node_state status_state(const struct p2p_engine *engine)
-{
-	switch (engine->state) {
-	case NOT_JOINED:
-		return NODE_NOT_JOINED;
-	case JOINING:
-		return NODE_JOINING;
-	case REMOVED:
-		return NODE_REMOVED;
-	case MEMBER:
-		break;
-	}
-	return engine->session ? NODE_RUNNING : NODE_STARTING;
-}
-
-static void fill_public_drops(const struct p2p_engine *engine, struct node_status *status)
-{
-	if (!engine->public_node)
-		return;
-	const struct public_node_stats stats = public_node_stats(engine->public_node);
-	const struct {
-		const char *name;
-		uint64_t n;
-	} drops[] = {
-		{ "relay refused: not TLS", stats.relay.refused_tls },
-		{ "relay refused: time-out", stats.relay.refused_timeout },
-		{ "relay refused: not a member", stats.relay.refused_not_member },
-		{ "relay refused: full", stats.relay.refused_full + stats.relay.refused_handshakes },
-		{ "relay packet: destination unknown", stats.relay.dropped_unknown },
-		{ "relay packet: queue full", stats.relay.dropped_queue },
-		{ "relay frame malformed", stats.relay.malformed + stats.relay.closed_protocol },
-		{ "stun garbage", stats.stun.garbage + stats.stun.not_a_request },
-		{ "stun rate limited", stats.stun.rate_limited },
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(drops); i++)
-		node_status_add_drop(status, drops[i].name, drops[i].n);
-}
-
-static void fill_member(const struct p2p_engine *engine, struct node_status *status)
-{
-	const struct membership *member = &engine->membership.member;
-
-	strcpy(status->network, member->network);
-	status->self.id = member->node_id;
-	strcpy(status->self.name, member->name);
-	status->self.ip4 = member->ip4;
-	status->self.ip6 = member->ip6;
-	snprintf(status->control.address, sizeof(status->control.address),
-		 strchr(engine->membership.host, ':') ? "[%s]:%u" : "%s:%u", engine->membership.host,
-		 engine->membership.port);
-}
-
-void engine_fill_status(const struct p2p_engine *engine, struct node_status *status)
-{
-	status->state = status_state(engine);
-	snprintf(status->version, sizeof(status->version), "%s", P2P_VERSION);
-	snprintf(status->interface, sizeof(status->interface), "%s", engine->interface);
-	status->mtu = engine->mtu;
-	status->uptime_ms = uv_now(engine->loop) - engine->started_ms;
-	status->self.node_key = engine->node_key_public;
-	if (engine->state != MEMBER && engine->state != REMOVED)
-		return;
-	fill_member(engine, status);
-	if (engine->state == REMOVED)
-		snprintf(status->control.last_error, sizeof(status->control.last_error), "%.199s",
-			 engine->removed_why);
-	if (engine->data_plane)
-		data_plane_fill_status(engine->data_plane, status);
-	if (engine->session)
-		session_fill_status(engine->session, status);
-	for (uint32_t i = 0; engine->map && i < status->n_peers; i++) {
-		const struct map_peer *peer = map_find_peer(map_ref_get(engine->map), status->peers[i].id);
-		status->peers[i].online = peer && peer->online;
-	}
-	fill_public_drops(engine, status);
-}
-
-char *p2p_engine_status_json(struct p2p_engine *engine)
-{
-	struct node_status status;
-
-	node_status_init(&status);
-	engine_fill_status(engine, &status);
-	struct json *json = node_status_to_json(&status);
-	char *text = json_print(json);
-	json_free(json);
-	node_status_deinit(&status);
-	return text;
-}
-
 /* ---- life ---- */
 
 /* Are those at which others could reach us other ones than before? Our own interface does not count. */
@@ -1163,8 +862,7 @@ void p2p_engine_stop(struct p2p_engine *engine, void (*stopped)(void *owner), vo
 	engine->stopping = true;
 	engine->stopped = stopped;
 	engine->stopped_owner = owner;
-	while (engine->netchecks)
-		finish_netcheck(engine->netchecks);
+	engine_finish_netchecks(engine);
 	if (!engine->has_timers)
 		close_hosts(engine);
 	else if (!engine->closing_member) /* else close_hosts() follows what is under way */
