@@ -83,8 +83,8 @@ void stage_set_deadline(struct actor *actor, uint64_t at_ns);
  * Queues a message for an actor (peer_id of the message addresses the conns). Takes message->bytes
  * and message->map. What stands for something that may get lost on the way as well (a datagram, a
  * frame, a sealed message or what becomes one, a note of what was carried) is dropped and counted
- * when too much waits, first of all what comes from the network. A full queue fails the stage for the rest: a lost decision would never be
- * repeated.
+ * when too much waits, first of all what comes from the network. A full queue fails the stage for
+ * the rest: a lost decision would never be repeated.
  */
 void stage_post(struct stage *stage, enum actor_kind from, enum actor_kind to, struct message *message_take);
 /* The same to every conn of that kind and to every other actor that accepts it from `from`. */
