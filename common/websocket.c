@@ -40,6 +40,7 @@
 #define CONNECT_TIMEOUT_MS  10000
 #define CLOSE_TIMEOUT_MS    5000
 #define ACCEPT_PAUSE_MS     100
+#define END_AGAIN_MS        50
 #define ACCEPTS_PER_WAKE    16
 #define DEFAULT_PER_ADDRESS 1024
 #define DEFAULT_RATE        100
@@ -76,6 +77,7 @@ struct websocket {
 	uv_timer_t timer;
 	void *data;
 	char why[256];
+	bool ending;       /* libwebsockets has been told to end it */
 	bool deferred_end; /* the timer's next shot is the end */
 	bool tell;         /* and tells the owner */
 
@@ -237,11 +239,19 @@ static void finish(struct websocket *ws, const char *why)
 	uv_timer_start(&ws->timer, on_deferred_end, 0, 0);
 }
 
-/* Ends the lws connection from the loop, whatever its state; its callback then calls finish(). */
+static void on_timeout(uv_timer_t *timer);
+
+/*
+ * Ends the lws connection from the loop, whatever its state; its callback then calls finish(). A
+ * step of the connection that comes first (TCP or TLS is there) replaces the time-out by which we
+ * kill it: so we say it again until it is gone, and go no further with it.
+ */
 static void end_now(struct websocket *ws, const char *why)
 {
 	set_why(ws, why);
+	ws->ending = true;
 	if (ws->wsi) {
+		uv_timer_start(&ws->timer, on_timeout, END_AGAIN_MS, 0);
 		lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
 		lws_cancel_service(
 			ws->host->context); /* it looks at its timers only when something happens */
@@ -305,7 +315,7 @@ static void deliver(struct websocket *ws)
 
 	ws->rx = NULL;
 	ws->rx_len = ws->rx_size = 0;
-	if (ws->state == OPEN)
+	if (ws->state == OPEN && !ws->ending)
 		ws->handler.message(ws->handler.owner, ws, text, len);
 	free(text);
 }
@@ -336,6 +346,8 @@ static int on_writable(struct websocket *ws)
 {
 	struct queued *item = ws->first;
 
+	if (ws->ending)
+		return -1;
 	if (!item) {
 		if (ws->state != CLOSING)
 			return 0;
@@ -366,7 +378,7 @@ static void learn_peer(struct websocket *ws)
 
 static int on_open(struct websocket *ws)
 {
-	if (ws->state != CONNECTING)
+	if (ws->state != CONNECTING || ws->ending)
 		return -1;
 	learn_peer(ws);
 	ws->state = OPEN;

@@ -98,45 +98,60 @@ static void on_signal(uv_signal_t *signal, int number)
 	node_daemon_stop(daemon, on_stopped, program);
 }
 
+/* Before anything is started: what comes meanwhile waits for the loop. */
+static void watch_signals(struct program *program)
+{
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
+
+	program->n_signals = ARRAY_LEN(program->signals);
+	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {
+		uv_signal_init(&program->loop, &program->signals[i]);
+		program->signals[i].data = program;
+		uv_signal_start(&program->signals[i], on_signal, numbers[i]);
+	}
+}
+
 static void on_open_handle(uv_handle_t *handle, void *arg)
 {
 	log_error("node", "bug: a %s handle was left open", uv_handle_type_name(handle->type));
 }
 
+/* Runs until all is closed. */
+static void run_loop(uv_loop_t *loop, int exit_code)
+{
+	uv_run(loop, UV_RUN_DEFAULT);
+	if (uv_loop_close(loop) == 0)
+		return;
+	uv_walk(loop, on_open_handle, NULL);
+	fflush(NULL);
+	_exit(exit_code); /* exit() would wait for the look-up's thread */
+}
+
 static int run(const struct node_config *config)
 {
 	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
-	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
 	struct program program = { .daemon = NULL };
 	struct error error;
-	int r;
 
 	signal(SIGPIPE, SIG_IGN);
 	service_raise_file_limit();
 	if (service_keep_capabilities(kept, ARRAY_LEN(kept), &error) != 0)
 		log_warning("node", "%s", error.message);
 	uv_loop_init(&program.loop);
+	watch_signals(&program);
 	const struct node_daemon_options daemon = {
 		.loop = &program.loop, .config = config, .state_dir = arg_state_dir, .socket = arg_socket
 	};
-	r = node_daemon_start(&daemon, &program.daemon, &error);
+	int r = node_daemon_start(&daemon, &program.daemon, &error);
 	if (r != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);
+		program.daemon = NULL;
+		for (size_t i = 0; i < ARRAY_LEN(program.signals); i++)
+			uv_close((uv_handle_t *)&program.signals[i], NULL);
 	} else {
-		program.n_signals = ARRAY_LEN(program.signals);
-		for (size_t i = 0; i < ARRAY_LEN(program.signals); i++) {
-			uv_signal_init(&program.loop, &program.signals[i]);
-			program.signals[i].data = &program;
-			uv_signal_start(&program.signals[i], on_signal, numbers[i]);
-		}
 		service_notify("READY=1");
 	}
-	uv_run(&program.loop, UV_RUN_DEFAULT);
-	if (uv_loop_close(&program.loop) != 0) {
-		uv_walk(&program.loop, on_open_handle, NULL);
-		fflush(NULL);
-		_exit(r == 0 ? EXIT_OK : EXIT_FAILED); /* exit() would wait for the look-up's thread */
-	}
+	run_loop(&program.loop, r == 0 ? EXIT_OK : EXIT_FAILED);
 	return r == 0 ? EXIT_OK : EXIT_FAILED;
 }
 

@@ -170,6 +170,20 @@ def test_it_ends_while(overlay, under_way, measured):
     measured(f"until it ended while {under_way.__name__}", took, ENDS)
 
 
+def test_it_ends_at_any_moment_of_its_start(overlay):
+    alice = overlay.nodes["alice"]
+    ends(alice)
+
+    for step in range(60):  # while it connects to control: every 0.15 ms
+        alice.program.restart()
+        while "member of" not in alice.program.output():
+            assert alice.program.running
+        begin = time.monotonic()
+        while time.monotonic() < begin + step * 0.00015:
+            pass
+        assert ends(alice) < ENDS
+
+
 # ---- what must have happened when it ends ------------------------------------------------------
 
 def test_who_was_leaving_when_it_was_ended_has_left(overlay):
