@@ -111,6 +111,8 @@ static int init(struct wg_device *device, const struct wg_config *config)
 
 	int r = wg_local_init(&device->local, WG_NOISE_PROLOGUE, strlen(WG_NOISE_PROLOGUE));
 	if (r == 0)
+		wg_aead_choose(&device->local.crypto, wg_aead_all_lanes, &device->aead);
+	if (r == 0)
 		r = wg_index_table_reserve(&device->indices, 1);
 	if (r == 0)
 		r = wg_staged_pool_init(&device->staged,
@@ -130,6 +132,11 @@ int wg_device_new(const struct wg_config *config, struct wg_device **ret)
 	}
 	*ret = device;
 	return 0;
+}
+
+const struct wg_aead *wg_device_aead(const struct wg_device *device)
+{
+	return &device->aead;
 }
 
 void wg_device_free(struct wg_device *device)

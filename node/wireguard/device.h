@@ -37,6 +37,7 @@
 #define WG_STAGED_MAX	  128  /* packets that wait for a key, per peer */
 #define WG_DS_HANDSHAKE	  0x88 /* AF41 */
 
+struct wg_aead;
 struct wg_device;
 struct wg_peer;
 
@@ -208,6 +209,8 @@ uint64_t wg_device_next_deadline(const struct wg_device *device);
 
 uint64_t wg_device_drops(const struct wg_device *device, enum wg_drop drop);
 bool wg_device_is_under_load(const struct wg_device *device, struct wg_time now);
+/* With what packets are sealed and opened (aead.h); chosen once. */
+const struct wg_aead *wg_device_aead(const struct wg_device *device);
 
 /* Length of a packet when padded: a multiple of 16, but not beyond the MTU. */
 static inline uint32_t wg_padded_size(uint32_t size, uint32_t mtu)

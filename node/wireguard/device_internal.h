@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "node/wireguard/aead.h"
 #include "node/wireguard/device.h"
 #include "node/wireguard/index_table.h"
 #include "node/wireguard/peer.h"
@@ -20,6 +21,7 @@ struct wg_device {
 	struct wg_ports ports;
 	uint32_t mtu;
 	struct wg_local local;
+	struct wg_aead aead;
 
 	/* peers */
 	struct wg_peer *first, *last;

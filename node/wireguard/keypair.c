@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <sodium.h>
+#include <string.h>
 
 static void drop(struct wg_keypair **slot, struct wg_dropped *dropped)
 {
@@ -65,6 +66,8 @@ int wg_keypairs_install(struct wg_keypairs *keypairs, const struct wg_crypto *cr
 					.birth_ns = now_ns,
 					.is_initiator = is_initiator,
 					.may_send = true };
+	memcpy(keypair->seal_key, keys->send, KEY_LEN);
+	memcpy(keypair->open_key, keys->receive, KEY_LEN);
 	if (is_initiator)
 		keypairs->current = keypair;
 	else

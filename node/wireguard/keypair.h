@@ -14,6 +14,7 @@
 #pragma once
 
 #include "common/replay.h"
+#include "node/wireguard/aead.h"
 #include "node/wireguard/crypto.h"
 #include "node/wireguard/noise.h"
 
@@ -25,6 +26,7 @@
 
 struct wg_keypair {
 	EVP_CIPHER_CTX *seal, *open; /* both set, or the slot is free */
+	uint8_t seal_key[KEY_LEN], open_key[KEY_LEN]; /* the same, for what treats many packets */
 	uint64_t next_counter;
 	struct replay replay;
 	uint32_t local_index, remote_index;

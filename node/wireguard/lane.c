@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "node/wireguard/aead.h"
 #include "node/wireguard/icmp.h"
 #include "node/wireguard/ring.h"
 
@@ -677,6 +678,14 @@ static struct lane *new_lane(const struct lane_config *config)
 	return lane;
 }
 
+static void log_cipher(const struct wg_aead *aead)
+{
+	if (aead->failed)
+		log_warning("wireguard", "%s gives wrong results on this machine and is not used",
+			    aead->failed);
+	log_info("wireguard", "packets are sealed with %s", wg_aead_name(aead));
+}
+
 static int new_device(struct lane *lane)
 {
 	const struct wg_config config = {
@@ -690,7 +699,10 @@ static int new_device(struct lane *lane)
 		.mtu = lane->mtu,
 	};
 
-	return wg_device_new(&config, &lane->device);
+	int r = wg_device_new(&config, &lane->device);
+	if (r == 0)
+		log_cipher(wg_device_aead(lane->device));
+	return r;
 }
 
 /* Signals are the loop's: the lane's system calls are not to be disturbed. */

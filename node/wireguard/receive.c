@@ -4,7 +4,8 @@
  *   index -> keypair, young enough -> decrypt -> replay window -> (authenticated) liveness, roaming
  *   -> whole IP packet -> source address is the peer's -> ECN -> deliver
  *
- * What concerns a peer as a whole is done once per train, not per packet.
+ * What concerns a peer as a whole is done once per train, not per packet; and the datagrams of one
+ * session that stand side by side are decrypted together, before the rest is done in their order.
  */
 #include "node/wireguard/device_internal.h"
 #include "node/wireguard/ip_packet.h"
@@ -28,6 +29,15 @@ struct reception {
 	/* good packets to deliver together; n 0: none */
 	struct train run;
 	uint32_t run_end; /* number of the datagram that would continue it */
+};
+
+/* Datagrams of one session that wait for being opened together. */
+struct batch {
+	struct wg_peer *peer;
+	struct wg_keypair *keypair;
+	uint32_t n;
+	uint32_t numbers[TRAIN_MAX]; /* in the train */
+	struct wg_aead_packet packets[TRAIN_MAX];
 };
 
 static void drop(struct reception *rx, enum wg_drop why)
@@ -141,58 +151,97 @@ static void receive_plain(struct reception *rx, uint32_t i, uint8_t *packet, uin
 		add_to_run(rx, i, packet, ip.size);
 }
 
-/* True: decrypted, and never seen before. */
-static bool open_datagram(struct reception *rx, struct wg_keypair *keypair, uint64_t counter,
-			  uint8_t *sealed, uint32_t n)
+/* ---- batches: neighbouring datagrams of one session are opened together ---- */
+
+static void receive_opened(struct reception *rx, struct wg_peer *peer, struct wg_keypair *keypair,
+			   const struct wg_aead_packet *packet, uint32_t i)
 {
-	if (!wg_is_recent(keypair->birth_ns, WG_REJECT_AFTER_TIME_NS, rx->now.ns) ||
-	    counter >= WG_REJECT_AFTER_MESSAGES)
-		drop(rx, WG_DROP_EXPIRED_KEY);
-	else if (!replay_is_fresh(&keypair->replay,
-				  counter)) /* spares decrypting; decides nothing else */
-		drop(rx, WG_DROP_REPLAY);
-	else if (!wg_cipher_open(keypair->open, counter, sealed, n))
+	if (!packet->is_good) {
 		drop(rx, WG_DROP_FORGED);
-	else if (!replay_accept(&keypair->replay, counter))
+		return;
+	}
+	if (!replay_accept(&keypair->replay, packet->counter)) {
 		drop(rx, WG_DROP_REPLAY);
-	else
-		return true;
-	return false;
+		return;
+	}
+	begin_peer(rx, peer);
+	peer->stats.rx_bytes += packet->size + WG_OVERHEAD;
+	if (keypair == peer->keypairs.next)
+		confirm_next(rx, peer);
+	if (packet->size > 0)
+		receive_plain(rx, i, packet->data, packet->size);
 }
 
-static void receive_data(struct reception *rx, uint32_t i)
+/* The session outlives this: what a packet can cause drops only others of its peer. */
+static void end_batch(struct reception *rx, struct batch *batch)
 {
-	uint8_t *datagram = train_packet(rx->datagrams, i);
-	uint32_t size = train_size(rx->datagrams, i);
+	if (batch->n == 0)
+		return;
+	const struct wg_aead_key key = { .cipher = batch->keypair->open,
+					 .bytes = batch->keypair->open_key };
+	const uint32_t n = batch->n;
+
+	batch->n = 0;
+	wg_aead_open_packets(&rx->device->aead, key, batch->packets, n);
+	for (uint32_t k = 0; k < n; k++)
+		receive_opened(rx, batch->peer, batch->keypair, &batch->packets[k],
+			       batch->numbers[k]);
+}
+
+/* False: nothing with this index. */
+static bool use_session(struct reception *rx, struct batch *batch, uint32_t index)
+{
+	if (batch->n > 0 && batch->keypair->local_index == index)
+		return true;
+	end_batch(rx, batch);
+	const struct wg_index_entry *entry = wg_index_table_find(&rx->device->indices, index);
+	if (!entry || !entry->keypair)
+		return false;
+	batch->peer = entry->peer;
+	batch->keypair = entry->keypair;
+	return true;
+}
+
+static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t counter, uint32_t i)
+{
+	const struct wg_keypair *keypair = batch->keypair;
+
+	if (!wg_is_recent(keypair->birth_ns, WG_REJECT_AFTER_TIME_NS, rx->now.ns) ||
+	    counter >= WG_REJECT_AFTER_MESSAGES) {
+		drop(rx, WG_DROP_EXPIRED_KEY);
+		return;
+	}
+	/* spares decrypting; decides nothing else */
+	if (!replay_is_fresh(&keypair->replay, counter)) {
+		drop(rx, WG_DROP_REPLAY);
+		return;
+	}
+	batch->numbers[batch->n] = i;
+	batch->packets[batch->n++] = (struct wg_aead_packet){
+		.data = train_packet(rx->datagrams, i) + WG_DATA_HEADER_LEN,
+		.counter = counter,
+		.size = train_size(rx->datagrams, i) - WG_OVERHEAD,
+	};
+}
+
+static void receive_data(struct reception *rx, struct batch *batch, uint32_t i)
+{
 	struct wg_data_header header;
 
-	if (wg_data_header_decode(datagram, size, &header) != 0) {
+	if (wg_data_header_decode(train_packet(rx->datagrams, i), train_size(rx->datagrams, i),
+				  &header) != 0) {
 		drop(rx, WG_DROP_MALFORMED);
 		return;
 	}
-	const struct wg_index_entry *entry =
-		wg_index_table_find(&rx->device->indices, header.receiver);
-	if (!entry || !entry->keypair) {
-		drop(rx, WG_DROP_UNKNOWN_INDEX);
-		wg_device_on_lost_session(rx->device, rx->from, rx->now);
+	if (use_session(rx, batch, header.receiver)) {
+		add_to_batch(rx, batch, header.counter, i);
 		return;
 	}
-	struct wg_peer *peer = entry->peer;
-	struct wg_keypair *keypair = entry->keypair;
-	uint8_t *packet = datagram + WG_DATA_HEADER_LEN;
-	uint32_t n = size - WG_DATA_HEADER_LEN;
-
-	if (!open_datagram(rx, keypair, header.counter, packet, n))
-		return;
-	begin_peer(rx, peer);
-	peer->stats.rx_bytes += size;
-	if (keypair == peer->keypairs.next)
-		confirm_next(rx, peer);
-	if (n > WG_AEAD_TAG_LEN)
-		receive_plain(rx, i, packet, n - WG_AEAD_TAG_LEN);
+	drop(rx, WG_DROP_UNKNOWN_INDEX);
+	wg_device_on_lost_session(rx->device, rx->from, rx->now);
 }
 
-static void receive_one(struct reception *rx, uint32_t i)
+static void receive_one(struct reception *rx, struct batch *batch, uint32_t i)
 {
 	const uint8_t *datagram = train_packet(rx->datagrams, i);
 	uint32_t size = train_size(rx->datagrams, i);
@@ -200,11 +249,12 @@ static void receive_one(struct reception *rx, uint32_t i)
 
 	switch (type) {
 	case WG_MESSAGE_DATA:
-		receive_data(rx, i);
+		receive_data(rx, batch, i);
 		return;
 	case WG_MESSAGE_INITIATION:
 	case WG_MESSAGE_RESPONSE:
 	case WG_MESSAGE_COOKIE_REPLY:
+		end_batch(rx, batch);
 		end_peer(rx);
 		wg_device_receive_handshake(rx->device, type, datagram, size, rx->from, rx->now);
 		return;
@@ -218,9 +268,13 @@ void wg_device_receive(struct wg_device *device, const struct train *datagrams,
 	struct reception rx = {
 		.device = device, .datagrams = datagrams, .from = from, .now = now
 	};
+	struct batch batch;
+
+	batch.n = 0; /* and not all the rest */
 
 	assert(datagrams->n >= 1 && datagrams->n <= TRAIN_MAX);
 	for (uint32_t i = 0; i < datagrams->n; i++)
-		receive_one(&rx, i);
+		receive_one(&rx, &batch, i);
+	end_batch(&rx, &batch);
 	end_peer(&rx);
 }

@@ -38,22 +38,33 @@ static void tell_no_path(struct wg_peer *peer, struct wg_time now)
 
 /* ---- sealing ---- */
 
-/* One packet with free room around it; false: the keypair is used up, or OpenSSL failed. */
-static bool seal(struct wg_peer *peer, struct wg_keypair *keypair, uint8_t *packet, uint32_t n)
+/* Gives one packet with free room around it its header, number and padding. */
+static struct wg_aead_packet enclose(struct wg_peer *peer, struct wg_keypair *keypair,
+				     uint8_t *packet, uint32_t n)
 {
-	struct wg_device *device = peer->device;
-	uint32_t padded = wg_padded_size(n, device->mtu);
-
-	if (keypair->next_counter >= WG_REJECT_AFTER_MESSAGES)
-		return false;
+	const uint32_t padded = wg_padded_size(n, peer->device->mtu);
 	const struct wg_data_header header = { .receiver = keypair->remote_index,
 					       .counter = keypair->next_counter++ };
+
 	wg_data_header_encode(packet - WG_DATA_HEADER_LEN, &header);
 	memset(packet + n, 0, padded - n);
-	if (wg_cipher_seal(keypair->seal, header.counter, packet, padded))
-		return true;
-	wg_drop(device, WG_DROP_INTERNAL);
-	return false;
+	return (struct wg_aead_packet){ .data = packet, .counter = header.counter, .size = padded };
+}
+
+/* How many were sealed: fewer when the keypair is used up, or OpenSSL failed. */
+static uint32_t seal(struct wg_peer *peer, struct wg_keypair *keypair, const struct train *packets)
+{
+	const struct wg_aead_key key = { .cipher = keypair->seal, .bytes = keypair->seal_key };
+	struct wg_aead_packet enclosed[TRAIN_MAX];
+	uint32_t n = 0;
+
+	for (; n < packets->n && keypair->next_counter < WG_REJECT_AFTER_MESSAGES; n++)
+		enclosed[n] =
+			enclose(peer, keypair, train_packet(packets, n), train_size(packets, n));
+	const uint32_t sealed = wg_aead_seal_packets(&peer->device->aead, key, enclosed, n);
+	if (sealed < n)
+		wg_drop(peer->device, WG_DROP_INTERNAL);
+	return sealed;
 }
 
 /* Packets that were sealed, as the train of datagrams that they are now. */
@@ -75,11 +86,8 @@ static struct train wire_train(const struct wg_device *device, const struct trai
 static uint32_t seal_and_transmit(struct wg_peer *peer, struct wg_keypair *keypair,
 				  const struct train *packets, uint8_t ecn, struct wg_time now)
 {
-	uint32_t n = 0;
+	const uint32_t n = seal(peer, keypair, packets);
 
-	while (n < packets->n &&
-	       seal(peer, keypair, train_packet(packets, n), train_size(packets, n)))
-		n++;
 	if (n == 0)
 		return 0;
 	struct train sealed = train_slice(packets, 0, n);

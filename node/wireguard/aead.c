@@ -1,0 +1,188 @@
+#include "node/wireguard/aead.h"
+
+#include "node/wireguard/aead_lanes.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+
+const struct wg_aead_lanes *const wg_aead_all_lanes[] = {
+#ifdef __x86_64__
+	&wg_aead_avx512,
+	&wg_aead_avx2,
+#endif
+	NULL,
+};
+
+/* ---- the self-test ---- */
+
+#define TEST_LONGEST 200 /* more than three blocks of ChaCha20 */
+#define TEST_STRIDE  (TEST_LONGEST + WG_AEAD_TAG_LEN)
+#define TEST_PACKETS 16
+
+struct self_test {
+	uint8_t key[KEY_LEN];
+	uint8_t plain[TEST_PACKETS][TEST_STRIDE];
+	uint8_t expected[TEST_PACKETS][TEST_STRIDE]; /* sealed by OpenSSL */
+	uint8_t data[TEST_PACKETS][TEST_STRIDE];
+	struct wg_aead_packet packets[TEST_PACKETS];
+	unsigned n;
+};
+
+/* Lengths from longest - n + 1 to longest, counters around a carry into their upper half. */
+static bool prepare(struct self_test *test, EVP_CIPHER_CTX *cipher, unsigned n, uint32_t longest)
+{
+	test->n = n;
+	for (unsigned i = 0; i < n; i++) {
+		const uint32_t less = i * (longest % 3); /* or all alike */
+		const uint32_t size = less < longest ? longest - less : 0;
+		test->packets[i] = (struct wg_aead_packet){ .data = test->data[i],
+							    .counter = UINT64_C(0x1fffffff8) + i,
+							    .size = size };
+		for (uint32_t k = 0; k < TEST_STRIDE; k++)
+			test->plain[i][k] = (uint8_t)(i * 31 + k * 7 + longest);
+		memcpy(test->expected[i], test->plain[i], TEST_STRIDE);
+		if (!wg_cipher_seal(cipher, test->packets[i].counter, test->expected[i], size))
+			return false;
+	}
+	memcpy(test->data, test->plain, sizeof(test->data));
+	return true;
+}
+
+static bool seals(struct self_test *test, const struct wg_aead_lanes *lanes)
+{
+	lanes->seal(test->key, test->packets, test->n);
+	for (unsigned i = 0; i < test->n; i++)
+		if (memcmp(test->data[i], test->expected[i], TEST_STRIDE) != 0)
+			return false;
+	return true;
+}
+
+/* Packet `forged` gets a wrong bit in its tag. */
+static bool opens(struct self_test *test, const struct wg_aead_lanes *lanes, unsigned forged)
+{
+	memcpy(test->data, test->expected, sizeof(test->data));
+	test->data[forged][test->packets[forged].size + forged % WG_AEAD_TAG_LEN] ^= 0x10;
+	lanes->open(test->key, test->packets, test->n);
+	for (unsigned i = 0; i < test->n; i++) {
+		const struct wg_aead_packet *packet = &test->packets[i];
+		if (packet->is_good != (i != forged))
+			return false;
+		if (packet->is_good && memcmp(packet->data, test->plain[i], packet->size) != 0)
+			return false;
+		if (!packet->is_good && !sodium_is_zero(packet->data, packet->size))
+			return false;
+	}
+	return true;
+}
+
+static bool passes_with(struct self_test *test, const struct wg_aead_lanes *lanes,
+			EVP_CIPHER_CTX *cipher)
+{
+	static const uint32_t longest[] = { 0, 1, 15, 16, 47, 64, 65, 127, 128, 199, TEST_LONGEST };
+
+	for (unsigned n = lanes->width; n >= 1; n /= 2)
+		for (size_t i = 0; i < ARRAY_LEN(longest); i++)
+			if (!prepare(test, cipher, n, longest[i]) || !seals(test, lanes) ||
+			    !opens(test, lanes, (unsigned)i % n))
+				return false;
+	return true;
+}
+
+static bool passes(const struct wg_crypto *crypto, const struct wg_aead_lanes *lanes)
+{
+	struct self_test test;
+	bool ok = false;
+
+	for (unsigned i = 0; i < KEY_LEN; i++)
+		test.key[i] = (uint8_t)(0xa5 ^ (i * 13));
+	EVP_CIPHER_CTX *cipher = wg_cipher_new(crypto, test.key, true);
+	if (cipher && lanes->width <= TEST_PACKETS)
+		ok = passes_with(&test, lanes, cipher);
+	wg_cipher_free(cipher);
+	return ok;
+}
+
+/* ---- choosing ---- */
+
+void wg_aead_choose(const struct wg_crypto *crypto, const struct wg_aead_lanes *const *candidates,
+		    struct wg_aead *ret)
+{
+	*ret = (struct wg_aead){ 0 };
+	for (; *candidates && !ret->lanes; candidates++) {
+		if (!(*candidates)->is_supported())
+			continue;
+		if (passes(crypto, *candidates))
+			ret->lanes = *candidates;
+		else
+			ret->failed = (*candidates)->name;
+	}
+}
+
+const char *wg_aead_name(const struct wg_aead *aead)
+{
+	return aead->lanes ? aead->lanes->name : "openssl";
+}
+
+/* ---- trains ---- */
+
+/* Registers that did not fit were spilled below us on the stack; they held key stream. */
+static __attribute__((noinline)) void wipe_stack(void)
+{
+	uint8_t below[4096];
+
+	wg_aead_wipe(below, sizeof(below));
+}
+
+/* How many of n go through the lanes together; 0: none, one by one is faster. */
+static uint32_t take(const struct wg_aead *aead, const struct wg_aead_packet *packets, uint32_t n)
+{
+	const struct wg_aead_lanes *lanes = aead->lanes;
+
+	if (!lanes || n == 0)
+		return 0;
+	/* All are of one size, or the last one is shorter: the first decides. */
+	const unsigned size_class = packets->size <= 128 ? 0 : packets->size <= 640 ? 1 : 2;
+	if (n < lanes->at_least[size_class])
+		return 0;
+	return n < lanes->width ? n : lanes->width;
+}
+
+uint32_t wg_aead_seal_packets(const struct wg_aead *aead, struct wg_aead_key key,
+			      struct wg_aead_packet *packets, uint32_t n)
+{
+	uint32_t done = 0, some;
+
+	while ((some = take(aead, packets + done, n - done)) > 0) {
+		aead->lanes->seal(key.bytes, packets + done, some);
+		done += some;
+	}
+	if (done > 0)
+		wipe_stack();
+	while (done < n && wg_cipher_seal(key.cipher, packets[done].counter, packets[done].data,
+					  packets[done].size))
+		done++;
+	return done;
+}
+
+static void open_one(EVP_CIPHER_CTX *cipher, struct wg_aead_packet *packet)
+{
+	packet->is_good = wg_cipher_open(cipher, packet->counter, packet->data,
+					 (size_t)packet->size + WG_AEAD_TAG_LEN);
+	if (!packet->is_good)
+		memset(packet->data, 0, packet->size);
+}
+
+void wg_aead_open_packets(const struct wg_aead *aead, struct wg_aead_key key,
+			  struct wg_aead_packet *packets, uint32_t n)
+{
+	uint32_t done = 0, some;
+
+	while ((some = take(aead, packets + done, n - done)) > 0) {
+		aead->lanes->open(key.bytes, packets + done, some);
+		done += some;
+	}
+	if (done > 0)
+		wipe_stack();
+	for (; done < n; done++)
+		open_one(key.cipher, &packets[done]);
+}

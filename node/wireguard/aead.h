@@ -1,0 +1,73 @@
+/*
+ * The packets of a train, sealed and opened together: ChaCha20-Poly1305 (RFC 8439) with empty
+ * associated data and WireGuard's nonce, four zero bytes and the counter in little endian.
+ *
+ *   n packets of one key ──► 16 or 8 at once, a lane of the vector unit each   (aead_avx512.c, …)
+ *                       └──► what is left, when that is few: one by one         (OpenSSL)
+ *
+ * Which lanes there are is asked of the CPU, and they must agree with OpenSSL in a self-test before
+ * they are used. Sizes, counters, addresses and whether a tag was right are public; time and memory
+ * accesses depend on nothing else.
+ *
+ * Stateless, hence of any thread; but the OpenSSL context of a key is used by one thread at a time.
+ */
+#pragma once
+
+#include "common/macros.h"
+#include "node/wireguard/crypto.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Sealing: size bytes become size + 16. Opening: size + 16 bytes become size. In place. */
+struct wg_aead_packet {
+	uint8_t *data;
+	uint64_t counter;
+	uint32_t size; /* without the tag */
+	bool is_good;  /* opening sets it. A forged packet's size bytes are zeroed */
+};
+
+/*
+ * A way to treat up to `width` packets at once. Sizes may differ, but the longest one decides how
+ * long it takes. Packets must not overlap.
+ */
+struct wg_aead_lanes {
+	const char *name;
+	unsigned width;
+	/* As many packets are needed to be faster than one by one: up to 128 bytes, 640, longer. */
+	uint8_t at_least[3];
+	bool (*is_supported)(void); /* by the CPU and the kernel */
+	/* n 1..width */
+	void (*seal)(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n);
+	void (*open)(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n);
+};
+
+/* All that were compiled in, best first, supported or not; ends with NULL. */
+extern const struct wg_aead_lanes *const wg_aead_all_lanes[];
+
+struct wg_aead {
+	const struct wg_aead_lanes *lanes; /* NULL: OpenSSL only */
+	const char *failed;                /* lanes that did not pass their self-test; NULL: none */
+};
+
+/*
+ * The first of `candidates` (as wg_aead_all_lanes) that is supported and passes; else OpenSSL.
+ * Never fails.
+ */
+void wg_aead_choose(const struct wg_crypto *crypto, const struct wg_aead_lanes *const *candidates,
+		    struct wg_aead *ret);
+/* "avx512", "avx2" or "openssl". */
+const char *wg_aead_name(const struct wg_aead *aead);
+
+/* One direction of a session. */
+struct wg_aead_key {
+	EVP_CIPHER_CTX *cipher; /* borrowed; made for this direction */
+	const uint8_t *bytes;   /* KEY_LEN, of the same key */
+};
+
+/* How many were sealed, from the first on: less than n only if OpenSSL failed at that one. */
+P2P_CHECK uint32_t wg_aead_seal_packets(const struct wg_aead *aead, struct wg_aead_key key,
+					struct wg_aead_packet *packets, uint32_t n);
+/* See is_good of each. A forged packet does not disturb the others. */
+void wg_aead_open_packets(const struct wg_aead *aead, struct wg_aead_key key,
+			  struct wg_aead_packet *packets, uint32_t n);

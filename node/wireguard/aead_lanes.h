@@ -1,0 +1,40 @@
+/*
+ * For the lanes of aead.h only: the ways there are, and what they share.
+ *
+ * Everything here is small and inline, and knows nothing of a vector unit.
+ */
+#pragma once
+
+#include "node/wireguard/aead.h"
+
+#include <string.h>
+
+#ifdef __x86_64__ /* also little endian, as the lanes expect */
+extern const struct wg_aead_lanes wg_aead_avx512;
+extern const struct wg_aead_lanes wg_aead_avx2;
+#endif
+
+/* memset that stays, also when what is wiped is never read again. */
+static inline void wg_aead_wipe(void *data, size_t n)
+{
+	memset(data, 0, n);
+	__asm__ volatile("" : : "r"(data) : "memory");
+}
+
+static inline void wg_aead_put_tag(const struct wg_aead_packet *packet, uint64_t lo, uint64_t hi)
+{
+	memcpy(packet->data + packet->size, &lo, sizeof(lo));
+	memcpy(packet->data + packet->size + sizeof(lo), &hi, sizeof(hi));
+}
+
+/* Whether it was right is public; how it was wrong is not. */
+static inline void wg_aead_check_tag(struct wg_aead_packet *packet, uint64_t lo, uint64_t hi)
+{
+	uint64_t found_lo, found_hi;
+
+	memcpy(&found_lo, packet->data + packet->size, sizeof(found_lo));
+	memcpy(&found_hi, packet->data + packet->size + sizeof(found_lo), sizeof(found_hi));
+	packet->is_good = ((lo ^ found_lo) | (hi ^ found_hi)) == 0;
+	if (!packet->is_good)
+		memset(packet->data, 0, packet->size);
+}
