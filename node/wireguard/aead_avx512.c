@@ -28,59 +28,6 @@
 #define CLAMP_LO _mm512_set1_epi64(0x0ffffffc0fffffff)
 #define CLAMP_HI _mm512_set1_epi64(0x0ffffffc0ffffffc)
 
-/* ---- ChaCha20 ---- */
-
-struct cipher {
-	__m512i key[8];
-	__m512i nonce[2]; /* the counter's halves; the nonce's first word is 0 */
-};
-
-#define QUARTER(a, b, c, d)                                                                        \
-	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 16),              \
-	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 12),              \
-	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 8),               \
-	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7)
-
-/* Vector w of ret: word w of block number `block`, of each packet. */
-INLINE void chacha_words(const struct cipher *cipher, uint32_t block, __m512i ret[16])
-{
-	const __m512i c0 = _mm512_set1_epi32(0x61707865), c1 = _mm512_set1_epi32(0x3320646e);
-	const __m512i c2 = _mm512_set1_epi32(0x79622d32), c3 = _mm512_set1_epi32(0x6b206574);
-	const __m512i *k = cipher->key, number = _mm512_set1_epi32((int)block);
-	__m512i v0 = c0, v1 = c1, v2 = c2, v3 = c3;
-	__m512i v4 = k[0], v5 = k[1], v6 = k[2], v7 = k[3];
-	__m512i v8 = k[4], v9 = k[5], v10 = k[6], v11 = k[7];
-	__m512i v12 = number, v13 = _mm512_setzero_si512();
-	__m512i v14 = cipher->nonce[0], v15 = cipher->nonce[1];
-
-	for (unsigned i = 0; i < 10; i++) {
-		QUARTER(v0, v4, v8, v12);
-		QUARTER(v1, v5, v9, v13);
-		QUARTER(v2, v6, v10, v14);
-		QUARTER(v3, v7, v11, v15);
-		QUARTER(v0, v5, v10, v15);
-		QUARTER(v1, v6, v11, v12);
-		QUARTER(v2, v7, v8, v13);
-		QUARTER(v3, v4, v9, v14);
-	}
-	ret[0] = _mm512_add_epi32(v0, c0);
-	ret[1] = _mm512_add_epi32(v1, c1);
-	ret[2] = _mm512_add_epi32(v2, c2);
-	ret[3] = _mm512_add_epi32(v3, c3);
-	ret[4] = _mm512_add_epi32(v4, k[0]);
-	ret[5] = _mm512_add_epi32(v5, k[1]);
-	ret[6] = _mm512_add_epi32(v6, k[2]);
-	ret[7] = _mm512_add_epi32(v7, k[3]);
-	ret[8] = _mm512_add_epi32(v8, k[4]);
-	ret[9] = _mm512_add_epi32(v9, k[5]);
-	ret[10] = _mm512_add_epi32(v10, k[6]);
-	ret[11] = _mm512_add_epi32(v11, k[7]);
-	ret[12] = _mm512_add_epi32(v12, number);
-	ret[13] = v13;
-	ret[14] = _mm512_add_epi32(v14, cipher->nonce[0]);
-	ret[15] = _mm512_add_epi32(v15, cipher->nonce[1]);
-}
-
 /* Four vectors of four 16-byte cells: rows become columns. */
 INLINE void transpose_cells(__m512i a, __m512i b, __m512i c, __m512i d, __m512i ret[4])
 {
@@ -93,41 +40,6 @@ INLINE void transpose_cells(__m512i a, __m512i b, __m512i c, __m512i d, __m512i 
 	ret[1] = _mm512_shuffle_i64x2(ab_odd, cd_odd, 0x88);
 	ret[2] = _mm512_shuffle_i64x2(ab_even, cd_even, 0xdd);
 	ret[3] = _mm512_shuffle_i64x2(ab_odd, cd_odd, 0xdd);
-}
-
-/* Four words of 16 packets: cell c of ret[p] has those of packet 4c + p. */
-INLINE void words_to_cells(const __m512i words[4], __m512i ret[4])
-{
-	const __m512i ab_lo = _mm512_unpacklo_epi32(words[0], words[1]);
-	const __m512i ab_hi = _mm512_unpackhi_epi32(words[0], words[1]);
-	const __m512i cd_lo = _mm512_unpacklo_epi32(words[2], words[3]);
-	const __m512i cd_hi = _mm512_unpackhi_epi32(words[2], words[3]);
-
-	ret[0] = _mm512_unpacklo_epi64(ab_lo, cd_lo);
-	ret[1] = _mm512_unpackhi_epi64(ab_lo, cd_lo);
-	ret[2] = _mm512_unpacklo_epi64(ab_hi, cd_hi);
-	ret[3] = _mm512_unpackhi_epi64(ab_hi, cd_hi);
-}
-
-/* 64 bytes of key stream for each packet. */
-INLINE void key_stream(const struct cipher *cipher, uint32_t block, __m512i ret_rows[WIDTH])
-{
-	__m512i words[16], a[4], b[4], c[4], d[4], rows[4];
-
-	chacha_words(cipher, block, words);
-	words_to_cells(words, a);
-	words_to_cells(words + 4, b);
-	words_to_cells(words + 8, c);
-	words_to_cells(words + 12, d);
-#define ROWS(p)                                                                                    \
-	transpose_cells(a[p], b[p], c[p], d[p], rows);                                             \
-	ret_rows[p] = rows[0], ret_rows[4 + p] = rows[1];                                          \
-	ret_rows[8 + p] = rows[2], ret_rows[12 + p] = rows[3]
-	ROWS(0);
-	ROWS(1);
-	ROWS(2);
-	ROWS(3);
-#undef ROWS
 }
 
 /* ---- Poly1305 ---- */
@@ -205,21 +117,51 @@ INLINE void poly_block(struct poly *poly, __m512i lo, __m512i hi, __mmask8 who)
 	poly->h[2] = _mm512_mask_mov_epi64(poly->h[2], who, lo2);
 }
 
-/* 64 bytes of 8 packets, of which `sizes` bytes follow from here on (any, if `whole`). */
-INLINE void poly_rows(struct poly *poly, const __m512i rows[GROUP], __m512i sizes, bool whole)
+/* 64 bytes of 8 packets, as both halves of four blocks. */
+INLINE void to_blocks(const __m512i rows[GROUP], __m512i lo[4], __m512i hi[4])
 {
-	__m512i lo[4], hi[4];
-
 #define PAIR(op, i) _mm512_unpack##op##_epi64(rows[i], rows[i + 1])
 	transpose_cells(PAIR(lo, 0), PAIR(lo, 2), PAIR(lo, 4), PAIR(lo, 6), lo);
 	transpose_cells(PAIR(hi, 0), PAIR(hi, 2), PAIR(hi, 4), PAIR(hi, 6), hi);
 #undef PAIR
-#define WHO(i) (whole ? ALL : _mm512_cmpgt_epi64_mask(sizes, _mm512_set1_epi64((i)*POLY)))
+}
+
+/* The same, of which `sizes` bytes follow from here on. */
+INLINE void poly_rows(struct poly *poly, const __m512i rows[GROUP], __m512i sizes)
+{
+	__m512i lo[4], hi[4];
+
+	to_blocks(rows, lo, hi);
+#define WHO(i) _mm512_cmpgt_epi64_mask(sizes, _mm512_set1_epi64((i)*POLY))
 	poly_block(poly, lo[0], hi[0], WHO(0));
 	poly_block(poly, lo[1], hi[1], WHO(1));
 	poly_block(poly, lo[2], hi[2], WHO(2));
 	poly_block(poly, lo[3], hi[3], WHO(3));
 #undef WHO
+}
+
+/* 64 bytes of all packets that are still to be absorbed: block i / 2 of group i % 2. */
+struct backlog {
+	__m512i lo[GROUPS * 4], hi[GROUPS * 4];
+};
+
+INLINE void put_off(struct backlog *backlog, const __m512i rows[WIDTH])
+{
+	__m512i lo[4], hi[4];
+
+	for (unsigned g = 0; g < GROUPS; g++) {
+		to_blocks(rows + g * GROUP, lo, hi);
+		for (unsigned i = 0; i < 4; i++) {
+			backlog->lo[2 * i + g] = lo[i];
+			backlog->hi[2 * i + g] = hi[i];
+		}
+	}
+}
+
+/* One of the GROUPS * 4 blocks, in their order. */
+INLINE void absorb(struct poly poly[GROUPS], const struct backlog *backlog, unsigned i)
+{
+	poly_block(&poly[i % 2], backlog->lo[i], backlog->hi[i], ALL);
 }
 
 /* From limb 1 round to limb 0 and 1: two times brings every limb into its bounds. */
@@ -260,12 +202,108 @@ INLINE void poly_final(struct poly *poly, __m512i sizes, __m512i *ret_lo, __m512
 	*ret_hi = _mm512_mask_add_epi64(*ret_hi, over, *ret_hi, _mm512_set1_epi64(1));
 }
 
+/* ---- ChaCha20 ---- */
+
+struct cipher {
+	__m512i key[8];
+	__m512i nonce[2]; /* the counter's halves; the nonce's first word is 0 */
+};
+
+#define QUARTER(a, b, c, d)                                                                        \
+	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 16),              \
+	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 12),              \
+	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 8),               \
+	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7)
+
+/*
+ * Vector w of ret: word w of block number `block`, of each packet. The backlog, if there is one, is
+ * absorbed meanwhile: each of both alone waits for its own results most of the time.
+ */
+INLINE void chacha_words(const struct cipher *cipher, uint32_t block, __m512i ret[16],
+			 struct poly poly[GROUPS], const struct backlog *backlog)
+{
+	const __m512i c0 = _mm512_set1_epi32(0x61707865), c1 = _mm512_set1_epi32(0x3320646e);
+	const __m512i c2 = _mm512_set1_epi32(0x79622d32), c3 = _mm512_set1_epi32(0x6b206574);
+	const __m512i *k = cipher->key, number = _mm512_set1_epi32((int)block);
+	__m512i v0 = c0, v1 = c1, v2 = c2, v3 = c3;
+	__m512i v4 = k[0], v5 = k[1], v6 = k[2], v7 = k[3];
+	__m512i v8 = k[4], v9 = k[5], v10 = k[6], v11 = k[7];
+	__m512i v12 = number, v13 = _mm512_setzero_si512();
+	__m512i v14 = cipher->nonce[0], v15 = cipher->nonce[1];
+
+	for (unsigned i = 0; i < 10; i++) {
+		QUARTER(v0, v4, v8, v12);
+		QUARTER(v1, v5, v9, v13);
+		QUARTER(v2, v6, v10, v14);
+		QUARTER(v3, v7, v11, v15);
+		QUARTER(v0, v5, v10, v15);
+		QUARTER(v1, v6, v11, v12);
+		QUARTER(v2, v7, v8, v13);
+		QUARTER(v3, v4, v9, v14);
+		if (backlog && i < GROUPS * 4)
+			absorb(poly, backlog, i);
+	}
+	ret[0] = _mm512_add_epi32(v0, c0);
+	ret[1] = _mm512_add_epi32(v1, c1);
+	ret[2] = _mm512_add_epi32(v2, c2);
+	ret[3] = _mm512_add_epi32(v3, c3);
+	ret[4] = _mm512_add_epi32(v4, k[0]);
+	ret[5] = _mm512_add_epi32(v5, k[1]);
+	ret[6] = _mm512_add_epi32(v6, k[2]);
+	ret[7] = _mm512_add_epi32(v7, k[3]);
+	ret[8] = _mm512_add_epi32(v8, k[4]);
+	ret[9] = _mm512_add_epi32(v9, k[5]);
+	ret[10] = _mm512_add_epi32(v10, k[6]);
+	ret[11] = _mm512_add_epi32(v11, k[7]);
+	ret[12] = _mm512_add_epi32(v12, number);
+	ret[13] = v13;
+	ret[14] = _mm512_add_epi32(v14, cipher->nonce[0]);
+	ret[15] = _mm512_add_epi32(v15, cipher->nonce[1]);
+}
+
+/* Four words of 16 packets: cell c of ret[p] has those of packet 4c + p. */
+INLINE void words_to_cells(const __m512i words[4], __m512i ret[4])
+{
+	const __m512i ab_lo = _mm512_unpacklo_epi32(words[0], words[1]);
+	const __m512i ab_hi = _mm512_unpackhi_epi32(words[0], words[1]);
+	const __m512i cd_lo = _mm512_unpacklo_epi32(words[2], words[3]);
+	const __m512i cd_hi = _mm512_unpackhi_epi32(words[2], words[3]);
+
+	ret[0] = _mm512_unpacklo_epi64(ab_lo, cd_lo);
+	ret[1] = _mm512_unpackhi_epi64(ab_lo, cd_lo);
+	ret[2] = _mm512_unpacklo_epi64(ab_hi, cd_hi);
+	ret[3] = _mm512_unpackhi_epi64(ab_hi, cd_hi);
+}
+
+/* 64 bytes of key stream for each packet. */
+INLINE void key_stream(const struct cipher *cipher, uint32_t block, __m512i ret_rows[WIDTH],
+		       struct poly poly[GROUPS], const struct backlog *backlog)
+{
+	__m512i words[16], a[4], b[4], c[4], d[4], rows[4];
+
+	chacha_words(cipher, block, words, poly, backlog);
+	words_to_cells(words, a);
+	words_to_cells(words + 4, b);
+	words_to_cells(words + 8, c);
+	words_to_cells(words + 12, d);
+#define ROWS(p)                                                                                    \
+	transpose_cells(a[p], b[p], c[p], d[p], rows);                                             \
+	ret_rows[p] = rows[0], ret_rows[4 + p] = rows[1];                                          \
+	ret_rows[8 + p] = rows[2], ret_rows[12 + p] = rows[3]
+	ROWS(0);
+	ROWS(1);
+	ROWS(2);
+	ROWS(3);
+#undef ROWS
+}
+
 /* ---- both together ---- */
 
 /* Packets in lanes. */
 struct batch {
 	struct cipher cipher;
 	struct poly poly[GROUPS];
+	struct backlog backlog;
 	__m512i stream[WIDTH], sealed[WIDTH]; /* rows */
 	uint64_t sizes[WIDTH], tags_lo[WIDTH], tags_hi[WIDTH];
 	uint32_t shortest, longest;
@@ -287,7 +325,7 @@ INLINE void make_poly_keys(struct batch *batch)
 {
 	__m512i w[16];
 
-	chacha_words(&batch->cipher, 0, w);
+	chacha_words(&batch->cipher, 0, w, NULL, NULL);
 	for (unsigned g = 0; g < GROUPS; g++)
 		poly_init(&batch->poly[g], join_words(w[0], w[1], g), join_words(w[2], w[3], g),
 			  join_words(w[4], w[5], g), join_words(w[6], w[7], g));
@@ -325,7 +363,7 @@ INLINE __m512i group_sizes(const struct batch *batch, unsigned group)
 	return _mm512_loadu_si512(&batch->sizes[group * GROUP]);
 }
 
-/* 64 bytes that every packet has. */
+/* 64 bytes that every packet has. Poly1305 is put off. */
 INLINE void whole_rows(struct batch *batch, struct wg_aead_packet *packets, unsigned n, uint32_t at,
 		       bool sealing)
 {
@@ -336,8 +374,7 @@ INLINE void whole_rows(struct batch *batch, struct wg_aead_packet *packets, unsi
 		_mm512_storeu_si512(data, after);
 		batch->sealed[i] = sealing ? after : before;
 	}
-	for (unsigned g = 0; g < GROUPS; g++)
-		poly_rows(&batch->poly[g], &batch->sealed[g * GROUP], _mm512_setzero_si512(), true);
+	put_off(&batch->backlog, batch->sealed);
 }
 
 /* 64 bytes of which some packets have less or nothing. What they lack is zero for Poly1305. */
@@ -356,19 +393,35 @@ INLINE void ragged_rows(struct batch *batch, struct wg_aead_packet *packets, uns
 	}
 	for (unsigned g = 0; g < GROUPS; g++)
 		poly_rows(&batch->poly[g], &batch->sealed[g * GROUP],
-			  _mm512_sub_epi64(group_sizes(batch, g), _mm512_set1_epi64(at)), false);
+			  _mm512_sub_epi64(group_sizes(batch, g), _mm512_set1_epi64(at)));
+}
+
+/* What every packet has, as whole blocks of 64 bytes. Returns where that ends. */
+INLINE uint32_t crypt_whole(struct batch *batch, struct wg_aead_packet *packets, unsigned n,
+			    bool sealing)
+{
+	uint32_t at = 0;
+
+	if (batch->shortest < BLOCK)
+		return 0;
+	key_stream(&batch->cipher, 1, batch->stream, NULL, NULL);
+	whole_rows(batch, packets, n, at, sealing);
+	for (at += BLOCK; at + BLOCK <= batch->shortest; at += BLOCK) {
+		key_stream(&batch->cipher, at / BLOCK + 1, batch->stream, batch->poly,
+			   &batch->backlog);
+		whole_rows(batch, packets, n, at, sealing);
+	}
+	for (unsigned i = 0; i < GROUPS * 4; i++)
+		absorb(batch->poly, &batch->backlog, i);
+	return at;
 }
 
 INLINE void crypt(struct batch *batch, struct wg_aead_packet *packets, unsigned n, bool sealing)
 {
-	uint32_t at = 0, block = 1;
+	uint32_t at = crypt_whole(batch, packets, n, sealing);
 
-	for (; at + BLOCK <= batch->shortest; at += BLOCK) {
-		key_stream(&batch->cipher, block++, batch->stream);
-		whole_rows(batch, packets, n, at, sealing);
-	}
 	for (; at < batch->longest; at += BLOCK) {
-		key_stream(&batch->cipher, block++, batch->stream);
+		key_stream(&batch->cipher, at / BLOCK + 1, batch->stream, NULL, NULL);
 		ragged_rows(batch, packets, n, at, sealing);
 	}
 	for (unsigned g = 0; g < GROUPS; g++) {
@@ -415,7 +468,7 @@ static bool is_supported(void)
 
 const struct wg_aead_lanes wg_aead_avx512 = { .name = "avx512",
 					      .width = WIDTH,
-					      .at_least = { 2, 5, 7 },
+					      .at_least = { 2, 4, 6 },
 					      .is_supported = is_supported,
 					      .seal = seal_batch,
 					      .open = open_batch };
