@@ -17,8 +17,8 @@ static void print_status(struct ctl *ctl, const struct json *result)
 		count(result, "online"));
 	fprintf(ctl->out, "joins       %s since control started, %s refused\n",
 		admin_text(result, "joins", "0"), admin_text(result, "refused_joins", "0"));
-	fprintf(ctl->out, "garbage     %s messages, %s connections refused\n",
-		admin_text(result, "bad_messages", "0"),
+	fprintf(ctl->out, "garbage     %s messages, %s handshakes, %s connections refused\n",
+		admin_text(result, "bad_messages", "0"), admin_text(result, "broken_handshakes", "0"),
 		admin_text(result, "refused_connections", "0"));
 }
 

@@ -364,6 +364,7 @@ def test_garbage_on_every_socket_is_dropped_and_counted(overlay, lab):
     assert relay.dropped() >= before + 200, "the datagrams at least"
     assert int(relay.status()["drops"]["relay refused: not TLS"]) > 0
     assert int(alice.status()["drops"]["local api: no request"]) > 0
+    assert int(overlay.control.admin("status")["broken_handshakes"]) > 0
     assert all(p.running for p in lab.programs)
     assert {p.name + p.place.name: p.pid for p in lab.programs} == pids
     overlay.add("carol").join(overlay.control.link())

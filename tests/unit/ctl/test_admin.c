@@ -29,7 +29,7 @@ static const struct {
 	{ "admin.status null",
 	  "{\"version\":\"0.1.0\",\"network\":\"home\",\"host\":\"control.example.org\",\"port\":8443,"
 	  "\"prefix4\":\"10.77.0.0/16\",\"prefix6\":\"fd00::/64\",\"nodes\":3,\"online\":2,\"joins\":\"4\","
-	  "\"refused_joins\":\"1\",\"bad_messages\":\"0\",\"refused_connections\":\"0\"}" },
+	  "\"refused_joins\":\"1\",\"bad_messages\":\"0\",\"broken_handshakes\":\"2\",\"refused_connections\":\"0\"}" },
 	{ "admin.key.create {\"reusable\":false}", "{\"id\":1,\"link\":\"p2p://one\"}" },
 	{ "admin.key.create {\"expires_in_s\":0,\"node_ttl_s\":3600,\"reusable\":true,\"tags\":[\"web\",\"eu\"]}",
 	  "{\"id\":2,\"link\":\"p2p://two\"}" },
@@ -226,7 +226,7 @@ static void test_answers_of_control_as_people_read_them(void)
 	       "control     control.example.org port 8443, p2pcontrol 0.1.0\n"
 	       "nodes       3, 2 of them online\n"
 	       "joins       4 since control started, 1 refused\n"
-	       "garbage     0 messages, 0 connections refused\n", "");
+	       "garbage     0 messages, 2 handshakes, 0 connections refused\n", "");
 	expect(&w, "admin key create", CTL_OK, "p2p://one\n", "");
 	expect(&w, "admin key create --reusable --expires never --ephemeral 1h --tag web,eu", CTL_OK,
 	       "p2p://two\n", "");
