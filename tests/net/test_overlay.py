@@ -60,6 +60,18 @@ def test_p2pctl_ping_says_which_path_answered(overlay):
     assert alice.ctl("ping", "nobody", check=False).returncode != 0
 
 
+def test_p2pctl_status_watches(overlay):
+    alice, bob = overlay.nodes["alice"], overlay.nodes["bob"]
+    watch = alice.host.start([overlay.build.program("p2pctl"), "--socket", alice.socket_path, "status",
+                              "--watch"], name="watch")
+    wait_until(lambda: "inactive" in watch.output(), 10, "the first picture")
+
+    with Echo(bob.host), Pulse(alice.host, bob.ip):
+        wait_until(lambda: "established" in watch.output(), 10, "a later picture, with the path that is there now")
+
+    assert watch.running
+
+
 def test_first_answer_by_relay_then_direct(overlay, measured):
     alice, bob = overlay.nodes["alice"], overlay.nodes["bob"]
 
