@@ -2,6 +2,7 @@
 
 #include "node/wireguard/aead_lanes.h"
 
+#include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 
@@ -41,7 +42,8 @@ static bool prepare(struct self_test *test, EVP_CIPHER_CTX *cipher, unsigned n, 
 		for (uint32_t k = 0; k < TEST_STRIDE; k++)
 			test->plain[i][k] = (uint8_t)(i * 31 + k * 7 + longest);
 		memcpy(test->expected[i], test->plain[i], TEST_STRIDE);
-		if (!wg_cipher_seal(cipher, test->packets[i].counter, test->expected[i], size))
+		if (!wg_cipher_seal(cipher, test->key, test->packets[i].counter, test->expected[i],
+				    size))
 			return false;
 	}
 	memcpy(test->data, test->plain, sizeof(test->data));
@@ -88,34 +90,47 @@ static bool passes_with(struct self_test *test, const struct wg_aead_lanes *lane
 	return true;
 }
 
-static bool passes(const struct wg_crypto *crypto, const struct wg_aead_lanes *lanes)
+static bool passes(const struct wg_aead_lanes *lanes, EVP_CIPHER_CTX *cipher)
 {
 	struct self_test test;
-	bool ok = false;
 
 	for (unsigned i = 0; i < KEY_LEN; i++)
 		test.key[i] = (uint8_t)(0xa5 ^ (i * 13));
-	EVP_CIPHER_CTX *cipher = wg_cipher_new(crypto, test.key, true);
-	if (cipher && lanes->width <= TEST_PACKETS)
-		ok = passes_with(&test, lanes, cipher);
-	wg_cipher_free(cipher);
-	return ok;
+	return lanes->width <= TEST_PACKETS && passes_with(&test, lanes, cipher);
 }
 
 /* ---- choosing ---- */
 
-void wg_aead_choose(const struct wg_crypto *crypto, const struct wg_aead_lanes *const *candidates,
-		    struct wg_aead *ret)
+static void choose(struct wg_aead *aead, const struct wg_aead_lanes *const *candidates)
 {
-	*ret = (struct wg_aead){ 0 };
-	for (; *candidates && !ret->lanes; candidates++) {
+	for (; *candidates && !aead->lanes; candidates++) {
 		if (!(*candidates)->is_supported())
 			continue;
-		if (passes(crypto, *candidates))
-			ret->lanes = *candidates;
+		if (passes(*candidates, aead->sealing))
+			aead->lanes = *candidates;
 		else
-			ret->failed = (*candidates)->name;
+			aead->failed = (*candidates)->name;
 	}
+}
+
+int wg_aead_init(struct wg_aead *aead, const struct wg_crypto *crypto,
+		 const struct wg_aead_lanes *const *candidates)
+{
+	*aead = (struct wg_aead){ .sealing = wg_cipher_new(crypto, true),
+				  .opening = wg_cipher_new(crypto, false) };
+	if (!aead->sealing || !aead->opening) {
+		wg_aead_deinit(aead);
+		return -ENOMEM;
+	}
+	choose(aead, candidates);
+	return 0;
+}
+
+void wg_aead_deinit(struct wg_aead *aead)
+{
+	wg_cipher_free(aead->sealing);
+	wg_cipher_free(aead->opening);
+	*aead = (struct wg_aead){ 0 };
 }
 
 const char *wg_aead_name(const struct wg_aead *aead)
@@ -147,42 +162,58 @@ static uint32_t take(const struct wg_aead *aead, const struct wg_aead_packet *pa
 	return n < lanes->width ? n : lanes->width;
 }
 
-uint32_t wg_aead_seal_packets(const struct wg_aead *aead, struct wg_aead_key key,
+static uint32_t seal_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
+				struct wg_aead_packet *packets, uint32_t n)
+{
+	uint32_t done = 0;
+
+	if (n == 0)
+		return 0;
+	while (done < n && wg_cipher_seal(cipher, key, packets[done].counter, packets[done].data,
+					  packets[done].size))
+		done++;
+	wg_cipher_forget_key(cipher);
+	return done;
+}
+
+uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			      struct wg_aead_packet *packets, uint32_t n)
 {
 	uint32_t done = 0, some;
 
 	while ((some = take(aead, packets + done, n - done)) > 0) {
-		aead->lanes->seal(key.bytes, packets + done, some);
+		aead->lanes->seal(key, packets + done, some);
 		done += some;
 	}
 	if (done > 0)
 		wipe_stack();
-	while (done < n && wg_cipher_seal(key.cipher, packets[done].counter, packets[done].data,
-					  packets[done].size))
-		done++;
-	return done;
+	return done + seal_one_by_one(aead->sealing, key, packets + done, n - done);
 }
 
-static void open_one(EVP_CIPHER_CTX *cipher, struct wg_aead_packet *packet)
+static void open_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
+			    struct wg_aead_packet *packets, uint32_t n)
 {
-	packet->is_good = wg_cipher_open(cipher, packet->counter, packet->data,
-					 (size_t)packet->size + WG_AEAD_TAG_LEN);
-	if (!packet->is_good)
-		memset(packet->data, 0, packet->size);
+	if (n == 0)
+		return;
+	for (struct wg_aead_packet *packet = packets; packet < packets + n; packet++) {
+		packet->is_good = wg_cipher_open(cipher, key, packet->counter, packet->data,
+						 (size_t)packet->size + WG_AEAD_TAG_LEN);
+		if (!packet->is_good)
+			memset(packet->data, 0, packet->size);
+	}
+	wg_cipher_forget_key(cipher);
 }
 
-void wg_aead_open_packets(const struct wg_aead *aead, struct wg_aead_key key,
+void wg_aead_open_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			  struct wg_aead_packet *packets, uint32_t n)
 {
 	uint32_t done = 0, some;
 
 	while ((some = take(aead, packets + done, n - done)) > 0) {
-		aead->lanes->open(key.bytes, packets + done, some);
+		aead->lanes->open(key, packets + done, some);
 		done += some;
 	}
 	if (done > 0)
 		wipe_stack();
-	for (; done < n; done++)
-		open_one(key.cipher, &packets[done]);
+	open_one_by_one(aead->opening, key, packets + done, n - done);
 }

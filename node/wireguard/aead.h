@@ -9,7 +9,7 @@
  * they are used. Sizes, counters, addresses and whether a tag was right are public; time and memory
  * accesses depend on nothing else.
  *
- * Stateless, hence of any thread; but the OpenSSL context of a key is used by one thread at a time.
+ * A struct wg_aead is for one thread at a time, and for any number of keys: none outlives the call.
  */
 #pragma once
 
@@ -48,26 +48,22 @@ extern const struct wg_aead_lanes *const wg_aead_all_lanes[];
 struct wg_aead {
 	const struct wg_aead_lanes *lanes; /* NULL: OpenSSL only */
 	const char *failed;                /* lanes that did not pass their self-test; NULL: none */
+	EVP_CIPHER_CTX *sealing, *opening;
 };
 
 /*
- * The first of `candidates` (as wg_aead_all_lanes) that is supported and passes; else OpenSSL.
- * Never fails.
+ * With the first of `candidates` (as wg_aead_all_lanes) that is supported and passes; else with
+ * OpenSSL alone. 0 or -ENOMEM. deinit is safe on a zeroed one.
  */
-void wg_aead_choose(const struct wg_crypto *crypto, const struct wg_aead_lanes *const *candidates,
-		    struct wg_aead *ret);
+P2P_CHECK int wg_aead_init(struct wg_aead *aead, const struct wg_crypto *crypto,
+			   const struct wg_aead_lanes *const *candidates);
+void wg_aead_deinit(struct wg_aead *aead);
 /* "avx512", "avx2" or "openssl". */
 const char *wg_aead_name(const struct wg_aead *aead);
 
-/* One direction of a session. */
-struct wg_aead_key {
-	EVP_CIPHER_CTX *cipher; /* borrowed; made for this direction */
-	const uint8_t *bytes;   /* KEY_LEN, of the same key */
-};
-
 /* How many were sealed, from the first on: less than n only if OpenSSL failed at that one. */
-P2P_CHECK uint32_t wg_aead_seal_packets(const struct wg_aead *aead, struct wg_aead_key key,
+P2P_CHECK uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 					struct wg_aead_packet *packets, uint32_t n);
 /* See is_good of each. A forged packet does not disturb the others. */
-void wg_aead_open_packets(const struct wg_aead *aead, struct wg_aead_key key,
+void wg_aead_open_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			  struct wg_aead_packet *packets, uint32_t n);

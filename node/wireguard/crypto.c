@@ -146,13 +146,12 @@ bool wg_xaead_open(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONC
 							  WG_MAC_LEN, nonce, key) == 0;
 }
 
-EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, const uint8_t key[KEY_LEN],
-			      bool sealing)
+EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, bool sealing)
 {
 	EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
 
 	if (!cipher ||
-	    EVP_CipherInit_ex2(cipher, crypto->chacha, key, zero_nonce, sealing, NULL) != 1) {
+	    EVP_CipherInit_ex2(cipher, crypto->chacha, NULL, NULL, sealing, NULL) != 1) {
 		EVP_CIPHER_CTX_free(cipher);
 		return NULL;
 	}
@@ -164,34 +163,43 @@ void wg_cipher_free(EVP_CIPHER_CTX *cipher)
 	EVP_CIPHER_CTX_free(cipher);
 }
 
-static bool set_counter(EVP_CIPHER_CTX *cipher, uint64_t counter)
+void wg_cipher_forget_key(EVP_CIPHER_CTX *cipher)
+{
+	static const uint8_t zero_key[KEY_LEN];
+
+	must(EVP_CipherInit_ex2(cipher, NULL, zero_key, zero_nonce, -1, NULL));
+}
+
+static bool set_key(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN], uint64_t counter)
 {
 	uint8_t nonce[12];
 	struct wire_writer w = wire_writer(nonce, sizeof(nonce));
 
 	wire_put_u32_le(&w, 0);
 	wire_put_u64_le(&w, counter);
-	return EVP_CipherInit_ex2(cipher, NULL, NULL, nonce, -1, NULL) == 1;
+	return EVP_CipherInit_ex2(cipher, NULL, key, nonce, -1, NULL) == 1;
 }
 
-bool wg_cipher_seal(EVP_CIPHER_CTX *cipher, uint64_t counter, uint8_t *data, size_t n)
+bool wg_cipher_seal(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN], uint64_t counter,
+		    uint8_t *data, size_t n)
 {
 	int n_out = 0;
 
 	assert(n <= INT_MAX);
-	return set_counter(cipher, counter) &&
+	return set_key(cipher, key, counter) &&
 	       (n == 0 || EVP_EncryptUpdate(cipher, data, &n_out, data, (int)n) == 1) &&
 	       EVP_EncryptFinal_ex(cipher, data + n, &n_out) == 1 &&
 	       EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_GET_TAG, WG_AEAD_TAG_LEN, data + n) == 1;
 }
 
-bool wg_cipher_open(EVP_CIPHER_CTX *cipher, uint64_t counter, uint8_t *data, size_t n)
+bool wg_cipher_open(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN], uint64_t counter,
+		    uint8_t *data, size_t n)
 {
 	int n_out = 0;
 
 	assert(n >= WG_AEAD_TAG_LEN && n <= INT_MAX);
 	n -= WG_AEAD_TAG_LEN;
-	return set_counter(cipher, counter) &&
+	return set_key(cipher, key, counter) &&
 	       EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_SET_TAG, WG_AEAD_TAG_LEN, data + n) == 1 &&
 	       (n == 0 || EVP_DecryptUpdate(cipher, data, &n_out, data, (int)n) == 1) &&
 	       EVP_DecryptFinal_ex(cipher, data + n, &n_out) == 1;

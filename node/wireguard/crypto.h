@@ -60,11 +60,15 @@ void wg_xaead_seal(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONC
 P2P_CHECK bool wg_xaead_open(const uint8_t key[KEY_LEN], const uint8_t nonce[WG_XAEAD_NONCE_LEN],
 			     const uint8_t *sealed, size_t n, const uint8_t ad[WG_MAC_LEN], uint8_t *ret);
 
-/* The cipher of one direction of a session, for many packets. NULL: out of memory. */
-EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, const uint8_t key[KEY_LEN], bool sealing);
-/* Accepts NULL; wipes the key. */
+/* What seals or what opens packets, of any key, for one thread at a time. NULL: out of memory. */
+EVP_CIPHER_CTX *wg_cipher_new(const struct wg_crypto *crypto, bool sealing);
+/* Accepts NULL; wipes the last key. */
 void wg_cipher_free(EVP_CIPHER_CTX *cipher);
+/* The last key is wiped; the next packet brings its own in any case. */
+void wg_cipher_forget_key(EVP_CIPHER_CTX *cipher);
 /* In place: n bytes at data become n + 16. False only if OpenSSL fails. */
-P2P_CHECK bool wg_cipher_seal(EVP_CIPHER_CTX *cipher, uint64_t counter, uint8_t *data, size_t n);
+P2P_CHECK bool wg_cipher_seal(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN], uint64_t counter,
+			      uint8_t *data, size_t n);
 /* In place; n counts the tag. False: forged (the bytes are then undefined). */
-P2P_CHECK bool wg_cipher_open(EVP_CIPHER_CTX *cipher, uint64_t counter, uint8_t *data, size_t n);
+P2P_CHECK bool wg_cipher_open(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN], uint64_t counter,
+			      uint8_t *data, size_t n);

@@ -111,7 +111,7 @@ static int init(struct wg_device *device, const struct wg_config *config)
 
 	int r = wg_local_init(&device->local, WG_NOISE_PROLOGUE, strlen(WG_NOISE_PROLOGUE));
 	if (r == 0)
-		wg_aead_choose(&device->local.crypto, wg_aead_all_lanes, &device->aead);
+		r = wg_aead_init(&device->aead, &device->local.crypto, wg_aead_all_lanes);
 	if (r == 0)
 		r = wg_index_table_reserve(&device->indices, 1);
 	if (r == 0)
@@ -149,6 +149,7 @@ void wg_device_free(struct wg_device *device)
 	wg_index_table_deinit(&device->indices);
 	wg_schedule_deinit(&device->schedule);
 	wg_staged_pool_deinit(&device->staged);
+	wg_aead_deinit(&device->aead);
 	wg_local_deinit(&device->local);
 	sodium_memzero(device, sizeof(*device));
 	free(device);

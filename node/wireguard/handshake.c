@@ -42,27 +42,22 @@ static uint32_t unused_index(struct wg_device *device)
 	return index;
 }
 
-static int install_session(struct wg_peer *peer, struct wg_session_keys *keys, bool is_initiator,
-			   uint32_t local_index, uint32_t remote_index, struct wg_time now)
+static void install_session(struct wg_peer *peer, struct wg_session_keys *keys, bool is_initiator,
+			    uint32_t local_index, uint32_t remote_index, struct wg_time now)
 {
 	struct wg_device *device = peer->device;
-	struct wg_keypair *keypair;
 	struct wg_dropped dropped;
+	struct wg_keypair *keypair =
+		wg_keypairs_install(&peer->keypairs, keys, is_initiator, local_index, remote_index,
+				    now.ns, &dropped);
 
-	int r = wg_keypairs_install(&peer->keypairs, &device->local.crypto, keys, is_initiator,
-				    local_index, remote_index, now.ns, &keypair, &dropped);
 	sodium_memzero(keys, sizeof(*keys));
-	if (r != 0) {
-		wg_drop(device, WG_DROP_INTERNAL);
-		return r;
-	}
 	wg_device_drop_indices(device, &dropped);
 	const struct wg_index_entry entry = { .index = local_index,
 					      .peer = peer,
 					      .keypair = keypair };
 	wg_index_table_add(&device->indices, &entry);
 	wg_timers_on_session_derived(&peer->timers, now.ns);
-	return 0;
 }
 
 /* ---- initiation, sent ---- */
@@ -278,8 +273,7 @@ static void respond(struct wg_peer *peer, struct wg_noise_opened *opened, uint32
 		wg_drop(device, WG_DROP_HANDSHAKE);
 		return;
 	}
-	if (install_session(peer, &keys, false, response.sender, remote_index, now) != 0)
-		return;
+	install_session(peer, &keys, false, response.sender, remote_index, now);
 	wg_response_encode(message, &response);
 	wg_cookie_add_macs(&peer->cookie, &device->local.crypto, message, sizeof(message), now.ns);
 	wg_timers_on_any_sent(&peer->timers, now.ns);
@@ -371,8 +365,7 @@ static void receive_response(struct wg_device *device, const uint8_t *message, s
 	wg_index_table_remove(&device->indices, response.receiver);
 	peer->stats.rx_bytes += len;
 	wg_peer_on_authenticated(peer, from, now);
-	if (install_session(peer, &keys, true, response.receiver, response.sender, now) != 0)
-		return;
+	install_session(peer, &keys, true, response.receiver, response.sender, now);
 	wg_peer_on_session(peer, now);
 	wg_peer_send_keepalive(peer,
 			       now); /* or what waits: the responder must hear that it worked */

@@ -3,7 +3,6 @@
 #include "node/wireguard/timers.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -16,15 +15,13 @@ static void drop(struct wg_keypair **slot, struct wg_dropped *dropped)
 		return;
 	assert(dropped->n < sizeof(dropped->indices) / sizeof(*dropped->indices));
 	dropped->indices[dropped->n++] = keypair->local_index;
-	wg_cipher_free(keypair->seal);
-	wg_cipher_free(keypair->open);
 	sodium_memzero(keypair, sizeof(*keypair));
 }
 
 static struct wg_keypair *find_free(struct wg_keypairs *keypairs)
 {
 	for (size_t i = 0; i < ARRAY_LEN(keypairs->slots); i++)
-		if (!keypairs->slots[i].seal)
+		if (!keypairs->slots[i].is_used)
 			return &keypairs->slots[i];
 	return NULL;
 }
@@ -42,28 +39,19 @@ static void make_room(struct wg_keypairs *keypairs, bool is_initiator, struct wg
 	keypairs->current = keypairs->next = NULL;
 }
 
-int wg_keypairs_install(struct wg_keypairs *keypairs, const struct wg_crypto *crypto,
-			const struct wg_session_keys *keys, bool is_initiator, uint32_t local_index,
-			uint32_t remote_index, uint64_t now_ns, struct wg_keypair **ret,
-			struct wg_dropped *ret_dropped)
+struct wg_keypair *wg_keypairs_install(struct wg_keypairs *keypairs,
+				       const struct wg_session_keys *keys, bool is_initiator,
+				       uint32_t local_index, uint32_t remote_index, uint64_t now_ns,
+				       struct wg_dropped *ret_dropped)
 {
-	EVP_CIPHER_CTX *seal = wg_cipher_new(crypto, keys->send, true);
-	EVP_CIPHER_CTX *open = wg_cipher_new(crypto, keys->receive, false);
-
 	*ret_dropped = (struct wg_dropped){ 0 };
-	if (!seal || !open) {
-		wg_cipher_free(seal);
-		wg_cipher_free(open);
-		return -ENOMEM;
-	}
 	make_room(keypairs, is_initiator, ret_dropped);
 	struct wg_keypair *keypair = find_free(keypairs);
 	assert(keypair); /* at most one other is kept */
-	*keypair = (struct wg_keypair){ .seal = seal,
-					.open = open,
-					.local_index = local_index,
+	*keypair = (struct wg_keypair){ .local_index = local_index,
 					.remote_index = remote_index,
 					.birth_ns = now_ns,
+					.is_used = true,
 					.is_initiator = is_initiator,
 					.may_send = true };
 	memcpy(keypair->seal_key, keys->send, KEY_LEN);
@@ -72,8 +60,7 @@ int wg_keypairs_install(struct wg_keypairs *keypairs, const struct wg_crypto *cr
 		keypairs->current = keypair;
 	else
 		keypairs->next = keypair;
-	*ret = keypair;
-	return 0;
+	return keypair;
 }
 
 void wg_keypairs_confirm_next(struct wg_keypairs *keypairs, struct wg_dropped *ret_dropped)

@@ -13,9 +13,8 @@
  */
 #pragma once
 
+#include "common/key.h"
 #include "common/replay.h"
-#include "node/wireguard/aead.h"
-#include "node/wireguard/crypto.h"
 #include "node/wireguard/noise.h"
 
 #include <stdbool.h>
@@ -25,12 +24,12 @@
 #define WG_REJECT_AFTER_MESSAGES REPLAY_LIMIT
 
 struct wg_keypair {
-	EVP_CIPHER_CTX *seal, *open; /* both set, or the slot is free */
-	uint8_t seal_key[KEY_LEN], open_key[KEY_LEN]; /* the same, for what treats many packets */
+	uint8_t seal_key[KEY_LEN], open_key[KEY_LEN];
 	uint64_t next_counter;
 	struct replay replay;
 	uint32_t local_index, remote_index;
 	uint64_t birth_ns;
+	bool is_used; /* else the slot is free */
 	bool is_initiator;
 	bool may_send;
 };
@@ -47,13 +46,13 @@ struct wg_dropped {
 };
 
 /*
- * Makes room as drawn above and installs a session; its index is local_index. 0 or -ENOMEM (then
- * nothing has changed). The dropped keypairs are wiped.
+ * Makes room as drawn above and installs a session; its index is local_index. The dropped keypairs
+ * are wiped.
  */
-P2P_CHECK int wg_keypairs_install(struct wg_keypairs *keypairs, const struct wg_crypto *crypto,
-				  const struct wg_session_keys *keys, bool is_initiator,
-				  uint32_t local_index, uint32_t remote_index, uint64_t now_ns,
-				  struct wg_keypair **ret, struct wg_dropped *ret_dropped);
+struct wg_keypair *wg_keypairs_install(struct wg_keypairs *keypairs,
+				       const struct wg_session_keys *keys, bool is_initiator,
+				       uint32_t local_index, uint32_t remote_index, uint64_t now_ns,
+				       struct wg_dropped *ret_dropped);
 /* An authenticated packet came under `next`: it becomes current. */
 void wg_keypairs_confirm_next(struct wg_keypairs *keypairs, struct wg_dropped *ret_dropped);
 void wg_keypairs_wipe(struct wg_keypairs *keypairs, struct wg_dropped *ret_dropped);

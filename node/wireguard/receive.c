@@ -177,12 +177,10 @@ static void end_batch(struct reception *rx, struct batch *batch)
 {
 	if (batch->n == 0)
 		return;
-	const struct wg_aead_key key = { .cipher = batch->keypair->open,
-					 .bytes = batch->keypair->open_key };
 	const uint32_t n = batch->n;
 
 	batch->n = 0;
-	wg_aead_open_packets(&rx->device->aead, key, batch->packets, n);
+	wg_aead_open_packets(&rx->device->aead, batch->keypair->open_key, batch->packets, n);
 	for (uint32_t k = 0; k < n; k++)
 		receive_opened(rx, batch->peer, batch->keypair, &batch->packets[k],
 			       batch->numbers[k]);

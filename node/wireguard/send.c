@@ -54,14 +54,14 @@ static struct wg_aead_packet enclose(struct wg_peer *peer, struct wg_keypair *ke
 /* How many were sealed: fewer when the keypair is used up, or OpenSSL failed. */
 static uint32_t seal(struct wg_peer *peer, struct wg_keypair *keypair, const struct train *packets)
 {
-	const struct wg_aead_key key = { .cipher = keypair->seal, .bytes = keypair->seal_key };
 	struct wg_aead_packet enclosed[TRAIN_MAX];
 	uint32_t n = 0;
 
 	for (; n < packets->n && keypair->next_counter < WG_REJECT_AFTER_MESSAGES; n++)
 		enclosed[n] =
 			enclose(peer, keypair, train_packet(packets, n), train_size(packets, n));
-	const uint32_t sealed = wg_aead_seal_packets(&peer->device->aead, key, enclosed, n);
+	const uint32_t sealed =
+		wg_aead_seal_packets(&peer->device->aead, keypair->seal_key, enclosed, n);
 	if (sealed < n)
 		wg_drop(peer->device, WG_DROP_INTERNAL);
 	return sealed;

@@ -73,9 +73,10 @@ static void sealed(const uint8_t *bytes, uint32_t n)
 	const struct wg_data_header header = { keypair->remote_index, keypair->next_counter++ };
 	wg_data_header_encode(datagram, &header);
 	memcpy(datagram + WG_DATA_HEADER_LEN, bytes, n);
-	bool good = wg_cipher_seal(keypair->seal, header.counter, datagram + WG_DATA_HEADER_LEN, n);
-	assert(good);
-	to_bob(n + WG_OVERHEAD, datagram);
+	struct wg_aead_packet packet = { datagram + WG_DATA_HEADER_LEN, header.counter, n, false };
+	n = wg_aead_seal_packets(&w.alice.device->aead, keypair->seal_key, &packet, 1);
+	assert(n == 1);
+	to_bob(packet.size + WG_OVERHEAD, datagram);
 }
 
 static void damage(struct wire_reader *r)

@@ -16,18 +16,17 @@
 
 static struct wg_crypto crypto;
 static uint8_t key[KEY_LEN];
-static EVP_CIPHER_CTX *sealing, *opening;
 static uint8_t plain[MAX_PACKETS * STRIDE], expected[MAX_PACKETS * STRIDE],
 	data[MAX_PACKETS * STRIDE];
 static struct wg_aead_packet packets[MAX_PACKETS];
 
-/* The lanes that are tested. NULL: OpenSSL. */
+/* OpenSSL, and perhaps the lanes that are tested. */
 static struct wg_aead forced;
 static struct wg_aead_lanes greedy; /* of forced: also for a single packet */
 
 static void force(const struct wg_aead_lanes *lanes)
 {
-	forced = (struct wg_aead){ 0 };
+	forced.lanes = NULL;
 	if (!lanes)
 		return;
 	greedy = *lanes;
@@ -35,19 +34,9 @@ static void force(const struct wg_aead_lanes *lanes)
 	forced.lanes = &greedy;
 }
 
-static void use_key(void)
-{
-	wg_cipher_free(sealing);
-	wg_cipher_free(opening);
-	sealing = wg_cipher_new(&crypto, key, true);
-	opening = wg_cipher_new(&crypto, key, false);
-	assert(sealing && opening);
-}
-
 static void set_key(void)
 {
 	randombytes_buf(key, sizeof(key));
-	use_key();
 }
 
 static void sodium_seal(uint64_t counter, uint8_t *packet, size_t n)
@@ -73,7 +62,7 @@ static void prepare(unsigned n, const uint32_t *sizes, uint64_t counter)
 		memcpy(at, plain + i * STRIDE, sizes[i]);
 		memcpy(other, at, sizes[i]);
 		sodium_seal(counter + i, at, sizes[i]);
-		assert(wg_cipher_seal(sealing, counter + i, other, sizes[i]));
+		assert(wg_cipher_seal(forced.sealing, key, counter + i, other, sizes[i]));
 		assert(memcmp(other, at, sizes[i] + WG_AEAD_TAG_LEN) == 0);
 		packets[i] = (struct wg_aead_packet){ .data = data + i * STRIDE,
 						      .counter = counter + i,
@@ -83,22 +72,18 @@ static void prepare(unsigned n, const uint32_t *sizes, uint64_t counter)
 
 static void seal_all(unsigned n)
 {
-	const struct wg_aead_key keys = { .cipher = sealing, .bytes = key };
-
 	memset(data, GUARD, n * STRIDE);
 	for (unsigned i = 0; i < n; i++)
 		memcpy(packets[i].data, plain + i * STRIDE, packets[i].size);
-	assert(wg_aead_seal_packets(&forced, keys, packets, n) == n);
+	assert(wg_aead_seal_packets(&forced, key, packets, n) == n);
 	assert(memcmp(data, expected, n * STRIDE) == 0); /* and nothing around them was touched */
 }
 
 static void open_prepared(unsigned n)
 {
-	const struct wg_aead_key keys = { .cipher = opening, .bytes = key };
-
 	for (unsigned i = 0; i < n; i++)
 		packets[i].is_good = i % 2;
-	wg_aead_open_packets(&forced, keys, packets, n);
+	wg_aead_open_packets(&forced, key, packets, n);
 }
 
 static void check_open(unsigned i)
@@ -143,7 +128,6 @@ static void test_key_stream_is_rfc8439_a1(void)
 {
 	memset(key, 0, sizeof(key));
 	memset(plain, 0, sizeof(plain));
-	use_key();
 	round_trip_train(16, 64, 64, 0);
 	assert(is_hex(expected, 64,
 		      "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed"
@@ -305,19 +289,19 @@ static bool no(void)
 
 static void seal_rightly(const uint8_t k[KEY_LEN], struct wg_aead_packet *p, unsigned n)
 {
-	EVP_CIPHER_CTX *cipher = wg_cipher_new(&crypto, k, true);
+	EVP_CIPHER_CTX *cipher = wg_cipher_new(&crypto, true);
 
 	for (unsigned i = 0; i < n; i++)
-		assert(wg_cipher_seal(cipher, p[i].counter, p[i].data, p[i].size));
+		assert(wg_cipher_seal(cipher, k, p[i].counter, p[i].data, p[i].size));
 	wg_cipher_free(cipher);
 }
 
 static void open_rightly(const uint8_t k[KEY_LEN], struct wg_aead_packet *p, unsigned n)
 {
-	EVP_CIPHER_CTX *cipher = wg_cipher_new(&crypto, k, false);
+	EVP_CIPHER_CTX *cipher = wg_cipher_new(&crypto, false);
 
 	for (unsigned i = 0; i < n; i++) {
-		p[i].is_good = wg_cipher_open(cipher, p[i].counter, p[i].data,
+		p[i].is_good = wg_cipher_open(cipher, k, p[i].counter, p[i].data,
 					      p[i].size + WG_AEAD_TAG_LEN);
 		if (!p[i].is_good)
 			memset(p[i].data, 0, p[i].size);
@@ -338,6 +322,8 @@ static void open_everything(const uint8_t k[KEY_LEN], struct wg_aead_packet *p, 
 		p[i].is_good = true;
 }
 
+#define MENU(...) ((const struct wg_aead_lanes *[]){ __VA_ARGS__ })
+
 static void test_choice(void)
 {
 	const struct wg_aead_lanes right = { .name = "right",
@@ -355,26 +341,31 @@ static void test_choice(void)
 	bad_open.open = open_everything;
 	absent.is_supported = no;
 
-	wg_aead_choose(&crypto, (const struct wg_aead_lanes *[]){ &absent, &right, NULL }, &aead);
+	assert(wg_aead_init(&aead, &crypto, MENU(&absent, &right, NULL)) == 0);
 	assert(aead.lanes == &right && !aead.failed && strcmp(wg_aead_name(&aead), "right") == 0);
-	wg_aead_choose(&crypto, (const struct wg_aead_lanes *[]){ &bad_seal, &right, NULL }, &aead);
+	wg_aead_deinit(&aead);
+	assert(wg_aead_init(&aead, &crypto, MENU(&bad_seal, &right, NULL)) == 0);
 	assert(aead.lanes == &right && strcmp(aead.failed, "bad seal") == 0);
-	wg_aead_choose(&crypto, (const struct wg_aead_lanes *[]){ &bad_open, &absent, NULL },
-		       &aead);
+	wg_aead_deinit(&aead);
+	assert(wg_aead_init(&aead, &crypto, MENU(&bad_open, &absent, NULL)) == 0);
 	assert(!aead.lanes && strcmp(aead.failed, "bad open") == 0);
 	assert(strcmp(wg_aead_name(&aead), "openssl") == 0);
-	wg_aead_choose(&crypto, (const struct wg_aead_lanes *[]){ NULL }, &aead);
+	wg_aead_deinit(&aead);
+	assert(wg_aead_init(&aead, &crypto, MENU(NULL)) == 0);
 	assert(!aead.lanes && !aead.failed);
 
-	wg_aead_choose(&crypto, wg_aead_all_lanes, &aead);
+	wg_aead_deinit(&aead);
+	assert(wg_aead_init(&aead, &crypto, wg_aead_all_lanes) == 0);
 	assert(!aead.failed);
 	printf("chosen: %s\n", wg_aead_name(&aead));
+	wg_aead_deinit(&aead);
 }
 
 int main(void)
 {
 	if (sodium_init() < 0 || wg_crypto_init(&crypto) != 0)
 		return 1;
+	assert(wg_aead_init(&forced, &crypto, MENU(NULL)) == 0);
 	test_choice();
 	test_all(NULL);
 	for (const struct wg_aead_lanes *const *l = wg_aead_all_lanes; *l; l++) {
@@ -383,8 +374,7 @@ int main(void)
 		else
 			printf("%s: this CPU has it not\n", (*l)->name);
 	}
-	wg_cipher_free(sealing);
-	wg_cipher_free(opening);
+	wg_aead_deinit(&forced);
 	wg_crypto_deinit(&crypto);
 	puts("ok");
 }

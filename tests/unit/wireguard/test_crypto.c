@@ -107,8 +107,8 @@ static void test_packet_cipher_rfc8439_appendix_a5(void)
 
 	unhex("1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0", key, sizeof(key));
 	memcpy(packet, "Internet-Drafts are draft documents valid for a maximum of six m", 64);
-	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, key, true);
-	assert(seal && wg_cipher_seal(seal, UINT64_C(0x0807060504030201), packet, 64));
+	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, true);
+	assert(seal && wg_cipher_seal(seal, key, UINT64_C(0x0807060504030201), packet, 64));
 	assert(is_hex(packet, 64,
 		      "64a0861575861af460f062c79be643bd5e805cfd345cf389f108670ac76c8cb2"
 		      "4c6cfc18755d43eea09ee94e382d26b0bdb7b73c321b0100d4f03b7f355894cf"));
@@ -122,18 +122,18 @@ static void test_packet_cipher_is_libsodiums_for_every_length(void)
 
 	randombytes_buf(key, sizeof(key));
 	randombytes_buf(plain, sizeof(plain));
-	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, key, true);
-	EVP_CIPHER_CTX *open = wg_cipher_new(&crypto, key, false);
+	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, true);
+	EVP_CIPHER_CTX *open = wg_cipher_new(&crypto, false);
 	for (size_t n = 0; n <= sizeof(plain); n += n < 300 ? 1 : 61) {
 		uint64_t counter = n * UINT64_C(0x123456789abcdef);
 		for (unsigned i = 0; i < 8; i++)
 			nonce[4 + i] = (uint8_t)(counter >> (8 * i));
 		memcpy(ours, plain, n);
-		assert(wg_cipher_seal(seal, counter, ours, n));
+		assert(wg_cipher_seal(seal, key, counter, ours, n));
 		crypto_aead_chacha20poly1305_ietf_encrypt(theirs, &n_theirs, plain, n, NULL, 0, NULL, nonce,
 							  key);
 		assert(n_theirs == n + WG_AEAD_TAG_LEN && memcmp(ours, theirs, n_theirs) == 0);
-		assert(wg_cipher_open(open, counter, theirs, n_theirs));
+		assert(wg_cipher_open(open, key, counter, theirs, n_theirs));
 		assert(memcmp(theirs, plain, n) == 0);
 	}
 	wg_cipher_free(seal);
@@ -144,19 +144,19 @@ static void test_packet_cipher_refuses_every_changed_bit_and_goes_on(void)
 {
 	uint8_t key[KEY_LEN] = { 7 }, sealed[20 + WG_AEAD_TAG_LEN], packet[sizeof(sealed)] = { 1, 2, 3 };
 
-	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, key, true);
-	EVP_CIPHER_CTX *open = wg_cipher_new(&crypto, key, false);
-	assert(wg_cipher_seal(seal, 5, packet, 20));
+	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, true);
+	EVP_CIPHER_CTX *open = wg_cipher_new(&crypto, false);
+	assert(wg_cipher_seal(seal, key, 5, packet, 20));
 	memcpy(sealed, packet, sizeof(sealed));
 	for (size_t bit = 0; bit < sizeof(sealed) * 8; bit++) {
 		memcpy(packet, sealed, sizeof(sealed));
 		packet[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		assert(!wg_cipher_open(open, 5, packet, sizeof(packet)));
+		assert(!wg_cipher_open(open, key, 5, packet, sizeof(packet)));
 	}
 	memcpy(packet, sealed, sizeof(sealed));
-	assert(!wg_cipher_open(open, 6, packet, sizeof(packet)));
+	assert(!wg_cipher_open(open, key, 6, packet, sizeof(packet)));
 	memcpy(packet, sealed, sizeof(sealed));
-	assert(wg_cipher_open(open, 5, packet, sizeof(packet)));
+	assert(wg_cipher_open(open, key, 5, packet, sizeof(packet)));
 	wg_cipher_free(seal);
 	wg_cipher_free(open);
 }

@@ -126,8 +126,8 @@ static void check_transport(const uint8_t key[KEY_LEN], size_t i)
 	size_t n = unhex(vector.messages[i].payload, packet, sizeof(packet));
 
 	assert(wg_crypto_init(&crypto) == 0);
-	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, key, true);
-	assert(wg_cipher_seal(seal, i / 2 - 1, packet, n));
+	EVP_CIPHER_CTX *seal = wg_cipher_new(&crypto, true);
+	assert(wg_cipher_seal(seal, key, i / 2 - 1, packet, n));
 	assert(is_hex(packet, n + WG_AEAD_TAG_LEN, vector.messages[i].message));
 	wg_cipher_free(seal);
 	wg_crypto_deinit(&crypto);
