@@ -485,7 +485,7 @@ int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to
 		return -EMSGSIZE;
 	memcpy(copy, bytes, len);
 	const struct train train = train_of_one(copy, len);
-	return udp_send(plane->udp, &path, &train, NULL);
+	return udp_send(plane->udp, 0, &path, &train, NULL);
 }
 
 uint16_t data_plane_port(const struct data_plane *plane)
@@ -743,7 +743,7 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 	plane->options = *options;
 	snprintf(plane->interface, sizeof(plane->interface), "%s", options->interface);
 	if ((r = udp_open(&udp_options, &plane->udp, reterr)) != 0 ||
-	    (r = tun_open(options->interface, &tun, reterr)) != 0 ||
+	    (r = tun_open(options->interface, &(struct tun_options){ 0 }, &tun, reterr)) != 0 ||
 	    (r = set_up_interface(&tun, options, reterr)) != 0 || (r = start_lane(plane, &tun, reterr)) != 0) {
 		tun_close(&tun);
 		udp_free(plane->udp);

@@ -186,14 +186,14 @@ static void send_all(struct lane *lane, const struct wg_path *path, const struct
 {
 	struct train rest = *train;
 	uint32_t sent = 0;
-	int r = udp_send(lane->udp, path, &rest, &sent);
+	int r = udp_send(lane->udp, 0, path, &rest, &sent);
 
 	if (r == -EAGAIN) {
 		enum udp_family family = endpoint_is_v4(&path->remote) ? UDP_V4 : UDP_V6;
-		struct pollfd full = { .fd = lane->udp->fds[family], .events = POLLOUT };
+		struct pollfd full = { .fd = udp_fd(lane->udp, 0, family), .events = POLLOUT };
 		poll(&full, 1, SEND_PATIENCE_MS);
 		rest = train_slice(train, sent, train->n - sent);
-		r = udp_send(lane->udp, path, &rest, &sent);
+		r = udp_send(lane->udp, 0, path, &rest, &sent);
 		if (r == -EAGAIN)
 			count(&lane->counters.sends_dropped, rest.n - sent);
 	}
@@ -373,7 +373,7 @@ static void serve_udp(struct lane *lane, enum udp_family family)
 	struct train train;
 
 	for (int i = 0; i < UDP_BURST; i++) {
-		int n = udp_receive(lane->udp, family, lane->inbox);
+		int n = udp_receive(lane->udp, 0, family, lane->inbox);
 
 		for (int k = 0; k < n; k++) {
 			struct udp_message *message = &lane->inbox->messages[k];
@@ -452,7 +452,7 @@ static void watch(struct lane *lane, int fd, unsigned source, bool on)
 static void watch_udp(struct lane *lane, bool on)
 {
 	for (unsigned family = 0; lane->udp && family < UDP_N_FAMILIES; family++)
-		watch(lane, lane->udp->fds[family], (unsigned)SOURCE_UDP + family, on);
+		watch(lane, udp_fd(lane->udp, 0, family), (unsigned)SOURCE_UDP + family, on);
 }
 
 void lane_use_udp(const struct lane_context *context, struct udp *udp)

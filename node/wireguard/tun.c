@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "node/wireguard/link.h"
+#include "node/wireguard/tun_steering.h"
 
 /* Newer than Debian 12's headers (Linux 6.2). */
 #ifndef TUN_F_USO4
@@ -45,24 +46,62 @@ static void choose_offloads(struct tun *tun)
 	tun->merge |= set & TUN_F_USO4 ? OFFLOAD_MERGE_UDP : 0u;
 }
 
-static int attach(const char *name, struct tun *tun, struct error *reterr)
+static int set_name(const char *name, struct ifreq *request, struct error *reterr)
 {
-	struct ifreq request = { .ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR };
-	struct link_info link;
-
 	if (strlen(name) == 0 || strlen(name) >= IFNAMSIZ)
 		return error_set(reterr, -EINVAL, "interface name '%s' must have 1 to %d characters", name,
 				 IFNAMSIZ - 1);
-	memcpy(request.ifr_name, name, strlen(name));
-	if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
-		int r = -errno;
+	memset(request, 0, sizeof(*request));
+	memcpy(request->ifr_name, name, strlen(name));
+	return 0;
+}
+
+static int open_device(struct error *reterr)
+{
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+	return fd >= 0 ? fd : error_set(reterr, -errno, "/dev/net/tun: %s", strerror(errno));
+}
+
+/*
+ * A new interface that takes several queues. Exclusively, because the kernel lets any program add a
+ * queue to an interface that has several: two daemons would share one without a word.
+ */
+static int create_with_queues(struct tun *tun, struct ifreq *request)
+{
+	int program_fd = tun_steering_load();
+	if (program_fd < 0)
+		return program_fd;
+
+	request->ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+	request->ifr_flags = (short)(request->ifr_flags | (short)IFF_TUN_EXCL);
+	int r = ioctl(tun->fd, TUNSETIFF, request) == 0 ? 0 : -errno;
+	if (r == 0)
+		tun->may_add_queues = tun_steering_attach(tun->fd, program_fd) == 0;
+	close(program_fd);
+	return r;
+}
+
+static int attach(const char *name, bool several_queues, struct tun *tun, struct error *reterr)
+{
+	struct ifreq request;
+	struct link_info link;
+	int r = set_name(name, &request, reterr);
+
+	if (r != 0)
+		return r;
+	/* Refused when it exists or the kernel cannot do it: one queue, as if not asked for more. */
+	if (!several_queues || create_with_queues(tun, &request) != 0) {
+		request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
+		r = ioctl(tun->fd, TUNSETIFF, &request) == 0 ? 0 : -errno;
+	}
+	if (r != 0)
 		return error_set(reterr, r, "cannot create interface %s: %s%s", name, strerror(-r),
 				 r == -EPERM ? " (CAP_NET_ADMIN is needed)" :
 				 r == -EBUSY ? " (another program has it)" :
-				 r == -EINVAL ? " (there is an interface of that name which is no such TUN)" :
+				 r == -EINVAL ? " (another program has it, or it is no such TUN)" :
 						"");
-	}
-	int r = link_find(request.ifr_name, &link, reterr);
+	r = link_find(request.ifr_name, &link, reterr);
 	if (r != 0)
 		return r;
 	tun->ifindex = link.ifindex;
@@ -70,17 +109,15 @@ static int attach(const char *name, struct tun *tun, struct error *reterr)
 	return 0;
 }
 
-int tun_open(const char *name, struct tun *ret, struct error *reterr)
+int tun_open(const char *name, const struct tun_options *options, struct tun *ret, struct error *reterr)
 {
 	struct tun tun = TUN_NONE;
 	struct error ignored;
 
-	tun.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (tun.fd < 0) {
-		int r = -errno;
-		return error_set(reterr, r, "/dev/net/tun: %s", strerror(-r));
-	}
-	int r = attach(name, &tun, reterr);
+	tun.fd = open_device(reterr);
+	if (tun.fd < 0)
+		return tun.fd;
+	int r = attach(name, options->several_queues, &tun, reterr);
 	if (r != 0) {
 		close(tun.fd);
 		return r;
@@ -90,6 +127,31 @@ int tun_open(const char *name, struct tun *ret, struct error *reterr)
 	if (r != 0)
 		log_debug("wireguard", "%s", ignored.message); /* only slower */
 	*ret = tun;
+	return 0;
+}
+
+int tun_add_queue(const struct tun *first, struct tun *ret, struct error *reterr)
+{
+	struct tun queue = *first;
+	struct ifreq request;
+	int r = set_name(first->name, &request, reterr);
+
+	if (r != 0)
+		return r;
+	if (!first->may_add_queues)
+		return error_set(reterr, -EOPNOTSUPP, "interface %s has one queue only", first->name);
+	queue.n_refused = 0;
+	queue.fd = open_device(reterr);
+	if (queue.fd < 0)
+		return queue.fd;
+	request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+	if (ioctl(queue.fd, TUNSETIFF, &request) != 0) {
+		r = errno == E2BIG ? -EBUSY : -errno;
+		close(queue.fd);
+		return error_set(reterr, r, "interface %s: cannot add a queue: %s", first->name,
+				 strerror(-r));
+	}
+	*ret = queue;
 	return 0;
 }
 

@@ -22,14 +22,32 @@ struct tun {
 	int fd; /* -1: none */
 	int ifindex;
 	char name[IFNAMSIZ];
+	bool may_add_queues;
 	unsigned merge;	  /* OFFLOAD_MERGE_…: what may be put in; cleared when the kernel refuses one */
 	uint64_t n_refused; /* packets that the kernel did not take */
 };
 
 #define TUN_NONE { .fd = -1 }
 
-/* Creates the interface, or attaches to one of that name. The name may hold "%d". */
-P2P_CHECK int tun_open(const char *name, struct tun *ret, struct error *reterr);
+struct tun_options {
+	bool several_queues; /* so that tun_add_queue() may be used, where the kernel can do that */
+};
+
+/*
+ * Creates the interface, or attaches to one of that name that no program has. The name may hold
+ * "%d". With several_queues, ret->may_add_queues says whether more can be added: not when the kernel
+ * cannot be told to keep each flow in one queue, and not for an interface that existed.
+ */
+P2P_CHECK int tun_open(const char *name, const struct tun_options *options, struct tun *ret,
+		       struct error *reterr);
+/*
+ * Another queue of the interface. What the kernel sends goes to the queues by flow, each flow to the
+ * same one; written may be to any. To be added before the interface goes up: flows move when
+ * the number of queues changes. Call in the interface's network namespace. -EOPNOTSUPP when the first
+ * may not; -EBUSY when the kernel's limit (256) is reached. Each queue is closed with tun_close(); the
+ * interface vanishes with the last one.
+ */
+P2P_CHECK int tun_add_queue(const struct tun *first, struct tun *ret, struct error *reterr);
 /* Closes the descriptor; an interface that is not persistent vanishes. Accepts TUN_NONE. */
 void tun_close(struct tun *tun);
 /* False when the interface was deleted. */

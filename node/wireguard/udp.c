@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "node/wireguard/udp_steering.h"
+
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
@@ -100,8 +102,9 @@ static uint16_t bound_port(int fd)
 	return getsockname(fd, (void *)&name, &len) == 0 ? ntohs(name.sin6_port) : 0;
 }
 
-/* A socket of this family on this port; *ret_fd is -1 when the machine does not have the family. */
-static int open_socket(enum udp_family family, uint16_t port, const struct udp_options *options, int *ret_fd)
+/* A socket of this family on this port, which it may share; *ret_fd is -1 when the machine does not have the family. */
+static int open_socket(enum udp_family family, uint16_t port, bool joins, const struct udp_options *options,
+		       int *ret_fd)
 {
 	int fd = socket(family == UDP_V4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -109,6 +112,8 @@ static int open_socket(enum udp_family family, uint16_t port, const struct udp_o
 	if (fd < 0)
 		return errno == EAFNOSUPPORT ? 0 : -errno;
 	int r = configure_socket(fd, family, options);
+	if (r == 0 && joins)
+		r = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (r == 0)
 		r = bind_socket(fd, family, port);
 	if (r == 0) {
@@ -120,65 +125,98 @@ static int open_socket(enum udp_family family, uint16_t port, const struct udp_o
 	return family == UDP_V6 && r == -EADDRNOTAVAIL ? 0 : r;
 }
 
-static void close_both(int fds[UDP_N_FAMILIES])
+/* The sockets of all shards: [shard][family]. */
+typedef int shard_fds[UDP_N_FAMILIES];
+
+static void close_all(shard_fds *fds, uint32_t n_shards)
 {
-	for (int family = 0; family < UDP_N_FAMILIES; family++) {
-		if (fds[family] >= 0)
-			close(fds[family]);
-		fds[family] = -1;
+	for (uint32_t shard = 0; shard < n_shards; shard++) {
+		for (int family = 0; family < UDP_N_FAMILIES; family++) {
+			if (fds[shard][family] >= 0)
+				close(fds[shard][family]);
+			fds[shard][family] = -1;
+		}
 	}
+}
+
+/*
+ * One family's sockets of all shards. The first is bound alone, so that a port which anybody has is
+ * told as taken, even by another sharded socket of ours, and only then opened for others. From then
+ * on the kernel lets programs of the same user join (and only those: it compares the uid), which for
+ * a data plane that needs CAP_NET_ADMIN is root. One that joined would receive nothing: the steering
+ * program never chooses a socket after the n_shards first ones.
+ */
+static int open_shards(enum udp_family family, uint16_t port, const struct udp_options *options,
+		       shard_fds *fds)
+{
+	int first, r = open_socket(family, port, false, options, &first);
+
+	fds[0][family] = first;
+	if (r != 0 || first < 0 || options->n_shards <= 1)
+		return r;
+	r = set_option(first, SOL_SOCKET, SO_REUSEPORT, 1);
+	for (uint32_t shard = 1; r == 0 && shard < options->n_shards; shard++)
+		r = open_socket(family, bound_port(first), true, options, &fds[shard][family]);
+	return r == 0 ? udp_steering_attach(first, options->n_shards) : r;
 }
 
 /* Both families on one port. */
-static int open_both(uint16_t port, const struct udp_options *options, int ret_fds[UDP_N_FAMILIES])
+static int open_both(uint16_t port, const struct udp_options *options, shard_fds *fds)
 {
-	int fds[UDP_N_FAMILIES] = { -1, -1 };
+	int r = open_shards(UDP_V4, port, options, fds);
 
-	int r = open_socket(UDP_V4, port, options, &fds[UDP_V4]);
 	if (r == 0) {
-		uint16_t same = port == 0 && fds[UDP_V4] >= 0 ? bound_port(fds[UDP_V4]) : port;
-		r = open_socket(UDP_V6, same, options, &fds[UDP_V6]);
+		uint16_t same = port == 0 && fds[0][UDP_V4] >= 0 ? bound_port(fds[0][UDP_V4]) : port;
+		r = open_shards(UDP_V6, same, options, fds);
 	}
-	if (r == 0 && fds[UDP_V4] < 0 && fds[UDP_V6] < 0)
+	if (r == 0 && fds[0][UDP_V4] < 0 && fds[0][UDP_V6] < 0)
 		r = -EAFNOSUPPORT;
-	if (r != 0) {
-		close_both(fds);
-		return r;
-	}
-	memcpy(ret_fds, fds, sizeof(fds));
-	return 0;
+	if (r != 0)
+		close_all(fds, UDP_MAX_SHARDS);
+	return r;
 }
 
-static int open_any_port(const struct udp_options *options, int ret_fds[UDP_N_FAMILIES])
+static int open_any_port(const struct udp_options *options, shard_fds *fds)
 {
 	int r = -EADDRINUSE;
 
 	/* The port that IPv4 was given may be taken in IPv6. */
 	for (int i = 0; i < PORT_ATTEMPTS && r == -EADDRINUSE; i++)
-		r = open_both(0, options, ret_fds);
+		r = open_both(0, options, fds);
 	return r;
+}
+
+static struct udp *new_udp(const struct udp_options *options)
+{
+	struct udp *udp = calloc(1, sizeof(*udp));
+
+	if (!udp)
+		abort();
+	udp->n_shards = options->n_shards > 1 ? options->n_shards : 1;
+	for (int shard = 0; shard < UDP_MAX_SHARDS; shard++)
+		for (int family = 0; family < UDP_N_FAMILIES; family++)
+			udp->fds[shard][family] = -1;
+	udp->may_segment = !options->no_segmentation;
+	for (int family = 0; family < UDP_N_FAMILIES; family++)
+		udp->segment_max[family] = SEGMENT_UNLIMITED;
+	return udp;
 }
 
 int udp_open(const struct udp_options *options, struct udp **ret, struct error *reterr)
 {
-	int fds[UDP_N_FAMILIES] = { -1, -1 };
+	struct udp *udp = new_udp(options);
 	int r = -EADDRINUSE;
 
+	assert(options->n_shards <= UDP_MAX_SHARDS);
 	if (options->port != 0)
-		r = open_both(options->port, options, fds);
+		r = open_both(options->port, options, udp->fds);
 	if (r == -EADDRINUSE && (options->port == 0 || options->any_port_if_taken))
-		r = open_any_port(options, fds);
-	if (r != 0)
+		r = open_any_port(options, udp->fds);
+	if (r != 0) {
+		udp_free(udp);
 		return error_set(reterr, r, "cannot open UDP port %u: %s", options->port, strerror(-r));
-
-	struct udp *udp = calloc(1, sizeof(*udp));
-	if (!udp)
-		abort();
-	memcpy(udp->fds, fds, sizeof(fds));
-	udp->port = bound_port(fds[UDP_V4] >= 0 ? fds[UDP_V4] : fds[UDP_V6]);
-	udp->may_segment = !options->no_segmentation;
-	for (int family = 0; family < UDP_N_FAMILIES; family++)
-		udp->segment_max[family] = SEGMENT_UNLIMITED;
+	}
+	udp->port = bound_port(udp->fds[0][UDP_V4] >= 0 ? udp->fds[0][UDP_V4] : udp->fds[0][UDP_V6]);
 	*ret = udp;
 	return 0;
 }
@@ -187,16 +225,15 @@ void udp_free(struct udp *udp)
 {
 	if (!udp)
 		return;
-	close_both(udp->fds);
+	close_all(udp->fds, udp->n_shards);
 	free(udp);
 }
 
 int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr)
 {
-	for (int family = 0; family < UDP_N_FAMILIES; family++) {
-		if (udp->fds[family] < 0)
-			continue;
-		int r = set_option(udp->fds[family], SOL_SOCKET, SO_MARK, (int)fwmark);
+	for (uint32_t i = 0; i < udp->n_shards * UDP_N_FAMILIES; i++) {
+		int fd = udp->fds[i / UDP_N_FAMILIES][i % UDP_N_FAMILIES];
+		int r = fd >= 0 ? set_option(fd, SOL_SOCKET, SO_MARK, (int)fwmark) : 0;
 		if (r != 0)
 			return error_set(reterr, r, "cannot set fwmark %u: %s", fwmark, strerror(-r));
 	}
@@ -271,6 +308,7 @@ static void set_pieces(struct outgoing *out, const struct train *train)
 
 struct sending {
 	struct udp *udp;
+	uint32_t shard;
 	enum udp_family family;
 	const struct wg_path *path;
 	bool with_source;
@@ -302,7 +340,8 @@ static int send_message(const struct sending *sending, const struct train *train
 
 	ssize_t n;
 	do
-		n = sendmsg(sending->udp->fds[sending->family], &out.header, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sendmsg(udp_fd(sending->udp, sending->shard, sending->family), &out.header,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
 }
@@ -392,16 +431,18 @@ static uint32_t part_len(const struct train *train, uint32_t first)
 	return n < train->n - first ? n : train->n - first;
 }
 
-int udp_send(struct udp *udp, const struct wg_path *path, const struct train *train, uint32_t *ret_sent)
+int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const struct train *train,
+	     uint32_t *ret_sent)
 {
 	struct sending sending = {
 		.udp = udp,
+		.shard = shard,
 		.family = endpoint_is_v4(&path->remote) ? UDP_V4 : UDP_V6,
 		.path = path,
 		.with_source = has_source(path),
 	};
 	uint32_t sent = 0;
-	int r = udp->fds[sending.family] < 0 ? -EAFNOSUPPORT : 0;
+	int r = udp_fd(udp, shard, sending.family) < 0 ? -EAFNOSUPPORT : 0;
 
 	while (r == 0 && sent < train->n) {
 		struct train part = train_slice(train, sent, part_len(train, sent));
@@ -445,7 +486,13 @@ static void set_local_v6(struct wg_path *path, const struct in6_pktinfo *info)
 	path->ifindex = info->ipi6_ifindex;
 }
 
-static void read_control(struct udp *udp, const struct cmsghdr *control, struct udp_message *message)
+/* The kernel counts per socket, since its beginning and modulo 2^32; only its reader comes here. */
+static void note_drops(struct udp *udp, _Atomic uint32_t *before, uint32_t now)
+{
+	udp->counters.n_kernel_drops += now - atomic_exchange(before, now);
+}
+
+static void read_control(const struct cmsghdr *control, struct udp_message *message, uint32_t *ret_drops)
 {
 	const void *data = CMSG_DATA(control);
 	int number = 0;
@@ -463,10 +510,10 @@ static void read_control(struct udp *udp, const struct cmsghdr *control, struct 
 	else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_TCLASS)
 		message->ds = (uint8_t)number;
 	else if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SO_RXQ_OVFL)
-		udp->counters.n_kernel_drops = (uint32_t)number;
+		*ret_drops = (uint32_t)number;
 }
 
-static void read_message(struct udp *udp, struct udp_inbox *inbox, int i)
+static void read_message(struct udp *udp, _Atomic uint32_t *drops, struct udp_inbox *inbox, int i)
 {
 	struct msghdr *header = &inbox->headers[i].msg_hdr;
 	struct udp_message *message = &inbox->messages[i];
@@ -477,24 +524,27 @@ static void read_message(struct udp *udp, struct udp_inbox *inbox, int i)
 		.left = inbox->headers[i].msg_len,
 		.datagram_len = inbox->headers[i].msg_len,
 	};
+	uint32_t n_drops = *drops;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c))
-		read_control(udp, c, message);
+		read_control(c, message, &n_drops);
+	if (n_drops != *drops)
+		note_drops(udp, drops, n_drops);
 	if (header->msg_flags & MSG_TRUNC)
 		udp->counters.n_truncated++;
 }
 
-int udp_receive(struct udp *udp, enum udp_family family, struct udp_inbox *inbox)
+int udp_receive(struct udp *udp, uint32_t shard, enum udp_family family, struct udp_inbox *inbox)
 {
 	int n;
 
 	prepare_inbox(inbox);
 	do
-		n = recvmmsg(udp->fds[family], inbox->headers, UDP_INBOX_MESSAGES, MSG_DONTWAIT, NULL);
+		n = recvmmsg(udp_fd(udp, shard, family), inbox->headers, UDP_INBOX_MESSAGES, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;
 	for (int i = 0; i < n; i++)
-		read_message(udp, inbox, i);
+		read_message(udp, &udp->kernel_drops[shard][family], inbox, i);
 	return n;
 }
 

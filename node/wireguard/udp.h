@@ -1,8 +1,15 @@
 /*
  * The UDP sockets: one for IPv4, one for IPv6, on the same port; datagrams go and come as trains.
  *
- * Opened by the loop thread, received from by one thread (the lane), sent from by any: sending
- * changes nothing but atomic counters. The sockets stay in the network namespace they were opened
+ * There may be several shards: such a pair of sockets each, all on the same port. The kernel puts a
+ * WireGuard message with a receiver index (types 2, 3, 4) into shard index % n_shards, everything
+ * else into shard 0. Two exceptions the receiver has to live with: what arrives while the sockets are
+ * being opened, and a train that the kernel joined, which goes where its first datagram belongs. It
+ * joins datagrams of one sender, so the second cannot happen when all indices that are given to one
+ * peer are equal modulo n_shards.
+ *
+ * Opened by the loop thread; each shard is received from by one thread (a lane); sent from by any:
+ * sending changes nothing but atomic counters. The sockets stay in the network namespace they were opened
  * in. Source addresses are sticky: an answer leaves by the address that was asked. Datagrams leave
  * without "don't fragment", as the kernel's WireGuard sends them.
  */
@@ -20,10 +27,13 @@
 
 enum udp_family { UDP_V4, UDP_V6, UDP_N_FAMILIES };
 
+#define UDP_MAX_SHARDS 16
+
 struct udp_options {
 	uint16_t port;		/* 0: any */
 	bool any_port_if_taken; /* rather than fail with -EADDRINUSE */
 	uint32_t fwmark;	/* 0: none */
+	uint32_t n_shards;	/* 0 and 1: one */
 	bool no_segmentation;	/* never UDP_SEGMENT */
 	bool no_coalescing;	/* never UDP_GRO */
 };
@@ -37,7 +47,9 @@ struct udp_counters {
 };
 
 struct udp {
-	int fds[UDP_N_FAMILIES]; /* -1: the machine does not have this family */
+	uint32_t n_shards;
+	int fds[UDP_MAX_SHARDS][UDP_N_FAMILIES]; /* -1: the machine does not have this family */
+	_Atomic uint32_t kernel_drops[UDP_MAX_SHARDS][UDP_N_FAMILIES]; /* as the kernel counts them */
 	uint16_t port;
 	/* Largest datagram that UDP_SEGMENT is used for; lowered when refused, reset after a while. */
 	_Atomic uint32_t segment_max[UDP_N_FAMILIES];
@@ -46,18 +58,29 @@ struct udp {
 	struct udp_counters counters;
 };
 
-/* 0 or -errno; -EADDRINUSE when the port is taken. *ret is freed with udp_free(). */
+/*
+ * 0 or -errno; -EADDRINUSE when the port is taken, also by one that is sharded. *ret is freed with
+ * udp_free().
+ */
 P2P_CHECK int udp_open(const struct udp_options *options, struct udp **ret, struct error *reterr);
 /* Closes the sockets. Accepts NULL. */
 void udp_free(struct udp *udp);
 P2P_CHECK int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr);
 
+/* A socket, to wait for; -1 when the machine does not have the family. */
+static inline int udp_fd(const struct udp *udp, uint32_t shard, enum udp_family family)
+{
+	return udp->fds[shard][family];
+}
+
 /*
- * Sends the train to path->remote, from path->local_ip if that is set. *ret_sent (may be NULL):
+ * Sends the train to path->remote, from path->local_ip if that is set, by a socket of this shard: all
+ * are equal, but what fills one does not delay another. *ret_sent (may be NULL):
  * datagrams the kernel took. 0; -EAGAIN when the socket is full, to be gone on with at *ret_sent;
  * another -errno when the rest was given up. Any thread.
  */
-int udp_send(struct udp *udp, const struct wg_path *path, const struct train *train, uint32_t *ret_sent);
+int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const struct train *train,
+	     uint32_t *ret_sent);
 
 /* ---- receiving ---- */
 
@@ -91,6 +114,6 @@ struct udp_inbox {
 };
 
 /* Number of messages, 0 when there is none now, -errno. They stay valid until the next call. */
-P2P_CHECK int udp_receive(struct udp *udp, enum udp_family family, struct udp_inbox *inbox);
+P2P_CHECK int udp_receive(struct udp *udp, uint32_t shard, enum udp_family family, struct udp_inbox *inbox);
 /* The message's next datagrams as a train; false at its end. */
 bool udp_message_next(struct udp_message *message, struct train *ret);

@@ -488,7 +488,7 @@ static int start_uapi(struct wg_daemon *daemon, struct error *reterr)
 static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
 {
 	struct tun tun;
-	int r = tun_open(ifname, &tun, reterr);
+	int r = tun_open(ifname, &(struct tun_options){ 0 }, &tun, reterr);
 	if (r != 0)
 		return r;
 

@@ -156,7 +156,7 @@ static void send_raw(struct node *from, const struct node *to, const void *bytes
 
 	memcpy(copy, bytes, len);
 	struct train train = train_of_one(copy, len);
-	assert(udp_send(from->udp, &path, &train, NULL) == 0);
+	assert(udp_send(from->udp, 0, &path, &train, NULL) == 0);
 }
 
 /* commands */

@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+static const struct tun_options one_queue = { 0 };
+
 static struct link_prefix prefix(const char *ip, uint8_t len)
 {
 	struct link_prefix made = { .family = strchr(ip, ':') ? AF_INET6 : AF_INET, .len = len };
@@ -53,14 +55,14 @@ static void test_an_interface_is_found_and_changed(void)
 	struct link_info link;
 	struct error error;
 
-	assert(tun_open("test%d", &tun, &error) == 0);
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0);
 	assert(strcmp(tun.name, "test0") == 0 && tun_is_alive(&tun));
 	assert(link_find("test0", &link, &error) == 0 && link.ifindex == tun.ifindex && !link.is_up);
 	assert(link_set_mtu(tun.ifindex, 1280, &error) == 0);
 	assert(link_set_up(tun.ifindex, true, &error) == 0);
 	assert(link_get(tun.ifindex, &link, &error) == 0 && link.is_up && link.mtu == 1280);
 
-	assert(tun_open("test0", &second, &error) == -EBUSY && strstr(error.message, "another program"));
+	assert(tun_open("test0", &one_queue, &second, &error) == -EBUSY && strstr(error.message, "another program"));
 	assert(link_find("nowhere", &link, &error) == -ENODEV && strstr(error.message, "nowhere"));
 	assert(link_set_mtu(tun.ifindex, 7, &error) == -EINVAL && strstr(error.message, "MTU"));
 
@@ -111,7 +113,7 @@ static void test_addresses_and_routes_lead_to_it(void)
 	struct error error;
 	struct tun tun;
 
-	assert(tun_open("test%d", &tun, &error) == 0);
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0);
 	assert(link_set_up(tun.ifindex, true, &error) == 0);
 	for (int twice = 0; twice < 2; twice++) { /* what is there already is no failure */
 		assert(link_add_address(tun.ifindex, &v4, &error) == 0);
@@ -142,7 +144,7 @@ static void test_what_is_written_reaches_the_kernel(void)
 	struct error error;
 	struct tun tun;
 
-	assert(tun_open("test%d", &tun, &error) == 0);
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0);
 	assert(link_add_address(tun.ifindex, &v4, &error) == 0);
 	assert(link_set_up(tun.ifindex, true, &error) == 0);
 	uint16_t sum = (uint16_t)~offload_fold(offload_sum(echo, 20, 0));
@@ -161,6 +163,163 @@ static void test_what_is_written_reaches_the_kernel(void)
 	assert(link_delete(tun.ifindex, &error) == 0);
 	train = train_of_one(echo, sizeof(echo));
 	assert(tun_write(&tun, &train) == -EBADFD);
+	tun_close(&tun);
+}
+
+/* several queues */
+
+#define N_QUEUES 4
+
+/* A TCP segment from port `flow` that goes out by the interface, to 100.64.0.9 or fd64::9. */
+static void send_segment(int raw, bool is_v4, uint16_t flow)
+{
+	uint8_t segment[20] = { (uint8_t)(flow >> 8), (uint8_t)flow, 0, 80, [12] = 0x50, [13] = 0x10 };
+	struct endpoint endpoint;
+	struct sockaddr_storage address;
+	assert(endpoint_parse_ip(is_v4 ? "100.64.0.9" : "fd64::9", 0, &endpoint) == 0);
+	socklen_t len = endpoint_to_sockaddr(&endpoint, &address);
+
+	assert(sendto(raw, segment, sizeof(segment), 0, (const void *)&address, len) == sizeof(segment));
+}
+
+/* The queue from which the next TCP packet comes, which is of this flow; it may not be anywhere else. */
+static int queue_of_next(const struct tun *queues, uint16_t flow)
+{
+	static uint8_t packet[OFFLOAD_MAX_PACKET];
+	struct offload_header header;
+
+	for (;;) {
+		struct pollfd fds[N_QUEUES];
+		for (int i = 0; i < N_QUEUES; i++)
+			fds[i] = (struct pollfd){ .fd = queues[i].fd, .events = POLLIN };
+		assert(poll(fds, N_QUEUES, 10000) >= 1);
+		for (int i = 0; i < N_QUEUES; i++) {
+			if (!fds[i].revents ||
+			    tun_read(&queues[i], &header, packet, sizeof(packet)) <= 0)
+				continue;
+			bool is_v4 = packet[0] >> 4 == 4;
+			if (packet[is_v4 ? 9 : 6] != IPPROTO_TCP)
+				continue;
+			assert((packet[is_v4 ? 20 : 40] << 8 | packet[is_v4 ? 21 : 41]) == flow);
+			return i;
+		}
+	}
+}
+
+/* The answer to a flow's segment, written to a queue: the kernel would learn the queue from it. */
+static void write_answer(struct tun *queue, bool is_v4, uint16_t flow)
+{
+	uint8_t v4[40] = { 0x45, 0, 0, 40, 0, 0, 0, 0, 64, IPPROTO_TCP, 0, 0, 100, 64, 0, 9, 100, 64, 0, 1 };
+	uint8_t v6[60] = { 0x60, [5] = 20, [6] = IPPROTO_TCP, [7] = 64, [8] = 0xfd, 0x64, [23] = 9,
+			   [24] = 0xfd, 0x64, [39] = 1 };
+	uint8_t *l4 = is_v4 ? v4 + 20 : v6 + 40;
+	struct train train = is_v4 ? train_of_one(v4, sizeof(v4)) : train_of_one(v6, sizeof(v6));
+
+	memcpy(l4, (uint8_t[4]){ 0, 80, (uint8_t)(flow >> 8), (uint8_t)flow }, 4);
+	l4[12] = 0x50;
+	l4[13] = 0x04; /* a reset: nobody answers it */
+	uint16_t sum = (uint16_t)~offload_fold(offload_sum(v4, 20, 0));
+	memcpy(v4 + 10, &sum, 2);
+	sum = (uint16_t)~offload_fold(
+		offload_sum(l4, 20, offload_pseudo_sum(train.base, is_v4, IPPROTO_TCP, 20)));
+	memcpy(l4 + 16, &sum, 2);
+	assert(tun_write(queue, &train) == 0 && queue->n_refused == 0);
+}
+
+static void check_flows_stay(struct tun *queues, bool is_v4)
+{
+	int raw = socket(is_v4 ? AF_INET : AF_INET6, SOCK_RAW, IPPROTO_TCP);
+	int n_in[N_QUEUES] = { 0 };
+	assert(raw >= 0);
+
+	for (uint16_t flow = 1000; flow < 1100; flow++) {
+		send_segment(raw, is_v4, flow);
+		int queue = queue_of_next(queues, flow);
+		n_in[queue]++;
+		for (int i = 0; i < N_QUEUES; i++) {
+			write_answer(&queues[i], is_v4, flow);
+			send_segment(raw, is_v4, flow);
+			assert(queue_of_next(queues, flow) == queue);
+		}
+	}
+	for (int i = 0; i < N_QUEUES; i++)
+		assert(n_in[i] >= 10); /* 25 if evenly spread */
+	close(raw);
+}
+
+static void test_a_flow_stays_in_its_queue_and_flows_are_spread(void)
+{
+	struct link_prefix v4 = prefix("100.64.0.1", 24), v6 = prefix("fd64::1", 64);
+	struct tun queues[N_QUEUES];
+	struct error error;
+
+	assert(tun_open("test%d", &(struct tun_options){ .several_queues = true }, &queues[0], &error) == 0);
+	if (!queues[0].may_add_queues) {
+		puts("  not tested: the kernel loads no eBPF program");
+		tun_close(&queues[0]);
+		return;
+	}
+	for (int i = 1; i < N_QUEUES; i++)
+		assert(tun_add_queue(&queues[0], &queues[i], &error) == 0);
+	assert(link_add_address(queues[0].ifindex, &v4, &error) == 0);
+	assert(link_add_address(queues[0].ifindex, &v6, &error) == 0);
+	assert(link_set_up(queues[0].ifindex, true, &error) == 0);
+	check_flows_stay(queues, true);
+	check_flows_stay(queues, false);
+
+	for (int i = 0; i < N_QUEUES; i++) {
+		assert(tun_is_alive(&queues[i]));
+		tun_close(&queues[i]);
+	}
+	struct link_info link;
+	assert(link_find(queues[0].name, &link, &error) == -ENODEV);
+}
+
+/* Whole, in fragments, without ports: a UDP flow is in one queue. */
+static void test_a_datagram_and_fragments_of_another_share_a_queue(void)
+{
+	static uint8_t packet[OFFLOAD_MAX_PACKET], big[3000];
+	struct link_prefix v4 = prefix("100.64.0.1", 24);
+	struct offload_header header;
+	struct tun queues[N_QUEUES];
+	struct error error;
+
+	assert(tun_open("test%d", &(struct tun_options){ .several_queues = true }, &queues[0], &error) == 0);
+	for (int i = 1; i < N_QUEUES && queues[0].may_add_queues; i++)
+		assert(tun_add_queue(&queues[0], &queues[i], &error) == 0);
+	assert(link_add_address(queues[0].ifindex, &v4, &error) == 0);
+	assert(link_set_up(queues[0].ifindex, true, &error) == 0);
+	for (uint16_t port = 7; queues[0].may_add_queues && port < 27; port++) {
+		const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port),
+						.sin_addr = { htonl(0x64400009) } };
+		int fd = socket(AF_INET, SOCK_DGRAM, 0), n = 0, used = 0;
+		assert(sendto(fd, big, 10, 0, (const void *)&to, sizeof(to)) == 10);
+		assert(sendto(fd, big, sizeof(big), 0, (const void *)&to, sizeof(to)) == sizeof(big));
+		for (int i = 0; i < N_QUEUES; i++) {
+			int before = n;
+			while (tun_read(&queues[i], &header, packet, sizeof(packet)) > 0)
+				n += packet[0] >> 4 == 4 && packet[9] == IPPROTO_UDP;
+			used += n > before;
+		}
+		assert(n == 1 + 3 && used == 1);
+		close(fd);
+	}
+	for (int i = 0; i < N_QUEUES && (i == 0 || queues[0].may_add_queues); i++)
+		tun_close(&queues[i]);
+}
+
+static void test_an_interface_with_queues_is_not_shared_with_another_program(void)
+{
+	const struct tun_options several = { .several_queues = true };
+	struct tun tun, second;
+	struct error error;
+
+	assert(tun_open("test%d", &several, &tun, &error) == 0);
+	assert(tun_open(tun.name, &several, &second, &error) < 0 && strstr(error.message, "another program"));
+	assert(tun_open(tun.name, &one_queue, &second, &error) < 0 && strstr(error.message, "another program"));
+	tun_close(&tun);
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0 && !tun.may_add_queues);
+	assert(tun_add_queue(&tun, &second, &error) == -EOPNOTSUPP);
 	tun_close(&tun);
 }
 
@@ -210,7 +369,7 @@ static void test_changes_are_told(void)
 	uv_loop_t loop;
 	uv_loop_init(&loop);
 
-	assert(tun_open("test%d", &tun, &error) == 0);
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0);
 	seen.ifindex = tun.ifindex;
 	const struct link_watch_ports ports = { &seen, on_link, on_link_gone, on_routes };
 	assert(link_watch_start(&watch, &loop, &ports, &error) == 0);
@@ -235,7 +394,7 @@ static void test_the_interfaces_namespace_can_be_visited(void)
 	struct error error;
 	struct tun tun;
 
-	assert(tun_open("visited", &tun, &error) == 0);
+	assert(tun_open("visited", &one_queue, &tun, &error) == 0);
 	assert(unshare(CLONE_NEWNET) == 0); /* we go, the interface stays */
 	assert(link_find("visited", &link, &error) == -ENODEV);
 	assert(netns_enter_that_of(tun.fd, &visit, &error) == 0);
@@ -259,6 +418,9 @@ int main(void)
 	test_an_interface_is_found_and_changed();
 	test_addresses_and_routes_lead_to_it();
 	test_what_is_written_reaches_the_kernel();
+	test_a_flow_stays_in_its_queue_and_flows_are_spread();
+	test_a_datagram_and_fragments_of_another_share_a_queue();
+	test_an_interface_with_queues_is_not_shared_with_another_program();
 	test_changes_are_told();
 	test_the_interfaces_namespace_can_be_visited();
 	puts("ok");

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_LEN 65536
 
@@ -45,12 +46,12 @@ static enum udp_family family_of(const struct pair *pair)
 static void expect(struct pair *pair, const struct train *sent)
 {
 	enum udp_family family = family_of(pair);
-	struct pollfd readable = { .fd = pair->to->fds[family], .events = POLLIN };
+	struct pollfd readable = { .fd = udp_fd(pair->to, 0, family), .events = POLLIN };
 	uint32_t n = 0;
 
 	while (n < sent->n) {
 		assert(poll(&readable, 1, 10000) == 1);
-		int messages = udp_receive(pair->to, family, pair->inbox);
+		int messages = udp_receive(pair->to, 0, family, pair->inbox);
 		assert(messages >= 0);
 		for (int m = 0; m < messages; m++) {
 			struct train train;
@@ -79,7 +80,7 @@ static void check(struct pair *pair, const struct train *train)
 {
 	uint32_t sent = 0;
 
-	assert(udp_send(pair->from, &pair->path, train, &sent) == 0 && sent == train->n);
+	assert(udp_send(pair->from, 0, &pair->path, train, &sent) == 0 && sent == train->n);
 	expect(pair, train);
 }
 
@@ -167,7 +168,7 @@ static void test_both_families_share_a_port_and_a_taken_port_is_told(void)
 	struct error error;
 
 	assert(udp_open(&(struct udp_options){ 0 }, &first, &error) == 0);
-	assert(first->port != 0 && first->fds[UDP_V4] >= 0 && first->fds[UDP_V6] >= 0);
+	assert(first->port != 0 && udp_fd(first, 0, UDP_V4) >= 0 && udp_fd(first, 0, UDP_V6) >= 0);
 	const struct udp_options same = { .port = first->port };
 	assert(udp_open(&same, &second, &error) == -EADDRINUSE && strstr(error.message, "UDP port"));
 	const struct udp_options another = { .port = first->port, .any_port_if_taken = true };
@@ -184,7 +185,7 @@ static void test_what_cannot_be_sent_is_counted(void)
 	struct train huge = make_train(bytes, 1, 65530, 65530, 0);
 	uint32_t sent = 9;
 
-	assert(udp_send(pair.from, &pair.path, &huge, &sent) == -EMSGSIZE && sent == 0);
+	assert(udp_send(pair.from, 0, &pair.path, &huge, &sent) == -EMSGSIZE && sent == 0);
 	assert(pair.from->counters.n_lost == 1);
 	end(&pair);
 }
@@ -207,8 +208,179 @@ static void test_a_message_of_many_datagrams_is_several_trains(void)
 	assert(!udp_message_next(&empty, &train));
 }
 
+/* shards */
+
+#define N_SHARDS 3 /* no power of two: all four bytes of the index count */
+
+static void begin_sharded(struct pair *pair, const char *ip)
+{
+	memset(pair, 0, sizeof(*pair));
+	assert(udp_open(&(struct udp_options){ 0 }, &pair->from, NULL) == 0);
+	assert(udp_open(&(struct udp_options){ .n_shards = N_SHARDS }, &pair->to, NULL) == 0);
+	assert(endpoint_parse_ip(ip, pair->to->port, &pair->path.remote) == 0);
+	pair->inbox = calloc(1, sizeof(*pair->inbox));
+	assert(pair->inbox);
+}
+
+/* The only shard where something has arrived; *ret_n datagrams of it. */
+static uint32_t shard_reached(struct pair *pair, uint32_t *ret_n)
+{
+	struct pollfd fds[N_SHARDS];
+	uint32_t reached = N_SHARDS;
+	struct train train;
+
+	for (uint32_t i = 0; i < N_SHARDS; i++)
+		fds[i] = (struct pollfd){ .fd = udp_fd(pair->to, i, family_of(pair)), .events = POLLIN };
+	assert(poll(fds, N_SHARDS, 10000) == 1);
+	for (uint32_t i = 0; i < N_SHARDS; i++)
+		if (fds[i].revents)
+			reached = i;
+	*ret_n = 0;
+	int n = udp_receive(pair->to, reached, family_of(pair), pair->inbox);
+	for (int m = 0; m < n; m++)
+		while (udp_message_next(&pair->inbox->messages[m], &train))
+			*ret_n += train.n;
+	return reached;
+}
+
+static void expect_in_shard(struct pair *pair, const struct train *train, uint32_t shard)
+{
+	uint32_t sent, n;
+
+	assert(udp_send(pair->from, 0, &pair->path, train, &sent) == 0 && sent == train->n);
+	assert(shard_reached(pair, &n) == shard);
+	if (n < train->n) /* not joined: the rest is behind it, in the same shard */
+		assert(udp_receive(pair->to, shard, family_of(pair), pair->inbox) > 0);
+}
+
+/* n equal messages of this type that name this index where the type has it. */
+static struct train messages_of(uint8_t *bytes, uint32_t n, uint32_t size, uint8_t type, uint32_t index)
+{
+	struct train train = make_train(bytes, n, size, size, 0);
+	uint32_t at = type == 2 ? 8 : 4;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint8_t *message = train_packet(&train, i);
+		memset(message, 0xee, size);
+		memcpy(message, (uint8_t[4]){ type }, 4);
+		for (uint32_t k = 0; k < 4 && at + k < size; k++)
+			message[at + k] = (uint8_t)(index >> 8 * k);
+	}
+	return train;
+}
+
+static const uint32_t indices[] = { 0, 1, 2, 3, 255, 256, 0x01000000, 0x12345678, 0x80000000, 0xfffffffe, UINT32_MAX };
+
+static void test_what_names_a_session_arrives_in_its_shard(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	static uint8_t bytes[TRAIN_MAX * 1452];
+	static const struct {
+		uint8_t type;
+		uint32_t n, size;
+	} kinds[] = { { 4, 1, 32 }, { 4, 1, 1452 }, { 4, 45, 1452 }, { 4, 60, 32 }, { 3, 1, 64 }, { 2, 1, 92 } };
+
+	for (int v = 0; v < 2; v++) {
+		struct pair pair;
+		begin_sharded(&pair, ips[v]);
+		for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+			for (size_t i = 0; i < ARRAY_LEN(indices); i++) {
+				struct train train = messages_of(bytes, kinds[k].n, kinds[k].size,
+								 kinds[k].type, indices[i]);
+				expect_in_shard(&pair, &train, indices[i] % N_SHARDS);
+			}
+		}
+		end(&pair);
+	}
+}
+
+static void test_everything_else_arrives_in_the_first_shard(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	uint8_t bytes[200];
+
+	for (int v = 0; v < 2; v++) {
+		struct pair pair;
+		begin_sharded(&pair, ips[v]);
+		for (size_t i = 0; i < ARRAY_LEN(indices); i++) {
+			struct train initiation = messages_of(bytes, 1, 148, 1, indices[i]);
+			expect_in_shard(&pair, &initiation, 0);
+			struct train other = messages_of(bytes, 1, 148, 5, indices[i]);
+			expect_in_shard(&pair, &other, 0);
+			bytes[0] = 4, bytes[3] = 1; /* reserved bytes that are not zero */
+			expect_in_shard(&pair, &other, 0);
+			for (uint32_t size = 1; size < 8; size++) {
+				struct train tiny = messages_of(bytes, 1, size, 4, 1);
+				expect_in_shard(&pair, &tiny, 0);
+			}
+			struct train no_response = messages_of(bytes, 1, 11, 2, 1);
+			expect_in_shard(&pair, &no_response, 0);
+		}
+		end(&pair);
+	}
+}
+
+static void test_a_sharded_port_is_taken(void)
+{
+	struct udp *first, *second;
+	struct error error;
+
+	assert(udp_open(&(struct udp_options){ .n_shards = UDP_MAX_SHARDS }, &first, &error) == 0);
+	for (uint32_t n = 1; n <= 2; n++) {
+		const struct udp_options same = { .port = first->port, .n_shards = n };
+		assert(udp_open(&same, &second, &error) == -EADDRINUSE);
+	}
+	uint16_t port = first->port;
+	udp_free(first);
+	const struct udp_options again = { .port = port, .n_shards = 2 };
+	assert(udp_open(&again, &second, &error) == 0 && second->port == port);
+	udp_free(second);
+}
+
+/* A socket that wants to share the port with whoever has it; -1 when refused. */
+static int join(uint16_t port)
+{
+	const struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	assert(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){ 1 }, sizeof(int)) == 0);
+	if (bind(fd, (const void *)&any, sizeof(any)) == 0)
+		return fd;
+	assert(errno == EADDRINUSE);
+	close(fd);
+	return -1;
+}
+
+static void test_nobody_gets_what_is_ours_by_joining(void)
+{
+	uint8_t bytes[200];
+	struct pair pair;
+	begin(&pair, "127.0.0.1", (struct udp_options){ 0 });
+
+	assert(join(pair.to->port) < 0); /* a port that is not sharded */
+	end(&pair);
+	begin_sharded(&pair, "127.0.0.1");
+	if (geteuid() == 0) {
+		assert(seteuid(65534) == 0);
+		assert(join(pair.to->port) < 0); /* another user */
+		assert(seteuid(0) == 0);
+	}
+	int joined = join(pair.to->port); /* the same user may, and is never chosen */
+	for (uint32_t i = 0; i < 50; i++) {
+		struct train train = messages_of(bytes, 1, 32, 4, i);
+		expect_in_shard(&pair, &train, i % N_SHARDS);
+	}
+	assert(joined >= 0 && recv(joined, bytes, sizeof(bytes), MSG_DONTWAIT) == -1);
+	close(joined);
+	end(&pair);
+}
+
 int main(void)
 {
+	test_what_names_a_session_arrives_in_its_shard();
+	test_everything_else_arrives_in_the_first_shard();
+	test_a_sharded_port_is_taken();
+	test_nobody_gets_what_is_ours_by_joining();
 	test_a_message_of_many_datagrams_is_several_trains();
 	test_trains_of_all_shapes_arrive();
 	test_without_offloads_the_same_arrives();

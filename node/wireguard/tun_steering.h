@@ -1,0 +1,20 @@
+/*
+ * Which queue of a TUN interface the kernel puts a packet into: one that depends on the packet's
+ * flow alone.
+ *
+ * The kernel's own choice follows the queue on which the flow was last *written*, and a hash that
+ * TCP changes after a timeout: a flow would move, and be reordered. This choice is an eBPF program
+ * that hashes addresses, and for TCP the ports. Other protocols are steered by addresses: a UDP
+ * flow may consist of datagrams and of fragments, and only the first fragment has the ports.
+ */
+#pragma once
+
+#include "common/macros.h"
+
+/*
+ * Loads the program: its descriptor, or -errno where that is not possible (-EPERM without CAP_BPF,
+ * -ENOSYS, -EINVAL). The descriptor may be closed when the program has been attached.
+ */
+P2P_CHECK int tun_steering_load(void);
+/* Makes the program that of the interface behind tun_fd. 0 or -errno. */
+P2P_CHECK int tun_steering_attach(int tun_fd, int program_fd);
