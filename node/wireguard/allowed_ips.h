@@ -9,11 +9,18 @@
  *             │    ├─ 10.0.0.0/24 (b)
  *             │    └─ 10.1.0.0/16 (c)
  *             └─ 10.128.0.0/9 (d)
+ *
+ * One writer (the device) changes it while lanes look up without a lock. Each insertion, move and
+ * removal of a prefix becomes visible by one store of one pointer, so that a lookup finds the owner
+ * before or after it; a lookup during several changes may see some of them only. What is taken out
+ * of the tree is retired: a lane that stands on it can go on.
  */
 #pragma once
 
 #include "common/macros.h"
+#include "node/wireguard/readers.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,16 +28,21 @@ struct wg_peer;
 struct wg_prefix;
 
 struct wg_allowed_node {
-	uint8_t bits[16];
+	/* what a lookup reads: one cache line */
+	_Alignas(64) uint8_t bits[16];
+	_Atomic(struct wg_allowed_node *) child[2];
+	_Atomic(struct wg_peer *) peer; /* NULL: a join */
 	uint8_t len;
 	bool is_v6;
-	struct wg_peer *peer; /* NULL: a join */
-	struct wg_allowed_node *parent, *child[2];
+	/* the writer's */
+	struct wg_allowed_node *parent;
 	struct wg_allowed_node *list_next, **list_link; /* among the peer's */
+	struct wg_retired retired;
 };
 
 struct wg_allowed_ips {
-	struct wg_allowed_node *root4, *root6;
+	_Atomic(struct wg_allowed_node *) root4, root6;
+	struct wg_readers *readers; /* who may look up meanwhile; NULL: nobody, nodes are freed at once */
 };
 
 /* The prefixes of one peer, oldest first. All zero: none. */
@@ -45,7 +57,7 @@ P2P_CHECK int wg_allowed_ips_insert(struct wg_allowed_ips *ips, const struct wg_
 void wg_allowed_ips_remove(struct wg_allowed_ips *ips, const struct wg_prefix *prefix,
 			   const struct wg_peer *peer);
 void wg_allowed_ips_remove_peer(struct wg_allowed_ips *ips, struct wg_peer *peer);
-/* ip: 4 or 16 bytes. NULL: nobody's. */
+/* ip: 4 or 16 bytes. NULL: nobody's. Any thread within wg_reader_enter() … leave(), and the writer. */
 struct wg_peer *wg_allowed_ips_lookup4(const struct wg_allowed_ips *ips, const uint8_t *ip);
 struct wg_peer *wg_allowed_ips_lookup6(const struct wg_allowed_ips *ips, const uint8_t *ip);
 

@@ -23,7 +23,13 @@
 
 #define WG_READERS_MAX 64
 
-struct wg_retired;
+/* Lies within what is retired, so that retiring needs no memory and cannot fail. */
+struct wg_retired {
+	struct wg_retired *next;
+	uint64_t epoch; /* a reader that has entered this one or a later one cannot hold the object */
+	void *object;
+	void (*destroy)(void *object);
+};
 
 struct wg_reader {
 	_Alignas(64) _Atomic uint64_t seen; /* the epoch of its burst; UINT64_MAX: it holds nothing */
@@ -31,18 +37,18 @@ struct wg_reader {
 
 struct wg_readers {
 	_Atomic uint64_t epoch;
-	uint32_t n;
+	uint64_t in_use; /* a bit for each of readers */
 	struct wg_reader readers[WG_READERS_MAX];
 	struct wg_retired *first, **end; /* oldest first; of the writer */
 };
 
 /* All zero is not a start. */
 void wg_readers_init(struct wg_readers *readers);
-/* Frees all that was retired. No reader reads any more. */
+/* Destroys all that was retired. No reader reads any more. */
 void wg_readers_deinit(struct wg_readers *readers);
-/* Before the reader's thread starts. NULL: WG_READERS_MAX are there. The reader holds nothing yet. */
+/* By the writer, before the reader's thread starts. NULL: WG_READERS_MAX are there. It holds nothing yet. */
 struct wg_reader *wg_readers_add(struct wg_readers *readers);
-/* After the reader's thread has ended. */
+/* By the writer, after the reader's thread has ended. */
 void wg_readers_remove(struct wg_readers *readers, struct wg_reader *reader);
 
 /* ---- reader's thread ---- */
@@ -62,14 +68,15 @@ static inline void wg_reader_leave(struct wg_reader *reader)
 /* ---- writer's thread ---- */
 
 /*
- * destroy(object) when nobody can hold it any more. The object is no longer published. Never fails:
- * without memory for the note it waits for the readers.
+ * destroy(object) when nobody can hold it any more; from wg_readers_collect() or _deinit(), never at
+ * once. The object is no longer published. The note lies within the object. destroy may retire more.
  */
-void wg_readers_retire(struct wg_readers *readers, void *object, void (*destroy)(void *object));
+void wg_readers_retire(struct wg_readers *readers, struct wg_retired *note, void *object,
+		       void (*destroy)(void *object));
 /*
  * The epoch that every reader has entered by now: what the readers left behind for the writer
  * before (in rings, lists) is visible. Pass it to wg_readers_collect() after having looked there.
  */
 uint64_t wg_readers_passed(const struct wg_readers *readers);
-/* Frees what was retired before `passed`. True when something still waits. */
+/* Destroys what was retired before `passed`. True when something still waits. */
 bool wg_readers_collect(struct wg_readers *readers, uint64_t passed);
