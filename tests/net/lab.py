@@ -226,9 +226,10 @@ class Program:
         self._spawn()
         return self
 
-    def rss_kib(self):
+    def rss_kib(self, peak=False):
+        """Resident memory now, or the most it ever was."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+        return int(re.search(r"VmHWM:\s+(\d+)" if peak else r"VmRSS:\s+(\d+)", status)[1])
 
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -408,6 +409,19 @@ class Host(Place):
         self.interfaces.append((interface, network, port))
         self.ip, self.ip6 = self.ip or ip, self.ip6 or ip6
         return interface
+
+    def cable(self, other, v4="192.0.2.0/24", mtu=1500):
+        """Joins both hosts directly, with no switch between them; they get the prefix's first addresses."""
+        prefix = ipaddress.ip_network(v4)
+        ends = [(host, f"eth{len(host.interfaces)}") for host in (self, other)]
+        subprocess.run(["ip", "link", "add", ends[0][1], "mtu", str(mtu), "netns", str(self.pid), "type",
+                        "veth", "peer", "name", ends[1][1], "mtu", str(mtu), "netns", str(other.pid)],
+                       check=True)
+        for number, (host, interface) in enumerate(ends, 1):
+            ip = str(prefix[number])
+            host._commands([f"addr add {ip}/{prefix.prefixlen} dev {interface}", f"link set {interface} up"])
+            host.interfaces.append((interface, None, None))
+            host.ip = host.ip or ip
 
     @staticmethod
     def _addressing(network, interface, ip, ip6):

@@ -219,6 +219,18 @@ def test_a_host_can_be_unplugged_and_moved(lab):
     assert arrives(receiver, sender, (a.ip, 4000))[0] == "198.51.100.77"
 
 
+def test_two_hosts_can_be_joined_by_a_cable(lab):
+    """
+    a --- b
+    """
+    a, b = lab.host("a"), lab.host("b")
+    a.cable(b, "192.0.2.0/24")
+    receiver, sender = udp(a, 4000), b.socket()
+
+    came = wait_until(lambda: arrives(receiver, sender, ("192.0.2.1", 4000), NEVER), 5, "a datagram from b")
+    assert came[0] == "192.0.2.2" and (a.ip, b.ip) == ("192.0.2.1", "192.0.2.2")
+
+
 def test_each_host_has_its_own_run_folder(lab):
     a, b = lab.host("a"), lab.host("b")
     a.run(["touch", "/run/wireguard/wg0.sock"])

@@ -20,7 +20,7 @@ def keys_of(secret):
 
 
 class Interface:
-    """wg0 on a host, served by argv + [-f, NAME] in the foreground."""
+    """wg0 on a host, served by program + [-f, NAME] in the foreground; program: a path, or an argv."""
 
     def __init__(self, host, program, address, port=51820, name="wg0", env=None):
         self.host, self.name, self.port = host, name, port
@@ -28,7 +28,8 @@ class Interface:
         self.addresses = [address] if isinstance(address, str) else list(address)
         self.ip = self.addresses[0].partition("/")[0]
         self.keys = new_keys()
-        self.program = host.start([program, "-f", name], env=env)
+        argv = list(program) if isinstance(program, (list, tuple)) else [program]
+        self.program = host.start([*argv, "-f", name], env=env)
         wait_until(lambda: self.answers() or not self.program.running, 10, f"{name}.sock")
         if not self.program.running:
             raise LabError(f"{program} did not start\n{self.program.tail()}")
