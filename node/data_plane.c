@@ -1,18 +1,18 @@
 /*
- * The data plane: what stands between the lane thread and the loop.
+ * The data plane: what stands between WireGuard and the loop.
  *
- *   map, paths ──► struct plane_peer ──► one change command at a time ──► lane (wg_device)
- *   lane ── relay(train) ──► plane_relay ──► relay connection
- *   relay connection ── packet ──► WireGuard? ──► lane, else ──► the attached stage
- *   lane ── sample (every 50 ms while packets flow) ──► activity of each peer ──► the attached stage
+ *   map, paths ──► struct plane_peer ──► one change at a time ──► WireGuard (wireguard_host.h)
+ *   WireGuard ── relay(train) ──► plane_relay ──► relay connection
+ *   relay connection ── packet ──► WireGuard? ──► the host, else ──► the attached stage
+ *   WireGuard ── sample (every 50 ms while packets flow) ──► activity of each peer ──► the attached stage
  *
- * Changes are collected while a command is under way, so that the lane's queue never fills.
+ * Changes are collected while one is under way, so that no queue of theirs fills.
  */
 #include "node/data_plane_internal.h"
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "node/wireguard/link.h"
+#include "node/wireguard/udp.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -93,96 +93,13 @@ static void free_peer(struct data_plane *plane, struct plane_peer *peer)
 	free(peer);
 }
 
-/* ---- changes: loop thread → lane ---- */
-
-struct changed_peer {
-	struct public_key key;
-	uint32_t id;
-	bool is_new; /* else only its route */
-	bool is_reborn, is_gone;
-	struct in_addr ip4;
-	struct in6_addr ip6;
-	struct wg_route route;
-};
-
-struct change {
-	struct data_plane *plane;
-	uint32_t n_removed, n_peers;
-	struct public_key *removed;
-	struct changed_peer *peers;
-};
-
-static struct wg_route route_of(const struct plane_peer *peer)
-{
-	struct wg_route route = { 0 };
-
-	if (peer->path.direct)
-		route.paths[route.n++] = (struct wg_path){ .remote = peer->path.endpoint };
-	if (peer->path.relay)
-		route.paths[route.n++] = (struct wg_path){ .relay_id = RELAY_ANY, .peer_id = peer->id };
-	return route;
-}
-
-static void allow(struct wg_peer *wg_peer, const struct changed_peer *changed)
-{
-	struct wg_prefix prefix4 = { .family = AF_INET, .len = 32 };
-	struct wg_prefix prefix6 = { .family = AF_INET6, .len = 128 };
-
-	memcpy(prefix4.ip, &changed->ip4, 4);
-	memcpy(prefix6.ip, &changed->ip6, 16);
-	wg_peer_disallow_all(wg_peer);
-	if (wg_peer_allow(wg_peer, &prefix4) != 0 || wg_peer_allow(wg_peer, &prefix6) != 0)
-		log_error("wireguard", "peer=%u: out of memory for its addresses", changed->id);
-}
-
-/* Lane thread. */
-static void change_peer(const struct lane_context *context, const struct changed_peer *changed)
-{
-	struct wg_peer *wg_peer = wg_device_find_peer(context->device, &changed->key);
-
-	if (!wg_peer && changed->is_new) {
-		int r = wg_device_add_peer(context->device, &changed->key, &wg_peer);
-		if (r != 0) {
-			log_error("wireguard", "peer=%u: cannot be added (%d)", changed->id, r);
-			return;
-		}
-	}
-	if (!wg_peer)
-		return; /* removed meanwhile */
-	if (changed->is_new) {
-		wg_peer_set_user(wg_peer, changed->id, NULL);
-		wg_peer_set_mode(wg_peer, WG_PINNED);
-		allow(wg_peer, changed);
-	}
-	wg_peer_set_route(wg_peer, &changed->route, context->now);
-	struct wg_stats stats;
-	wg_peer_get_stats(wg_peer, context->now, &stats);
-	/* A session that the peer may have lost; a handshake that did not reach it. */
-	if ((changed->is_reborn && stats.has_session) ||
-	    (changed->is_gone && !stats.has_session && stats.handshake_attempts > 0))
-		wg_peer_reconnect(wg_peer, context->now);
-}
-
-/* Lane thread. */
-static void run_change(const struct lane_context *context, void *arg)
-{
-	struct change *change = arg;
-
-	for (uint32_t i = 0; i < change->n_removed; i++) {
-		struct wg_peer *wg_peer = wg_device_find_peer(context->device, &change->removed[i]);
-		if (wg_peer)
-			wg_device_remove_peer(context->device, wg_peer);
-	}
-	for (uint32_t i = 0; i < change->n_peers; i++)
-		change_peer(context, &change->peers[i]);
-}
+/* ---- changes: to WireGuard ---- */
 
 static void publish_changes(struct data_plane *plane);
 
-static void on_changed(void *arg)
+static void on_changed(struct wireguard_change *change)
 {
-	struct change *change = arg;
-	struct data_plane *plane = change->plane;
+	struct data_plane *plane = change->owner;
 
 	free(change->removed);
 	free(change->peers);
@@ -192,13 +109,15 @@ static void on_changed(void *arg)
 		publish_changes(plane);
 }
 
-static struct change *collect_changes(struct data_plane *plane)
+static struct wireguard_change *collect_changes(struct data_plane *plane)
 {
-	struct change *change = calloc(1, sizeof(*change));
+	struct wireguard_change *change = calloc(1, sizeof(*change));
 
 	if (!change)
 		abort();
-	*change = (struct change){ .plane = plane, .removed = plane->removed, .n_removed = plane->n_removed };
+	*change = (struct wireguard_change){
+		.removed = plane->removed, .n_removed = plane->n_removed, .done = on_changed, .owner = plane
+	};
 	plane->removed = NULL;
 	plane->n_removed = 0;
 	change->peers = calloc(plane->n_peers + 1, sizeof(*change->peers));
@@ -208,14 +127,15 @@ static struct change *collect_changes(struct data_plane *plane)
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id) {
 			if (!peer->is_new && !peer->is_dirty && !peer->is_reborn && !peer->is_gone)
 				continue;
-			change->peers[change->n_peers++] = (struct changed_peer){ .key = peer->key,
-										  .id = peer->id,
-										  .is_new = peer->is_new,
-										  .is_reborn = peer->is_reborn,
-										  .is_gone = peer->is_gone,
-										  .ip4 = peer->ip4,
-										  .ip6 = peer->ip6,
-										  .route = route_of(peer) };
+			change->peers[change->n_peers++] =
+				(struct wireguard_peer_change){ .key = peer->key,
+								.id = peer->id,
+								.is_new = peer->is_new,
+								.is_reborn = peer->is_reborn,
+								.is_gone = peer->is_gone,
+								.ip4 = peer->ip4,
+								.ip6 = peer->ip6,
+								.path = peer->path };
 			peer->is_new = peer->is_dirty = peer->is_reborn = peer->is_gone = false;
 		}
 	}
@@ -226,18 +146,17 @@ static void publish_changes(struct data_plane *plane)
 {
 	if (plane->is_changing)
 		return;
-	struct change *change = collect_changes(plane);
+	struct wireguard_change *change = collect_changes(plane);
 	if (change->n_peers == 0 && change->n_removed == 0) {
 		free(change->peers);
 		free(change);
 		return;
 	}
 	plane->is_changing = true;
-	if (lane_run(plane->lane, run_change, change, on_changed) != 0)
-		abort(); /* at most one change, one sample: LANE_MAX_COMMANDS is far */
+	plane->host->class->change(plane->host, change);
 }
 
-/* ---- samples: lane → loop thread ---- */
+/* ---- samples: from WireGuard ---- */
 
 struct refresh {
 	struct refresh *next;
@@ -245,41 +164,13 @@ struct refresh {
 	void *owner;
 };
 
-struct sampled_peer {
-	uint32_t id;
-	struct wg_stats stats;
-};
-
-struct sample {
-	struct data_plane *plane;
-	uint32_t n, max;
-	struct sampled_peer *peers;
-	uint64_t drops[WG_N_DROPS];
-	struct refresh *refreshes;
-};
-
-/* Lane thread. */
-static void run_sample(const struct lane_context *context, void *arg)
-{
-	struct sample *sample = arg;
-
-	for (struct wg_peer *peer = wg_device_first_peer(context->device); peer && sample->n < sample->max;
-	     peer = wg_peer_next(peer)) {
-		struct sampled_peer *sampled = &sample->peers[sample->n++];
-		sampled->id = wg_peer_id(peer);
-		wg_peer_get_stats(peer, context->now, &sampled->stats);
-	}
-	for (int i = 0; i < WG_N_DROPS; i++)
-		sample->drops[i] = wg_device_drops(context->device, (enum wg_drop)i);
-}
-
 static bool has_moved(const struct wg_stats *before, const struct wg_stats *now)
 {
 	return before->direct.ns != now->direct.ns || before->relayed.ns != now->relayed.ns ||
 	       before->last_send_data_ns != now->last_send_data_ns || now->n_staged > 0;
 }
 
-static void take_stats(struct data_plane *plane, const struct sampled_peer *sampled)
+static void take_stats(struct data_plane *plane, const struct wireguard_peer_sample *sampled)
 {
 	struct plane_peer *peer = plane_find_by_id(plane, sampled->id);
 
@@ -325,25 +216,29 @@ static void plan_sample(struct data_plane *plane)
 		uv_timer_start(&plane->sample_timer, on_sample_due, SAMPLE_DIRECT_MS, 0);
 }
 
-static void on_sampled(void *arg)
+/* Whoever asked while this one was under way waits for the next. */
+static void answer_refreshes(struct refresh *refreshes)
 {
-	struct sample *sample = arg;
-	struct data_plane *plane = sample->plane;
-
-	plane->is_sampling = false;
-	if (!plane->closed) {
-		memcpy(plane->drops, sample->drops, sizeof(plane->drops));
-		for (uint32_t i = 0; i < sample->n; i++)
-			take_stats(plane, &sample->peers[i]);
-	}
-	while (sample->refreshes) {
-		struct refresh *refresh = sample->refreshes;
-		sample->refreshes = refresh->next;
+	while (refreshes) {
+		struct refresh *refresh = refreshes;
+		refreshes = refresh->next;
 		refresh->cb(refresh->owner);
 		free(refresh);
 	}
+}
+
+static void on_sampled(struct wireguard_sample *sample)
+{
+	struct data_plane *plane = sample->owner;
+	struct refresh *refreshes = plane->answered;
+
+	plane->is_sampling = false;
+	plane->answered = NULL;
+	for (uint32_t i = 0; i < sample->n && !plane->closed; i++)
+		take_stats(plane, &sample->peers[i]);
 	free(sample->peers);
 	free(sample);
+	answer_refreshes(refreshes);
 	if (!plane->closed) {
 		publish_changes(plane); /* of those that were gone */
 		plan_sample(plane);
@@ -358,20 +253,18 @@ static void sample_soon(struct data_plane *plane)
 	plane->sample_again = plane->is_sampling;
 	if (plane->is_sampling)
 		return;
-	struct sample *sample = calloc(1, sizeof(*sample));
+	struct wireguard_sample *sample = calloc(1, sizeof(*sample));
 	if (!sample)
 		abort();
-	sample->plane = plane;
-	sample->max = plane->n_peers;
+	*sample = (struct wireguard_sample){ .max = plane->n_peers, .done = on_sampled, .owner = plane };
 	sample->peers = calloc(sample->max + 1, sizeof(*sample->peers));
 	if (!sample->peers)
 		abort();
-	sample->refreshes = plane->refreshes;
+	plane->answered = plane->refreshes;
 	plane->refreshes = NULL;
 	uv_timer_stop(&plane->sample_timer);
 	plane->is_sampling = true;
-	if (lane_run(plane->lane, run_sample, sample, on_sampled) != 0)
-		abort(); /* as in publish_changes() */
+	plane->host->class->sample(plane->host, sample);
 }
 
 static void on_sample_due(uv_timer_t *timer)
@@ -399,10 +292,10 @@ void plane_wake(struct data_plane *plane)
 	sample_soon(plane);
 }
 
-/* ---- from the lane ---- */
+/* ---- from WireGuard ---- */
 
-static void on_lane_datagram(void *owner, enum demux_kind kind, const struct wg_path *from,
-			     const uint8_t *bytes, size_t len)
+static void on_host_datagram(void *owner, enum demux_kind kind, const struct endpoint *from, const uint8_t *bytes,
+			     size_t len)
 {
 	struct data_plane *plane = owner;
 
@@ -411,31 +304,26 @@ static void on_lane_datagram(void *owner, enum demux_kind kind, const struct wg_
 	else if (!plane->is_attached)
 		plane->n_unattached++;
 	else
-		plane->ports.datagram(plane->ports.owner, &from->remote, bytes, len);
+		plane->ports.datagram(plane->ports.owner, from, bytes, len);
 }
 
-static void on_lane_relay(void *owner, const struct wg_path *path, const struct train *train)
+static void on_host_relay(void *owner, uint32_t relay_id, uint32_t peer_id, const struct train *train)
 {
 	struct data_plane *plane = owner;
 
 	for (uint32_t i = 0; i < train->n; i++)
-		if (data_plane_send_frame(plane, path->relay_id, path->peer_id, train_packet(train, i),
-					  train_size(train, i)) != 0)
+		if (data_plane_send_frame(plane, relay_id, peer_id, train_packet(train, i), train_size(train, i)) !=
+		    0)
 			plane->n_relay_dropped++;
 	plane_wake(plane);
 }
 
-static void on_lane_peer(void *owner, const struct lane_peer_event *event)
+static void on_host_moved(void *owner)
 {
-	struct data_plane *plane = owner;
-
-	if (event->type == WG_EVENT_SESSION)
-		log_debug("wireguard", "peer=%u new session", event->peer_id);
-	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
-		plane_wake(plane);
+	plane_wake(owner);
 }
 
-static void on_tun_gone(void *owner)
+static void on_host_gone(void *owner)
 {
 	struct data_plane *plane = owner;
 
@@ -565,16 +453,9 @@ void data_plane_set_relay_context(struct data_plane *plane, SSL_CTX *context)
 		relay_connection_set_context(relay->connection, context);
 }
 
-/* Lane thread. */
-static void run_forget_sources(const struct lane_context *context, void *arg)
-{
-	wg_device_forget_sources(context->device);
-}
-
 void data_plane_link_changed(struct data_plane *plane)
 {
-	if (lane_run(plane->lane, run_forget_sources, NULL, NULL) != 0)
-		log_warning("wireguard", "busy: source addresses are kept");
+	plane->host->class->link_changed(plane->host);
 	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next)
 		relay_connection_poke(relay->connection);
 }
@@ -621,7 +502,7 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 		ret->endpoint = peer->path.endpoint;
 	if (peer->path.relay)
 		snprintf(ret->relay, sizeof(ret->relay), "%s",
-			 plane_relay_name(plane, plane_resolve_relay(plane, peer, RELAY_ANY)));
+			 plane_relay_name(plane, plane_resolve_relay(plane, peer, WIREGUARD_RELAY_ANY)));
 	ret->handshake_ms = age_ms(peer->stats.last_handshake_ns, now);
 	ret->packet_ms = age_ms(heard, now);
 	ret->rx_bytes = peer->stats.rx_bytes;
@@ -630,21 +511,11 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 
 static void fill_drops(const struct data_plane *plane, struct node_status *status)
 {
-	struct lane_counters lane;
-	char name[48];
-
-	lane_get_counters(plane->lane, &lane);
-	for (int i = 0; i < WG_N_DROPS; i++) {
-		snprintf(name, sizeof(name), "wireguard %s", wg_drop_name((enum wg_drop)i));
-		node_status_add_drop(status, name, plane->drops[i]);
-	}
+	plane->host->class->fill_drops(plane->host, status);
 	node_status_add_drop(status, "datagram unknown", plane->n_unknown_datagrams);
 	node_status_add_drop(status, "frame of unknown sender", plane->n_unknown_senders);
 	node_status_add_drop(status, "no session", plane->n_unattached);
 	node_status_add_drop(status, "relay queue full", plane->n_relay_dropped);
-	node_status_add_drop(status, "lane events full", lane.n_events_dropped);
-	node_status_add_drop(status, "lane relayed full", lane.n_relayed_dropped);
-	node_status_add_drop(status, "lane sends refused", lane.n_sends_dropped);
 }
 
 void data_plane_fill_status(const struct data_plane *plane, struct node_status *status)
@@ -659,82 +530,31 @@ void data_plane_fill_status(const struct data_plane *plane, struct node_status *
 
 /* ---- life ---- */
 
-static struct link_prefix prefix_of(int family, const void *ip, uint8_t len)
+static int start_host(struct data_plane *plane, struct error *reterr)
 {
-	struct link_prefix prefix = { .family = family, .len = len };
-
-	memcpy(prefix.ip, ip, family == AF_INET ? 4 : 16);
-	return prefix;
-}
-
-static int set_up_interface(const struct tun *tun, const struct data_plane_options *options,
-			    struct error *reterr)
-{
-	const struct membership *member = options->membership;
-	const struct link_prefix ip4 = prefix_of(AF_INET, &member->ip4, member->prefix4_len);
-	const struct link_prefix ip6 = prefix_of(AF_INET6, &member->ip6, member->prefix6_len);
-	int r;
-
-	if ((r = link_set_mtu(tun->ifindex, options->mtu, reterr)) != 0 ||
-	    (r = link_add_address(tun->ifindex, &ip4, reterr)) != 0 ||
-	    (r = link_set_up(tun->ifindex, true, reterr)) != 0)
-		return r;
-	struct error error;
-	if (link_add_address(tun->ifindex, &ip6, &error) != 0)
-		log_warning("node", "no IPv6 in the overlay: %s", error.message);
-	return 0;
-}
-
-struct identity_command {
-	struct secret_key key;
-};
-
-/* Lane thread. */
-static void run_set_key(const struct lane_context *context, void *arg)
-{
-	struct identity_command *command = arg;
-
-	wg_device_set_private_key(context->device, &command->key);
-}
-
-static void on_key_set(void *arg)
-{
-	struct identity_command *command = arg;
-
-	secret_key_wipe(&command->key);
-	free(command);
-}
-
-static int start_lane(struct data_plane *plane, const struct tun *tun_take, struct error *reterr)
-{
-	const struct lane_config config = {
-		.loop = plane->options.loop,
-		.tun_take = *tun_take,
-		.udp = plane->udp,
-		.mtu = plane->options.mtu,
-		.ports = { .owner = plane,
-			   .datagram = on_lane_datagram,
-			   .relay = on_lane_relay,
-			   .peer = on_lane_peer,
-			   .tun_gone = on_tun_gone },
+	static const struct wireguard_host_class *const classes[WIREGUARD_N_KINDS] = {
+		[WIREGUARD_IN_PROCESS] = &wireguard_in_process,
 	};
-	int r = lane_start(&config, &plane->lane, reterr);
-	if (r != 0)
-		return r;
+	const struct wireguard_host_options options = {
+		.loop = plane->options.loop,
+		.interface = plane->options.interface,
+		.mtu = plane->options.mtu,
+		.udp = plane->udp,
+		.node_key = plane->options.node_key,
+		.membership = plane->options.membership,
+		.ports = { .owner = plane,
+			   .datagram = on_host_datagram,
+			   .relay = on_host_relay,
+			   .moved = on_host_moved,
+			   .gone = on_host_gone },
+	};
 
-	struct identity_command *command = malloc(sizeof(*command));
-	if (!command)
-		abort();
-	command->key = *plane->options.node_key;
-	if (lane_run(plane->lane, run_set_key, command, on_key_set) != 0)
-		abort(); /* the first command of all */
-	return 0;
+	return classes[plane->options.wireguard]->start(&options, &plane->host, reterr);
 }
 
 int data_plane_new(const struct data_plane_options *options, struct data_plane **ret, struct error *reterr)
 {
 	const struct udp_options udp_options = { .port = options->port, .any_port_if_taken = true };
-	struct tun tun = TUN_NONE;
 	struct data_plane *plane = calloc(1, sizeof(*plane));
 	int r;
 
@@ -742,10 +562,7 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 		return error_set(reterr, -ENOMEM, "out of memory");
 	plane->options = *options;
 	snprintf(plane->interface, sizeof(plane->interface), "%s", options->interface);
-	if ((r = udp_open(&udp_options, &plane->udp, reterr)) != 0 ||
-	    (r = tun_open(options->interface, &(struct tun_options){ 0 }, &tun, reterr)) != 0 ||
-	    (r = set_up_interface(&tun, options, reterr)) != 0 || (r = start_lane(plane, &tun, reterr)) != 0) {
-		tun_close(&tun);
+	if ((r = udp_open(&udp_options, &plane->udp, reterr)) != 0 || (r = start_host(plane, reterr)) != 0) {
 		udp_free(plane->udp);
 		free(plane);
 		return r;
@@ -788,14 +605,10 @@ void data_plane_close(struct data_plane *plane, void (*closed)(void *owner), voi
 	plane->closed = closed;
 	plane->closed_owner = owner;
 	plane->n_open += 2;
-	while (plane->refreshes) {
-		struct refresh *refresh = plane->refreshes;
-		plane->refreshes = refresh->next;
-		refresh->cb(refresh->owner);
-		free(refresh);
-	}
+	answer_refreshes(plane->refreshes);
+	plane->refreshes = NULL;
 	while (plane->relays)
 		plane_close_relay(plane->relays);
 	uv_close((uv_handle_t *)&plane->sample_timer, on_timer_closed);
-	lane_stop(plane->lane, plane_part_closed, plane);
+	plane->host->class->stop(plane->host, plane_part_closed, plane);
 }

@@ -1,9 +1,9 @@
 /*
- * The data plane of a node, as the Engine sees it: interface, UDP sockets, lane thread, WireGuard
- * peers, relay connections. The stage's side of it is actors/data_plane.h.
+ * The data plane of a node, as the Engine sees it: interface, WireGuard and its peers, UDP sockets,
+ * relay connections. The stage's side of it is actors/data_plane.h.
  *
- * It is made when the node is a member and outlives every Session. Loop only; packets move on the
- * lane's own thread.
+ * It is made when the node is a member and outlives every Session. Loop only; packets move on
+ * threads of their own (wireguard_host.h).
  */
 #pragma once
 
@@ -12,16 +12,18 @@
 #include "common/membership.h"
 #include "common/tls_stream.h"
 #include "node/status.h"
+#include "node/wireguard_host.h"
 
 #include <openssl/types.h>
 #include <uv.h>
 
 struct data_plane_options {
 	uv_loop_t *loop;
+	enum wireguard_kind wireguard;
 	const char *interface;
 	uint16_t mtu;
 	uint16_t port; /* UDP wanted, 0: any; one that is taken is replaced by another */
-	const struct secret_key *node_key;    /* copied into the WireGuard core */
+	const struct secret_key *node_key;    /* given to WireGuard */
 	const struct membership *membership;  /* overlay addresses and prefixes */
 	struct tls_host *tls_host;	      /* outlives the data plane */
 	SSL_CTX *relay_context;		      /* for relay connections; referenced */

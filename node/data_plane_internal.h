@@ -7,10 +7,9 @@
 #include "actors/buffer.h"
 #include "actors/relay_manager/relay_connection.h"
 #include "node/data_plane.h"
-#include "node/wireguard/lane.h"
+#include "node/wireguard_host.h"
 
 #define BUCKETS		  1024
-#define RELAY_ANY	  UINT32_MAX /* the peer's home relay, whichever that is when a packet goes */
 #define RELAY_MAX_WAITING 64	     /* packets that wait for a relay to come up */
 
 struct plane_peer {
@@ -23,7 +22,7 @@ struct plane_peer {
 	uint32_t home_relay;
 	struct public_key session_key;
 	struct peer_path path;
-	bool is_new, is_dirty; /* not yet told to the lane: all of it, its route */
+	bool is_new, is_dirty; /* not yet told to WireGuard: all of it, its path */
 	bool is_reborn;	       /* nor this: it began a new Session, and may have lost its keys */
 	bool is_gone;	       /* its relay did not know it just now: ask again with the next sample */
 	uint32_t n_gone;       /* times that was done since there was a session */
@@ -52,15 +51,15 @@ struct data_plane {
 	struct data_plane_options options;
 	struct data_plane_ports ports;
 	bool is_attached;
-	struct lane *lane;
 	struct udp *udp;
+	struct wireguard_host *host;
 	char interface[IF_NAMESIZE];
 
 	struct plane_peer *by_id[BUCKETS], *by_key[BUCKETS];
 	uint32_t n_peers;
-	struct public_key *removed; /* keys the lane must still forget */
+	struct public_key *removed; /* keys WireGuard must still forget */
 	uint32_t n_removed;
-	bool is_changing; /* a change command is under way */
+	bool is_changing; /* a change is under way */
 
 	uint32_t n_known_relays;
 	struct map_relay known_relays[MAP_MAX_RELAYS];
@@ -69,8 +68,7 @@ struct data_plane {
 	uv_timer_t sample_timer;
 	bool is_sampling, sample_again;
 	uint64_t active_ns; /* when a packet was last seen to flow */
-	uint64_t drops[WG_N_DROPS];
-	struct refresh *refreshes;
+	struct refresh *refreshes, *answered; /* who waits for the next sample, for the one under way */
 	uint64_t n_unknown_datagrams, n_unknown_senders, n_unattached, n_relay_dropped;
 
 	int n_open; /* while closing */

@@ -83,10 +83,7 @@ static void on_relay_packet(void *owner, uint32_t relay_id, const struct public_
 		return;
 	}
 	if (demux_datagram(bytes, len) == DEMUX_WIREGUARD) {
-		const struct wg_path path = { .relay_id = relay_id, .peer_id = peer->id };
-		/* The lane copies; the train's pointer is mutable only for those that open in place. */
-		const struct train train = train_of_one((uint8_t *)(uintptr_t)bytes, len);
-		if (lane_put_relayed(plane->lane, &path, &train) != 0)
+		if (plane->host->class->put_relayed(plane->host, relay_id, peer->id, bytes, len) != 0)
 			plane->n_relay_dropped++;
 		plane_wake(plane);
 	} else if (plane->is_attached) {
@@ -231,7 +228,7 @@ static void wait_for_relay(struct plane_relay *relay, const struct public_key *t
 /* Which relay a peer is reached by: its home; as long as that is not known, ours is the best guess. */
 uint32_t plane_resolve_relay(const struct data_plane *plane, const struct plane_peer *peer, uint32_t wanted)
 {
-	if (wanted != 0 && wanted != RELAY_ANY && plane_find_relay(plane, wanted))
+	if (wanted != 0 && wanted != WIREGUARD_RELAY_ANY && plane_find_relay(plane, wanted))
 		return wanted;
 	if (peer->home_relay != 0)
 		return peer->home_relay;
@@ -266,5 +263,5 @@ void data_plane_relay_name(const struct data_plane *plane, uint32_t peer_id, cha
 {
 	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
-	snprintf(ret, ret_len, "%s", peer ? plane_relay_name(plane, plane_resolve_relay(plane, peer, RELAY_ANY)) : "");
+	snprintf(ret, ret_len, "%s", peer ? plane_relay_name(plane, plane_resolve_relay(plane, peer, WIREGUARD_RELAY_ANY)) : "");
 }

@@ -1,0 +1,325 @@
+/*
+ * WireGuard in this process: a lane. Changes and samples go to it as commands, what it cannot carry
+ * itself comes back as events.
+ */
+#include "node/wireguard_host.h"
+
+#include "common/log.h"
+#include "node/status.h"
+#include "node/wireguard/lane.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct in_process {
+	struct wireguard_host host;
+	struct wireguard_host_ports ports;
+	struct lane *lane;
+	uint64_t sampled_drops[WG_N_DROPS]; /* written by the lane while a sample is under way … */
+	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
+	void (*stopped)(void *arg);
+	void *stopped_arg;
+};
+
+static struct in_process *in_process_of(struct wireguard_host *host)
+{
+	return container_of(host, struct in_process, host);
+}
+
+/* ---- changes: lane thread ---- */
+
+static struct wg_route route_of(const struct wireguard_peer_change *peer)
+{
+	struct wg_route route = { 0 };
+
+	if (peer->path.direct)
+		route.paths[route.n++] = (struct wg_path){ .remote = peer->path.endpoint };
+	if (peer->path.relay)
+		route.paths[route.n++] =
+			(struct wg_path){ .relay_id = WIREGUARD_RELAY_ANY, .peer_id = peer->id };
+	return route;
+}
+
+static void allow(struct wg_peer *wg_peer, const struct wireguard_peer_change *peer)
+{
+	struct wg_prefix prefix4 = { .family = AF_INET, .len = 32 };
+	struct wg_prefix prefix6 = { .family = AF_INET6, .len = 128 };
+
+	memcpy(prefix4.ip, &peer->ip4, 4);
+	memcpy(prefix6.ip, &peer->ip6, 16);
+	wg_peer_disallow_all(wg_peer);
+	if (wg_peer_allow(wg_peer, &prefix4) != 0 || wg_peer_allow(wg_peer, &prefix6) != 0)
+		log_error("wireguard", "peer=%u: out of memory for its addresses", peer->id);
+}
+
+static void change_peer(const struct lane_context *context, const struct wireguard_peer_change *peer)
+{
+	struct wg_peer *wg_peer = wg_device_find_peer(context->device, &peer->key);
+
+	if (!wg_peer && peer->is_new) {
+		int r = wg_device_add_peer(context->device, &peer->key, &wg_peer);
+		if (r != 0) {
+			log_error("wireguard", "peer=%u: cannot be added (%d)", peer->id, r);
+			return;
+		}
+	}
+	if (!wg_peer)
+		return; /* removed meanwhile */
+	if (peer->is_new) {
+		wg_peer_set_user(wg_peer, peer->id, NULL);
+		wg_peer_set_mode(wg_peer, WG_PINNED);
+		allow(wg_peer, peer);
+	}
+	const struct wg_route route = route_of(peer);
+	wg_peer_set_route(wg_peer, &route, context->now);
+	struct wg_stats stats;
+	wg_peer_get_stats(wg_peer, context->now, &stats);
+	/* A session that the peer may have lost; a handshake that did not reach it. */
+	if ((peer->is_reborn && stats.has_session) ||
+	    (peer->is_gone && !stats.has_session && stats.handshake_attempts > 0))
+		wg_peer_reconnect(wg_peer, context->now);
+}
+
+static void run_change(const struct lane_context *context, void *arg)
+{
+	struct wireguard_change *change = arg;
+
+	for (uint32_t i = 0; i < change->n_removed; i++) {
+		struct wg_peer *wg_peer = wg_device_find_peer(context->device, &change->removed[i]);
+		if (wg_peer)
+			wg_device_remove_peer(context->device, wg_peer);
+	}
+	for (uint32_t i = 0; i < change->n_peers; i++)
+		change_peer(context, &change->peers[i]);
+}
+
+static void on_changed(void *arg)
+{
+	struct wireguard_change *change = arg;
+
+	change->done(change);
+}
+
+static void host_change(struct wireguard_host *host, struct wireguard_change *change)
+{
+	if (lane_run(in_process_of(host)->lane, run_change, change, on_changed) != 0)
+		abort(); /* at most one change, one sample: LANE_MAX_COMMANDS is far */
+}
+
+/* ---- samples ---- */
+
+struct sampling {
+	struct in_process *in_process;
+	struct wireguard_sample *sample;
+};
+
+/* Lane thread. */
+static void run_sample(const struct lane_context *context, void *arg)
+{
+	struct sampling *sampling = arg;
+	struct wireguard_sample *sample = sampling->sample;
+
+	for (struct wg_peer *peer = wg_device_first_peer(context->device); peer && sample->n < sample->max;
+	     peer = wg_peer_next(peer)) {
+		struct wireguard_peer_sample *sampled = &sample->peers[sample->n++];
+		sampled->id = wg_peer_id(peer);
+		wg_peer_get_stats(peer, context->now, &sampled->stats);
+	}
+	for (int i = 0; i < WG_N_DROPS; i++)
+		sampling->in_process->sampled_drops[i] = wg_device_drops(context->device, (enum wg_drop)i);
+}
+
+static void on_sampled(void *arg)
+{
+	struct sampling *sampling = arg;
+	struct in_process *in_process = sampling->in_process;
+	struct wireguard_sample *sample = sampling->sample;
+
+	memcpy(in_process->drops, in_process->sampled_drops, sizeof(in_process->drops));
+	free(sampling);
+	sample->done(sample);
+}
+
+static void host_sample(struct wireguard_host *host, struct wireguard_sample *sample)
+{
+	struct sampling *sampling = malloc(sizeof(*sampling));
+
+	if (!sampling)
+		abort();
+	*sampling = (struct sampling){ .in_process = in_process_of(host), .sample = sample };
+	if (lane_run(sampling->in_process->lane, run_sample, sampling, on_sampled) != 0)
+		abort(); /* as in host_change() */
+}
+
+/* ---- from the lane ---- */
+
+static void on_lane_datagram(void *owner, enum demux_kind kind, const struct wg_path *from,
+			     const uint8_t *bytes, size_t len)
+{
+	struct in_process *in_process = owner;
+
+	in_process->ports.datagram(in_process->ports.owner, kind, &from->remote, bytes, len);
+}
+
+static void on_lane_relay(void *owner, const struct wg_path *path, const struct train *train)
+{
+	struct in_process *in_process = owner;
+
+	in_process->ports.relay(in_process->ports.owner, path->relay_id, path->peer_id, train);
+}
+
+static void on_lane_peer(void *owner, const struct lane_peer_event *event)
+{
+	struct in_process *in_process = owner;
+
+	if (event->type == WG_EVENT_SESSION)
+		log_debug("wireguard", "peer=%u new session", event->peer_id);
+	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
+		in_process->ports.moved(in_process->ports.owner);
+}
+
+static void on_tun_gone(void *owner)
+{
+	struct in_process *in_process = owner;
+
+	in_process->ports.gone(in_process->ports.owner);
+}
+
+/* ---- the rest of the host ---- */
+
+static int host_put_relayed(struct wireguard_host *host, uint32_t relay_id, uint32_t peer_id,
+			    const uint8_t *bytes, size_t len)
+{
+	const struct wg_path path = { .relay_id = relay_id, .peer_id = peer_id };
+	/* The lane copies; the train's pointer is mutable only for those that open in place. */
+	const struct train train = train_of_one((uint8_t *)(uintptr_t)bytes, len);
+
+	return lane_put_relayed(in_process_of(host)->lane, &path, &train);
+}
+
+/* Lane thread. */
+static void run_forget_sources(const struct lane_context *context, void *arg)
+{
+	wg_device_forget_sources(context->device);
+}
+
+static void host_link_changed(struct wireguard_host *host)
+{
+	if (lane_run(in_process_of(host)->lane, run_forget_sources, NULL, NULL) != 0)
+		log_warning("wireguard", "busy: source addresses are kept");
+}
+
+static void host_fill_drops(struct wireguard_host *host, struct node_status *status)
+{
+	struct in_process *in_process = in_process_of(host);
+	struct lane_counters lane;
+	char name[48];
+
+	for (int i = 0; i < WG_N_DROPS; i++) {
+		snprintf(name, sizeof(name), "wireguard %s", wg_drop_name((enum wg_drop)i));
+		node_status_add_drop(status, name, in_process->drops[i]);
+	}
+	lane_get_counters(in_process->lane, &lane);
+	node_status_add_drop(status, "lane events full", lane.n_events_dropped);
+	node_status_add_drop(status, "lane relayed full", lane.n_relayed_dropped);
+	node_status_add_drop(status, "lane sends refused", lane.n_sends_dropped);
+}
+
+struct identity_command {
+	struct secret_key key;
+};
+
+/* Lane thread. */
+static void run_set_key(const struct lane_context *context, void *arg)
+{
+	struct identity_command *command = arg;
+
+	wg_device_set_private_key(context->device, &command->key);
+}
+
+static void on_key_set(void *arg)
+{
+	struct identity_command *command = arg;
+
+	secret_key_wipe(&command->key);
+	free(command);
+}
+
+static int start_lane(struct in_process *in_process, const struct wireguard_host_options *options,
+		      const struct tun *tun_take, struct error *reterr)
+{
+	const struct lane_config config = {
+		.loop = options->loop,
+		.tun_take = *tun_take,
+		.udp = options->udp,
+		.mtu = options->mtu,
+		.ports = { .owner = in_process,
+			   .datagram = on_lane_datagram,
+			   .relay = on_lane_relay,
+			   .peer = on_lane_peer,
+			   .tun_gone = on_tun_gone },
+	};
+	int r = lane_start(&config, &in_process->lane, reterr);
+	if (r != 0)
+		return r;
+
+	struct identity_command *command = malloc(sizeof(*command));
+	if (!command)
+		abort();
+	command->key = *options->node_key;
+	if (lane_run(in_process->lane, run_set_key, command, on_key_set) != 0)
+		abort(); /* the first command of all */
+	return 0;
+}
+
+static int host_start(const struct wireguard_host_options *options, struct wireguard_host **ret,
+		      struct error *reterr)
+{
+	struct tun tun = TUN_NONE;
+	struct in_process *in_process = calloc(1, sizeof(*in_process));
+	int r;
+
+	if (!in_process)
+		abort();
+	in_process->host.class = &wireguard_in_process;
+	in_process->ports = options->ports;
+	if ((r = tun_open(options->interface, &(struct tun_options){ 0 }, &tun, reterr)) != 0 ||
+	    (r = wireguard_set_up_interface(tun.ifindex, options, reterr)) != 0 ||
+	    (r = start_lane(in_process, options, &tun, reterr)) != 0) {
+		tun_close(&tun);
+		free(in_process);
+		return r;
+	}
+	*ret = &in_process->host;
+	return 0;
+}
+
+static void on_lane_stopped(void *arg)
+{
+	struct in_process *in_process = arg;
+	void (*stopped)(void *) = in_process->stopped;
+	void *stopped_arg = in_process->stopped_arg;
+
+	free(in_process);
+	stopped(stopped_arg);
+}
+
+static void host_stop(struct wireguard_host *host, void (*stopped)(void *arg), void *arg)
+{
+	struct in_process *in_process = in_process_of(host);
+
+	in_process->stopped = stopped;
+	in_process->stopped_arg = arg;
+	lane_stop(in_process->lane, on_lane_stopped, in_process);
+}
+
+const struct wireguard_host_class wireguard_in_process = {
+	.start = host_start,
+	.stop = host_stop,
+	.change = host_change,
+	.sample = host_sample,
+	.put_relayed = host_put_relayed,
+	.link_changed = host_link_changed,
+	.fill_drops = host_fill_drops,
+};
