@@ -19,6 +19,7 @@ static const char usage_text[] =
 	"\n"
 	"Creates the network interface INTERFACE and runs WireGuard on it until the interface is\n"
 	"deleted, its socket /var/run/wireguard/INTERFACE.sock is removed, or SIGTERM or SIGINT comes.\n"
+	"SIGUSR2 begins a new session with every peer.\n"
 	"Configure it with wg(8), or let wg-quick(8) do all of it:\n"
 	"\n"
 	"    WG_QUICK_USERSPACE_IMPLEMENTATION=p2pwg wg-quick up wg0\n"
@@ -35,7 +36,7 @@ static const char usage_text[] =
 struct program {
 	uv_loop_t loop;
 	struct wg_daemon *daemon;
-	uv_signal_t signals[2];
+	uv_signal_t signals[3];
 };
 
 static void on_signal_closed(uv_handle_t *handle)
@@ -56,13 +57,17 @@ static void on_signal(uv_signal_t *signal, int number)
 {
 	struct program *program = signal->data;
 
-	if (program->daemon)
+	if (!program->daemon)
+		return;
+	if (number == SIGUSR2)
+		wg_daemon_rekey(program->daemon);
+	else
 		wg_daemon_stop(program->daemon);
 }
 
 static void catch_signals(struct program *program)
 {
-	static const int numbers[] = { SIGTERM, SIGINT };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR2 };
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {

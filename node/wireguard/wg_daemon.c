@@ -453,6 +453,23 @@ static void on_socket_gone(void *owner)
 	wg_daemon_stop(daemon);
 }
 
+/* new sessions */
+
+static void rekey(const struct lane_context *context, void *arg)
+{
+	struct wg_peer *peer = wg_device_first_peer(context->device);
+
+	for (; peer; peer = wg_peer_next(peer))
+		if (wg_peer_route(peer)->n > 0)
+			wg_peer_reconnect(peer, context->now);
+}
+
+void wg_daemon_rekey(struct wg_daemon *daemon)
+{
+	if (daemon->is_stopping || lane_run(daemon->lane, rekey, NULL, NULL) != 0)
+		log_warning(LOG, "no new sessions: the interface is ending, or too busy");
+}
+
 /* start */
 
 static int start_lane(struct wg_daemon *daemon, const struct tun *tun_take, struct error *reterr)

@@ -21,3 +21,5 @@ P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)
 			   struct wg_daemon **ret, struct error *reterr);
 /* Begins the end; may be called again. */
 void wg_daemon_stop(struct wg_daemon *daemon);
+/* Begins a new session with every peer that has an endpoint, as happens by itself every two minutes. */
+void wg_daemon_rekey(struct wg_daemon *daemon);

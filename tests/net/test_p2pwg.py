@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import time
 
 import pytest
 
@@ -180,7 +181,17 @@ def test_keys_can_be_changed_while_it_runs(pair):
     assert wb.peer(wa).handshake >= first
 
 
-@pytest.mark.slow
+def test_sigusr2_begins_a_new_session_and_packets_go_on(pair):
+    wa, wb = pair.interfaces()
+    connect_both(wa, wb)
+    wa.ping(wb.ip)
+    first = wa.peer(wb).handshake
+    wait_until(lambda: time.time() >= first + 1, 5, "the next second")  # wg shows whole seconds
+    wa.program.signal(signal.SIGUSR2)
+    wait_until(lambda: wa.peer(wb).handshake > first, 5, "a new session")
+    wa.ping(wb.ip)
+
+
 # ---- as wg-quick(8) and users expect it ----------------------------------------------------------
 
 def quick_config(host, keys, address, port, peer_public, peer_endpoint, allowed):
