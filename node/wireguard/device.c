@@ -32,11 +32,13 @@ static const char *const drop_names[] = {
 	[WG_DROP_REPLAY] = "replay",
 	[WG_DROP_NOT_IP] = "not_ip",
 	[WG_DROP_SOURCE_IP] = "source_ip",
+	[WG_DROP_HANDSHAKE_QUEUE] = "handshake_queue",
 	[WG_DROP_CONGESTION] = "congestion",
 	[WG_DROP_OUT_NOT_IP] = "out_not_ip",
 	[WG_DROP_OUT_NO_PEER] = "out_no_peer",
 	[WG_DROP_OUT_TOO_BIG] = "out_too_big",
 	[WG_DROP_OUT_STAGED] = "out_staged",
+	[WG_DROP_OUT_QUEUE] = "out_queue",
 	[WG_DROP_OUT_NO_PATH] = "out_no_path",
 	[WG_DROP_INTERNAL] = "internal",
 };
@@ -73,12 +75,6 @@ uint64_t wg_device_hash(const struct wg_device *device, const void *data, size_t
 	return hash;
 }
 
-void wg_device_drop_indices(struct wg_device *device, const struct wg_dropped *dropped)
-{
-	for (uint32_t i = 0; i < dropped->n; i++)
-		wg_index_table_remove(&device->indices, dropped->indices[i]);
-}
-
 void wg_peer_reschedule(struct wg_peer *peer)
 {
 	wg_schedule_earlier(&peer->device->schedule, &peer->schedule,
@@ -94,6 +90,144 @@ void wg_peer_tell(struct wg_peer *peer, enum wg_event_type type, const struct wg
 		ports->event(ports->owner, peer, &event);
 }
 
+/* ---- lanes ---- */
+
+int wg_lane_new(struct wg_device *device, const struct wg_lane_ports *ports, struct wg_reader *reader,
+		struct wg_lane **ret)
+{
+	struct wg_lane *lane = calloc(1, sizeof(*lane));
+
+	if (!lane)
+		return -ENOMEM;
+	*lane = (struct wg_lane){
+		.device = device, .ports = *ports, .reader = reader, .mtu = device->mtu
+	};
+	int r = wg_aead_init(&lane->aead, &device->local.crypto, wg_aead_all_lanes);
+	if (r != 0) {
+		free(lane);
+		return r;
+	}
+	lane->next = device->lanes;
+	device->lanes = lane;
+	*ret = lane;
+	return 0;
+}
+
+void wg_lane_free(struct wg_lane *lane)
+{
+	if (!lane)
+		return;
+	struct wg_device *device = lane->device;
+	struct wg_lane **link = &device->lanes;
+
+	while (*link != lane)
+		link = &(*link)->next;
+	*link = lane->next;
+	for (int i = 0; i < WG_N_DROPS; i++)
+		device->drops[i] += lane->drops[i];
+	if (lane->reader)
+		wg_readers_remove(&device->readers, lane->reader);
+	wg_aead_deinit(&lane->aead);
+	free(lane);
+}
+
+void wg_lane_set_mtu(struct wg_lane *lane, uint32_t mtu)
+{
+	lane->mtu = mtu != 0 ? mtu : WG_DEFAULT_MTU;
+}
+
+uint64_t wg_lane_drops(const struct wg_lane *lane, enum wg_drop drop)
+{
+	return atomic_load_explicit(&lane->drops[drop], memory_order_relaxed);
+}
+
+struct wg_readers *wg_device_readers(struct wg_device *device)
+{
+	return &device->readers;
+}
+
+bool wg_device_reclaim(struct wg_device *device, uint64_t passed)
+{
+	if (!device->readers.first)
+		return false;
+	/* What is freed now may be noted, by a lane that has passed on since. */
+	wg_device_collect(device, device->now);
+	return wg_readers_collect(&device->readers, passed);
+}
+
+/* ---- the device's own lane: all on one thread ---- */
+
+static void transmit_own(void *owner, struct wg_peer *peer, const struct wg_path *path,
+			 const struct train *train)
+{
+	const struct wg_ports *ports = &((struct wg_device *)owner)->ports;
+
+	ports->transmit(ports->owner, peer, path, train);
+}
+
+static void deliver_own(void *owner, struct wg_peer *peer, const struct train *train)
+{
+	const struct wg_ports *ports = &((struct wg_device *)owner)->ports;
+
+	ports->deliver(ports->owner, peer, train);
+}
+
+static void reject_own(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
+{
+	const struct wg_ports *ports = &((struct wg_device *)owner)->ports;
+
+	if (ports->reject)
+		ports->reject(ports->owner, why, packet, size);
+}
+
+static bool take_own(void *owner, const struct wg_news *news)
+{
+	struct wg_device *device = owner;
+
+	wg_device_take(device, news, device->now);
+	return true;
+}
+
+static int new_own_lane(struct wg_device *device)
+{
+	const struct wg_lane_ports ports = {
+		.owner = device,
+		.transmit = transmit_own,
+		.deliver = deliver_own,
+		.reject = reject_own,
+		.hand = take_own,
+	};
+
+	return wg_lane_new(device, &ports, NULL, &device->own);
+}
+
+static void begin_call(struct wg_device *device, struct wg_time now)
+{
+	assert(device->lanes == device->own && !device->own->next);
+	device->now = now;
+}
+
+static void end_call(struct wg_device *device)
+{
+	wg_device_collect(device, device->now);
+	(void)wg_device_reclaim(device, wg_readers_passed(&device->readers));
+}
+
+void wg_device_send(struct wg_device *device, const struct train *packets, struct wg_time now)
+{
+	begin_call(device, now);
+	wg_lane_send(device->own, packets, now);
+	end_call(device);
+}
+
+void wg_device_receive(struct wg_device *device, const struct train *datagrams,
+		       const struct wg_path *from, struct wg_time now)
+{
+	begin_call(device, now);
+	wg_lane_receive(device->own, datagrams, from, now);
+	end_call(device);
+}
+
 /* ---- device ---- */
 
 static uint32_t or_default(uint32_t value, uint32_t fallback)
@@ -101,31 +235,50 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 	return value != 0 ? value : fallback;
 }
 
+/* A room for a train of staged packets. */
+static int new_flush_buffer(struct wg_device *device)
+{
+	const size_t slot = (size_t)device->staged.max_size + 15 + WG_OVERHEAD;
+
+	device->flush_buffer = malloc(WG_HEADROOM + WG_FLUSH_MAX * slot);
+	return device->flush_buffer ? 0 : -ENOMEM;
+}
+
 static int init(struct wg_device *device, const struct wg_config *config)
 {
 	device->ports = config->ports;
 	device->mtu = or_default(config->mtu, WG_DEFAULT_MTU);
+	device->n_shards = or_default(config->n_shards, 1);
 	device->handshakes_per_second =
 		or_default(config->handshakes_per_second, DEFAULT_HANDSHAKES_PER_SECOND);
 	wg_device_random(device, device->hash_key, sizeof(device->hash_key));
+	wg_readers_init(&device->readers);
+	device->allowed.readers = &device->readers;
 
 	int r = wg_local_init(&device->local, WG_NOISE_PROLOGUE, strlen(WG_NOISE_PROLOGUE));
 	if (r == 0)
-		r = wg_aead_init(&device->aead, &device->local.crypto, wg_aead_all_lanes);
+		r = wg_session_table_init(&device->sessions);
 	if (r == 0)
 		r = wg_index_table_reserve(&device->indices, 1);
 	if (r == 0)
 		r = wg_staged_pool_init(&device->staged,
 					or_default(config->n_staged, DEFAULT_N_STAGED),
 					or_default(config->staged_size, DEFAULT_STAGED_SIZE));
+	if (r == 0)
+		r = new_flush_buffer(device);
+	if (r == 0)
+		r = new_own_lane(device);
 	return r;
 }
 
 int wg_device_new(const struct wg_config *config, struct wg_device **ret)
 {
-	struct wg_device *device = calloc(1, sizeof(*device));
-	int r = device ? init(device, config) : -ENOMEM;
+	struct wg_device *device = aligned_alloc(_Alignof(struct wg_device), sizeof(*device));
 
+	if (!device)
+		return -ENOMEM;
+	memset(device, 0, sizeof(*device));
+	int r = init(device, config);
 	if (r != 0) {
 		wg_device_free(device);
 		return r;
@@ -136,7 +289,7 @@ int wg_device_new(const struct wg_config *config, struct wg_device **ret)
 
 const struct wg_aead *wg_device_aead(const struct wg_device *device)
 {
-	return &device->aead;
+	return &device->own->aead;
 }
 
 void wg_device_free(struct wg_device *device)
@@ -145,11 +298,15 @@ void wg_device_free(struct wg_device *device)
 		return;
 	while (device->first)
 		wg_device_remove_peer(device, device->first);
+	wg_lane_free(device->own);
+	assert(!device->lanes);
+	wg_readers_deinit(&device->readers);
+	wg_session_table_deinit(&device->sessions);
 	free(device->buckets);
 	wg_index_table_deinit(&device->indices);
 	wg_schedule_deinit(&device->schedule);
 	wg_staged_pool_deinit(&device->staged);
-	wg_aead_deinit(&device->aead);
+	free(device->flush_buffer);
 	wg_local_deinit(&device->local);
 	sodium_memzero(device, sizeof(*device));
 	free(device);
@@ -160,6 +317,7 @@ static void renew_identity(struct wg_peer *peer)
 	wg_remote_set_key(&peer->remote, &peer->device->local, &peer->remote.public);
 	wg_peer_abandon_handshake(peer);
 	wg_keypairs_stop_sending(&peer->keypairs);
+	wg_peer_publish_session(peer);
 	wg_timers_forget_last_handshake(&peer->timers);
 }
 
@@ -191,6 +349,7 @@ const struct public_key *wg_device_public_key(const struct wg_device *device)
 void wg_device_set_mtu(struct wg_device *device, uint32_t mtu)
 {
 	device->mtu = or_default(mtu, WG_DEFAULT_MTU);
+	wg_lane_set_mtu(device->own, device->mtu);
 }
 
 void wg_device_forget_sources(struct wg_device *device)
@@ -201,10 +360,16 @@ void wg_device_forget_sources(struct wg_device *device)
 
 uint64_t wg_device_drops(const struct wg_device *device, enum wg_drop drop)
 {
-	return device->drops[drop];
+	uint64_t n = device->drops[drop];
+
+	for (const struct wg_lane *lane = device->lanes; lane; lane = lane->next)
+		n += wg_lane_drops(lane, drop);
+	return n;
 }
 
 /* ---- peers ---- */
+
+static struct wg_published_route no_route; /* before there is one; never written */
 
 static struct wg_peer **bucket_of(const struct wg_device *device, const struct public_key *key)
 {
@@ -291,13 +456,19 @@ int wg_device_add_peer(struct wg_device *device, const struct public_key *key, s
 	if (!secret_key_is_zero(&device->local.secret) &&
 	    public_key_equal(key, &device->local.public))
 		return WG_PEER_E_OWN_KEY;
-	struct wg_peer *peer = calloc(1, sizeof(*peer));
-	int r = peer ? reserve_for_peer(device, peer) : -ENOMEM;
+	struct wg_peer *peer = aligned_alloc(_Alignof(struct wg_peer), sizeof(*peer));
+	if (!peer)
+		return -ENOMEM;
+	memset(peer, 0, sizeof(*peer));
+	int r = reserve_for_peer(device, peer);
 	if (r != 0) {
 		free(peer);
 		return r;
 	}
 	peer->device = device;
+	peer->shard = device->next_shard++ % device->n_shards;
+	peer->published.route = &no_route;
+	peer->published.follows = true;
 	wg_remote_set_key(&peer->remote, &device->local, key);
 	wg_cookie_init(&peer->cookie, &device->local.crypto, key);
 	wg_device_random(device, &random, sizeof(random));
@@ -318,6 +489,17 @@ struct wg_peer *wg_device_find_peer(const struct wg_device *device, const struct
 	return peer;
 }
 
+static void destroy_peer(void *object)
+{
+	struct wg_peer *peer = object;
+	struct wg_published_route *route = peer->published.route;
+
+	if (route != &no_route)
+		free(route);
+	sodium_memzero(peer, sizeof(*peer));
+	free(peer);
+}
+
 void wg_device_remove_peer(struct wg_device *device, struct wg_peer *peer)
 {
 	wg_peer_wipe_keys(peer);
@@ -326,8 +508,10 @@ void wg_device_remove_peer(struct wg_device *device, struct wg_peer *peer)
 	wg_schedule_remove(&device->schedule, &peer->schedule);
 	bucket_remove(device, peer);
 	list_remove(device, peer);
-	sodium_memzero(peer, sizeof(*peer));
-	free(peer);
+	/* Secrets go now, the rest when no lane holds it. */
+	sodium_memzero(&peer->remote, sizeof(peer->remote));
+	peer->is_removed = true;
+	wg_readers_retire(&device->readers, &peer->retired, peer, destroy_peer);
 }
 
 struct wg_peer *wg_device_first_peer(const struct wg_device *device)
@@ -404,9 +588,22 @@ static bool replace_route(struct wg_peer *peer, const struct wg_route *route)
 	return gained;
 }
 
+void wg_peer_publish_route(struct wg_peer *peer)
+{
+	struct wg_published_route *copy = malloc(sizeof(*copy));
+
+	if (!copy)
+		abort(); /* packets would go where nobody is */
+	copy->route = peer->route;
+	struct wg_published_route *old = atomic_exchange(&peer->published.route, copy);
+	if (old != &no_route)
+		wg_readers_retire(&peer->device->readers, &old->retired, old, free);
+}
+
 void wg_peer_set_mode(struct wg_peer *peer, enum wg_mode mode)
 {
 	peer->mode = mode;
+	atomic_store(&peer->published.follows, mode == WG_ROAMING);
 	wg_timers_set_eager(&peer->timers, mode == WG_PINNED);
 }
 
@@ -414,6 +611,8 @@ void wg_peer_set_route(struct wg_peer *peer, const struct wg_route *route, struc
 {
 	bool gained = replace_route(peer, route);
 
+	atomic_fetch_add(&peer->published.route_version, 1);
+	wg_peer_publish_route(peer);
 	if (route->n == 0)
 		return;
 	if (peer->reached_nobody) {
@@ -508,11 +707,31 @@ struct wg_peer *wg_device_lookup(const struct wg_device *device, uint16_t family
 
 /* ---- statistics ---- */
 
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t read_mark(const _Atomic uint64_t *mark)
+{
+	return atomic_load_explicit(mark, memory_order_relaxed);
+}
+
 void wg_peer_get_stats(const struct wg_peer *peer, struct wg_time now, struct wg_stats *ret)
 {
 	const struct wg_keypair *current = peer->keypairs.current;
+	const struct wg_peer_marks *marks = &peer->marks;
 
 	*ret = peer->stats;
+	ret->rx_bytes = read_mark(&marks->rx_bytes);
+	ret->tx_bytes = read_mark(&marks->tx_bytes);
+	ret->rx_packets = read_mark(&marks->rx_packets);
+	ret->tx_packets += read_mark(&marks->tx_packets);
+	ret->last_send_data_ns = later(ret->last_send_data_ns, read_mark(&marks->data_sent_ns));
+	ret->last_send_ns = later(ret->last_send_ns, ret->last_send_data_ns);
+	ret->last_receive_data_ns = read_mark(&marks->data_received_ns);
+	ret->direct.ns = later(ret->direct.ns, read_mark(&marks->arrival_ns[0]));
+	ret->relayed.ns = later(ret->relayed.ns, read_mark(&marks->arrival_ns[1]));
 	ret->handshake_attempts = peer->n_initiations;
 	ret->n_staged = peer->staged.n;
 	ret->has_session = current && current->may_send &&

@@ -119,12 +119,14 @@ enum wg_drop {
 	WG_DROP_REPLAY,		 /* data seen before, or older than the window */
 	WG_DROP_NOT_IP,		 /* decrypted, but no whole IP packet */
 	WG_DROP_SOURCE_IP,	 /* decrypted, but the source address is not this peer's */
+	WG_DROP_HANDSHAKE_QUEUE, /* a handshake, and too many wait already */
 	WG_DROP_CONGESTION,	 /* CE mark on a packet whose sender does not speak ECN (RFC 6040) */
 	/* plain packets */
 	WG_DROP_OUT_NOT_IP,
 	WG_DROP_OUT_NO_PEER, /* no peer has the destination address */
 	WG_DROP_OUT_TOO_BIG, /* longer than a staged packet may be, and there is no key yet */
 	WG_DROP_OUT_STAGED,  /* too many wait for a key: the oldest went; or waited in vain */
+	WG_DROP_OUT_QUEUE,   /* waited for a key, but the device could not take more */
 	WG_DROP_OUT_NO_PATH, /* sealed or handshake, but the route is empty */
 	WG_DROP_INTERNAL,    /* OpenSSL or memory failed us */
 	WG_N_DROPS,
@@ -162,6 +164,7 @@ struct wg_config {
 	uint32_t mtu;		       /* of the inner interface; 0: WG_DEFAULT_MTU */
 	uint32_t n_staged;	       /* packets that may wait for keys, over all peers; 0: 2048 */
 	uint32_t staged_size;	       /* longest of them; 0: 2016 */
+	uint32_t n_shards; /* lanes that open packets: a peer's receiver indices, modulo this, name one; 0: 1 */
 	uint32_t handshakes_per_second; /* more than that is "under load"; 0: 500 */
 };
 

@@ -6,6 +6,7 @@
 
 #include "common/wire.h"
 
+#include <errno.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -31,33 +32,47 @@ static void make_ephemeral(struct wg_device *device, struct secret_key *ret)
 	ret->bytes[31] = (uint8_t)((ret->bytes[31] & 127) | 64);
 }
 
-/* Random, so that indices tell nothing about how many peers there are. */
-static uint32_t unused_index(struct wg_device *device)
+/*
+ * Random, so that indices tell nothing about how many peers there are; but the remainder says which
+ * of the lanes opens this peer's sessions.
+ */
+static uint32_t unused_index(const struct wg_peer *peer)
 {
+	struct wg_device *device = peer->device;
 	uint32_t index;
 
-	do
+	do {
 		wg_device_random(device, &index, sizeof(index));
-	while (wg_index_table_find(&device->indices, index));
+		index -= index % device->n_shards;
+		index += peer->shard;
+	} while (index < peer->shard || wg_index_table_find(&device->indices, index));
 	return index;
 }
 
-static void install_session(struct wg_peer *peer, struct wg_session_keys *keys, bool is_initiator,
-			    uint32_t local_index, uint32_t remote_index, struct wg_time now)
+static int install_session(struct wg_peer *peer, struct wg_session_keys *keys, bool is_initiator,
+			   uint32_t local_index, uint32_t remote_index, struct wg_time now)
 {
 	struct wg_device *device = peer->device;
-	struct wg_dropped dropped;
 	struct wg_keypair *keypair =
-		wg_keypairs_install(&peer->keypairs, keys, is_initiator, local_index, remote_index,
-				    now.ns, &dropped);
+		wg_keypair_new(peer, keys, is_initiator, local_index, remote_index, now.ns);
+	struct wg_dropped dropped;
 
 	sodium_memzero(keys, sizeof(*keys));
-	wg_device_drop_indices(device, &dropped);
+	if (!keypair ||
+	    wg_session_table_add(&device->sessions, &device->readers, local_index, keypair) != 0) {
+		wg_keypair_free(keypair);
+		wg_drop(device, WG_DROP_INTERNAL);
+		return -ENOMEM;
+	}
+	wg_keypairs_install(&peer->keypairs, keypair, &dropped);
+	wg_device_drop_keypairs(device, &dropped);
+	wg_peer_publish_session(peer);
 	const struct wg_index_entry entry = { .index = local_index,
 					      .peer = peer,
 					      .keypair = keypair };
 	wg_index_table_add(&device->indices, &entry);
 	wg_timers_on_session_derived(&peer->timers, now.ns);
+	return 0;
 }
 
 /* ---- initiation, sent ---- */
@@ -110,7 +125,7 @@ static void send_initiation(struct wg_peer *peer, struct wg_time now)
 	wg_peer_abandon_handshake(peer);
 	if (write_initiation(peer, now, &initiation) != 0)
 		return; /* the peer's key is of low order: there is no way to talk to it */
-	peer->handshake_index = initiation.sender = unused_index(device);
+	peer->handshake_index = initiation.sender = unused_index(peer);
 	wg_index_table_add(&device->indices,
 			   &(struct wg_index_entry){ .index = initiation.sender, .peer = peer });
 	wg_initiation_encode(message, &initiation);
@@ -247,7 +262,7 @@ static void transmit_response(struct wg_peer *peer, uint8_t *message, size_t len
 	struct train datagram = train_of_one(message, len);
 
 	datagram.ds = WG_DS_HANDSHAKE;
-	peer->stats.tx_bytes += len;
+	wg_mark_add(&peer->marks.tx_bytes, len);
 	peer->stats.last_send_ns = now.ns;
 	device->ports.transmit(device->ports.owner, peer, from, &datagram);
 	for (uint32_t i = 0; i < peer->route.n; i++)
@@ -260,7 +275,7 @@ static void respond(struct wg_peer *peer, struct wg_noise_opened *opened, uint32
 		    const struct wg_path *from, struct wg_time now)
 {
 	struct wg_device *device = peer->device;
-	struct wg_response response = { .sender = unused_index(device), .receiver = remote_index };
+	struct wg_response response = { .sender = unused_index(peer), .receiver = remote_index };
 	struct wg_session_keys keys;
 	struct secret_key ephemeral;
 	uint8_t message[WG_RESPONSE_LEN];
@@ -273,7 +288,8 @@ static void respond(struct wg_peer *peer, struct wg_noise_opened *opened, uint32
 		wg_drop(device, WG_DROP_HANDSHAKE);
 		return;
 	}
-	install_session(peer, &keys, false, response.sender, remote_index, now);
+	if (install_session(peer, &keys, false, response.sender, remote_index, now) != 0)
+		return;
 	wg_response_encode(message, &response);
 	wg_cookie_add_macs(&peer->cookie, &device->local.crypto, message, sizeof(message), now.ns);
 	wg_timers_on_any_sent(&peer->timers, now.ns);
@@ -328,7 +344,7 @@ static void receive_initiation(struct wg_device *device, const uint8_t *message,
 	}
 	struct wg_peer *peer = authenticate(device, &initiation, &opened, now);
 	if (peer) {
-		peer->stats.rx_bytes += len;
+		wg_mark_add(&peer->marks.rx_bytes, len);
 		wg_peer_on_authenticated(peer, from, now);
 		respond(peer, &opened, initiation.sender, from, now);
 		wg_peer_reschedule(peer);
@@ -363,9 +379,10 @@ static void receive_response(struct wg_device *device, const uint8_t *message, s
 	}
 	/* The handshake is over, its index becomes that of the session. */
 	wg_index_table_remove(&device->indices, response.receiver);
-	peer->stats.rx_bytes += len;
+	wg_mark_add(&peer->marks.rx_bytes, len);
 	wg_peer_on_authenticated(peer, from, now);
-	install_session(peer, &keys, true, response.receiver, response.sender, now);
+	if (install_session(peer, &keys, true, response.receiver, response.sender, now) != 0)
+		return;
 	wg_peer_on_session(peer, now);
 	wg_peer_send_keepalive(peer,
 			       now); /* or what waits: the responder must hear that it worked */

@@ -1,10 +1,36 @@
 #include "node/wireguard/keypair.h"
 
-#include "node/wireguard/timers.h"
-
 #include <assert.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
+
+struct wg_keypair *wg_keypair_new(struct wg_peer *peer, const struct wg_session_keys *keys,
+				  bool is_initiator, uint32_t local_index, uint32_t remote_index,
+				  uint64_t now_ns)
+{
+	struct wg_keypair *keypair = aligned_alloc(_Alignof(struct wg_keypair), sizeof(*keypair));
+
+	if (!keypair)
+		return NULL;
+	memset(keypair, 0, sizeof(*keypair));
+	keypair->peer = peer;
+	memcpy(keypair->seal_key, keys->send, KEY_LEN);
+	memcpy(keypair->open_key, keys->receive, KEY_LEN);
+	keypair->local_index = local_index;
+	keypair->remote_index = remote_index;
+	keypair->birth_ns = now_ns;
+	keypair->is_initiator = keypair->is_confirmed = is_initiator;
+	keypair->may_send = true;
+	return keypair;
+}
+
+void wg_keypair_free(void *keypair)
+{
+	if (keypair)
+		sodium_memzero(keypair, sizeof(struct wg_keypair));
+	free(keypair);
+}
 
 static void drop(struct wg_keypair **slot, struct wg_dropped *dropped)
 {
@@ -13,54 +39,26 @@ static void drop(struct wg_keypair **slot, struct wg_dropped *dropped)
 	*slot = NULL;
 	if (!keypair)
 		return;
-	assert(dropped->n < sizeof(dropped->indices) / sizeof(*dropped->indices));
-	dropped->indices[dropped->n++] = keypair->local_index;
-	sodium_memzero(keypair, sizeof(*keypair));
+	assert(dropped->n < ARRAY_LEN(dropped->keypairs));
+	keypair->may_send = false;
+	dropped->keypairs[dropped->n++] = keypair;
 }
 
-static struct wg_keypair *find_free(struct wg_keypairs *keypairs)
+void wg_keypairs_install(struct wg_keypairs *keypairs, struct wg_keypair *keypair_take,
+			 struct wg_dropped *ret_dropped)
 {
-	for (size_t i = 0; i < ARRAY_LEN(keypairs->slots); i++)
-		if (!keypairs->slots[i].is_used)
-			return &keypairs->slots[i];
-	return NULL;
-}
-
-static void make_room(struct wg_keypairs *keypairs, bool is_initiator, struct wg_dropped *dropped)
-{
-	drop(&keypairs->previous, dropped);
-	if (!is_initiator) {
-		drop(&keypairs->next, dropped);
+	*ret_dropped = (struct wg_dropped){ 0 };
+	drop(&keypairs->previous, ret_dropped);
+	if (!keypair_take->is_initiator) {
+		drop(&keypairs->next, ret_dropped);
+		keypairs->next = keypair_take;
 		return;
 	}
 	if (keypairs->next)
-		drop(&keypairs->current, dropped);
+		drop(&keypairs->current, ret_dropped);
 	keypairs->previous = keypairs->next ? keypairs->next : keypairs->current;
-	keypairs->current = keypairs->next = NULL;
-}
-
-struct wg_keypair *wg_keypairs_install(struct wg_keypairs *keypairs,
-				       const struct wg_session_keys *keys, bool is_initiator,
-				       uint32_t local_index, uint32_t remote_index, uint64_t now_ns,
-				       struct wg_dropped *ret_dropped)
-{
-	*ret_dropped = (struct wg_dropped){ 0 };
-	make_room(keypairs, is_initiator, ret_dropped);
-	struct wg_keypair *keypair = find_free(keypairs);
-	assert(keypair); /* at most one other is kept */
-	*keypair = (struct wg_keypair){ .local_index = local_index,
-					.remote_index = remote_index,
-					.birth_ns = now_ns,
-					.is_used = true,
-					.is_initiator = is_initiator,
-					.may_send = true };
-	memcpy(keypair->seal_key, keys->send, KEY_LEN);
-	memcpy(keypair->open_key, keys->receive, KEY_LEN);
-	if (is_initiator)
-		keypairs->current = keypair;
-	else
-		keypairs->next = keypair;
-	return keypair;
+	keypairs->current = keypair_take;
+	keypairs->next = NULL;
 }
 
 void wg_keypairs_confirm_next(struct wg_keypairs *keypairs, struct wg_dropped *ret_dropped)
@@ -101,6 +99,18 @@ struct wg_keypair *wg_keypairs_usable(const struct wg_keypairs *keypairs, uint64
 		return NULL;
 	}
 	return keypair;
+}
+
+uint32_t wg_keypair_take_counters(struct wg_keypair *keypair, uint32_t n, uint64_t *ret_first)
+{
+	/* Beyond the limit this adds a train per lane at most, far from an overflow. */
+	const uint64_t first = atomic_fetch_add_explicit(&keypair->next_counter, n, memory_order_relaxed);
+
+	*ret_first = first;
+	if (first + n <= WG_REJECT_AFTER_MESSAGES)
+		return n;
+	keypair->may_send = false;
+	return first >= WG_REJECT_AFTER_MESSAGES ? 0 : (uint32_t)(WG_REJECT_AFTER_MESSAGES - first);
 }
 
 bool wg_keypair_wants_rekey(const struct wg_keypair *keypair, uint64_t now_ns)

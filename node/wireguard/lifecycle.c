@@ -25,31 +25,42 @@ static void note_arrival(struct wg_peer *peer, const struct wg_path *from, uint6
 	wg_peer_tell(peer, WG_EVENT_ARRIVAL, from);
 }
 
-static void learn_source(struct wg_path *path, const struct wg_path *from)
+/* True when something changed. */
+static bool learn_source(struct wg_path *path, const struct wg_path *from)
 {
+	if (path->ifindex == from->ifindex && path->socket == from->socket &&
+	    memcmp(path->local_ip, from->local_ip, sizeof(path->local_ip)) == 0)
+		return false;
 	memcpy(path->local_ip, from->local_ip, sizeof(path->local_ip));
 	path->ifindex = from->ifindex;
 	path->socket = from->socket;
+	return true;
 }
 
-static void follow(struct wg_peer *peer, const struct wg_path *from)
+/* True when it goes another way from now on. */
+static bool follow(struct wg_peer *peer, const struct wg_path *from)
 {
-	bool is_news = peer->route.n != 1 || !wg_path_equal(&peer->route.paths[0], from);
-
+	if (peer->route.n == 1 && wg_path_equal(&peer->route.paths[0], from))
+		return false;
 	peer->route.n = 1;
 	peer->route.paths[0] = *from;
-	if (is_news)
-		wg_peer_tell(peer, WG_EVENT_ROAMED, from);
+	return true;
 }
 
 void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
 {
-	note_arrival(peer, from, now.ns);
-	if (peer->mode == WG_ROAMING)
-		follow(peer, from);
+	bool has_roamed = peer->mode == WG_ROAMING && follow(peer, from);
+	bool has_learned = false;
+
+	wg_peer_collect(peer, now);
 	for (uint32_t i = 0; i < peer->route.n; i++)
 		if (wg_path_equal(&peer->route.paths[i], from))
-			learn_source(&peer->route.paths[i], from);
+			has_learned |= learn_source(&peer->route.paths[i], from);
+	if (has_roamed || has_learned)
+		wg_peer_publish_route(peer);
+	note_arrival(peer, from, now.ns);
+	if (has_roamed)
+		wg_peer_tell(peer, WG_EVENT_ROAMED, from);
 	wg_timers_on_any_received(&peer->timers, now.ns);
 }
 
@@ -57,8 +68,11 @@ void wg_peer_forget_source(struct wg_peer *peer)
 {
 	for (uint32_t i = 0; i < peer->route.n; i++) {
 		const struct wg_path nowhere = { .socket = peer->route.paths[i].socket };
-		learn_source(&peer->route.paths[i], &nowhere);
+		(void)learn_source(&peer->route.paths[i], &nowhere);
 	}
+	/* The next packet teaches it anew. */
+	atomic_fetch_add(&peer->published.route_version, 1);
+	wg_peer_publish_route(peer);
 }
 
 /* ---- sessions ---- */
@@ -72,13 +86,50 @@ void wg_peer_on_session(struct wg_peer *peer, struct wg_time now)
 	wg_peer_tell(peer, WG_EVENT_SESSION, NULL);
 }
 
+void wg_peer_publish_session(struct wg_peer *peer)
+{
+	struct wg_keypair *current = peer->keypairs.current;
+
+	atomic_store(&peer->published.sending, current && current->may_send ? current : NULL);
+}
+
+void wg_device_drop_keypairs(struct wg_device *device, const struct wg_dropped *dropped)
+{
+	for (uint32_t i = 0; i < dropped->n; i++) {
+		struct wg_keypair *keypair = dropped->keypairs[i];
+		wg_index_table_remove(&device->indices, keypair->local_index);
+		wg_session_table_remove(&device->sessions, keypair->local_index);
+		/* Nobody seals with it any more once it is retired. */
+		struct wg_keypair *expected = keypair;
+		atomic_compare_exchange_strong(&keypair->peer->published.sending, &expected, NULL);
+		wg_readers_retire(&device->readers, &keypair->retired, keypair, wg_keypair_free);
+	}
+}
+
+void wg_peer_confirm_next(struct wg_peer *peer, struct wg_time now)
+{
+	struct wg_dropped dropped;
+
+	wg_keypairs_confirm_next(&peer->keypairs, &dropped);
+	wg_device_drop_keypairs(peer->device, &dropped);
+	wg_peer_publish_session(peer);
+	wg_peer_on_session(peer, now);
+	wg_peer_flush_staged(peer, now);
+}
+
+void wg_peer_keep_fresh(struct wg_peer *peer, struct wg_time now)
+{
+	if (peer->keypairs.current && wg_keypair_wants_rekey(peer->keypairs.current, now.ns))
+		wg_peer_initiate(peer, false, now);
+}
+
 void wg_peer_wipe_keys(struct wg_peer *peer)
 {
 	struct wg_dropped dropped;
 
 	wg_peer_abandon_handshake(peer);
 	wg_keypairs_wipe(&peer->keypairs, &dropped);
-	wg_device_drop_indices(peer->device, &dropped);
+	wg_device_drop_keypairs(peer->device, &dropped);
 }
 
 static bool may_be_from(const struct wg_peer *peer, const struct wg_path *from)
@@ -121,6 +172,7 @@ static void give_up(struct wg_peer *peer)
 	unsigned n = wg_staged_purge(&peer->device->staged, &peer->staged);
 
 	peer->device->drops[WG_DROP_OUT_STAGED] += n;
+	wg_peer_settle(peer);
 	wg_peer_abandon_handshake(peer);
 	peer->reached_nobody = false; /* a route that appears now finds nothing to do */
 	wg_peer_tell(peer, WG_EVENT_GAVE_UP, NULL);
@@ -135,6 +187,8 @@ static void try_again(struct wg_peer *peer, bool is_retry, struct wg_time now)
 
 static void run(struct wg_peer *peer, struct wg_time now)
 {
+	/* What lanes marked may have stopped the timer that brought us here. */
+	wg_peer_collect(peer, now);
 	unsigned todo = wg_timers_expire(&peer->timers, now.ns);
 
 	if (todo & WG_TODO_GIVE_UP)

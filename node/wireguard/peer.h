@@ -6,9 +6,52 @@
 #include "node/wireguard/device.h"
 #include "node/wireguard/keypair.h"
 #include "node/wireguard/noise.h"
+#include "node/wireguard/readers.h"
 #include "node/wireguard/schedule.h"
 #include "node/wireguard/staged.h"
 #include "node/wireguard/timers.h"
+
+#include <stdatomic.h>
+
+/* Never changed, only replaced. */
+struct wg_published_route {
+	struct wg_route route;
+	struct wg_retired retired;
+};
+
+/* What lanes read; written by the device. */
+struct wg_peer_published {
+	_Atomic(struct wg_keypair *) sending;	/* NULL: packets are handed to the device */
+	_Atomic(struct wg_published_route *) route; /* never NULL */
+	_Atomic bool follows;			/* WG_ROAMING */
+	/* Raised when the device chose a route itself: a lane tells it anew where packets come from. */
+	_Atomic uint32_t route_version;
+	/* Packets that the device took from lanes and sent or dropped, but for those that wait. */
+	_Atomic uint64_t n_settled;
+};
+
+/*
+ * What lanes leave for the device. Many lanes may seal for one peer, hence the atomic additions: once
+ * per train.
+ */
+struct wg_peer_marks {
+	_Atomic uint64_t n_handed; /* packets given to the device; equal to n_settled: none wait there */
+	_Atomic uint64_t data_sent_ns, any_received_ns, data_received_ns; /* the last one */
+	_Atomic uint64_t arrival_ns[2];					  /* direct, relayed */
+	_Atomic uint64_t rx_bytes, tx_bytes, rx_packets, tx_packets;
+	_Atomic uint64_t n_arrivals; /* trains received */
+	_Atomic uint64_t n_data;     /* packets with content received, also those refused afterwards */
+	_Atomic bool is_noted;	  /* in the device's list of peers with new marks */
+	struct wg_peer *next_noted;
+};
+
+/* Of the lane that opens this peer's sessions: what it told the device last. */
+struct wg_peer_told {
+	uint64_t ns[2]; /* direct, relayed; 0: never */
+	struct wg_path path[2];
+	uint32_t route_version;
+	unsigned kind; /* the last: 0 direct, 1 relayed */
+};
 
 struct wg_peer {
 	struct wg_device *device;
@@ -16,7 +59,10 @@ struct wg_peer {
 	struct wg_peer *bucket_next;	 /* same hash of the public key */
 	struct wg_schedule_entry schedule;
 	uint32_t id;
+	uint32_t shard; /* which lane opens its sessions: index modulo n_shards */
 	void *user;
+	bool is_removed; /* lanes may still hold it */
+	struct wg_retired retired;
 
 	/* who */
 	struct wg_remote remote;
@@ -34,6 +80,7 @@ struct wg_peer {
 	struct wg_keypairs keypairs;
 	struct wg_timers timers;
 	struct wg_staged_queue staged;
+	uint64_t n_taken; /* packets that lanes handed over */
 
 	/* where */
 	enum wg_mode mode;
@@ -44,5 +91,12 @@ struct wg_peer {
 
 	uint16_t keepalive_s;
 	uint32_t n_initiations; /* since the last complete handshake */
-	struct wg_stats stats;	/* the fields that are counted; the others are filled on request */
+	struct wg_stats stats;	/* the fields that are counted here; the others are filled on request */
+
+	/* marks as they were when collected last */
+	uint64_t seen_tx_packets, seen_arrivals, seen_data;
+
+	_Alignas(64) struct wg_peer_published published;
+	_Alignas(64) struct wg_peer_marks marks;
+	struct wg_peer_told told;
 };

@@ -1,5 +1,5 @@
 /*
- * Datagrams become plain packets, in place. The order per packet:
+ * Datagrams become plain packets, in place, on a lane's thread. The order per packet:
  *
  *   index -> keypair, young enough -> decrypt -> replay window -> (authenticated) liveness, roaming
  *   -> whole IP packet -> source address is the peer's -> ECN -> deliver
@@ -13,9 +13,12 @@
 #include <assert.h>
 #include <string.h>
 
+#define TOLD_NS		WG_SECOND_NS	    /* a path in use is told so often */
+#define LOST_SESSION_NS (WG_SECOND_NS / 10) /* lost sessions are told so often */
+
 /* A train being received. */
 struct reception {
-	struct wg_device *device;
+	struct wg_lane *lane;
 	const struct train *datagrams;
 	const struct wg_path *from;
 	struct wg_time now;
@@ -25,6 +28,9 @@ struct reception {
 	bool is_v6;
 	uint8_t src[16]; /* the last source address that was checked; valid if has_src */
 	bool has_src;
+	uint32_t n_data; /* packets with content, of this peer */
+	uint32_t n_delivered;
+	uint64_t n_bytes;
 
 	/* good packets to deliver together; n 0: none */
 	struct train run;
@@ -33,7 +39,6 @@ struct reception {
 
 /* Datagrams of one session that wait for being opened together. */
 struct batch {
-	struct wg_peer *peer;
 	struct wg_keypair *keypair;
 	uint32_t n;
 	uint32_t numbers[TRAIN_MAX]; /* in the train */
@@ -42,7 +47,12 @@ struct batch {
 
 static void drop(struct reception *rx, enum wg_drop why)
 {
-	wg_drop(rx->device, why);
+	wg_lane_drop(rx->lane, why, 1);
+}
+
+static bool hand(struct reception *rx, const struct wg_news *news)
+{
+	return rx->lane->ports.hand(rx->lane->ports.owner, news);
 }
 
 /* ---- runs ---- */
@@ -51,8 +61,8 @@ static void end_run(struct reception *rx)
 {
 	if (rx->run.n == 0)
 		return;
-	rx->peer->stats.rx_packets += rx->run.n;
-	rx->device->ports.deliver(rx->device->ports.owner, rx->peer, &rx->run);
+	rx->n_delivered += rx->run.n;
+	rx->lane->ports.deliver(rx->lane->ports.owner, rx->peer, &rx->run);
 	rx->run.n = 0;
 }
 
@@ -75,45 +85,76 @@ static void add_to_run(struct reception *rx, uint32_t i, uint8_t *packet, uint32
 
 /* ---- peers ---- */
 
-/* For an initiator that only receives: sending rekeys by itself. */
-static void keep_fresh(struct wg_peer *peer, struct wg_time now)
+static bool is_same_path(const struct wg_path *a, const struct wg_path *b)
 {
-	const struct wg_keypair *current = peer->keypairs.current;
+	return wg_path_equal(a, b) && a->ifindex == b->ifindex && a->socket == b->socket &&
+	       memcmp(a->local_ip, b->local_ip, sizeof(a->local_ip)) == 0;
+}
 
-	if (current && current->is_initiator &&
-	    wg_timers_take_last_minute(&peer->timers, current->birth_ns, now.ns))
-		wg_peer_initiate(peer, false, now);
+/* Does the device know that this peer's packets come from there? */
+static bool is_told(const struct reception *rx, const struct wg_peer *peer, unsigned kind)
+{
+	const struct wg_peer_told *told = &peer->told;
+
+	return wg_is_recent(told->ns[kind], TOLD_NS, rx->now.ns) &&
+	       is_same_path(&told->path[kind], rx->from) &&
+	       told->route_version == atomic_load(&peer->published.route_version) &&
+	       (told->kind == kind || !atomic_load(&peer->published.follows));
+}
+
+static void tell_path(struct reception *rx, struct wg_peer *peer, unsigned kind)
+{
+	const struct wg_news news = { .type = WG_NEWS_AUTHENTICATED, .peer = peer, .from = *rx->from };
+	const uint32_t version = atomic_load(&peer->published.route_version);
+
+	if (!hand(rx, &news))
+		return; /* with the next train */
+	peer->told.ns[kind] = rx->now.ns;
+	peer->told.path[kind] = *rx->from;
+	peer->told.kind = kind;
+	peer->told.route_version = version;
 }
 
 static void end_peer(struct reception *rx)
 {
+	struct wg_peer *peer = rx->peer;
+
 	end_run(rx);
-	if (rx->peer) {
-		keep_fresh(rx->peer, rx->now);
-		wg_peer_reschedule(rx->peer);
+	if (peer) {
+		wg_mark_add(&peer->marks.rx_bytes, rx->n_bytes);
+		wg_mark_add(&peer->marks.rx_packets, rx->n_delivered);
+		if (rx->n_data > 0)
+			wg_mark_time(&peer->marks.data_received_ns, rx->now.ns);
+		wg_mark_add(&peer->marks.n_data, rx->n_data);
+		wg_lane_note(rx->lane, peer);
 	}
 	rx->peer = NULL;
 	rx->has_src = false;
+	rx->n_data = rx->n_delivered = 0;
+	rx->n_bytes = 0;
 }
 
 static void begin_peer(struct reception *rx, struct wg_peer *peer)
 {
+	const unsigned kind = rx->from->relay_id != 0;
+
 	if (rx->peer == peer)
 		return;
 	end_peer(rx);
 	rx->peer = peer;
-	wg_peer_on_authenticated(peer, rx->from, rx->now);
+	wg_mark_time(&peer->marks.arrival_ns[kind], rx->now.ns);
+	wg_mark_time(&peer->marks.any_received_ns, rx->now.ns);
+	wg_mark_add(&peer->marks.n_arrivals, 1);
+	if (!is_told(rx, peer, kind))
+		tell_path(rx, peer, kind);
 }
 
 /* The responder learns that its response arrived. */
-static void confirm_next(struct reception *rx, struct wg_peer *peer)
+static void confirm(struct reception *rx, struct wg_peer *peer, struct wg_keypair *keypair)
 {
-	struct wg_dropped dropped;
+	const struct wg_news news = { .type = WG_NEWS_CONFIRMED, .peer = peer, .keypair = keypair };
 
-	wg_keypairs_confirm_next(&peer->keypairs, &dropped);
-	wg_device_drop_indices(rx->device, &dropped);
-	wg_peer_on_session(peer, rx->now);
-	wg_peer_flush_staged(peer, rx->now);
+	keypair->is_confirmed = hand(rx, &news);
 }
 
 /* ---- packets ---- */
@@ -121,7 +162,7 @@ static void confirm_next(struct reception *rx, struct wg_peer *peer)
 static bool is_from_peer(struct reception *rx, const struct ip_packet *ip)
 {
 	const size_t n = ip->is_v6 ? 16 : 4;
-	const struct wg_allowed_ips *allowed = &rx->device->allowed;
+	const struct wg_allowed_ips *allowed = &rx->lane->device->allowed;
 
 	if (rx->has_src && rx->is_v6 == ip->is_v6 && memcmp(rx->src, ip->src, n) == 0)
 		return true;
@@ -139,8 +180,7 @@ static void receive_plain(struct reception *rx, uint32_t i, uint8_t *packet, uin
 {
 	struct ip_packet ip;
 
-	wg_timers_on_data_received(&rx->peer->timers, rx->now.ns);
-	rx->peer->stats.last_receive_data_ns = rx->now.ns;
+	rx->n_data++;
 	if (!ip_packet_parse(packet, n, &ip))
 		drop(rx, WG_DROP_NOT_IP);
 	else if (!is_from_peer(rx, &ip))
@@ -165,9 +205,9 @@ static void receive_opened(struct reception *rx, struct wg_peer *peer, struct wg
 		return;
 	}
 	begin_peer(rx, peer);
-	peer->stats.rx_bytes += packet->size + WG_OVERHEAD;
-	if (keypair == peer->keypairs.next)
-		confirm_next(rx, peer);
+	rx->n_bytes += packet->size + WG_OVERHEAD;
+	if (!keypair->is_confirmed)
+		confirm(rx, peer, keypair);
 	if (packet->size > 0)
 		receive_plain(rx, i, packet->data, packet->size);
 }
@@ -180,9 +220,9 @@ static void end_batch(struct reception *rx, struct batch *batch)
 	const uint32_t n = batch->n;
 
 	batch->n = 0;
-	wg_aead_open_packets(&rx->device->aead, batch->keypair->open_key, batch->packets, n);
+	wg_aead_open_packets(&rx->lane->aead, batch->keypair->open_key, batch->packets, n);
 	for (uint32_t k = 0; k < n; k++)
-		receive_opened(rx, batch->peer, batch->keypair, &batch->packets[k],
+		receive_opened(rx, batch->keypair->peer, batch->keypair, &batch->packets[k],
 			       batch->numbers[k]);
 }
 
@@ -192,12 +232,8 @@ static bool use_session(struct reception *rx, struct batch *batch, uint32_t inde
 	if (batch->n > 0 && batch->keypair->local_index == index)
 		return true;
 	end_batch(rx, batch);
-	const struct wg_index_entry *entry = wg_index_table_find(&rx->device->indices, index);
-	if (!entry || !entry->keypair)
-		return false;
-	batch->peer = entry->peer;
-	batch->keypair = entry->keypair;
-	return true;
+	batch->keypair = wg_session_table_find(&rx->lane->device->sessions, index);
+	return batch->keypair;
 }
 
 static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t counter, uint32_t i)
@@ -222,6 +258,16 @@ static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t cou
 	};
 }
 
+static void tell_lost_session(struct reception *rx)
+{
+	const struct wg_news news = { .type = WG_NEWS_LOST_SESSION, .from = *rx->from };
+
+	if (wg_is_recent(rx->lane->lost_session_ns, LOST_SESSION_NS, rx->now.ns))
+		return;
+	rx->lane->lost_session_ns = rx->now.ns;
+	(void)hand(rx, &news);
+}
+
 static void receive_data(struct reception *rx, struct batch *batch, uint32_t i)
 {
 	struct wg_data_header header;
@@ -236,12 +282,22 @@ static void receive_data(struct reception *rx, struct batch *batch, uint32_t i)
 		return;
 	}
 	drop(rx, WG_DROP_UNKNOWN_INDEX);
-	wg_device_on_lost_session(rx->device, rx->from, rx->now);
+	tell_lost_session(rx);
+}
+
+static void hand_handshake(struct reception *rx, uint8_t *message, uint32_t size)
+{
+	const struct wg_news news = { .type = WG_NEWS_HANDSHAKE,
+				      .from = *rx->from,
+				      .train = train_of_one(message, size) };
+
+	if (!hand(rx, &news))
+		drop(rx, WG_DROP_HANDSHAKE_QUEUE);
 }
 
 static void receive_one(struct reception *rx, struct batch *batch, uint32_t i)
 {
-	const uint8_t *datagram = train_packet(rx->datagrams, i);
+	uint8_t *datagram = train_packet(rx->datagrams, i);
 	uint32_t size = train_size(rx->datagrams, i);
 	enum wg_message_type type = wg_message_type(datagram, size);
 
@@ -254,18 +310,16 @@ static void receive_one(struct reception *rx, struct batch *batch, uint32_t i)
 	case WG_MESSAGE_COOKIE_REPLY:
 		end_batch(rx, batch);
 		end_peer(rx);
-		wg_device_receive_handshake(rx->device, type, datagram, size, rx->from, rx->now);
+		hand_handshake(rx, datagram, size);
 		return;
 	}
 	drop(rx, WG_DROP_MALFORMED);
 }
 
-void wg_device_receive(struct wg_device *device, const struct train *datagrams,
-		       const struct wg_path *from, struct wg_time now)
+void wg_lane_receive(struct wg_lane *lane, const struct train *datagrams, const struct wg_path *from,
+		     struct wg_time now)
 {
-	struct reception rx = {
-		.device = device, .datagrams = datagrams, .from = from, .now = now
-	};
+	struct reception rx = { .lane = lane, .datagrams = datagrams, .from = from, .now = now };
 	struct batch batch;
 
 	batch.n = 0; /* and not all the rest */

@@ -74,7 +74,7 @@ static void sealed(const uint8_t *bytes, uint32_t n)
 	wg_data_header_encode(datagram, &header);
 	memcpy(datagram + WG_DATA_HEADER_LEN, bytes, n);
 	struct wg_aead_packet packet = { datagram + WG_DATA_HEADER_LEN, header.counter, n, false };
-	n = wg_aead_seal_packets(&w.alice.device->aead, keypair->seal_key, &packet, 1);
+	n = wg_aead_seal_packets(&w.alice.device->own->aead, keypair->seal_key, &packet, 1);
 	assert(n == 1);
 	to_bob(packet.size + WG_OVERHEAD, datagram);
 }

@@ -47,7 +47,7 @@ static void seal_as(struct node *node, uint64_t counter, uint8_t *data, uint32_t
 {
 	struct wg_aead_packet packet = { .data = data, .counter = counter, .size = n };
 
-	assert(wg_aead_seal_packets(&node->device->aead, node->peer->keypairs.current->seal_key,
+	assert(wg_aead_seal_packets(&node->device->own->aead, node->peer->keypairs.current->seal_key,
 				    &packet, 1) == 1);
 }
 

@@ -149,15 +149,25 @@ static void test_an_empty_pool_takes_from_the_oldest_of_all(void)
 
 /* ---- keypairs ---- */
 
+static void free_dropped(const struct wg_dropped *dropped, uint32_t n_expected)
+{
+	assert(dropped->n == n_expected);
+	for (uint32_t i = 0; i < dropped->n; i++) {
+		assert(!wg_keypair_may_send(dropped->keypairs[i], 1));
+		wg_keypair_free(dropped->keypairs[i]);
+	}
+}
+
 static struct wg_keypair *install(struct wg_keypairs *keypairs, bool is_initiator, uint32_t index,
 				  uint32_t n_dropped)
 {
 	const struct wg_session_keys keys = { { 1 }, { 2 } };
+	struct wg_keypair *keypair = wg_keypair_new(NULL, &keys, is_initiator, index, 0, 1);
 	struct wg_dropped dropped;
-	struct wg_keypair *keypair =
-		wg_keypairs_install(keypairs, &keys, is_initiator, index, 0, 1, &dropped);
 
-	assert(dropped.n == n_dropped);
+	assert(keypair);
+	wg_keypairs_install(keypairs, keypair, &dropped);
+	free_dropped(&dropped, n_dropped);
 	return keypair;
 }
 
@@ -190,7 +200,25 @@ static void test_keypairs_move_through_their_slots(void)
 	install(&keypairs, true, 7, 1); /* next becomes previous, current is dropped */
 	assert(are(&keypairs, 7, 6, 0));
 	wg_keypairs_wipe(&keypairs, &dropped);
-	assert(are(&keypairs, 0, 0, 0) && dropped.n == 2);
+	assert(are(&keypairs, 0, 0, 0));
+	free_dropped(&dropped, 2);
+}
+
+static void test_numbers_are_taken_once_and_none_beyond_the_limit(void)
+{
+	struct wg_keypairs keypairs = { 0 };
+	struct wg_dropped dropped;
+	struct wg_keypair *keypair = install(&keypairs, true, 1, 0);
+	uint64_t first;
+
+	assert(wg_keypair_take_counters(keypair, 64, &first) == 64 && first == 0);
+	assert(wg_keypair_take_counters(keypair, 1, &first) == 1 && first == 64);
+	keypair->next_counter = WG_REJECT_AFTER_MESSAGES - 3;
+	assert(wg_keypair_take_counters(keypair, 64, &first) == 3);
+	assert(first == WG_REJECT_AFTER_MESSAGES - 3 && !wg_keypair_may_send(keypair, 1));
+	assert(wg_keypair_take_counters(keypair, 64, &first) == 0);
+	wg_keypairs_wipe(&keypairs, &dropped);
+	free_dropped(&dropped, 1);
 }
 
 static void test_a_keypair_may_send_for_180_seconds_and_so_many_messages(void)
@@ -211,9 +239,11 @@ static void test_a_keypair_may_send_for_180_seconds_and_so_many_messages(void)
 	keypair->next_counter++;
 	assert(!wg_keypairs_usable(&keypairs, 1));
 	wg_keypairs_wipe(&keypairs, &dropped);
+	free_dropped(&dropped, 1);
 	install(&keypairs, true, 1, 0);
 	assert(!wg_keypairs_usable(&keypairs, 180 * second + 1));
 	wg_keypairs_wipe(&keypairs, &dropped);
+	free_dropped(&dropped, 1);
 }
 
 /* ---- IP packets ---- */
@@ -323,6 +353,7 @@ int main(void)
 	test_a_queue_keeps_the_last_128();
 	test_an_empty_pool_takes_from_the_oldest_of_all();
 	test_keypairs_move_through_their_slots();
+	test_numbers_are_taken_once_and_none_beyond_the_limit();
 	test_a_keypair_may_send_for_180_seconds_and_so_many_messages();
 	test_ecn_is_carried_inside_as_rfc6040_says();
 	test_only_whole_packets_are_ip();
