@@ -30,6 +30,8 @@ struct worker {
 	pthread_t thread;
 	uint64_t n_bursts; /* of its own thread; read after its end */
 	uint32_t random;
+	struct wg_allowed_cache cache;
+	ptrdiff_t step; /* of the ladder, where it was last */
 };
 
 /* The readers of one test. look(): one burst of one of them. */
@@ -275,11 +277,14 @@ struct wg_allowed_list *wg_peer_allowed_list(struct wg_peer *peer)
 	return &peer->list;
 }
 
+#define N_CHANGES 30000
+
 /*
  * default_peer has everything; one and other give 10.1.0.0/16 to each other; fickle takes and leaves
  * parts of 10.2.0.0/16; constant has single addresses among them, below the joins that come and go.
+ * 10.3.0.0/16 climbs a ladder: its owner is a later one each time.
  */
-static struct wg_peer default_peer, one, other, fickle, constant;
+static struct wg_peer default_peer, one, other, fickle, constant, ladder[N_CHANGES];
 static struct wg_allowed_ips allowed;
 static bool is_v6; /* the same with 32 zero bits before and behind */
 
@@ -304,23 +309,38 @@ static void allow(struct wg_peer *peer, uint32_t address, unsigned len)
 	assert(r == 0);
 }
 
-static const struct wg_peer *owner(uint32_t address)
+/* Every second time by the cache. */
+static const struct wg_peer *owner(struct worker *worker, uint32_t address)
 {
 	const struct wg_prefix p = prefix(address, 32);
 
+	if (next_random(&worker->random) % 2 == 0)
+		return is_v6 ? wg_allowed_ips_find6(&allowed, &worker->cache, p.ip) :
+			       wg_allowed_ips_find4(&allowed, &worker->cache, p.ip);
 	return is_v6 ? wg_allowed_ips_lookup6(&allowed, p.ip) : wg_allowed_ips_lookup4(&allowed, p.ip);
+}
+
+static void look_at_ladder(struct worker *worker)
+{
+	const struct wg_prefix p = prefix(0x0a030000, 32);
+	const struct wg_peer *peer = is_v6 ? wg_allowed_ips_find6(&allowed, &worker->cache, p.ip) :
+					     wg_allowed_ips_find4(&allowed, &worker->cache, p.ip);
+
+	assert(peer - ladder >= worker->step && peer < ladder + N_CHANGES);
+	worker->step = peer - ladder;
 }
 
 static void look_at_addresses(struct worker *worker)
 {
 	for (unsigned n = 0; n < N_LOOKS / 4; n++) {
 		uint32_t low = next_random(&worker->random) & 0xffff;
-		const struct wg_peer *peer = owner(0x0a010000 | low);
+		const struct wg_peer *peer = owner(worker, 0x0a010000 | low);
 		assert(peer == &one || peer == &other);
-		peer = owner(0x0a020000 | low);
+		peer = owner(worker, 0x0a020000 | low);
 		assert(peer == &default_peer || peer == &fickle || (peer == &constant && low % 4097 == 0));
-		assert(owner(0x0a020000 | low % 16 * 4097) == &constant);
-		assert(owner(0x0b000000 | low) == &default_peer);
+		assert(owner(worker, 0x0a020000 | low % 16 * 4097) == &constant);
+		assert(owner(worker, 0x0b000000 | low) == &default_peer);
+		look_at_ladder(worker);
 	}
 }
 
@@ -330,6 +350,7 @@ static void change_addresses(uint32_t *random, unsigned i)
 	const struct wg_prefix p = prefix(address, 17 + next_random(random) % 15);
 
 	allow(i % 2 ? &one : &other, 0x0a010000, 16);
+	allow(&ladder[i], 0x0a030000, 16);
 	if (next_random(random) % 3 == 0) {
 		wg_allowed_ips_remove(&allowed, &p, &fickle);
 	} else {
@@ -343,17 +364,19 @@ static void change_addresses(uint32_t *random, unsigned i)
 static void check_addresses(void)
 {
 	static struct crew crew;
-	struct wg_peer *const all[] = { &default_peer, &one, &other, &fickle, &constant };
+	struct wg_peer *const all[] = { &default_peer, &one, &other, &fickle, &constant,
+					&ladder[N_CHANGES - 1] };
 	uint32_t random = 1;
 
 	crew_init(&crew, look_at_addresses);
 	allowed = (struct wg_allowed_ips){ .readers = &crew.readers };
 	allow(&default_peer, 0, 0);
 	allow(&one, 0x0a010000, 16);
+	allow(&ladder[0], 0x0a030000, 16);
 	for (uint32_t i = 0; i < 16; i++)
 		allow(&constant, 0x0a020000 | i * 4097, 32);
 	crew_start(&crew);
-	for (unsigned i = 0; i < 30000; i++) {
+	for (unsigned i = 0; i < N_CHANGES; i++) {
 		change_addresses(&random, i);
 		(void)wg_readers_collect(&crew.readers, wg_readers_passed(&crew.readers));
 	}
