@@ -313,7 +313,10 @@ static uint32_t send_read(struct lane *lane, const struct offload_header *header
 	struct offload_cut cut;
 	bool is_super;
 
-	if (offload_begin(header, packet, len, &cut, &is_super) != 0) {
+	int r = offload_begin(header, packet, len, &cut, &is_super);
+	if (header->gso_type != OFFLOAD_GSO_NONE)
+		tun_read_made_sense(&lane->tun, r == 0);
+	if (r != 0) {
 		flush_pending(lane);
 		return 1;
 	}

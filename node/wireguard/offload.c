@@ -36,6 +36,7 @@
 #define TCP_CWR		  0x80
 
 static_assert(sizeof(struct offload_header) == OFFLOAD_HEADER_LEN, "as the kernel has it");
+static_assert(OFFLOAD_MAX_HEADERS >= IP6_HEADER_LEN + 15 * 4, "the longest TCP header");
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -414,8 +415,15 @@ uint32_t offload_merge(const struct train *packets, uint32_t first_at, unsigned 
 		n++;
 	}
 	if (n > 1) {
+		memcpy(ret->headers_before, first.packet, first.header_len);
 		widen_headers(&first, &last, payload);
 		ret->header = merged_header(&first);
 	}
 	return n;
+}
+
+void offload_undo_merge(const struct offload_run *run)
+{
+	if (run->header.gso_type != OFFLOAD_GSO_NONE)
+		memcpy(run->pieces[1].iov_base, run->headers_before, run->header.hdr_len);
 }

@@ -70,11 +70,15 @@ bool offload_next(struct offload_cut *cut, uint8_t *out, uint32_t stride, uint32
 
 /* ---- merging ---- */
 
+/* IP and TCP or UDP, with all options that a merged packet can have. */
+#define OFFLOAD_MAX_HEADERS 100
+
 /* A run of packets of one train to be written at once: n pieces, the first is the header below. */
 struct offload_run {
 	struct offload_header header;
 	int n_pieces;
 	struct iovec pieces[TRAIN_MAX + 1];
+	uint8_t headers_before[OFFLOAD_MAX_HEADERS]; /* of the first packet, when merged */
 };
 
 /* What the kernel takes as superpackets: a set of these. */
@@ -88,6 +92,8 @@ struct offload_run {
  */
 uint32_t offload_merge(const struct train *packets, uint32_t first, unsigned kinds,
 		       struct offload_run *ret);
+/* Gives the first packet its own headers back: the run's packets are single ones again. */
+void offload_undo_merge(const struct offload_run *run);
 
 /* ---- sums, for those who make packets ---- */
 

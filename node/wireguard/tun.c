@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "node/wireguard/link.h"
+#include "node/wireguard/tun_probe.h"
 #include "node/wireguard/tun_steering.h"
 
 /* Newer than Debian 12's headers (Linux 6.2). */
@@ -22,7 +24,6 @@
 static const unsigned offload_sets[] = {
 	TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6,
 	TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
-	TUN_F_CSUM,
 	0,
 };
 
@@ -31,19 +32,85 @@ static const unsigned offload_sets[] = {
  * then leaves as one train, and arrives as one, instead of one and a stump.
  */
 #define MAX_SEGMENTS 45
+/* Superpackets in a row that may make no sense before the kernel is believed to be broken. */
+#define MAX_MALFORMED 16
+/* What the kernel refused to take merged is tried again after so long. */
+#define MERGE_RETRY_S 60
 
-static void choose_offloads(struct tun *tun)
+static uint32_t coarse_seconds(void)
 {
-	unsigned set = 0;
+	struct timespec now;
 
-	for (size_t i = 0; i < ARRAY_LEN(offload_sets); i++) {
-		set = offload_sets[i];
-		if (ioctl(tun->fd, TUNSETOFFLOAD, set) == 0)
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint32_t)now.tv_sec;
+}
+
+static void choose_reads(const struct tun *tun)
+{
+	bool wanted = tun->has_header && offloads_want(tun->offloads, OFFLOAD_TUN_GSO_READ);
+	int error = 0;
+
+	for (size_t i = wanted ? 0 : ARRAY_LEN(offload_sets) - 1; i < ARRAY_LEN(offload_sets); i++) {
+		if (ioctl(tun->fd, TUNSETOFFLOAD, offload_sets[i]) == 0) {
+			error = offload_sets[i] ? 0 : error;
 			break;
+		}
+		error = errno;
 	}
-	/* Taking superpackets needs no bit, but a kernel that cuts them knows how to take them. */
-	tun->merge = set & TUN_F_TSO4 ? OFFLOAD_MERGE_TCP : 0u;
-	tun->merge |= set & TUN_F_USO4 ? OFFLOAD_MERGE_UDP : 0u;
+	if (wanted)
+		offloads_set_error(tun->offloads, OFFLOAD_TUN_GSO_READ, error);
+}
+
+static int write_pieces(const struct tun *tun, const struct offload_run *run)
+{
+	const int skip = tun->has_header ? 0 : 1;
+	ssize_t n;
+
+	do
+		n = writev(tun->fd, run->pieces + skip, run->n_pieces - skip);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+/* 0 or -errno: does the kernel take these two packets as one? Every header is looked at before EIO is given. */
+static int probe_merge(const struct tun *tun, bool is_v4, bool is_tcp)
+{
+	uint8_t bytes[TUN_PROBE_LEN];
+	struct offload_run run;
+	const struct train two = tun_probe_packets(is_v4, is_tcp, bytes);
+
+	if (offload_merge(&two, 0, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run) != 2)
+		return -EPROTO;
+	int r = write_pieces(tun, &run);
+	return r == -EIO ? 0 : r;
+}
+
+static unsigned probe_kind(const struct tun *tun, bool is_tcp, int *error)
+{
+	int r = probe_merge(tun, true, is_tcp);
+
+	if (r == 0)
+		r = probe_merge(tun, false, is_tcp);
+	if (r != 0)
+		*error = -r;
+	return r != 0 ? 0 : is_tcp ? OFFLOAD_MERGE_TCP : OFFLOAD_MERGE_UDP;
+}
+
+static void choose_writes(struct tun *tun)
+{
+	int error = 0;
+
+	tun->merge = 0;
+	if (!tun->has_header || !offloads_want(tun->offloads, OFFLOAD_TUN_GRO_WRITE))
+		return;
+	/* UDP last: a kernel before 6.2 does not know it, which is no reason to call the whole refused. */
+	tun->merge = probe_kind(tun, true, &error);
+	offloads_set_error(tun->offloads, OFFLOAD_TUN_GRO_WRITE, error);
+	tun->merge |= probe_kind(tun, false, &error);
+	log_debug("wireguard", "interface %s takes merged %s", tun->name,
+		  tun->merge == 0		  ? "nothing" :
+		  tun->merge & OFFLOAD_MERGE_UDP ? "TCP and UDP" :
+						   "TCP");
 }
 
 static int set_name(const char *name, struct ifreq *request, struct error *reterr)
@@ -63,6 +130,12 @@ static int open_device(struct error *reterr)
 	return fd >= 0 ? fd : error_set(reterr, -errno, "/dev/net/tun: %s", strerror(errno));
 }
 
+/* Without any offload there is no header either: there are kernels that have trouble with it. */
+static int flags_of(const struct tun *tun)
+{
+	return IFF_TUN | IFF_NO_PI | (tun->has_header ? IFF_VNET_HDR : 0);
+}
+
 /*
  * A new interface that takes several queues. Exclusively, because the kernel lets any program add a
  * queue to an interface that has several: two daemons would share one without a word.
@@ -73,8 +146,7 @@ static int create_with_queues(struct tun *tun, struct ifreq *request)
 	if (program_fd < 0)
 		return program_fd;
 
-	request->ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
-	request->ifr_flags = (short)(request->ifr_flags | (short)IFF_TUN_EXCL);
+	request->ifr_flags = (short)(flags_of(tun) | IFF_MULTI_QUEUE | IFF_TUN_EXCL);
 	int r = ioctl(tun->fd, TUNSETIFF, request) == 0 ? 0 : -errno;
 	if (r == 0)
 		tun->may_add_queues = tun_steering_attach(tun->fd, program_fd) == 0;
@@ -92,7 +164,7 @@ static int attach(const char *name, bool several_queues, struct tun *tun, struct
 		return r;
 	/* Refused when it exists or the kernel cannot do it: one queue, as if not asked for more. */
 	if (!several_queues || create_with_queues(tun, &request) != 0) {
-		request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
+		request.ifr_flags = (short)flags_of(tun);
 		r = ioctl(tun->fd, TUNSETIFF, &request) == 0 ? 0 : -errno;
 	}
 	if (r != 0)
@@ -114,6 +186,9 @@ int tun_open(const char *name, const struct tun_options *options, struct tun *re
 	struct tun tun = TUN_NONE;
 	struct error ignored;
 
+	tun.offloads = options->offloads;
+	tun.has_header = offloads_want(tun.offloads, OFFLOAD_TUN_GSO_READ) ||
+			 offloads_want(tun.offloads, OFFLOAD_TUN_GRO_WRITE);
 	tun.fd = open_device(reterr);
 	if (tun.fd < 0)
 		return tun.fd;
@@ -122,7 +197,8 @@ int tun_open(const char *name, const struct tun_options *options, struct tun *re
 		close(tun.fd);
 		return r;
 	}
-	choose_offloads(&tun);
+	choose_reads(&tun);
+	choose_writes(&tun);
 	r = link_set_max_segments(tun.ifindex, MAX_SEGMENTS, &ignored);
 	if (r != 0)
 		log_debug("wireguard", "%s", ignored.message); /* only slower */
@@ -140,11 +216,11 @@ int tun_add_queue(const struct tun *first, struct tun *ret, struct error *reterr
 		return r;
 	if (!first->may_add_queues)
 		return error_set(reterr, -EOPNOTSUPP, "interface %s has one queue only", first->name);
-	queue.n_refused = 0;
+	queue.n_refused = queue.n_malformed = queue.merge_refused = 0;
 	queue.fd = open_device(reterr);
 	if (queue.fd < 0)
 		return queue.fd;
-	request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+	request.ifr_flags = (short)(flags_of(first) | IFF_MULTI_QUEUE);
 	if (ioctl(queue.fd, TUNSETIFF, &request) != 0) {
 		r = errno == E2BIG ? -EBUSY : -errno;
 		close(queue.fd);
@@ -179,46 +255,118 @@ int tun_name(struct tun *tun)
 	return 0;
 }
 
-/* packets */
+/* reading */
 
 ssize_t tun_read(const struct tun *tun, struct offload_header *ret_header, uint8_t *buffer, size_t size)
 {
 	struct iovec parts[] = { { ret_header, sizeof(*ret_header) }, { buffer, size } };
+	const int skip = tun->has_header ? 0 : 1;
+	const ssize_t header_len = tun->has_header ? (ssize_t)sizeof(*ret_header) : 0;
 
-	ssize_t n = readv(tun->fd, parts, ARRAY_LEN(parts));
+	if (skip)
+		memset(ret_header, 0, sizeof(*ret_header));
+	ssize_t n = readv(tun->fd, parts + skip, (int)ARRAY_LEN(parts) - skip);
 	if (n < 0)
 		return -errno;
-	if ((size_t)n < sizeof(*ret_header))
-		return -EIO;
-	return n - (ssize_t)sizeof(*ret_header);
+	return n < header_len ? -EIO : n - header_len;
 }
 
-static int write_run(struct tun *tun, struct offload_run *run)
+void tun_read_made_sense(struct tun *tun, bool sense)
 {
-	ssize_t n;
+	if (sense) {
+		tun->n_malformed = 0;
+		offloads_used(tun->offloads, OFFLOAD_TUN_GSO_READ);
+		return;
+	}
+	offloads_refused(tun->offloads, OFFLOAD_TUN_GSO_READ);
+	if (++tun->n_malformed != MAX_MALFORMED)
+		return;
+	log_warning("wireguard", "interface %s gives malformed superpackets: none from now on", tun->name);
+	(void)!ioctl(tun->fd, TUNSETOFFLOAD, 0);
+	offloads_set_error(tun->offloads, OFFLOAD_TUN_GSO_READ, EPROTO);
+}
 
-	do
-		n = writev(tun->fd, run->pieces, run->n_pieces);
-	while (n < 0 && errno == EINTR);
-	if (n >= 0)
-		return 0;
-	if (errno == EBADFD)
-		return -EBADFD;
-	if (errno == EINVAL && run->header.gso_type != OFFLOAD_GSO_NONE)
-		tun->merge &= run->header.gso_type == OFFLOAD_GSO_UDP ? ~OFFLOAD_MERGE_UDP :
-									 ~OFFLOAD_MERGE_TCP;
-	/* A run's packets are lost together; a refused kind is not merged again, so this happens once. */
-	tun->n_refused++;
+/* writing */
+
+/* What may be merged now. */
+static unsigned merge_kinds(struct tun *tun)
+{
+	if (tun->merge_refused && (int32_t)(coarse_seconds() - tun->merge_retry_s) >= 0) {
+		tun->merge_refused = 0;
+		offloads_set_error(tun->offloads, OFFLOAD_TUN_GRO_WRITE, 0);
+	}
+	return tun->merge & ~tun->merge_refused;
+}
+
+static void refuse_merge(struct tun *tun, uint8_t gso_type, int error)
+{
+	bool is_udp = gso_type == OFFLOAD_GSO_UDP;
+
+	tun->merge_refused |= is_udp ? OFFLOAD_MERGE_UDP : OFFLOAD_MERGE_TCP;
+	tun->merge_retry_s = coarse_seconds() + MERGE_RETRY_S;
+	offloads_set_error(tun->offloads, OFFLOAD_TUN_GRO_WRITE, error);
+	log_warning("wireguard", "interface %s refuses merged %s packets: %s", tun->name,
+		    is_udp ? "UDP" : "TCP", strerror(error));
+}
+
+/* -EBADFD, or 0 with the number of packets taken. */
+static int write_singly(struct tun *tun, const struct train *packets, uint32_t *ret_taken)
+{
+	struct offload_run run;
+
+	*ret_taken = 0;
+	for (uint32_t i = 0; i < packets->n; i++) {
+		(void)offload_merge(packets, i, 0, &run);
+		int r = write_pieces(tun, &run);
+		if (r == -EBADFD)
+			return r;
+		*ret_taken += r == 0;
+	}
+	tun->n_refused += packets->n - *ret_taken;
+	return 0;
+}
+
+/* The kernel has refused the packets as one. */
+static int write_again(struct tun *tun, const struct train *packets, const struct offload_run *run, int error)
+{
+	uint32_t n_taken;
+
+	offloads_refused(tun->offloads, OFFLOAD_TUN_GRO_WRITE);
+	offloads_fell_back(tun->offloads, OFFLOAD_TUN_GRO_WRITE);
+	offload_undo_merge(run);
+	int r = write_singly(tun, packets, &n_taken);
+	/* Otherwise it was the packets that it did not like, whoever sent them. */
+	if (r == 0 && n_taken == packets->n)
+		refuse_merge(tun, run->header.gso_type, error);
+	return r;
+}
+
+static int write_run(struct tun *tun, const struct train *packets, const struct offload_run *run)
+{
+	int r = write_pieces(tun, run);
+
+	if (r == -EBADFD)
+		return r;
+	if (r == -EINVAL && packets->n > 1)
+		return write_again(tun, packets, run, -r);
+	if (r != 0)
+		tun->n_refused += packets->n;
+	else if (packets->n > 1)
+		offloads_used(tun->offloads, OFFLOAD_TUN_GRO_WRITE);
 	return 0;
 }
 
 int tun_write(struct tun *tun, const struct train *packets)
 {
+	unsigned kinds = merge_kinds(tun);
 	struct offload_run run;
 
+	if (kinds == 0 && packets->n > 1)
+		offloads_fell_back(tun->offloads, OFFLOAD_TUN_GRO_WRITE);
 	for (uint32_t i = 0; i < packets->n;) {
-		uint32_t n = offload_merge(packets, i, tun->merge, &run);
-		int r = write_run(tun, &run);
+		uint32_t n = offload_merge(packets, i, kinds, &run);
+		const struct train part = train_slice(packets, i, n);
+		int r = write_run(tun, &part, &run);
 		if (r != 0)
 			return r;
 		i += n;

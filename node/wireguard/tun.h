@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/macros.h"
 #include "node/wireguard/offload.h"
+#include "node/wireguard/offload_switches.h"
 #include "node/wireguard/train.h"
 
 #include <net/if.h>
@@ -23,14 +24,20 @@ struct tun {
 	int ifindex;
 	char name[IFNAMSIZ];
 	bool may_add_queues;
-	unsigned merge;	  /* OFFLOAD_MERGE_…: what may be put in; cleared when the kernel refuses one */
-	uint64_t n_refused; /* packets that the kernel did not take */
+	bool has_header; /* packets come and go with a struct offload_header */
+	struct offloads *offloads; /* borrowed; NULL: nobody wants to know */
+	unsigned merge;		   /* OFFLOAD_MERGE_…: what may be put in */
+	unsigned merge_refused;	   /* of these, what the kernel has refused; tried again at … */
+	uint32_t merge_retry_s;
+	uint32_t n_malformed; /* superpackets one after the other that made no sense */
+	uint64_t n_refused;   /* packets that the kernel did not take */
 };
 
 #define TUN_NONE { .fd = -1 }
 
 struct tun_options {
 	bool several_queues; /* so that tun_add_queue() may be used, where the kernel can do that */
+	struct offloads *offloads; /* what is wanted, and what becomes of it; NULL: everything */
 };
 
 /*
@@ -62,7 +69,14 @@ P2P_CHECK int tun_name(struct tun *tun);
 P2P_CHECK ssize_t tun_read(const struct tun *tun, struct offload_header *ret_header, uint8_t *buffer,
 			   size_t size);
 /*
- * Writes the packets, merged where the rules allow. Bytes of the train are changed. What the kernel
- * does not take is counted and dropped. -EBADFD when the interface is gone, else 0.
+ * To be told what offload_begin() made of each superpacket. A kernel from which several in a row are
+ * malformed is asked for plain packets from then on.
+ */
+void tun_read_made_sense(struct tun *tun, bool sense);
+/*
+ * Writes the packets, merged where the rules allow. Bytes of the train are changed. When the kernel
+ * refuses a merged write (EINVAL), its packets are written one by one, and if it takes those, that kind
+ * is not merged for a minute. A packet that it does not take (EIO: the interface is down) is counted
+ * and dropped. -EBADFD when the interface is gone, else 0.
  */
 int tun_write(struct tun *tun, const struct train *packets);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,17 +25,14 @@
 #define MAX_BYTES 65507
 /* UDP_MAX_SEGMENTS before Linux 6.9; some kernels count the UDP header into the budget. */
 #define MAX_SEGMENTS 63
-/* After this time a refused UDP_SEGMENT is tried again: routes change. */
-#define SEGMENT_RETRY_S	  60
-#define PORT_ATTEMPTS	  32
-#define SEGMENT_UNLIMITED UINT32_MAX
+#define PORT_ATTEMPTS 32
 
-static uint64_t coarse_seconds(void)
+static uint32_t coarse_seconds(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint64_t)now.tv_sec;
+	return (uint32_t)now.tv_sec;
 }
 
 /* opening */
@@ -58,6 +56,23 @@ static void set_buffers(int fd)
 		prefer_option(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
 }
 
+/* Before Linux 5.12 the option cannot be read back, and joins what it should not. */
+static bool kernel_joins_datagrams(void)
+{
+	unsigned major = 0, minor = 0;
+	struct utsname name;
+
+	return uname(&name) == 0 && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 5 || (major == 5 && minor >= 12));
+}
+
+static void ask_for_trains(int fd, struct offloads *offloads)
+{
+	int r = kernel_joins_datagrams() ? set_option(fd, IPPROTO_UDP, UDP_GRO, 1) : -ENOPROTOOPT;
+
+	offloads_set_error(offloads, OFFLOAD_UDP_GRO, -r);
+}
+
 static int configure_socket(int fd, enum udp_family family, const struct udp_options *options)
 {
 	int r = options->fwmark ? set_option(fd, SOL_SOCKET, SO_MARK, (int)options->fwmark) : 0;
@@ -78,8 +93,8 @@ static int configure_socket(int fd, enum udp_family family, const struct udp_opt
 	}
 	prefer_option(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
 	set_buffers(fd);
-	if (!options->no_coalescing)
-		prefer_option(fd, IPPROTO_UDP, UDP_GRO, 1);
+	if (offloads_want(options->offloads, OFFLOAD_UDP_GRO))
+		ask_for_trains(fd, options->offloads);
 	return 0;
 }
 
@@ -186,6 +201,18 @@ static int open_any_port(const struct udp_options *options, shard_fds *fds)
 	return r;
 }
 
+/* Does the kernel know UDP_SEGMENT at all? Whether a path takes it shows only when sending. */
+static bool probe_segmentation(const struct udp *udp)
+{
+	int fd = udp->fds[0][UDP_V4] >= 0 ? udp->fds[0][UDP_V4] : udp->fds[0][UDP_V6];
+
+	if (!offloads_want(udp->offloads, OFFLOAD_UDP_GSO))
+		return false;
+	int r = set_option(fd, IPPROTO_UDP, UDP_SEGMENT, 0);
+	offloads_set_error(udp->offloads, OFFLOAD_UDP_GSO, -r);
+	return r == 0;
+}
+
 static struct udp *new_udp(const struct udp_options *options)
 {
 	struct udp *udp = calloc(1, sizeof(*udp));
@@ -196,9 +223,7 @@ static struct udp *new_udp(const struct udp_options *options)
 	for (int shard = 0; shard < UDP_MAX_SHARDS; shard++)
 		for (int family = 0; family < UDP_N_FAMILIES; family++)
 			udp->fds[shard][family] = -1;
-	udp->may_segment = !options->no_segmentation;
-	for (int family = 0; family < UDP_N_FAMILIES; family++)
-		udp->segment_max[family] = SEGMENT_UNLIMITED;
+	udp->offloads = options->offloads;
 	return udp;
 }
 
@@ -216,6 +241,7 @@ int udp_open(const struct udp_options *options, struct udp **ret, struct error *
 		udp_free(udp);
 		return error_set(reterr, r, "cannot open UDP port %u: %s", options->port, strerror(-r));
 	}
+	udp->may_segment = probe_segmentation(udp);
 	udp->port = bound_port(udp->fds[0][UDP_V4] >= 0 ? udp->fds[0][UDP_V4] : udp->fds[0][UDP_V6]);
 	*ret = udp;
 	return 0;
@@ -238,6 +264,11 @@ int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr)
 			return error_set(reterr, r, "cannot set fwmark %u: %s", fwmark, strerror(-r));
 	}
 	return 0;
+}
+
+void udp_routes_changed(struct udp *udp)
+{
+	refused_paths_forget(&udp->refused);
 }
 
 /* sending */
@@ -374,16 +405,11 @@ static int send_singly(struct sending *sending, const struct train *train, uint3
 	return 0;
 }
 
-static bool may_segment(struct udp *udp, enum udp_family family, uint32_t size)
+static bool may_segment(struct udp *udp, const struct endpoint *remote, uint32_t size)
 {
 	if (!udp->may_segment || size == 0)
 		return false;
-	if (size <= udp->segment_max[family])
-		return true;
-	if (coarse_seconds() < udp->segment_retry_s[family])
-		return false;
-	udp->segment_max[family] = SEGMENT_UNLIMITED;
-	return true;
+	return size <= refused_paths_limit(&udp->refused, remote, coarse_seconds());
 }
 
 /*
@@ -394,28 +420,36 @@ static void limit_segmentation(const struct sending *sending, int error, uint32_
 {
 	struct udp *udp = sending->udp;
 
-	udp->segment_retry_s[sending->family] = coarse_seconds() + SEGMENT_RETRY_S;
-	udp->segment_max[sending->family] = error == -EIO ? 0 : size - 1;
+	offloads_refused(udp->offloads, OFFLOAD_UDP_GSO);
+	refused_paths_note(&udp->refused, &sending->path->remote, error == -EIO ? 0 : size - 1,
+			   coarse_seconds());
+}
+
+/* The datagrams leave one by one, from the first that has not been sent. */
+static int fall_back(struct sending *sending, const struct train *train, uint32_t *sent)
+{
+	if (train->n > 1)
+		offloads_fell_back(sending->udp->offloads, OFFLOAD_UDP_GSO);
+	return send_singly(sending, train, sent);
 }
 
 static int send_part(struct sending *sending, const struct train *train, uint32_t *sent)
 {
-	if (train->n == 1 || !may_segment(sending->udp, sending->family, train->size))
-		return send_singly(sending, train, sent);
+	if (train->n == 1 || !may_segment(sending->udp, &sending->path->remote, train->size))
+		return fall_back(sending, train, sent);
 
 	int r = send_with_source(sending, train);
 	if (r == 0) {
 		*sent += train->n;
+		offloads_used(sending->udp->offloads, OFFLOAD_UDP_GSO);
 		return 0;
 	}
 	if (r != -EIO && r != -EINVAL && r != -EMSGSIZE)
 		return r;
 	uint32_t before = *sent;
-	int singly = send_singly(sending, train, sent);
-	if (*sent > before) {
+	int singly = fall_back(sending, train, sent);
+	if (*sent > before) /* otherwise it was not the segmentation that was refused */
 		limit_segmentation(sending, r, train->size);
-		sending->udp->counters.n_unsegmented++;
-	}
 	return singly;
 }
 
@@ -529,6 +563,8 @@ static void read_message(struct udp *udp, _Atomic uint32_t *drops, struct udp_in
 		read_control(c, message, &n_drops);
 	if (n_drops != *drops)
 		note_drops(udp, drops, n_drops);
+	if (message->datagram_len < message->left)
+		offloads_used(udp->offloads, OFFLOAD_UDP_GRO);
 	if (header->msg_flags & MSG_TRUNC)
 		udp->counters.n_truncated++;
 }

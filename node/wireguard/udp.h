@@ -17,6 +17,8 @@
 
 #include "common/error.h"
 #include "node/wireguard/device.h"
+#include "node/wireguard/offload_switches.h"
+#include "node/wireguard/refused_paths.h"
 #include "node/wireguard/train.h"
 
 #include <netinet/in.h>
@@ -34,13 +36,11 @@ struct udp_options {
 	bool any_port_if_taken; /* rather than fail with -EADDRINUSE */
 	uint32_t fwmark;	/* 0: none */
 	uint32_t n_shards;	/* 0 and 1: one */
-	bool no_segmentation;	/* never UDP_SEGMENT */
-	bool no_coalescing;	/* never UDP_GRO */
+	struct offloads *offloads; /* what is wanted, and what becomes of it; NULL: everything */
 };
 
 struct udp_counters {
 	_Atomic uint64_t n_lost;	 /* datagrams that the kernel did not take */
-	_Atomic uint64_t n_unsegmented;	 /* trains that had to be sent one by one */
 	_Atomic uint64_t n_source_gone;	 /* times the remembered source address was refused */
 	_Atomic uint64_t n_truncated;	 /* received messages that did not fit */
 	_Atomic uint64_t n_kernel_drops; /* datagrams dropped in the socket's queue */
@@ -51,10 +51,9 @@ struct udp {
 	int fds[UDP_MAX_SHARDS][UDP_N_FAMILIES]; /* -1: the machine does not have this family */
 	_Atomic uint32_t kernel_drops[UDP_MAX_SHARDS][UDP_N_FAMILIES]; /* as the kernel counts them */
 	uint16_t port;
-	/* Largest datagram that UDP_SEGMENT is used for; lowered when refused, reset after a while. */
-	_Atomic uint32_t segment_max[UDP_N_FAMILIES];
-	_Atomic uint64_t segment_retry_s[UDP_N_FAMILIES];
+	struct offloads *offloads;
 	bool may_segment;
+	struct refused_paths refused; /* where UDP_SEGMENT was refused */
 	struct udp_counters counters;
 };
 
@@ -66,6 +65,8 @@ P2P_CHECK int udp_open(const struct udp_options *options, struct udp **ret, stru
 /* Closes the sockets. Accepts NULL. */
 void udp_free(struct udp *udp);
 P2P_CHECK int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr);
+/* The machine's routes have changed: what was refused on a path may now be possible. Any thread. */
+void udp_routes_changed(struct udp *udp);
 
 /* A socket, to wait for; -1 when the machine does not have the family. */
 static inline int udp_fd(const struct udp *udp, uint32_t shard, enum udp_family family)

@@ -114,9 +114,21 @@ static void test_trains_of_all_shapes_arrive(void)
 
 static void test_without_offloads_the_same_arrives(void)
 {
-	check_all_shapes("127.0.0.1", (struct udp_options){ .no_segmentation = true });
-	check_all_shapes("::1", (struct udp_options){ .no_coalescing = true });
-	check_all_shapes("127.0.0.1", (struct udp_options){ .no_segmentation = true, .no_coalescing = true });
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	struct offloads no_gso = { .switches.off[OFFLOAD_UDP_GSO] = true };
+	struct offloads no_gro = { .switches.off[OFFLOAD_UDP_GRO] = true };
+	struct offloads neither = { .switches.off = { true, true, true, true } };
+
+	for (int i = 0; i < 2; i++) {
+		check_all_shapes(ips[i], (struct udp_options){ .offloads = &no_gso });
+		check_all_shapes(ips[i], (struct udp_options){ .offloads = &no_gro });
+		check_all_shapes(ips[i], (struct udp_options){ .offloads = &neither });
+	}
+	assert(no_gso.gauges[OFFLOAD_UDP_GSO].n_used == 0 && no_gso.gauges[OFFLOAD_UDP_GSO].n_fell_back > 0);
+	assert(no_gso.gauges[OFFLOAD_UDP_GRO].n_used == 0); /* what left singly arrives singly on loopback */
+	assert(no_gro.gauges[OFFLOAD_UDP_GSO].n_used > 0 && no_gro.gauges[OFFLOAD_UDP_GSO].n_fell_back == 0);
+	assert(no_gro.gauges[OFFLOAD_UDP_GRO].n_used == 0);
+	assert(neither.gauges[OFFLOAD_UDP_GSO].n_used == 0 && neither.gauges[OFFLOAD_UDP_GRO].n_used == 0);
 }
 
 static void test_the_ds_field_travels_and_the_source_is_told(void)
