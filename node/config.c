@@ -59,6 +59,14 @@ static const struct config_setting settings[] = {
 	  "Largest packet of the interface, in bytes" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },
+	{ "offloads", "tun_gso_read", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "The kernel hands over many packets of a flow at once" },
+	{ "offloads", "tun_gro_write", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "The kernel is handed many packets of a flow at once" },
+	{ "offloads", "udp_gso", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "Many datagrams are sent at once" },
+	{ "offloads", "udp_gro", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "Many datagrams are received at once" },
 	{ "public", "address", CONFIG_TEXT, 1, 45, NULL, true, check_address,
 	  "Address at which everybody reaches this node, such as 198.51.100.1" },
 	{ "public", "tls_port", CONFIG_NUMBER, 1, 65535, "443", false, NULL,
@@ -68,6 +76,16 @@ static const struct config_setting settings[] = {
 };
 
 static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
+
+static struct offload_switches take_offloads(const struct config_values *values)
+{
+	return (struct offload_switches){
+		.off[OFFLOAD_TUN_GSO_READ] = !config_bool(values, "offloads", "tun_gso_read"),
+		.off[OFFLOAD_TUN_GRO_WRITE] = !config_bool(values, "offloads", "tun_gro_write"),
+		.off[OFFLOAD_UDP_GSO] = !config_bool(values, "offloads", "udp_gso"),
+		.off[OFFLOAD_UDP_GRO] = !config_bool(values, "offloads", "udp_gro"),
+	};
+}
 
 static int take_public(const struct config_values *values, struct node_config *config,
 		       struct error *reterr)
@@ -113,6 +131,7 @@ static int take_values(const struct config_values *values, struct node_config *r
 		 config_text(values, "node", "interface"));
 	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
+	config.offloads = take_offloads(values);
 	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
 	if (r == 0)
 		r = take_public(values, &config, reterr);

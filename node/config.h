@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/map.h"
+#include "node/wireguard/offload_switches.h"
 
 #include <net/if.h>
 #include <stdbool.h>
@@ -25,6 +26,8 @@ struct node_config {
 	uint16_t listen_port; /* UDP; 0: the last one used, else any */
 	uint16_t mtu;
 	enum log_level log_level;
+	/* [offloads] */
+	struct offload_switches offloads;
 	/* [public] */
 	bool is_public;
 	uint32_t n_addresses; /* > 0 when public */

@@ -144,8 +144,14 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 	const struct node_config *config = options->config;
 	struct endpoint_text texts[MAP_MAX_ADDRESSES];
 	const char *addresses[MAP_MAX_ADDRESSES + 1] = { NULL };
+	struct offload_switches switches = config->offloads;
+	char offloads[OFFLOAD_SWITCHES_TEXT];
 	struct error error = { 0 };
 
+	int r = offload_switches_from_environment(&switches, reterr);
+	if (r != 0)
+		return error_prefix(reterr, "$P2P_OFFLOADS"), r;
+	offload_switches_print(&switches, offloads);
 	for (uint32_t i = 0; config->is_public && i < config->n_addresses; i++) {
 		texts[i] = endpoint_ip_text(&config->addresses[i]);
 		addresses[i] = texts[i].s;
@@ -156,12 +162,13 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.name = config->name[0] ? config->name : NULL,
 		.listen_port = config->listen_port,
 		.mtu = config->mtu,
+		.offloads = offloads,
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,
 	};
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed };
-	int r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,
+	r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,
 			       sizeof(error.message));
 
 	if (r != 0) {

@@ -455,6 +455,7 @@ void data_plane_set_relay_context(struct data_plane *plane, SSL_CTX *context)
 
 void data_plane_link_changed(struct data_plane *plane)
 {
+	udp_routes_changed(plane->udp);
 	plane->host->class->link_changed(plane->host);
 	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next)
 		relay_connection_poke(relay->connection);
@@ -518,6 +519,20 @@ static void fill_drops(const struct data_plane *plane, struct node_status *statu
 	node_status_add_drop(status, "relay queue full", plane->n_relay_dropped);
 }
 
+static void fill_offloads(const struct data_plane *plane, struct node_status *status)
+{
+	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++) {
+		struct offload_report report = offloads_report(&plane->offloads, (enum offload_kind)kind);
+		struct node_status_offload *told = node_status_add_offload(status);
+		snprintf(told->name, sizeof(told->name), "%s", report.name);
+		snprintf(told->state, sizeof(told->state), "%s", report.state);
+		snprintf(told->error, sizeof(told->error), "%s", report.error);
+		told->used = report.n_used;
+		told->refused = report.n_refused;
+		told->fell_back = report.n_fell_back;
+	}
+}
+
 void data_plane_fill_status(const struct data_plane *plane, struct node_status *status)
 {
 	snprintf(status->interface, sizeof(status->interface), "%s", plane->interface);
@@ -525,6 +540,7 @@ void data_plane_fill_status(const struct data_plane *plane, struct node_status *
 	for (uint32_t i = 0; i < BUCKETS; i++)
 		for (const struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
 			fill_peer(plane, peer, node_status_add_peer(status));
+	fill_offloads(plane, status);
 	fill_drops(plane, status);
 }
 
@@ -540,6 +556,7 @@ static int start_host(struct data_plane *plane, struct error *reterr)
 		.interface = plane->options.interface,
 		.mtu = plane->options.mtu,
 		.udp = plane->udp,
+		.offloads = &plane->offloads,
 		.node_key = plane->options.node_key,
 		.membership = plane->options.membership,
 		.ports = { .owner = plane,
@@ -554,13 +571,18 @@ static int start_host(struct data_plane *plane, struct error *reterr)
 
 int data_plane_new(const struct data_plane_options *options, struct data_plane **ret, struct error *reterr)
 {
-	const struct udp_options udp_options = { .port = options->port, .any_port_if_taken = true };
 	struct data_plane *plane = calloc(1, sizeof(*plane));
 	int r;
 
 	if (!plane)
 		return error_set(reterr, -ENOMEM, "out of memory");
+	const struct udp_options udp_options = {
+		.port = options->port,
+		.any_port_if_taken = true,
+		.offloads = &plane->offloads,
+	};
 	plane->options = *options;
+	plane->offloads.switches = options->offloads;
 	snprintf(plane->interface, sizeof(plane->interface), "%s", options->interface);
 	if ((r = udp_open(&udp_options, &plane->udp, reterr)) != 0 || (r = start_host(plane, reterr)) != 0) {
 		udp_free(plane->udp);

@@ -12,6 +12,7 @@
 #include "common/membership.h"
 #include "common/tls_stream.h"
 #include "node/status.h"
+#include "node/wireguard/offload_switches.h"
 #include "node/wireguard_host.h"
 
 #include <openssl/types.h>
@@ -22,6 +23,7 @@ struct data_plane_options {
 	enum wireguard_kind wireguard;
 	const char *interface;
 	uint16_t mtu;
+	struct offload_switches offloads;
 	uint16_t port; /* UDP wanted, 0: any; one that is taken is replaced by another */
 	const struct secret_key *node_key;    /* given to WireGuard */
 	const struct membership *membership;  /* overlay addresses and prefixes */

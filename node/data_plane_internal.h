@@ -51,6 +51,7 @@ struct data_plane {
 	struct data_plane_options options;
 	struct data_plane_ports ports;
 	bool is_attached;
+	struct offloads offloads; /* what becomes of them */
 	struct udp *udp;
 	struct wireguard_host *host;
 	char interface[IF_NAMESIZE];

@@ -315,6 +315,7 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 		.loop = engine->loop,
 		.interface = engine->interface,
 		.mtu = engine->mtu,
+		.offloads = engine->offloads,
 		.port = engine->listen_port ? engine->listen_port : state_dir_load_port(&engine->dir),
 		.node_key = &engine->node_key,
 		.membership = &engine->membership.member,
@@ -688,6 +689,8 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	strcpy(engine->interface, options->interface);
 	engine->mtu = options->mtu;
 	engine->listen_port = options->listen_port;
+	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
+		return -EINVAL;
 	if (options->name)
 		snprintf(engine->wanted_name, sizeof(engine->wanted_name), "%s", options->name);
 

@@ -35,6 +35,7 @@ struct p2p_engine {
 	char interface[IF_NAMESIZE];
 	char wanted_name[MAP_NAME_LEN + 1];
 	uint16_t listen_port, mtu;
+	struct offload_switches offloads;
 	bool is_public;
 	struct node_public public_options;
 

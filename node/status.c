@@ -109,6 +109,15 @@ void node_status_add_endpoint(struct node_status *status, const struct endpoint 
 			(struct node_status_endpoint){ *endpoint, kind };
 }
 
+struct node_status_offload *node_status_add_offload(struct node_status *status)
+{
+	if (status->n_offloads >= NODE_STATUS_MAX_OFFLOADS)
+		return NULL;
+	struct node_status_offload *offload = &status->offloads[status->n_offloads++];
+	memset(offload, 0, sizeof(*offload));
+	return offload;
+}
+
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n)
 {
 	if (status->n_drops >= NODE_STATUS_MAX_DROPS)
@@ -489,6 +498,35 @@ static int relay_from_json(const struct json *json, struct node_status *status,
 	return r != 0 ? r : get_flag(json, "home", &relay->home, reterr);
 }
 
+static struct json *offload_to_json(const struct node_status_offload *offload)
+{
+	struct json *json = json_object();
+
+	put_text(json, "name", offload->name);
+	put_text(json, "state", offload->state);
+	put_text(json, "error", offload->error);
+	json_put_u64(json, "used", offload->used);
+	json_put_u64(json, "refused", offload->refused);
+	json_put_u64(json, "fell_back", offload->fell_back);
+	return json;
+}
+
+static int offload_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	struct node_status_offload *offload = node_status_add_offload(status);
+	int r = get_text(json, "name", offload->name, sizeof(offload->name), reterr);
+
+	if (r == 0)
+		r = get_text(json, "state", offload->state, sizeof(offload->state), reterr);
+	if (r == 0)
+		r = get_text(json, "error", offload->error, sizeof(offload->error), reterr);
+	if (r == 0)
+		r = json_get_u64(json, "used", &offload->used, reterr);
+	if (r == 0)
+		r = json_get_u64(json, "refused", &offload->refused, reterr);
+	return r != 0 ? r : json_get_u64(json, "fell_back", &offload->fell_back, reterr);
+}
+
 static struct json *drops_to_json(const struct node_status *status)
 {
 	struct json *json = json_object();
@@ -518,6 +556,7 @@ struct json *node_status_to_json(const struct node_status *status)
 {
 	struct json *json = json_object();
 	struct json *endpoints = json_array(), *peers = json_array(), *relays = json_array();
+	struct json *offloads = json_array();
 
 	for (uint32_t i = 0; i < status->n_endpoints; i++)
 		json_append(endpoints, endpoint_to_json(&status->endpoints[i]));
@@ -525,6 +564,8 @@ struct json *node_status_to_json(const struct node_status *status)
 		json_append(peers, peer_to_json(&status->peers[i]));
 	for (uint32_t i = 0; i < status->n_relays; i++)
 		json_append(relays, relay_to_json(&status->relays[i]));
+	for (uint32_t i = 0; i < status->n_offloads; i++)
+		json_append(offloads, offload_to_json(&status->offloads[i]));
 
 	json_put_string(json, "state", node_state_name(status->state));
 	put_text(json, "version", status->version);
@@ -539,6 +580,7 @@ struct json *node_status_to_json(const struct node_status *status)
 	json_put_string(json, "nat", node_nat_name(status->nat));
 	json_put(json, "peers", peers);
 	json_put(json, "relays", relays);
+	json_put(json, "offloads", offloads);
 	json_put(json, "drops", drops_to_json(status));
 	return json;
 }
@@ -606,6 +648,8 @@ static int parts_from_json(const struct json *json, struct node_status *ret, str
 		r = get_items(json, "peers", MAP_MAX_PEERS, peer_from_json, ret, reterr);
 	if (r == 0)
 		r = get_items(json, "relays", MAP_MAX_RELAYS, relay_from_json, ret, reterr);
+	if (r == 0)
+		r = get_items(json, "offloads", NODE_STATUS_MAX_OFFLOADS, offload_from_json, ret, reterr);
 	if (r == 0)
 		r = get_part(json, "drops", drops_from_json, ret, reterr);
 	return r;

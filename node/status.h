@@ -13,8 +13,9 @@
  *     "peers": [{"id", "name", "ip4", "ip6", "node_key", "state", "path", "endpoint", "relay",
  *                "latency_us", "handshake_ms", "packet_ms", "rx_bytes", "tx_bytes", "online"}],
  *     "relays": [{"id", "name", "latency_us", "connected", "home"}],
+ *     "offloads": [{"name", "state", "error", "used", "refused", "fell_back"}],
  *     "drops": {"name": count} }
- * *_ms are ages. Byte counts and drops are decimal strings (64 bits).
+ * *_ms are ages. Counts of bytes, offloads and drops are decimal strings (64 bits).
  */
 #pragma once
 
@@ -33,6 +34,7 @@
 
 #define NODE_STATUS_MAX_ENDPOINTS 32
 #define NODE_STATUS_MAX_DROPS	  128
+#define NODE_STATUS_MAX_OFFLOADS  8
 #define NODE_STATUS_TEXT	  200
 
 enum node_state {
@@ -94,6 +96,14 @@ struct node_status_relay {
 	bool connected, home;
 };
 
+/* One of the ways to move many packets at once; see node/wireguard/offload_switches.h. */
+struct node_status_offload {
+	char name[24];
+	char state[16]; /* "on", "off" (by configuration), "refused" (by the kernel) */
+	char error[24]; /* "EINVAL" … when refused; "" */
+	uint64_t used, refused, fell_back;
+};
+
 struct node_status_drop {
 	char name[48];
 	uint64_t n;
@@ -134,6 +144,8 @@ struct node_status {
 	struct node_status_peer *peers; /* sorted by name for people; by id from the engine */
 	uint32_t n_relays;
 	struct node_status_relay *relays;
+	uint32_t n_offloads;
+	struct node_status_offload offloads[NODE_STATUS_MAX_OFFLOADS];
 	uint32_t n_drops;
 	struct node_status_drop drops[NODE_STATUS_MAX_DROPS];
 };
@@ -147,6 +159,8 @@ struct node_status_relay *node_status_add_relay(struct node_status *status);
 /* Does nothing when the list is full. */
 void node_status_add_endpoint(struct node_status *status, const struct endpoint *endpoint,
 			      enum node_endpoint_kind kind);
+/* A new, empty entry at the end; NULL when the list is full. */
+struct node_status_offload *node_status_add_offload(struct node_status *status);
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n);
 
 /* Joined, or about to be. */

@@ -24,6 +24,7 @@
 #include <uv.h>
 
 struct udp;
+struct offloads;
 struct node_status;
 struct wireguard_host;
 
@@ -49,7 +50,8 @@ struct wireguard_host_options {
 	struct wireguard_host_ports ports;
 	const char *interface;
 	uint16_t mtu;
-	struct udp *udp;		     /* borrowed until stopped */
+	struct udp *udp;		     /* these two: borrowed until stopped */
+	struct offloads *offloads;
 	const struct secret_key *node_key;   /* these two: borrowed for start() */
 	const struct membership *membership;
 };

@@ -19,24 +19,31 @@ static const char usage_text[] =
 	"\n"
 	"Creates the network interface INTERFACE and runs WireGuard on it until the interface is\n"
 	"deleted, its socket /var/run/wireguard/INTERFACE.sock is removed, or SIGTERM or SIGINT comes.\n"
-	"SIGUSR2 begins a new session with every peer.\n"
+	"SIGUSR1 logs what has become of the offloads; SIGUSR2 begins a new session with every peer.\n"
 	"Configure it with wg(8), or let wg-quick(8) do all of it:\n"
 	"\n"
 	"    WG_QUICK_USERSPACE_IMPLEMENTATION=p2pwg wg-quick up wg0\n"
 	"\n"
 	"Options:\n"
 	"  -f, --foreground  stay in the foreground; else p2pwg returns when the interface is ready\n"
+	"  --no-tun-gso-read, --no-tun-gro-write, --no-udp-gso, --no-udp-gro\n"
+	"                    without this way of moving many packets at once\n"
 	"  -h, --help        this text\n"
 	"  -V, --version     the version\n"
 	"\n"
 	"Environment:\n"
 	"  LOG_LEVEL                error, warning, info, debug (or verbose), trace, silent\n"
-	"  WG_PROCESS_FOREGROUND=1  as -f\n";
+	"  WG_PROCESS_FOREGROUND=1  as -f\n"
+	"  P2P_OFFLOADS             all, none, or those to be used: tun-gso-read,tun-gro-write,\n"
+	"                           udp-gso,udp-gro; wins over the options\n";
+
+#define EXIT_USAGE	  2
+#define OPTION_NO_OFFLOAD 256 /* plus the kind */
 
 struct program {
 	uv_loop_t loop;
 	struct wg_daemon *daemon;
-	uv_signal_t signals[3];
+	uv_signal_t signals[4];
 };
 
 static void on_signal_closed(uv_handle_t *handle)
@@ -59,7 +66,9 @@ static void on_signal(uv_signal_t *signal, int number)
 
 	if (!program->daemon)
 		return;
-	if (number == SIGUSR2)
+	if (number == SIGUSR1)
+		wg_daemon_log_offloads(program->daemon);
+	else if (number == SIGUSR2)
 		wg_daemon_rekey(program->daemon);
 	else
 		wg_daemon_stop(program->daemon);
@@ -67,7 +76,7 @@ static void on_signal(uv_signal_t *signal, int number)
 
 static void catch_signals(struct program *program)
 {
-	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR2 };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {
@@ -110,13 +119,13 @@ static void detach(int ready_fd)
 }
 
 /* ready_fd: -1 in the foreground. */
-static int run(const char *ifname, int ready_fd)
+static int run(const char *ifname, const struct offload_switches *offloads, int ready_fd)
 {
 	struct program program = { 0 };
 	struct error error = { 0 };
 
 	uv_loop_init(&program.loop);
-	int r = wg_daemon_start(&program.loop, ifname, on_ended, &program, &program.daemon, &error);
+	int r = wg_daemon_start(&program.loop, ifname, offloads, on_ended, &program, &program.daemon, &error);
 	if (r == 0) {
 		catch_signals(&program);
 		log_info("p2pwg", "interface %s is ready", ifname);
@@ -146,7 +155,7 @@ static int wait_for_child(pid_t child, int ready_fd)
 	return EXIT_FAILURE;
 }
 
-static int run_in_background(const char *ifname)
+static int run_in_background(const char *ifname, const struct offload_switches *offloads)
 {
 	int ready[2];
 
@@ -165,45 +174,71 @@ static int run_in_background(const char *ifname)
 	}
 	close(ready[0]);
 	setsid();
-	return run(ifname, ready[1]);
+	return run(ifname, offloads, ready[1]);
 }
 
-int main(int argc, char *argv[])
+struct arguments {
+	const char *ifname;
+	bool in_foreground;
+	struct offload_switches offloads;
+};
+
+/* 0, or -1 with the exit code. */
+static int read_arguments(int argc, char *argv[], struct arguments *ret, int *ret_exit)
 {
 	static const struct option options[] = {
 		{ "foreground", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
+		{ "no-tun-gso-read", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_TUN_GSO_READ },
+		{ "no-tun-gro-write", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_TUN_GRO_WRITE },
+		{ "no-udp-gso", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_UDP_GSO },
+		{ "no-udp-gro", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_UDP_GRO },
 		{ 0 },
 	};
-	const char *foreground_env = getenv("WG_PROCESS_FOREGROUND");
-	bool in_foreground = foreground_env && strcmp(foreground_env, "1") == 0;
 	int c;
 
+	*ret_exit = EXIT_SUCCESS;
 	while ((c = getopt_long(argc, argv, "fhV", options, NULL)) != -1) {
-		switch (c) {
-		case 'f':
-			in_foreground = true;
-			break;
-		case 'h':
-			fputs(usage_text, stdout);
-			return EXIT_SUCCESS;
-		case 'V':
-			puts("p2pwg " P2P_VERSION);
-			return EXIT_SUCCESS;
-		default:
-			fputs("Try 'p2pwg --help'.\n", stderr);
-			return 2;
+		if (c == 'f') {
+			ret->in_foreground = true;
+		} else if (c >= OPTION_NO_OFFLOAD) {
+			ret->offloads.off[c - OPTION_NO_OFFLOAD] = true;
+		} else if (c == 'h') {
+			return fputs(usage_text, stdout), -1;
+		} else if (c == 'V') {
+			return puts("p2pwg " P2P_VERSION), -1;
+		} else {
+			*ret_exit = EXIT_USAGE;
+			return fputs("Try 'p2pwg --help'.\n", stderr), -1;
 		}
 	}
-	if (argc - optind != 1) {
-		fputs("p2pwg: exactly one INTERFACE is needed. Try 'p2pwg --help'.\n", stderr);
-		return 2;
+	ret->ifname = argv[optind];
+	if (argc - optind == 1)
+		return 0;
+	*ret_exit = EXIT_USAGE;
+	return fputs("p2pwg: exactly one INTERFACE is needed. Try 'p2pwg --help'.\n", stderr), -1;
+}
+
+int main(int argc, char *argv[])
+{
+	const char *foreground_env = getenv("WG_PROCESS_FOREGROUND");
+	struct arguments arguments = { .in_foreground =
+					       foreground_env && strcmp(foreground_env, "1") == 0 };
+	struct error error;
+	int exit_code;
+
+	if (read_arguments(argc, argv, &arguments, &exit_code) != 0)
+		return exit_code;
+	if (offload_switches_from_environment(&arguments.offloads, &error) != 0) {
+		fprintf(stderr, "p2pwg: $P2P_OFFLOADS: %s. Try 'p2pwg --help'.\n", error.message);
+		return EXIT_USAGE;
 	}
 	set_log_level();
 	if (sodium_init() < 0) {
 		fputs("p2pwg: the system gives no random numbers\n", stderr);
 		return EXIT_FAILURE;
 	}
-	return in_foreground ? run(argv[optind], -1) : run_in_background(argv[optind]);
+	return arguments.in_foreground ? run(arguments.ifname, &arguments.offloads, -1) :
+					 run_in_background(arguments.ifname, &arguments.offloads);
 }

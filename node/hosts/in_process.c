@@ -276,6 +276,7 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 static int host_start(const struct wireguard_host_options *options, struct wireguard_host **ret,
 		      struct error *reterr)
 {
+	const struct tun_options tun_options = { .offloads = options->offloads };
 	struct tun tun = TUN_NONE;
 	struct in_process *in_process = calloc(1, sizeof(*in_process));
 	int r;
@@ -284,7 +285,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		abort();
 	in_process->host.class = &wireguard_in_process;
 	in_process->ports = options->ports;
-	if ((r = tun_open(options->interface, &(struct tun_options){ 0 }, &tun, reterr)) != 0 ||
+	if ((r = tun_open(options->interface, &tun_options, &tun, reterr)) != 0 ||
 	    (r = wireguard_set_up_interface(tun.ifindex, options, reterr)) != 0 ||
 	    (r = start_lane(in_process, options, &tun, reterr)) != 0) {
 		tun_close(&tun);

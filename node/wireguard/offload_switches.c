@@ -1,6 +1,7 @@
 #include "node/wireguard/offload_switches.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,17 @@ int offload_switches_parse(const char *text, struct offload_switches *ret, struc
 	}
 	*ret = switches;
 	return 0;
+}
+
+void offload_switches_print(const struct offload_switches *switches, char ret[OFFLOAD_SWITCHES_TEXT])
+{
+	size_t len = 0;
+
+	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++)
+		if (!switches->off[kind])
+			len += (size_t)sprintf(ret + len, "%s%s", len ? "," : "", names[kind]);
+	if (len == 0)
+		strcpy(ret, "none");
 }
 
 int offload_switches_from_environment(struct offload_switches *switches, struct error *reterr)

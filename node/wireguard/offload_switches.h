@@ -40,7 +40,10 @@ struct offload_switches {
 
 /* "all", "none", or names separated by commas: exactly these are on. 0 or -EINVAL. */
 P2P_CHECK int offload_switches_parse(const char *text, struct offload_switches *ret, struct error *reterr);
-/* The same, from $P2P_OFFLOADS; without it nothing is changed. For tests and for diagnosis in the field. */
+/* As text that is parsed to the same. */
+#define OFFLOAD_SWITCHES_TEXT 64
+void offload_switches_print(const struct offload_switches *switches, char ret[OFFLOAD_SWITCHES_TEXT]);
+/* Parsed from $P2P_OFFLOADS; without it nothing is changed. For tests and for diagnosis in the field. */
 P2P_CHECK int offload_switches_from_environment(struct offload_switches *switches, struct error *reterr);
 
 struct offload_gauge {
@@ -54,8 +57,6 @@ struct offloads {
 	struct offload_switches switches; /* not changed while in use */
 	struct offload_gauge gauges[OFFLOAD_N_KINDS];
 };
-
-#define OFFLOADS_ALL { .switches = { .off = { false } } }
 
 /* A pointer that is NULL stands for all four, and nothing is taken down. */
 bool offloads_want(const struct offloads *offloads, enum offload_kind kind);

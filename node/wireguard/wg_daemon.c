@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,6 +39,7 @@ struct wg_daemon {
 	void (*ended)(void *arg);
 	void *ended_arg;
 
+	struct offloads offloads; /* of TUN and UDP */
 	struct tun tun; /* a descriptor of its own; the lane has another one */
 	struct lane *lane;
 	struct uapi_server *uapi;
@@ -163,6 +165,7 @@ static int open_sockets(struct wg_daemon *daemon, uint16_t port, bool any_if_tak
 		.port = port,
 		.any_port_if_taken = any_if_taken,
 		.fwmark = daemon->fwmark,
+		.offloads = &daemon->offloads,
 	};
 	struct udp *udp = NULL;
 
@@ -282,6 +285,16 @@ static void next_step(struct wg_daemon *daemon)
 	}
 }
 
+void wg_daemon_log_offloads(const struct wg_daemon *daemon)
+{
+	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++) {
+		struct offload_report report = offloads_report(&daemon->offloads, (enum offload_kind)kind);
+		log_info(LOG, "%s: %s%s%s, used %" PRIu64 ", refused %" PRIu64 ", fell back %" PRIu64,
+			 report.name, report.state, report.error[0] ? " " : "", report.error, report.n_used,
+			 report.n_refused, report.n_fell_back);
+	}
+}
+
 /* the interface */
 
 static void set_mtu(const struct lane_context *context, void *arg)
@@ -317,6 +330,8 @@ static void on_routes(void *owner)
 {
 	struct wg_daemon *daemon = owner;
 
+	if (daemon->udp)
+		udp_routes_changed(daemon->udp);
 	if (!daemon->is_forgetting &&
 	    lane_run(daemon->lane, forget_sources, daemon, on_sources_forgotten) == 0)
 		daemon->is_forgetting = true;
@@ -504,8 +519,9 @@ static int start_uapi(struct wg_daemon *daemon, struct error *reterr)
 
 static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
 {
+	const struct tun_options options = { .offloads = &daemon->offloads };
 	struct tun tun;
-	int r = tun_open(ifname, &(struct tun_options){ 0 }, &tun, reterr);
+	int r = tun_open(ifname, &options, &tun, reterr);
 	if (r != 0)
 		return r;
 
@@ -524,8 +540,8 @@ static void ignore_end(void *arg)
 {
 }
 
-int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
-		    struct wg_daemon **ret, struct error *reterr)
+int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct offload_switches *offloads,
+		    void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr)
 {
 	struct wg_daemon *daemon = calloc(1, sizeof(*daemon));
 	struct tun tun;
@@ -533,6 +549,7 @@ int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg
 		abort();
 
 	*daemon = (struct wg_daemon){ .loop = loop, .ended = ended, .ended_arg = arg, .tun = TUN_NONE };
+	daemon->offloads.switches = *offloads;
 	int r = start_tun(daemon, ifname, &tun, reterr);
 	if (r == 0) {
 		r = start_lane(daemon, &tun, reterr);

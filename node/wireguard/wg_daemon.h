@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/error.h"
+#include "node/wireguard/offload_switches.h"
 
 #include <uv.h>
 
@@ -17,9 +18,11 @@ struct wg_daemon;
  * Creates interface and socket. ended(arg) is called once, from the loop, when the daemon has ended
  * by itself or by wg_daemon_stop() and its memory has been freed; not when starting failed.
  */
-P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, void (*ended)(void *arg), void *arg,
-			   struct wg_daemon **ret, struct error *reterr);
+P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct offload_switches *offloads,
+			      void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr);
 /* Begins the end; may be called again. */
 void wg_daemon_stop(struct wg_daemon *daemon);
 /* Begins a new session with every peer that has an endpoint, as happens by itself every two minutes. */
 void wg_daemon_rekey(struct wg_daemon *daemon);
+/* What has become of each offload, into the log. */
+void wg_daemon_log_offloads(const struct wg_daemon *daemon);

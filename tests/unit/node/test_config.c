@@ -29,6 +29,8 @@ static void test_without_a_file_everything_has_its_default(void)
 	assert(config.listen_port == 0 && config.mtu == 1280 && config.log_level == LOG_LEVEL_INFO);
 	assert(!config.is_public && config.n_addresses == 0);
 	assert(config.tls_port == 443 && config.stun_port == 3478);
+	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++)
+		assert(!config.offloads.off[kind]);
 }
 
 static void test_a_public_section_makes_a_public_node(void)
@@ -42,6 +44,17 @@ static void test_a_public_section_makes_a_public_node(void)
 	assert(config.log_level == LOG_LEVEL_DEBUG);
 	assert(config.is_public && config.n_addresses == 2 && config.tls_port == 8443);
 	assert(strcmp(endpoint_ip_text(&config.addresses[1]).s, "2001:db8::1") == 0);
+}
+
+static void test_each_offload_can_be_switched_off(void)
+{
+	const char *text = "[offloads]\ntun_gso_read = no\nudp_gro = off\nudp_gso = yes\n";
+	struct node_config config;
+
+	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
+	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++)
+		assert(config.offloads.off[kind] ==
+		       (kind == OFFLOAD_TUN_GSO_READ || kind == OFFLOAD_UDP_GRO));
 }
 
 static void test_mistakes_are_told_with_line_and_remedy(void)
@@ -108,6 +121,7 @@ int main(void)
 {
 	test_without_a_file_everything_has_its_default();
 	test_a_public_section_makes_a_public_node();
+	test_each_offload_can_be_switched_off();
 	test_mistakes_are_told_with_line_and_remedy();
 	test_the_printed_defaults_are_a_valid_file();
 	test_a_missing_file_is_told_with_its_remedy();

@@ -41,6 +41,9 @@ static void fill_lists(struct node_status *status)
 
 	node_status_add_endpoint(status, &endpoint, NODE_ENDPOINT_STUN);
 	node_status_add_drop(status, "mac1", UINT64_MAX);
+	*node_status_add_offload(status) = (struct node_status_offload){
+		.name = "udp-gso", .state = "refused", .error = "EIO", .used = 1, .refused = 2, .fell_back = UINT64_MAX
+	};
 	*peer = (struct node_status_peer){ .id = 8, .name = "bob", .state = "established",
 					   .path = NODE_PATH_BOTH, .endpoint = endpoint, .relay = "gate",
 					   .latency_us = 900, .handshake_ms = 61000, .packet_ms = 2,
@@ -69,6 +72,8 @@ static void test_what_is_written_is_read_back(void)
 	assert(again.peers[0].path == NODE_PATH_BOTH && strcmp(again.peers[0].relay, "gate") == 0);
 	assert(again.peers[1].latency_us == NODE_STATUS_UNKNOWN && again.drops[0].n == UINT64_MAX);
 	assert(again.control.map_sequence == 1ULL << 60);
+	assert(again.n_offloads == 1 && again.offloads[0].fell_back == UINT64_MAX);
+	assert(strcmp(again.offloads[0].state, "refused") == 0 && strcmp(again.offloads[0].error, "EIO") == 0);
 	free(text);
 	free(text_again);
 	json_free(json);
