@@ -13,6 +13,7 @@ All tunnels stand between alice and bob at the same time and are used one after 
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,12 @@ class Build:
         path = self.folder / "programs" / name
         if not path.exists():
             sys.exit(f"{path} is not there: run ./demo, or ninja -C {self.folder}")
+        return path
+
+    def bench(self, name):
+        path = self.folder / "tests" / "bench" / name
+        if not path.exists():
+            sys.exit(f"{path} is not there: in a release build with tests, ninja -C FOLDER bench; P2P_BUILD=FOLDER")
         return path
 
 
@@ -100,11 +107,11 @@ def plain(pair):
     return Tunnel("plain veth", pair.hosts, [host.ip for host in pair.hosts])
 
 
-def wireguard(pair, name, argv):
+def wireguard(pair, name, argv, env=None):
     """Any userspace WireGuard that takes -f INTERFACE, configured with wg(8)."""
     number = pair.number()
     ends = [Interface(host, argv, f"10.{number}.0.{i}/24", 51800 + number, f"wg{number}",
-                      env={"WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": 1})
+                      env={"WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": 1, **(env or {})})
             for i, host in enumerate(pair.hosts, 1)]
     for end in ends:
         end.host.run(["ip", "link", "set", end.name, "mtu", MTU])
@@ -164,7 +171,7 @@ def nebula(pair):
 
 # ---- what is measured
 
-Tcp = namedtuple("Tcp", "bits_per_second bytes cpu_seconds")
+Tcp = namedtuple("Tcp", "bits_per_second bytes cpu_seconds iperf_cpu_seconds")
 Udp = namedtuple("Udp", "bits_per_second datagrams_per_second")
 Ping = namedtuple("Ping", "p50_ms p99_ms lost_share")
 
@@ -207,13 +214,20 @@ class _Iperf:
                 program.kill()
 
 
+def _ended_cpu_seconds():
+    """Of all programs that we started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def tcp(tunnel, seconds, streams=1, reverse=False):
     """From alice to bob, or back; what arrived."""
     tunnel.wake()
-    before = tunnel.cpu_seconds()
+    before, iperf_before = tunnel.cpu_seconds(), _ended_cpu_seconds()
     with _Iperf(tunnel, seconds, "-P", str(streams), *(["-R"] if reverse else [])) as iperf:
         received = iperf.finish()[0]["end"]["sum_received"]
-    return Tcp(received["bits_per_second"], received["bytes"], tunnel.cpu_seconds() - before)
+    return Tcp(received["bits_per_second"], received["bytes"], tunnel.cpu_seconds() - before,
+               _ended_cpu_seconds() - iperf_before)
 
 
 def udp(tunnel, seconds, size):
