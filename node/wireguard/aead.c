@@ -7,6 +7,9 @@
 #include <stdlib.h>
 
 const struct wg_aead_lanes *const wg_aead_all_lanes[] = {
+#ifdef P2P_NULL_CRYPTO
+	&wg_aead_null,
+#endif
 #ifdef __x86_64__
 	&wg_aead_avx512,
 	&wg_aead_avx2,
@@ -94,6 +97,10 @@ static bool passes(const struct wg_aead_lanes *lanes, EVP_CIPHER_CTX *cipher)
 {
 	struct self_test test;
 
+#ifdef P2P_NULL_CRYPTO
+	if (lanes == &wg_aead_null)
+		return true;
+#endif
 	for (unsigned i = 0; i < KEY_LEN; i++)
 		test.key[i] = (uint8_t)(0xa5 ^ (i * 13));
 	return lanes->width <= TEST_PACKETS && passes_with(&test, lanes, cipher);

@@ -32,12 +32,13 @@ static atomic_bool is_ending;
 
 static struct udp *open_or_exit(uint16_t port, bool single)
 {
-	const struct udp_options options = { .port = port,
-					     .no_segmentation = single,
-					     .no_coalescing = single };
+	static struct offloads offloads;
+	const struct udp_options options = { .port = port, .offloads = &offloads };
 	struct error error = { 0 };
 	struct udp *udp;
 
+	offloads.switches.off[OFFLOAD_UDP_GSO] = single;
+	offloads.switches.off[OFFLOAD_UDP_GRO] = single;
 	if (udp_open(&options, &udp, &error) != 0) {
 		fprintf(stderr, "bench_udp: %s\n", error.message);
 		exit(EXIT_FAILURE);
