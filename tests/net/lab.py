@@ -462,6 +462,15 @@ class Host(Place):
 
     def delay(self, milliseconds, interface="eth0"):
         """Each packet to and from the interface takes so much longer; for control traffic, not for load."""
+        self._cut(interface, lambda left, right: [
+            sys.executable or "/usr/bin/python3", __file__, "--wire", left, right, str(milliseconds)])
+
+    def wire(self, tool, per_mille, distance, interface="eth0"):
+        """So many of a thousand packets to and from the interface are overtaken by up to distance others."""
+        return self._cut(interface, lambda left, right: [tool, left, right, per_mille, distance])
+
+    def _cut(self, interface, argv):
+        """Puts a program between the interface and its network: argv(one interface, the other)."""
         name, network, port = next(i for i in self.interfaces if i[0] == interface)
         wire = f"w.{port}"
         network._commands([f"link set {port} nomaster",
@@ -470,9 +479,9 @@ class Host(Place):
         # The wire carries frames as they are: whole checksums, none larger than the MTU.
         _no_offload(self, name)
         _no_offload(network, f"b.{port}")
-        program = network.start([sys.executable or "/usr/bin/python3", __file__, "--wire", port, wire,
-                                 str(milliseconds)], name=f"wire-{port}")
+        program = network.start(argv(port, wire), name=f"wire-{port}")
         program.wait_for_log("wired")
+        return program
 
     def bandwidth(self, mbit, interface="eth0"):
         """Limits what leaves the interface, with 50 ms of queue."""
