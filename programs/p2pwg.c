@@ -19,7 +19,8 @@ static const char usage_text[] =
 	"\n"
 	"Creates the network interface INTERFACE and runs WireGuard on it until the interface is\n"
 	"deleted, its socket /var/run/wireguard/INTERFACE.sock is removed, or SIGTERM or SIGINT comes.\n"
-	"SIGUSR1 logs what has become of the offloads; SIGUSR2 begins a new session with every peer.\n"
+	"SIGUSR1 logs the state of the offloads, and what was dropped and why; SIGUSR2 begins a new\n"
+	"session with every peer.\n"
 	"Configure it with wg(8), or let wg-quick(8) do all of it:\n"
 	"\n"
 	"    WG_QUICK_USERSPACE_IMPLEMENTATION=p2pwg wg-quick up wg0\n"
@@ -67,7 +68,7 @@ static void on_signal(uv_signal_t *signal, int number)
 	if (!program->daemon)
 		return;
 	if (number == SIGUSR1)
-		wg_daemon_log_offloads(program->daemon);
+		wg_daemon_log(program->daemon);
 	else if (number == SIGUSR2)
 		wg_daemon_rekey(program->daemon);
 	else

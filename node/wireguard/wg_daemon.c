@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -56,6 +57,7 @@ struct wg_daemon {
 	bool is_link_up, is_up; /* what it is; what we have followed */
 	bool has_step, is_forgetting;
 	struct step step;
+	uint64_t drops[WG_N_DROPS]; /* as of the last wg_daemon_log() */
 };
 
 static void next_step(struct wg_daemon *daemon);
@@ -285,7 +287,9 @@ static void next_step(struct wg_daemon *daemon)
 	}
 }
 
-void wg_daemon_log_offloads(const struct wg_daemon *daemon)
+/* what happened */
+
+static void log_offloads(const struct wg_daemon *daemon)
 {
 	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++) {
 		struct offload_report report = offloads_report(&daemon->offloads, (enum offload_kind)kind);
@@ -293,6 +297,39 @@ void wg_daemon_log_offloads(const struct wg_daemon *daemon)
 			 report.name, report.state, report.error[0] ? " " : "", report.error, report.n_used,
 			 report.n_refused, report.n_fell_back);
 	}
+}
+
+static void take_drops(const struct lane_context *context, void *arg)
+{
+	struct wg_daemon *daemon = arg;
+
+	for (int drop = 0; drop < WG_N_DROPS; drop++)
+		daemon->drops[drop] = wg_device_drops(context->device, (enum wg_drop)drop);
+}
+
+static void on_drops_taken(void *arg)
+{
+	struct wg_daemon *daemon = arg;
+	struct lane_counters counters;
+	char text[1024] = "";
+	size_t n = 0;
+
+	if (daemon->is_stopping)
+		return;
+	lane_get_counters(daemon->lane, &counters);
+	for (int drop = 0; drop < WG_N_DROPS && n < sizeof(text); drop++)
+		if (daemon->drops[drop] > 0)
+			n += (size_t)snprintf(text + n, sizeof(text) - n, ", %s %" PRIu64,
+					      wg_drop_name((enum wg_drop)drop), daemon->drops[drop]);
+	log_info(LOG, "datagrams %" PRIu64 ", packets %" PRIu64 "; dropped: strange %" PRIu64 "%s",
+		 counters.n_udp_datagrams, counters.n_tun_packets, counters.n_unknown, text);
+}
+
+void wg_daemon_log(struct wg_daemon *daemon)
+{
+	log_offloads(daemon);
+	if (daemon->is_stopping || lane_run(daemon->lane, take_drops, daemon, on_drops_taken) != 0)
+		log_warning(LOG, "no counters: the interface is ending, or too busy");
 }
 
 /* the interface */

@@ -24,5 +24,5 @@ P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct 
 void wg_daemon_stop(struct wg_daemon *daemon);
 /* Begins a new session with every peer that has an endpoint, as happens by itself every two minutes. */
 void wg_daemon_rekey(struct wg_daemon *daemon);
-/* What has become of each offload, into the log. */
-void wg_daemon_log_offloads(const struct wg_daemon *daemon);
+/* Into the log: the state of each offload, what came and what was dropped. */
+void wg_daemon_log(struct wg_daemon *daemon);

@@ -181,6 +181,19 @@ def test_keys_can_be_changed_while_it_runs(pair):
     assert wb.peer(wa).handshake >= first
 
 
+def test_sigusr1_tells_what_was_dropped(pair):
+    wa, wb = pair.interfaces()
+    connect_both(wa, wb)
+    wa.ping(wb.ip)
+    with pair.a.socket() as stranger:
+        for message in b"hello", b"\1\0\0\0" + bytes(144), b"\4\0\0\0" + bytes(28):
+            stranger.sendto(message, (pair.b.ip, wb.port))
+    wa.ping(wb.ip)
+    wb.program.signal(signal.SIGUSR1)
+    told = wb.program.wait_for_log("datagrams [0-9]+, packets [0-9]+; dropped: .*")[0]
+    assert "mac1 1" in told and "unknown_index 1" in told
+
+
 def test_sigusr2_begins_a_new_session_and_packets_go_on(pair):
     wa, wb = pair.interfaces()
     connect_both(wa, wb)
