@@ -1,0 +1,78 @@
+"""The benchmarks run, and what did not run is said. What they measure is no matter here.
+
+They take the whole machine: run these alone, not beside tests that watch the clock.
+"""
+
+import json
+import os
+import stat
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+
+def bench(build, script, *words, path=None):
+    env = dict(os.environ, P2P_BUILD=str(build.folder))
+    if path:
+        env["PATH"] = f"{path}:{env['PATH']}"
+    return subprocess.run([ROOT / "tests" / "bench" / script, *words], env=env, capture_output=True, text=True,
+                          timeout=200, check=False)
+
+
+def program(folder, name, script):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_p2pwg_is_compared_column_by_column(build, tmp_path):
+    report = tmp_path / "report.json"
+    done = bench(build, "wireguard", "1", "1", "--only", "p2pwg,veth,wireguard-go", "--columns",
+                 "tcp1,udp64,ping", "--json", report)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    for column in ("tcp1", "udp64", "cpu", "ping50", "ping99", "rss"):
+        assert found["medians"]["p2pwg"][column] > 0
+        assert any(v["column"] == column for v in found["verdicts"])
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert rows[2].startswith("| **p2pwg** |")
+
+
+def test_a_candidate_that_does_not_start_fails_the_run_and_not_the_others(build, tmp_path):
+    program(tmp_path, "gotatun", "exit 3")
+    done = bench(build, "wireguard", "1", "1", "--only", "p2pwg,gotatun", "--columns", "tcp1", path=tmp_path)
+
+    assert done.returncode == 1
+    assert "FAILED gotatun: cannot be set up" in done.stdout
+    assert "| **p2pwg** |" in done.stdout
+
+
+def test_a_candidate_that_ends_fails_the_run_and_not_the_others(build, tmp_path):
+    """The stand-in for gotatun is p2pwg for 6 s; the rounds take longer."""
+    program(tmp_path, "gotatun", f"while [ $# -gt 1 ]; do shift; done\nexec timeout 6 {build.program('p2pwg')} -f $1")
+    done = bench(build, "wireguard", "7", "1", "--only", "p2pwg,gotatun", "--columns", "tcp1", path=tmp_path)
+
+    assert done.returncode == 1
+    assert "FAILED gotatun: has ended" in done.stdout
+    assert "| **p2pwg** |" in done.stdout
+
+
+def test_a_candidate_asked_for_by_name_must_be_there(build, tmp_path):
+    done = bench(build, "wireguard", "1", "1", "--only", "p2pwg,nebula", "--columns", "rss")
+
+    assert done.returncode == 1
+    assert "SKIPPED nebula: not installed" in done.stdout
+
+
+def test_the_roofline_has_every_stage(build):
+    if not (build.folder / "tests" / "bench" / "bench_tun").exists():
+        pytest.skip(f"ninja -C {build.folder} bench")
+    done = bench(build, "roofline", "1", "1")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for stage in ("crypto: seal", "crypto: open", "UDP: send", "UDP: receive", "TUN: cut", "**full path**"):
+        assert f"| {stage}" in done.stdout
+    assert "efficiency" in done.stdout
