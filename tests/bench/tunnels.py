@@ -100,6 +100,31 @@ class Tunnel:
         wait_until(lambda: self.hosts[0].run(["ping", "-n", "-c", "1", "-W", "1", self.ips[1]],
                                              check=False).returncode == 0, 15, f"{self.name} answers")
 
+    def confirm(self):
+        """Asked after a measurement: LabError when that was not of this tunnel."""
+
+
+class Overlay(Tunnel):
+    """By the direct path, or not at all: by the relay it would be another measurement."""
+
+    def __init__(self, nodes):
+        super().__init__("overlay (p2pnode)", [n.host for n in nodes], [n.ip for n in nodes],
+                         [n.program for n in nodes], "p2p0")
+        self.nodes = nodes
+
+    def wake(self):
+        alice, bob = self.nodes
+        with Echo(bob.host), Pulse(alice.host, self.ips[1]):
+            alice.wait_for_path("bob", "direct", 40)
+            bob.wait_for_path("alice", "direct", 40)
+        super().wake()
+
+    def confirm(self):
+        alice, bob = self.nodes
+        paths = alice.peer("bob")["path"], bob.peer("alice")["path"]
+        if paths != ("direct", "direct"):
+            raise LabError(f"{self.name}: has gone over to another path: {' and '.join(paths)}")
+
 
 # ---- the ways
 
@@ -126,14 +151,9 @@ def overlay(pair, build):
     nodes = [Node(build, host).start() for host in pair.hosts]
     for node in (relay, *nodes):
         node.join(control.link())
-    alice, bob = nodes
-    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
-        pulse.first_answer()
-        alice.wait_for_path("bob", "direct")
-        bob.wait_for_path("alice", "direct")
-    tunnel = Tunnel("overlay (p2pnode)", pair.hosts, [n.ip for n in nodes], [n.program for n in nodes],
-                    "p2p0")
-    return tunnel, {"control": control.program, "relay": relay.program, "node": alice.program}
+    tunnel = Overlay(nodes)
+    tunnel.wake()
+    return tunnel, {"control": control.program, "relay": relay.program, "node": nodes[0].program}
 
 
 _NEBULA = """
@@ -203,6 +223,7 @@ class _Iperf:
                 reports.append({"error": f"exit code {code}, no report"})
             if "error" in reports[-1]:
                 raise LabError(f"{self.tunnel.name}: {program}: {reports[-1]['error']}")
+        self.tunnel.confirm()
         return reports
 
     def __enter__(self):
