@@ -46,6 +46,12 @@ void data_plane_set_path(struct data_plane *data_plane, uint32_t peer_id, const 
 /* The path in force, also one left by an earlier stage. False: unknown peer. */
 bool data_plane_get_path(const struct data_plane *data_plane, uint32_t peer_id, struct peer_path *ret);
 
+/*
+ * A valid session message came from the peer at this address: what is WireGuard and comes from there
+ * may be its. Some hosts cannot know otherwise (node/hosts/loopback.h).
+ */
+void data_plane_heard(struct data_plane *data_plane, uint32_t peer_id, const struct endpoint *from);
+
 /* 0 or -errno as sendto(2) gives it; -EAGAIN and -ENOBUFS are losses, not failures. */
 int data_plane_send_datagram(struct data_plane *data_plane, const struct endpoint *to, const uint8_t *bytes,
 			     size_t len);

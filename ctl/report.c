@@ -40,10 +40,11 @@ static void report_self(FILE *out, const struct node_status *status)
 {
 	fprintf(out, FACT "%s  %s  %s\n", "node", status->self.name[0] ? status->self.name : "-",
 		IP4(status->self.ip4), IP6(status->self.ip6));
-	fprintf(out, FACT "%s, %s for %s (interface %s, mtu %u, p2pnode %s)\n", "network",
+	fprintf(out, FACT "%s, %s for %s (interface %s%s%s, mtu %u, p2pnode %s)\n", "network",
 		status->network[0] ? status->network : "-", node_state_name(status->state),
 		lasting((int64_t)status->uptime_ms).s,
-		status->interface[0] ? status->interface : "-", status->mtu, status->version);
+		status->interface[0] ? status->interface : "-",
+		status->wireguard[0] ? ", WireGuard " : "", status->wireguard, status->mtu, status->version);
 }
 
 static void report_control(FILE *out, const struct node_status *status)

@@ -48,11 +48,22 @@ static int check_log_level(const char *value, struct error *reterr)
 	return error_set(reterr, -EINVAL, "one of error, warning, info, debug, trace");
 }
 
+static int check_wireguard(const char *value, struct error *reterr)
+{
+	enum wireguard_kind kind;
+
+	if (wireguard_kind_parse(value, &kind) == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "one of in-process, kernel, uapi");
+}
+
 static const struct config_setting settings[] = {
 	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
 	  "Name asked for when the node joins; empty: the host's name" },
 	{ "node", "interface", CONFIG_TEXT, 1, IF_NAMESIZE - 1, "p2p0", false, check_interface,
 	  "Network interface that the node creates" },
+	{ "node", "wireguard", CONFIG_TEXT, 1, 16, "in-process", false, check_wireguard,
+	  "Whose WireGuard: in-process, kernel (of Linux), or uapi (a daemon that serves the interface)" },
 	{ "node", "listen_port", CONFIG_NUMBER, 0, 65535, "0", false, NULL,
 	  "UDP port of the node; 0: the one used last time, else any free one" },
 	{ "node", "mtu", CONFIG_NUMBER, 1280, 9000, "1280", false, NULL,
@@ -133,6 +144,8 @@ static int take_values(const struct config_values *values, struct node_config *r
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
 	config.offloads = take_offloads(values);
 	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
+	if (r == 0)
+		r = wireguard_kind_parse(config_text(values, "node", "wireguard"), &config.wireguard);
 	if (r == 0)
 		r = take_public(values, &config, reterr);
 	if (r == 0)

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/map.h"
 #include "node/wireguard/offload_switches.h"
+#include "node/wireguard_kind.h"
 
 #include <net/if.h>
 #include <stdbool.h>
@@ -23,6 +24,7 @@ struct node_config {
 	/* [node] */
 	char name[MAP_NAME_LEN + 1]; /* wished for at join; "": the host's name */
 	char interface[IF_NAMESIZE];
+	enum wireguard_kind wireguard;
 	uint16_t listen_port; /* UDP; 0: the last one used, else any */
 	uint16_t mtu;
 	enum log_level log_level;

@@ -159,6 +159,7 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 	const struct p2p_engine_options engine = {
 		.state_dir = options->state_dir,
 		.interface = config->interface,
+		.wireguard = wireguard_kind_name(config->wireguard),
 		.name = config->name[0] ? config->name : NULL,
 		.listen_port = config->listen_port,
 		.mtu = config->mtu,

@@ -363,6 +363,12 @@ bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struc
 	return peer != NULL;
 }
 
+void data_plane_heard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *from)
+{
+	if (plane->host->class->heard)
+		plane->host->class->heard(plane->host, peer_id, from);
+}
+
 int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to, const uint8_t *bytes,
 			     size_t len)
 {
@@ -550,6 +556,8 @@ static int start_host(struct data_plane *plane, struct error *reterr)
 {
 	static const struct wireguard_host_class *const classes[WIREGUARD_N_KINDS] = {
 		[WIREGUARD_IN_PROCESS] = &wireguard_in_process,
+		[WIREGUARD_KERNEL] = &wireguard_kernel,
+		[WIREGUARD_UAPI] = &wireguard_uapi,
 	};
 	const struct wireguard_host_options options = {
 		.loop = plane->options.loop,

@@ -313,6 +313,7 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 {
 	struct data_plane_options options = {
 		.loop = engine->loop,
+		.wireguard = engine->wireguard,
 		.interface = engine->interface,
 		.mtu = engine->mtu,
 		.offloads = engine->offloads,
@@ -686,6 +687,8 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 		return error_set(reterr, -EINVAL, "interface: 1 to %zu characters", sizeof(engine->interface) - 1);
 	if (options->mtu < 1280 || options->mtu > 9000)
 		return error_set(reterr, -EINVAL, "mtu: 1280 to 9000");
+	if (options->wireguard && wireguard_kind_parse(options->wireguard, &engine->wireguard) != 0)
+		return error_set(reterr, -EINVAL, "wireguard: in-process, kernel or uapi");
 	strcpy(engine->interface, options->interface);
 	engine->mtu = options->mtu;
 	engine->listen_port = options->listen_port;

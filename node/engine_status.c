@@ -63,6 +63,7 @@ void engine_fill_status(const struct p2p_engine *engine, struct node_status *sta
 	status->state = status_state(engine);
 	snprintf(status->version, sizeof(status->version), "%s", P2P_VERSION);
 	snprintf(status->interface, sizeof(status->interface), "%s", engine->interface);
+	snprintf(status->wireguard, sizeof(status->wireguard), "%s", wireguard_kind_name(engine->wireguard));
 	status->mtu = engine->mtu;
 	status->uptime_ms = uv_now(engine->loop) - engine->started_ms;
 	status->self.node_key = engine->node_key_public;

@@ -571,6 +571,7 @@ struct json *node_status_to_json(const struct node_status *status)
 	put_text(json, "version", status->version);
 	put_text(json, "network", status->network);
 	put_text(json, "interface", status->interface);
+	put_text(json, "wireguard", status->wireguard);
 	json_put_integer(json, "mtu", status->mtu);
 	json_put_integer(json, "uptime_ms", (int64_t)status->uptime_ms);
 	json_put(json, "self", self_to_json(status));
@@ -596,6 +597,8 @@ static int head_from_json(const struct json *json, struct node_status *ret, stru
 		r = get_text(json, "network", ret->network, sizeof(ret->network), reterr);
 	if (r == 0)
 		r = get_text(json, "interface", ret->interface, sizeof(ret->interface), reterr);
+	if (r == 0)
+		r = get_text(json, "wireguard", ret->wireguard, sizeof(ret->wireguard), reterr);
 	if (r == 0)
 		r = get_u32(json, "mtu", &ret->mtu, reterr);
 	if (r == 0)

@@ -5,7 +5,7 @@
  * them. The same struct is read back from JSON, so both ends agree by construction. Pure.
  *
  * JSON (every member always there; a value that is not known is null):
- *   { "state", "version", "network", "interface", "mtu", "uptime_ms",
+ *   { "state", "version", "network", "interface", "wireguard", "mtu", "uptime_ms",
  *     "self": {"id", "name", "ip4", "ip6", "node_key"},
  *     "control": {"connected", "address", "since_ms", "last_error", "map_sequence", "map_age_ms"},
  *     "home_relay": {"id", "name", "latency_us", "transport"} or null,
@@ -114,6 +114,7 @@ struct node_status {
 	char version[24];
 	char network[MAP_NAME_LEN + 1];
 	char interface[IF_NAMESIZE];
+	char wireguard[16]; /* wireguard_kind_name(); "" from an older node */
 	uint32_t mtu;
 	uint64_t uptime_ms;
 	struct {

@@ -328,6 +328,8 @@ static int handle_opened(struct actor *actor, struct message *message)
 		manager->n_unknown_peers++;
 		return 0;
 	}
+	if (!message->via.by_relay)
+		data_plane_heard(manager->data_plane, message->peer_id, &message->via.endpoint);
 	memcpy(input.tx_id.bytes, session->tx_id, sizeof(input.tx_id.bytes));
 	switch (session->type) {
 	case SESSION_PING:
@@ -437,7 +439,7 @@ static const struct actor_class traffic_manager_class = {
 };
 
 void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,
-			   const struct data_plane *data_plane, uint64_t seed)
+			   struct data_plane *data_plane, uint64_t seed)
 {
 	*manager = (struct traffic_manager){ .data_plane = data_plane, .seed = seed };
 	stage_add(stage, &manager->actor, &traffic_manager_class, 0);

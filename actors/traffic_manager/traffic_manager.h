@@ -33,7 +33,7 @@ struct traffic_peer {
 
 struct traffic_manager {
 	struct actor actor;
-	const struct data_plane *data_plane; /* read only: the paths of an earlier stage */
+	struct data_plane *data_plane; /* told where peers are; asked for the paths of an earlier stage */
 	uint64_t seed;
 	struct map_ref *map;
 	struct traffic_peer *buckets[TRAFFIC_MANAGER_BUCKETS];
@@ -47,7 +47,7 @@ struct traffic_manager {
 };
 
 void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,
-			   const struct data_plane *data_plane, uint64_t seed);
+			   struct data_plane *data_plane, uint64_t seed);
 void traffic_manager_stop(struct traffic_manager *manager);
 /* For status; NULL when unknown. Borrowed until the next loop turn. */
 const struct peer_fsm *traffic_manager_peer(const struct traffic_manager *manager, uint32_t peer_id);

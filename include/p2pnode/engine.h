@@ -37,7 +37,8 @@ const char *p2p_engine_state_name(enum p2p_engine_state state);
 /* Strings are copied. */
 struct p2p_engine_options {
 	const char *state_dir;	  /* keys, membership, cached map; made when missing */
-	const char *interface;	  /* of the TUN device, at most 15 characters */
+	const char *interface;	  /* at most 15 characters */
+	const char *wireguard;	  /* "in-process", "kernel" or "uapi"; NULL: in-process */
 	const char *name;	  /* wanted node name when joining; NULL: the host name */
 	uint16_t listen_port;	  /* UDP; 0: the one last used, else any */
 	uint16_t mtu;		  /* of the interface, 1280 … 9000 */

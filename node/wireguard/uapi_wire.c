@@ -7,6 +7,7 @@
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum value_type { VALUE_SECRET, VALUE_NUMBER, VALUE_TRUE, VALUE_ENDPOINT, VALUE_ALLOWED_IP };
@@ -302,4 +303,108 @@ void uapi_put_allowed_ip(struct wire_writer *w, const struct uapi_allowed_ip *al
 void uapi_put_result(struct wire_writer *w, int result)
 {
 	put_text(w, "errno=%d\n\n", result);
+}
+
+/* public: the client's side */
+
+void uapi_put_item(struct wire_writer *w, const struct uapi_item *item)
+{
+	const struct rule *rule = &rules[item->key];
+
+	switch (rule->type) {
+	case VALUE_SECRET:
+		put_key(w, item->key, item->secret);
+		break;
+	case VALUE_NUMBER:
+		put_text(w, "%s=%" PRIu32 "\n", rule->name, item->number);
+		break;
+	case VALUE_TRUE:
+		put_text(w, "%s=true\n", rule->name);
+		break;
+	case VALUE_ENDPOINT:
+		put_text(w, "%s=%s\n", rule->name, endpoint_text(&item->endpoint).s);
+		break;
+	case VALUE_ALLOWED_IP:
+		uapi_put_allowed_ip(w, &item->allowed_ip);
+		break;
+	}
+}
+
+struct answer {
+	struct uapi_device *device;
+	struct uapi_peer peer;
+	bool in_peer;
+	void (*each)(void *arg, const struct uapi_peer *peer);
+	void *arg;
+};
+
+static void end_peer(struct answer *answer)
+{
+	if (answer->in_peer)
+		answer->each(answer->arg, &answer->peer);
+	answer->peer = (struct uapi_peer){ 0 };
+}
+
+static void take_peer_value(struct uapi_peer *peer, const char *name, char *value)
+{
+	struct uapi_item item;
+
+	if (strcmp(name, "endpoint") == 0 && parse_endpoint(value, &item) == 0)
+		peer->endpoint = item.endpoint;
+	else if (strcmp(name, "last_handshake_time_sec") == 0)
+		peer->last_handshake_s = strtoull(value, NULL, 10);
+	else if (strcmp(name, "last_handshake_time_nsec") == 0)
+		peer->last_handshake_ns = (uint32_t)strtoul(value, NULL, 10);
+	else if (strcmp(name, "tx_bytes") == 0)
+		peer->tx_bytes = strtoull(value, NULL, 10);
+	else if (strcmp(name, "rx_bytes") == 0)
+		peer->rx_bytes = strtoull(value, NULL, 10);
+	else if (strcmp(name, "persistent_keepalive_interval") == 0)
+		peer->keepalive_s = (uint16_t)strtoul(value, NULL, 10);
+}
+
+/* 0, or -EPROTO. value is a copy. */
+static int take_answer_line(struct answer *answer, const char *name, char *value)
+{
+	if (strcmp(name, "public_key") == 0) {
+		end_peer(answer);
+		answer->in_peer = true;
+		return key_from_hex(value, answer->peer.public_key.bytes) == 0 ? 0 : -EPROTO;
+	}
+	if (answer->in_peer)
+		take_peer_value(&answer->peer, name, value);
+	else if (strcmp(name, "listen_port") == 0)
+		answer->device->listen_port = (uint16_t)strtoul(value, NULL, 10);
+	else if (strcmp(name, "fwmark") == 0)
+		answer->device->fwmark = (uint32_t)strtoul(value, NULL, 10);
+	return 0;
+}
+
+int uapi_parse_answer(const char *text, size_t len, struct uapi_device *ret,
+		      void (*each)(void *arg, const struct uapi_peer *peer), void *arg)
+{
+	struct answer answer = { .device = ret, .each = each, .arg = arg };
+	const char *at = text;
+	struct line line;
+	char copy[MAX_VALUE_LEN * 2];
+	int r = 0;
+
+	*ret = (struct uapi_device){ 0 };
+	while (r == 0 && next_line(&at, text + len, &line) && line.len > 0) {
+		if (line.len >= sizeof(copy) || memchr(line.at, '\0', line.len))
+			return -EPROTO;
+		memcpy(copy, line.at, line.len);
+		copy[line.len] = '\0';
+		char *equals = strchr(copy, '=');
+		if (!equals)
+			return -EPROTO;
+		*equals = '\0';
+		if (strcmp(copy, "errno") == 0) {
+			end_peer(&answer);
+			long number = labs(strtol(equals + 1, NULL, 10));
+			return number > 0 && number < 4096 ? -(int)number : number == 0 ? 0 : -EPROTO;
+		}
+		r = take_answer_line(&answer, copy, equals + 1);
+	}
+	return -EPROTO; /* it ends without saying how it went */
 }

@@ -101,7 +101,16 @@ struct uapi_peer {
 	uint16_t keepalive_s;
 };
 
-/* Upper bounds of what the functions below write. */
+/* The client's side: one item as the line of a set request that it stands for. */
+void uapi_put_item(struct wire_writer *w, const struct uapi_item *item);
+/*
+ * A whole answer to a get request: the device, and each peer by each(arg, peer), in order. Lines that
+ * are not known here are skipped. 0, -errno as answered, or -EPROTO when it is no such answer. Pure.
+ */
+P2P_CHECK int uapi_parse_answer(const char *text, size_t len, struct uapi_device *ret,
+				void (*each)(void *arg, const struct uapi_peer *peer), void *arg);
+
+/* Upper bounds of what the functions below write; that of an item is UAPI_ALLOWED_IP_TEXT_LEN * 2. */
 #define UAPI_DEVICE_TEXT_LEN	 256
 #define UAPI_PEER_TEXT_LEN	 512
 #define UAPI_ALLOWED_IP_TEXT_LEN 64

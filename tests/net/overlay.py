@@ -219,8 +219,9 @@ class Overlay:
     NATS = {"alice": ("home", "port-restricted"), "bob": ("office", "port-restricted"),
             "carol": ("cafe", "symmetric")}
 
-    def __init__(self, lab, build, members=("alice", "bob")):
-        self.lab, self.build = lab, build
+    def __init__(self, lab, build, members=("alice", "bob"), config=None):
+        """config: lines for the [node] section, by the member's name."""
+        self.lab, self.build, self.config = lab, build, config or {}
         self.internet = lab.network("internet")
         self.control = Control(build, lab.host("control", self.internet)).start()
         self.relay = Node(build, lab.host("relay", self.internet), public=True).start()
@@ -232,7 +233,8 @@ class Overlay:
         """A started node that has not joined."""
         router, nat = self.NATS[name]
         self.routers[name] = self.lab.router(router, self.internet, nat=nat)
-        self.nodes[name] = Node(self.build, self.lab.host(name, self.routers[name].inside)).start()
+        self.nodes[name] = Node(self.build, self.lab.host(name, self.routers[name].inside),
+                                config=self.config.get(name, "")).start()
         return self.nodes[name]
 
     def join(self):

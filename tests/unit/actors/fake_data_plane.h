@@ -24,6 +24,7 @@ struct data_plane {
 	struct fake_sent sent[FAKE_MAX];
 	struct peer_path paths[FAKE_MAX]; /* by peer id, modulo FAKE_MAX */
 	uint32_t n_paths_set;
+	struct endpoint heard[FAKE_MAX]; /* by peer id: where it was heard last */
 	int send_result;
 	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
@@ -46,6 +47,11 @@ bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struc
 {
 	*ret = plane->paths[peer_id % FAKE_MAX];
 	return true;
+}
+
+void data_plane_heard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *from)
+{
+	plane->heard[peer_id % FAKE_MAX] = *from;
 }
 
 static void fake_send(struct data_plane *plane, struct fake_sent sent, const uint8_t *bytes)

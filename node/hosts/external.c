@@ -1,0 +1,645 @@
+/*
+ * The hosts of a WireGuard outside of this process:
+ *
+ *   changes, samples ──► jobs on libuv's pool ──► its configuration (control.h)
+ *   its packets ◄──► a loopback socket for each peer (loopback.h) ◄──► paths
+ *
+ * To WireGuard a peer is at its loopback socket. That it moves a peer's endpoint to wherever the last
+ * authentic packet came from does no harm there: all come from that socket.
+ */
+#include "node/wireguard_host.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "node/hosts/control.h"
+#include "node/hosts/loopback.h"
+#include "node/hosts/traffic.h"
+#include "node/status.h"
+#include "node/wireguard/link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define BUCKETS		1024
+#define PORT_ATTEMPTS	40 /* 50 ms apart: a daemon opens its port when it sees that the interface is up */
+/* A peer that began anew may have lost its keys: if it is silent for so long, ours are thrown away. */
+#define REBORN_SILENT_NS 1000000000ull
+#define REBORN_NS	 60000000000ull
+#define KICK_S		 1
+
+struct external_peer {
+	struct external_peer *next_by_id, *next_by_key;
+	struct public_key key;
+	uint32_t id;
+	struct in_addr ip4;
+	struct in6_addr ip6;
+	struct loopback_peer *loopback;
+	struct traffic traffic;
+	uint64_t reborn_ns; /* 0: nothing to find out */
+	uint64_t asked_ns;  /* the first data sent to it since */
+};
+
+/* On libuv's pool: what it works with is its own meanwhile. */
+struct configuring {
+	uv_work_t work;
+	struct external *external;
+	size_t n;
+	struct wireguard_setting *settings;
+	struct wireguard_change *change; /* done with it; NULL: none */
+	int result;
+	struct error error;
+};
+
+struct reading {
+	uv_work_t work;
+	struct external *external;
+	struct wireguard_sample *sample; /* NULL: only to see whether WireGuard is still there */
+	struct wireguard_readings readings;
+	int result;
+	struct error error;
+};
+
+struct external {
+	struct wireguard_host host;
+	struct wireguard_host_ports ports;
+	uv_loop_t *loop;
+	const struct wireguard_control_class *class;
+	struct wireguard_control *control;
+	uint16_t port; /* WireGuard's */
+	int ifindex;
+	struct membership membership;
+	struct loopback *loopback;
+	struct external_peer *by_id[BUCKETS], *by_key[BUCKETS];
+
+	/* What WireGuard is to be told as soon as it has taken in what it was told last. */
+	size_t n_pending, max_pending;
+	struct wireguard_setting *pending;
+	struct wireguard_change *pending_change;
+	bool is_configuring, is_checking;
+	bool is_gone;
+
+	int n_jobs; /* on the pool */
+	void (*stopped)(void *arg);
+	void *stopped_arg;
+};
+
+static struct external *external_of(struct wireguard_host *host)
+{
+	return container_of(host, struct external, host);
+}
+
+struct wireguard_reading *wireguard_readings_add(struct wireguard_readings *readings)
+{
+	if (readings->n == readings->max) {
+		readings->max = readings->max ? readings->max * 2 : 16;
+		readings->all = realloc(readings->all, readings->max * sizeof(*readings->all));
+		if (!readings->all)
+			abort();
+	}
+	struct wireguard_reading *reading = &readings->all[readings->n++];
+	*reading = (struct wireguard_reading){ 0 };
+	return reading;
+}
+
+/* ---- peers ---- */
+
+static struct external_peer **id_bucket(const struct external *external, uint32_t id)
+{
+	return (struct external_peer **)&external->by_id[id % BUCKETS];
+}
+
+static struct external_peer **key_bucket(const struct external *external, const struct public_key *key)
+{
+	uint32_t hash;
+
+	memcpy(&hash, key->bytes, sizeof(hash)); /* keys of members: control signed them */
+	return (struct external_peer **)&external->by_key[hash % BUCKETS];
+}
+
+static struct external_peer *find_by_id(const struct external *external, uint32_t id)
+{
+	struct external_peer *peer = *id_bucket(external, id);
+
+	while (peer && peer->id != id)
+		peer = peer->next_by_id;
+	return peer;
+}
+
+static struct external_peer *find_by_key(const struct external *external, const struct public_key *key)
+{
+	struct external_peer *peer = *key_bucket(external, key);
+
+	while (peer && !public_key_equal(&peer->key, key))
+		peer = peer->next_by_key;
+	return peer;
+}
+
+/* NULL when there is no socket for it. */
+static struct external_peer *add_peer(struct external *external, const struct wireguard_peer_change *change)
+{
+	struct external_peer *peer = calloc(1, sizeof(*peer));
+	struct error error;
+
+	if (!peer)
+		abort();
+	if (loopback_add_peer(external->loopback, change->id, &peer->loopback, &error) != 0) {
+		log_error("wireguard", "peer=%u: %s", change->id, error.message);
+		free(peer);
+		return NULL;
+	}
+	peer->key = change->key;
+	peer->id = change->id;
+	peer->next_by_id = *id_bucket(external, peer->id);
+	peer->next_by_key = *key_bucket(external, &peer->key);
+	*id_bucket(external, peer->id) = peer;
+	*key_bucket(external, &peer->key) = peer;
+	return peer;
+}
+
+static void free_peer(struct external *external, struct external_peer *peer)
+{
+	struct external_peer **at = id_bucket(external, peer->id);
+
+	while (*at != peer)
+		at = &(*at)->next_by_id;
+	*at = peer->next_by_id;
+	for (at = key_bucket(external, &peer->key); *at != peer; at = &(*at)->next_by_key)
+		;
+	*at = peer->next_by_key;
+	loopback_remove_peer(external->loopback, peer->loopback);
+	free(peer);
+}
+
+/* ---- configuring ---- */
+
+static void add_setting(struct external *external, const struct wireguard_setting *setting)
+{
+	if (external->n_pending == external->max_pending) {
+		external->max_pending = external->max_pending ? external->max_pending * 2 : 16;
+		external->pending =
+			realloc(external->pending, external->max_pending * sizeof(*external->pending));
+		if (!external->pending)
+			abort();
+	}
+	external->pending[external->n_pending++] = *setting;
+}
+
+static struct wireguard_setting whole_setting(const struct external_peer *peer)
+{
+	return (struct wireguard_setting){ .key = peer->key,
+					   .is_new = true,
+					   .ip4 = peer->ip4,
+					   .ip6 = peer->ip6,
+					   .endpoint = loopback_peer_endpoint(peer->loopback) };
+}
+
+/* Its sessions are forgotten, and a handshake begins: turning keepalive on needs one. */
+static void begin_anew(struct external *external, const struct external_peer *peer)
+{
+	const struct wireguard_setting remove = { .key = peer->key, .remove = true };
+	struct wireguard_setting add = whole_setting(peer);
+
+	add_setting(external, &remove);
+	add_setting(external, &add);
+	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = KICK_S });
+	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = 0 });
+}
+
+static void tell_gone(struct external *external, const struct error *error)
+{
+	if (external->is_gone || external->stopped)
+		return;
+	external->is_gone = true;
+	log_warning("wireguard", "%s", error->message);
+	external->ports.gone(external->ports.owner);
+}
+
+static void finish_stop(struct external *external);
+
+static void job_done(struct external *external)
+{
+	external->n_jobs--;
+	if (external->stopped)
+		finish_stop(external);
+}
+
+/* Pool. */
+static void run_configure(uv_work_t *work)
+{
+	struct configuring *job = container_of(work, struct configuring, work);
+	struct external *external = job->external;
+
+	job->result = external->class->configure(external->control, job->settings, job->n, &job->error);
+}
+
+static void configure(struct external *external);
+
+static void on_configured(uv_work_t *work, int status)
+{
+	struct configuring *job = container_of(work, struct configuring, work);
+	struct external *external = job->external;
+
+	external->is_configuring = false;
+	if (job->result != 0)
+		tell_gone(external, &job->error);
+	if (job->change)
+		job->change->done(job->change);
+	free(job->settings);
+	free(job);
+	if (!external->stopped)
+		configure(external);
+	job_done(external);
+}
+
+/* Tells what is pending, unless WireGuard is still busy with the last. */
+static void configure(struct external *external)
+{
+	if (external->is_configuring || (external->n_pending == 0 && !external->pending_change))
+		return;
+	struct configuring *job = calloc(1, sizeof(*job));
+	if (!job)
+		abort();
+	job->external = external;
+	job->n = external->n_pending;
+	job->settings = external->pending;
+	job->change = external->pending_change;
+	external->pending = NULL;
+	external->n_pending = external->max_pending = 0;
+	external->pending_change = NULL;
+	external->is_configuring = true;
+	external->n_jobs++;
+	if (uv_queue_work(external->loop, &job->work, run_configure, on_configured) != 0)
+		abort(); /* it has no other reason than a missing function */
+}
+
+static void change_peer(struct external *external, const struct wireguard_peer_change *change)
+{
+	struct external_peer *peer = find_by_key(external, &change->key);
+
+	if (!peer && change->is_new)
+		peer = add_peer(external, change);
+	if (!peer)
+		return; /* removed meanwhile, or no socket */
+	if (change->is_new) {
+		peer->ip4 = change->ip4;
+		peer->ip6 = change->ip6;
+		const struct wireguard_setting setting = whole_setting(peer);
+		add_setting(external, &setting);
+	}
+	loopback_set_path(external->loopback, peer->loopback, &change->path);
+	if (change->is_reborn) {
+		peer->reborn_ns = clock_now_ns();
+		peer->asked_ns = 0;
+	}
+}
+
+static void host_change(struct wireguard_host *host, struct wireguard_change *change)
+{
+	struct external *external = external_of(host);
+
+	for (uint32_t i = 0; i < change->n_removed; i++) {
+		const struct wireguard_setting remove = { .key = change->removed[i], .remove = true };
+		struct external_peer *peer = find_by_key(external, &change->removed[i]);
+		if (!peer)
+			continue;
+		free_peer(external, peer);
+		add_setting(external, &remove);
+	}
+	for (uint32_t i = 0; i < change->n_peers; i++)
+		change_peer(external, &change->peers[i]);
+	external->pending_change = change;
+	configure(external);
+}
+
+/* ---- samples ---- */
+
+/*
+ * A peer that began a new Session has perhaps forgotten its keys, and WireGuard would need 15 s to find
+ * out: if nothing comes although data goes, its session is given up at once.
+ */
+static void watch_reborn(struct external *external, struct external_peer *peer, uint64_t now_ns)
+{
+	const struct wg_stats *stats = &peer->traffic.stats;
+	uint64_t heard_ns = stats->direct.ns > stats->relayed.ns ? stats->direct.ns : stats->relayed.ns;
+
+	if (peer->reborn_ns == 0)
+		return;
+	if (heard_ns > peer->reborn_ns || now_ns - peer->reborn_ns > REBORN_NS || !stats->has_session) {
+		peer->reborn_ns = 0;
+		return;
+	}
+	if (peer->asked_ns == 0 && stats->last_send_data_ns > peer->reborn_ns)
+		peer->asked_ns = now_ns;
+	if (peer->asked_ns == 0 || now_ns - peer->asked_ns < REBORN_SILENT_NS)
+		return;
+	peer->reborn_ns = 0;
+	begin_anew(external, peer);
+}
+
+static void take_reading(struct external *external, const struct wireguard_reading *reading, struct wg_time now,
+			 struct wireguard_sample *sample)
+{
+	struct external_peer *peer = find_by_key(external, &reading->key);
+	struct traffic_look look = { .now = now,
+				     .rx_bytes = reading->rx_bytes,
+				     .tx_bytes = reading->tx_bytes,
+				     .last_handshake_real_ns = reading->last_handshake_real_ns };
+
+	if (!peer)
+		return; /* removed meanwhile */
+	loopback_get_carried(external->loopback, peer->loopback, &look.carried);
+	traffic_take(&peer->traffic, &look);
+	watch_reborn(external, peer, now.ns);
+	if (sample && sample->n < sample->max)
+		sample->peers[sample->n++] =
+			(struct wireguard_peer_sample){ .id = peer->id, .stats = peer->traffic.stats };
+}
+
+static struct wg_time time_now(void)
+{
+	struct timespec real;
+
+	clock_gettime(CLOCK_REALTIME, &real);
+	return (struct wg_time){ .ns = clock_now_ns(),
+				 .real_ns = (uint64_t)real.tv_sec * 1000000000 + (uint64_t)real.tv_nsec };
+}
+
+/* Pool. */
+static void run_read(uv_work_t *work)
+{
+	struct reading *job = container_of(work, struct reading, work);
+	struct external *external = job->external;
+
+	job->result = external->class->read(external->control, &job->readings, &job->error);
+	if (job->result == 0 && job->readings.port != external->port)
+		job->result = error_set(&job->error, -ENOTCONN, "WireGuard has moved from port %u to %u",
+					external->port, job->readings.port);
+}
+
+static void on_read(uv_work_t *work, int status)
+{
+	struct reading *job = container_of(work, struct reading, work);
+	struct external *external = job->external;
+	struct wireguard_sample *sample = job->sample;
+
+	if (!sample)
+		external->is_checking = false;
+	if (job->result != 0)
+		tell_gone(external, &job->error);
+	else if (!external->stopped)
+		for (size_t i = 0; i < job->readings.n; i++)
+			take_reading(external, &job->readings.all[i], time_now(), sample);
+	free(job->readings.all);
+	free(job);
+	if (sample)
+		sample->done(sample);
+	if (!external->stopped)
+		configure(external);
+	job_done(external);
+}
+
+static void start_reading(struct external *external, struct wireguard_sample *sample)
+{
+	struct reading *job = calloc(1, sizeof(*job));
+
+	if (!job)
+		abort();
+	job->external = external;
+	job->sample = sample;
+	external->n_jobs++;
+	if (uv_queue_work(external->loop, &job->work, run_read, on_read) != 0)
+		abort();
+}
+
+static void host_sample(struct wireguard_host *host, struct wireguard_sample *sample)
+{
+	start_reading(external_of(host), sample);
+}
+
+/* The interface may have been deleted. */
+static void host_link_changed(struct wireguard_host *host)
+{
+	struct external *external = external_of(host);
+
+	if (external->is_checking)
+		return;
+	external->is_checking = true;
+	start_reading(external, NULL);
+}
+
+/* ---- packets ---- */
+
+static int host_put_relayed(struct wireguard_host *host, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes,
+			 size_t len)
+{
+	struct external *external = external_of(host);
+	struct external_peer *peer = find_by_id(external, peer_id);
+
+	return peer ? loopback_put_relayed(external->loopback, peer->loopback, bytes, len) : -EAGAIN;
+}
+
+static void host_heard(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *from)
+{
+	struct external *external = external_of(host);
+	struct external_peer *peer = find_by_id(external, peer_id);
+
+	if (peer)
+		loopback_know(external->loopback, peer->loopback, from);
+}
+
+static void on_datagram(void *owner, enum demux_kind kind, const struct endpoint *from, const uint8_t *bytes,
+			size_t len)
+{
+	struct external *external = owner;
+
+	external->ports.datagram(external->ports.owner, kind, from, bytes, len);
+}
+
+static void on_relay(void *owner, uint32_t peer_id, const struct train *train)
+{
+	struct external *external = owner;
+
+	external->ports.relay(external->ports.owner, WIREGUARD_RELAY_ANY, peer_id, train);
+}
+
+static void on_moved(void *owner)
+{
+	struct external *external = owner;
+
+	external->ports.moved(external->ports.owner);
+}
+
+static void host_fill_drops(struct wireguard_host *host, struct node_status *status)
+{
+	struct external *external = external_of(host);
+	struct loopback_counters counters;
+
+	loopback_get_counters(external->loopback, &counters);
+	node_status_add_drop(status, "wireguard initiation of unknown address", counters.n_unknown_initiations);
+	node_status_add_drop(status, "wireguard packet of unknown address", counters.n_unknown_senders);
+	node_status_add_drop(status, "wireguard no path", counters.n_no_path);
+	node_status_add_drop(status, "loopback sends refused", counters.n_sends_dropped);
+	node_status_add_drop(status, "loopback events full", counters.n_events_dropped);
+}
+
+/* ---- life ---- */
+
+/* WireGuard's own port, once the interface is up. */
+static int wait_for_port(struct external *external, struct error *reterr)
+{
+	for (int i = 0; i < PORT_ATTEMPTS; i++) {
+		struct wireguard_readings readings = { 0 };
+		int r = external->class->read(external->control, &readings, reterr);
+
+		free(readings.all);
+		if (r != 0)
+			return r;
+		external->port = readings.port;
+		if (external->port != 0)
+			return 0;
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	}
+	return error_set(reterr, -ETIMEDOUT, "WireGuard does not open its UDP port; its log may say why");
+}
+
+static int start_loopback(struct external *external, const struct wireguard_host_options *options,
+			  struct error *reterr)
+{
+	const struct loopback_options loopback = {
+		.loop = options->loop,
+		.udp = options->udp,
+		.mtu = options->mtu,
+		.wireguard_port = external->port,
+		.ports = { .owner = external, .datagram = on_datagram, .relay = on_relay, .moved = on_moved },
+	};
+
+	return loopback_start(&loopback, &external->loopback, reterr);
+}
+
+/* What start() and open() have done to the interface is undone. */
+static void close_control(struct external *external)
+{
+	const struct membership *member = &external->membership;
+	struct link_prefix ip4 = { .family = AF_INET, .len = member->prefix4_len };
+	struct link_prefix ip6 = { .family = AF_INET6, .len = member->prefix6_len };
+	struct error ignored; /* it may have gone long since */
+
+	memcpy(ip4.ip, &member->ip4, sizeof(member->ip4));
+	memcpy(ip6.ip, &member->ip6, sizeof(member->ip6));
+	if (external->class->keeps_interface) {
+		(void)!link_remove_address(external->ifindex, &ip4, &ignored);
+		(void)!link_remove_address(external->ifindex, &ip6, &ignored);
+		(void)!link_set_up(external->ifindex, false, &ignored);
+	}
+	external->class->close(external->control);
+}
+
+static int start(const struct wireguard_host_class *class, const struct wireguard_control_class *control_class,
+		   const struct wireguard_host_options *options, struct wireguard_host **ret, struct error *reterr)
+{
+	struct external *external = calloc(1, sizeof(*external));
+	int ifindex, r;
+
+	if (!external)
+		abort();
+	external->host.class = class;
+	external->ports = options->ports;
+	external->loop = options->loop;
+	external->class = control_class;
+	if ((r = control_class->open(options->interface, options->node_key, &external->control, &ifindex,
+				     reterr)) != 0) {
+		free(external);
+		return r;
+	}
+	external->ifindex = ifindex;
+	external->membership = *options->membership;
+	if ((r = wireguard_set_up_interface(ifindex, options, reterr)) != 0 ||
+	    (r = wait_for_port(external, reterr)) != 0 || (r = start_loopback(external, options, reterr)) != 0) {
+		close_control(external);
+		free(external);
+		return r;
+	}
+	log_info("wireguard", "WireGuard of %s is on UDP port %u", options->interface, external->port);
+	*ret = &external->host;
+	return 0;
+}
+
+static void on_loopback_stopped(void *arg)
+{
+	struct external *external = arg;
+	void (*stopped)(void *) = external->stopped;
+	void *stopped_arg = external->stopped_arg;
+
+	free(external->pending);
+	free(external);
+	stopped(stopped_arg);
+}
+
+/* Once nothing is under way on the pool. */
+static void finish_stop(struct external *external)
+{
+	if (external->n_jobs > 0)
+		return;
+	if (external->pending_change)
+		external->pending_change->done(external->pending_change);
+	for (uint32_t i = 0; i < BUCKETS; i++)
+		while (external->by_id[i])
+			free_peer(external, external->by_id[i]);
+	close_control(external);
+	loopback_stop(external->loopback, on_loopback_stopped, external);
+}
+
+static void host_stop(struct wireguard_host *host, void (*stopped)(void *arg), void *arg)
+{
+	struct external *external = external_of(host);
+
+	assert(!external->stopped);
+	external->stopped = stopped;
+	external->stopped_arg = arg;
+	finish_stop(external);
+}
+
+/* ---- the two ---- */
+
+static int start_kernel(const struct wireguard_host_options *options, struct wireguard_host **ret,
+			struct error *reterr)
+{
+#ifdef P2P_KERNEL_WIREGUARD
+	return start(&wireguard_kernel, &wireguard_kernel_control, options, ret, reterr);
+#else
+	return error_set(reterr, -EOPNOTSUPP,
+			 "this p2pnode was built without the kernel's WireGuard; build it with Debian's "
+			 "wireguard-tools installed, or set wireguard = in-process in [node]");
+#endif
+}
+
+static int start_uapi(const struct wireguard_host_options *options, struct wireguard_host **ret,
+		      struct error *reterr)
+{
+	return start(&wireguard_uapi, &wireguard_uapi_control, options, ret, reterr);
+}
+
+const struct wireguard_host_class wireguard_kernel = {
+	.start = start_kernel,
+	.stop = host_stop,
+	.change = host_change,
+	.sample = host_sample,
+	.put_relayed = host_put_relayed,
+	.heard = host_heard,
+	.link_changed = host_link_changed,
+	.fill_drops = host_fill_drops,
+};
+
+const struct wireguard_host_class wireguard_uapi = {
+	.start = start_uapi,
+	.stop = host_stop,
+	.change = host_change,
+	.sample = host_sample,
+	.put_relayed = host_put_relayed,
+	.heard = host_heard,
+	.link_changed = host_link_changed,
+	.fill_drops = host_fill_drops,
+};
