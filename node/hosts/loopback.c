@@ -627,8 +627,8 @@ int loopback_add_peer(struct loopback *loopback, uint32_t id, struct loopback_pe
 	peer->socket.fds[0][UDP_V4] = fd;
 	peer->socket.fds[0][UDP_V6] = -1;
 	peer->socket.port = ntohs(name.sin_port);
-	peer->socket.may_segment = true;
-	peer->socket.segment_max[UDP_V4] = UINT32_MAX;
+	peer->socket.offloads = loopback->udp->offloads;
+	peer->socket.may_segment = loopback->udp->may_segment;
 	peer->next = loopback->peers;
 	peer->at = &loopback->peers;
 	if (peer->next)
