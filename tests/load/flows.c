@@ -5,7 +5,7 @@
  *   flows send IP PORT ID SECONDS [tcp | udp:RATE:SIZE | uso:RATE:SIZE]...
  *
  * serve prints "ready"; on SIGTERM it prints what it has seen and ends. send runs all its flows at
- * once for so long, then prints what it has sent. Both print one line of JSON.
+ * once for so long, or until SIGTERM, then prints what it has sent. Both print one line of JSON.
  *
  * tcp    a connection, as much as goes, both ways at once: each end checks each byte
  * udp    RATE datagrams a second, numbered: the receiver counts what is late, double or damaged.
@@ -43,6 +43,7 @@
 #define TIMEOUT_S   60
 
 static const char *program_ip;
+static volatile sig_atomic_t was_told_to_end;
 static struct sockaddr_storage address;
 static socklen_t address_len;
 
@@ -58,6 +59,16 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void on_term(int number)
+{
+	was_told_to_end = 1;
+}
+
+static bool is_time_left(uint64_t end_ns)
+{
+	return !was_told_to_end && now_ns() < end_ns;
 }
 
 static void sleep_until(uint64_t at_ns)
@@ -116,7 +127,7 @@ static void *stream_send(void *arg)
 	struct stream *stream = arg;
 	uint64_t block[BLOCK / 8], n = 0;
 
-	while (!atomic_load(&stream->is_over) && now_ns() < stream->end_ns) {
+	while (!atomic_load(&stream->is_over) && is_time_left(stream->end_ns)) {
 		for (size_t i = 0; i < BLOCK / 8; i++)
 			block[i] = word(stream->id * 2u + stream->is_client, n++);
 		for (size_t done = 0; done < BLOCK;) {
@@ -313,12 +324,12 @@ static void *pulse_send(void *arg)
 {
 	struct pulse *pulse = arg;
 	int fd = new_socket(SOCK_DGRAM);
-	uint64_t begin = now_ns(), now;
+	uint64_t begin = now_ns();
 
 	if (connect(fd, (struct sockaddr *)&address, address_len) != 0)
 		fail("connect");
-	for (uint64_t tick = begin; (now = now_ns()) < pulse->end_ns; tick += 1000000) {
-		uint64_t due = (now - begin) * pulse->rate / 1000000000;
+	for (uint64_t tick = begin; is_time_left(pulse->end_ns); tick += 1000000) {
+		uint64_t due = (now_ns() - begin) * pulse->rate / 1000000000;
 		uint64_t n = due - pulse->sent;
 		send_some(fd, pulse, n < pulse->rate / 20 + 1 ? (unsigned)n : pulse->rate / 20 + 1);
 		sleep_until(tick);
@@ -506,6 +517,7 @@ static int send_all(uint32_t id, uint64_t seconds, int n, char *const flows[])
 {
 	uint64_t end_ns = now_ns() + seconds * 1000000000;
 
+	signal(SIGTERM, on_term); /* glibc: interrupted calls go on */
 	for (int i = 0; i < n; i++)
 		begin_flow(flows[i], id + (uint32_t)i, end_ns);
 	streams_finish();

@@ -49,9 +49,11 @@ class Flows:
     def passed(self):
         return time.monotonic() - self.begun
 
-    def finish(self):
+    def finish(self, now=False):
         """What was sent and what arrived, by flow, when all of them have ended."""
         for sender in self.senders:
+            if now:
+                sender.signal(signal.SIGTERM)
             sender.wait(90)
         sent, seen = {"tcp": {}, "udp": {}}, {"tcp": {}, "udp": {}, "strange": 0}
         for program, into in [(p, sent) for p in self.senders] + [(p, seen) for p in self.servers]:
