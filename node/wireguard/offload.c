@@ -24,7 +24,9 @@
 #define TCP_ACK	     8
 #define TCP_OFFSET   12
 #define TCP_FLAGS    13
+#define TCP_WINDOW   14
 #define TCP_CSUM     16
+#define TCP_URGENT   18
 #define UDP_LENGTH   4
 #define UDP_CSUM     6
 
@@ -123,7 +125,7 @@ static int complete_checksum(const struct offload_header *header, uint8_t *packe
 {
 	uint32_t at = (uint32_t)header->csum_start + header->csum_offset;
 
-	if ((size_t)at + 2 > len)
+	if ((size_t)at + 2 > len || header->csum_start < IP4_HEADER_LEN)
 		return OFFLOAD_E_MALFORMED;
 	/* The field holds the pseudo-header's sum, so that summing from csum_start includes it. */
 	uint64_t sum = offload_sum(packet + header->csum_start, len - header->csum_start, 0);
@@ -142,6 +144,57 @@ static uint32_t transport_header_len(const struct offload_cut *cut, size_t len)
 		return 0;
 	uint32_t header_len = (uint32_t)(cut->packet[cut->csum_start + TCP_OFFSET] >> 4) * 4;
 	return header_len < TCP_HEADER_LEN ? 0 : header_len;
+}
+
+/* A 16-bit number as it counts in a sum of memory. */
+static uint32_t counted16(uint32_t value)
+{
+	return htons((uint16_t)value);
+}
+
+/*
+ * Of the IPv4 header all but length and ID is the same in each packet; of the TCP header all but the
+ * sequence number and the flags (with the header's length, which is in the same word); of the UDP
+ * header all but the length.
+ */
+static void sum_constants(struct offload_cut *cut)
+{
+	const uint8_t *ip = cut->packet, *l4 = ip + cut->csum_start;
+	uint32_t l4_len = cut->header_len - cut->csum_start;
+
+	if (cut->is_v4) {
+		uint64_t sum = offload_sum(ip, IP4_LENGTH, 0);
+		sum = offload_sum(ip + IP4_FRAGMENT, IP4_CSUM - IP4_FRAGMENT, sum);
+		cut->ip_sum = offload_fold(offload_sum(ip + IP4_SOURCE, cut->csum_start - IP4_SOURCE, sum));
+	}
+	uint64_t sum = offload_pseudo_sum(ip, cut->is_v4, cut->is_tcp ? IPPROTO_TCP : IPPROTO_UDP, 0);
+	sum = offload_sum(l4, 4, sum); /* ports */
+	if (cut->is_tcp) {
+		sum = offload_sum(l4 + TCP_ACK, TCP_OFFSET - TCP_ACK, sum);
+		sum = offload_sum(l4 + TCP_WINDOW, 2, sum);
+		sum = offload_sum(l4 + TCP_URGENT, l4_len - TCP_URGENT, sum);
+	}
+	cut->l4_sum = offload_fold(sum);
+}
+
+/* Does the protocol that is to be cut begin where the header says? */
+static bool is_transport_at(const struct offload_cut *cut)
+{
+	const uint8_t *packet = cut->packet, protocol = cut->is_tcp ? IPPROTO_TCP : IPPROTO_UDP;
+
+	if (cut->is_v4)
+		return (uint32_t)(packet[0] & 0x0f) * 4 == cut->csum_start && packet[IP4_PROTOCOL] == protocol &&
+		       (get16(packet + IP4_FRAGMENT) & IP4_FRAGMENT_MASK) == 0;
+
+	uint32_t at = IP6_HEADER_LEN;
+	uint8_t next = packet[IP6_NEXT];
+	while (at < cut->csum_start &&
+	       (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS)) {
+		/* The two bytes are within the packet: a transport header follows csum_start. */
+		next = packet[at];
+		at += (packet[at + 1] + 1u) * 8;
+	}
+	return at == cut->csum_start && next == protocol;
 }
 
 int offload_begin(const struct offload_header *header, uint8_t *packet, size_t len, struct offload_cut *ret,
@@ -165,6 +218,7 @@ int offload_begin(const struct offload_header *header, uint8_t *packet, size_t l
 		.segment_len = header->gso_size,
 		.is_v4 = packet[0] >> 4 == 4,
 		.is_tcp = type != OFFLOAD_GSO_UDP,
+		.copy_sum = copy_sum_best(),
 	};
 	if (cut.is_v4 ? type == OFFLOAD_GSO_TCP6 : type == OFFLOAD_GSO_TCP4 || packet[0] >> 4 != 6)
 		return OFFLOAD_E_MALFORMED;
@@ -175,9 +229,10 @@ int offload_begin(const struct offload_header *header, uint8_t *packet, size_t l
 	cut.header_len = cut.csum_start + l4_len;
 	if (l4_len == 0 || cut.header_len >= len)
 		return OFFLOAD_E_MALFORMED;
-	if (cut.is_v4 && (uint32_t)(packet[0] & 0x0f) * 4 != cut.csum_start)
+	if (!is_transport_at(&cut) || header->csum_offset != (cut.is_tcp ? TCP_CSUM : UDP_CSUM))
 		return OFFLOAD_E_MALFORMED;
 	cut.payload_len = (uint32_t)len - cut.header_len;
+	sum_constants(&cut);
 	*ret = cut;
 	return 0;
 }
@@ -189,38 +244,39 @@ uint32_t offload_packet_len(const struct offload_cut *cut)
 	return cut->header_len + payload;
 }
 
-/* Headers of packet number cut->n_cut are a copy of the superpacket's: make them its own. */
-static void adapt_headers(const struct offload_cut *cut, uint8_t *packet, uint32_t payload_len)
+static void adapt_ip(const struct offload_cut *cut, uint8_t *packet, uint32_t len)
+{
+	if (!cut->is_v4) {
+		put16(packet + IP6_LENGTH, len - IP6_HEADER_LEN);
+		return;
+	}
+	uint32_t id = get16(cut->packet + IP4_ID) + cut->n_cut;
+	put16(packet + IP4_LENGTH, len);
+	put16(packet + IP4_ID, id);
+	put_sum(packet + IP4_CSUM, (uint16_t)~offload_fold(cut->ip_sum + counted16(len) + counted16(id)));
+}
+
+/* Headers of packet number cut->n_cut are a copy of the superpacket's: make them its own. sum: of the payload. */
+static void adapt_headers(const struct offload_cut *cut, uint8_t *packet, uint32_t payload_len, uint64_t sum)
 {
 	uint8_t *l4 = packet + cut->csum_start;
 	uint32_t l4_len = cut->header_len - cut->csum_start + payload_len;
-	bool is_last = cut->done + payload_len == cut->payload_len;
 
-	if (cut->is_v4) {
-		put16(packet + IP4_LENGTH, cut->header_len + payload_len);
-		put16(packet + IP4_ID, get16(cut->packet + IP4_ID) + cut->n_cut);
-		set_ip4_checksum(packet, cut->csum_start);
-	} else {
-		put16(packet + IP6_LENGTH, cut->header_len + payload_len - IP6_HEADER_LEN);
-	}
-
-	uint8_t *checksum_at = l4 + (cut->is_tcp ? TCP_CSUM : UDP_CSUM);
+	adapt_ip(cut, packet, cut->header_len + payload_len);
+	sum += cut->l4_sum + counted16(l4_len);
 	if (cut->is_tcp) {
 		put32(l4 + TCP_SEQUENCE, get32(l4 + TCP_SEQUENCE) + cut->done);
-		if (!is_last)
+		if (cut->done + payload_len < cut->payload_len)
 			l4[TCP_FLAGS] &= (uint8_t)~(TCP_FIN | TCP_PSH);
 		if (cut->n_cut > 0)
 			l4[TCP_FLAGS] &= (uint8_t)~TCP_CWR;
-	} else {
-		put16(l4 + UDP_LENGTH, l4_len);
+		sum = offload_sum(l4 + TCP_SEQUENCE, 4, offload_sum(l4 + TCP_OFFSET, 2, sum));
+		put_sum(l4 + TCP_CSUM, (uint16_t)~offload_fold(sum));
+		return;
 	}
-
-	uint8_t protocol = cut->is_tcp ? IPPROTO_TCP : IPPROTO_UDP;
-	put_sum(checksum_at, offload_pseudo_sum(packet, cut->is_v4, protocol, l4_len));
-	uint16_t checksum = (uint16_t)~offload_fold(offload_sum(l4, l4_len, 0));
-	if (checksum == 0 && !cut->is_tcp)
-		checksum = 0xffff;
-	put_sum(checksum_at, checksum);
+	put16(l4 + UDP_LENGTH, l4_len);
+	uint16_t checksum = (uint16_t)~offload_fold(sum + counted16(l4_len));
+	put_sum(l4 + UDP_CSUM, checksum ? checksum : 0xffff); /* zero means "none" */
 }
 
 bool offload_next(struct offload_cut *cut, uint8_t *out, uint32_t stride, uint32_t max_n, struct train *ret)
@@ -234,8 +290,9 @@ bool offload_next(struct offload_cut *cut, uint8_t *out, uint32_t stride, uint32
 		uint32_t payload_len = left < cut->segment_len ? left : cut->segment_len;
 
 		memcpy(packet, cut->packet, cut->header_len);
-		memcpy(packet + cut->header_len, cut->packet + cut->header_len + cut->done, payload_len);
-		adapt_headers(cut, packet, payload_len);
+		uint64_t sum = cut->copy_sum(packet + cut->header_len,
+					     cut->packet + cut->header_len + cut->done, payload_len);
+		adapt_headers(cut, packet, payload_len, sum);
 		train.last_size = cut->header_len + payload_len;
 		cut->done += payload_len;
 		cut->n_cut++;
@@ -341,10 +398,12 @@ static bool continues(const struct piece *first, const struct piece *next, uint3
 		return true;
 
 	const uint8_t *a = first->packet + first->l4_at, *b = next->packet + first->l4_at;
-	uint32_t options_at = first->l4_at + TCP_HEADER_LEN;
+	uint32_t urgent_at = first->l4_at + TCP_URGENT;
+	/* Length of the header and reserved bits are one byte; flags were looked at; options follow "urgent". */
 	return get32(b + TCP_SEQUENCE) == get32(a + TCP_SEQUENCE) + payload &&
-	       same(first, next, first->l4_at + TCP_ACK, 4) &&
-	       same(first, next, options_at, first->header_len - options_at);
+	       same(first, next, first->l4_at + TCP_ACK, TCP_FLAGS - TCP_ACK) &&
+	       same(first, next, first->l4_at + TCP_WINDOW, 2) &&
+	       same(first, next, urgent_at, first->header_len - urgent_at);
 }
 
 /* Nothing may come behind a shorter packet, and nothing behind a push. */

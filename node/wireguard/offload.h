@@ -10,6 +10,7 @@
 #pragma once
 
 #include "common/macros.h"
+#include "node/wireguard/copy_sum.h"
 #include "node/wireguard/train.h"
 
 #include <stdbool.h>
@@ -52,6 +53,8 @@ struct offload_cut {
 	uint32_t done;		/* payload bytes cut so far */
 	uint32_t n_cut;		/* packets cut so far */
 	bool is_v4, is_tcp;
+	copy_sum_fn copy_sum;
+	uint32_t ip_sum, l4_sum; /* of what is the same in the headers of all packets */
 };
 
 /*

@@ -236,28 +236,183 @@ static int begin(struct offload_header header, uint8_t *packet, size_t len)
 	return offload_begin(&header, packet, len, &cut, &is_super);
 }
 
-static void test_headers_that_contradict_the_packet_are_refused(void)
-{
-	static uint8_t packet[4096];
-	struct flow flow = { .v4 = true, .tcp = true, .payload_len = 2000, .flags = 0x10 };
-	uint32_t len = make_packet(packet, &flow);
-	struct offload_header good = header_of(&flow, 1000), bad;
+/* A superpacket of each kind with the header that the kernel would give it. */
+struct super {
+	uint8_t packet[4096];
+	uint32_t len;
+	struct offload_header header;
+};
 
-	assert(begin(good, packet, len) == 0);
-	for (size_t cut_short = 0; cut_short <= 40; cut_short++)
-		assert(begin(good, packet, cut_short) == OFFLOAD_E_MALFORMED);
-	bad = good, bad.gso_size = 0;
-	assert(begin(bad, packet, len) == OFFLOAD_E_MALFORMED);
-	bad = good, bad.csum_start = 16;
-	assert(begin(bad, packet, len) == OFFLOAD_E_MALFORMED);
-	bad = good, bad.csum_start = 4000;
-	assert(begin(bad, packet, len) == OFFLOAD_E_MALFORMED);
-	bad = good, bad.gso_type = OFFLOAD_GSO_TCP6;
-	assert(begin(bad, packet, len) == OFFLOAD_E_MALFORMED);
-	bad = good, bad.gso_type = 3; /* UFO */
-	assert(begin(bad, packet, len) == OFFLOAD_E_UNSUPPORTED);
-	bad = good, bad.gso_type = OFFLOAD_GSO_NONE, bad.csum_start = 2030, bad.csum_offset = 20;
-	assert(begin(bad, packet, len) == OFFLOAD_E_MALFORMED);
+static const struct flow kinds[] = { { .v4 = true, .tcp = true, .payload_len = 2000, .flags = 0x10 },
+				     { .v4 = false, .tcp = true, .payload_len = 2000, .flags = 0x10 },
+				     { .v4 = true, .tcp = false, .payload_len = 2000 },
+				     { .v4 = false, .tcp = false, .payload_len = 2000 } };
+#define N_KINDS (sizeof(kinds) / sizeof(*kinds))
+
+static struct super *good_super(size_t kind)
+{
+	static struct super super;
+
+	super.len = make_packet(super.packet, &kinds[kind]);
+	super.header = header_of(&kinds[kind], 1000);
+	assert(begin(super.header, super.packet, super.len) == 0);
+	return &super;
+}
+
+static void test_a_packet_that_ends_within_its_headers_is_refused(void)
+{
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct super *super = good_super(kind);
+		for (size_t len = 0; len <= header_len(super->packet); len++)
+			assert(begin(super->header, super->packet, len) == OFFLOAD_E_MALFORMED);
+		assert(begin(super->header, super->packet, OFFLOAD_MAX_PACKET + 1) == OFFLOAD_E_MALFORMED);
+	}
+}
+
+static void test_a_kind_that_is_not_the_packets_is_refused(void)
+{
+	static const uint8_t types[N_KINDS] = { OFFLOAD_GSO_TCP4, OFFLOAD_GSO_TCP6, OFFLOAD_GSO_UDP, OFFLOAD_GSO_UDP };
+
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct super *super = good_super(kind);
+		for (uint32_t type = 1; type < 256; type++) {
+			struct offload_header bad = super->header;
+			bad.gso_type = (uint8_t)type;
+			/* The bit for ECN may be there; without a kind it means nothing. */
+			uint8_t without_ecn = (uint8_t)(type & 0x7f);
+			assert((begin(bad, super->packet, super->len) == 0) ==
+			       (without_ecn == types[kind] || without_ecn == OFFLOAD_GSO_NONE));
+		}
+		struct offload_header fragments = super->header;
+		fragments.gso_type = 3; /* UDP fragments: nobody asked for them */
+		assert(begin(fragments, super->packet, super->len) == OFFLOAD_E_UNSUPPORTED);
+	}
+}
+
+static void test_segments_of_no_size_are_refused(void)
+{
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct super *super = good_super(kind);
+		super->header.gso_size = 0;
+		assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	}
+}
+
+static void test_segments_larger_than_the_payload_are_one_packet(void)
+{
+	static uint8_t out[4096];
+	struct super *super = good_super(0);
+	struct offload_cut cut;
+	struct train train;
+	bool is_super;
+
+	super->header.gso_size = 65535;
+	assert(offload_begin(&super->header, super->packet, super->len, &cut, &is_super) == 0 && is_super);
+	assert(offload_packet_len(&cut) == super->len);
+	assert(offload_next(&cut, out, sizeof(out), TRAIN_MAX, &train) && train.n == 1);
+	check_packet(out, train.last_size);
+}
+
+static void test_a_checksum_anywhere_else_is_refused(void)
+{
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct super *super = good_super(kind);
+		for (uint32_t start = 0; start <= UINT16_MAX; start++) {
+			struct offload_header bad = super->header;
+			bad.csum_start = (uint16_t)start;
+			assert((begin(bad, super->packet, super->len) == 0) == (start == super->header.csum_start));
+		}
+		for (uint32_t offset = 0; offset <= UINT16_MAX; offset++) {
+			struct offload_header bad = super->header;
+			bad.csum_offset = (uint16_t)offset;
+			assert((begin(bad, super->packet, super->len) == 0) == (offset == super->header.csum_offset));
+		}
+	}
+}
+
+static void test_the_length_of_the_headers_is_only_a_hint(void)
+{
+	static const uint16_t hints[] = { 0, 1, 20, 40, 2000, 65535 };
+
+	for (size_t i = 0; i < sizeof(hints) / sizeof(*hints); i++) {
+		struct super *super = good_super(i % N_KINDS);
+		super->header.hdr_len = hints[i];
+		assert(begin(super->header, super->packet, super->len) == 0);
+	}
+}
+
+static void test_a_transport_header_that_contradicts_is_refused(void)
+{
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct super *super = good_super(kind);
+		super->packet[is_v4(super->packet) ? 9 : 6] = IPPROTO_ICMP;
+		assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+		super = good_super(kind);
+		super->packet[0] = 0x50 | (super->packet[0] & 0x0f); /* no such version */
+		assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	}
+	struct super *super = good_super(0);
+	super->packet[20 + 12] = 4 << 4; /* a TCP header shorter than one can be */
+	assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	super->packet[20 + 12] = 15 << 4; /* longer than the packet */
+	assert(begin(super->header, super->packet, 20 + 60) == OFFLOAD_E_MALFORMED);
+	super = good_super(0);
+	super->packet[0] = 0x46; /* an IP header that ends elsewhere */
+	assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	super = good_super(0);
+	super->packet[6] |= 0x20; /* a fragment */
+	assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+}
+
+/* A destination option before TCP: 8 bytes, or so many as to miss it. */
+static void test_extension_headers_of_ipv6_must_lead_to_the_transport_header(void)
+{
+	static uint8_t out[4096];
+	struct super *super = good_super(1);
+	struct offload_cut cut;
+	struct train train;
+	bool is_super;
+
+	memmove(super->packet + 48, super->packet + 40, super->len - 40);
+	super->packet[6] = IPPROTO_DSTOPTS;
+	memcpy(super->packet + 40, (uint8_t[8]){ IPPROTO_TCP, 0, 1, 4 }, 8);
+	super->len += 8;
+	super->header.csum_start = 48;
+	assert(offload_begin(&super->header, super->packet, super->len, &cut, &is_super) == 0 && is_super);
+	assert(offload_next(&cut, out, 2048, 2, &train) && train.n == 2);
+	assert(memcmp(train_packet(&train, 1) + 40, super->packet + 40, 8) == 0);
+	for (uint32_t units = 1; units < 256; units++) {
+		super->packet[41] = (uint8_t)units;
+		assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	}
+	super->packet[41] = 0;
+	super->packet[40] = IPPROTO_UDP;
+	assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	super->packet[40] = IPPROTO_TCP;
+	super->packet[6] = 44; /* a fragment */
+	assert(begin(super->header, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+}
+
+/* Without segments: the sum must begin behind the IP header, and its field lie in the packet. */
+static void test_a_single_packets_checksum_outside_of_it_is_refused(void)
+{
+	struct super *super = good_super(0);
+	struct offload_header single = { .flags = OFFLOAD_NEEDS_CSUM, .csum_start = 20, .csum_offset = 16 };
+
+	assert(begin(single, super->packet, 38) == 0);
+	assert(begin(single, super->packet, 37) == OFFLOAD_E_MALFORMED);
+	for (uint32_t start = 0; start < 20; start++) {
+		single.csum_start = (uint16_t)start;
+		assert(begin(single, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	}
+	single.csum_start = UINT16_MAX;
+	single.csum_offset = UINT16_MAX; /* more than 16 bits together */
+	assert(begin(single, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	single.csum_start = 20;
+	single.csum_offset = (uint16_t)(super->len - 21);
+	assert(begin(single, super->packet, super->len) == OFFLOAD_E_MALFORMED);
+	single.flags = 0xfe; /* everything but "needs a checksum": then nothing of it counts */
+	assert(begin(single, super->packet, super->len) == 0);
 }
 
 /* ---- merging ---- */
@@ -333,30 +488,249 @@ static uint32_t merged_with(struct flow flow, uint32_t at, uint8_t xor)
 	return offload_merge(&train, 0, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run);
 }
 
-static void test_packets_that_differ_in_more_than_their_place_stay_apart(void)
-{
-	struct flow tcp4 = { .v4 = true, .tcp = true, .options_len = 12, .flags = 0x10 };
-	struct flow tcp6 = { .tcp = true, .options_len = 12, .flags = 0x10 };
-	struct flow udp4 = { .v4 = true };
+/* ---- merging: a rule each ---- */
 
-	assert(merged_with(tcp4, 0, 0) == 4);
-	assert(merged_with(tcp4, 1, 2) == 2);	   /* type of service */
-	assert(merged_with(tcp4, 6, 0x20) == 2);   /* more fragments */
-	assert(merged_with(tcp4, 8, 1) == 2);	   /* time to live */
-	assert(merged_with(tcp4, 12, 1) == 2);	   /* source */
-	assert(merged_with(tcp4, 20, 1) == 2);	   /* port */
-	assert(merged_with(tcp4, 24, 1) == 2);	   /* sequence */
-	assert(merged_with(tcp4, 28, 1) == 2);	   /* acknowledgement */
-	assert(merged_with(tcp4, 33, 0x01) == 2);  /* FIN */
-	assert(merged_with(tcp4, 33, 0x02) == 2);  /* SYN */
-	assert(merged_with(tcp4, 33, 0x08) == 3);  /* PSH ends the run, itself included */
-	assert(merged_with(tcp4, 40, 1) == 2);	   /* option */
-	assert(merged_with(tcp4, 34, 1) == 4);	   /* the window may differ */
-	assert(merged_with(tcp6, 0, 0) == 4);
-	assert(merged_with(tcp6, 3, 1) == 2);	   /* flow label */
-	assert(merged_with(tcp6, 7, 1) == 2);	   /* hop limit */
-	assert(merged_with(udp4, 0, 0) == 4);
-	assert(merged_with(udp4, 22, 1) == 2);	   /* port */
+#define MERGES(flow, at, xor)	     (merged_with(flow, at, xor) == 4)
+#define STAYS_APART(flow, at, xor) (merged_with(flow, at, xor) == 2)
+#define TCP4 20 /* where TCP and UDP begin */
+#define TCP6 40
+
+static const struct flow tcp4 = { .v4 = true, .tcp = true, .options_len = 12, .flags = 0x10 };
+static const struct flow tcp6 = { .tcp = true, .options_len = 12, .flags = 0x10 };
+static const struct flow udp4 = { .v4 = true };
+static const struct flow udp6 = { .v4 = false };
+
+static void test_neighbours_of_a_flow_merge(void)
+{
+	assert(MERGES(tcp4, 0, 0) && MERGES(tcp6, 0, 0) && MERGES(udp4, 0, 0) && MERGES(udp6, 0, 0));
+}
+
+static void test_another_version_does_not_merge(void)
+{
+	assert(STAYS_APART(tcp4, 0, 0x20) && STAYS_APART(tcp6, 0, 0x20)); /* 4 and 6 */
+}
+
+static void test_ipv4_options_are_not_merged(void)
+{
+	assert(STAYS_APART(tcp4, 0, 0x03)); /* 24 bytes */
+	assert(STAYS_APART(udp4, 0, 0x0a)); /* 60 bytes */
+}
+
+static void test_fragments_are_not_merged(void)
+{
+	assert(STAYS_APART(tcp4, 6, 0x20)); /* more fragments */
+	assert(STAYS_APART(tcp4, 6, 0x10) && STAYS_APART(tcp4, 7, 0x01)); /* the offset, from top to bottom */
+	assert(STAYS_APART(udp4, 6, 0x20) && STAYS_APART(udp4, 7, 0x80));
+}
+
+static void test_the_length_in_the_header_must_be_the_packets(void)
+{
+	assert(STAYS_APART(tcp4, 3, 1) && STAYS_APART(tcp6, 5, 1));
+	assert(STAYS_APART(udp4, 2, 1) && STAYS_APART(udp6, 4, 1));
+	assert(STAYS_APART(udp4, 24, 1) && STAYS_APART(udp4, 25, 1) && STAYS_APART(udp6, 45, 1)); /* that of UDP */
+}
+
+static void test_tcp_or_udp_must_follow_ip_directly(void)
+{
+	assert(STAYS_APART(tcp4, 9, IPPROTO_TCP ^ IPPROTO_ICMP));
+	assert(STAYS_APART(tcp6, 6, IPPROTO_TCP ^ IPPROTO_DSTOPTS));
+	assert(STAYS_APART(tcp6, 6, IPPROTO_TCP)); /* hop by hop */
+	assert(STAYS_APART(udp4, 9, IPPROTO_UDP ^ IPPROTO_TCP));
+}
+
+static void test_every_bit_of_addresses_and_ports_counts(void)
+{
+	for (uint32_t bit = 0; bit < 8 * 12; bit++)
+		assert(STAYS_APART(tcp4, 12 + bit / 8, 1 << bit % 8) && STAYS_APART(udp4, 12 + bit / 8, 1 << bit % 8));
+	for (uint32_t bit = 0; bit < 8 * 36; bit++)
+		assert(STAYS_APART(tcp6, 8 + bit / 8, 1 << bit % 8) && STAYS_APART(udp6, 8 + bit / 8, 1 << bit % 8));
+}
+
+static void test_type_of_service_with_ecn_and_traffic_class_count(void)
+{
+	for (uint32_t bit = 0; bit < 8; bit++)
+		assert(STAYS_APART(tcp4, 1, 1 << bit) && STAYS_APART(udp4, 1, 1 << bit));
+	for (uint32_t bit = 4; bit < 12; bit++)
+		assert(STAYS_APART(tcp6, 1 - bit / 8, 1 << bit % 8) && STAYS_APART(udp6, 1 - bit / 8, 1 << bit % 8));
+}
+
+static void test_time_to_live_and_hop_limit_count(void)
+{
+	assert(STAYS_APART(tcp4, 8, 1) && STAYS_APART(udp4, 8, 0x80));
+	assert(STAYS_APART(tcp6, 7, 1) && STAYS_APART(udp6, 7, 0x80));
+}
+
+static void test_dont_fragment_and_the_reserved_bit_count(void)
+{
+	assert(STAYS_APART(tcp4, 6, 0x40) && STAYS_APART(tcp4, 6, 0x80));
+	assert(STAYS_APART(udp4, 6, 0x40) && STAYS_APART(udp4, 6, 0x80));
+}
+
+static void test_the_flow_label_counts(void)
+{
+	for (uint32_t bit = 0; bit < 20; bit++)
+		assert(STAYS_APART(tcp6, 3 - bit / 8, 1 << bit % 8) && STAYS_APART(udp6, 3 - bit / 8, 1 << bit % 8));
+}
+
+static void test_only_tcp_with_ack_and_perhaps_push_is_merged(void)
+{
+	for (uint32_t bit = 0; bit < 8; bit++)
+		if (bit != 3) /* push */
+			assert(STAYS_APART(tcp4, TCP4 + 13, 1 << bit) && STAYS_APART(tcp6, TCP6 + 13, 1 << bit));
+}
+
+static void test_nothing_follows_a_push(void)
+{
+	assert(merged_with(tcp4, TCP4 + 13, 0x08) == 3); /* itself included */
+	assert(merged_with(tcp6, TCP6 + 13, 0x08) == 3);
+}
+
+static void test_the_sequence_continues(void)
+{
+	for (uint32_t bit = 0; bit < 32; bit++)
+		assert(STAYS_APART(tcp4, TCP4 + 4 + bit / 8, 1 << bit % 8));
+}
+
+static void test_acknowledgement_window_and_urgent_pointer_count(void)
+{
+	for (uint32_t bit = 0; bit < 32; bit++)
+		assert(STAYS_APART(tcp4, TCP4 + 8 + bit / 8, 1 << bit % 8));
+	for (uint32_t bit = 0; bit < 16; bit++)
+		assert(STAYS_APART(tcp4, TCP4 + 14 + bit / 8, 1 << bit % 8) &&
+		       STAYS_APART(tcp6, TCP6 + 18 + bit / 8, 1 << bit % 8));
+}
+
+static void test_reserved_bits_of_tcp_count(void)
+{
+	for (uint32_t bit = 0; bit < 4; bit++)
+		assert(STAYS_APART(tcp4, TCP4 + 12, 1 << bit));
+}
+
+static void test_options_and_their_length_count(void)
+{
+	for (uint32_t at = 20; at < 32; at++)
+		assert(STAYS_APART(tcp4, TCP4 + at, 0x40) && STAYS_APART(tcp6, TCP6 + at, 0x01));
+	assert(STAYS_APART(tcp4, TCP4 + 12, 0x10) && STAYS_APART(tcp4, TCP4 + 12, 0x80));
+}
+
+static void test_checksums_do_not_count(void)
+{
+	assert(MERGES(tcp4, TCP4 + 16, 0x55)); /* who has sealed it has vouched for it */
+	assert(MERGES(udp6, TCP6 + 6, 0x55));
+	assert(MERGES(tcp4, 10, 0x55));
+}
+
+static void test_udp_without_a_checksum_is_not_merged(void)
+{
+	static uint8_t packets[TRAIN_MAX * STRIDE];
+	struct offload_run run;
+
+	for (size_t kind = 2; kind < N_KINDS; kind++) {
+		struct train train = make_train(packets, &kinds[kind], 500);
+		memset(train_packet(&train, 1) + l4_at(packets) + 6, 0, 2);
+		assert(offload_merge(&train, 0, OFFLOAD_MERGE_UDP, &run) == 1);
+		assert(offload_merge(&train, 1, OFFLOAD_MERGE_UDP, &run) == 1);
+		assert(offload_merge(&train, 2, OFFLOAD_MERGE_UDP, &run) == 2);
+	}
+}
+
+/* Without "don't fragment" the ID matters to whoever puts fragments together. */
+static void test_the_id_counts_where_fragments_may_be_made(void)
+{
+	assert(MERGES(tcp4, 5, 1) && MERGES(udp4, 5, 1));
+	static uint8_t packets[TRAIN_MAX * STRIDE];
+	struct offload_run run;
+	struct flow flow = udp4;
+
+	flow.payload_len = 400;
+	struct train train = make_train(packets, &flow, 100);
+	for (uint32_t i = 0; i < train.n; i++)
+		train_packet(&train, i)[6] = 0;
+	assert(offload_merge(&train, 0, OFFLOAD_MERGE_UDP, &run) == 4); /* the cut has counted them up */
+	train = make_train(packets, &flow, 100);
+	for (uint32_t i = 0; i < train.n; i++)
+		train_packet(&train, i)[6] = 0;
+	train_packet(&train, 2)[5] ^= 1;
+	assert(offload_merge(&train, 0, OFFLOAD_MERGE_UDP, &run) == 2);
+}
+
+/* Packets of these payload lengths, one after the other in a flow; how many merge. */
+static uint32_t merged_lengths(bool tcp, const uint32_t *lengths, uint32_t n)
+{
+	static uint8_t packets[TRAIN_MAX * STRIDE];
+	struct train train = { .base = packets, .n = 1, .stride = STRIDE };
+	uint32_t sequence = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct flow flow = { .v4 = true, .tcp = tcp, .flags = 0x10, .payload_len = lengths[i] };
+		uint8_t *packet = train_packet(&train, i);
+		srand(7); /* the same headers */
+		uint32_t len = make_packet(packet, &flow);
+		if (tcp) {
+			packet[TCP4 + 6] = (uint8_t)(sequence >> 8);
+			packet[TCP4 + 7] = (uint8_t)sequence;
+			packet[TCP4 + 4] = packet[TCP4 + 5] = 0;
+		} else {
+			packet[TCP4 + 4] = (uint8_t)((len - TCP4) >> 8);
+			packet[TCP4 + 5] = (uint8_t)(len - TCP4);
+		}
+		sequence += lengths[i];
+		train.last_size = len;
+		if (i == 0)
+			train.size = len;
+	}
+	struct offload_run run;
+	train.n = n;
+	return offload_merge(&train, 0, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run);
+}
+
+static void test_a_shorter_packet_is_the_last_and_a_longer_one_never_joins(void)
+{
+	for (int tcp = 0; tcp < 2; tcp++) {
+		assert(merged_lengths(tcp, (uint32_t[]){ 100, 100, 60 }, 3) == 3);
+		assert(merged_lengths(tcp, (uint32_t[]){ 100, 100, 101 }, 3) == 2);
+		assert(merged_lengths(tcp, (uint32_t[]){ 100, 1 }, 2) == 2);
+		assert(merged_lengths(tcp, (uint32_t[]){ 1, 100 }, 2) == 1);
+		/* The second says that it is shorter than its slot: not a packet of this train. */
+		assert(merged_lengths(tcp, (uint32_t[]){ 100, 60, 100 }, 3) == 1);
+		assert(merged_lengths(tcp, (uint32_t[]){ 100, 0 }, 2) == 1); /* nothing in it */
+	}
+}
+
+static void test_the_whole_is_never_longer_than_a_packet_can_be(void)
+{
+	uint32_t lengths[TRAIN_MAX];
+
+	for (int tcp = 0; tcp < 2; tcp++) {
+		uint32_t room = OFFLOAD_MAX_PACKET - (tcp ? 40 : 28);
+		for (uint32_t len = 1000; len <= 1900; len += 100) {
+			for (uint32_t i = 0; i < TRAIN_MAX; i++)
+				lengths[i] = len;
+			uint32_t fit = room / len < TRAIN_MAX ? room / len : TRAIN_MAX;
+			assert(merged_lengths(tcp, lengths, TRAIN_MAX) == fit);
+		}
+	}
+}
+
+static void test_a_merge_can_be_undone(void)
+{
+	static uint8_t packets[TRAIN_MAX * STRIDE], before[TRAIN_MAX * STRIDE];
+	struct offload_run run;
+
+	for (size_t kind = 0; kind < N_KINDS; kind++) {
+		struct flow flow = kinds[kind];
+		flow.options_len = flow.tcp ? 40 : 0; /* the longest */
+		struct train train = make_train(packets, &flow, 300);
+		memcpy(before, packets, sizeof(before));
+		assert(offload_merge(&train, 0, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run) == train.n);
+		assert(memcmp(before, packets, sizeof(before)) != 0);
+		offload_undo_merge(&run);
+		assert(memcmp(before, packets, sizeof(before)) == 0);
+		/* What was not merged has nothing to be undone. */
+		assert(offload_merge(&train, train.n - 1, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run) == 1);
+		offload_undo_merge(&run);
+		assert(memcmp(before, packets, sizeof(before)) == 0);
+	}
 }
 
 static void test_kinds_the_kernel_does_not_take_are_left_alone(void)
@@ -391,9 +765,39 @@ int main(void)
 	test_tcp_is_cut_like_the_model();
 	test_udp_is_cut_like_the_model();
 	test_a_packet_without_segments_gets_its_checksum_in_place();
-	test_headers_that_contradict_the_packet_are_refused();
+	test_a_packet_that_ends_within_its_headers_is_refused();
+	test_a_kind_that_is_not_the_packets_is_refused();
+	test_segments_of_no_size_are_refused();
+	test_segments_larger_than_the_payload_are_one_packet();
+	test_a_checksum_anywhere_else_is_refused();
+	test_the_length_of_the_headers_is_only_a_hint();
+	test_a_transport_header_that_contradicts_is_refused();
+	test_extension_headers_of_ipv6_must_lead_to_the_transport_header();
+	test_a_single_packets_checksum_outside_of_it_is_refused();
 	test_what_was_cut_merges_and_cuts_to_the_same_again();
-	test_packets_that_differ_in_more_than_their_place_stay_apart();
+	test_neighbours_of_a_flow_merge();
+	test_another_version_does_not_merge();
+	test_ipv4_options_are_not_merged();
+	test_fragments_are_not_merged();
+	test_the_length_in_the_header_must_be_the_packets();
+	test_tcp_or_udp_must_follow_ip_directly();
+	test_every_bit_of_addresses_and_ports_counts();
+	test_type_of_service_with_ecn_and_traffic_class_count();
+	test_time_to_live_and_hop_limit_count();
+	test_dont_fragment_and_the_reserved_bit_count();
+	test_the_flow_label_counts();
+	test_only_tcp_with_ack_and_perhaps_push_is_merged();
+	test_nothing_follows_a_push();
+	test_the_sequence_continues();
+	test_acknowledgement_window_and_urgent_pointer_count();
+	test_reserved_bits_of_tcp_count();
+	test_options_and_their_length_count();
+	test_checksums_do_not_count();
+	test_udp_without_a_checksum_is_not_merged();
+	test_the_id_counts_where_fragments_may_be_made();
+	test_a_shorter_packet_is_the_last_and_a_longer_one_never_joins();
+	test_the_whole_is_never_longer_than_a_packet_can_be();
+	test_a_merge_can_be_undone();
 	test_kinds_the_kernel_does_not_take_are_left_alone();
 	test_pure_acknowledgements_and_other_protocols_go_singly();
 	puts("ok");
