@@ -47,7 +47,7 @@ static volatile sig_atomic_t was_told_to_end;
 static struct sockaddr_storage address;
 static socklen_t address_len;
 
-static void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
 	fprintf(stderr, "flows: %s: %s\n", what, strerror(errno));
 	exit(1);

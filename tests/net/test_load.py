@@ -54,6 +54,13 @@ CLOSED = 9  # nobody listens there
 RATES = {"garbage": 20000, "handshakes": 5000, "replay": 20000, "lengths": 20000}
 
 
+def speed_between(interface, peer, seconds):
+    """Bytes a second from peer that interface accepts."""
+    begin, before = time.monotonic(), interface.peer(peer).rx
+    time.sleep(seconds)
+    return (interface.peer(peer).rx - before) / (time.monotonic() - begin)
+
+
 class Victim:
     """a and b talk, and m sends a what it should not.
 
@@ -93,12 +100,6 @@ class Victim:
         assert refused <= sent / 100
         return sent
 
-    def speed(self, seconds):
-        """Bytes a second from b that a accepts."""
-        begin, before = time.monotonic(), self.wa.peer(self.wb).rx
-        time.sleep(seconds)
-        return (self.wa.peer(self.wb).rx - before) / (time.monotonic() - begin)
-
     def drops(self):
         """What a has counted as dropped by now, by reason; and what did not fit its socket's buffer."""
         seen = len(self.wa.program.output())
@@ -114,7 +115,7 @@ class Victim:
 def speed_under(victim, kind, port):
     """Bytes a second that a accepts from b, and how many datagrams were sent to the port meanwhile."""
     flood = victim.flood(kind, port, 1)
-    speed = victim.speed(0.7)
+    speed = speed_between(victim.wa, victim.wb, 0.7)
     return speed, victim.end(flood)
 
 
@@ -140,7 +141,7 @@ def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, mea
     flows = Flows(tool(build, "flows"), [victim.a, victim.b], 60)
     flows.add(victim.b, "10.9.0.1", "tcp", "udp:1000:200")
     flows.begin()
-    victim.speed(0.5)
+    wait_until(lambda: victim.wa.peer(victim.wb).rx > 10e6, 10, "the flows to begin")
     memory, before = victim.wa.program.rss_kib(), victim.drops()
     handshake = victim.wa.peer(victim.wb).handshake
 
@@ -166,3 +167,78 @@ def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, mea
     result = flows.finish(now=True)
     result.check_streams()
     result.check_datagrams()
+
+
+# ---- many peers ----------------------------------------------------------------------------------
+
+class Crowd:
+    """a has 1,000 peers: b, some that are there, and the rest that are not."""
+
+    N, N_REAL = 999, 8
+
+    def __init__(self, lab, p2pwg):
+        internet = lab.network("internet")
+        self.a, self.b = (Interface(lab.host(name, internet), p2pwg, f"10.9.0.{number}/16",
+                                    env=SMALL_QUARANTINE) for number, name in enumerate("ab", 1))
+        connect(self.a, self.b)
+        self.a.ping(self.b.ip)
+        self.keys = [base64.b64encode(os.urandom(31) + bytes([1])).decode() for _ in range(self.N)]
+        self.real = {}
+        for number in range(self.N_REAL):
+            at = number * (self.N - 1) // (self.N_REAL - 1)  # the first, the last, and between them
+            host = lab.host(f"c{number}", internet)
+            peer = self.real[at] = Interface(host, p2pwg, f"{self.ip(at)}/16", env=SMALL_QUARANTINE)
+            peer.add_peer(self.a, self.a.endpoint())
+            peer.up()
+            self.keys[at] = peer.keys.public
+
+    @staticmethod
+    def ip(at):
+        return f"10.9.{1 + at // 250}.{1 + at % 250}"
+
+    def add(self):
+        lines = []
+        for at, key in enumerate(self.keys):
+            endpoint = self.real[at].endpoint() if at in self.real else "198.51.100.99:9"
+            lines.append(f"[Peer]\nPublicKey = {key}\nEndpoint = {endpoint}\nAllowedIPs = {self.ip(at)}/32\n")
+        self.a.host.run(["wg", "addconf", "wg0", "/dev/stdin"], input="".join(lines))
+
+    def remove(self):
+        self.a.set(*(word for key in self.keys for word in ("peer", key, "remove")))
+
+
+@pytest.mark.parametrize("kind", ["sanitized", "release"])
+def test_a_thousand_peers_can_be_reached(lab, kind):
+    crowd = Crowd(lab, p2pwg_of(kind))
+    crowd.add()
+    assert len(crowd.a.peers()) == 1000
+    for peer in crowd.real.values():
+        crowd.a.ping(peer.ip)
+    crowd.a.ping(crowd.b.ip)
+    met = {public for public, peer in crowd.a.peers().items() if peer.handshake > 0}
+    assert met == {peer.keys.public for peer in [crowd.b, *crowd.real.values()]}
+    crowd.remove()
+    assert list(crowd.a.peers()) == [crowd.b.keys.public]
+    crowd.a.ping(crowd.b.ip)
+
+
+@pytest.mark.slow
+def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
+    """At most 5 % of the speed with that peer alone. Best of several, as others use the machine too."""
+    crowd = Crowd(lab, p2pwg_of("release"))
+    flows = Flows(tool(build, "flows"), [crowd.a.host, crowd.b.host], 120)
+    flows.add(crowd.b.host, crowd.a.ip, "tcp")
+    flows.begin()
+    wait_until(lambda: crowd.a.peer(crowd.b).rx > 50e6, 10, "the flow to be fast")
+    alone = among = 0
+    for number in range(15):
+        alone = max(alone, speed_between(crowd.a, crowd.b, 0.7))
+        crowd.add()
+        among = max(among, speed_between(crowd.a, crowd.b, 0.7))
+        crowd.remove()
+        if number >= 4 and among >= 0.95 * alone:
+            break
+    measured("Mbit/s with one peer", alone * 8e-6)
+    measured("Mbit/s with a thousand peers", among * 8e-6)
+    assert among >= 0.95 * alone
+    flows.finish(now=True).check_streams()
