@@ -296,6 +296,20 @@ def test_it_ends_on_a_signal(pair, number):
     assert not has_interface(pair.a, "wg0") and not wa.has_socket()
 
 
+def test_it_ends_in_the_middle_of_traffic(pair):
+    """wireguard-go once hung when it was closed while packets were under way."""
+    wa, wb = pair.interfaces()
+    connect_both(wa, wb)
+    server = pair.b.start(["iperf3", "-s", "--forceflush"])
+    server.wait_for_log("listening")
+    client = pair.a.start(["iperf3", "-c", wb.ip, "-t", "60", "-i", "0.2", "-P", "4", "--bidir", "--forceflush"])
+    client.wait_for_log(r"0\.20-0\.4")
+    for wg in wa, wb:
+        wg.program.signal(signal.SIGTERM)
+        assert wg.program.wait(5) == 0
+    client.kill()
+
+
 def test_it_ends_when_the_interface_is_deleted(pair):
     wa, _ = pair.interfaces()
     wa.up()

@@ -1,6 +1,23 @@
 /*
  * Bugs that other implementations of WireGuard really had. Each test is named after what must hold;
- * the comment says who got it wrong.
+ * the comment says who got it wrong. Those that are not here have their test where their subject is:
+ *
+ *   gotatun        the port was missing in the cookie   test_cookie: a_cookie_is_bound_to_address_and_port
+ *                  a changed PSK was not applied        test_handshake: a_psk_on_one_side_only_makes_no_session
+ *                  no jitter                            test_timers: retries_of_different_peers_are_spread
+ *                  no padding                           test_data: every_size_arrives_as_it_was_and_padded_…
+ *                  a partial sendmmsg lost the rest     test_udp_refused: a_socket_that_fills_up_is_gone_on_with_…
+ *   wireguard-go   fragments, versions, TTLs and IP     test_offload: fragments_are_not_merged,
+ *                  options mixed up in merging          another_version_…, time_to_live_…, ipv4_options_…
+ *                  a header of the packet before        test_tun: a_single_packet_does_not_inherit_…
+ *                  a wake-up was lost                   test_lane: a_full_queue_is_told_and_nothing_accepted_…
+ *                  closing under traffic hung           tests/net/test_p2pwg: it_ends_in_the_middle_of_traffic
+ *   VPP            keys of a wrong length               test_uapi: values_outside_their_range_are_refused
+ *                  no roaming, cookies, rate limit      test_paths, test_handshake, test_cookie
+ *   Firezone       what was sent was sent again         test_udp_refused: what_was_taken_is_not_sent_again
+ *                  UDP_SEGMENT above the payload        test_udp_refused: in all of it
+ *   Linux          sessions freed under their readers   test_threads
+ *   many           two handshakes in one 16.7 ms step   test_handshake: time_is_told_in_steps_of_16_7_ms
  */
 #include "tests/unit/wireguard/tunnel.h"
 
@@ -395,6 +412,82 @@ static void test_a_removed_peer_is_not_found_by_its_indices(void)
 	world_end(&w);
 }
 
+/* Firezone: batching by length put packets of one flow out of order. */
+static void test_packets_of_changing_lengths_stay_in_order(void)
+{
+	static const uint32_t sizes[] = { 1400, 100, 1400, 1400, 60, 60, 1400, 200, 1399, 1400, 60, 1000 };
+	world_begin(&w);
+
+	for (uint8_t i = 0; i < ARRAY_LEN(sizes); i++)
+		say(&w.alice, i, sizes[i]); /* they wait for the handshake … */
+	cable_run(&w);
+	for (uint8_t i = 0; i < ARRAY_LEN(sizes); i++)
+		say(&w.alice, i, sizes[i]); /* … and these do not */
+	cable_run(&w);
+	assert(w.bob.n_inbox == 2 * ARRAY_LEN(sizes));
+	for (uint32_t i = 0; i < w.bob.n_inbox; i++) {
+		uint8_t expected[DATAGRAM_MAX], mark = (uint8_t)(i % ARRAY_LEN(sizes));
+		uint32_t size = make_packet(&w.alice, mark, sizes[mark], expected);
+		assert(w.bob.inbox[i].size == size && memcmp(w.bob.inbox[i].bytes, expected, size) == 0);
+	}
+	world_end(&w);
+}
+
+/* wireguard-go: containers of packets leaked, until none was left and everything stood still. */
+static void test_room_for_waiting_packets_is_whole_again_after_every_end(void)
+{
+	const struct wg_config config = { .mtu = 1420, .n_staged = 64 };
+	world_begin_with(&w, &config);
+
+	for (int i = 0; i < 20; i++) {
+		uint64_t before = drops_of(&w.alice, WG_DROP_OUT_STAGED);
+		for (uint8_t n = 0; n < 64; n++)
+			say(&w.alice, n, 100);
+		assert(stats_of(&w.alice).n_staged == 64);
+		assert(drops_of(&w.alice, WG_DROP_OUT_STAGED) == before); /* all have found room */
+		if (i % 2)
+			wait_s_deaf(&w, 120); /* given up */
+		else
+			cable_run(&w); /* sent */
+		assert(stats_of(&w.alice).n_staged == 0);
+		wait_s_deaf(&w, 600); /* keys are wiped */
+		w.bob.n_inbox = 0;
+		w.trace[0] = '\0';
+	}
+	world_end(&w);
+}
+
+/*
+ * CVE-2021-46873, of the protocol itself: a peer whose clock was set ahead for a moment is refused
+ * until its clock gets there. What it said is not kept anywhere: a restart of the refusing side, or
+ * removing the peer there, is the way out.
+ */
+static void test_a_clock_that_was_ahead_is_forgotten_with_the_peer(void)
+{
+	struct wg_peer *peer;
+	world_begin(&w);
+
+	w.now.real_ns += 365 * 86400 * SECOND_NS;
+	connect_both(&w);
+	w.now.real_ns -= 365 * 86400 * SECOND_NS;
+	wg_device_remove_peer(w.alice.device, w.alice.peer); /* alice too is new, and her clock right */
+	assert(wg_device_add_peer(w.alice.device, &w.bob.public, &w.alice.peer) == 0);
+	const struct wg_route route = { .n = 1, .paths = { { .remote = w.bob.address } } };
+	wg_peer_set_route(w.alice.peer, &route, w.now);
+	wg_peer_connect(w.alice.peer, w.now);
+	cable_run(&w);
+	assert(drops_of(&w.bob, WG_DROP_TIMESTAMP) == 1 && !stats_of(&w.alice).has_session);
+
+	wg_device_remove_peer(w.bob.device, w.bob.peer);
+	assert(wg_device_add_peer(w.bob.device, &w.alice.public, &peer) == 0);
+	w.bob.peer = peer;
+	later(6);
+	wg_peer_connect(w.alice.peer, w.now);
+	cable_run(&w);
+	assert(stats_of(&w.alice).has_session);
+	world_end(&w);
+}
+
 int main(void)
 {
 	test_no_nonce_is_used_twice_beyond_32_bits();
@@ -415,5 +508,8 @@ int main(void)
 	test_inner_packets_with_lying_lengths_are_dropped();
 	test_a_peer_with_a_key_of_low_order_can_do_nothing();
 	test_a_removed_peer_is_not_found_by_its_indices();
+	test_packets_of_changing_lengths_stay_in_order();
+	test_room_for_waiting_packets_is_whole_again_after_every_end();
+	test_a_clock_that_was_ahead_is_forgotten_with_the_peer();
 	puts("ok");
 }

@@ -184,6 +184,25 @@ static void test_datagrams_are_written_as_one_superpacket(bool is_v4)
 	end(&world);
 }
 
+/* wireguard-go: a packet was written with the header of the superpacket before it. */
+static void test_a_single_packet_does_not_inherit_from_a_superpacket(bool is_v4)
+{
+	static uint8_t bytes[600], received[600];
+	struct train one = { .base = bytes, .n = 1, .stride = sizeof(bytes) };
+	struct world world;
+	begin(&world, is_v4, (struct offload_switches){ 0 });
+
+	for (int i = 0; i < 3; i++) {
+		write_datagrams(&world);
+		assert(expect_datagrams(&world) == 1);
+		one.size = one.last_size = put_datagram(bytes, is_v4, N - 1);
+		assert(tun_write(&world.tun, &one) == 0);
+		assert(recv(world.socket, received, sizeof(received), 0) == LAST && received[0] == N);
+	}
+	assert(world.tun.n_refused == 0 && gauge(&world)->n_used == 3);
+	end(&world);
+}
+
 static void test_switched_off_they_are_written_one_by_one(bool is_v4)
 {
 	/* With the reading side on, and with it off as well: then there is no header. */
@@ -316,6 +335,7 @@ int main(void)
 	assert(link_find("lo", &lo, &error) == 0 && link_set_up(lo.ifindex, true, &error) == 0);
 	for (int is_v4 = 0; is_v4 < 2; is_v4++) {
 		test_datagrams_are_written_as_one_superpacket(is_v4);
+		test_a_single_packet_does_not_inherit_from_a_superpacket(is_v4);
 		test_switched_off_they_are_written_one_by_one(is_v4);
 		apart(test_a_refused_superpacket_is_written_again_in_pieces, is_v4);
 		apart(test_a_kernel_that_takes_no_superpackets_is_not_given_any, is_v4);

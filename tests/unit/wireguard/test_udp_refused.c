@@ -37,12 +37,23 @@ static uint16_t segment_of(const struct msghdr *message)
 	return segment;
 }
 
+static size_t size_of(const struct msghdr *message)
+{
+	size_t size = 0;
+
+	for (size_t i = 0; i < message->msg_iovlen; i++)
+		size += message->msg_iov[i].iov_len;
+	return size;
+}
+
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	struct endpoint to = endpoint_from_sockaddr(message->msg_name);
 	uint16_t segment = segment_of(message);
 	struct endpoint bad;
 
+	/* Some kernels refuse it for a single datagram, which Firezone did not know. */
+	assert(segment == 0 || size_of(message) > segment);
 	assert(endpoint_parse_ip(kernel.bad_ip, to.port, &bad) == 0);
 	if (segment && segment >= kernel.bad_size && endpoint_equal(&to, &bad) && kernel.n_pass == 0) {
 		kernel.n_refused++;
