@@ -146,12 +146,12 @@ struct wg_readers *wg_device_readers(struct wg_device *device)
 	return &device->readers;
 }
 
-bool wg_device_reclaim(struct wg_device *device, uint64_t passed)
+bool wg_device_reclaim(struct wg_device *device, uint64_t passed, struct wg_time now)
 {
 	if (!device->readers.first)
 		return false;
 	/* What is freed now may be noted, by a lane that has passed on since. */
-	wg_device_collect(device, device->now);
+	wg_device_collect(device, now);
 	return wg_readers_collect(&device->readers, passed);
 }
 
@@ -210,7 +210,7 @@ static void begin_call(struct wg_device *device, struct wg_time now)
 static void end_call(struct wg_device *device)
 {
 	wg_device_collect(device, device->now);
-	(void)wg_device_reclaim(device, wg_readers_passed(&device->readers));
+	(void)wg_device_reclaim(device, wg_readers_passed(&device->readers), device->now);
 }
 
 void wg_device_send(struct wg_device *device, const struct train *packets, struct wg_time now)

@@ -63,8 +63,8 @@ struct wg_lane_ports {
 	/* wg_device_has_notes() became true. */
 	void (*noted)(void *owner);
 	/*
-	 * The device is busy sending what was handed over for a peer: wait some microseconds. False:
-	 * not any longer; NULL: the device has always finished when hand() returns.
+	 * The device has yet to do what was handed over, and going on would be too early: wait some
+	 * microseconds. False: not any longer; NULL: it has always finished when hand() returns.
 	 */
 	bool (*wait)(void *owner, unsigned n_waits);
 };
@@ -99,4 +99,4 @@ void wg_device_collect(struct wg_device *device, struct wg_time now);
  * Frees what no lane can hold any more. `passed` is wg_readers_passed() from before the news of all
  * lanes were taken. True when something still waits.
  */
-bool wg_device_reclaim(struct wg_device *device, uint64_t passed);
+bool wg_device_reclaim(struct wg_device *device, uint64_t passed, struct wg_time now);

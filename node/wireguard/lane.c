@@ -1,6 +1,6 @@
 /*
- * The lane's one idea: each descriptor that is ready is served for a bounded burst, so that no
- * direction starves the other, and a burst's packets travel as trains from read to write.
+ * The device's thread: it sleeps until a lane has news, the loop a command, or a timer is due. It is
+ * woken by one eventfd, at most once for all that happened since it last looked.
  */
 #include "node/wireguard/lane.h"
 
@@ -8,41 +8,26 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
-#include "node/wireguard/aead.h"
-#include "node/wireguard/icmp.h"
-#include "node/wireguard/ring.h"
+#include "node/wireguard/lane_thread.h"
+#include "node/wireguard/message_wire.h"
 
-#define EVENT_RING_LEN	 (2u << 20)
-#define RELAYED_RING_LEN (2u << 20)
-/* So much of one source before the others are looked at: about half a millisecond each. */
-#define TUN_BURST   256 /* packets */
-#define UDP_BURST   2	/* calls for UDP_INBOX_MESSAGES trains */
-#define RELAY_BURST 64	/* trains */
-/* Events handled in one turn of the loop. */
+/* Events of one thread handled in one turn of the loop. */
 #define LOOP_BURST 1024
-/* A full socket is waited for so long before its packets are dropped. */
-#define SEND_PATIENCE_MS 2
-
-/* ICMP errors a second. */
-#define MAX_REJECT_ANSWERS 100
-
-/* The TUN is read into the first, superpackets are cut into the second. */
-#define READ_ROOM   (OFFLOAD_MAX_PACKET + WG_OVERHEAD + 16)
-#define READ_BUFFER (128u * 1024 + READ_ROOM)
-/* The longest train of a cut: 64 packets of 1/64 superpacket, or one packet of 64 KB. */
-#define CUT_BUFFER (WG_HEADROOM + OFFLOAD_MAX_PACKET + TRAIN_MAX * (120 + WG_OVERHEAD + 16))
-
-enum source { SOURCE_WAKE, SOURCE_TUN, SOURCE_UDP, SOURCE_N = SOURCE_UDP + UDP_N_FAMILIES };
+/* News of one lane taken before the others are looked at. */
+#define NEWS_BURST 256
+/* Marks that lanes leave are collected so often; the timers' shortest time is 5 s. */
+#define COLLECT_NS UINT64_C(100000000)
+/* While something waits to be freed. */
+#define RECLAIM_NS UINT64_C(10000000)
 
 struct command {
 	void (*fn)(const struct lane_context *context, void *arg);
@@ -50,370 +35,107 @@ struct command {
 	void *arg;
 };
 
-enum event_type { EVENT_DATAGRAM, EVENT_RELAY, EVENT_PEER };
-
-/* Head of a record in the event ring; bytes follow. */
-struct event {
-	enum event_type type;
-	enum demux_kind kind;
-	struct wg_path path;
-	struct lane_peer_event peer;
-	struct train train; /* base is not used */
-	uint32_t len;
-};
-
-/* Head of a record in the ring of relayed datagrams; bytes follow. */
-struct relayed {
-	struct wg_path from;
-	struct train train;
-};
-
-struct counters {
-	_Atomic uint64_t unknown, sends_dropped, rejected;
-	_Atomic uint64_t tun_reads, tun_packets, udp_messages, udp_datagrams;
-};
-
 struct lane {
-	/* set before the thread starts */
+	/* set before the threads start */
 	struct lane_ports ports;
-	bool is_plain;
-	int wake_fd, epoll_fd;
+	int wake_fd;
 	pthread_t thread;
+	unsigned n_lanes, n_shards;
+	struct lane_thread *lanes[LANE_MAX];
+	struct tun queues[LANE_MAX];
 
 	/* between the threads */
-	struct ring commands, completions, events, relayed;
+	struct ring commands, completions;
+	struct lane_outbox outbox; /* of the device's thread */
 	_Atomic bool is_stopping;
-	_Atomic bool is_tun_gone; /* not yet told; no event, since none may be lost for want of room */
+	_Atomic bool is_woken;
 	uv_async_t async;
-	struct counters counters;
 
 	/* of the loop thread */
 	uint32_t n_outstanding;
+	bool is_stopped, is_tun_gone_told;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
 
-	/* of the lane thread */
+	/* of the device's thread */
 	struct wg_device *device;
-	struct tun tun;
 	struct udp *udp;
-	uint32_t mtu;
 	struct wg_time now;
+	uint64_t collect_ns; /* when marks are collected next; UINT64_MAX: there are none */
+	bool has_more_news, has_retired;
 	bool loop_has_news;
-	uint32_t ready; /* bits by enum source */
-	uint64_t reject_second;
-	uint32_t n_reject_answers; /* in that second */
-	struct train pending; /* packets read, not yet sealed; n 0: none */
-	uint8_t *read_buffer, *cut_buffer, *relayed_buffer;
-	struct udp_inbox *inbox;
 };
 
-static struct wg_time time_now(void)
-{
-	struct timespec boot, real;
+/* ---- how many lanes ---- */
 
-	clock_gettime(CLOCK_BOOTTIME, &boot);
-	clock_gettime(CLOCK_REALTIME, &real);
-	return (struct wg_time){
-		.ns = (uint64_t)boot.tv_sec * 1000000000 + (uint64_t)boot.tv_nsec,
-		.real_ns = (uint64_t)real.tv_sec * 1000000000 + (uint64_t)real.tv_nsec,
-	};
+unsigned lane_n_lanes(unsigned wanted)
+{
+	cpu_set_t cpus;
+
+	if (wanted == 0)
+		wanted = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+	return wanted > LANE_MAX ? LANE_MAX : wanted;
 }
 
-static void count(_Atomic uint64_t *counter, uint64_t n)
+uint32_t lane_n_shards(unsigned wanted, const struct tun *tun)
 {
-	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+	const unsigned n = lane_n_lanes(wanted);
+
+	return n >= 4 && tun->may_add_queues ? n : 1;
 }
 
-/* lane thread: to the loop */
+/* ---- waking ---- */
 
-/* An event with room for len bytes; NULL when the ring is full. */
-static struct event *begin_event(struct lane *lane, enum event_type type, size_t len)
+/* Any thread. */
+static void wake_device(void *owner)
 {
-	struct event *event = ring_reserve(&lane->events, sizeof(*event) + len);
+	struct lane *lane = owner;
+	const uint64_t one = 1;
 
-	if (!event)
-		return NULL;
-	memset(event, 0, sizeof(*event));
-	event->type = type;
-	event->len = (uint32_t)len;
-	return event;
+	if (!atomic_exchange(&lane->is_woken, true))
+		(void)!write(lane->wake_fd, &one, sizeof(one));
 }
 
-static void post_event(struct lane *lane)
+/* Any thread. */
+static void wake_loop(void *owner)
 {
-	ring_commit(&lane->events);
-	lane->loop_has_news = true;
+	struct lane *lane = owner;
+
+	uv_async_send(&lane->async);
 }
 
-static void post_datagrams(struct lane *lane, enum demux_kind kind, const struct wg_path *from,
-			   const struct train *train)
-{
-	if (lane->is_plain || !lane->ports.datagram || kind == DEMUX_UNKNOWN) {
-		count(&lane->counters.unknown, train->n);
-		return;
-	}
-	for (uint32_t i = 0; i < train->n; i++) {
-		struct event *event = begin_event(lane, EVENT_DATAGRAM, train_size(train, i));
-		if (!event)
-			return;
-		event->kind = kind;
-		event->path = *from;
-		memcpy(event + 1, train_packet(train, i), train_size(train, i));
-		post_event(lane);
-	}
-}
+/* ---- device's thread: ports of the device ---- */
 
-static void post_relay(struct lane *lane, const struct wg_path *path, const struct train *train)
-{
-	if (!lane->ports.relay)
-		return;
-	struct event *event = begin_event(lane, EVENT_RELAY, (size_t)train_bytes(train));
-	if (!event)
-		return;
-	uint8_t *at = (uint8_t *)(event + 1);
-	for (uint32_t i = 0; i < train->n; at += train_size(train, i++))
-		memcpy(at, train_packet(train, i), train_size(train, i));
-	event->path = *path;
-	event->train = *train;
-	event->train.stride = train->size;
-	post_event(lane);
-}
-
-/* lane thread: ports of the device */
-
-/* A full socket is waited for, a little: dropping in the middle of a train costs a retransmission. */
-static void send_all(struct lane *lane, const struct wg_path *path, const struct train *train)
-{
-	struct train rest = *train;
-	uint32_t sent = 0;
-	int r = udp_send(lane->udp, 0, path, &rest, &sent);
-
-	if (r == -EAGAIN) {
-		enum udp_family family = endpoint_is_v4(&path->remote) ? UDP_V4 : UDP_V6;
-		struct pollfd full = { .fd = udp_fd(lane->udp, 0, family), .events = POLLOUT };
-		poll(&full, 1, SEND_PATIENCE_MS);
-		rest = train_slice(train, sent, train->n - sent);
-		r = udp_send(lane->udp, 0, path, &rest, &sent);
-		if (r == -EAGAIN)
-			count(&lane->counters.sends_dropped, rest.n - sent);
-	}
-}
-
+/* Handshakes, keepalives, packets that waited. A full socket drops them: all are repeated. */
 static void on_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path,
 			const struct train *train)
 {
 	struct lane *lane = owner;
 
-	if (path->relay_id != 0)
-		post_relay(lane, path, train);
-	else if (lane->udp)
-		send_all(lane, path, train);
+	if (path->relay_id == 0 && lane->udp)
+		(void)udp_send(lane->udp, 0, path, train, NULL);
+	else if (path->relay_id != 0 && lane->ports.relay)
+		lane_outbox_relay(&lane->outbox, path, train);
 }
 
 static void on_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 {
-	struct lane *lane = owner;
-
-	if (lane->tun.fd >= 0)
-		(void)tun_write(&lane->tun, train); /* that the TUN is gone shows in epoll */
+	assert(!"data packets are opened by lanes");
 }
 
 static void on_peer_event(void *owner, struct wg_peer *peer, const struct wg_event *event)
 {
 	struct lane *lane = owner;
-	struct event *record = lane->ports.peer ? begin_event(lane, EVENT_PEER, 0) : NULL;
+	struct lane_peer_event record = { .peer_id = wg_peer_id(peer), .type = event->type };
 
-	if (!record)
+	if (!lane->ports.peer)
 		return;
-	record->peer = (struct lane_peer_event){ .peer_id = wg_peer_id(peer), .type = event->type };
 	if (event->path)
-		record->peer.path = *event->path;
-	post_event(lane);
+		record.path = *event->path;
+	lane_outbox_peer(&lane->outbox, &record);
 }
 
-/* Nobody has this destination: the sender is told, so that it need not wait for a timeout. */
-static void on_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
-{
-	struct lane *lane = owner;
-	uint64_t second = lane->now.ns / 1000000000;
-	uint8_t answer[ICMP6_MAX_LEN];
-
-	count(&lane->counters.rejected, 1);
-	if (lane->reject_second != second)
-		lane->n_reject_answers = 0;
-	lane->reject_second = second;
-	if (why != WG_DROP_OUT_NO_PEER || lane->n_reject_answers >= MAX_REJECT_ANSWERS)
-		return;
-
-	size_t len = icmp_unreachable(packet, size, answer);
-	if (len == 0 || lane->tun.fd < 0)
-		return;
-	lane->n_reject_answers++;
-	struct train train = train_of_one(answer, len);
-	(void)tun_write(&lane->tun, &train);
-}
-
-/* lane thread: from the TUN to the network */
-
-static void flush_pending(struct lane *lane)
-{
-	if (lane->pending.n > 0)
-		wg_device_send(lane->device, &lane->pending, lane->now);
-	lane->pending.n = 0;
-}
-
-/* Where the next packet is read to: behind those pending, in its slot of the train. */
-static uint8_t *read_position(struct lane *lane)
-{
-	uint8_t *start = lane->read_buffer + WG_HEADROOM;
-
-	if (lane->pending.n == 0)
-		return start;
-	uint8_t *next = lane->pending.base + (size_t)lane->pending.n * lane->pending.stride;
-	if (next + READ_ROOM <= lane->read_buffer + READ_BUFFER)
-		return next;
-	flush_pending(lane);
-	return start;
-}
-
-/* A packet that came alone joins the train of its like, or begins a new one where it lies. */
-static void add_pending(struct lane *lane, uint8_t *packet, uint32_t size)
-{
-	struct train *pending = &lane->pending;
-
-	if (pending->n > 0 && size <= pending->size) {
-		pending->n++;
-		pending->last_size = size;
-	} else {
-		flush_pending(lane);
-		*pending = train_of_one(packet, size);
-		pending->stride = wg_slot_size(size, lane->mtu);
-	}
-	if (size < pending->size || pending->n == TRAIN_MAX)
-		flush_pending(lane);
-}
-
-/* How many packets it was cut into. */
-static uint32_t send_superpacket(struct lane *lane, struct offload_cut *cut)
-{
-	uint32_t stride = wg_slot_size(offload_packet_len(cut), lane->mtu);
-	uint32_t max_n = (CUT_BUFFER - WG_HEADROOM) / stride;
-	struct train train;
-
-	if (max_n > TRAIN_MAX)
-		max_n = TRAIN_MAX;
-	while (offload_next(cut, lane->cut_buffer + WG_HEADROOM, stride, max_n, &train))
-		wg_device_send(lane->device, &train, lane->now);
-	return cut->n_cut;
-}
-
-/* How many packets the read has brought. */
-static uint32_t send_read(struct lane *lane, const struct offload_header *header, uint8_t *packet, size_t len)
-{
-	struct offload_cut cut;
-	bool is_super;
-
-	int r = offload_begin(header, packet, len, &cut, &is_super);
-	if (header->gso_type != OFFLOAD_GSO_NONE)
-		tun_read_made_sense(&lane->tun, r == 0);
-	if (r != 0) {
-		flush_pending(lane);
-		return 1;
-	}
-	if (!is_super) {
-		add_pending(lane, packet, (uint32_t)len);
-		return 1;
-	}
-	flush_pending(lane);
-	return send_superpacket(lane, &cut);
-}
-
-static void serve_tun(struct lane *lane)
-{
-	struct offload_header header;
-	uint32_t n_packets = 0, n_reads = 0;
-
-	while (n_packets < TUN_BURST) {
-		uint8_t *packet = read_position(lane);
-		ssize_t len = tun_read(&lane->tun, &header, packet, OFFLOAD_MAX_PACKET);
-		if (len <= 0) {
-			lane->ready &= ~(1u << SOURCE_TUN);
-			break;
-		}
-		n_packets += send_read(lane, &header, packet, (size_t)len);
-		n_reads++;
-	}
-	flush_pending(lane);
-	count(&lane->counters.tun_reads, n_reads);
-	count(&lane->counters.tun_packets, n_packets);
-}
-
-/* lane thread: from the network to the TUN */
-
-/* Datagrams of one sender; runs of the same protocol stay together. */
-static void receive_train(struct lane *lane, const struct wg_path *from, const struct train *train)
-{
-	uint32_t first = 0;
-
-	while (first < train->n) {
-		enum demux_kind kind =
-			demux_datagram(train_packet(train, first), train_size(train, first));
-		uint32_t n = 1;
-		while (first + n < train->n &&
-		       demux_datagram(train_packet(train, first + n), train_size(train, first + n)) == kind)
-			n++;
-		struct train run = train_slice(train, first, n);
-		if (kind == DEMUX_WIREGUARD)
-			wg_device_receive(lane->device, &run, from, lane->now);
-		else
-			post_datagrams(lane, kind, from, &run);
-		first += n;
-	}
-}
-
-static void serve_udp(struct lane *lane, enum udp_family family)
-{
-	struct train train;
-
-	for (int i = 0; i < UDP_BURST; i++) {
-		int n = udp_receive(lane->udp, 0, family, lane->inbox);
-
-		for (int k = 0; k < n; k++) {
-			struct udp_message *message = &lane->inbox->messages[k];
-			count(&lane->counters.udp_messages, 1);
-			while (udp_message_next(message, &train)) {
-				count(&lane->counters.udp_datagrams, train.n);
-				receive_train(lane, &message->from, &train);
-			}
-		}
-		if (n < UDP_INBOX_MESSAGES) {
-			lane->ready &= ~(1u << ((unsigned)SOURCE_UDP + family));
-			return;
-		}
-	}
-}
-
-/* The relay's bytes lie in the ring; the device opens in place, and the ring is not ours to change. */
-static void serve_relayed(struct lane *lane)
-{
-	const struct relayed *relayed;
-	size_t len;
-
-	for (int i = 0; (relayed = ring_peek(&lane->relayed, &len)); i++) {
-		if (i == RELAY_BURST) {
-			lane->ready |= 1u << SOURCE_WAKE; /* the rest after the others */
-			return;
-		}
-		struct train train = relayed->train;
-		struct wg_path from = relayed->from;
-		train.base = lane->relayed_buffer;
-		memcpy(train.base, relayed + 1, len - sizeof(*relayed));
-		ring_release(&lane->relayed);
-		receive_train(lane, &from, &train);
-	}
-}
-
-/* lane thread: commands */
+/* ---- device's thread: commands ---- */
 
 static void complete(struct lane *lane, const struct command *command)
 {
@@ -439,121 +161,112 @@ static void serve_commands(struct lane *lane)
 	}
 }
 
-/* lane thread: waiting */
-
-static void watch(struct lane *lane, int fd, unsigned source, bool on)
+static void use_udp(struct lane_thread *thread, void *arg)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u32 = source };
-
-	if (fd < 0)
-		return;
-	if (epoll_ctl(lane->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event) != 0 && on)
-		log_error("wireguard", "cannot watch descriptor %d: %s", fd, strerror(errno));
-	lane->ready &= ~(1u << source);
-}
-
-static void watch_udp(struct lane *lane, bool on)
-{
-	for (unsigned family = 0; lane->udp && family < UDP_N_FAMILIES; family++)
-		watch(lane, udp_fd(lane->udp, 0, family), (unsigned)SOURCE_UDP + family, on);
+	lane_thread_use_udp(thread, arg);
 }
 
 void lane_use_udp(const struct lane_context *context, struct udp *udp)
 {
 	struct lane *lane = context->lane;
 
-	watch_udp(lane, false);
+	assert(!udp || udp->n_shards == lane->n_shards);
 	lane->udp = udp;
-	watch_udp(lane, true);
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		lane_thread_call(lane->lanes[i], use_udp, udp);
 }
 
-void lane_use_tun(const struct lane_context *context, const struct tun *tun_take)
+static void set_mtu(struct lane_thread *thread, void *arg)
 {
-	struct lane *lane = context->lane;
-
-	watch(lane, lane->tun.fd, SOURCE_TUN, false);
-	tun_close(&lane->tun);
-	lane->tun = *tun_take;
-	watch(lane, lane->tun.fd, SOURCE_TUN, true);
+	lane_thread_set_mtu(thread, *(const uint32_t *)arg);
 }
 
 void lane_set_mtu(const struct lane_context *context, uint32_t mtu)
 {
-	context->lane->mtu = mtu;
 	wg_device_set_mtu(context->device, mtu);
+	for (unsigned i = 0; i < context->lane->n_lanes; i++)
+		lane_thread_call(context->lane->lanes[i], set_mtu, &mtu);
 }
 
-/* Milliseconds to wait for descriptors; 0 when there is work left from the last burst. */
-static int patience_ms(const struct lane *lane)
+/* ---- device's thread: the rest ---- */
+
+static void serve_news(struct lane *lane)
+{
+	lane->has_more_news = false;
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		if (!lane_thread_take_news(lane->lanes[i], lane->now, NEWS_BURST))
+			lane->has_more_news = true;
+}
+
+static void collect(struct lane *lane)
+{
+	if (lane->collect_ns <= lane->now.ns) {
+		wg_device_collect(lane->device, lane->now);
+		lane->collect_ns = UINT64_MAX;
+	}
+	if (lane->collect_ns == UINT64_MAX && wg_device_has_notes(lane->device))
+		lane->collect_ns = lane->now.ns + COLLECT_NS;
+}
+
+static uint64_t next_deadline(const struct lane *lane)
 {
 	uint64_t deadline = wg_device_next_deadline(lane->device);
 
-	if (lane->ready)
-		return 0;
-	if (deadline == UINT64_MAX)
-		return -1;
-	if (deadline <= lane->now.ns)
-		return 0;
-	uint64_t ms = (deadline - lane->now.ns + 999999) / 1000000;
-	return ms < 60000 ? (int)ms : 60000;
-}
-
-static void handle_tun_error(struct lane *lane)
-{
-	if (tun_is_alive(&lane->tun))
-		return;
-	watch(lane, lane->tun.fd, SOURCE_TUN, false);
-	tun_close(&lane->tun);
-	atomic_store_explicit(&lane->is_tun_gone, true, memory_order_release);
-	lane->loop_has_news = true;
+	if (lane->collect_ns < deadline)
+		deadline = lane->collect_ns;
+	if (lane->has_retired && lane->now.ns + RECLAIM_NS < deadline)
+		deadline = lane->now.ns + RECLAIM_NS;
+	return deadline;
 }
 
 static void wait_for_work(struct lane *lane)
 {
-	struct epoll_event events[SOURCE_N];
+	struct pollfd wake = { .fd = lane->wake_fd, .events = POLLIN };
+	const uint64_t deadline = next_deadline(lane);
 	uint64_t n_wakes;
+	int ms = -1;
 
-	int n = epoll_wait(lane->epoll_fd, events, SOURCE_N, patience_ms(lane));
-	lane->now = time_now();
-	for (int i = 0; i < n; i++) {
-		unsigned source = events[i].data.u32;
-		lane->ready |= 1u << source;
-		if (source == SOURCE_TUN && events[i].events & (EPOLLERR | EPOLLHUP))
-			handle_tun_error(lane);
-	}
-	if (lane->ready & 1u << SOURCE_WAKE)
+	if (lane->has_more_news || deadline <= lane->now.ns)
+		ms = 0;
+	else if (deadline - lane->now.ns < UINT64_C(60000000000))
+		ms = (int)((deadline - lane->now.ns + 999999) / 1000000);
+	else if (deadline != UINT64_MAX)
+		ms = 60000;
+	if (poll(&wake, 1, ms) > 0)
 		(void)!read(lane->wake_fd, &n_wakes, sizeof(n_wakes));
-	lane->ready &= ~(1u << SOURCE_WAKE);
+	/* Whoever comes from now on wakes us again; what came before is seen below. */
+	atomic_store(&lane->is_woken, false);
+	lane->now = lane_time_now();
 }
 
 static void tell_loop(struct lane *lane)
 {
-	if (lane->loop_has_news)
-		uv_async_send(&lane->async);
-	lane->loop_has_news = false;
+	if (lane->loop_has_news || lane->outbox.has_news)
+		wake_loop(lane);
+	lane->loop_has_news = lane->outbox.has_news = false;
 }
 
-static void *lane_main(void *arg)
+static void *device_main(void *arg)
 {
 	struct lane *lane = arg;
 
-	while (!atomic_load_explicit(&lane->is_stopping, memory_order_acquire)) {
+	while (!atomic_load(&lane->is_stopping)) {
 		wait_for_work(lane);
+		const uint64_t passed = wg_readers_passed(wg_device_readers(lane->device));
 		serve_commands(lane);
-		serve_relayed(lane);
-		for (unsigned family = 0; family < UDP_N_FAMILIES; family++)
-			if (lane->ready & 1u << ((unsigned)SOURCE_UDP + family))
-				serve_udp(lane, (enum udp_family)family);
-		if (lane->ready & 1u << SOURCE_TUN)
-			serve_tun(lane);
+		serve_news(lane);
+		collect(lane);
 		wg_device_tick(lane->device, lane->now);
+		/* News that are still in a ring may name what would be freed. */
+		lane->has_retired = lane->has_more_news ||
+				    wg_device_reclaim(lane->device, passed, lane->now);
 		tell_loop(lane);
 	}
 	serve_commands(lane);
 	return NULL;
 }
 
-/* loop thread: from the lane */
+/* ---- loop thread: from the others ---- */
 
 static void dispatch_completions(struct lane *lane)
 {
@@ -569,71 +282,54 @@ static void dispatch_completions(struct lane *lane)
 	}
 }
 
-static void dispatch_event(struct lane *lane, const struct event *event)
+/* False when there is more. */
+static bool dispatch_events(struct lane *lane)
 {
-	const struct lane_ports *ports = &lane->ports;
-	struct train train = event->train;
+	bool is_all = lane_outbox_dispatch(&lane->outbox, &lane->ports, LOOP_BURST, &lane->is_stopped);
 
-	switch (event->type) {
-	case EVENT_DATAGRAM:
-		ports->datagram(ports->owner, event->kind, &event->path, (const uint8_t *)(event + 1),
-				event->len);
-		break;
-	case EVENT_RELAY:
-		/* Trains are mutable in general; these bytes are only to be read. */
-		train.base = (uint8_t *)(uintptr_t)(event + 1);
-		ports->relay(ports->owner, &event->path, &train);
-		break;
-	case EVENT_PEER:
-		ports->peer(ports->owner, &event->peer);
-		break;
-	}
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		is_all &= lane_outbox_dispatch(lane_thread_outbox(lane->lanes[i]), &lane->ports,
+					       LOOP_BURST, &lane->is_stopped);
+	return is_all;
+}
+
+static void tell_tun_gone(struct lane *lane)
+{
+	bool is_gone = false;
+
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		is_gone |= lane_thread_take_tun_gone(lane->lanes[i]);
+	if (!is_gone || lane->is_tun_gone_told || lane->is_stopped)
+		return;
+	lane->is_tun_gone_told = true;
+	if (lane->ports.tun_gone)
+		lane->ports.tun_gone(lane->ports.owner);
 }
 
 static void on_async(uv_async_t *async)
 {
 	struct lane *lane = container_of(async, struct lane, async);
-	const struct event *event;
-	size_t len;
 
 	dispatch_completions(lane);
-	if (!lane->stopped && atomic_exchange(&lane->is_tun_gone, false) && lane->ports.tun_gone)
-		lane->ports.tun_gone(lane->ports.owner);
-	for (int i = 0; i < LOOP_BURST; i++) {
-		if (lane->stopped || !(event = ring_peek(&lane->events, &len)))
-			return;
-		dispatch_event(lane, event);
-		if (!lane->stopped)
-			ring_release(&lane->events);
-	}
-	uv_async_send(&lane->async); /* the rest in the next turn */
+	tell_tun_gone(lane);
+	if (!dispatch_events(lane) && !lane->is_stopped)
+		uv_async_send(&lane->async); /* the rest in the next turn */
 }
 
-/* loop thread: public */
-
-static void wake(struct lane *lane)
-{
-	const uint64_t one = 1;
-
-	(void)!write(lane->wake_fd, &one, sizeof(one));
-}
+/* ---- loop thread: life ---- */
 
 static void free_lane(struct lane *lane)
 {
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		lane_thread_free(lane->lanes[i]);
 	wg_device_free(lane->device);
-	tun_close(&lane->tun);
+	for (unsigned i = 0; i < LANE_MAX; i++)
+		tun_close(&lane->queues[i]);
 	if (lane->wake_fd >= 0)
 		close(lane->wake_fd);
-	if (lane->epoll_fd >= 0)
-		close(lane->epoll_fd);
 	ring_deinit(&lane->commands);
 	ring_deinit(&lane->completions);
-	ring_deinit(&lane->events);
-	ring_deinit(&lane->relayed);
-	free(lane->read_buffer);
-	free(lane->cut_buffer);
-	free(lane->relayed_buffer);
-	free(lane->inbox);
+	lane_outbox_deinit(&lane->outbox);
 	free(lane);
 }
 
@@ -647,15 +343,6 @@ static void on_async_closed(uv_handle_t *handle)
 	stopped(arg);
 }
 
-static void *allocate(size_t size)
-{
-	void *memory = calloc(1, size);
-
-	if (!memory)
-		abort();
-	return memory;
-}
-
 static struct lane *new_lane(const struct lane_config *config)
 {
 	struct lane *lane = aligned_alloc(_Alignof(struct lane), sizeof(*lane));
@@ -664,20 +351,14 @@ static struct lane *new_lane(const struct lane_config *config)
 		abort();
 	memset(lane, 0, sizeof(*lane));
 	lane->ports = config->ports;
-	lane->is_plain = config->is_plain;
-	lane->tun = config->tun_take;
 	lane->udp = config->udp;
-	lane->mtu = config->mtu ? config->mtu : WG_DEFAULT_MTU;
+	lane->collect_ns = UINT64_MAX;
+	for (unsigned i = 0; i < LANE_MAX; i++)
+		lane->queues[i] = (struct tun)TUN_NONE;
 	ring_init(&lane->commands, LANE_MAX_COMMANDS * 64);
 	ring_init(&lane->completions, LANE_MAX_COMMANDS * 64);
-	ring_init(&lane->events, EVENT_RING_LEN);
-	ring_init(&lane->relayed, RELAYED_RING_LEN);
-	lane->read_buffer = allocate(READ_BUFFER);
-	lane->cut_buffer = allocate(CUT_BUFFER);
-	lane->relayed_buffer = allocate(UDP_MESSAGE_MAX);
-	lane->inbox = allocate(sizeof(*lane->inbox));
+	lane_outbox_init(&lane->outbox);
 	lane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	lane->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	return lane;
 }
 
@@ -689,7 +370,7 @@ static void log_cipher(const struct wg_aead *aead)
 	log_info("wireguard", "packets are sealed with %s", wg_aead_name(aead));
 }
 
-static int new_device(struct lane *lane)
+static int new_device(struct lane *lane, uint32_t mtu)
 {
 	const struct wg_config config = {
 		.ports = {
@@ -697,9 +378,9 @@ static int new_device(struct lane *lane)
 			.transmit = on_transmit,
 			.deliver = on_deliver,
 			.event = on_peer_event,
-			.reject = on_reject,
 		},
-		.mtu = lane->mtu,
+		.mtu = mtu,
+		.n_shards = lane->n_shards,
 	};
 
 	int r = wg_device_new(&config, &lane->device);
@@ -708,100 +389,175 @@ static int new_device(struct lane *lane)
 	return r;
 }
 
-/* Signals are the loop's: the lane's system calls are not to be disturbed. */
-static int start_thread(struct lane *lane)
+static int add_lane(struct lane *lane, const struct lane_config *config, enum lane_role role, uint32_t shard)
+{
+	const struct lane_thread_config thread = {
+		.owner = lane,
+		.device = lane->device,
+		.role = role,
+		.shard = shard,
+		.mtu = config->mtu ? config->mtu : WG_DEFAULT_MTU,
+		.tun = &lane->queues[shard],
+		.udp = config->udp,
+		.is_plain = config->is_plain,
+		.wants_datagrams = config->ports.datagram,
+		.wants_relay = config->ports.relay,
+		.wake_device = wake_device,
+		.wake_loop = wake_loop,
+	};
+	int r = lane_thread_new(&thread, &lane->lanes[lane->n_lanes]);
+
+	if (r == 0)
+		lane->n_lanes++;
+	return r;
+}
+
+static int add_lanes(struct lane *lane, const struct lane_config *config)
+{
+	int r = 0;
+
+	if (lane->n_shards == 1 && lane_n_lanes(config->n_lanes) > 1) {
+		r = add_lane(lane, config, LANE_OPENS, 0);
+		return r == 0 ? add_lane(lane, config, LANE_SEALS, 0) : r;
+	}
+	for (uint32_t i = 0; r == 0 && i < lane->n_shards; i++)
+		r = add_lane(lane, config, LANE_DOES_BOTH, i);
+	return r;
+}
+
+static int add_queues(struct lane *lane, struct error *reterr)
+{
+	int r = 0;
+
+	for (uint32_t i = 1; r == 0 && i < lane->n_shards; i++)
+		r = tun_add_queue(&lane->queues[0], &lane->queues[i], reterr);
+	return r;
+}
+
+static void start_threads(struct lane *lane)
 {
 	sigset_t all, before;
 
+	/* Signals are the loop's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int r = -pthread_create(&lane->thread, NULL, lane_main, lane);
+	if (pthread_create(&lane->thread, NULL, device_main, lane) != 0)
+		abort(); /* no memory for a thread's stack */
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return r;
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		lane_thread_start(lane->lanes[i]);
 }
 
 int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr)
 {
 	struct lane *lane = new_lane(config);
-	int r = lane->wake_fd < 0 || lane->epoll_fd < 0 ? -EMFILE : new_device(lane);
+	struct error error = { 0 };
 
+	lane->n_shards = lane_n_shards(config->n_lanes, &config->tun_take);
+	lane->queues[0] = config->tun_take;
+	assert(!config->udp || config->udp->n_shards == lane->n_shards);
+	int r = lane->wake_fd < 0 ? -EMFILE : add_queues(lane, &error);
+	if (r == 0)
+		r = new_device(lane, config->mtu);
+	if (r == 0)
+		r = add_lanes(lane, config);
 	if (r == 0)
 		r = uv_async_init(config->loop, &lane->async, on_async);
 	if (r != 0) {
-		lane->tun.fd = -1; /* stays the caller's */
+		lane->queues[0].fd = -1; /* stays the caller's */
 		free_lane(lane);
-		return error_set(reterr, r, "cannot start the data plane: %s", strerror(-r));
+		return error_set(reterr, r, "cannot start the data plane: %s",
+				 error.message[0] ? error.message : strerror(-r));
 	}
-	watch(lane, lane->wake_fd, SOURCE_WAKE, true);
-	watch(lane, lane->tun.fd, SOURCE_TUN, true);
-	watch_udp(lane, true);
-	lane->now = time_now();
-	r = start_thread(lane);
-	if (r != 0)
-		abort(); /* no memory for a thread's stack */
+	lane->now = lane_time_now();
+	start_threads(lane);
 	*ret = lane;
 	return 0;
 }
 
 void lane_stop(struct lane *lane, void (*stopped)(void *arg), void *arg)
 {
-	assert(!lane->stopped);
+	assert(!lane->is_stopped);
+	lane->is_stopped = true;
 	lane->stopped = stopped;
 	lane->stopped_arg = arg;
-	atomic_store_explicit(&lane->is_stopping, true, memory_order_release);
-	wake(lane);
+	/* The device's thread first: its last commands may call the lanes. */
+	atomic_store(&lane->is_stopping, true);
+	wake_device(lane);
 	pthread_join(lane->thread, NULL);
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		lane_thread_stop(lane->lanes[i]);
 	dispatch_completions(lane);
 	uv_close((uv_handle_t *)&lane->async, on_async_closed);
 }
+
+/* ---- loop thread: public ---- */
 
 int lane_run(struct lane *lane, void (*fn)(const struct lane_context *context, void *arg), void *arg,
 	     void (*done)(void *arg))
 {
 	struct command *command;
 
-	if (lane->stopped || lane->n_outstanding == LANE_MAX_COMMANDS)
+	if (lane->is_stopped || lane->n_outstanding == LANE_MAX_COMMANDS)
 		return -EAGAIN;
 	command = ring_reserve(&lane->commands, sizeof(*command));
 	assert(command);
 	*command = (struct command){ .fn = fn, .done = done, .arg = arg };
 	ring_commit(&lane->commands);
 	lane->n_outstanding++;
-	wake(lane);
+	wake_device(lane);
 	return 0;
+}
+
+/* The lane that opens what this datagram belongs to. */
+static struct lane_thread *lane_of(struct lane *lane, const uint8_t *datagram, uint32_t size)
+{
+	struct wg_data_header header;
+
+	if (lane->n_shards == 1)
+		return lane->lanes[0];
+	if (wg_data_header_decode(datagram, size, &header) != 0)
+		return lane->lanes[0];
+	return lane->lanes[header.receiver % lane->n_shards];
 }
 
 int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams)
 {
-	size_t len = (size_t)train_bytes(datagrams);
+	int r = 0;
 
-	if (lane->stopped || len > UDP_MESSAGE_MAX)
+	if (lane->is_stopped)
 		return -EAGAIN;
-	struct relayed *record = ring_reserve(&lane->relayed, sizeof(*record) + len);
-	if (!record)
-		return -EAGAIN;
-	uint8_t *at = (uint8_t *)(record + 1);
-	for (uint32_t i = 0; i < datagrams->n; at += train_size(datagrams, i++))
-		memcpy(at, train_packet(datagrams, i), train_size(datagrams, i));
-	record->from = *from;
-	record->train = *datagrams;
-	record->train.stride = datagrams->size;
-	ring_commit(&lane->relayed);
-	wake(lane);
-	return 0;
+	if (lane->n_shards == 1)
+		return lane_thread_put_relayed(lane->lanes[0], from, datagrams);
+	for (uint32_t i = 0; r == 0 && i < datagrams->n; i++) {
+		const struct train one = train_slice(datagrams, i, 1);
+		r = lane_thread_put_relayed(lane_of(lane, one.base, one.size), from, &one);
+	}
+	return r;
+}
+
+bool lane_get_lane(struct lane *lane, unsigned i, struct lane_counters *ret, const char **ret_role)
+{
+	if (i >= lane->n_lanes)
+		return false;
+	lane_thread_get_counters(lane->lanes[i], ret);
+	if (lane->n_shards == 1 && lane->n_lanes == 2)
+		*ret_role = i == 0 ? "opens" : "seals";
+	else
+		*ret_role = "both";
+	return true;
 }
 
 void lane_get_counters(struct lane *lane, struct lane_counters *ret)
 {
-	*ret = (struct lane_counters){
-		.n_events_dropped = lane->events.n_dropped,
-		.n_relayed_dropped = lane->relayed.n_dropped,
-		.n_unknown = lane->counters.unknown,
-		.n_sends_dropped = lane->counters.sends_dropped,
-		.n_rejected = lane->counters.rejected,
-		.n_tun_reads = lane->counters.tun_reads,
-		.n_tun_packets = lane->counters.tun_packets,
-		.n_udp_messages = lane->counters.udp_messages,
-		.n_udp_datagrams = lane->counters.udp_datagrams,
-	};
+	const size_t n = sizeof(*ret) / sizeof(uint64_t);
+	struct lane_counters one;
+
+	*ret = (struct lane_counters){ .n_events_dropped = lane->outbox.ring.n_dropped };
+	for (unsigned i = 0; i < lane->n_lanes; i++) {
+		lane_thread_get_counters(lane->lanes[i], &one);
+		/* All of them are counts. */
+		for (size_t k = 0; k < n; k++)
+			((uint64_t *)ret)[k] += ((const uint64_t *)&one)[k];
+	}
 }

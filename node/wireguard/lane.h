@@ -1,17 +1,25 @@
 /*
- * The lane: the thread that moves packets.
+ * The data plane's threads: the device's, which decides, and the lanes, which move packets.
  *
- *   loop thread                          lane thread
- *   lane_run() ─────── commands ───────► fn(context, arg) between two bursts
- *   done(arg) ◄────── completions ──────
- *   lane_put_relayed() ── datagrams ───► wg_device_receive()          ┌── TUN
- *   ports ◄─────────── events ────────── what the loop must see   ◄───┤
- *                                                                      └── UDP v4, v6
+ *   loop thread                          device's thread
+ *   lane_run() ─────── commands ───────► fn(context, arg)        handshakes, timers, configuration
+ *   done(arg) ◄────── completions ──────      │ tables ▲ news
+ *   ports ◄──────────── outboxes ───────      ▼        │
+ *                                        lanes (lane_thread.h)          ┌── TUN queues
+ *   lane_put_relayed() ── datagrams ───►   run to completion        ◄───┤
+ *                                                                        └── UDP sockets
  *
- * It owns the wg_device and runs to completion: wait, receive a burst, open or seal it, send it.
- * No lock and no allocation on the packet path; the two threads share rings only. A command is
- * never lost: when there is no room the caller is told. Events and relayed datagrams are dropped
- * and counted when their ring is full.
+ * How many lanes there are follows the machine:
+ *
+ *   1 core          one lane for both directions
+ *   2 and 3 cores   one seals (TUN to UDP), one opens (UDP to TUN)
+ *   4 and more      shards: each lane has its own TUN queue and UDP sockets and does both. The
+ *                   kernel keeps a flow in one queue; a session's datagrams come to the lane
+ *                   that its receiver index names.
+ *
+ * The threads share rings and published tables only; no lock and no allocation on the packet path. A
+ * command is never lost: when there is no room the caller is told. Events and relayed datagrams are
+ * dropped and counted when their ring is full.
  *
  * Functions are for the loop thread unless they say otherwise; ports and done are called there.
  */
@@ -28,6 +36,7 @@
 #include <uv.h>
 
 #define LANE_MAX_COMMANDS 256
+#define LANE_MAX	  16
 
 struct lane;
 
@@ -54,12 +63,13 @@ struct lane_config {
 	uv_loop_t *loop;
 	struct lane_ports ports;
 	struct tun tun_take; /* closed by the lane; TUN_NONE: no TUN */
-	struct udp *udp;     /* borrowed, may be NULL */
+	struct udp *udp;     /* borrowed, may be NULL; lane_n_shards() of them */
+	unsigned n_lanes;    /* as given to lane_n_lanes(): 0: what suits the machine */
 	uint32_t mtu;	     /* 0: WG_DEFAULT_MTU */
 	bool is_plain;	     /* nothing but WireGuard: the rest is dropped and counted */
 };
 
-/* What a command works with; lane thread only, valid during the command. */
+/* What a command works with; the device's thread only, valid during the command. */
 struct lane_context {
 	struct lane *lane;
 	struct wg_device *device;
@@ -67,9 +77,17 @@ struct lane_context {
 };
 
 struct lane_counters {
-	uint64_t n_events_dropped, n_relayed_dropped, n_unknown, n_sends_dropped, n_rejected;
-	uint64_t n_tun_reads, n_tun_packets, n_udp_messages, n_udp_datagrams;
+	uint64_t n_events_dropped, n_relayed_dropped, n_news_dropped;
+	uint64_t n_unknown, n_sends_dropped, n_rejected;
+	uint64_t n_tun_reads, n_tun_packets, n_tun_bytes;	/* from the TUN */
+	uint64_t n_udp_messages, n_udp_datagrams, n_udp_bytes; /* from the network */
+	uint64_t drops[WG_N_DROPS];
 };
+
+/* How many lanes there will be; 0 wanted: what suits the machine. More than LANE_MAX are not made. */
+unsigned lane_n_lanes(unsigned wanted);
+/* So many shards need the UDP sockets; the TUN must have been opened with several_queues if that is over 1. */
+uint32_t lane_n_shards(unsigned wanted, const struct tun *tun);
 
 P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr);
 /*
@@ -78,17 +96,18 @@ P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, st
  */
 void lane_stop(struct lane *lane, void (*stopped)(void *arg), void *arg);
 
-/* fn runs on the lane thread, then done (may be NULL) on the loop. 0, or -EAGAIN: too many waiting. */
+/* fn runs on the device's thread, then done (may be NULL) on the loop. 0, or -EAGAIN: too many waiting. */
 P2P_CHECK int lane_run(struct lane *lane, void (*fn)(const struct lane_context *context, void *arg),
 		       void *arg, void (*done)(void *arg));
 /* Datagrams that came through a relay (from->relay_id, from->peer_id); copied. 0, or -EAGAIN: dropped. */
 int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams);
+/* Of all lanes together; drops: what lanes dropped, the device's own come by wg_device_drops(). */
 void lane_get_counters(struct lane *lane, struct lane_counters *ret);
+/* Of one; "both", "seals" or "opens". False: there is no lane i. */
+bool lane_get_lane(struct lane *lane, unsigned i, struct lane_counters *ret, const char **ret_role);
 
 /* ---- from within a command only ---- */
 
-/* From now on these sockets; NULL: none. The old ones may be freed in done. */
+/* From now on these sockets; NULL: none. As many shards as before. The old ones may be freed in done. */
 void lane_use_udp(const struct lane_context *context, struct udp *udp);
-/* Takes the TUN and closes the old one. */
-void lane_use_tun(const struct lane_context *context, const struct tun *tun_take);
 void lane_set_mtu(const struct lane_context *context, uint32_t mtu);

@@ -138,10 +138,12 @@ void wg_device_take(struct wg_device *device, const struct wg_news *news, struct
 		return;
 	case WG_NEWS_AUTHENTICATED:
 		wg_peer_on_authenticated(news->peer, &news->from, now);
+		atomic_fetch_add(&news->peer->published.n_told, 1);
 		wg_peer_reschedule(news->peer);
 		return;
 	case WG_NEWS_CONFIRMED:
 		take_confirmed(news->peer, news->keypair, now);
+		atomic_fetch_add(&news->peer->published.n_told, 1);
 		return;
 	case WG_NEWS_LOST_SESSION:
 		wg_device_on_lost_session(device, &news->from, now);

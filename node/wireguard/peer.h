@@ -26,6 +26,7 @@ struct wg_peer_published {
 	_Atomic bool follows;			/* WG_ROAMING */
 	/* Raised when the device chose a route itself: a lane tells it anew where packets come from. */
 	_Atomic uint32_t route_version;
+	_Atomic uint32_t n_told; /* WG_NEWS_AUTHENTICATED and CONFIRMED of this peer that were taken */
 	/* Packets that the device took from lanes and sent or dropped, but for those that wait. */
 	_Atomic uint64_t n_settled;
 };
@@ -50,6 +51,7 @@ struct wg_peer_told {
 	uint64_t ns[2]; /* direct, relayed; 0: never */
 	struct wg_path path[2];
 	uint32_t route_version;
+	uint32_t n; /* such news; equal to n_told: the device has followed */
 	unsigned kind; /* the last: 0 direct, 1 relayed */
 };
 

@@ -102,6 +102,27 @@ static bool is_told(const struct reception *rx, const struct wg_peer *peer, unsi
 	       (told->kind == kind || !atomic_load(&peer->published.follows));
 }
 
+/*
+ * The answer to what is about to be delivered may be quicker than the device: it must find the new
+ * session, and go where the peer is now.
+ */
+static void wait_until_taken(struct reception *rx, const struct wg_peer *peer)
+{
+	const struct wg_lane_ports *ports = &rx->lane->ports;
+
+	for (unsigned n = 0; atomic_load(&peer->published.n_told) != peer->told.n; n++)
+		if (!ports->wait || !ports->wait(ports->owner, n))
+			return;
+}
+
+static bool is_answered_there(const struct wg_peer *peer, const struct wg_path *from)
+{
+	const struct wg_route *route = &atomic_load(&peer->published.route)->route;
+
+	return !atomic_load(&peer->published.follows) ||
+	       (route->n == 1 && is_same_path(&route->paths[0], from));
+}
+
 static void tell_path(struct reception *rx, struct wg_peer *peer, unsigned kind)
 {
 	const struct wg_news news = { .type = WG_NEWS_AUTHENTICATED, .peer = peer, .from = *rx->from };
@@ -109,10 +130,13 @@ static void tell_path(struct reception *rx, struct wg_peer *peer, unsigned kind)
 
 	if (!hand(rx, &news))
 		return; /* with the next train */
+	peer->told.n++;
 	peer->told.ns[kind] = rx->now.ns;
 	peer->told.path[kind] = *rx->from;
 	peer->told.kind = kind;
 	peer->told.route_version = version;
+	if (!is_answered_there(peer, rx->from))
+		wait_until_taken(rx, peer);
 }
 
 static void end_peer(struct reception *rx)
@@ -155,6 +179,10 @@ static void confirm(struct reception *rx, struct wg_peer *peer, struct wg_keypai
 	const struct wg_news news = { .type = WG_NEWS_CONFIRMED, .peer = peer, .keypair = keypair };
 
 	keypair->is_confirmed = hand(rx, &news);
+	if (!keypair->is_confirmed)
+		return; /* with the next packet */
+	peer->told.n++;
+	wait_until_taken(rx, peer);
 }
 
 /* ---- packets ---- */

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define TRAIN_MAX 64
 
@@ -58,6 +59,13 @@ static inline uint64_t train_bytes(const struct train *train)
 static inline bool train_is_contiguous(const struct train *train)
 {
 	return train->n == 1 || train->stride == train->size;
+}
+
+/* Writes the packets without gaps to `to`, which has room for train_bytes(). */
+static inline void train_copy(uint8_t *to, const struct train *train)
+{
+	for (uint32_t i = 0; i < train->n; to += train_size(train, i++))
+		memcpy(to, train_packet(train, i), train_size(train, i));
 }
 
 /* Packets first .. first + n - 1 as a train of their own, on the same bytes. */

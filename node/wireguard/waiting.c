@@ -151,8 +151,7 @@ void wg_peer_take_plain(struct wg_peer *peer, const struct train *packets, struc
 	stage(peer, packets);
 	peer->n_taken += packets->n;
 	wg_peer_flush_staged(peer, now);
-	if (peer->staged.n > 0)
-		get_ready(peer, now);
+	get_ready(peer, now); /* also for those that are too big to wait: the next ones will be sealed */
 	wg_peer_reschedule(peer);
 }
 

@@ -1,0 +1,32 @@
+/*
+ * What one of the data plane's threads has for the loop: a ring of events, and whether the loop
+ * is yet to be told. Dropped and counted when the ring is full.
+ */
+#pragma once
+
+#include "node/wireguard/lane.h"
+#include "node/wireguard/ring.h"
+
+struct lane_outbox {
+	struct ring ring;
+	bool has_news; /* of the thread that posts */
+};
+
+void lane_outbox_init(struct lane_outbox *outbox);
+void lane_outbox_deinit(struct lane_outbox *outbox);
+
+/* ---- the thread ---- */
+
+void lane_outbox_datagram(struct lane_outbox *outbox, enum demux_kind kind, const struct wg_path *from,
+			  const uint8_t *bytes, size_t len);
+void lane_outbox_relay(struct lane_outbox *outbox, const struct wg_path *path, const struct train *train);
+void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *event);
+
+/* ---- the loop ---- */
+
+/*
+ * Calls the ports for at most max events; false when that was not all. Stops when *is_stopped
+ * becomes true, which a port may cause.
+ */
+bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, unsigned max,
+			  const bool *is_stopped);

@@ -1,0 +1,139 @@
+/*
+ * From the network to the TUN: a train as it was received is opened and written as it is. What is
+ * not WireGuard goes to the loop.
+ */
+#include "node/wireguard/lane_thread_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* So much of one source before the others are looked at. */
+#define UDP_BURST   2  /* calls for UDP_INBOX_MESSAGES trains */
+#define RELAY_BURST 64 /* trains */
+
+void lane_rx_init(struct lane_thread *lane)
+{
+	lane->inbox = lane_allocate(sizeof(*lane->inbox));
+	if (!lane->config.is_plain)
+		lane->relayed_buffer = lane_allocate(UDP_MESSAGE_MAX);
+}
+
+void lane_rx_deinit(struct lane_thread *lane)
+{
+	free(lane->inbox);
+	free(lane->relayed_buffer);
+}
+
+void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train)
+{
+	struct lane_thread *lane = owner;
+
+	if (lane->tun.fd >= 0)
+		(void)tun_write(&lane->tun, train); /* that the TUN is gone shows in epoll */
+}
+
+static void post_datagrams(struct lane_thread *lane, enum demux_kind kind, const struct wg_path *from,
+			   const struct train *train)
+{
+	if (lane->config.is_plain || !lane->config.wants_datagrams || kind == DEMUX_UNKNOWN) {
+		lane_count(&lane->counters.unknown, train->n);
+		return;
+	}
+	for (uint32_t i = 0; i < train->n; i++)
+		lane_outbox_datagram(&lane->outbox, kind, from, train_packet(train, i),
+				     train_size(train, i));
+}
+
+/* Datagrams of one sender; runs of the same protocol stay together. */
+static void receive_train(struct lane_thread *lane, const struct wg_path *from, const struct train *train)
+{
+	uint32_t first = 0;
+
+	while (first < train->n) {
+		enum demux_kind kind =
+			demux_datagram(train_packet(train, first), train_size(train, first));
+		uint32_t n = 1;
+		while (first + n < train->n &&
+		       demux_datagram(train_packet(train, first + n), train_size(train, first + n)) == kind)
+			n++;
+		struct train run = train_slice(train, first, n);
+		if (kind == DEMUX_WIREGUARD)
+			wg_lane_receive(lane->core, &run, from, lane->now);
+		else
+			post_datagrams(lane, kind, from, &run);
+		first += n;
+	}
+}
+
+static void receive_message(struct lane_thread *lane, struct udp_message *message)
+{
+	struct train train;
+
+	lane_count(&lane->counters.udp_messages, 1);
+	lane_count(&lane->counters.udp_bytes, message->left);
+	while (udp_message_next(message, &train)) {
+		lane_count(&lane->counters.udp_datagrams, train.n);
+		receive_train(lane, &message->from, &train);
+	}
+}
+
+void lane_serve_udp(struct lane_thread *lane, enum udp_family family)
+{
+	for (int i = 0; i < UDP_BURST; i++) {
+		int n = udp_receive(lane->udp, lane->config.shard, family, lane->inbox);
+
+		for (int k = 0; k < n; k++)
+			receive_message(lane, &lane->inbox->messages[k]);
+		if (n < UDP_INBOX_MESSAGES) {
+			lane->ready &= ~(1u << ((unsigned)SOURCE_UDP + family));
+			return;
+		}
+	}
+}
+
+/* ---- from the loop ---- */
+
+/* Head of a record in the ring of relayed datagrams; bytes follow. */
+struct relayed {
+	struct wg_path from;
+	struct train train;
+};
+
+/* Copied out first: opening happens in place, and the ring's memory is the loop's to fill. */
+void lane_serve_relayed(struct lane_thread *lane)
+{
+	const struct relayed *relayed;
+	size_t len;
+
+	for (int i = 0; (relayed = ring_peek(&lane->relayed, &len)); i++) {
+		if (i == RELAY_BURST) {
+			lane->ready |= 1u << SOURCE_WAKE; /* the rest after the others */
+			return;
+		}
+		struct train train = relayed->train;
+		struct wg_path from = relayed->from;
+		train.base = lane->relayed_buffer;
+		memcpy(train.base, relayed + 1, len - sizeof(*relayed));
+		ring_release(&lane->relayed);
+		receive_train(lane, &from, &train);
+	}
+}
+
+int lane_thread_put_relayed(struct lane_thread *lane, const struct wg_path *from,
+			    const struct train *datagrams)
+{
+	const size_t len = (size_t)train_bytes(datagrams);
+	struct relayed *record =
+		len <= UDP_MESSAGE_MAX ? ring_reserve(&lane->relayed, sizeof(*record) + len) : NULL;
+
+	if (!record)
+		return -EAGAIN;
+	train_copy((uint8_t *)(record + 1), datagrams);
+	record->from = *from;
+	record->train = *datagrams;
+	record->train.stride = datagrams->size;
+	ring_commit(&lane->relayed);
+	lane_thread_wake(lane);
+	return 0;
+}

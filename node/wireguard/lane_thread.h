@@ -1,0 +1,72 @@
+/*
+ * One lane: a thread that moves packets from the TUN to the network, from the network to the TUN, or
+ * both. It runs to completion: wait, receive a burst, open or seal it, send it. No lock and no
+ * allocation; what it has for others goes into rings.
+ *
+ *      TUN queue ──► ┌─────────────┐ ──► UDP
+ *    UDP sockets ──► │ lane_thread │ ──► TUN queue
+ *    loop: relayed ► │  (wg_lane)  │ ──► outbox (what the loop must see)
+ *                    └─────────────┘ ──► news, notes (for the device's thread)
+ *
+ * lane.c starts and drives the lanes; nobody else uses this. Functions are for the device's thread
+ * unless they say otherwise.
+ */
+#pragma once
+
+#include "node/wireguard/device_lane.h"
+#include "node/wireguard/lane.h"
+#include "node/wireguard/lane_outbox.h"
+#include "node/wireguard/ring.h"
+#include "node/wireguard/tun.h"
+#include "node/wireguard/udp.h"
+
+struct lane_thread;
+
+/* What it takes packets from. */
+enum lane_role { LANE_SEALS = 1, LANE_OPENS = 2, LANE_DOES_BOTH = 3 };
+
+struct lane_thread_config {
+	void *owner;
+	struct wg_device *device;
+	enum lane_role role;
+	uint32_t shard; /* of the UDP sockets that it receives from */
+	uint32_t mtu;
+	const struct tun *tun; /* copied; the descriptor is borrowed. fd -1: none */
+	struct udp *udp;       /* borrowed; NULL: none */
+	bool is_plain;	       /* nothing but WireGuard */
+	bool wants_datagrams, wants_relay;
+	/* From the lane's thread: there are news or notes; events are in the outbox, or the TUN is gone. */
+	void (*wake_device)(void *owner);
+	void (*wake_loop)(void *owner);
+};
+
+/* 0 or -errno. The thread does not run yet. */
+P2P_CHECK int lane_thread_new(const struct lane_thread_config *config, struct lane_thread **ret);
+/* Aborts when there is no memory for a stack. */
+void lane_thread_start(struct lane_thread *lane);
+/* Ends it and waits for that. Does nothing when it does not run. */
+void lane_thread_stop(struct lane_thread *lane);
+/* After stop. Accepts NULL. */
+void lane_thread_free(struct lane_thread *lane);
+
+/* fn(lane, arg) on the lane's thread between two bursts; returns when that was done. */
+void lane_thread_call(struct lane_thread *lane, void (*fn)(struct lane_thread *lane, void *arg), void *arg);
+/* These three: from within such a call, or before the start. */
+void lane_thread_use_udp(struct lane_thread *lane, struct udp *udp);
+void lane_thread_use_tun(struct lane_thread *lane, const struct tun *tun);
+void lane_thread_set_mtu(struct lane_thread *lane, uint32_t mtu);
+
+/* Gives news to the device; at most max. False when that was not all. */
+bool lane_thread_take_news(struct lane_thread *lane, struct wg_time now, unsigned max);
+
+/* ---- loop thread ---- */
+
+int lane_thread_put_relayed(struct lane_thread *lane, const struct wg_path *from,
+			    const struct train *datagrams);
+struct lane_outbox *lane_thread_outbox(struct lane_thread *lane);
+/* True once, when the interface was deleted. */
+bool lane_thread_take_tun_gone(struct lane_thread *lane);
+
+/* Any thread. */
+void lane_thread_get_counters(const struct lane_thread *lane, struct lane_counters *ret);
+struct wg_time lane_time_now(void);

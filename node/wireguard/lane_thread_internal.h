@@ -1,0 +1,88 @@
+/*
+ * The insides of a lane's thread, shared by its files: lane_thread.c (life, waiting, what goes to others),
+ * lane_tx.c (from the TUN to the network), lane_rx.c (from the network to the TUN).
+ */
+#pragma once
+
+#include "node/wireguard/lane_thread.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+
+enum lane_source { SOURCE_WAKE, SOURCE_TUN, SOURCE_UDP, SOURCE_N = SOURCE_UDP + UDP_N_FAMILIES };
+
+/* Written by the lane's thread, read by any. */
+struct lane_thread_counters {
+	_Atomic uint64_t unknown, sends_dropped, rejected;
+	_Atomic uint64_t tun_reads, tun_packets, tun_bytes, udp_messages, udp_datagrams, udp_bytes;
+};
+
+struct lane_call {
+	void (*fn)(struct lane_thread *lane, void *arg);
+	void *arg;
+	sem_t done;
+};
+
+struct lane_thread {
+	/* never changed */
+	struct lane_thread_config config;
+	struct wg_lane *core;
+	struct wg_reader *reader;
+	int wake_fd, epoll_fd;
+	pthread_t thread;
+	bool has_started;
+
+	/* between the threads */
+	struct ring news;    /* to the device's */
+	struct ring relayed; /* from the loop's */
+	struct lane_outbox outbox;
+	_Atomic(struct lane_call *) call;
+	_Atomic bool is_stopping, is_tun_gone;
+	struct lane_thread_counters counters;
+
+	/* of the lane's thread */
+	struct tun tun; /* a copy: the descriptor is the set's */
+	struct udp *udp;
+	uint32_t mtu;
+	struct wg_time now;
+	uint32_t ready; /* bits by enum lane_source */
+	bool device_has_news;
+
+	/* TUN -> network */
+	struct train pending; /* packets read, not yet sealed; n 0: none */
+	uint8_t *read_buffer, *cut_buffer;
+	uint64_t reject_second;
+	uint32_t n_reject_answers; /* in that second */
+
+	/* network -> TUN */
+	uint8_t *relayed_buffer;
+	struct udp_inbox *inbox;
+};
+
+static inline void lane_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+/* lane_tx.c */
+void lane_tx_init(struct lane_thread *lane);
+void lane_tx_deinit(struct lane_thread *lane);
+/* A bounded burst; clears the source's ready bit when there is no more. */
+void lane_serve_tun(struct lane_thread *lane);
+/* Ports of the core. */
+void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path, const struct train *train);
+void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size);
+
+/* lane_rx.c */
+void lane_rx_init(struct lane_thread *lane);
+void lane_rx_deinit(struct lane_thread *lane);
+void lane_serve_udp(struct lane_thread *lane, enum udp_family family);
+/* Bounded; sets SOURCE_WAKE's bit when there is more. */
+void lane_serve_relayed(struct lane_thread *lane);
+void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train);
+
+/* lane_thread.c */
+void lane_thread_wake(struct lane_thread *lane);
+/* Aborts when out of memory. */
+void *lane_allocate(size_t size);
