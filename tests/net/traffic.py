@@ -54,7 +54,7 @@ class Pulse:
     """A datagram to an Echo every `interval` seconds; when each was sent and answered."""
 
     def __init__(self, host, ip, interval=0.01, port=ECHO_PORT, size=64):
-        self.socket = host.socket(_family(ip))
+        self.socket = self._open(host, ip)
         self.socket.settimeout(0.1)
         self.to, self.interval, self.padding = (ip, port), interval, bytes(size - 8)
         self.sent, self.answered = {}, {}
@@ -64,12 +64,17 @@ class Pulse:
         for thread in self._threads:
             thread.start()
 
+    HEADER = b""
+
+    def _open(self, host, ip):
+        return host.socket(_family(ip))
+
     def _send(self):
         number, due = 0, time.monotonic()
         while not self._ended.is_set():
             self.sent[number] = time.monotonic()
             try:
-                self.socket.sendto(struct.pack("!Q", number) + self.padding, self.to)
+                self.socket.sendto(self.HEADER + struct.pack("!Q", number) + self.padding, self.to)
             except OSError:
                 pass  # no route yet, or an ICMP error of an earlier one: counts as not answered
             number += 1
@@ -79,7 +84,7 @@ class Pulse:
     def _receive(self):
         while not self._ended.is_set():
             try:
-                data = self.socket.recv(2048)
+                data = self.socket.recv(2048)[len(self.HEADER):]
             except OSError:
                 continue
             self.answered.setdefault(struct.unpack("!Q", data[:8])[0], time.monotonic())
@@ -130,6 +135,16 @@ class Pulse:
 
     def __exit__(self, *_):
         self.close()
+
+
+class PingPulse(Pulse):
+    """The same with ICMP echoes (IPv4): every host answers them."""
+
+    HEADER = struct.pack("!BBHHH", 8, 0, 0, 0, 0)  # the kernel fills in identifier and checksum
+
+    def _open(self, host, ip):
+        host.sysctl("net.ipv4.ping_group_range", "0 0")
+        return host.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
 
 
 class Transfer:

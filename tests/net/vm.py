@@ -95,12 +95,16 @@ def _copy(source, root):
     target.chmod(0o755)
 
 
-def _make_initramfs(root, image, modules, programs):
+def _make_initramfs(root, image, modules, programs, plugins):
     root.mkdir()
     _copy(BUSYBOX, root)
     (root / "bin/sh").symlink_to("busybox")
     for program in programs:
         path = shutil.which(program)
+        for file in [path, *_libraries(path)]:
+            _copy(file, root)
+        subprocess.run(["strip", root / str(path).lstrip("/")], check=True)  # its size is boot time
+    for path in plugins:
         for file in [path, *_libraries(path)]:
             _copy(file, root)
     folder = root / "modules"
@@ -131,18 +135,19 @@ def _unpacked(path, data):
 class Machine:
     """A virtual machine plugged into a network of the lab. .ip and .ip6 are its addresses there."""
 
-    def __init__(self, network, name, modules=(), programs=(), kernel=None):
+    def __init__(self, network, name, modules=(), programs=(), kernel=None, plugins=(), megabytes=256):
+        """plugins: shared objects that a program loads by itself."""
         self.network, self.name = network, name
         image, folder = kernel or find_kernel(modules)
         work = network.folder / name
         work.mkdir()
         _make_initramfs(work / "root", work / "initramfs.gz",
-                        _with_dependencies(folder, [*BASE_MODULES, *modules]), programs)
+                        _with_dependencies(folder, [*BASE_MODULES, *modules]), programs, plugins)
         shutil.rmtree(work / "root")
         self._line = b""
         self._listen(work / "line")
         self._make_tap()
-        self.program = network.start(self._qemu(image, work), name=name)
+        self.program = network.start(self._qemu(image, work, megabytes), name=name)
         self._accept()
         self._address()
 
@@ -160,8 +165,8 @@ class Machine:
         self.network._commands([f"tuntap add dev {self.tap} mode tap",
                                 f"link set {self.tap} master br0 mtu {self.network.mtu} up"])
 
-    def _qemu(self, image, work):
-        return [QEMU, "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults",
+    def _qemu(self, image, work, megabytes):
+        return [QEMU, "-accel", "tcg", "-cpu", "max", "-m", str(megabytes), "-nodefaults",
                 "-display", "none", "-no-reboot", "-kernel", image, "-initrd", work / "initramfs.gz",
                 "-append", "console=ttyS0 panic=-1 quiet",
                 "-serial", "stdio",
