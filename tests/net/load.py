@@ -227,7 +227,18 @@ class Soak:
         """The network loses packets, but keeps their order: so must we."""
         self.internet.loss(0.5)
         self.run_flows(seconds).check_datagrams(late=0)
+        assert self.reordered() == 0, "streams found segments out of order"
         self.internet.loss(0)
+
+    def reordered(self):
+        """How often a stream's sender has found that a segment was not lost but late."""
+        n = 0
+        for interface in self.interfaces:
+            lines = [line.split() for line in interface.host.run(["cat", "/proc/net/netstat"]).stdout.splitlines()
+                     if line.startswith("TcpExt:")]
+            counters = dict(zip(*lines))
+            n += int(counters["TCPSACKReorder"]) + int(counters["TCPTSReorder"])
+        return n
 
     def confused(self, seconds):
         """The network mixes packets up: nothing is late that was not held back there."""
@@ -236,7 +247,7 @@ class Soak:
         wire.stop()
         carried = json.loads(wire.output().splitlines()[-1])
         self.say(f"the network held back {carried['late']} of {carried['frames']} frames")
-        assert carried["late"] > 100 and result.total("late") > 0
+        assert carried["late"] > 100 and result.total("late") > 0 and self.reordered() > 0
         result.check_datagrams(late=carried["late"])
 
     def check_memory(self):
