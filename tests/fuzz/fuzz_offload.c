@@ -1,6 +1,6 @@
 /*
  * Target: offload_begin, offload_next, offload_merge. Input: a header of 10 bytes, then a packet.
- * Cutting keeps every byte of payload; merging what was cut stays in bounds.
+ * Cutting keeps every byte of payload; merging what was cut stays in bounds and can be undone.
  */
 #include "node/wireguard/offload.h"
 
@@ -9,19 +9,29 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Merges, and takes each merge back: the packets are what they were. */
 static void merge_all(const struct train *train)
 {
+	const size_t span = (size_t)(train->n - 1) * train->stride + train->last_size;
+	uint8_t *before = malloc(span);
 	struct offload_run run;
+	if (!before)
+		abort();
 
 	for (uint32_t i = 0; i < train->n;) {
+		memcpy(before, train->base, span);
 		uint32_t n = offload_merge(train, i, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run);
 		size_t len = 0;
+		offload_undo_merge(&run);
+		if (memcmp(before, train->base, span) != 0)
+			abort();
 		for (int k = 1; k < run.n_pieces; k++)
 			len += run.pieces[k].iov_len;
 		if (n == 0 || n > train->n - i || len > OFFLOAD_MAX_PACKET)
 			abort();
 		i += n;
 	}
+	free(before);
 }
 
 static void cut_all(struct offload_cut *cut)

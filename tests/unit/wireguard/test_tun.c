@@ -20,10 +20,12 @@
 #include <unistd.h>
 
 #ifndef UDP_GRO
-#define UDP_GRO 104
+#define UDP_SEGMENT 103
+#define UDP_GRO	    104
 #endif
 
 #define OUR_PORT 7000
+#define OUT_PORT 9
 #define N	 20
 #define PAYLOAD	 500
 #define LAST	 123 /* the payload of the last packet is shorter */
@@ -272,6 +274,88 @@ static void test_packets_that_are_refused_in_any_form_change_nothing(void)
 	end(&world);
 }
 
+/* Sends N datagrams in one call to an address behind the interface. */
+static void send_out(bool is_v4)
+{
+	static uint8_t bytes[(N - 1) * PAYLOAD + LAST];
+	struct endpoint endpoint;
+	struct sockaddr_storage address;
+	assert(endpoint_parse_ip(is_v4 ? "100.64.0.9" : "fd64::9", OUT_PORT, &endpoint) == 0);
+	socklen_t len = endpoint_to_sockaddr(&endpoint, &address);
+	int fd = socket(address.ss_family, SOCK_DGRAM, 0);
+
+	for (uint32_t i = 0; i < N; i++)
+		memset(bytes + i * PAYLOAD, (int)i + 1, i + 1 < N ? PAYLOAD : LAST);
+	assert(fd >= 0 && setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &(int){ PAYLOAD }, sizeof(int)) == 0);
+	assert(sendto(fd, bytes, sizeof(bytes), 0, (const void *)&address, len) == sizeof(bytes));
+	close(fd);
+}
+
+static bool is_right_datagram(const uint8_t *packet, uint32_t size, bool is_v4, uint32_t i)
+{
+	uint32_t at = is_v4 ? 20 : 40, payload = i + 1 < N ? PAYLOAD : LAST;
+	uint64_t pseudo = offload_pseudo_sum(packet, is_v4, IPPROTO_UDP, 8 + payload);
+
+	if (size != at + 8 + payload || offload_fold(offload_sum(packet + at, size - at, pseudo)) != 0xffff)
+		return false;
+	for (uint32_t k = at + 8; k < size; k++)
+		if (packet[k] != i + 1)
+			return false;
+	return true;
+}
+
+/* Reads until all N datagrams are there, in order; returns with how many reads. */
+static uint32_t expect_read(struct world *world)
+{
+	static uint8_t packet[OFFLOAD_MAX_PACKET], slots[TRAIN_MAX * 1024];
+	struct pollfd readable = { .fd = world->tun.fd, .events = POLLIN };
+	struct offload_header header;
+	struct offload_cut cut;
+	bool is_super;
+	uint32_t i = 0, n_reads = 0;
+
+	while (i < N) {
+		assert(poll(&readable, 1, 10000) == 1);
+		ssize_t len = tun_read(&world->tun, &header, packet, sizeof(packet));
+		assert(len > 0);
+		bool is_v4 = packet[0] >> 4 == 4;
+		if (packet[is_v4 ? 9 : 6] != IPPROTO_UDP || packet[is_v4 ? 23 : 43] != OUT_PORT)
+			continue; /* the kernel's own, or of wait_for_address() */
+		assert(offload_begin(&header, packet, (size_t)len, &cut, &is_super) == 0);
+		struct train train = train_of_one(packet, (size_t)len);
+		if (is_super)
+			assert(offload_next(&cut, slots, 1024, TRAIN_MAX, &train));
+		for (uint32_t k = 0; k < train.n; k++, i++)
+			assert(is_right_datagram(train_packet(&train, k), train_size(&train, k), world->is_v4, i));
+		n_reads++;
+	}
+	return n_reads;
+}
+
+static void test_datagrams_sent_in_one_call_are_read_as_one_superpacket(bool is_v4)
+{
+	struct world world;
+	begin(&world, is_v4, (struct offload_switches){ 0 });
+
+	send_out(is_v4);
+	assert(expect_read(&world) == 1);
+	end(&world);
+}
+
+static void test_switched_off_they_are_read_one_by_one(bool is_v4)
+{
+	/* With the writing side on, and with it off as well: then there is no header. */
+	for (int both = 0; both < 2; both++) {
+		struct world world;
+		begin(&world, is_v4,
+		      (struct offload_switches){ .off[OFFLOAD_TUN_GSO_READ] = true,
+						 .off[OFFLOAD_TUN_GRO_WRITE] = both });
+		send_out(is_v4);
+		assert(expect_read(&world) == N);
+		end(&world);
+	}
+}
+
 static void test_the_probe_does_no_harm(bool is_v4)
 {
 	uint8_t bytes[TUN_PROBE_LEN], packet[200];
@@ -339,6 +423,8 @@ int main(void)
 		test_switched_off_they_are_written_one_by_one(is_v4);
 		apart(test_a_refused_superpacket_is_written_again_in_pieces, is_v4);
 		apart(test_a_kernel_that_takes_no_superpackets_is_not_given_any, is_v4);
+		test_datagrams_sent_in_one_call_are_read_as_one_superpacket(is_v4);
+		test_switched_off_they_are_read_one_by_one(is_v4);
 		test_the_probe_does_no_harm(is_v4);
 	}
 	test_packets_that_are_refused_in_any_form_change_nothing();
