@@ -518,7 +518,12 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 
 static void fill_drops(const struct data_plane *plane, struct node_status *status)
 {
+	const struct udp_counters *udp = &plane->udp->counters;
+
 	plane->host->class->fill_drops(plane->host, status);
+	node_status_add_drop(status, "udp: not sent", udp->n_lost);
+	node_status_add_drop(status, "udp: receive queue full", udp->n_kernel_drops);
+	node_status_add_drop(status, "udp: truncated", udp->n_truncated);
 	node_status_add_drop(status, "datagram unknown", plane->n_unknown_datagrams);
 	node_status_add_drop(status, "frame of unknown sender", plane->n_unknown_senders);
 	node_status_add_drop(status, "no session", plane->n_unattached);

@@ -78,7 +78,7 @@ struct lane_context {
 
 struct lane_counters {
 	uint64_t n_events_dropped, n_relayed_dropped, n_news_dropped;
-	uint64_t n_unknown, n_sends_dropped, n_rejected;
+	uint64_t n_unknown, n_sends_dropped, n_tun_refused, n_rejected;
 	uint64_t n_tun_reads, n_tun_packets, n_tun_bytes;	/* from the TUN */
 	uint64_t n_udp_messages, n_udp_datagrams, n_udp_bytes; /* from the network */
 	uint64_t drops[WG_N_DROPS];

@@ -367,6 +367,7 @@ void lane_thread_get_counters(const struct lane_thread *lane, struct lane_counte
 		.n_news_dropped = read_counter(&lane->news.n_dropped),
 		.n_unknown = read_counter(&counters->unknown),
 		.n_sends_dropped = read_counter(&counters->sends_dropped),
+		.n_tun_refused = read_counter(&counters->tun_refused),
 		.n_rejected = read_counter(&counters->rejected),
 		.n_tun_reads = read_counter(&counters->tun_reads),
 		.n_tun_packets = read_counter(&counters->tun_packets),

@@ -13,7 +13,7 @@ enum lane_source { SOURCE_WAKE, SOURCE_TUN, SOURCE_UDP, SOURCE_N = SOURCE_UDP + 
 
 /* Written by the lane's thread, read by any. */
 struct lane_thread_counters {
-	_Atomic uint64_t unknown, sends_dropped, rejected;
+	_Atomic uint64_t unknown, sends_dropped, tun_refused, rejected;
 	_Atomic uint64_t tun_reads, tun_packets, tun_bytes, udp_messages, udp_datagrams, udp_bytes;
 };
 
