@@ -19,7 +19,7 @@ const struct wg_aead_lanes *const wg_aead_all_lanes[] = {
 
 /* ---- the self-test ---- */
 
-#define TEST_LONGEST 200 /* more than three blocks of ChaCha20 */
+#define TEST_LONGEST 1500 /* more than a pass of the widest way for one packet */
 #define TEST_STRIDE  (TEST_LONGEST + WG_AEAD_TAG_LEN)
 #define TEST_PACKETS 16
 
@@ -53,9 +53,9 @@ static bool prepare(struct self_test *test, EVP_CIPHER_CTX *cipher, unsigned n, 
 	return true;
 }
 
-static bool seals(struct self_test *test, const struct wg_aead_lanes *lanes)
+static bool seals(struct self_test *test, const struct wg_aead_way *way)
 {
-	lanes->seal(test->key, test->packets, test->n);
+	way->seal(test->key, test->packets, test->n);
 	for (unsigned i = 0; i < test->n; i++)
 		if (memcmp(test->data[i], test->expected[i], TEST_STRIDE) != 0)
 			return false;
@@ -63,11 +63,11 @@ static bool seals(struct self_test *test, const struct wg_aead_lanes *lanes)
 }
 
 /* Packet `forged` gets a wrong bit in its tag. */
-static bool opens(struct self_test *test, const struct wg_aead_lanes *lanes, unsigned forged)
+static bool opens(struct self_test *test, const struct wg_aead_way *way, unsigned forged)
 {
 	memcpy(test->data, test->expected, sizeof(test->data));
 	test->data[forged][test->packets[forged].size + forged % WG_AEAD_TAG_LEN] ^= 0x10;
-	lanes->open(test->key, test->packets, test->n);
+	way->open(test->key, test->packets, test->n);
 	for (unsigned i = 0; i < test->n; i++) {
 		const struct wg_aead_packet *packet = &test->packets[i];
 		if (packet->is_good != (i != forged))
@@ -80,44 +80,53 @@ static bool opens(struct self_test *test, const struct wg_aead_lanes *lanes, uns
 	return true;
 }
 
-static bool passes_with(struct self_test *test, const struct wg_aead_lanes *lanes,
-			EVP_CIPHER_CTX *cipher)
+static bool way_passes(struct self_test *test, const struct wg_aead_way *way, EVP_CIPHER_CTX *cipher)
 {
-	static const uint32_t longest[] = { 0, 1, 15, 16, 47, 64, 65, 127, 128, 199, TEST_LONGEST };
+	static const uint32_t longest[] = { 0, 1, 15, 16, 47, 64, 65, 127, 128, 200, 447, 448, 449, 961, 1472,
+					    TEST_LONGEST };
 
-	for (unsigned n = lanes->width; n >= 1; n /= 2)
+	if (way->width > TEST_PACKETS)
+		return false;
+	for (unsigned n = way->width; n >= 1; n /= 2)
 		for (size_t i = 0; i < ARRAY_LEN(longest); i++)
-			if (!prepare(test, cipher, n, longest[i]) || !seals(test, lanes) ||
-			    !opens(test, lanes, (unsigned)i % n))
+			if (!prepare(test, cipher, n, longest[i]) || !seals(test, way) ||
+			    !opens(test, way, (unsigned)i % n))
 				return false;
 	return true;
 }
 
-static bool passes(const struct wg_aead_lanes *lanes, EVP_CIPHER_CTX *cipher)
+static bool passes(struct self_test *test, const struct wg_aead_lanes *lanes, EVP_CIPHER_CTX *cipher)
 {
-	struct self_test test;
-
 #ifdef P2P_NULL_CRYPTO
 	if (lanes == &wg_aead_null)
 		return true;
 #endif
 	for (unsigned i = 0; i < KEY_LEN; i++)
-		test.key[i] = (uint8_t)(0xa5 ^ (i * 13));
-	return lanes->width <= TEST_PACKETS && passes_with(&test, lanes, cipher);
+		test->key[i] = (uint8_t)(0xa5 ^ (i * 13));
+	for (unsigned i = 0; i < WG_AEAD_MAX_WAYS && lanes->ways[i].width > 0; i++)
+		if (!way_passes(test, &lanes->ways[i], cipher))
+			return false;
+	return true;
 }
 
 /* ---- choosing ---- */
 
-static void choose(struct wg_aead *aead, const struct wg_aead_lanes *const *candidates)
+static int choose(struct wg_aead *aead, const struct wg_aead_lanes *const *candidates)
 {
+	struct self_test *test = calloc(1, sizeof(*test));
+
+	if (!test)
+		return -ENOMEM;
 	for (; *candidates && !aead->lanes; candidates++) {
 		if (!(*candidates)->is_supported())
 			continue;
-		if (passes(*candidates, aead->sealing))
+		if (passes(test, *candidates, aead->sealing))
 			aead->lanes = *candidates;
 		else
 			aead->failed = (*candidates)->name;
 	}
+	free(test);
+	return 0;
 }
 
 int wg_aead_init(struct wg_aead *aead, const struct wg_crypto *crypto,
@@ -125,12 +134,10 @@ int wg_aead_init(struct wg_aead *aead, const struct wg_crypto *crypto,
 {
 	*aead = (struct wg_aead){ .sealing = wg_cipher_new(crypto, true),
 				  .opening = wg_cipher_new(crypto, false) };
-	if (!aead->sealing || !aead->opening) {
-		wg_aead_deinit(aead);
-		return -ENOMEM;
-	}
-	choose(aead, candidates);
-	return 0;
+	if (aead->sealing && aead->opening && choose(aead, candidates) == 0)
+		return 0;
+	wg_aead_deinit(aead);
+	return -ENOMEM;
 }
 
 void wg_aead_deinit(struct wg_aead *aead)
@@ -155,22 +162,61 @@ static __attribute__((noinline)) void wipe_stack(void)
 	wg_aead_wipe(below, sizeof(below));
 }
 
-/* How many of n go through the lanes together; 0: none, one by one is faster. */
-static uint32_t take(const struct wg_aead *aead, const struct wg_aead_packet *packets, uint32_t n)
+/* The widest way that so many packets are worth; NULL: OpenSSL. */
+static const struct wg_aead_way *choose_way(const struct wg_aead *aead,
+					    const struct wg_aead_packet *packets, uint32_t n)
 {
-	const struct wg_aead_lanes *lanes = aead->lanes;
-
-	if (!lanes || n == 0)
-		return 0;
 	/* All are of one size, or the last one is shorter: the first decides. */
 	const unsigned size_class = packets->size <= 128 ? 0 : packets->size <= 640 ? 1 : 2;
-	if (n < lanes->at_least[size_class])
-		return 0;
-	return n < lanes->width ? n : lanes->width;
+
+	for (unsigned i = 0; aead->lanes && i < WG_AEAD_MAX_WAYS; i++) {
+		const struct wg_aead_way *way = &aead->lanes->ways[i];
+		if (way->width == 0)
+			break;
+		if (n >= way->at_least[size_class])
+			return way;
+	}
+	return NULL;
 }
 
-static uint32_t seal_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
-				struct wg_aead_packet *packets, uint32_t n)
+static uint32_t at_most(uint32_t n, uint32_t limit)
+{
+	return n < limit ? n : limit;
+}
+
+/* How many were sealed. */
+static uint32_t seal_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_LEN],
+			      struct wg_aead_packet *packets, uint32_t n)
+{
+	const struct wg_aead_way *way;
+	uint32_t done = 0, some;
+
+	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
+		some = at_most(n - done, way->width);
+		way->seal(key, packets + done, some);
+	}
+	if (done > 0)
+		wipe_stack();
+	return done;
+}
+
+static uint32_t open_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_LEN],
+			      struct wg_aead_packet *packets, uint32_t n)
+{
+	const struct wg_aead_way *way;
+	uint32_t done = 0, some;
+
+	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
+		some = at_most(n - done, way->width);
+		way->open(key, packets + done, some);
+	}
+	if (done > 0)
+		wipe_stack();
+	return done;
+}
+
+static uint32_t seal_with_openssl(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
+				  struct wg_aead_packet *packets, uint32_t n)
 {
 	uint32_t done = 0;
 
@@ -183,22 +229,8 @@ static uint32_t seal_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LE
 	return done;
 }
 
-uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
+static void open_with_openssl(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
 			      struct wg_aead_packet *packets, uint32_t n)
-{
-	uint32_t done = 0, some;
-
-	while ((some = take(aead, packets + done, n - done)) > 0) {
-		aead->lanes->seal(key, packets + done, some);
-		done += some;
-	}
-	if (done > 0)
-		wipe_stack();
-	return done + seal_one_by_one(aead->sealing, key, packets + done, n - done);
-}
-
-static void open_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
-			    struct wg_aead_packet *packets, uint32_t n)
 {
 	if (n == 0)
 		return;
@@ -211,16 +243,18 @@ static void open_one_by_one(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN],
 	wg_cipher_forget_key(cipher);
 }
 
+uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
+			      struct wg_aead_packet *packets, uint32_t n)
+{
+	const uint32_t done = seal_in_lanes(aead, key, packets, n);
+
+	return done + seal_with_openssl(aead->sealing, key, packets + done, n - done);
+}
+
 void wg_aead_open_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			  struct wg_aead_packet *packets, uint32_t n)
 {
-	uint32_t done = 0, some;
+	const uint32_t done = open_in_lanes(aead, key, packets, n);
 
-	while ((some = take(aead, packets + done, n - done)) > 0) {
-		aead->lanes->open(key, packets + done, some);
-		done += some;
-	}
-	if (done > 0)
-		wipe_stack();
-	open_one_by_one(aead->opening, key, packets + done, n - done);
+	open_with_openssl(aead->opening, key, packets + done, n - done);
 }

@@ -3,10 +3,10 @@
  * associated data and WireGuard's nonce, four zero bytes and the counter in little endian.
  *
  *   n packets of one key ──► 16 or 8 at once, a lane of the vector unit each   (aead_avx512.c, …)
- *                       └──► what is left, when that is few: one by one         (OpenSSL)
+ *                       └──► what is left, when that is few: one by one, a lane for a block each
  *
  * Which lanes there are is asked of the CPU, and they must agree with OpenSSL in a self-test before
- * they are used. Sizes, counters, addresses and whether a tag was right are public; time and memory
+ * they are used. Without any OpenSSL does it all. Sizes, counters, addresses and whether a tag was right are public; time and memory
  * accesses depend on nothing else.
  *
  * A struct wg_aead is for one thread at a time, and for any number of keys: none outlives the call.
@@ -28,18 +28,26 @@ struct wg_aead_packet {
 };
 
 /*
- * A way to treat up to `width` packets at once. Sizes may differ, but the longest one decides how
- * long it takes. Packets must not overlap.
+ * A way to treat up to `width` packets. Sizes may differ, but if they go together, the longest one
+ * decides how long it takes. Packets must not overlap.
  */
-struct wg_aead_lanes {
-	const char *name;
+struct wg_aead_way {
 	unsigned width;
-	/* As many packets are needed to be faster than one by one: up to 128 bytes, 640, longer. */
+	/* It is the fastest from so many packets on: up to 128 bytes, 640, longer. */
 	uint8_t at_least[3];
-	bool (*is_supported)(void); /* by the CPU and the kernel */
 	/* n 1..width */
 	void (*seal)(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n);
 	void (*open)(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n);
+};
+
+#define WG_AEAD_MAX_WAYS 3
+#define WG_AEAD_EACH     16 /* the width of a way that takes one packet after the other */
+
+/* The ways of one instruction set, widest first; width 0 ends them. */
+struct wg_aead_lanes {
+	const char *name;
+	bool (*is_supported)(void); /* by the CPU and the kernel */
+	struct wg_aead_way ways[WG_AEAD_MAX_WAYS];
 };
 
 /* All that were compiled in, best first, supported or not; ends with NULL. */

@@ -1,167 +1,72 @@
 /*
- * 16 packets at once with AVX-512 and its 52-bit multiplier.
+ * 16 packets at once with AVX-512.
  *
  * ChaCha20: vector w holds word w of the state of 16 packets, so one pass makes the same block of
  * the key stream of all; a transposition turns it into 16 rows of 64 bytes.
  *
- * Poly1305: vector l holds limb l of 8 packets, so there are two groups. Numbers modulo 2^130 - 5
- * are h0 + h1 2^44 + h2 2^88. A product's low 52 bits and the rest are separate instructions; the
- * rest counts 2^52 = 2^44 2^8.
+ * Poly1305: of the first 8 packets the 52-bit multiplier does it, of the other 8 the scalar unit,
+ * both while the next block of the key stream is made. None of the three has enough to do alone.
+ *
+ * Up to 8 packets, and small single ones: aead_ymm.h, with the better instructions.
  */
-#include "node/wireguard/aead_lanes.h"
+#include "node/wireguard/aead_avx512.h"
 
 #ifdef __x86_64__
 
-#include <immintrin.h>
-#include <string.h>
+#define HALF_OF_LANES 8
 
-#define TARGET   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")))
-#define INLINE   static inline __attribute__((always_inline)) TARGET
-#define WIDTH    16
-#define GROUPS   2
-#define GROUP    8
-#define BLOCK    64
-#define POLY     16 /* bytes of a block of Poly1305 */
-#define ALL      ((__mmask8)0xff)
-#define LIMB_44  _mm512_set1_epi64((1LL << 44) - 1)
-#define LIMB_42  _mm512_set1_epi64((1LL << 42) - 1)
-#define CLAMP_LO _mm512_set1_epi64(0x0ffffffc0fffffff)
-#define CLAMP_HI _mm512_set1_epi64(0x0ffffffc0ffffffc)
-
-/* Four vectors of four 16-byte cells: rows become columns. */
-INLINE void transpose_cells(__m512i a, __m512i b, __m512i c, __m512i d, __m512i ret[4])
-{
-	const __m512i ab_even = _mm512_shuffle_i64x2(a, b, 0x88);
-	const __m512i ab_odd = _mm512_shuffle_i64x2(a, b, 0xdd);
-	const __m512i cd_even = _mm512_shuffle_i64x2(c, d, 0x88);
-	const __m512i cd_odd = _mm512_shuffle_i64x2(c, d, 0xdd);
-
-	ret[0] = _mm512_shuffle_i64x2(ab_even, cd_even, 0x88);
-	ret[1] = _mm512_shuffle_i64x2(ab_odd, cd_odd, 0x88);
-	ret[2] = _mm512_shuffle_i64x2(ab_even, cd_even, 0xdd);
-	ret[3] = _mm512_shuffle_i64x2(ab_odd, cd_odd, 0xdd);
-}
-
-/* ---- Poly1305 ---- */
-
-struct poly {
-	__m512i h[3];
-	__m512i r[3];
-	__m512i r20[3]; /* 20 r: 2^132 = 4 * 5. The first is not used */
+/* Poly1305 of the first 8 packets. */
+struct front {
+	struct ifma_number h;
+	struct ifma_factor r;
 	__m512i pad[2];
+	/* Four blocks that are still to be absorbed, and in which lanes they are. */
+	__m512i lo[4], hi[4];
+	__mmask8 who[4];
 };
 
-/* Two 64-bit halves, as limbs of 44, 44 and 40 bits. */
-INLINE void to_limbs(__m512i lo, __m512i hi, __m512i ret[3])
+/* Of the others, and what the next pass absorbs: 64 bytes a lane. */
+struct back {
+	struct wg_poly poly[HALF_OF_LANES];
+	struct wg_poly idle[HALF_OF_LANES]; /* what lanes without anything to absorb work at */
+	struct wg_poly *to[HALF_OF_LANES];
+	const uint8_t *from[HALF_OF_LANES];
+	uint32_t until; /* all have so much */
+	uint8_t nothing[ZMM_BLOCK];
+};
+
+/* Packets in lanes. */
+struct batch {
+	struct zmm_cipher cipher;
+	struct front front;
+	struct back back;
+	__m512i words[16], stream[ZMM_WIDTH], sealed[HALF_OF_LANES];
+	uint64_t sizes[ZMM_WIDTH], tags[2][HALF_OF_LANES];
+	uint32_t longest;
+};
+
+/* ---- Poly1305 of the first 8 packets ---- */
+
+INLINE void front_absorb(struct front *front, __m512i lo, __m512i hi, __mmask8 who)
 {
-	ret[0] = _mm512_and_si512(lo, LIMB_44);
-	ret[1] = _mm512_and_si512(
-		_mm512_or_si512(_mm512_srli_epi64(lo, 44), _mm512_slli_epi64(hi, 20)), LIMB_44);
-	ret[2] = _mm512_srli_epi64(hi, 24);
+	__m512i sum[3], product[3];
+
+	ifma_add_block(&front->h, lo, hi, IFMA_ALL, sum);
+	ifma_multiply(sum, &front->r, product);
+	for (unsigned i = 0; i < 3; i++)
+		front->h.limbs[i] = _mm512_mask_mov_epi64(front->h.limbs[i], who, product[i]);
 }
 
-INLINE __m512i times_5(__m512i a)
-{
-	return _mm512_add_epi64(a, _mm512_slli_epi64(a, 2));
-}
-
-INLINE void poly_init(struct poly *poly, __m512i r_lo, __m512i r_hi, __m512i pad_lo, __m512i pad_hi)
-{
-	to_limbs(_mm512_and_si512(r_lo, CLAMP_LO), _mm512_and_si512(r_hi, CLAMP_HI), poly->r);
-	for (unsigned i = 0; i < 3; i++) {
-		poly->h[i] = _mm512_setzero_si512();
-		poly->r20[i] = _mm512_slli_epi64(times_5(poly->r[i]), 2);
-	}
-	poly->pad[0] = pad_lo;
-	poly->pad[1] = pad_hi;
-}
-
-#define MUL_LO(acc, a, b) acc = _mm512_madd52lo_epu64(acc, a, b)
-#define MUL_HI(acc, a, b) acc = _mm512_madd52hi_epu64(acc, a, b)
-
-/* h = (h + block + 2^128) r, in the packets of `who`. Limbs may then be a little too long. */
-INLINE void poly_block(struct poly *poly, __m512i lo, __m512i hi, __mmask8 who)
-{
-	const __m512i *r = poly->r, *r20 = poly->r20, zero = _mm512_setzero_si512();
-	__m512i lo0 = zero, lo1 = zero, lo2 = zero, hi0 = zero, hi1 = zero, hi2 = zero, m[3], carry;
-
-	to_limbs(lo, hi, m);
-	const __m512i h0 = _mm512_add_epi64(poly->h[0], m[0]);
-	const __m512i h1 = _mm512_add_epi64(poly->h[1], m[1]);
-	const __m512i h2 =
-		_mm512_add_epi64(poly->h[2], _mm512_or_si512(m[2], _mm512_set1_epi64(1LL << 40)));
-#define MUL(n, a, b) MUL_LO(lo##n, a, b), MUL_HI(hi##n, a, b)
-	MUL(0, h0, r[0]);
-	MUL(1, h0, r[1]);
-	MUL(2, h0, r[2]);
-	MUL(0, h2, r20[1]);
-	MUL(1, h2, r20[2]);
-	MUL(2, h2, r[0]);
-	MUL(0, h1, r20[2]);
-	MUL(1, h1, r[0]);
-	MUL(2, h1, r[1]);
-#undef MUL
-	carry = _mm512_add_epi64(_mm512_srli_epi64(lo0, 44), _mm512_slli_epi64(hi0, 8));
-	lo0 = _mm512_and_si512(lo0, LIMB_44);
-	lo1 = _mm512_add_epi64(lo1, carry);
-	carry = _mm512_add_epi64(_mm512_srli_epi64(lo1, 44), _mm512_slli_epi64(hi1, 8));
-	lo1 = _mm512_and_si512(lo1, LIMB_44);
-	lo2 = _mm512_add_epi64(lo2, carry);
-	carry = _mm512_add_epi64(_mm512_srli_epi64(lo2, 42), _mm512_slli_epi64(hi2, 10));
-	lo2 = _mm512_and_si512(lo2, LIMB_42);
-	lo0 = _mm512_add_epi64(lo0, times_5(carry));
-	lo1 = _mm512_add_epi64(lo1, _mm512_srli_epi64(lo0, 44));
-	lo0 = _mm512_and_si512(lo0, LIMB_44);
-	poly->h[0] = _mm512_mask_mov_epi64(poly->h[0], who, lo0);
-	poly->h[1] = _mm512_mask_mov_epi64(poly->h[1], who, lo1);
-	poly->h[2] = _mm512_mask_mov_epi64(poly->h[2], who, lo2);
-}
-
-/* 64 bytes of 8 packets, as both halves of four blocks. */
-INLINE void to_blocks(const __m512i rows[GROUP], __m512i lo[4], __m512i hi[4])
+/* `rows` are 64 bytes of 8 packets, of which `sizes` bytes follow from here on. */
+INLINE void put_off(struct front *front, const __m512i rows[HALF_OF_LANES], __m512i sizes)
 {
 #define PAIR(op, i) _mm512_unpack##op##_epi64(rows[i], rows[i + 1])
-	transpose_cells(PAIR(lo, 0), PAIR(lo, 2), PAIR(lo, 4), PAIR(lo, 6), lo);
-	transpose_cells(PAIR(hi, 0), PAIR(hi, 2), PAIR(hi, 4), PAIR(hi, 6), hi);
+	zmm_transpose_cells(PAIR(lo, 0), PAIR(lo, 2), PAIR(lo, 4), PAIR(lo, 6), front->lo);
+	zmm_transpose_cells(PAIR(hi, 0), PAIR(hi, 2), PAIR(hi, 4), PAIR(hi, 6), front->hi);
 #undef PAIR
-}
-
-/* The same, of which `sizes` bytes follow from here on. */
-INLINE void poly_rows(struct poly *poly, const __m512i rows[GROUP], __m512i sizes)
-{
-	__m512i lo[4], hi[4];
-
-	to_blocks(rows, lo, hi);
-#define WHO(i) _mm512_cmpgt_epi64_mask(sizes, _mm512_set1_epi64((i)*POLY))
-	poly_block(poly, lo[0], hi[0], WHO(0));
-	poly_block(poly, lo[1], hi[1], WHO(1));
-	poly_block(poly, lo[2], hi[2], WHO(2));
-	poly_block(poly, lo[3], hi[3], WHO(3));
-#undef WHO
-}
-
-/* 64 bytes of all packets that are still to be absorbed: block i / 2 of group i % 2. */
-struct backlog {
-	__m512i lo[GROUPS * 4], hi[GROUPS * 4];
-};
-
-INLINE void put_off(struct backlog *backlog, const __m512i rows[WIDTH])
-{
-	__m512i lo[4], hi[4];
-
-	for (unsigned g = 0; g < GROUPS; g++) {
-		to_blocks(rows + g * GROUP, lo, hi);
-		for (unsigned i = 0; i < 4; i++) {
-			backlog->lo[2 * i + g] = lo[i];
-			backlog->hi[2 * i + g] = hi[i];
-		}
-	}
-}
-
-/* One of the GROUPS * 4 blocks, in their order. */
-INLINE void absorb(struct poly poly[GROUPS], const struct backlog *backlog, unsigned i)
-{
-	poly_block(&poly[i % 2], backlog->lo[i], backlog->hi[i], ALL);
+	for (int i = 0; i < 4; i++)
+		front->who[i] =
+			_mm512_cmpgt_epi64_mask(sizes, _mm512_set1_epi64(i * WG_POLY_BLOCK));
 }
 
 /* From limb 1 round to limb 0 and 1: two times brings every limb into its bounds. */
@@ -176,11 +81,11 @@ INLINE void carry_round(__m512i h[3])
 }
 
 /* The tags: h modulo 2^130 - 5, and the pad added modulo 2^128. */
-INLINE void poly_final(struct poly *poly, __m512i sizes, __m512i *ret_lo, __m512i *ret_hi)
+INLINE void front_final(struct front *front, __m512i sizes, __m512i *ret_lo, __m512i *ret_hi)
 {
-	__m512i *h = poly->h, g0, g1, g2;
+	__m512i *h = front->h.limbs, g0, g1, g2;
 
-	poly_block(poly, _mm512_setzero_si512(), sizes, ALL);
+	front_absorb(front, _mm512_setzero_si512(), sizes, IFMA_ALL);
 	carry_round(h);
 	carry_round(h);
 	/* g = h - p; taken where it is not negative */
@@ -196,240 +101,222 @@ INLINE void poly_final(struct poly *poly, __m512i sizes, __m512i *ret_lo, __m512
 	const __m512i lo = _mm512_or_si512(h[0], _mm512_slli_epi64(h[1], 44));
 	const __m512i hi =
 		_mm512_or_si512(_mm512_srli_epi64(h[1], 20), _mm512_slli_epi64(h[2], 24));
-	*ret_lo = _mm512_add_epi64(lo, poly->pad[0]);
+	*ret_lo = _mm512_add_epi64(lo, front->pad[0]);
 	const __mmask8 over = _mm512_cmplt_epu64_mask(*ret_lo, lo);
-	*ret_hi = _mm512_add_epi64(hi, poly->pad[1]);
+	*ret_hi = _mm512_add_epi64(hi, front->pad[1]);
 	*ret_hi = _mm512_mask_add_epi64(*ret_hi, over, *ret_hi, _mm512_set1_epi64(1));
 }
 
-/* ---- ChaCha20 ---- */
+/* ---- of the others ---- */
 
-struct cipher {
-	__m512i key[8];
-	__m512i nonce[2]; /* the counter's halves; the nonce's first word is 0 */
-};
-
-#define QUARTER(a, b, c, d)                                                                        \
-	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 16),              \
-	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 12),              \
-	a = _mm512_add_epi32(a, b), d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 8),               \
-	c = _mm512_add_epi32(c, d), b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7)
-
-/*
- * Vector w of ret: word w of block number `block`, of each packet. The backlog, if there is one, is
- * absorbed meanwhile: each of both alone waits for its own results most of the time.
- */
-INLINE void chacha_words(const struct cipher *cipher, uint32_t block, __m512i ret[16],
-			 struct poly poly[GROUPS], const struct backlog *backlog)
+/* The next pass absorbs the 64 bytes at `at` of those packets that have them. */
+INLINE void plan(struct back *back, const struct wg_aead_packet *packets, unsigned n, uint32_t at)
 {
-	const __m512i c0 = _mm512_set1_epi32(0x61707865), c1 = _mm512_set1_epi32(0x3320646e);
-	const __m512i c2 = _mm512_set1_epi32(0x79622d32), c3 = _mm512_set1_epi32(0x6b206574);
-	const __m512i *k = cipher->key, number = _mm512_set1_epi32((int)block);
-	__m512i v0 = c0, v1 = c1, v2 = c2, v3 = c3;
-	__m512i v4 = k[0], v5 = k[1], v6 = k[2], v7 = k[3];
-	__m512i v8 = k[4], v9 = k[5], v10 = k[6], v11 = k[7];
-	__m512i v12 = number, v13 = _mm512_setzero_si512();
-	__m512i v14 = cipher->nonce[0], v15 = cipher->nonce[1];
-
-	for (unsigned i = 0; i < 10; i++) {
-		QUARTER(v0, v4, v8, v12);
-		QUARTER(v1, v5, v9, v13);
-		QUARTER(v2, v6, v10, v14);
-		QUARTER(v3, v7, v11, v15);
-		QUARTER(v0, v5, v10, v15);
-		QUARTER(v1, v6, v11, v12);
-		QUARTER(v2, v7, v8, v13);
-		QUARTER(v3, v4, v9, v14);
-		if (backlog && i < GROUPS * 4)
-			absorb(poly, backlog, i);
+	back->until = n == HALF_OF_LANES ? UINT32_MAX : 0;
+	for (unsigned i = 0; i < HALF_OF_LANES; i++) {
+		const bool has = i < n && packets[i].size >= at + ZMM_BLOCK;
+		back->to[i] = has ? &back->poly[i] : &back->idle[i];
+		back->from[i] = has ? packets[i].data + at : back->nothing;
+		if (i < n && packets[i].size < back->until)
+			back->until = packets[i].size;
 	}
-	ret[0] = _mm512_add_epi32(v0, c0);
-	ret[1] = _mm512_add_epi32(v1, c1);
-	ret[2] = _mm512_add_epi32(v2, c2);
-	ret[3] = _mm512_add_epi32(v3, c3);
-	ret[4] = _mm512_add_epi32(v4, k[0]);
-	ret[5] = _mm512_add_epi32(v5, k[1]);
-	ret[6] = _mm512_add_epi32(v6, k[2]);
-	ret[7] = _mm512_add_epi32(v7, k[3]);
-	ret[8] = _mm512_add_epi32(v8, k[4]);
-	ret[9] = _mm512_add_epi32(v9, k[5]);
-	ret[10] = _mm512_add_epi32(v10, k[6]);
-	ret[11] = _mm512_add_epi32(v11, k[7]);
-	ret[12] = _mm512_add_epi32(v12, number);
-	ret[13] = v13;
-	ret[14] = _mm512_add_epi32(v14, cipher->nonce[0]);
-	ret[15] = _mm512_add_epi32(v15, cipher->nonce[1]);
 }
 
-/* Four words of 16 packets: cell c of ret[p] has those of packet 4c + p. */
-INLINE void words_to_cells(const __m512i words[4], __m512i ret[4])
+/* The same after at - 64. */
+INLINE void plan_next(struct back *back, const struct wg_aead_packet *packets, unsigned n,
+		      uint32_t at)
 {
-	const __m512i ab_lo = _mm512_unpacklo_epi32(words[0], words[1]);
-	const __m512i ab_hi = _mm512_unpackhi_epi32(words[0], words[1]);
-	const __m512i cd_lo = _mm512_unpacklo_epi32(words[2], words[3]);
-	const __m512i cd_hi = _mm512_unpackhi_epi32(words[2], words[3]);
-
-	ret[0] = _mm512_unpacklo_epi64(ab_lo, cd_lo);
-	ret[1] = _mm512_unpackhi_epi64(ab_lo, cd_lo);
-	ret[2] = _mm512_unpacklo_epi64(ab_hi, cd_hi);
-	ret[3] = _mm512_unpackhi_epi64(ab_hi, cd_hi);
+	if (at == 0 || at + ZMM_BLOCK > back->until) {
+		plan(back, packets, n, at);
+		return;
+	}
+	for (unsigned i = 0; i < HALF_OF_LANES; i++)
+		back->from[i] += ZMM_BLOCK;
 }
 
-/* 64 bytes of key stream for each packet. */
-INLINE void key_stream(const struct cipher *cipher, uint32_t block, __m512i ret_rows[WIDTH],
-		       struct poly poly[GROUPS], const struct backlog *backlog)
+/* Four packets' block each; the eighths of a pass bring all four blocks of all eight. */
+INLINE void back_absorb(struct back *back, unsigned eighth, unsigned i)
 {
-	__m512i words[16], a[4], b[4], c[4], d[4], rows[4];
-
-	chacha_words(cipher, block, words, poly, backlog);
-	words_to_cells(words, a);
-	words_to_cells(words + 4, b);
-	words_to_cells(words + 8, c);
-	words_to_cells(words + 12, d);
-#define ROWS(p)                                                                                    \
-	transpose_cells(a[p], b[p], c[p], d[p], rows);                                             \
-	ret_rows[p] = rows[0], ret_rows[4 + p] = rows[1];                                          \
-	ret_rows[8 + p] = rows[2], ret_rows[12 + p] = rows[3]
-	ROWS(0);
-	ROWS(1);
-	ROWS(2);
-	ROWS(3);
-#undef ROWS
+	i += eighth % 2 * 4;
+	wg_poly_block(back->to[i], back->from[i] + eighth / 2 * WG_POLY_BLOCK);
 }
 
-/* ---- both together ---- */
+/* ---- all together ---- */
 
-/* Packets in lanes. */
-struct batch {
-	struct cipher cipher;
-	struct poly poly[GROUPS];
-	struct backlog backlog;
-	__m512i stream[WIDTH], sealed[WIDTH]; /* rows */
-	uint64_t sizes[WIDTH], tags_lo[WIDTH], tags_hi[WIDTH];
-	uint32_t shortest, longest;
-};
-
-/* Words a and b of 8 packets, as 64-bit numbers. */
-INLINE __m512i join_words(__m512i a, __m512i b, unsigned group)
+/* Words of a block of each packet; meanwhile what was put off and planned is absorbed. */
+INLINE void make_words(struct batch *batch, __m512i words[16], bool absorbs)
 {
-	const __m512i lo = _mm512_cvtepu32_epi64(group ? _mm512_extracti64x4_epi64(a, 1)
-						       : _mm512_castsi512_si256(a));
-	const __m512i hi = _mm512_cvtepu32_epi64(group ? _mm512_extracti64x4_epi64(b, 1)
-						       : _mm512_castsi512_si256(b));
+	struct front *front = &batch->front;
+	struct back *back = &batch->back;
+	ZMM_BEGIN(&batch->cipher);
 
-	return _mm512_or_si512(lo, _mm512_slli_epi64(hi, 32));
+#define ABSORB(k)                                                                                  \
+	if (absorbs && i < 8)                                                                      \
+	back_absorb(back, i, k)
+	for (unsigned i = 0; i < 10; i++) {
+		ZMM_QUARTER(0, 4, 8, 12);
+		ZMM_QUARTER(1, 5, 9, 13);
+		ABSORB(0);
+		ZMM_QUARTER(2, 6, 10, 14);
+		ZMM_QUARTER(3, 7, 11, 15);
+		ABSORB(1);
+		ZMM_QUARTER(0, 5, 10, 15);
+		ZMM_QUARTER(1, 6, 11, 12);
+		ABSORB(2);
+		ZMM_QUARTER(2, 7, 8, 13);
+		ZMM_QUARTER(3, 4, 9, 14);
+		ABSORB(3);
+		if (absorbs && i < 4)
+			front_absorb(front, front->lo[i], front->hi[i], front->who[i]);
+	}
+#undef ABSORB
+	ZMM_END(&batch->cipher, words);
+	batch->cipher.numbers = _mm512_add_epi32(batch->cipher.numbers, _mm512_set1_epi32(1));
+}
+
+/* Words a and b of the first 8 packets, as 64-bit numbers. */
+INLINE __m512i join_words(__m512i a, __m512i b)
+{
+	return _mm512_or_si512(
+		_mm512_cvtepu32_epi64(_mm512_castsi512_si256(a)),
+		_mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(b)), 32));
 }
 
 /* Block 0 of the key stream is the key of Poly1305. */
 INLINE void make_poly_keys(struct batch *batch)
 {
-	__m512i w[16];
+	const uint32_t(*words)[ZMM_WIDTH] = (const uint32_t(*)[ZMM_WIDTH])batch->words;
+	const __m512i *w = batch->words;
+	struct front *front = &batch->front;
 
-	chacha_words(&batch->cipher, 0, w, NULL, NULL);
-	for (unsigned g = 0; g < GROUPS; g++)
-		poly_init(&batch->poly[g], join_words(w[0], w[1], g), join_words(w[2], w[3], g),
-			  join_words(w[4], w[5], g), join_words(w[6], w[7], g));
+	make_words(batch, batch->words, false);
+	ifma_set_r(&front->r, join_words(w[0], w[1]), join_words(w[2], w[3]));
+	front->pad[0] = join_words(w[4], w[5]);
+	front->pad[1] = join_words(w[6], w[7]);
+	for (unsigned i = 0; i < 3; i++)
+		front->h.limbs[i] = _mm512_setzero_si512();
+	for (unsigned i = 0; i < 4; i++) {
+		front->lo[i] = front->hi[i] = _mm512_setzero_si512();
+		front->who[i] = 0; /* the first pass has nothing to absorb */
+	}
+#define JOIN(w, i) (words[w][i] | (uint64_t)words[(w) + 1][i] << 32)
+	for (unsigned i = 0; i < HALF_OF_LANES; i++) {
+		const unsigned k = HALF_OF_LANES + i;
+		wg_poly_init(&batch->back.poly[i],
+			     (const uint64_t[4]){ JOIN(0, k), JOIN(2, k), JOIN(4, k), JOIN(6, k) });
+	}
+#undef JOIN
 }
 
 INLINE void begin(struct batch *batch, const uint8_t key[KEY_LEN],
 		  const struct wg_aead_packet *packets, unsigned n)
 {
-	uint32_t words[8], nonce_lo[WIDTH] = { 0 }, nonce_hi[WIDTH] = { 0 };
+	uint32_t nonce_lo[ZMM_WIDTH] = { 0 }, nonce_hi[ZMM_WIDTH] = { 0 };
 
-	memcpy(words, key, sizeof(words));
-	for (unsigned i = 0; i < 8; i++)
-		batch->cipher.key[i] = _mm512_set1_epi32((int)words[i]);
-	wg_aead_wipe(words, sizeof(words));
-	batch->shortest = batch->longest = packets[0].size;
-	for (unsigned i = 0; i < WIDTH; i++) {
-		batch->sizes[i] = i < n ? packets[i].size : 0;
-		batch->sealed[i] = _mm512_setzero_si512();
-	}
+	zmm_set_key(&batch->cipher, key);
+	batch->longest = 0;
+	memset(batch->sizes, 0, sizeof(batch->sizes));
 	for (unsigned i = 0; i < n; i++) {
+		batch->sizes[i] = packets[i].size;
 		nonce_lo[i] = (uint32_t)packets[i].counter;
 		nonce_hi[i] = (uint32_t)(packets[i].counter >> 32);
-		if (packets[i].size < batch->shortest)
-			batch->shortest = packets[i].size;
 		if (packets[i].size > batch->longest)
 			batch->longest = packets[i].size;
 	}
 	batch->cipher.nonce[0] = _mm512_loadu_si512(nonce_lo);
 	batch->cipher.nonce[1] = _mm512_loadu_si512(nonce_hi);
+	batch->cipher.numbers = _mm512_setzero_si512();
+	memset(batch->back.idle, 0, sizeof(batch->back.idle));
+	memset(batch->back.nothing, 0, sizeof(batch->back.nothing));
+	for (unsigned i = 0; i < HALF_OF_LANES; i++)
+		batch->sealed[i] = _mm512_setzero_si512();
+	plan(&batch->back, packets, 0, 0);
 	make_poly_keys(batch);
 }
 
-INLINE __m512i group_sizes(const struct batch *batch, unsigned group)
+/* 64 bytes, or what a packet has of them. Returns them sealed, and zeros for Poly1305. */
+INLINE __m512i crypt_row(const struct wg_aead_packet *packet, uint32_t at, __m512i stream,
+			 bool sealing)
 {
-	return _mm512_loadu_si512(&batch->sizes[group * GROUP]);
+	const uint32_t size = packet->size > at ? packet->size - at : 0;
+	uint8_t *data = packet->data + (size > 0 ? at : 0);
+
+	if (size >= ZMM_BLOCK) {
+		const __m512i before = _mm512_loadu_si512(data);
+		const __m512i after = _mm512_xor_si512(before, stream);
+		_mm512_storeu_si512(data, after);
+		return sealing ? after : before;
+	}
+	const __mmask64 has = zmm_first(size);
+	const __m512i before = _mm512_maskz_loadu_epi8(has, data);
+	const __m512i after = _mm512_maskz_mov_epi8(has, _mm512_xor_si512(before, stream));
+	_mm512_mask_storeu_epi8(data, has, after);
+	return sealing ? after : before;
 }
 
-/* 64 bytes that every packet has. Poly1305 is put off. */
-INLINE void whole_rows(struct batch *batch, struct wg_aead_packet *packets, unsigned n, uint32_t at,
+INLINE void crypt_rows(struct batch *batch, struct wg_aead_packet *packets, unsigned n, uint32_t at,
 		       bool sealing)
 {
-	for (unsigned i = 0; i < n; i++) {
-		uint8_t *data = packets[i].data + at;
-		const __m512i before = _mm512_loadu_si512(data);
-		const __m512i after = _mm512_xor_si512(before, batch->stream[i]);
-		_mm512_storeu_si512(data, after);
-		batch->sealed[i] = sealing ? after : before;
-	}
-	put_off(&batch->backlog, batch->sealed);
+	for (unsigned i = 0; i < HALF_OF_LANES && i < n; i++)
+		batch->sealed[i] = crypt_row(&packets[i], at, batch->stream[i], sealing);
+	for (unsigned i = HALF_OF_LANES; i < n; i++)
+		crypt_row(&packets[i], at, batch->stream[i], sealing);
+	put_off(&batch->front, batch->sealed,
+		_mm512_sub_epi64(_mm512_loadu_si512(batch->sizes), _mm512_set1_epi64(at)));
 }
 
-/* 64 bytes of which some packets have less or nothing. What they lack is zero for Poly1305. */
-INLINE void ragged_rows(struct batch *batch, struct wg_aead_packet *packets, unsigned n,
-			uint32_t at, bool sealing)
+/* Less than a row: absorbed before it is deciphered. */
+INLINE void absorb_tails(struct back *back, const struct wg_aead_packet *packets, unsigned n,
+			 uint32_t at)
 {
-	for (unsigned i = 0; i < n; i++) {
-		const uint32_t size = packets[i].size > at ? packets[i].size - at : 0;
-		const __mmask64 has = size >= BLOCK ? ~0ull : (1ull << size) - 1;
-		uint8_t *data = size > 0 ? packets[i].data + at : packets[i].data;
-		const __m512i before = _mm512_maskz_loadu_epi8(has, data);
-		const __m512i after =
-			_mm512_maskz_mov_epi8(has, _mm512_xor_si512(before, batch->stream[i]));
-		_mm512_mask_storeu_epi8(data, has, after);
-		batch->sealed[i] = sealing ? after : before;
-	}
-	for (unsigned g = 0; g < GROUPS; g++)
-		poly_rows(&batch->poly[g], &batch->sealed[g * GROUP],
-			  _mm512_sub_epi64(group_sizes(batch, g), _mm512_set1_epi64(at)));
+	for (unsigned i = 0; i < n; i++)
+		if (packets[i].size > at && packets[i].size - at < ZMM_BLOCK)
+			wg_poly_rest(&back->poly[i], packets[i].data, at, packets[i].size);
 }
 
-/* What every packet has, as whole blocks of 64 bytes. Returns where that ends. */
-INLINE uint32_t crypt_whole(struct batch *batch, struct wg_aead_packet *packets, unsigned n,
-			    bool sealing)
+/* What is put off when there is no further pass; of the last 8 packets only when sealing. */
+INLINE void absorb_last(struct batch *batch, bool sealing)
 {
-	uint32_t at = 0;
+	struct front *front = &batch->front;
 
-	if (batch->shortest < BLOCK)
-		return 0;
-	key_stream(&batch->cipher, 1, batch->stream, NULL, NULL);
-	whole_rows(batch, packets, n, at, sealing);
-	for (at += BLOCK; at + BLOCK <= batch->shortest; at += BLOCK) {
-		key_stream(&batch->cipher, at / BLOCK + 1, batch->stream, batch->poly,
-			   &batch->backlog);
-		whole_rows(batch, packets, n, at, sealing);
+	for (unsigned i = 0; i < 8; i++) {
+		for (unsigned k = 0; sealing && k < 4; k++)
+			back_absorb(&batch->back, i, k);
+		if (i % 2 == 0)
+			front_absorb(front, front->lo[i / 2], front->hi[i / 2], front->who[i / 2]);
 	}
-	for (unsigned i = 0; i < GROUPS * 4; i++)
-		absorb(batch->poly, &batch->backlog, i);
-	return at;
 }
 
-INLINE void crypt(struct batch *batch, struct wg_aead_packet *packets, unsigned n, bool sealing)
+/* The last 8 packets: sealing absorbs a row one pass later, opening just before it is deciphered. */
+INLINE void crypt_batch(struct batch *batch, struct wg_aead_packet *packets, unsigned n,
+			bool sealing)
 {
-	uint32_t at = crypt_whole(batch, packets, n, sealing);
+	const struct wg_aead_packet *others = packets + HALF_OF_LANES;
+	const unsigned n_others = n > HALF_OF_LANES ? n - HALF_OF_LANES : 0;
 
-	for (; at < batch->longest; at += BLOCK) {
-		key_stream(&batch->cipher, at / BLOCK + 1, batch->stream, NULL, NULL);
-		ragged_rows(batch, packets, n, at, sealing);
+	for (uint32_t at = 0; at < batch->longest; at += ZMM_BLOCK) {
+		if (!sealing)
+			plan_next(&batch->back, others, n_others, at);
+		__m512i words[16];
+		make_words(batch, words, true);
+		zmm_words_to_rows(words, batch->stream);
+		if (!sealing)
+			absorb_tails(&batch->back, others, n_others, at);
+		crypt_rows(batch, packets, n, at, sealing);
+		if (sealing)
+			plan_next(&batch->back, others, n_others, at);
 	}
-	for (unsigned g = 0; g < GROUPS; g++) {
-		__m512i lo, hi;
-		poly_final(&batch->poly[g], group_sizes(batch, g), &lo, &hi);
-		_mm512_storeu_si512(&batch->tags_lo[g * GROUP], lo);
-		_mm512_storeu_si512(&batch->tags_hi[g * GROUP], hi);
-	}
+	if (batch->longest > 0)
+		absorb_last(batch, sealing);
+}
+
+INLINE void make_front_tags(struct batch *batch)
+{
+	__m512i lo, hi;
+
+	front_final(&batch->front, _mm512_loadu_si512(batch->sizes), &lo, &hi);
+	_mm512_storeu_si512(batch->tags[0], lo);
+	_mm512_storeu_si512(batch->tags[1], hi);
 }
 
 TARGET static void seal_batch(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets,
@@ -438,23 +325,31 @@ TARGET static void seal_batch(const uint8_t key[KEY_LEN], struct wg_aead_packet 
 	struct batch batch;
 
 	begin(&batch, key, packets, n);
-	crypt(&batch, packets, n, true);
-	for (unsigned i = 0; i < n; i++)
-		wg_aead_put_tag(&packets[i], batch.tags_lo[i], batch.tags_hi[i]);
+	crypt_batch(&batch, packets, n, true);
+	make_front_tags(&batch);
+	for (unsigned i = 0; i < HALF_OF_LANES && i < n; i++)
+		wg_aead_put_tag(&packets[i],
+				(const uint64_t[]){ batch.tags[0][i], batch.tags[1][i] });
+	for (unsigned i = HALF_OF_LANES; i < n; i++)
+		ymm_seal_tag(&batch.back.poly[i - HALF_OF_LANES], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
 	_mm256_zeroall();
 }
 
-/* Deciphers while it authenticates; what proves forged is zeroed. */
+/* What proves forged is zeroed. */
 TARGET static void open_batch(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets,
 			      unsigned n)
 {
 	struct batch batch;
 
 	begin(&batch, key, packets, n);
-	crypt(&batch, packets, n, false);
-	for (unsigned i = 0; i < n; i++)
-		wg_aead_check_tag(&packets[i], batch.tags_lo[i], batch.tags_hi[i]);
+	crypt_batch(&batch, packets, n, false);
+	make_front_tags(&batch);
+	for (unsigned i = 0; i < HALF_OF_LANES && i < n; i++)
+		wg_aead_check_tag(&packets[i],
+				  (const uint64_t[]){ batch.tags[0][i], batch.tags[1][i] });
+	for (unsigned i = HALF_OF_LANES; i < n; i++)
+		ymm_open_tag(&batch.back.poly[i - HALF_OF_LANES], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
 	_mm256_zeroall();
 }
@@ -463,14 +358,24 @@ static bool is_supported(void)
 {
 	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512ifma");
+	       __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("bmi2");
 }
 
-const struct wg_aead_lanes wg_aead_avx512 = { .name = "avx512",
-					      .width = WIDTH,
-					      .at_least = { 2, 4, 6 },
-					      .is_supported = is_supported,
-					      .seal = seal_batch,
-					      .open = open_batch };
+const struct wg_aead_lanes wg_aead_avx512 = {
+	.name = "avx512",
+	.is_supported = is_supported,
+	.ways = { { .width = ZMM_WIDTH,
+		    .at_least = { 10, 11, 13 },
+		    .seal = seal_batch,
+		    .open = open_batch },
+		  { .width = YMM_WIDTH,
+		    .at_least = { 4, 5, 8 },
+		    .seal = ymm_seal_batch,
+		    .open = ymm_open_batch },
+		  { .width = WG_AEAD_EACH,
+		    .at_least = { 1, 1, 1 },
+		    .seal = wg_aead_avx512_seal_each,
+		    .open = wg_aead_avx512_open_each } },
+};
 
 #endif

@@ -24,20 +24,18 @@ static inline void wg_aead_wipe(void *data, size_t n)
 	__asm__ volatile("" : : "r"(data) : "memory");
 }
 
-static inline void wg_aead_put_tag(const struct wg_aead_packet *packet, uint64_t lo, uint64_t hi)
+static inline void wg_aead_put_tag(const struct wg_aead_packet *packet, const uint64_t tag[2])
 {
-	memcpy(packet->data + packet->size, &lo, sizeof(lo));
-	memcpy(packet->data + packet->size + sizeof(lo), &hi, sizeof(hi));
+	memcpy(packet->data + packet->size, tag, WG_AEAD_TAG_LEN);
 }
 
 /* Whether it was right is public; how it was wrong is not. */
-static inline void wg_aead_check_tag(struct wg_aead_packet *packet, uint64_t lo, uint64_t hi)
+static inline void wg_aead_check_tag(struct wg_aead_packet *packet, const uint64_t tag[2])
 {
-	uint64_t found_lo, found_hi;
+	uint64_t found[2];
 
-	memcpy(&found_lo, packet->data + packet->size, sizeof(found_lo));
-	memcpy(&found_hi, packet->data + packet->size + sizeof(found_lo), sizeof(found_hi));
-	packet->is_good = ((lo ^ found_lo) | (hi ^ found_hi)) == 0;
+	memcpy(found, packet->data + packet->size, sizeof(found));
+	packet->is_good = ((tag[0] ^ found[0]) | (tag[1] ^ found[1])) == 0;
 	if (!packet->is_good)
 		memset(packet->data, 0, packet->size);
 }

@@ -125,16 +125,21 @@ static void check_open(void)
 
 static void check(const struct wg_aead_lanes *lanes)
 {
-	struct wg_aead_lanes greedy;
-
-	aead.lanes = NULL;
-	if (lanes) {
-		greedy = *lanes;
-		memset(greedy.at_least, 1, sizeof(greedy.at_least));
-		aead.lanes = &greedy;
-	}
+	aead.lanes = lanes;
 	check_seal();
 	check_open();
+	aead.lanes = NULL;
+}
+
+/* Every way alone, then as they are used. */
+static void check_lanes(const struct wg_aead_lanes *lanes)
+{
+	for (unsigned i = 0; i < WG_AEAD_MAX_WAYS && lanes->ways[i].width > 0; i++) {
+		struct wg_aead_lanes alone = { .name = lanes->name, .ways = { lanes->ways[i] } };
+		memset(alone.ways[0].at_least, 1, sizeof(alone.ways[0].at_least));
+		check(&alone);
+	}
+	check(lanes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -150,6 +155,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(NULL);
 	for (const struct wg_aead_lanes *const *lanes = wg_aead_all_lanes; *lanes; lanes++)
 		if ((*lanes)->is_supported())
-			check(*lanes);
+			check_lanes(*lanes);
 	return 0;
 }
