@@ -17,6 +17,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -32,6 +33,7 @@ GB, MB, KIB = 1e9, 1e6, 1024
 MTU = 1420  # of every tunnel that lets us choose
 IPERF_PORT = 5201
 PING_INTERVAL = 0.01
+QUIET_SHARE = 0.05
 
 
 class Build:
@@ -280,6 +282,22 @@ def loaded_ping(tunnel, seconds):
     times = [float(t) for t in re.findall(r"time=([\d.]+) ms", done.stdout)]
     lost = [float("inf")] * (count - len(times))
     return Ping(percentile(times + lost, 50), percentile(times + lost, 99), len(lost) / count)
+
+
+def _busy_and_all_ticks():
+    fields = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)  # without idle and iowait
+
+
+def disturbance():
+    """A line to print when others compute on this machine now, else None. Takes a second."""
+    busy, ticks = _busy_and_all_ticks()
+    time.sleep(1)
+    busy_now, ticks_now = _busy_and_all_ticks()
+    share = (busy_now - busy) / max(1, ticks_now - ticks)
+    if share < QUIET_SHARE:
+        return None
+    return f"WARNING: others use {share:.0%} of this machine: the figures are not those of a quiet one"
 
 
 def is_installed(*programs):
