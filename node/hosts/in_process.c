@@ -225,6 +225,7 @@ static void host_fill_drops(struct wireguard_host *host, struct node_status *sta
 	node_status_add_drop(status, "lane relayed full", lane.n_relayed_dropped);
 	node_status_add_drop(status, "lane sends refused", lane.n_sends_dropped);
 	node_status_add_drop(status, "interface did not take", lane.n_tun_refused);
+	node_status_add_drop(status, "lane datagram unknown", lane.n_unknown);
 }
 
 struct identity_command {

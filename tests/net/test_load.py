@@ -14,7 +14,8 @@ import pytest
 
 from conftest import ROOT, Build
 from lab import wait_until
-from load import SMALL_QUARANTINE, Flows, Soak, tool
+from load import SMALL_QUARANTINE, Flows, Soak, counters, tool
+from overlay import Control, Node
 from wireguard import Interface, connect
 
 
@@ -54,11 +55,11 @@ CLOSED = 9  # nobody listens there
 RATES = {"garbage": 20000, "handshakes": 5000, "replay": 20000, "lengths": 20000}
 
 
-def speed_between(interface, peer, seconds):
-    """Bytes a second from peer that interface accepts."""
-    begin, before = time.monotonic(), interface.peer(peer).rx
+def speed_of(count, seconds):
+    """What a counter grows by a second."""
+    begin, before = time.monotonic(), count()
     time.sleep(seconds)
-    return (interface.peer(peer).rx - before) / (time.monotonic() - begin)
+    return (count() - before) / (time.monotonic() - begin)
 
 
 class Victim:
@@ -68,27 +69,32 @@ class Victim:
                               +--- m   also everybody's way out, so that it gets what a answers
 
     What m costs the machine is no matter: it is compared with the same flood of a closed port of a.
+    Of a there must be known: program, port, key, inner_ip, accepted() and drops().
     """
 
-    def __init__(self, lab, build, p2pwg):
+    def __init__(self, lab, build):
         self.internet = lab.network("internet")
         self.a, self.b, self.m = (lab.host(name, self.internet) for name in "abm")
         for host in self.a, self.b:
             host.run(["ip", "route", "add", "default", "via", self.m.ip])
-        self.wa = Interface(self.a, p2pwg, "10.9.0.1/24", env=SMALL_QUARANTINE)
-        self.wb = Interface(self.b, p2pwg, "10.9.0.2/24", env=SMALL_QUARANTINE)
-        connect(self.wa, self.wb)
-        self.wa.ping(self.wb.ip)
-        self.tool = tool(build, "flood")
+        self.tool, self.flows_tool = tool(build, "flood"), tool(build, "flows")
+
+    def talk(self):
+        """Flows between b and a, which go on until they are told to finish."""
+        flows = Flows(self.flows_tool, [self.a, self.b], 120)
+        flows.add(self.b, self.inner_ip, "tcp", "udp:1000:200")
+        flows.begin()
+        wait_until(lambda: self.accepted() > 10e6, 10, "the flows to begin")
+        return flows
 
     def flood(self, kind, port, seconds):
         """Begins a flood of that kind to a's port."""
         where, place, extra = self.a.ip, self.m, []
         if kind == "handshakes":
-            extra = [base64.b64decode(self.wa.keys.public).hex()]
+            extra = [base64.b64decode(self.key).hex()]
         if kind == "replay":  # who can replay has heard: between the switch and a
             where, place, extra = self.a.interfaces[0][2], self.internet, [port]
-            port = self.wa.port
+            port = self.port
         program = place.start([self.tool, kind, where, port, RATES[kind], seconds, *extra], name="flood")
         program.wait_for_log("begun")
         return program
@@ -100,36 +106,86 @@ class Victim:
         assert refused <= sent / 100
         return sent
 
-    def drops(self):
-        """What a has counted as dropped by now, by reason; and what did not fit its socket's buffer."""
-        seen = len(self.wa.program.output())
-        self.wa.program.signal(signal.SIGUSR1)
-        told = wait_until(lambda: re.search("; dropped: (.*)", self.wa.program.output()[seen:]), 5, "counters")
-        drops = {name: int(n) for name, n in (item.split(" ") for item in told[1].split(", "))}
+    def speed_under(self, kind, port):
+        """Bytes a second that a accepts, and how many datagrams were sent to the port meanwhile."""
+        flood = self.flood(kind, port, 1)
+        speed = speed_of(self.accepted, 0.7)
+        return speed, self.end(flood)
+
+    def too_much(self):
+        """How many datagrams did not fit the buffer of a's socket."""
         lines = [line.split() for line in self.a.run(["cat", "/proc/net/snmp"]).stdout.splitlines()
                  if line.startswith("Udp:")]
-        drops["socket"] = int(dict(zip(*lines))["RcvbufErrors"])
-        return drops
+        return int(dict(zip(*lines))["RcvbufErrors"])
 
 
-def speed_under(victim, kind, port):
-    """Bytes a second that a accepts from b, and how many datagrams were sent to the port meanwhile."""
-    flood = victim.flood(kind, port, 1)
-    speed = speed_between(victim.wa, victim.wb, 0.7)
-    return speed, victim.end(flood)
+class Tunnel(Victim):
+    """p2pwg on both sides."""
+
+    def __init__(self, lab, build, p2pwg):
+        super().__init__(lab, build)
+        self.wa = Interface(self.a, p2pwg, "10.9.0.1/24", env=SMALL_QUARANTINE)
+        self.wb = Interface(self.b, p2pwg, "10.9.0.2/24", env=SMALL_QUARANTINE)
+        connect(self.wa, self.wb)
+        self.wa.ping(self.wb.ip)
+        self.program, self.port, self.key, self.inner_ip = self.wa.program, self.wa.port, \
+            self.wa.keys.public, self.wa.ip
+
+    def accepted(self):
+        return self.wa.peer(self.wb).rx
+
+    def drops(self):
+        """What a has counted as dropped by now, by reason."""
+        told = counters(self.wa).partition("; dropped: ")[2]
+        drops = {name: int(n) for name, n in (item.split(" ") for item in told.split(", "))}
+        return dict(drops, socket=self.too_much())
 
 
-def compare(victim, kind, rounds):
-    """The honest pair's best speeds while a closed port is flooded and while the right one is, and how
-    much came in all. Others use the machine too: so it goes on while the second looks bad."""
+class Member(Victim):
+    """Two nodes of a network that has found a direct path between them."""
+
+    def __init__(self, lab, build):
+        super().__init__(lab, build)
+        control = Control(build, lab.host("control", self.internet)).start()
+        Node(build, lab.host("relay", self.internet), public=True).start().join(control.link())
+        alice, bob = (Node(build, host).start() for host in (self.a, self.b))
+        for node in alice, bob:
+            node.join(control.link())
+            node.wait_for_relay()
+        alice.wait_for_peer("b")
+        self.a.run(["ping", "-c", "1", "-w", "5", bob.ip])
+        bob.wait_for_path("a", "direct")
+        self.node, self.inner_ip = alice, alice.ip
+        self.program, self.key = alice.program, alice.status()["self"]["node_key"]
+        self.port = int(bob.peer("a")["endpoint"].rpartition(":")[2])
+
+    def accepted(self):
+        return int(self.a.run(["cat", "/sys/class/net/p2p0/statistics/rx_bytes"]).stdout)
+
+    def drops(self):
+        drops = {name: int(n) for name, n in self.node.status()["drops"].items()}
+        return dict(drops, socket=self.too_much())
+
+
+def check_flood(victim, kind, rounds, measured, label):
+    """The honest pair's best speed is at least half of that while a closed port is flooded, and all that
+    came is counted. Others use the machine too: so it is measured again while it looks bad."""
+    before = victim.drops()
     elsewhere = here = sent = 0
     for number in range(8):
-        elsewhere = max(elsewhere, speed_under(victim, kind, CLOSED)[0])
-        speed, n = speed_under(victim, kind, victim.wa.port)
+        elsewhere = max(elsewhere, victim.speed_under(kind, CLOSED)[0])
+        speed, n = victim.speed_under(kind, victim.port)
         here, sent = max(here, speed), sent + n
         if number + 1 >= rounds and here >= elsewhere / 2:
             break
-    return elsewhere, here, sent
+    measured(f"{label}: Mbit/s of the closed port flooded", elsewhere * 8e-6)
+    measured(f"{label}: Mbit/s of the right one flooded", here * 8e-6)
+    assert here >= elsewhere / 2
+
+    def new():
+        return {name: n - before.get(name, 0) for name, n in victim.drops().items() if n != before.get(name, 0)}
+    wait_until(lambda: sum(new().values()) >= 0.97 * sent, 5, lambda: f"all of {sent} counted: {new()}")
+    assert sum(new().values()) <= 1.03 * sent, f"{sent} sent, but counted {new()}"
 
 
 @pytest.mark.slow
@@ -137,26 +193,13 @@ def compare(victim, kind, rounds):
 @pytest.mark.parametrize("flood", RATES)
 def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, measured):
     """And a new session, and is counted, and takes no memory."""
-    victim = Victim(lab, build, p2pwg_of(kind))
-    flows = Flows(tool(build, "flows"), [victim.a, victim.b], 60)
-    flows.add(victim.b, "10.9.0.1", "tcp", "udp:1000:200")
-    flows.begin()
-    wait_until(lambda: victim.wa.peer(victim.wb).rx > 10e6, 10, "the flows to begin")
-    memory, before = victim.wa.program.rss_kib(), victim.drops()
-    handshake = victim.wa.peer(victim.wb).handshake
+    victim = Tunnel(lab, build, p2pwg_of(kind))
+    flows = victim.talk()
+    memory, handshake = victim.program.rss_kib(), victim.wa.peer(victim.wb).handshake
+    check_flood(victim, flood, 3 if kind == "release" else 1, measured, f"{flood}, {kind}")
+    assert victim.program.rss_kib() <= memory + 4096
 
-    elsewhere, here, sent = compare(victim, flood, 3 if kind == "release" else 1)
-
-    def counted():
-        return sum(victim.drops().values()) - sum(before.values())
-    wait_until(lambda: counted() >= 0.97 * sent, 5, lambda: f"all of {sent} counted: {before} {victim.drops()}")
-    assert counted() <= 1.03 * sent, f"{sent} sent: {before} {victim.drops()}"
-    measured(f"{flood}, {kind}: Mbit/s of the closed port flooded", elsewhere * 8e-6)
-    measured(f"{flood}, {kind}: Mbit/s of the right one flooded", here * 8e-6)
-    assert here >= elsewhere / 2
-    assert victim.wa.program.rss_kib() <= memory + 4096
-
-    under_way = victim.flood(flood, victim.wa.port, 5)
+    under_way = victim.flood(flood, victim.port, 5)
 
     def has_new_session():
         """The first try may only get a cookie, which is good for the next."""
@@ -164,6 +207,21 @@ def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, mea
         return victim.wa.peer(victim.wb).handshake > handshake
     wait_until(has_new_session, 4, "a new session under the flood", interval=0.5)
     under_way.stop()
+    result = flows.finish(now=True)
+    result.check_streams()
+    result.check_datagrams()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flood", RATES)
+def test_a_flood_of_a_node_leaves_its_peers_more_than_half(lab, build, flood, measured):
+    """Its port is also that of sessions and STUN; what is of no kind is counted as well."""
+    victim = Member(lab, build)
+    flows = victim.talk()
+    memory = victim.program.rss_kib()
+    check_flood(victim, flood, 1, measured, f"{flood}, node")
+    assert victim.program.rss_kib() <= memory + 8192
+    assert victim.node.peer("b")["path"] == "direct" and victim.node.status()["control"]["connected"]
     result = flows.finish(now=True)
     result.check_streams()
     result.check_datagrams()
@@ -232,9 +290,9 @@ def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
     wait_until(lambda: crowd.a.peer(crowd.b).rx > 50e6, 10, "the flow to be fast")
     alone = among = 0
     for number in range(15):
-        alone = max(alone, speed_between(crowd.a, crowd.b, 0.7))
+        alone = max(alone, speed_of(lambda: crowd.a.peer(crowd.b).rx, 0.7))
         crowd.add()
-        among = max(among, speed_between(crowd.a, crowd.b, 0.7))
+        among = max(among, speed_of(lambda: crowd.a.peer(crowd.b).rx, 0.7))
         crowd.remove()
         if number >= 4 and among >= 0.95 * alone:
             break
