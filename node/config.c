@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/wireguard/lane.h"
+
 static int check_name(const char *value, struct error *reterr)
 {
 	if (map_name_is_valid(value))
@@ -68,6 +70,8 @@ static const struct config_setting settings[] = {
 	  "UDP port of the node; 0: the one used last time, else any free one" },
 	{ "node", "mtu", CONFIG_NUMBER, 1280, 9000, "1280", false, NULL,
 	  "Largest packet of the interface, in bytes" },
+	{ "node", "lanes", CONFIG_NUMBER, 0, LANE_MAX, "0", false, NULL,
+	  "Threads that move packets; 0: as many as suit the machine" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },
 	{ "offloads", "tun_gso_read", CONFIG_BOOL, 0, 0, "yes", false, NULL,
@@ -142,6 +146,7 @@ static int take_values(const struct config_values *values, struct node_config *r
 		 config_text(values, "node", "interface"));
 	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
+	config.lanes = (unsigned)config_number(values, "node", "lanes");
 	config.offloads = take_offloads(values);
 	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
 	if (r == 0)

@@ -164,6 +164,7 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.listen_port = config->listen_port,
 		.mtu = config->mtu,
 		.offloads = offloads,
+		.lanes = config->lanes,
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "node/wireguard/lane.h"
 #include "node/wireguard/udp.h"
 
 #include <assert.h>
@@ -570,6 +571,7 @@ static int start_host(struct data_plane *plane, struct error *reterr)
 		.mtu = plane->options.mtu,
 		.udp = plane->udp,
 		.offloads = &plane->offloads,
+		.n_lanes = plane->options.n_lanes,
 		.node_key = plane->options.node_key,
 		.membership = plane->options.membership,
 		.ports = { .owner = plane,
@@ -593,6 +595,7 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 		.port = options->port,
 		.any_port_if_taken = true,
 		.offloads = &plane->offloads,
+		.n_shards = options->wireguard == WIREGUARD_IN_PROCESS ? lane_n_shards(options->n_lanes) : 1,
 	};
 	plane->options = *options;
 	plane->offloads.switches = options->offloads;

@@ -24,6 +24,7 @@ struct data_plane_options {
 	const char *interface;
 	uint16_t mtu;
 	struct offload_switches offloads;
+	unsigned n_lanes; /* threads that move packets; 0: as many as suit the machine */
 	uint16_t port; /* UDP wanted, 0: any; one that is taken is replaced by another */
 	const struct secret_key *node_key;    /* given to WireGuard */
 	const struct membership *membership;  /* overlay addresses and prefixes */

@@ -11,6 +11,7 @@
  * The data plane and the public node live as long as the membership; only the Session comes and goes
  * with failures.
  */
+#include "node/wireguard/lane.h"
 #include "node/engine_internal.h"
 
 #include "common/log.h"
@@ -317,6 +318,7 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 		.interface = engine->interface,
 		.mtu = engine->mtu,
 		.offloads = engine->offloads,
+		.n_lanes = engine->n_lanes,
 		.port = engine->listen_port ? engine->listen_port : state_dir_load_port(&engine->dir),
 		.node_key = &engine->node_key,
 		.membership = &engine->membership.member,
@@ -692,6 +694,9 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	strcpy(engine->interface, options->interface);
 	engine->mtu = options->mtu;
 	engine->listen_port = options->listen_port;
+	if (options->lanes > LANE_MAX)
+		return error_set(reterr, -EINVAL, "lanes: %d at most", LANE_MAX);
+	engine->n_lanes = options->lanes;
 	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
 		return -EINVAL;
 	if (options->name)

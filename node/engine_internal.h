@@ -36,6 +36,7 @@ struct p2p_engine {
 	char wanted_name[MAP_NAME_LEN + 1];
 	uint16_t listen_port, mtu;
 	struct offload_switches offloads;
+	unsigned n_lanes;
 	enum wireguard_kind wireguard;
 	bool is_public;
 	struct node_public public_options;

@@ -51,6 +51,7 @@ struct wireguard_host_options {
 	const char *interface;
 	uint16_t mtu;
 	struct udp *udp;		     /* these two: borrowed until stopped */
+	unsigned n_lanes; /* in-process only: see lane.h */
 	struct offloads *offloads;
 	const struct secret_key *node_key;   /* these two: borrowed for start() */
 	const struct membership *membership;

@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
+#include "node/wireguard/lane.h"
 #include "node/wireguard/wg_daemon.h"
 
 static const char usage_text[] =
@@ -29,6 +30,7 @@ static const char usage_text[] =
 	"  -f, --foreground  stay in the foreground; else p2pwg returns when the interface is ready\n"
 	"  --no-tun-gso-read, --no-tun-gro-write, --no-udp-gso, --no-udp-gro\n"
 	"                    without this way of moving many packets at once\n"
+	"  --lanes N         threads that move packets, 1 to 16; else as many as suit the machine\n"
 	"  -h, --help        this text\n"
 	"  -V, --version     the version\n"
 	"\n"
@@ -39,6 +41,7 @@ static const char usage_text[] =
 	"                           udp-gso,udp-gro; wins over the options\n";
 
 #define EXIT_USAGE	  2
+#define OPTION_LANES	  255
 #define OPTION_NO_OFFLOAD 256 /* plus the kind */
 
 struct program {
@@ -120,13 +123,13 @@ static void detach(int ready_fd)
 }
 
 /* ready_fd: -1 in the foreground. */
-static int run(const char *ifname, const struct offload_switches *offloads, int ready_fd)
+static int run(const char *ifname, const struct wg_daemon_options *options, int ready_fd)
 {
 	struct program program = { 0 };
 	struct error error = { 0 };
 
 	uv_loop_init(&program.loop);
-	int r = wg_daemon_start(&program.loop, ifname, offloads, on_ended, &program, &program.daemon, &error);
+	int r = wg_daemon_start(&program.loop, ifname, options, on_ended, &program, &program.daemon, &error);
 	if (r == 0) {
 		catch_signals(&program);
 		log_info("p2pwg", "interface %s is ready", ifname);
@@ -156,7 +159,7 @@ static int wait_for_child(pid_t child, int ready_fd)
 	return EXIT_FAILURE;
 }
 
-static int run_in_background(const char *ifname, const struct offload_switches *offloads)
+static int run_in_background(const char *ifname, const struct wg_daemon_options *options)
 {
 	int ready[2];
 
@@ -175,14 +178,25 @@ static int run_in_background(const char *ifname, const struct offload_switches *
 	}
 	close(ready[0]);
 	setsid();
-	return run(ifname, offloads, ready[1]);
+	return run(ifname, options, ready[1]);
 }
 
 struct arguments {
 	const char *ifname;
 	bool in_foreground;
-	struct offload_switches offloads;
+	struct wg_daemon_options options;
 };
+
+static int read_lanes(const char *text, unsigned *ret)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*text == '\0' || *end != '\0' || n < 1 || n > LANE_MAX)
+		return fprintf(stderr, "p2pwg: --lanes %s: a number from 1 to %d is needed\n", text, LANE_MAX), -1;
+	*ret = (unsigned)n;
+	return 0;
+}
 
 /* 0, or -1 with the exit code. */
 static int read_arguments(int argc, char *argv[], struct arguments *ret, int *ret_exit)
@@ -191,6 +205,7 @@ static int read_arguments(int argc, char *argv[], struct arguments *ret, int *re
 		{ "foreground", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
+		{ "lanes", required_argument, NULL, OPTION_LANES },
 		{ "no-tun-gso-read", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_TUN_GSO_READ },
 		{ "no-tun-gro-write", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_TUN_GRO_WRITE },
 		{ "no-udp-gso", no_argument, NULL, OPTION_NO_OFFLOAD + OFFLOAD_UDP_GSO },
@@ -204,7 +219,9 @@ static int read_arguments(int argc, char *argv[], struct arguments *ret, int *re
 		if (c == 'f') {
 			ret->in_foreground = true;
 		} else if (c >= OPTION_NO_OFFLOAD) {
-			ret->offloads.off[c - OPTION_NO_OFFLOAD] = true;
+			ret->options.offloads.off[c - OPTION_NO_OFFLOAD] = true;
+		} else if (c == OPTION_LANES && read_lanes(optarg, &ret->options.n_lanes) == 0) {
+			continue;
 		} else if (c == 'h') {
 			return fputs(usage_text, stdout), -1;
 		} else if (c == 'V') {
@@ -231,7 +248,7 @@ int main(int argc, char *argv[])
 
 	if (read_arguments(argc, argv, &arguments, &exit_code) != 0)
 		return exit_code;
-	if (offload_switches_from_environment(&arguments.offloads, &error) != 0) {
+	if (offload_switches_from_environment(&arguments.options.offloads, &error) != 0) {
 		fprintf(stderr, "p2pwg: $P2P_OFFLOADS: %s. Try 'p2pwg --help'.\n", error.message);
 		return EXIT_USAGE;
 	}
@@ -240,6 +257,6 @@ int main(int argc, char *argv[])
 		fputs("p2pwg: the system gives no random numbers\n", stderr);
 		return EXIT_FAILURE;
 	}
-	return arguments.in_foreground ? run(arguments.ifname, &arguments.offloads, -1) :
-					 run_in_background(arguments.ifname, &arguments.offloads);
+	return arguments.in_foreground ? run(arguments.ifname, &arguments.options, -1) :
+					 run_in_background(arguments.ifname, &arguments.options);
 }

@@ -43,6 +43,7 @@ struct p2p_engine_options {
 	uint16_t listen_port;	  /* UDP; 0: the one last used, else any */
 	uint16_t mtu;		  /* of the interface, 1280 … 9000 */
 	const char *offloads;	  /* those used: "all", "none", or names as in `status --json`; NULL: all */
+	unsigned lanes;		  /* threads that move packets, up to 16; 0: as many as suit the machine */
 	const char *const *public_addresses; /* numeric IPs; NULL-terminated; NULL: not a public node */
 	uint16_t public_tls_port;
 	uint16_t public_stun_port;

@@ -249,11 +249,13 @@ static void on_key_set(void *arg)
 }
 
 static int start_lane(struct in_process *in_process, const struct wireguard_host_options *options,
-		      const struct tun *tun_take, struct error *reterr)
+		      const struct tun *tuns_take, unsigned n_tuns, struct error *reterr)
 {
 	const struct lane_config config = {
 		.loop = options->loop,
-		.tun_take = *tun_take,
+		.tuns_take = tuns_take,
+		.n_tuns = n_tuns,
+		.n_lanes = options->n_lanes,
 		.udp = options->udp,
 		.mtu = options->mtu,
 		.ports = { .owner = in_process,
@@ -278,8 +280,8 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 static int host_start(const struct wireguard_host_options *options, struct wireguard_host **ret,
 		      struct error *reterr)
 {
-	const struct tun_options tun_options = { .offloads = options->offloads };
-	struct tun tun = TUN_NONE;
+	struct tun tuns[LANE_MAX];
+	unsigned n_tuns = 0;
 	struct in_process *in_process = calloc(1, sizeof(*in_process));
 	int r;
 
@@ -287,10 +289,12 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		abort();
 	in_process->host.class = &wireguard_in_process;
 	in_process->ports = options->ports;
-	if ((r = tun_open(options->interface, &tun_options, &tun, reterr)) != 0 ||
-	    (r = wireguard_set_up_interface(tun.ifindex, options, reterr)) != 0 ||
-	    (r = start_lane(in_process, options, &tun, reterr)) != 0) {
-		tun_close(&tun);
+	if ((r = tun_open_queues(options->interface, options->offloads, lane_n_shards(options->n_lanes), tuns,
+				 &n_tuns, reterr)) != 0 ||
+	    (r = wireguard_set_up_interface(tuns->ifindex, options, reterr)) != 0 ||
+	    (r = start_lane(in_process, options, tuns, n_tuns, reterr)) != 0) {
+		for (unsigned i = 0; i < n_tuns; i++)
+			tun_close(&tuns[i]);
 		free(in_process);
 		return r;
 	}

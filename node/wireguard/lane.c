@@ -40,9 +40,10 @@ struct lane {
 	struct lane_ports ports;
 	int wake_fd;
 	pthread_t thread;
-	unsigned n_lanes, n_shards;
+	unsigned n_lanes, n_shards, n_tuns;
 	struct lane_thread *lanes[LANE_MAX];
-	struct tun queues[LANE_MAX];
+	enum lane_role roles[LANE_MAX];
+	struct tun tuns[LANE_MAX];
 
 	/* between the threads */
 	struct ring commands, completions;
@@ -68,7 +69,7 @@ struct lane {
 
 /* ---- how many lanes ---- */
 
-unsigned lane_n_lanes(unsigned wanted)
+static unsigned lanes_for(unsigned wanted)
 {
 	cpu_set_t cpus;
 
@@ -77,11 +78,10 @@ unsigned lane_n_lanes(unsigned wanted)
 	return wanted > LANE_MAX ? LANE_MAX : wanted;
 }
 
-uint32_t lane_n_shards(unsigned wanted, const struct tun *tun)
+uint32_t lane_n_shards(unsigned n_lanes)
 {
-	const unsigned n = lane_n_lanes(wanted);
-
-	return n >= 4 && tun->may_add_queues ? n : 1;
+	n_lanes = lanes_for(n_lanes);
+	return n_lanes >= 4 ? n_lanes : 1;
 }
 
 /* ---- waking ---- */
@@ -323,8 +323,8 @@ static void free_lane(struct lane *lane)
 	for (unsigned i = 0; i < lane->n_lanes; i++)
 		lane_thread_free(lane->lanes[i]);
 	wg_device_free(lane->device);
-	for (unsigned i = 0; i < LANE_MAX; i++)
-		tun_close(&lane->queues[i]);
+	for (unsigned i = 0; i < lane->n_tuns; i++)
+		tun_close(&lane->tuns[i]);
 	if (lane->wake_fd >= 0)
 		close(lane->wake_fd);
 	ring_deinit(&lane->commands);
@@ -353,8 +353,10 @@ static struct lane *new_lane(const struct lane_config *config)
 	lane->ports = config->ports;
 	lane->udp = config->udp;
 	lane->collect_ns = UINT64_MAX;
-	for (unsigned i = 0; i < LANE_MAX; i++)
-		lane->queues[i] = (struct tun)TUN_NONE;
+	lane->n_shards = lane_n_shards(config->n_lanes);
+	lane->n_tuns = config->n_tuns;
+	for (unsigned i = 0; i < config->n_tuns; i++)
+		lane->tuns[i] = config->tuns_take[i];
 	ring_init(&lane->commands, LANE_MAX_COMMANDS * 64);
 	ring_init(&lane->completions, LANE_MAX_COMMANDS * 64);
 	lane_outbox_init(&lane->outbox);
@@ -391,13 +393,15 @@ static int new_device(struct lane *lane, uint32_t mtu)
 
 static int add_lane(struct lane *lane, const struct lane_config *config, enum lane_role role, uint32_t shard)
 {
+	const struct tun none = TUN_NONE;
+	const struct tun *tun = lane->n_tuns == 0 ? &none : &lane->tuns[shard < lane->n_tuns ? shard : 0];
 	const struct lane_thread_config thread = {
 		.owner = lane,
 		.device = lane->device,
 		.role = role,
 		.shard = shard,
 		.mtu = config->mtu ? config->mtu : WG_DEFAULT_MTU,
-		.tun = &lane->queues[shard],
+		.tun = tun,
 		.udp = config->udp,
 		.is_plain = config->is_plain,
 		.wants_datagrams = config->ports.datagram,
@@ -408,7 +412,7 @@ static int add_lane(struct lane *lane, const struct lane_config *config, enum la
 	int r = lane_thread_new(&thread, &lane->lanes[lane->n_lanes]);
 
 	if (r == 0)
-		lane->n_lanes++;
+		lane->roles[lane->n_lanes++] = role;
 	return r;
 }
 
@@ -416,21 +420,12 @@ static int add_lanes(struct lane *lane, const struct lane_config *config)
 {
 	int r = 0;
 
-	if (lane->n_shards == 1 && lane_n_lanes(config->n_lanes) > 1) {
+	if (lane->n_shards == 1 && lanes_for(config->n_lanes) > 1) {
 		r = add_lane(lane, config, LANE_OPENS, 0);
 		return r == 0 ? add_lane(lane, config, LANE_SEALS, 0) : r;
 	}
 	for (uint32_t i = 0; r == 0 && i < lane->n_shards; i++)
-		r = add_lane(lane, config, LANE_DOES_BOTH, i);
-	return r;
-}
-
-static int add_queues(struct lane *lane, struct error *reterr)
-{
-	int r = 0;
-
-	for (uint32_t i = 1; r == 0 && i < lane->n_shards; i++)
-		r = tun_add_queue(&lane->queues[0], &lane->queues[i], reterr);
+		r = add_lane(lane, config, i == 0 || i < lane->n_tuns ? LANE_DOES_BOTH : LANE_OPENS, i);
 	return r;
 }
 
@@ -450,24 +445,18 @@ static void start_threads(struct lane *lane)
 
 int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr)
 {
+	assert(config->n_tuns <= lane_n_shards(config->n_lanes));
+	assert(!config->udp || config->udp->n_shards == lane_n_shards(config->n_lanes));
 	struct lane *lane = new_lane(config);
-	struct error error = { 0 };
-
-	lane->n_shards = lane_n_shards(config->n_lanes, &config->tun_take);
-	lane->queues[0] = config->tun_take;
-	assert(!config->udp || config->udp->n_shards == lane->n_shards);
-	int r = lane->wake_fd < 0 ? -EMFILE : add_queues(lane, &error);
-	if (r == 0)
-		r = new_device(lane, config->mtu);
+	int r = lane->wake_fd < 0 ? -EMFILE : new_device(lane, config->mtu);
 	if (r == 0)
 		r = add_lanes(lane, config);
 	if (r == 0)
 		r = uv_async_init(config->loop, &lane->async, on_async);
 	if (r != 0) {
-		lane->queues[0].fd = -1; /* stays the caller's */
+		lane->n_tuns = 0; /* they stay the caller's */
 		free_lane(lane);
-		return error_set(reterr, r, "cannot start the data plane: %s",
-				 error.message[0] ? error.message : strerror(-r));
+		return error_set(reterr, r, "cannot start the data plane: %s", strerror(-r));
 	}
 	lane->now = lane_time_now();
 	start_threads(lane);
@@ -541,10 +530,7 @@ bool lane_get_lane(struct lane *lane, unsigned i, struct lane_counters *ret, con
 	if (i >= lane->n_lanes)
 		return false;
 	lane_thread_get_counters(lane->lanes[i], ret);
-	if (lane->n_shards == 1 && lane->n_lanes == 2)
-		*ret_role = i == 0 ? "opens" : "seals";
-	else
-		*ret_role = "both";
+	*ret_role = lane->roles[i] == LANE_OPENS ? "opens" : lane->roles[i] == LANE_SEALS ? "seals" : "both";
 	return true;
 }
 

@@ -62,9 +62,10 @@ struct lane_ports {
 struct lane_config {
 	uv_loop_t *loop;
 	struct lane_ports ports;
-	struct tun tun_take; /* closed by the lane; TUN_NONE: no TUN */
-	struct udp *udp;     /* borrowed, may be NULL; lane_n_shards() of them */
-	unsigned n_lanes;    /* as given to lane_n_lanes(): 0: what suits the machine */
+	const struct tun *tuns_take; /* queues of one TUN, closed by the lane; only the array is borrowed */
+	unsigned n_tuns;	     /* 0: no TUN; else up to lane_n_shards() */
+	struct udp *udp;	     /* borrowed, may be NULL; of lane_n_shards() shards */
+	unsigned n_lanes;	     /* how many are wanted; 0: as many as suit the machine */
 	uint32_t mtu;	     /* 0: WG_DEFAULT_MTU */
 	bool is_plain;	     /* nothing but WireGuard: the rest is dropped and counted */
 };
@@ -84,10 +85,12 @@ struct lane_counters {
 	uint64_t drops[WG_N_DROPS];
 };
 
-/* How many lanes there will be; 0 wanted: what suits the machine. More than LANE_MAX are not made. */
-unsigned lane_n_lanes(unsigned wanted);
-/* So many shards need the UDP sockets; the TUN must have been opened with several_queues if that is over 1. */
-uint32_t lane_n_shards(unsigned wanted, const struct tun *tun);
+/*
+ * Into how many shards the UDP sockets are to be divided, and how many queues the TUN should have when
+ * so many lanes are wanted (0: as many as suit the machine). With fewer queues, the lanes without one
+ * only open.
+ */
+uint32_t lane_n_shards(unsigned n_lanes);
 
 P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr);
 /*

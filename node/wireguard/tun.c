@@ -231,6 +231,26 @@ int tun_add_queue(const struct tun *first, struct tun *ret, struct error *reterr
 	return 0;
 }
 
+int tun_open_queues(const char *name, struct offloads *offloads, unsigned n, struct tun *ret,
+		    unsigned *ret_n, struct error *reterr)
+{
+	const struct tun_options options = { .several_queues = n > 1, .offloads = offloads };
+	struct error ignored;
+	unsigned n_open = 0;
+	int r = tun_open(name, &options, &ret[0], reterr);
+
+	if (r != 0)
+		return r;
+	for (n_open = 1; n_open < n && ret[0].may_add_queues; n_open++)
+		if (tun_add_queue(&ret[0], &ret[n_open], &ignored) != 0)
+			break;
+	if (n_open < n)
+		log_info("wireguard", "interface %s has %u of %u queues: one lane seals for several", ret->name,
+			 n_open, n);
+	*ret_n = n_open;
+	return 0;
+}
+
 void tun_close(struct tun *tun)
 {
 	if (tun->fd >= 0)

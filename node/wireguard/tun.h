@@ -55,6 +55,11 @@ P2P_CHECK int tun_open(const char *name, const struct tun_options *options, stru
  * interface vanishes with the last one.
  */
 P2P_CHECK int tun_add_queue(const struct tun *first, struct tun *ret, struct error *reterr);
+/*
+ * tun_open() with as many queues as can be had, up to n, in ret. At least one. *ret_n: how many.
+ */
+P2P_CHECK int tun_open_queues(const char *name, struct offloads *offloads, unsigned n, struct tun *ret,
+			      unsigned *ret_n, struct error *reterr);
 /* Closes the descriptor; an interface that is not persistent vanishes. Accepts TUN_NONE. */
 void tun_close(struct tun *tun);
 /* False when the interface was deleted. */

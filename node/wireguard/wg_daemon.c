@@ -41,6 +41,7 @@ struct wg_daemon {
 	void *ended_arg;
 
 	struct offloads offloads; /* of TUN and UDP */
+	unsigned n_lanes;	   /* wanted */
 	struct tun tun; /* a descriptor of its own; the lane has another one */
 	struct lane *lane;
 	struct uapi_server *uapi;
@@ -167,6 +168,7 @@ static int open_sockets(struct wg_daemon *daemon, uint16_t port, bool any_if_tak
 		.port = port,
 		.any_port_if_taken = any_if_taken,
 		.fwmark = daemon->fwmark,
+		.n_shards = lane_n_shards(daemon->n_lanes),
 		.offloads = &daemon->offloads,
 	};
 	struct udp *udp = NULL;
@@ -307,6 +309,19 @@ static void take_drops(const struct lane_context *context, void *arg)
 		daemon->drops[drop] = wg_device_drops(context->device, (enum wg_drop)drop);
 }
 
+static void log_lanes(struct wg_daemon *daemon)
+{
+	struct lane_counters counters;
+	const char *role;
+
+	for (unsigned i = 0; lane_get_lane(daemon->lane, i, &counters, &role); i++)
+		log_info(LOG,
+			 "lane %u (%s): from the interface %" PRIu64 " packets, %" PRIu64
+			 " bytes; from the network %" PRIu64 " datagrams, %" PRIu64 " bytes",
+			 i, role, counters.n_tun_packets, counters.n_tun_bytes, counters.n_udp_datagrams,
+			 counters.n_udp_bytes);
+}
+
 static void on_drops_taken(void *arg)
 {
 	struct wg_daemon *daemon = arg;
@@ -316,6 +331,7 @@ static void on_drops_taken(void *arg)
 
 	if (daemon->is_stopping)
 		return;
+	log_lanes(daemon);
 	lane_get_counters(daemon->lane, &counters);
 	for (int drop = 0; drop < WG_N_DROPS && n < sizeof(text); drop++)
 		if (daemon->drops[drop] > 0)
@@ -524,12 +540,15 @@ void wg_daemon_rekey(struct wg_daemon *daemon)
 
 /* start */
 
-static int start_lane(struct wg_daemon *daemon, const struct tun *tun_take, struct error *reterr)
+static int start_lane(struct wg_daemon *daemon, const struct tun *tuns_take, unsigned n_tuns,
+		      struct error *reterr)
 {
 	const struct lane_config config = {
 		.loop = daemon->loop,
 		.ports = { .owner = daemon, .tun_gone = on_tun_gone },
-		.tun_take = *tun_take,
+		.tuns_take = tuns_take,
+		.n_tuns = n_tuns,
+		.n_lanes = daemon->n_lanes,
 		.mtu = WG_DEFAULT_MTU,
 		.is_plain = true,
 	};
@@ -554,22 +573,26 @@ static int start_uapi(struct wg_daemon *daemon, struct error *reterr)
 	return r;
 }
 
-static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun *ret, struct error *reterr)
+static void close_tuns(struct tun *tuns, unsigned n)
 {
-	const struct tun_options options = { .offloads = &daemon->offloads };
-	struct tun tun;
-	int r = tun_open(ifname, &options, &tun, reterr);
+	for (unsigned i = 0; i < n; i++)
+		tun_close(&tuns[i]);
+}
+
+static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun ret[LANE_MAX], unsigned *ret_n,
+		     struct error *reterr)
+{
+	int r = tun_open_queues(ifname, &daemon->offloads, lane_n_shards(daemon->n_lanes), ret, ret_n, reterr);
+
 	if (r != 0)
 		return r;
-
-	r = link_set_mtu(tun.ifindex, WG_DEFAULT_MTU, reterr);
+	r = link_set_mtu(ret->ifindex, WG_DEFAULT_MTU, reterr);
 	if (r != 0) {
-		tun_close(&tun);
+		close_tuns(ret, *ret_n);
 		return r;
 	}
-	daemon->tun = tun;
-	daemon->tun.fd = fcntl(tun.fd, F_DUPFD_CLOEXEC, 0);
-	*ret = tun;
+	daemon->tun = *ret;
+	daemon->tun.fd = fcntl(ret->fd, F_DUPFD_CLOEXEC, 0);
 	return 0;
 }
 
@@ -577,21 +600,23 @@ static void ignore_end(void *arg)
 {
 }
 
-int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct offload_switches *offloads,
+int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct wg_daemon_options *options,
 		    void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr)
 {
 	struct wg_daemon *daemon = calloc(1, sizeof(*daemon));
-	struct tun tun;
+	struct tun tuns[LANE_MAX];
+	unsigned n_tuns = 0;
 	if (!daemon)
 		abort();
 
 	*daemon = (struct wg_daemon){ .loop = loop, .ended = ended, .ended_arg = arg, .tun = TUN_NONE };
-	daemon->offloads.switches = *offloads;
-	int r = start_tun(daemon, ifname, &tun, reterr);
+	daemon->offloads.switches = options->offloads;
+	daemon->n_lanes = options->n_lanes;
+	int r = start_tun(daemon, ifname, tuns, &n_tuns, reterr);
 	if (r == 0) {
-		r = start_lane(daemon, &tun, reterr);
+		r = start_lane(daemon, tuns, n_tuns, reterr);
 		if (r != 0)
-			tun_close(&tun);
+			close_tuns(tuns, n_tuns);
 	}
 	if (r == 0)
 		r = watch_here(daemon, reterr);

@@ -1,5 +1,5 @@
 /*
- * A plain userspace WireGuard, put together: one interface, one lane, the UAPI socket.
+ * A plain userspace WireGuard, put together: one interface, its lanes, the UAPI socket.
  *
  * As wg(8) and wg-quick(8) expect: the UDP sockets are open while the interface is up, in the
  * network namespace the program was started in, wherever the interface moves; the daemon ends when
@@ -14,11 +14,16 @@
 
 struct wg_daemon;
 
+struct wg_daemon_options {
+	struct offload_switches offloads;
+	unsigned n_lanes; /* 0: as many as suit the machine */
+};
+
 /*
  * Creates interface and socket. ended(arg) is called once, from the loop, when the daemon has ended
  * by itself or by wg_daemon_stop() and its memory has been freed; not when starting failed.
  */
-P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct offload_switches *offloads,
+P2P_CHECK int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct wg_daemon_options *options,
 			      void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr);
 /* Begins the end; may be called again. */
 void wg_daemon_stop(struct wg_daemon *daemon);

@@ -114,7 +114,6 @@ static void start_node(struct world *world, int i, bool is_plain)
 	const struct lane_config config = {
 		.loop = &world->loop,
 		.ports = { node, on_datagram, on_relay, on_peer, NULL },
-		.tun_take = TUN_NONE,
 		.udp = node->udp,
 		.is_plain = is_plain,
 	};
