@@ -9,6 +9,7 @@
 
 #include "bench_clock.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,8 +96,10 @@ int main(int argc, char *argv[])
 		return fprintf(stderr, "usage: bench_copy_sum [1..1440]\n"), 2;
 	for (size_t i = 0; i < sizeof(super); i++)
 		super[i] = (uint8_t)rand();
+	memset(super, 0, 52);
 	super[0] = 0x45;
-	super[32] = 8 << 4; /* TCP with timestamps: 32 bytes of header */
+	super[9] = IPPROTO_TCP;
+	super[32] = 8 << 4; /* with timestamps: 32 bytes of header */
 	printf("ns per segment of %u bytes   payload      cut\n", segment);
 	print("memcpy, no sum", copy_only);
 	print("memcpy, then sum", separately);

@@ -477,14 +477,14 @@ static void test_what_was_cut_merges_and_cuts_to_the_same_again(void)
 }
 
 /* Four packets, one byte of packet 2 changed: it must not be merged with those before it. */
-static uint32_t merged_with(struct flow flow, uint32_t at, uint8_t xor)
+static uint32_t merged_with(struct flow flow, uint32_t at, uint32_t xor)
 {
 	static uint8_t packets[TRAIN_MAX * STRIDE];
 	struct offload_run run;
 
 	flow.payload_len = 400;
 	struct train train = make_train(packets, &flow, 100);
-	train_packet(&train, 2)[at] ^= xor;
+	train_packet(&train, 2)[at] ^= (uint8_t)xor;
 	return offload_merge(&train, 0, OFFLOAD_MERGE_TCP | OFFLOAD_MERGE_UDP, &run);
 }
 
