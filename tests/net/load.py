@@ -128,14 +128,16 @@ class Soak:
     REKEY, STRANGERS, MOVE, REMOVE = 5.0, 2.0, 6.0, 7.0
     N_STRANGERS = 40
 
-    def __init__(self, lab, p2pwg, flows, wire, say=print):
+    def __init__(self, lab, p2pwg, flows, wire, lanes=None, say=print):
+        """p2pwg: of which build; lanes: how many, None: what suits the machine."""
         self.flows, self.wire_tool, self.say = flows, wire, say
+        argv = [p2pwg, "--lanes", str(lanes)] if lanes else p2pwg
         self.internet = lab.network("internet")
         self.interfaces = []
         for number, name in enumerate("abc", 1):
             host = lab.host(name, self.internet)
             self.interfaces.append(Interface(
-                host, p2pwg, [f"10.9.0.{number}/24", f"fd09::{number}/64"], env=SMALL_QUARANTINE))
+                host, argv, [f"10.9.0.{number}/24", f"fd09::{number}/64"], env=SMALL_QUARANTINE))
         self.a, self.b, self.c = self.interfaces
         self.random = random.Random(4)
         self.keys = [new_keys().public for _ in range(2 * self.N_STRANGERS)]

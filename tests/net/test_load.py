@@ -37,14 +37,15 @@ def p2pwg_of(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sanitized", "threads"])
-def test_flows_stay_whole_and_in_order_whatever_happens_to_the_tunnel(lab, build, kind):
+@pytest.mark.parametrize("kind, lanes", [("sanitized", None), ("threads", 4)])
+def test_flows_stay_whole_and_in_order_whatever_happens_to_the_tunnel(lab, build, kind, lanes):
     """Streams byte-exact, nothing out of order, no growth, a clean end: while sessions are renewed,
     peers come and go, one moves, and the network loses packets and then mixes them up."""
-    soak = Soak(lab, p2pwg_of(kind), tool(build, "flows"), tool(build, "wire"))
+    soak = Soak(lab, p2pwg_of(kind), tool(build, "flows"), tool(build, "wire"), lanes)
     soak.calm(14)
     soak.confused(8)
-    soak.check_memory()
+    if kind != "threads":  # ThreadSanitizer's own memory follows what is touched
+        soak.check_memory()
     soak.end()
 
 
