@@ -118,13 +118,32 @@ struct node_status_offload *node_status_add_offload(struct node_status *status)
 	return offload;
 }
 
+struct node_status_lane *node_status_add_lane(struct node_status *status)
+{
+	if (status->n_lanes >= NODE_STATUS_MAX_LANES)
+		return NULL;
+	struct node_status_lane *lane = &status->lanes[status->n_lanes++];
+	memset(lane, 0, sizeof(*lane));
+	return lane;
+}
+
+static void set_drop(struct node_status_drop *drop, const char *name, uint64_t n)
+{
+	snprintf(drop->name, sizeof(drop->name), "%s", name);
+	drop->n = n;
+}
+
+void node_status_add_lane_drop(struct node_status_lane *lane, const char *name, uint64_t n)
+{
+	if (n > 0 && lane->n_drops < NODE_STATUS_MAX_LANE_DROPS)
+		set_drop(&lane->drops[lane->n_drops++], name, n);
+}
+
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n)
 {
 	if (status->n_drops >= NODE_STATUS_MAX_DROPS)
 		return;
-	struct node_status_drop *drop = &status->drops[status->n_drops++];
-	snprintf(drop->name, sizeof(drop->name), "%s", name);
-	drop->n = n;
+	set_drop(&status->drops[status->n_drops++], name, n);
 }
 
 bool node_status_is_member(const struct node_status *status)
@@ -527,13 +546,58 @@ static int offload_from_json(const struct json *json, struct node_status *status
 	return r != 0 ? r : json_get_u64(json, "fell_back", &offload->fell_back, reterr);
 }
 
-static struct json *drops_to_json(const struct node_status *status)
+static struct json *drops_to_json(const struct node_status_drop *drops, uint32_t n)
 {
 	struct json *json = json_object();
 
-	for (uint32_t i = 0; i < status->n_drops; i++)
-		json_put_u64(json, status->drops[i].name, status->drops[i].n);
+	for (uint32_t i = 0; i < n; i++)
+		json_put_u64(json, drops[i].name, drops[i].n);
 	return json;
+}
+
+static struct json *lane_to_json(const struct node_status_lane *lane)
+{
+	struct json *json = json_object();
+
+	put_text(json, "role", lane->role);
+	json_put_u64(json, "tun_packets", lane->tun_packets);
+	json_put_u64(json, "tun_bytes", lane->tun_bytes);
+	json_put_u64(json, "udp_datagrams", lane->udp_datagrams);
+	json_put_u64(json, "udp_bytes", lane->udp_bytes);
+	json_put(json, "drops", drops_to_json(lane->drops, lane->n_drops));
+	return json;
+}
+
+static int lane_drops_from_json(const struct json *json, struct node_status_lane *lane, struct error *reterr)
+{
+	const struct json *drops;
+	int r = json_get_object(json, "drops", &drops, reterr);
+
+	if (r != 0)
+		return r;
+	for (const struct json *i = json_first(drops); i && r == 0; i = json_next(i)) {
+		uint64_t n;
+		r = json_get_u64(drops, json_key(i), &n, reterr);
+		if (r == 0)
+			node_status_add_lane_drop(lane, json_key(i), n);
+	}
+	return r;
+}
+
+static int lane_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	struct node_status_lane *lane = node_status_add_lane(status);
+	int r = get_text(json, "role", lane->role, sizeof(lane->role), reterr);
+
+	if (r == 0)
+		r = json_get_u64(json, "tun_packets", &lane->tun_packets, reterr);
+	if (r == 0)
+		r = json_get_u64(json, "tun_bytes", &lane->tun_bytes, reterr);
+	if (r == 0)
+		r = json_get_u64(json, "udp_datagrams", &lane->udp_datagrams, reterr);
+	if (r == 0)
+		r = json_get_u64(json, "udp_bytes", &lane->udp_bytes, reterr);
+	return r != 0 ? r : lane_drops_from_json(json, lane, reterr);
 }
 
 static int drops_from_json(const struct json *json, struct node_status *status,
@@ -556,7 +620,7 @@ struct json *node_status_to_json(const struct node_status *status)
 {
 	struct json *json = json_object();
 	struct json *endpoints = json_array(), *peers = json_array(), *relays = json_array();
-	struct json *offloads = json_array();
+	struct json *offloads = json_array(), *lanes = json_array();
 
 	for (uint32_t i = 0; i < status->n_endpoints; i++)
 		json_append(endpoints, endpoint_to_json(&status->endpoints[i]));
@@ -566,6 +630,8 @@ struct json *node_status_to_json(const struct node_status *status)
 		json_append(relays, relay_to_json(&status->relays[i]));
 	for (uint32_t i = 0; i < status->n_offloads; i++)
 		json_append(offloads, offload_to_json(&status->offloads[i]));
+	for (uint32_t i = 0; i < status->n_lanes; i++)
+		json_append(lanes, lane_to_json(&status->lanes[i]));
 
 	json_put_string(json, "state", node_state_name(status->state));
 	put_text(json, "version", status->version);
@@ -582,7 +648,8 @@ struct json *node_status_to_json(const struct node_status *status)
 	json_put(json, "peers", peers);
 	json_put(json, "relays", relays);
 	json_put(json, "offloads", offloads);
-	json_put(json, "drops", drops_to_json(status));
+	json_put(json, "lanes", lanes);
+	json_put(json, "drops", drops_to_json(status->drops, status->n_drops));
 	return json;
 }
 
@@ -653,6 +720,8 @@ static int parts_from_json(const struct json *json, struct node_status *ret, str
 		r = get_items(json, "relays", MAP_MAX_RELAYS, relay_from_json, ret, reterr);
 	if (r == 0)
 		r = get_items(json, "offloads", NODE_STATUS_MAX_OFFLOADS, offload_from_json, ret, reterr);
+	if (r == 0)
+		r = get_items(json, "lanes", NODE_STATUS_MAX_LANES, lane_from_json, ret, reterr);
 	if (r == 0)
 		r = get_part(json, "drops", drops_from_json, ret, reterr);
 	return r;

@@ -14,8 +14,9 @@
  *                "latency_us", "handshake_ms", "packet_ms", "rx_bytes", "tx_bytes", "online"}],
  *     "relays": [{"id", "name", "latency_us", "connected", "home"}],
  *     "offloads": [{"name", "state", "error", "used", "refused", "fell_back"}],
+ *     "lanes": [{"role", "tun_packets", "tun_bytes", "udp_datagrams", "udp_bytes", "drops": {…}}],
  *     "drops": {"name": count} }
- * *_ms are ages. Counts of bytes, offloads and drops are decimal strings (64 bits).
+ * *_ms are ages. Counts of bytes, packets, offloads and drops are decimal strings (64 bits).
  */
 #pragma once
 
@@ -35,6 +36,8 @@
 #define NODE_STATUS_MAX_ENDPOINTS 32
 #define NODE_STATUS_MAX_DROPS	  128
 #define NODE_STATUS_MAX_OFFLOADS  8
+#define NODE_STATUS_MAX_LANES	  16
+#define NODE_STATUS_MAX_LANE_DROPS 32
 #define NODE_STATUS_TEXT	  200
 
 enum node_state {
@@ -109,6 +112,15 @@ struct node_status_drop {
 	uint64_t n;
 };
 
+/* One of the threads that move packets; see node/wireguard/lane.h. Only what was dropped is in drops. */
+struct node_status_lane {
+	char role[8]; /* "seals", "opens", "both" */
+	uint64_t tun_packets, tun_bytes;     /* from the interface */
+	uint64_t udp_datagrams, udp_bytes; /* from the network */
+	uint32_t n_drops;
+	struct node_status_drop drops[NODE_STATUS_MAX_LANE_DROPS];
+};
+
 struct node_status {
 	enum node_state state;
 	char version[24];
@@ -147,6 +159,8 @@ struct node_status {
 	struct node_status_relay *relays;
 	uint32_t n_offloads;
 	struct node_status_offload offloads[NODE_STATUS_MAX_OFFLOADS];
+	uint32_t n_lanes;
+	struct node_status_lane lanes[NODE_STATUS_MAX_LANES];
 	uint32_t n_drops;
 	struct node_status_drop drops[NODE_STATUS_MAX_DROPS];
 };
@@ -162,6 +176,10 @@ void node_status_add_endpoint(struct node_status *status, const struct endpoint 
 			      enum node_endpoint_kind kind);
 /* A new, empty entry at the end; NULL when the list is full. */
 struct node_status_offload *node_status_add_offload(struct node_status *status);
+/* NULL: there are NODE_STATUS_MAX_LANES. */
+struct node_status_lane *node_status_add_lane(struct node_status *status);
+/* Nothing is added for n 0. */
+void node_status_add_lane_drop(struct node_status_lane *lane, const char *name, uint64_t n);
 void node_status_add_drop(struct node_status *status, const char *name, uint64_t n);
 
 /* Joined, or about to be. */

@@ -210,6 +210,28 @@ static void host_link_changed(struct wireguard_host *host)
 		log_warning("wireguard", "busy: source addresses are kept");
 }
 
+static void fill_lanes(struct in_process *in_process, struct node_status *status)
+{
+	struct node_status_lane *told;
+	struct lane_counters lane;
+	const char *role;
+
+	for (unsigned i = 0; lane_get_lane(in_process->lane, i, &lane, &role); i++) {
+		if (!(told = node_status_add_lane(status)))
+			return;
+		snprintf(told->role, sizeof(told->role), "%s", role);
+		told->tun_packets = lane.n_tun_packets;
+		told->tun_bytes = lane.n_tun_bytes;
+		told->udp_datagrams = lane.n_udp_datagrams;
+		told->udp_bytes = lane.n_udp_bytes;
+		for (int drop = 0; drop < WG_N_DROPS; drop++)
+			node_status_add_lane_drop(told, wg_drop_name((enum wg_drop)drop), lane.drops[drop]);
+		node_status_add_lane_drop(told, "events_full", lane.n_events_dropped);
+		node_status_add_lane_drop(told, "sends_refused", lane.n_sends_dropped);
+		node_status_add_lane_drop(told, "unknown", lane.n_unknown);
+	}
+}
+
 static void host_fill_drops(struct wireguard_host *host, struct node_status *status)
 {
 	struct in_process *in_process = in_process_of(host);
@@ -220,6 +242,7 @@ static void host_fill_drops(struct wireguard_host *host, struct node_status *sta
 		snprintf(name, sizeof(name), "wireguard %s", wg_drop_name((enum wg_drop)i));
 		node_status_add_drop(status, name, in_process->drops[i]);
 	}
+	fill_lanes(in_process, status);
 	lane_get_counters(in_process->lane, &lane);
 	node_status_add_drop(status, "lane events full", lane.n_events_dropped);
 	node_status_add_drop(status, "lane relayed full", lane.n_relayed_dropped);

@@ -44,6 +44,10 @@ static void fill_lists(struct node_status *status)
 	*node_status_add_offload(status) = (struct node_status_offload){
 		.name = "udp-gso", .state = "refused", .error = "EIO", .used = 1, .refused = 2, .fell_back = UINT64_MAX
 	};
+	struct node_status_lane *lane = node_status_add_lane(status);
+	*lane = (struct node_status_lane){ .role = "opens", .udp_datagrams = 7, .udp_bytes = UINT64_MAX };
+	node_status_add_lane_drop(lane, "replay", 3);
+	node_status_add_lane_drop(lane, "forged", 0); /* not told */
 	*peer = (struct node_status_peer){ .id = 8, .name = "bob", .state = "established",
 					   .path = NODE_PATH_BOTH, .endpoint = endpoint, .relay = "gate",
 					   .latency_us = 900, .handshake_ms = 61000, .packet_ms = 2,
@@ -72,6 +76,9 @@ static void test_what_is_written_is_read_back(void)
 	assert(again.peers[0].path == NODE_PATH_BOTH && strcmp(again.peers[0].relay, "gate") == 0);
 	assert(again.peers[1].latency_us == NODE_STATUS_UNKNOWN && again.drops[0].n == UINT64_MAX);
 	assert(again.control.map_sequence == 1ULL << 60);
+	assert(again.n_lanes == 1 && strcmp(again.lanes[0].role, "opens") == 0);
+	assert(again.lanes[0].udp_bytes == UINT64_MAX && again.lanes[0].tun_packets == 0);
+	assert(again.lanes[0].n_drops == 1 && again.lanes[0].drops[0].n == 3);
 	assert(again.n_offloads == 1 && again.offloads[0].fell_back == UINT64_MAX);
 	assert(strcmp(again.offloads[0].state, "refused") == 0 && strcmp(again.offloads[0].error, "EIO") == 0);
 	free(text);
