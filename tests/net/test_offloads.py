@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from lab import wait_until
+from overlay import Overlay
 from wireguard import Interface
 
 SWITCHES = ("tun-gso-read", "tun-gro-write", "udp-gso", "udp-gro")
@@ -272,3 +273,24 @@ def test_a_card_that_makes_no_checksums_is_no_obstacle(net, outer):
     check_all(wa, wb)
     told = states(wa)["udp-gso"]
     assert told.state == "on" and (told.used > 0) != (told.refused > 0)
+
+
+# ---- p2pnode -------------------------------------------------------------------------------------
+
+def told_by(node):
+    return {offload["name"]: offload["state"] for offload in node.status()["offloads"]}
+
+
+def test_a_node_is_told_by_its_configuration_and_the_environment_wins(lab, build):
+    overlay = Overlay(lab, build, ("alice",), config={"alice": "[offloads]\nudp_gso = no\ntun_gso_read = off\n"})
+    overlay.join()
+    alice, relay = overlay.nodes["alice"], overlay.relay
+    assert told_by(relay) == dict.fromkeys(SWITCHES, "on")
+    assert told_by(alice) == {"tun-gso-read": "off", "tun-gro-write": "on", "udp-gso": "off", "udp-gro": "on"}
+    alice.program.stop()
+    alice.program = alice.host.start(["env", "P2P_OFFLOADS=udp-gso", *alice.argv], name="again")
+    wait_until(lambda: (alice.answers() or {}).get("offloads"), 10, "alice is a member again")
+    assert told_by(alice) == {"tun-gso-read": "off", "tun-gro-write": "off", "udp-gso": "on", "udp-gro": "off"}
+    alice.program.stop()
+    failed = alice.host.run(["env", "P2P_OFFLOADS=some", *alice.argv], check=False)
+    assert failed.returncode == 1 and "P2P_OFFLOADS" in failed.stderr and "some" in failed.stderr
