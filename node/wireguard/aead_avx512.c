@@ -40,7 +40,11 @@ struct batch {
 	struct zmm_cipher cipher;
 	struct front front;
 	struct back back;
-	__m512i words[16], stream[ZMM_WIDTH], sealed[HALF_OF_LANES];
+	union {
+		__m512i words[16];
+		uint32_t numbers[16][ZMM_WIDTH]; /* the same */
+	};
+	__m512i stream[ZMM_WIDTH], sealed[HALF_OF_LANES];
 	uint64_t sizes[ZMM_WIDTH], tags[2][HALF_OF_LANES];
 	uint32_t longest;
 };
@@ -144,7 +148,7 @@ INLINE void back_absorb(struct back *back, unsigned eighth, unsigned i)
 /* ---- all together ---- */
 
 /* Words of a block of each packet; meanwhile what was put off and planned is absorbed. */
-INLINE void make_words(struct batch *batch, __m512i words[16], bool absorbs)
+INLINE void make_words(struct batch *batch, bool absorbs)
 {
 	struct front *front = &batch->front;
 	struct back *back = &batch->back;
@@ -170,8 +174,18 @@ INLINE void make_words(struct batch *batch, __m512i words[16], bool absorbs)
 			front_absorb(front, front->lo[i], front->hi[i], front->who[i]);
 	}
 #undef ABSORB
-	ZMM_END(&batch->cipher, words);
+	ZMM_END(&batch->cipher, batch->words);
 	batch->cipher.numbers = _mm512_add_epi32(batch->cipher.numbers, _mm512_set1_epi32(1));
+}
+
+ONCE void make_first_words(struct batch *batch)
+{
+	make_words(batch, false);
+}
+
+ONCE void make_next_words(struct batch *batch)
+{
+	make_words(batch, true);
 }
 
 /* Words a and b of the first 8 packets, as 64-bit numbers. */
@@ -185,11 +199,11 @@ INLINE __m512i join_words(__m512i a, __m512i b)
 /* Block 0 of the key stream is the key of Poly1305. */
 INLINE void make_poly_keys(struct batch *batch)
 {
-	const uint32_t(*words)[ZMM_WIDTH] = (const uint32_t(*)[ZMM_WIDTH])batch->words;
+	const uint32_t(*words)[ZMM_WIDTH] = batch->numbers;
 	const __m512i *w = batch->words;
 	struct front *front = &batch->front;
 
-	make_words(batch, batch->words, false);
+	make_first_words(batch);
 	ifma_set_r(&front->r, join_words(w[0], w[1]), join_words(w[2], w[3]));
 	front->pad[0] = join_words(w[4], w[5]);
 	front->pad[1] = join_words(w[6], w[7]);
@@ -297,9 +311,8 @@ INLINE void crypt_batch(struct batch *batch, struct wg_aead_packet *packets, uns
 	for (uint32_t at = 0; at < batch->longest; at += ZMM_BLOCK) {
 		if (!sealing)
 			plan_next(&batch->back, others, n_others, at);
-		__m512i words[16];
-		make_words(batch, words, true);
-		zmm_words_to_rows(words, batch->stream);
+		make_next_words(batch);
+		zmm_words_to_rows(batch->words, batch->stream);
 		if (!sealing)
 			absorb_tails(&batch->back, others, n_others, at);
 		crypt_rows(batch, packets, n, at, sealing);

@@ -12,7 +12,9 @@
 
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")))
+#define TARGET                                                                                     \
+	__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,bmi2"),               \
+		       no_sanitize("undefined")))
 #define YMM_ROTATE(a, n) _mm256_rol_epi32(a, n)
 
 #include "node/wireguard/aead_ymm.h"

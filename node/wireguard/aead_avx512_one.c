@@ -193,7 +193,7 @@ INLINE void absorb_step(struct wide_poly *poly, const uint8_t *data, uint32_t si
 /* ---- ChaCha20 ---- */
 
 /* The next 16 blocks; meanwhile up to 10 steps. */
-INLINE void long_pass(struct one *one, const struct wg_aead_packet *packet, uint32_t until,
+ONCE void long_pass(struct one *one, const struct wg_aead_packet *packet, uint32_t until,
 		      __m512i rows[ZMM_WIDTH])
 {
 	__m512i words[16];
@@ -219,7 +219,7 @@ INLINE void long_pass(struct one *one, const struct wg_aead_packet *packet, uint
 }
 
 /* The next 8 blocks, likewise. */
-INLINE void short_pass(struct one *one, const struct wg_aead_packet *packet, uint32_t until,
+ONCE void short_pass(struct one *one, const struct wg_aead_packet *packet, uint32_t until,
 		       __m512i rows[YMM_WIDTH])
 {
 	__m256i words[16];

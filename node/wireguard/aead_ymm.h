@@ -2,7 +2,8 @@
  * 8 packets at once, or 8 blocks of one packet, in registers of 256 bits. For AVX2, and for AVX-512,
  * which has more registers and rotates in one instruction: whoever includes this defines before
  *
- *   TARGET            the attribute with the instructions that may be used, BMI2 among them
+ *   TARGET            the attributes: instructions that may be used, BMI2 among them; and
+ *                     no_sanitize("undefined"), for which compiling would take minutes
  *   YMM_ROTATE(a, n)  eight words, rotated left by 16, 12, 8 or 7
  *
  * ChaCha20: vector w holds word w of the state of 8 packets (of 8 blocks); transpositions turn the
@@ -21,6 +22,7 @@
 #include <immintrin.h>
 
 #define INLINE	  static inline __attribute__((always_inline)) TARGET
+#define ONCE	  static __attribute__((noinline, unused)) TARGET /* large: one copy is enough */
 #define YMM_WIDTH 8
 #define YMM_BLOCK 64
 #define YMM_HALF  32
@@ -107,7 +109,11 @@ struct ymm_batch {
 	struct ymm_cipher cipher;
 	struct wg_poly poly[YMM_WIDTH];
 	struct wg_poly idle[YMM_WIDTH]; /* what lanes without anything to absorb work at */
-	__m256i words[16], stream[YMM_WIDTH];
+	union {
+		__m256i words[16];
+		uint32_t numbers[16][YMM_WIDTH]; /* the same */
+	};
+	__m256i stream[YMM_WIDTH];
 	uint8_t part[YMM_BLOCK];
 	/* What the next pass absorbs: 64 bytes a lane. */
 	struct wg_poly *to[YMM_WIDTH];
@@ -116,7 +122,7 @@ struct ymm_batch {
 };
 
 /* Words of a block of each packet; meanwhile four blocks of Poly1305 of each packet. */
-INLINE void ymm_chacha_lanes(struct ymm_batch *batch)
+ONCE void ymm_chacha_lanes(struct ymm_batch *batch)
 {
 	YMM_BEGIN(&batch->cipher);
 
@@ -160,7 +166,7 @@ INLINE bool ymm_plan(struct ymm_batch *batch, const struct wg_aead_packet *packe
 /* Block 0 of the key stream is the key of Poly1305. */
 INLINE void ymm_make_poly_keys(struct ymm_batch *batch)
 {
-	const uint32_t(*words)[YMM_WIDTH] = (const uint32_t(*)[YMM_WIDTH])batch->words;
+	const uint32_t(*words)[YMM_WIDTH] = batch->numbers;
 
 	ymm_plan(batch, NULL, 0, 0);
 	ymm_chacha_lanes(batch);
@@ -334,7 +340,7 @@ struct ymm_single {
  * The next 8 blocks; meanwhile Poly1305 absorbs the data up to `until` (whole blocks of 16), which
  * for what the pass before made is enough.
  */
-INLINE void ymm_chacha_single(struct ymm_single *single, const uint8_t *data, uint32_t until)
+ONCE void ymm_chacha_single(struct ymm_single *single, const uint8_t *data, uint32_t until)
 {
 	uint32_t at = single->absorbed;
 	YMM_BEGIN(&single->cipher);

@@ -5,6 +5,7 @@
  */
 #include "node/wireguard/crypto.h"
 #include "tests/unit/wireguard/hex.h"
+#include "tests/unit/wireguard/wycheproof.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +75,23 @@ static void test_x25519_rfc7748(void)
 	unhex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c", public.bytes, KEY_LEN);
 	assert(wg_dh(&secret, &public, shared));
 	assert(is_hex(shared, KEY_LEN, "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"));
+}
+
+static void test_x25519_wycheproof(void)
+{
+	struct secret_key secret;
+	struct public_key public;
+	uint8_t shared[KEY_LEN];
+
+	for (size_t i = 0; i < ARRAY_LEN(wycheproof_x25519); i++) {
+		const struct wycheproof_x25519 *vector = &wycheproof_x25519[i];
+		unhex(vector->secret, secret.bytes, KEY_LEN);
+		unhex(vector->public, public.bytes, KEY_LEN);
+		if (wg_dh(&secret, &public, shared))
+			assert(vector->shared && is_hex(shared, KEY_LEN, vector->shared));
+		else
+			assert(!vector->shared && sodium_is_zero(shared, KEY_LEN));
+	}
 }
 
 static void test_points_of_low_order_are_refused(void)
@@ -169,6 +187,7 @@ int main(void)
 	test_mac_with_keys_of_both_lengths();
 	test_kdf_of_one_two_and_three();
 	test_x25519_rfc7748();
+	test_x25519_wycheproof();
 	test_points_of_low_order_are_refused();
 	test_packet_cipher_rfc8439_appendix_a5();
 	test_packet_cipher_is_libsodiums_for_every_length();
