@@ -303,7 +303,7 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 static int host_start(const struct wireguard_host_options *options, struct wireguard_host **ret,
 		      struct error *reterr)
 {
-	struct tun tuns[LANE_MAX];
+	struct tun tuns[LANE_MAX_QUEUES];
 	unsigned n_tuns = 0;
 	struct in_process *in_process = calloc(1, sizeof(*in_process));
 	int r;
@@ -312,7 +312,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		abort();
 	in_process->host.class = &wireguard_in_process;
 	in_process->ports = options->ports;
-	if ((r = tun_open_queues(options->interface, options->offloads, lane_n_shards(options->n_lanes), tuns,
+	if ((r = tun_open_queues(options->interface, options->offloads, lane_n_queues(options->n_lanes), tuns,
 				 &n_tuns, reterr)) != 0 ||
 	    (r = wireguard_set_up_interface(tuns->ifindex, options, reterr)) != 0 ||
 	    (r = start_lane(in_process, options, tuns, n_tuns, reterr)) != 0) {

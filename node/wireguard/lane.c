@@ -43,7 +43,7 @@ struct lane {
 	unsigned n_lanes, n_shards, n_tuns;
 	struct lane_thread *lanes[LANE_MAX];
 	enum lane_role roles[LANE_MAX];
-	struct tun tuns[LANE_MAX];
+	struct tun tuns[LANE_MAX_QUEUES];
 
 	/* between the threads */
 	struct ring commands, completions;
@@ -82,6 +82,14 @@ uint32_t lane_n_shards(unsigned n_lanes)
 {
 	n_lanes = lanes_for(n_lanes);
 	return n_lanes >= 4 ? n_lanes : 1;
+}
+
+/* So many that flows rarely share one; a multiple of the lanes that seal. */
+unsigned lane_n_queues(unsigned n_lanes)
+{
+	const unsigned n_shards = lane_n_shards(n_lanes);
+
+	return LANE_MAX_QUEUES / n_shards * n_shards;
 }
 
 /* ---- waking ---- */
@@ -393,15 +401,21 @@ static int new_device(struct lane *lane, uint32_t mtu)
 
 static int add_lane(struct lane *lane, const struct lane_config *config, enum lane_role role, uint32_t shard)
 {
-	const struct tun none = TUN_NONE;
-	const struct tun *tun = lane->n_tuns == 0 ? &none : &lane->tuns[shard < lane->n_tuns ? shard : 0];
+	struct tun tuns[LANE_MAX_QUEUES];
+	unsigned n_tuns = 0;
+
+	for (unsigned i = shard; i < lane->n_tuns; i += lane->n_shards)
+		tuns[n_tuns++] = lane->tuns[i];
+	if (n_tuns == 0 && lane->n_tuns > 0)
+		tuns[n_tuns++] = lane->tuns[0]; /* to write to */
 	const struct lane_thread_config thread = {
 		.owner = lane,
 		.device = lane->device,
 		.role = role,
 		.shard = shard,
 		.mtu = config->mtu ? config->mtu : WG_DEFAULT_MTU,
-		.tun = tun,
+		.tuns = tuns,
+		.n_tuns = n_tuns,
 		.udp = config->udp,
 		.is_plain = config->is_plain,
 		.wants_datagrams = config->ports.datagram,
@@ -445,7 +459,7 @@ static void start_threads(struct lane *lane)
 
 int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr)
 {
-	assert(config->n_tuns <= lane_n_shards(config->n_lanes));
+	assert(config->n_tuns <= lane_n_queues(config->n_lanes));
 	assert(!config->udp || config->udp->n_shards == lane_n_shards(config->n_lanes));
 	struct lane *lane = new_lane(config);
 	int r = lane->wake_fd < 0 ? -EMFILE : new_device(lane, config->mtu);

@@ -13,9 +13,11 @@
  *
  *   1 core          one lane for both directions
  *   2 and 3 cores   one seals (TUN to UDP), one opens (UDP to TUN)
- *   4 and more      shards: each lane has its own TUN queue and UDP sockets and does both. The
+ *   4 and more      shards: each lane has its own TUN queues and UDP sockets and does both. The
  *                   kernel keeps a flow in one queue; a session's datagrams come to the lane
  *                   that its receiver index names.
+ *
+ * The TUN has several queues in any case, which a lane reads in turn: flows do not wait for each other.
  *
  * The threads share rings and published tables only; no lock and no allocation on the packet path. A
  * command is never lost: when there is no room the caller is told. Events and relayed datagrams are
@@ -37,6 +39,7 @@
 
 #define LANE_MAX_COMMANDS 256
 #define LANE_MAX	  16
+#define LANE_MAX_QUEUES	  16 /* of the TUN, all lanes together */
 
 struct lane;
 
@@ -63,7 +66,7 @@ struct lane_config {
 	uv_loop_t *loop;
 	struct lane_ports ports;
 	const struct tun *tuns_take; /* queues of one TUN, closed by the lane; only the array is borrowed */
-	unsigned n_tuns;	     /* 0: no TUN; else up to lane_n_shards() */
+	unsigned n_tuns;	     /* 0: no TUN; else up to lane_n_queues() */
 	struct udp *udp;	     /* borrowed, may be NULL; of lane_n_shards() shards */
 	unsigned n_lanes;	     /* how many are wanted; 0: as many as suit the machine */
 	uint32_t mtu;	     /* 0: WG_DEFAULT_MTU */
@@ -86,11 +89,12 @@ struct lane_counters {
 };
 
 /*
- * Into how many shards the UDP sockets are to be divided, and how many queues the TUN should have when
- * so many lanes are wanted (0: as many as suit the machine). With fewer queues, the lanes without one
+ * Into how many shards the UDP sockets are to be divided, and how many queues the TUN should have, when
+ * so many lanes are wanted (0: as many as suit the machine). With fewer queues, lanes without one
  * only open.
  */
 uint32_t lane_n_shards(unsigned n_lanes);
+unsigned lane_n_queues(unsigned n_lanes);
 
 P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr);
 /*

@@ -29,12 +29,13 @@ void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 {
 	struct lane_thread *lane = owner;
 
-	const uint64_t n_refused = lane->tun.n_refused;
+	struct tun *tun = &lane->tuns[0];
+	const uint64_t n_refused = tun->n_refused;
 
-	if (lane->tun.fd >= 0)
-		(void)tun_write(&lane->tun, train); /* that the TUN is gone shows in epoll */
-	if (lane->tun.n_refused != n_refused)
-		lane_count(&lane->counters.tun_refused, lane->tun.n_refused - n_refused);
+	if (lane->n_tuns > 0)
+		(void)tun_write(tun, train); /* that the TUN is gone shows in epoll */
+	if (tun->n_refused != n_refused)
+		lane_count(&lane->counters.tun_refused, tun->n_refused - n_refused);
 }
 
 static void post_datagrams(struct lane_thread *lane, enum demux_kind kind, const struct wg_path *from,

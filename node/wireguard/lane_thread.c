@@ -137,10 +137,12 @@ static void watch_udp(struct lane_thread *lane, bool on)
 		      (unsigned)SOURCE_UDP + family, on);
 }
 
-static void watch_tun(struct lane_thread *lane, bool on)
+static void watch_tuns(struct lane_thread *lane, bool on)
 {
-	if (lane->config.role & LANE_SEALS)
-		watch(lane, lane->tun.fd, SOURCE_TUN, on);
+	if (!(lane->config.role & LANE_SEALS))
+		return;
+	for (unsigned i = 0; i < lane->n_tuns; i++)
+		watch(lane, lane->tuns[i].fd, SOURCE_TUN + i, on);
 }
 
 void lane_thread_use_udp(struct lane_thread *lane, struct udp *udp)
@@ -148,13 +150,6 @@ void lane_thread_use_udp(struct lane_thread *lane, struct udp *udp)
 	watch_udp(lane, false);
 	lane->udp = udp;
 	watch_udp(lane, true);
-}
-
-void lane_thread_use_tun(struct lane_thread *lane, const struct tun *tun)
-{
-	watch_tun(lane, false);
-	lane->tun = *tun;
-	watch_tun(lane, true);
 }
 
 void lane_thread_set_mtu(struct lane_thread *lane, uint32_t mtu)
@@ -165,10 +160,10 @@ void lane_thread_set_mtu(struct lane_thread *lane, uint32_t mtu)
 
 static void handle_tun_error(struct lane_thread *lane)
 {
-	if (tun_is_alive(&lane->tun))
+	if (lane->n_tuns == 0 || tun_is_alive(&lane->tuns[0]))
 		return;
-	watch_tun(lane, false);
-	lane->tun.fd = -1;
+	watch_tuns(lane, false);
+	lane->n_tuns = 0;
 	atomic_store(&lane->is_tun_gone, true);
 	lane->outbox.has_news = true;
 }
@@ -186,7 +181,7 @@ static void wait_for_work(struct lane_thread *lane)
 	for (int i = 0; i < n; i++) {
 		unsigned source = events[i].data.u32;
 		lane->ready |= 1u << source;
-		if (source == SOURCE_TUN && events[i].events & (EPOLLERR | EPOLLHUP))
+		if (source >= SOURCE_TUN && events[i].events & (EPOLLERR | EPOLLHUP))
 			handle_tun_error(lane);
 	}
 	if (lane->ready & 1u << SOURCE_WAKE)
@@ -225,7 +220,7 @@ static void *lane_main(void *arg)
 		for (unsigned family = 0; family < UDP_N_FAMILIES; family++)
 			if (lane->ready & 1u << ((unsigned)SOURCE_UDP + family))
 				lane_serve_udp(lane, (enum udp_family)family);
-		if (lane->ready & 1u << SOURCE_TUN)
+		if (lane->ready & SOURCES_TUN)
 			lane_serve_tun(lane);
 		tell_others(lane);
 	}
@@ -277,7 +272,8 @@ int lane_thread_new(const struct lane_thread_config *config, struct lane_thread 
 		abort();
 	memset(lane, 0, sizeof(*lane));
 	lane->config = *config;
-	lane->tun = (struct tun)TUN_NONE;
+	lane->n_tuns = config->n_tuns;
+	memcpy(lane->tuns, config->tuns, config->n_tuns * sizeof(lane->tuns[0]));
 	ring_init(&lane->news, NEWS_RING_LEN);
 	ring_init(&lane->relayed, RELAYED_RING_LEN);
 	lane_outbox_init(&lane->outbox);
@@ -294,7 +290,7 @@ int lane_thread_new(const struct lane_thread_config *config, struct lane_thread 
 	}
 	lane_thread_set_mtu(lane, config->mtu);
 	watch(lane, lane->wake_fd, SOURCE_WAKE, true);
-	lane_thread_use_tun(lane, config->tun);
+	watch_tuns(lane, true);
 	lane_thread_use_udp(lane, config->udp);
 	*ret = lane;
 	return 0;

@@ -31,7 +31,8 @@ struct lane_thread_config {
 	enum lane_role role;
 	uint32_t shard; /* of the UDP sockets that it receives from */
 	uint32_t mtu;
-	const struct tun *tun; /* copied; the descriptor is borrowed. fd -1: none */
+	const struct tun *tuns; /* queues; copied, the descriptors are borrowed. Packets are written to the first */
+	unsigned n_tuns;	/* up to LANE_MAX_QUEUES */
 	struct udp *udp;       /* borrowed; NULL: none */
 	bool is_plain;	       /* nothing but WireGuard */
 	bool wants_datagrams, wants_relay;
@@ -51,9 +52,8 @@ void lane_thread_free(struct lane_thread *lane);
 
 /* fn(lane, arg) on the lane's thread between two bursts; returns when that was done. */
 void lane_thread_call(struct lane_thread *lane, void (*fn)(struct lane_thread *lane, void *arg), void *arg);
-/* These three: from within such a call, or before the start. */
+/* These two: from within such a call, or before the start. */
 void lane_thread_use_udp(struct lane_thread *lane, struct udp *udp);
-void lane_thread_use_tun(struct lane_thread *lane, const struct tun *tun);
 void lane_thread_set_mtu(struct lane_thread *lane, uint32_t mtu);
 
 /* Gives news to the device; at most max. False when that was not all. */

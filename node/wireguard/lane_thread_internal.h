@@ -9,7 +9,14 @@
 #include <pthread.h>
 #include <semaphore.h>
 
-enum lane_source { SOURCE_WAKE, SOURCE_TUN, SOURCE_UDP, SOURCE_N = SOURCE_UDP + UDP_N_FAMILIES };
+enum lane_source {
+	SOURCE_WAKE,
+	SOURCE_UDP,				     /* + family */
+	SOURCE_TUN = SOURCE_UDP + UDP_N_FAMILIES, /* + queue */
+	SOURCE_N = SOURCE_TUN + LANE_MAX_QUEUES,
+};
+
+#define SOURCES_TUN (((1u << LANE_MAX_QUEUES) - 1) << SOURCE_TUN)
 
 /* Written by the lane's thread, read by any. */
 struct lane_thread_counters {
@@ -41,7 +48,8 @@ struct lane_thread {
 	struct lane_thread_counters counters;
 
 	/* of the lane's thread */
-	struct tun tun; /* a copy: the descriptor is the set's */
+	struct tun tuns[LANE_MAX_QUEUES]; /* copies: the descriptors are the set's. Written to the first */
+	unsigned n_tuns;
 	struct udp *udp;
 	uint32_t mtu;
 	struct wg_time now;
@@ -49,6 +57,7 @@ struct lane_thread {
 	bool device_has_news;
 
 	/* TUN -> network */
+	unsigned next_queue;  /* whose turn it is */
 	struct train pending; /* packets read, not yet sealed; n 0: none */
 	uint8_t *read_buffer, *cut_buffer;
 	uint64_t reject_second;
@@ -68,7 +77,7 @@ static inline void lane_count(_Atomic uint64_t *counter, uint64_t n)
 /* lane_tx.c */
 void lane_tx_init(struct lane_thread *lane);
 void lane_tx_deinit(struct lane_thread *lane);
-/* A bounded burst; clears the source's ready bit when there is no more. */
+/* A bounded burst; clears the ready bits of queues that are empty. */
 void lane_serve_tun(struct lane_thread *lane);
 /* Ports of the core. */
 void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path, const struct train *train);

@@ -1,6 +1,10 @@
 /*
  * From the TUN to the network: what is read becomes trains; a superpacket is one already, packets
  * that come alone are joined while there are more to read. Nothing waits for a packet that has not come.
+ *
+ * The TUN has more queues than lanes. The kernel puts each flow into one of them, and they are read in
+ * turn, one read each: a small packet waits for one train of every other queue in use, not for all
+ * that a bulk flow has sent before.
  */
 #include "node/wireguard/lane_thread_internal.h"
 
@@ -83,11 +87,11 @@ void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t si
 		return;
 
 	size_t len = icmp_unreachable(packet, size, answer);
-	if (len == 0 || lane->tun.fd < 0)
+	if (len == 0 || lane->n_tuns == 0)
 		return;
 	lane->n_reject_answers++;
 	struct train train = train_of_one(answer, len);
-	(void)tun_write(&lane->tun, &train);
+	(void)tun_write(&lane->tuns[0], &train);
 }
 
 /* ---- read ---- */
@@ -145,15 +149,15 @@ static uint32_t send_superpacket(struct lane_thread *lane, struct offload_cut *c
 }
 
 /* How many packets the read has brought. */
-static uint32_t send_read(struct lane_thread *lane, const struct offload_header *header, uint8_t *packet,
-			  size_t len)
+static uint32_t send_read(struct lane_thread *lane, struct tun *tun, const struct offload_header *header,
+			  uint8_t *packet, size_t len)
 {
 	struct offload_cut cut;
 	bool is_super;
 
 	int r = offload_begin(header, packet, len, &cut, &is_super);
 	if (header->gso_type != OFFLOAD_GSO_NONE)
-		tun_read_made_sense(&lane->tun, r == 0);
+		tun_read_made_sense(tun, r == 0);
 	if (r != 0) {
 		flush_pending(lane);
 		return 1;
@@ -166,20 +170,32 @@ static uint32_t send_read(struct lane_thread *lane, const struct offload_header 
 	return send_superpacket(lane, &cut);
 }
 
+/* The next queue, in turn, that may have something. */
+static unsigned take_turn(struct lane_thread *lane)
+{
+	unsigned queue = lane->next_queue;
+
+	while (!(lane->ready & 1u << (SOURCE_TUN + queue)))
+		queue = (queue + 1) % lane->n_tuns;
+	lane->next_queue = (queue + 1) % lane->n_tuns;
+	return queue;
+}
+
 void lane_serve_tun(struct lane_thread *lane)
 {
 	struct offload_header header;
 	uint32_t n_packets = 0, n_reads = 0;
 	uint64_t n_bytes = 0;
 
-	while (n_packets < TUN_BURST) {
+	while (n_packets < TUN_BURST && lane->ready & SOURCES_TUN) {
+		const unsigned queue = take_turn(lane);
 		uint8_t *packet = read_position(lane);
-		ssize_t len = tun_read(&lane->tun, &header, packet, OFFLOAD_MAX_PACKET);
+		ssize_t len = tun_read(&lane->tuns[queue], &header, packet, OFFLOAD_MAX_PACKET);
 		if (len <= 0) {
-			lane->ready &= ~(1u << SOURCE_TUN);
-			break;
+			lane->ready &= ~(1u << (SOURCE_TUN + queue));
+			continue;
 		}
-		n_packets += send_read(lane, &header, packet, (size_t)len);
+		n_packets += send_read(lane, &lane->tuns[queue], &header, packet, (size_t)len);
 		n_bytes += (size_t)len;
 		n_reads++;
 	}

@@ -245,7 +245,7 @@ int tun_open_queues(const char *name, struct offloads *offloads, unsigned n, str
 		if (tun_add_queue(&ret[0], &ret[n_open], &ignored) != 0)
 			break;
 	if (n_open < n)
-		log_info("wireguard", "interface %s has %u of %u queues: one lane seals for several", ret->name,
+		log_info("wireguard", "interface %s has %u of %u queues: flows share them", ret->name,
 			 n_open, n);
 	*ret_n = n_open;
 	return 0;

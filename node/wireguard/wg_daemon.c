@@ -579,10 +579,10 @@ static void close_tuns(struct tun *tuns, unsigned n)
 		tun_close(&tuns[i]);
 }
 
-static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun ret[LANE_MAX], unsigned *ret_n,
+static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun ret[LANE_MAX_QUEUES], unsigned *ret_n,
 		     struct error *reterr)
 {
-	int r = tun_open_queues(ifname, &daemon->offloads, lane_n_shards(daemon->n_lanes), ret, ret_n, reterr);
+	int r = tun_open_queues(ifname, &daemon->offloads, lane_n_queues(daemon->n_lanes), ret, ret_n, reterr);
 
 	if (r != 0)
 		return r;
@@ -604,7 +604,7 @@ int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct wg_daemon_
 		    void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr)
 {
 	struct wg_daemon *daemon = calloc(1, sizeof(*daemon));
-	struct tun tuns[LANE_MAX];
+	struct tun tuns[LANE_MAX_QUEUES];
 	unsigned n_tuns = 0;
 	if (!daemon)
 		abort();

@@ -58,7 +58,7 @@ def test_flows_of_several_peers_stay_whole_and_in_order(lab, build, kind, lanes)
 
     print(result)
     result.check_streams()
-    result.check_datagrams(late=0)
+    result.check_datagrams(late=0, share=0.05)  # whole and in order; how many is for the benchmarks
     told = star.lanes()
     assert [role for role, *_ in told] == {1: ["both"], 2: ["opens", "seals"], 4: ["both"] * 4}[lanes]
     sealing = sum(packets > 1000 for role, packets, _ in told)
