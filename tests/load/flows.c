@@ -40,7 +40,7 @@
 #define WINDOW	    (1u << 16) /* numbers of a flow that are remembered */
 #define SIZE_MIN    32u
 #define SIZE_MAX_UDP 1372u
-#define TIMEOUT_S   60
+#define TIMEOUT_S   150
 
 static const char *program_ip;
 static volatile sig_atomic_t was_told_to_end;

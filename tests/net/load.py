@@ -63,11 +63,11 @@ class Flows:
         for sender in self.senders:
             if now:
                 sender.signal(signal.SIGTERM)
-            sender.wait(90)
+            sender.wait(200)
         sent, seen = {"tcp": {}, "udp": {}}, {"tcp": {}, "udp": {}, "strange": 0}
         for program, into in [(p, sent) for p in self.senders] + [(p, seen) for p in self.servers]:
             if program.running:
-                program.stop(90)
+                program.stop(200)
             if program.process.returncode != 0:
                 raise LabError(f"{program}: {program.tail()}")
             found = json.loads(program.output().splitlines()[-1])
@@ -128,9 +128,10 @@ class Soak:
     REKEY, STRANGERS, MOVE, REMOVE = 5.0, 2.0, 6.0, 7.0
     N_STRANGERS = 40
 
-    def __init__(self, lab, p2pwg, flows, wire, lanes=None, say=print):
-        """p2pwg: of which build; lanes: how many, None: what suits the machine."""
-        self.flows, self.wire_tool, self.say = flows, wire, say
+    def __init__(self, lab, p2pwg, flows, wire, lanes=None, share=1.0, say=print):
+        """p2pwg: of which build; lanes: how many, None: what suits the machine; share: of the datagrams,
+        for slow builds."""
+        self.flows, self.wire_tool, self.share, self.say = flows, wire, share, say
         argv = [p2pwg, "--lanes", str(lanes)] if lanes else p2pwg
         self.internet = lab.network("internet")
         self.interfaces = []
@@ -219,13 +220,18 @@ class Soak:
     def run_flows(self, seconds):
         a, b, c = (interface.host for interface in self.interfaces)
         flows = Flows(self.flows, [a, b, c], seconds)
+
+        def datagrams(kind, rate, size):
+            return f"{kind}:{max(20, int(rate * self.share))}:{size}"
         # Not more than a slow machine can do: datagrams do not give way to streams.
-        mixed = ["udp:300:0", "udp:300:1200", "uso:2000:1000", "udp:600:64"]
+        mixed = [datagrams("udp", 300, 0), datagrams("udp", 300, 1200), datagrams("uso", 2000, 1000),
+                 datagrams("udp", 600, 64)]
+        few = datagrams("udp", 200, 0)
         flows.add(a, "10.9.0.2", "tcp", "tcp", *mixed)
         flows.add(b, "10.9.0.1", "tcp", *mixed)
-        flows.add(a, "fd09::2", "tcp", "udp:200:0", "uso:1000:1372")
-        flows.add(a, "10.9.0.3", "tcp", "udp:200:0")
-        flows.add(c, "10.9.0.1", "udp:200:0", "uso:1000:1000")
+        flows.add(a, "fd09::2", "tcp", few, datagrams("uso", 1000, 1372))
+        flows.add(a, "10.9.0.3", "tcp", few)
+        flows.add(c, "10.9.0.1", few, datagrams("uso", 1000, 1000))
         flows.begin()
         self.handshakes.clear()
         self.disturb(flows)
