@@ -319,16 +319,17 @@ static void send_some(int fd, struct pulse *pulse, unsigned n)
 	}
 }
 
-/* What is due, once a millisecond. */
+/* What is due, once a millisecond; many at a time less often, so that they are many. */
 static void *pulse_send(void *arg)
 {
 	struct pulse *pulse = arg;
+	const uint64_t pause_ns = pulse->is_uso ? 10000000 : 1000000;
 	int fd = new_socket(SOCK_DGRAM);
 	uint64_t begin = now_ns();
 
 	if (connect(fd, (struct sockaddr *)&address, address_len) != 0)
 		fail("connect");
-	for (uint64_t tick = begin; is_time_left(pulse->end_ns); tick += 1000000) {
+	for (uint64_t tick = begin; is_time_left(pulse->end_ns); tick += pause_ns) {
 		uint64_t due = (now_ns() - begin) * pulse->rate / 1000000000;
 		uint64_t n = due - pulse->sent;
 		send_some(fd, pulse, n < pulse->rate / 20 + 1 ? (unsigned)n : pulse->rate / 20 + 1);
