@@ -184,6 +184,8 @@ static void wait_for_work(struct lane_thread *lane)
 		if (source >= SOURCE_TUN && events[i].events & (EPOLLERR | EPOLLHUP))
 			handle_tun_error(lane);
 	}
+	if (lane->n_tuns == 0) /* perhaps since a moment ago, and other queues were told of as well */
+		lane->ready &= ~SOURCES_TUN;
 	if (lane->ready & 1u << SOURCE_WAKE)
 		(void)!read(lane->wake_fd, &n_wakes, sizeof(n_wakes));
 	lane->ready &= ~(1u << SOURCE_WAKE);
