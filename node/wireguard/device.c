@@ -99,9 +99,11 @@ int wg_lane_new(struct wg_device *device, const struct wg_lane_ports *ports, str
 
 	if (!lane)
 		return -ENOMEM;
-	*lane = (struct wg_lane){
-		.device = device, .ports = *ports, .reader = reader, .mtu = device->mtu
-	};
+	*lane = (struct wg_lane){ .device = device,
+				  .ports = *ports,
+				  .reader = reader,
+				  .mtu = device->mtu,
+				  .shard = WG_ANY_SHARD };
 	int r = wg_aead_init(&lane->aead, &device->local.crypto, wg_aead_all_lanes);
 	if (r != 0) {
 		free(lane);
@@ -129,6 +131,11 @@ void wg_lane_free(struct wg_lane *lane)
 		wg_readers_remove(&device->readers, lane->reader);
 	wg_aead_deinit(&lane->aead);
 	free(lane);
+}
+
+void wg_lane_set_shard(struct wg_lane *lane, uint32_t shard)
+{
+	lane->shard = shard;
 }
 
 void wg_lane_set_mtu(struct wg_lane *lane, uint32_t mtu)

@@ -24,6 +24,8 @@
 
 #define WG_UNDER_LOAD_NS WG_SECOND_NS /* how long load is remembered */
 
+#define WG_ANY_SHARD UINT32_MAX
+
 #define WG_FLUSH_MAX 32 /* staged packets that leave as one train */
 
 struct wg_lane {
@@ -32,6 +34,7 @@ struct wg_lane {
 	struct wg_reader *reader; /* NULL: the device's own lane */
 	struct wg_aead aead;
 	uint32_t mtu;
+	uint32_t shard;		  /* whose sessions it opens, or WG_ANY_SHARD */
 	uint64_t lost_session_ns; /* told last */
 	_Atomic uint64_t drops[WG_N_DROPS];
 	struct wg_lane *next;

@@ -82,6 +82,12 @@ void wg_lane_free(struct wg_lane *lane);
 void wg_lane_send(struct wg_lane *lane, const struct train *packets, struct wg_time now);
 void wg_lane_receive(struct wg_lane *lane, const struct train *datagrams, const struct wg_path *from,
 		     struct wg_time now);
+/*
+ * The only sessions that it opens from now on: those whose index is `shard` modulo n_shards. Before that
+ * it opens all. A stranger can have a datagram for another lane's session delivered here (the kernel joins
+ * datagrams of one sender, and the first decides), and two lanes must never use one replay window.
+ */
+void wg_lane_set_shard(struct wg_lane *lane, uint32_t shard);
 /* As that of wg_device_set_mtu(); the slots of packets to be sealed are made for it. */
 void wg_lane_set_mtu(struct wg_lane *lane, uint32_t mtu);
 /* Any thread. */

@@ -28,10 +28,12 @@ void lane_outbox_deinit(struct lane_outbox *outbox)
 	ring_deinit(&outbox->ring);
 }
 
-/* An event with room for len bytes; NULL when the ring is full. */
+/* An event with room for len bytes; NULL when the ring is full. Anybody can send datagrams. */
 static struct event *begin_event(struct lane_outbox *outbox, enum event_type type, size_t len)
 {
-	struct event *event = ring_reserve(&outbox->ring, sizeof(*event) + len);
+	struct event *event = type == EVENT_DATAGRAM ?
+				      ring_reserve_for_stranger(&outbox->ring, sizeof(*event) + len) :
+				      ring_reserve(&outbox->ring, sizeof(*event) + len);
 
 	if (!event)
 		return NULL;

@@ -53,7 +53,9 @@ static bool hand(void *owner, const struct wg_news *news)
 	struct lane_thread *lane = owner;
 	const bool has_train = news->type == WG_NEWS_PLAIN || news->type == WG_NEWS_HANDSHAKE;
 	const size_t len = has_train ? (size_t)train_bytes(&news->train) : 0;
-	struct wg_news *record = ring_reserve(&lane->news, sizeof(*record) + len);
+	const bool is_strangers = news->type == WG_NEWS_HANDSHAKE || news->type == WG_NEWS_LOST_SESSION;
+	struct wg_news *record = is_strangers ? ring_reserve_for_stranger(&lane->news, sizeof(*record) + len) :
+						ring_reserve(&lane->news, sizeof(*record) + len);
 
 	if (!record)
 		return false;
@@ -80,14 +82,18 @@ static void on_noted(void *owner)
 	lane->device_has_news = true;
 }
 
+/* Peers can give cause to wait (they move, they renew sessions): all together not too often. */
 static bool wait_for_device(void *owner, unsigned n_waits)
 {
 	const struct timespec pause = { .tv_nsec = WAIT_NS };
+	struct lane_thread *lane = owner;
+	const uint64_t before_ns = lane_time_now().ns;
 
-	if (n_waits == MAX_WAITS)
+	if (n_waits == MAX_WAITS || !wait_budget_allows(&lane->wait_budget, before_ns))
 		return false;
-	wake_device(owner);
+	wake_device(lane);
 	nanosleep(&pause, NULL);
+	wait_budget_spend(&lane->wait_budget, lane_time_now().ns - before_ns);
 	return true;
 }
 
@@ -291,6 +297,7 @@ int lane_thread_new(const struct lane_thread_config *config, struct lane_thread 
 		return r;
 	}
 	lane_thread_set_mtu(lane, config->mtu);
+	wg_lane_set_shard(lane->core, config->shard);
 	watch(lane, lane->wake_fd, SOURCE_WAKE, true);
 	watch_tuns(lane, true);
 	lane_thread_use_udp(lane, config->udp);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "node/wireguard/lane_thread.h"
+#include "node/wireguard/wait_budget.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -55,6 +56,7 @@ struct lane_thread {
 	struct wg_time now;
 	uint32_t ready; /* bits by enum lane_source */
 	bool device_has_news;
+	struct wait_budget wait_budget;
 
 	/* TUN -> network */
 	unsigned next_queue;  /* whose turn it is */

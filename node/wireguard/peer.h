@@ -53,6 +53,7 @@ struct wg_peer_told {
 	uint32_t route_version;
 	uint32_t n; /* such news; equal to n_told: the device has followed */
 	unsigned kind; /* the last: 0 direct, 1 relayed */
+	uint64_t waited_ns; /* for the device to follow; 0: never */
 };
 
 struct wg_peer {

@@ -15,6 +15,7 @@
 
 #define TOLD_NS		WG_SECOND_NS	    /* a path in use is told so often */
 #define LOST_SESSION_NS (WG_SECOND_NS / 10) /* lost sessions are told so often */
+#define MOVE_WAITED_NS	(WG_SECOND_NS / 10) /* a peer that moves is waited for so often */
 
 /* A train being received. */
 struct reception {
@@ -115,6 +116,15 @@ static void wait_until_taken(struct reception *rx, const struct wg_peer *peer)
 			return;
 }
 
+/* A peer could send from another address each time, and the lane would do nothing but wait. */
+static void wait_for_move(struct reception *rx, struct wg_peer *peer)
+{
+	if (wg_is_recent(peer->told.waited_ns, MOVE_WAITED_NS, rx->now.ns))
+		return;
+	peer->told.waited_ns = rx->now.ns;
+	wait_until_taken(rx, peer);
+}
+
 static bool is_answered_there(const struct wg_peer *peer, const struct wg_path *from)
 {
 	const struct wg_route *route = &atomic_load(&peer->published.route)->route;
@@ -136,7 +146,7 @@ static void tell_path(struct reception *rx, struct wg_peer *peer, unsigned kind)
 	peer->told.kind = kind;
 	peer->told.route_version = version;
 	if (!is_answered_there(peer, rx->from))
-		wait_until_taken(rx, peer);
+		wait_for_move(rx, peer);
 }
 
 static void end_peer(struct reception *rx)
@@ -254,14 +264,16 @@ static void end_batch(struct reception *rx, struct batch *batch)
 			       batch->numbers[k]);
 }
 
-/* False: nothing with this index. */
+/* False: nothing with this index, or it is another lane's. */
 static bool use_session(struct reception *rx, struct batch *batch, uint32_t index)
 {
+	const struct wg_lane *lane = rx->lane;
+
 	if (batch->n > 0 && batch->keypair->local_index == index)
 		return true;
 	end_batch(rx, batch);
-	batch->keypair = wg_session_table_find(&rx->lane->device->sessions, index);
-	return batch->keypair;
+	batch->keypair = wg_session_table_find(&lane->device->sessions, index);
+	return batch->keypair && (lane->shard == WG_ANY_SHARD || lane->shard == batch->keypair->peer->shard);
 }
 
 static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t counter, uint32_t i)

@@ -37,14 +37,15 @@ void ring_deinit(struct ring *ring)
 	ring->bytes = NULL;
 }
 
-void *ring_reserve(struct ring *ring, size_t len)
+/* Room while no more than `limit` bytes are in use. */
+static void *reserve(struct ring *ring, size_t len, uint64_t limit)
 {
 	uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
 	uint64_t to_end = ring->size - (head & (ring->size - 1));
 	uint64_t skip = span(len) > to_end ? to_end : 0;
 
-	if (len > ring->size || head + skip + span(len) - tail > ring->size) {
+	if (len > ring->size || head + skip + span(len) - tail > limit) {
 		atomic_fetch_add_explicit(&ring->n_dropped, 1, memory_order_relaxed);
 		return NULL;
 	}
@@ -54,6 +55,16 @@ void *ring_reserve(struct ring *ring, size_t len)
 	record->len = len;
 	ring->reserved = head + skip + span(len);
 	return record + 1;
+}
+
+void *ring_reserve(struct ring *ring, size_t len)
+{
+	return reserve(ring, len, ring->size);
+}
+
+void *ring_reserve_for_stranger(struct ring *ring, size_t len)
+{
+	return reserve(ring, len, ring->size / 2);
 }
 
 void ring_commit(struct ring *ring)

@@ -28,6 +28,11 @@ void ring_deinit(struct ring *ring);
 
 /* Room for a record of len bytes, to be filled and committed; NULL (counted) when the ring is full. */
 void *ring_reserve(struct ring *ring, size_t len);
+/*
+ * The same for what a stranger can send at will: half of the ring is not for it, so that a flood leaves
+ * room for the rest.
+ */
+void *ring_reserve_for_stranger(struct ring *ring, size_t len);
 void ring_commit(struct ring *ring);
 
 /* The oldest record, valid until ring_release(); NULL when there is none. */

@@ -58,6 +58,21 @@ static void test_what_does_not_fit_is_counted(void)
 	ring_deinit(&ring);
 }
 
+static void test_strangers_leave_half_of_the_ring_to_others(void)
+{
+	struct ring ring;
+	unsigned n_strangers = 0, n_others = 0;
+	ring_init(&ring, 1024);
+
+	for (; ring_reserve_for_stranger(&ring, 24); n_strangers++)
+		ring_commit(&ring);
+	for (; ring_reserve(&ring, 24); n_others++)
+		ring_commit(&ring);
+	assert(n_strangers == 16 && n_others == 16);
+	assert(ring.n_dropped == 2);
+	ring_deinit(&ring);
+}
+
 static void test_a_reservation_that_is_not_committed_is_nothing(void)
 {
 	struct ring ring;
@@ -131,6 +146,7 @@ int main(void)
 {
 	test_records_come_out_in_order_and_whole();
 	test_what_does_not_fit_is_counted();
+	test_strangers_leave_half_of_the_ring_to_others();
 	test_a_reservation_that_is_not_committed_is_nothing();
 	test_records_of_all_lengths_survive_the_end_of_the_buffer();
 	test_two_threads_see_every_record_once();
