@@ -64,6 +64,8 @@ struct lane {
 	struct wg_time now;
 	uint64_t collect_ns; /* when marks are collected next; UINT64_MAX: there are none */
 	bool has_more_news, has_retired;
+	bool is_reclaiming; /* what was retired up to `passed` can be freed when marked news were taken */
+	uint64_t passed;
 	bool loop_has_news;
 };
 
@@ -216,6 +218,28 @@ static void collect(struct lane *lane)
 		lane->collect_ns = lane->now.ns + COLLECT_NS;
 }
 
+/* News that are in a ring now may name what lanes have let go of. */
+static void begin_reclaim(struct lane *lane)
+{
+	if (lane->is_reclaiming)
+		return;
+	lane->is_reclaiming = true;
+	lane->passed = wg_readers_passed(wg_device_readers(lane->device));
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		lane_thread_mark_news(lane->lanes[i]);
+}
+
+/* Later ones cannot: were the rings awaited empty, a flood would keep old keys and fill the memory. */
+static void end_reclaim(struct lane *lane)
+{
+	lane->has_retired = true;
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		if (!lane_thread_marked_were_taken(lane->lanes[i]))
+			return;
+	lane->is_reclaiming = false;
+	lane->has_retired = wg_device_reclaim(lane->device, lane->passed, lane->now);
+}
+
 static uint64_t next_deadline(const struct lane *lane)
 {
 	uint64_t deadline = wg_device_next_deadline(lane->device);
@@ -260,14 +284,12 @@ static void *device_main(void *arg)
 
 	while (!atomic_load(&lane->is_stopping)) {
 		wait_for_work(lane);
-		const uint64_t passed = wg_readers_passed(wg_device_readers(lane->device));
+		begin_reclaim(lane);
 		serve_commands(lane);
 		serve_news(lane);
 		collect(lane);
 		wg_device_tick(lane->device, lane->now);
-		/* News that are still in a ring may name what would be freed. */
-		lane->has_retired = lane->has_more_news ||
-				    wg_device_reclaim(lane->device, passed, lane->now);
+		end_reclaim(lane);
 		tell_loop(lane);
 	}
 	serve_commands(lane);

@@ -114,6 +114,16 @@ bool lane_thread_take_news(struct lane_thread *lane, struct wg_time now, unsigne
 	return false;
 }
 
+void lane_thread_mark_news(struct lane_thread *lane)
+{
+	lane->news_mark = atomic_load_explicit(&lane->news.head, memory_order_acquire);
+}
+
+bool lane_thread_marked_were_taken(const struct lane_thread *lane)
+{
+	return atomic_load_explicit(&lane->news.tail, memory_order_relaxed) >= lane->news_mark;
+}
+
 /* ---- waiting ---- */
 
 void lane_thread_wake(struct lane_thread *lane)

@@ -58,6 +58,9 @@ void lane_thread_set_mtu(struct lane_thread *lane, uint32_t mtu);
 
 /* Gives news to the device; at most max. False when that was not all. */
 bool lane_thread_take_news(struct lane_thread *lane, struct wg_time now, unsigned max);
+/* Marks the news that it has given so far; true from when all of them were taken. */
+void lane_thread_mark_news(struct lane_thread *lane);
+bool lane_thread_marked_were_taken(const struct lane_thread *lane);
 
 /* ---- loop thread ---- */
 

@@ -58,6 +58,9 @@ struct lane_thread {
 	bool device_has_news;
 	struct wait_budget wait_budget;
 
+	/* of the device's thread */
+	uint64_t news_mark;
+
 	/* TUN -> network */
 	unsigned next_queue;  /* whose turn it is */
 	struct train pending; /* packets read, not yet sealed; n 0: none */
