@@ -16,6 +16,7 @@
 #include "node/config.h"
 #include "node/daemon.h"
 #include "node/local_api.h"
+#include "node/wireguard/tun_steering.h"
 
 #define DEFAULT_STATE_DIR "/var/lib/p2pnode"
 
@@ -135,6 +136,7 @@ static int run(const struct node_config *config)
 
 	signal(SIGPIPE, SIG_IGN);
 	service_raise_file_limit();
+	tun_steering_prepare(); /* it needs CAP_BPF, and nothing afterwards does */
 	if (service_keep_capabilities(kept, ARRAY_LEN(kept), &error) != 0)
 		log_warning("node", "%s", error.message);
 	uv_loop_init(&program.loop);

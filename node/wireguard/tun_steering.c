@@ -9,6 +9,7 @@
 #include "node/wireguard/tun_steering.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/if_tun.h>
 #include <netinet/in.h>
@@ -80,7 +81,9 @@ static const struct bpf_insn program[] = {
 	FINISH,
 };
 
-int tun_steering_load(void)
+static int prepared_fd = -1;
+
+static int load(void)
 {
 	union bpf_attr request = {
 		.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
@@ -91,6 +94,19 @@ int tun_steering_load(void)
 
 	long fd = syscall(SYS_bpf, BPF_PROG_LOAD, &request, sizeof(request));
 	return fd < 0 ? -errno : (int)fd;
+}
+
+void tun_steering_prepare(void)
+{
+	prepared_fd = load();
+}
+
+int tun_steering_load(void)
+{
+	if (prepared_fd < 0)
+		return load();
+	int fd = fcntl(prepared_fd, F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? -errno : fd;
 }
 
 int tun_steering_attach(int tun_fd, int program_fd)

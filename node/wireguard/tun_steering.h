@@ -12,6 +12,11 @@
 #include "common/macros.h"
 
 /*
+ * For a program that gives up CAP_BPF before it opens interfaces: loads what is needed now and keeps it.
+ * Call before there are threads. Where it is not possible, tun_steering_load() will say so.
+ */
+void tun_steering_prepare(void);
+/*
  * Loads the program: its descriptor, or -errno where that is not possible (-EPERM without CAP_BPF,
  * -ENOSYS, -EINVAL). The descriptor may be closed when the program has been attached.
  */

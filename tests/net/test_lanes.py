@@ -6,7 +6,9 @@ import pytest
 
 from lab import wait_until
 from load import Flows, tool
+from overlay import Overlay
 from test_load import p2pwg_of
+from traffic import Echo, Pulse
 from wireguard import Interface
 
 
@@ -65,6 +67,29 @@ def test_flows_of_several_peers_stay_whole_and_in_order(lab, build, kind, lanes)
     opening = sum(datagrams > 1000 for role, _, datagrams in told)
     assert sealing >= (1 if lanes < 4 else 3), told  # six addresses' flows: no queue is without any
     assert opening == (1 if lanes < 4 else 3), told  # a peer's sessions belong to one
+
+
+@pytest.mark.parametrize("lanes, roles", [(1, ["both"]), (2, ["opens", "seals"])])
+def test_a_node_tells_what_its_lanes_moved(lab, build, lanes, roles):
+    """Also that it gave up no capability before the queues had been made."""
+    overlay = Overlay(lab, build, ())
+    for name in "bob", "carol":
+        overlay.add(name)
+    bob, carol = (overlay.nodes[name] for name in ("bob", "carol"))
+    bob.program.stop()
+    bob.config.write_text(bob.config.read_text() + f"lanes = {lanes}\n")
+    bob.start()
+    overlay.join()
+
+    with Echo(bob.host), Pulse(carol.host, bob.ip) as pulse:
+        pulse.first_answer()
+        pulse.keeps_going(20)
+
+    told = bob.status()["lanes"]
+    assert [lane["role"] for lane in told] == roles
+    assert sum(int(lane["tun_packets"]) for lane in told) >= 20
+    queues = bob.host.run(["sh", "-c", "ls -d /sys/class/net/p2p0/queues/tx-* | wc -l"]).stdout
+    assert int(queues) == 16
 
 
 def test_a_number_of_lanes_that_cannot_be_is_refused(lab, build):
