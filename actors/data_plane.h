@@ -52,6 +52,14 @@ bool data_plane_get_path(const struct data_plane *data_plane, uint32_t peer_id, 
  */
 void data_plane_heard(struct data_plane *data_plane, uint32_t peer_id, const struct endpoint *from);
 
+/*
+ * Where our WireGuard is reached by a peer that sees us at `observed`: 0: at our UDP socket; > 0: at this
+ * port of its own; -1: it has a port of its own, but there is a NAT between.
+ */
+int data_plane_wireguard_port(const struct data_plane *data_plane, const struct endpoint *observed);
+/* The peer says that its WireGuard is reached here. */
+void data_plane_told_wireguard(struct data_plane *data_plane, uint32_t peer_id, const struct endpoint *at);
+
 /* 0 or -errno as sendto(2) gives it; -EAGAIN and -ENOBUFS are losses, not failures. */
 int data_plane_send_datagram(struct data_plane *data_plane, const struct endpoint *to, const uint8_t *bytes,
 			     size_t len);

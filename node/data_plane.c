@@ -370,6 +370,18 @@ void data_plane_heard(struct data_plane *plane, uint32_t peer_id, const struct e
 		plane->host->class->heard(plane->host, peer_id, from);
 }
 
+int data_plane_wireguard_port(const struct data_plane *plane, const struct endpoint *observed)
+{
+	if (!plane->host->class->port)
+		return 0;
+	return plane->host->class->port(plane->host, observed);
+}
+
+void data_plane_told_wireguard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *at)
+{
+	plane->host->class->told(plane->host, peer_id, at);
+}
+
 int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to, const uint8_t *bytes,
 			     size_t len)
 {

@@ -105,6 +105,10 @@ struct wireguard_host_class {
 			   size_t len);
 	/* A valid session message came from the peer at this address. NULL: the host need not know. */
 	void (*heard)(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *from);
+	/* As data_plane_wireguard_port(). NULL: WireGuard is on the UDP socket. */
+	int (*port)(struct wireguard_host *host, const struct endpoint *observed);
+	/* As data_plane_told_wireguard(). */
+	void (*told)(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *at);
 	/* Addresses or routes of the machine changed. */
 	void (*link_changed)(struct wireguard_host *host);
 	/* Drops by reason, as of the last sample. */

@@ -57,6 +57,12 @@ static void decode_rendezvous(struct wire_reader *r, struct session_message *mes
 		message->endpoints[i] = wire_endpoint(r);
 }
 
+static void decode_wireguard(struct wire_reader *r, struct session_message *message)
+{
+	message->port = wire_u16(r);
+	r->failed |= message->port == 0;
+}
+
 static void encode_ping(struct wire_writer *w, const struct session_message *message)
 {
 	uint8_t *padding;
@@ -84,6 +90,11 @@ static void encode_rendezvous(struct wire_writer *w, const struct session_messag
 		wire_put_endpoint(w, &message->endpoints[i]);
 }
 
+static void encode_wireguard(struct wire_writer *w, const struct session_message *message)
+{
+	wire_put_u16(w, message->port);
+}
+
 static const struct kind {
 	enum session_message_type type;
 	const char *name;
@@ -93,6 +104,7 @@ static const struct kind {
 	{ SESSION_PING, "ping", decode_ping, encode_ping },
 	{ SESSION_PONG, "pong", decode_pong, encode_pong },
 	{ SESSION_RENDEZVOUS, "rendezvous", decode_rendezvous, encode_rendezvous },
+	{ SESSION_WIREGUARD, "wireguard", decode_wireguard, encode_wireguard },
 };
 
 static const struct kind *find_kind(unsigned int type)

@@ -16,6 +16,7 @@
  * ping        01 ‖ tx id (12) ‖ padding (zeroes)
  * pong        02 ‖ tx id (12) ‖ observed endpoint (18; all zero: by relay)
  * rendezvous  03 ‖ n (1) ‖ n × endpoint (18)
+ * wireguard   04 ‖ port (2)
  *
  * Total: any bytes decode or yield an enum session_error. Here only the bytes; sealing is session_box.
  */
@@ -55,6 +56,7 @@ enum session_message_type {
 	SESSION_PING = 1,
 	SESSION_PONG = 2,
 	SESSION_RENDEZVOUS = 3,
+	SESSION_WIREGUARD = 4,
 };
 
 /* In clear, and authenticated by the box. */
@@ -68,6 +70,7 @@ struct session_message {
 	uint8_t tx_id[SESSION_TX_ID_LEN];    /* ping, pong */
 	uint16_t n_padding;		     /* ping */
 	struct endpoint observed;	     /* pong: where the ping came from; none: by relay */
+	uint16_t port;			     /* wireguard: where the sender's listens */
 	uint32_t n_endpoints;		     /* rendezvous: 0 … 32 */
 	struct endpoint endpoints[SESSION_MAX_ENDPOINTS];
 };

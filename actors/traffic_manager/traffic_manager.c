@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TELL_NS	      1000000000ull
 #define RENDEZVOUS_NS (200 * 1000000ull) /* no peer of ours sends them faster */
 
 static_assert(PEER_TX_ID_LEN == SESSION_TX_ID_LEN, "one transaction id");
@@ -315,6 +316,38 @@ static bool may_rendezvous(struct traffic_manager *manager, struct traffic_peer 
 	return true;
 }
 
+static void tell_wireguard(struct traffic_manager *manager, struct traffic_peer *peer,
+			   const struct endpoint *to, uint16_t port)
+{
+	const struct session_message message = { .type = SESSION_WIREGUARD, .port = port };
+	uint64_t now_ns = stage_now_ns(manager->actor.stage);
+
+	if (peer->told_ns != 0 && now_ns - peer->told_ns < TELL_NS)
+		return;
+	peer->told_ns = now_ns;
+	seal(manager, peer, &(struct peer_source){ .endpoint = *to }, &message);
+}
+
+/* The peer has seen our address: if that is our own, it also reaches a WireGuard of ours on a port of its own. */
+static void learn_observed(struct traffic_manager *manager, struct traffic_peer *peer,
+			   const struct endpoint *from, const struct endpoint *observed)
+{
+	int port = data_plane_wireguard_port(manager->data_plane, observed);
+
+	if (port > 0)
+		tell_wireguard(manager, peer, from, (uint16_t)port);
+}
+
+/* The peer's WireGuard listens at this port. */
+static void learn_wireguard(struct traffic_manager *manager, const struct traffic_peer *peer,
+			    const struct endpoint *from, uint16_t port)
+{
+	struct endpoint at = *from;
+
+	at.port = port;
+	data_plane_told_wireguard(manager->data_plane, peer->id, &at);
+}
+
 static int handle_opened(struct actor *actor, struct message *message)
 {
 	struct traffic_manager *manager = container_of(actor, struct traffic_manager, actor);
@@ -337,7 +370,13 @@ static int handle_opened(struct actor *actor, struct message *message)
 		break;
 	case SESSION_PONG:
 		input.type = PEER_IN_PONG;
+		if (!message->via.by_relay)
+			learn_observed(manager, peer, &message->via.endpoint, &session->observed);
 		break;
+	case SESSION_WIREGUARD:
+		if (!message->via.by_relay)
+			learn_wireguard(manager, peer, &message->via.endpoint, session->port);
+		return 0;
 	case SESSION_RENDEZVOUS:
 		if (!may_rendezvous(manager, peer))
 			return 0;

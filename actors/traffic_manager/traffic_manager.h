@@ -28,6 +28,7 @@ struct traffic_peer {
 	uint32_t home_relay;
 	bool in_active, out_active;
 	uint64_t rendezvous_ns; /* up to when its share is used up */
+	uint64_t told_ns;	/* when it was told where our WireGuard is */
 	char name[MAP_NAME_LEN + 1];
 };
 

@@ -11,24 +11,28 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "node/hosts/bypass.h"
 #include "node/hosts/control.h"
 #include "node/hosts/loopback.h"
 #include "node/hosts/traffic.h"
+#include "node/link_monitor.h"
 #include "node/status.h"
 #include "node/wireguard/link.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define BUCKETS		1024
+#define LOCAL_ENDPOINTS 32
 #define PORT_ATTEMPTS	40 /* 50 ms apart: a daemon opens its port when it sees that the interface is up */
 /* A peer that began anew may have lost its keys: if it is silent for so long, ours are thrown away. */
 #define REBORN_SILENT_NS 1000000000ull
 #define REBORN_NS	 60000000000ull
-#define KICK_S		 1
+#define NUDGE_S		 1
 
 struct external_peer {
 	struct external_peer *next_by_id, *next_by_key;
@@ -37,7 +41,9 @@ struct external_peer {
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	struct loopback_peer *loopback;
+	struct peer_path path;
 	struct traffic traffic;
+	struct bypass bypass;
 	uint64_t reborn_ns; /* 0: nothing to find out */
 	uint64_t asked_ns;  /* the first data sent to it since */
 };
@@ -70,6 +76,8 @@ struct external {
 	struct wireguard_control *control;
 	uint16_t port; /* WireGuard's */
 	int ifindex;
+	char interface[IF_NAMESIZE];
+	struct udp *udp; /* the node's */
 	struct membership membership;
 	struct loopback *loopback;
 	struct external_peer *by_id[BUCKETS], *by_key[BUCKETS];
@@ -196,7 +204,23 @@ static struct wireguard_setting whole_setting(const struct external_peer *peer)
 					   .endpoint = loopback_peer_endpoint(peer->loopback) };
 }
 
-/* Its sessions are forgotten, and a handshake begins: turning keepalive on needs one. */
+/* An empty packet, or a handshake if there is no session: turning keepalive on sends one. */
+static void add_nudge(struct external *external, const struct external_peer *peer, const struct endpoint *to)
+{
+	add_setting(external,
+		    &(struct wireguard_setting){ .key = peer->key, .endpoint = *to, .keepalive_s = NUDGE_S });
+	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = 0 });
+}
+
+static void add_loopback(struct external *external, const struct external_peer *peer)
+{
+	add_setting(external,
+		    &(struct wireguard_setting){ .key = peer->key,
+						 .endpoint = loopback_peer_endpoint(peer->loopback),
+						 .keepalive_s = 0 });
+}
+
+/* Its sessions are forgotten, and a handshake begins. */
 static void begin_anew(struct external *external, const struct external_peer *peer)
 {
 	const struct wireguard_setting remove = { .key = peer->key, .remove = true };
@@ -204,8 +228,7 @@ static void begin_anew(struct external *external, const struct external_peer *pe
 
 	add_setting(external, &remove);
 	add_setting(external, &add);
-	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = KICK_S });
-	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = 0 });
+	add_nudge(external, peer, &add.endpoint);
 }
 
 static void tell_gone(struct external *external, const struct error *error)
@@ -289,6 +312,9 @@ static void change_peer(struct external *external, const struct wireguard_peer_c
 		const struct wireguard_setting setting = whole_setting(peer);
 		add_setting(external, &setting);
 	}
+	if ((!change->path.direct || change->path.relay) && bypass_end(&peer->bypass))
+		add_loopback(external, peer);
+	peer->path = change->path;
 	loopback_set_path(external->loopback, peer->loopback, &change->path);
 	if (change->is_reborn) {
 		peer->reborn_ns = clock_now_ns();
@@ -339,6 +365,38 @@ static void watch_reborn(struct external *external, struct external_peer *peer, 
 	begin_anew(external, peer);
 }
 
+static void step_bypass(struct external *external, struct external_peer *peer,
+			const struct wireguard_reading *reading, uint64_t now_ns)
+{
+	static const struct endpoint none;
+	const struct endpoint loopback = loopback_peer_endpoint(peer->loopback);
+	const struct bypass_look look = { .now_ns = now_ns,
+					  .is_direct = peer->path.direct && !peer->path.relay,
+					  .path = peer->path.endpoint,
+					  .endpoint = reading->endpoint,
+					  .is_loopback = endpoint_equal(&reading->endpoint, &loopback),
+					  .has_heard = peer->traffic.rx_bypassed > 0,
+					  .has_sent = peer->traffic.has_sent };
+	enum bypass_state before = peer->bypass.state;
+
+	switch (bypass_step(&peer->bypass, &look)) {
+	case BYPASS_NOTHING:
+		break;
+	case BYPASS_TO_PEER:
+		add_nudge(external, peer, &peer->bypass.target);
+		break;
+	case BYPASS_TO_LOOPBACK:
+		add_loopback(external, peer);
+		break;
+	case BYPASS_NUDGE:
+		add_nudge(external, peer, &none);
+		break;
+	}
+	if (peer->bypass.state == BYPASS_ON && before != BYPASS_ON)
+		log_info("wireguard", "peer=%u straight to its WireGuard at %s", peer->id,
+			 endpoint_text(&reading->endpoint).s);
+}
+
 static void take_reading(struct external *external, const struct wireguard_reading *reading, struct wg_time now,
 			 struct wireguard_sample *sample)
 {
@@ -350,8 +408,12 @@ static void take_reading(struct external *external, const struct wireguard_readi
 
 	if (!peer)
 		return; /* removed meanwhile */
+	if (peer->path.direct)
+		look.path = peer->path.endpoint;
 	loopback_get_carried(external->loopback, peer->loopback, &look.carried);
 	traffic_take(&peer->traffic, &look);
+	if (!external->is_configuring) /* else it may be about what was said before */
+		step_bypass(external, peer, reading, now.ns);
 	watch_reborn(external, peer, now.ns);
 	if (sample && sample->n < sample->max)
 		sample->peers[sample->n++] =
@@ -448,6 +510,27 @@ static void host_heard(struct wireguard_host *host, uint32_t peer_id, const stru
 
 	if (peer)
 		loopback_know(external->loopback, peer->loopback, from);
+}
+
+/* A NAT would have to know of WireGuard's port as well. */
+static int host_port(struct wireguard_host *host, const struct endpoint *observed)
+{
+	struct external *external = external_of(host);
+	struct endpoint ours[LOCAL_ENDPOINTS];
+	size_t n = link_local_endpoints(external->udp->port, external->interface, ours, LOCAL_ENDPOINTS);
+
+	for (size_t i = 0; i < n; i++)
+		if (endpoint_equal(&ours[i], observed))
+			return external->port;
+	return -1;
+}
+
+static void host_told(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *at)
+{
+	struct external_peer *peer = find_by_id(external_of(host), peer_id);
+
+	if (peer)
+		peer->bypass.target = *at;
 }
 
 static void on_datagram(void *owner, enum demux_kind kind, const struct endpoint *from, const uint8_t *bytes,
@@ -555,6 +638,8 @@ static int start(const struct wireguard_host_class *class, const struct wireguar
 		return r;
 	}
 	external->ifindex = ifindex;
+	external->udp = options->udp;
+	snprintf(external->interface, sizeof(external->interface), "%s", options->interface);
 	external->membership = *options->membership;
 	if ((r = wireguard_set_up_interface(ifindex, options, reterr)) != 0 ||
 	    (r = wait_for_port(external, reterr)) != 0 || (r = start_loopback(external, options, reterr)) != 0) {
@@ -629,6 +714,8 @@ const struct wireguard_host_class wireguard_kernel = {
 	.sample = host_sample,
 	.put_relayed = host_put_relayed,
 	.heard = host_heard,
+	.port = host_port,
+	.told = host_told,
 	.link_changed = host_link_changed,
 	.fill_drops = host_fill_drops,
 };
@@ -640,6 +727,8 @@ const struct wireguard_host_class wireguard_uapi = {
 	.sample = host_sample,
 	.put_relayed = host_put_relayed,
 	.heard = host_heard,
+	.port = host_port,
+	.told = host_told,
 	.link_changed = host_link_changed,
 	.fill_drops = host_fill_drops,
 };

@@ -4,7 +4,9 @@
  */
 #include "node/wireguard_host.h"
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "node/hosts/follow.h"
 #include "node/status.h"
 #include "node/wireguard/lane.h"
 
@@ -16,6 +18,7 @@ struct in_process {
 	struct wireguard_host host;
 	struct wireguard_host_ports ports;
 	struct lane *lane;
+	struct follow_table follows;
 	uint64_t sampled_drops[WG_N_DROPS]; /* written by the lane while a sample is under way … */
 	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
 	void (*stopped)(void *arg);
@@ -29,15 +32,14 @@ static struct in_process *in_process_of(struct wireguard_host *host)
 
 /* ---- changes: lane thread ---- */
 
-static struct wg_route route_of(const struct wireguard_peer_change *peer)
+static struct wg_route route_of(const struct peer_path *path, uint32_t peer_id)
 {
 	struct wg_route route = { 0 };
 
-	if (peer->path.direct)
-		route.paths[route.n++] = (struct wg_path){ .remote = peer->path.endpoint };
-	if (peer->path.relay)
-		route.paths[route.n++] =
-			(struct wg_path){ .relay_id = WIREGUARD_RELAY_ANY, .peer_id = peer->id };
+	if (path->direct)
+		route.paths[route.n++] = (struct wg_path){ .remote = path->endpoint };
+	if (path->relay)
+		route.paths[route.n++] = (struct wg_path){ .relay_id = WIREGUARD_RELAY_ANY, .peer_id = peer_id };
 	return route;
 }
 
@@ -71,7 +73,7 @@ static void change_peer(const struct lane_context *context, const struct wiregua
 		wg_peer_set_mode(wg_peer, WG_PINNED);
 		allow(wg_peer, peer);
 	}
-	const struct wg_route route = route_of(peer);
+	const struct wg_route route = route_of(&peer->path, peer->id);
 	wg_peer_set_route(wg_peer, &route, context->now);
 	struct wg_stats stats;
 	wg_peer_get_stats(wg_peer, context->now, &stats);
@@ -103,8 +105,85 @@ static void on_changed(void *arg)
 
 static void host_change(struct wireguard_host *host, struct wireguard_change *change)
 {
-	if (lane_run(in_process_of(host)->lane, run_change, change, on_changed) != 0)
+	struct in_process *in_process = in_process_of(host);
+	struct endpoint extra; /* tried anew with the next sample */
+
+	for (uint32_t i = 0; i < change->n_removed; i++)
+		follow_remove(&in_process->follows, &change->removed[i]);
+	for (uint32_t i = 0; i < change->n_peers; i++) {
+		struct wireguard_peer_change *peer = &change->peers[i];
+		struct follow *follow = follow_get(&in_process->follows, peer->id, &peer->key);
+		follow_set_path(follow, &peer->path);
+		peer->path = follow_path(follow, &extra);
+	}
+	if (lane_run(in_process->lane, run_change, change, on_changed) != 0)
 		abort(); /* at most one change, one sample: LANE_MAX_COMMANDS is far */
+}
+
+/* ---- peers whose WireGuard is not on their UDP socket ---- */
+
+struct reroute {
+	struct public_key key;
+	struct wg_route route;
+	bool is_nudge; /* else a new route */
+};
+
+/* Lane thread. */
+static void run_reroute(const struct lane_context *context, void *arg)
+{
+	struct reroute *reroute = arg;
+	struct wg_peer *wg_peer = wg_device_find_peer(context->device, &reroute->key);
+
+	if (!wg_peer)
+		return; /* removed meanwhile */
+	if (reroute->is_nudge)
+		wg_peer_send_keepalive(wg_peer, context->now);
+	else
+		wg_peer_set_route(wg_peer, &reroute->route, context->now);
+}
+
+/* When the lane is busy the next look tries again, or the peer does. */
+static void reroute(struct in_process *in_process, const struct follow *follow, bool is_nudge)
+{
+	struct endpoint extra;
+	const struct peer_path path = follow_path(follow, &extra);
+	struct reroute *command = malloc(sizeof(*command));
+
+	if (!command)
+		abort();
+	*command = (struct reroute){ .key = follow->key, .route = route_of(&path, follow->id), .is_nudge = is_nudge };
+	if (!endpoint_is_none(&extra)) { /* the path is direct and nothing else, so there is room */
+		command->route.paths[1] = command->route.paths[0];
+		command->route.paths[0] = (struct wg_path){ .remote = extra };
+		command->route.n = 2;
+	}
+	if (lane_run(in_process->lane, run_reroute, command, free) != 0)
+		free(command);
+}
+
+static void host_told(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *at)
+{
+	struct follow *follow = follow_find(&in_process_of(host)->follows, peer_id);
+
+	if (follow)
+		follow_told(follow, at);
+}
+
+/* To the rest of the node what comes from its WireGuard comes by the path. */
+static void follow_sample(struct in_process *in_process, struct wireguard_peer_sample *sampled)
+{
+	struct follow *follow = follow_find(&in_process->follows, sampled->id);
+	struct wg_arrival *last = &sampled->stats.direct;
+	uint64_t now_ns = clock_now_ns();
+
+	if (!follow || endpoint_is_none(&follow->told))
+		return;
+	if (follow_look(follow, &last->path.remote, last->ns, now_ns))
+		reroute(in_process, follow, false);
+	if (follow_must_nudge(follow, sampled->stats.last_send_ns, now_ns))
+		reroute(in_process, follow, true);
+	if (endpoint_equal(&last->path.remote, &follow->told) && follow->path.direct)
+		last->path.remote = follow->path.endpoint;
 }
 
 /* ---- samples ---- */
@@ -138,6 +217,8 @@ static void on_sampled(void *arg)
 
 	memcpy(in_process->drops, in_process->sampled_drops, sizeof(in_process->drops));
 	free(sampling);
+	for (uint32_t i = 0; i < sample->n; i++)
+		follow_sample(in_process, &sample->peers[i]);
 	sample->done(sample);
 }
 
@@ -175,6 +256,10 @@ static void on_lane_peer(void *owner, const struct lane_peer_event *event)
 
 	if (event->type == WG_EVENT_SESSION)
 		log_debug("wireguard", "peer=%u new session", event->peer_id);
+	struct follow *follow = follow_find(&in_process->follows, event->peer_id);
+	if (event->type == WG_EVENT_ARRIVAL && event->path.relay_id == 0 && follow &&
+	    follow_arrived(follow, &event->path.remote, clock_now_ns()))
+		reroute(in_process, follow, false);
 	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
 		in_process->ports.moved(in_process->ports.owner);
 }
@@ -331,6 +416,7 @@ static void on_lane_stopped(void *arg)
 	void (*stopped)(void *) = in_process->stopped;
 	void *stopped_arg = in_process->stopped_arg;
 
+	follow_clear(&in_process->follows);
 	free(in_process);
 	stopped(stopped_arg);
 }
@@ -350,6 +436,7 @@ const struct wireguard_host_class wireguard_in_process = {
 	.change = host_change,
 	.sample = host_sample,
 	.put_relayed = host_put_relayed,
+	.told = host_told,
 	.link_changed = host_link_changed,
 	.fill_drops = host_fill_drops,
 };

@@ -30,6 +30,15 @@ static struct change change_since(const struct traffic *traffic, const struct tr
 				.tx_carried = now->tx_bytes - before->tx_bytes };
 }
 
+/*
+ * Bytes of at least one data packet, not of a keepalive or two, or a handshake: data is a multiple of
+ * 16, but for packets as long as the MTU.
+ */
+static bool is_data(uint64_t bytes)
+{
+	return bytes > 2 * WG_OVERHEAD && (bytes % 16 == 0 || bytes >= 512);
+}
+
 static void take_arrivals(struct traffic *traffic, const struct traffic_look *look, const struct change *change)
 {
 	const struct loopback_carried *carried = &look->carried;
@@ -37,9 +46,16 @@ static void take_arrivals(struct traffic *traffic, const struct traffic_look *lo
 	uint64_t direct = change->rx_direct + traffic->direct_before;
 	uint64_t relay = change->rx_relay + traffic->relay_before;
 
+	traffic->rx_bypassed = change->rx > direct + relay ? change->rx - direct - relay : 0;
 	if (direct > 0 && change->rx > relay) {
 		stats->direct.ns = carried->rx_direct_ns;
 		stats->direct.path.remote = carried->rx_endpoint;
+	}
+	if (traffic->rx_bypassed > 0 && !endpoint_is_none(&look->path)) {
+		stats->direct.ns = look->now.ns;
+		stats->direct.path.remote = look->path;
+		if (is_data(traffic->rx_bypassed))
+			stats->last_receive_data_ns = look->now.ns;
 	}
 	if (relay > 0 && change->rx > direct)
 		stats->relayed.ns = carried->rx_relay_ns;
@@ -77,6 +93,9 @@ void traffic_take(struct traffic *traffic, const struct traffic_look *look)
 	take_arrivals(traffic, look, &change);
 	if (look->carried.tx_data_ns > stats->last_send_data_ns)
 		stats->last_send_data_ns = look->carried.tx_data_ns;
+	traffic->has_sent = change.tx > 0;
+	if (change.tx > change.tx_carried && is_data(change.tx - change.tx_carried))
+		stats->last_send_data_ns = look->now.ns;
 	stats->n_staged = asks_for_session(stats, look) ? 1 : 0;
 	stats->rx_bytes = traffic->rx_lost + look->rx_bytes;
 	stats->tx_bytes = traffic->tx_lost + look->tx_bytes;

@@ -4,7 +4,8 @@
  * Whether a packet was authentic shows in WireGuard's count of received bytes; by which way it came, in
  * what the loopback sockets carried meanwhile. A way is believed when more authentic bytes came than
  * the other way had brought in this interval and the one before (counts are not read in one moment).
- * When packets come by both ways at once neither is believed: pings decide then.
+ * When packets come by both ways at once neither is believed: pings decide then. What no loopback socket
+ * brought came from the peer's WireGuard straight (bypass.h).
  */
 #pragma once
 
@@ -23,12 +24,16 @@ struct traffic {
 	uint64_t rx_lost, tx_lost;   /* … and before it was told to forget the peer */
 	struct loopback_carried carried;
 	uint64_t direct_before, relay_before; /* bytes that came so in the interval before */
+	/* Since the look before: authentic bytes that came past the loopback socket; any sent. */
+	uint64_t rx_bypassed;
+	bool has_sent;
 };
 
 struct traffic_look {
 	struct wg_time now;
 	uint64_t rx_bytes, tx_bytes, last_handshake_real_ns;
 	struct loopback_carried carried;
+	struct endpoint path; /* if it is direct: what came past the loopback socket came from there */
 };
 
 void traffic_take(struct traffic *traffic, const struct traffic_look *look);

@@ -25,6 +25,8 @@ struct data_plane {
 	struct peer_path paths[FAKE_MAX]; /* by peer id, modulo FAKE_MAX */
 	uint32_t n_paths_set;
 	struct endpoint heard[FAKE_MAX]; /* by peer id: where it was heard last */
+	int wireguard_port;		 /* what data_plane_wireguard_port() answers */
+	struct endpoint told[FAKE_MAX];	 /* by peer id: where its WireGuard is */
 	int send_result;
 	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
@@ -52,6 +54,16 @@ bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struc
 void data_plane_heard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *from)
 {
 	plane->heard[peer_id % FAKE_MAX] = *from;
+}
+
+int data_plane_wireguard_port(const struct data_plane *plane, const struct endpoint *observed)
+{
+	return plane->wireguard_port;
+}
+
+void data_plane_told_wireguard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *at)
+{
+	plane->told[peer_id % FAKE_MAX] = *at;
 }
 
 static void fake_send(struct data_plane *plane, struct fake_sent sent, const uint8_t *bytes)

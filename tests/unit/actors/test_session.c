@@ -153,6 +153,23 @@ static void test_the_rendezvous_of_the_specification(void)
 	end(&w);
 }
 
+static void test_the_port_of_a_wireguard_arrives(void)
+{
+	struct world w;
+	struct session_message wireguard = { .type = SESSION_WIREGUARD, .port = 51820 };
+	const uint8_t none[] = { 4, 0, 0 }, cut[] = { 4, 1 };
+	struct session_message decoded;
+	given_alice_and_bob(&w);
+
+	seals(&w, ALICE, BOB, &wireguard);
+
+	assert(w.len == SESSION_HEADER_LEN + 3 + SESSION_TAG_LEN && opens(&w, BOB) == 0);
+	assert(w.opened.message.type == SESSION_WIREGUARD && w.opened.message.port == 51820);
+	assert(session_message_decode(none, sizeof(none), &decoded) == SESSION_E_MALFORMED);
+	assert(session_message_decode(cut, sizeof(cut), &decoded) == SESSION_E_MALFORMED);
+	end(&w);
+}
+
 /* ---- what is refused ---- */
 
 static void test_a_message_is_taken_once(void)
@@ -287,7 +304,8 @@ static void test_what_is_sealed_but_not_well_formed_is_refused(void)
 		{ "030000", SESSION_E_MALFORMED },
 		{ "0321", SESSION_E_MALFORMED },
 		{ "00", SESSION_E_TYPE },
-		{ "04", SESSION_E_TYPE },
+		{ "04", SESSION_E_MALFORMED },
+		{ "05", SESSION_E_TYPE },
 		{ "ff00000000000000000000000000", SESSION_E_TYPE },
 	};
 
@@ -387,6 +405,7 @@ int main(void)
 	test_the_ping_of_the_specification();
 	test_the_pong_of_the_specification_is_as_long_as_its_ping();
 	test_the_rendezvous_of_the_specification();
+	test_the_port_of_a_wireguard_arrives();
 	test_a_message_is_taken_once();
 	test_messages_may_overtake_each_other_within_the_window_only();
 	test_our_own_message_coming_back_is_refused();

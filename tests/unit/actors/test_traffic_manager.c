@@ -23,6 +23,8 @@ static struct world {
 	uint8_t last_tx[SESSION_TX_ID_LEN];
 	struct endpoint last_to;
 	struct peer_path path;
+	uint32_t n_told; /* where our WireGuard is */
+	uint16_t told_port;
 	bool failed;
 } w;
 
@@ -39,6 +41,11 @@ static int listen_seal(struct actor *actor, struct message *message)
 		break;
 	case SESSION_PONG:
 		w.n_pongs++;
+		break;
+	case SESSION_WIREGUARD:
+		w.n_told++;
+		w.told_port = message->session.port;
+		assert(!message->via.by_relay);
 		break;
 	case SESSION_RENDEZVOUS:
 		w.n_rendezvous++;
@@ -229,6 +236,52 @@ static void test_a_path_of_an_earlier_stage_is_taken_over_in_doubt(void)
 	end();
 }
 
+static void test_a_peer_that_sees_us_without_nat_is_told_our_wireguards_port_once_a_second(void)
+{
+	const struct session_message pong = { .type = SESSION_PONG, .observed = at("198.51.100.1:1") };
+
+	begin();
+	map_says(true);
+	opened(pong, "192.0.2.7:1");
+	assert(w.n_told == 0); /* it is on our UDP socket */
+	w.plane.wireguard_port = -1;
+	opened(pong, "192.0.2.7:1");
+	assert(w.n_told == 0);
+	w.plane.wireguard_port = 51820;
+	opened(pong, "192.0.2.7:1");
+	opened(pong, "192.0.2.7:1");
+	assert(w.n_told == 1 && w.told_port == 51820);
+	end();
+}
+
+static void test_where_a_peers_wireguard_is_goes_to_the_data_plane_unless_it_came_by_relay(void)
+{
+	const struct session_message wireguard = { .type = SESSION_WIREGUARD, .port = 77 };
+	const struct endpoint its = at("192.0.2.7:77");
+
+	begin();
+	map_says(true);
+	opened(wireguard, NULL);
+	assert(endpoint_is_none(&w.plane.told[7]));
+	opened(wireguard, "192.0.2.7:1");
+	assert(endpoint_equal(&w.plane.told[7], &its));
+	end();
+}
+
+static void test_where_a_valid_message_came_from_is_told_to_the_data_plane(void)
+{
+	const struct session_message ping = { .type = SESSION_PING };
+	const struct endpoint its = at("192.0.2.7:1");
+
+	begin();
+	map_says(true);
+	opened(ping, NULL);
+	assert(endpoint_is_none(&w.plane.heard[7]));
+	opened(ping, "192.0.2.7:1");
+	assert(endpoint_equal(&w.plane.heard[7], &its));
+	end();
+}
+
 /* Each names another 32 addresses. */
 static struct session_message rendezvous(uint8_t number)
 {
@@ -297,6 +350,9 @@ int main(void)
 	test_twenty_thousand_peers_at_once();
 	assert(sodium_init() >= 0);
 	log_set_level(LOG_LEVEL_ERROR);
+	test_a_peer_that_sees_us_without_nat_is_told_our_wireguards_port_once_a_second();
+	test_where_a_peers_wireguard_is_goes_to_the_data_plane_unless_it_came_by_relay();
+	test_where_a_valid_message_came_from_is_told_to_the_data_plane();
 	test_a_peer_without_traffic_is_left_alone();
 	test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path();
 	test_a_ping_is_answered_by_the_way_it_came();

@@ -221,8 +221,72 @@ static void test_what_is_unset_is_left_out_of_an_answer(void)
 	assert(strcmp(text, "errno=-22\n\n") == 0);
 }
 
+static struct uapi_peer answered[4];
+static size_t n_answered;
+
+static void take_answered(void *arg, const struct uapi_peer *peer)
+{
+	answered[n_answered++] = *peer;
+}
+
+static int parse_answer(const char *text, struct uapi_device *ret)
+{
+	n_answered = 0;
+	return uapi_parse_answer(text, strlen(text), ret, take_answered, NULL);
+}
+
+static void test_an_answer_is_read_back_by_a_client(void)
+{
+	struct uapi_device device;
+
+	assert(parse_answer("private_key=" KEY_A "\nlisten_port=51820\nfwmark=7\n"
+			    "public_key=" KEY_A "\nendpoint=[2001:db8::1]:4321\nlast_handshake_time_sec=12\n"
+			    "last_handshake_time_nsec=34\ntx_bytes=18446744073709551615\nrx_bytes=6\n"
+			    "something_new=1\nallowed_ip=10.0.0.0/8\n"
+			    "public_key=" KEY_B "\nrx_bytes=9\nerrno=0\n\n",
+			    &device) == 0);
+	assert(device.listen_port == 51820 && device.fwmark == 7 && n_answered == 2);
+	assert(answered[0].endpoint.port == 4321 && answered[0].last_handshake_s == 12);
+	assert(answered[0].last_handshake_ns == 34 && answered[0].tx_bytes == UINT64_MAX);
+	assert(answered[1].rx_bytes == 9 && endpoint_is_none(&answered[1].endpoint));
+	assert(answered[1].public_key.bytes[0] == 0x58);
+}
+
+static void test_an_answer_that_says_no_or_nothing_is_an_error(void)
+{
+	struct uapi_device device;
+
+	assert(parse_answer("errno=22\n\n", &device) == -EINVAL);
+	assert(parse_answer("errno=-22\n\n", &device) == -EINVAL);
+	assert(parse_answer("errno=99999999999\n\n", &device) == -EPROTO);
+	assert(parse_answer("", &device) == -EPROTO && parse_answer("\n", &device) == -EPROTO);
+	assert(parse_answer("listen_port=1\n\n", &device) == -EPROTO);
+	assert(parse_answer("what\nerrno=0\n\n", &device) == -EPROTO);
+	assert(parse_answer("public_key=zz\nerrno=0\n\n", &device) == -EPROTO);
+}
+
+static void test_items_are_written_as_the_request_that_they_are_parsed_from(void)
+{
+	static const char request[] = "set=1\nprivate_key=" KEY_A "\nreplace_peers=true\npublic_key=" KEY_B
+				      "\nreplace_allowed_ips=true\nallowed_ip=10.1.2.3/32\n"
+				      "allowed_ip=fd00::3/128\nendpoint=127.0.0.1:999\n"
+				      "persistent_keepalive_interval=1\n\n";
+	char text[1024];
+	struct wire_writer w = wire_writer(text, sizeof(text));
+
+	assert(parse(request) == 0);
+	wire_put(&w, "set=1\n", 6);
+	for (size_t i = 0; i < n_items; i++)
+		uapi_put_item(&w, &items[i]);
+	wire_put(&w, "\n", 2);
+	assert(!w.failed && strcmp(text, request) == 0);
+}
+
 int main(void)
 {
+	test_an_answer_is_read_back_by_a_client();
+	test_an_answer_that_says_no_or_nothing_is_an_error();
+	test_items_are_written_as_the_request_that_they_are_parsed_from();
 	test_a_request_becomes_its_items_in_order();
 	test_get_has_no_keys();
 	test_other_commands_are_refused();
