@@ -24,6 +24,7 @@ struct data_plane_activity {
 	struct endpoint rx_endpoint; /* … and from where */
 	uint64_t rx_relay_ns;
 	uint64_t rx_data_ns, tx_data_ns; /* last data packet, without keepalives and handshakes */
+	uint64_t rx_bytes, tx_bytes;	 /* by any way, since the last look */
 };
 
 /* Events for the attached stage. Bytes are borrowed for the call. */

@@ -92,6 +92,7 @@ struct message {
 			bool out;    /* else in */
 			bool packet; /* one or more were carried just now, in: by `via` */
 			bool active; /* data in this direction within the activity window */
+			uint64_t n_bytes; /* in this direction since the last look */
 		} activity;
 		struct {
 			/* CLOCK_BOOTTIME, 0: never. Of any authenticated packet … */
@@ -99,6 +100,7 @@ struct message {
 			struct endpoint rx_endpoint;
 			/* … and of data, without keepalives and handshakes. */
 			uint64_t rx_data_ns, tx_data_ns;
+			uint64_t rx_bytes, tx_bytes; /* since the last look */
 		} carried;
 		struct peer_path path;
 		struct {

@@ -177,7 +177,8 @@ static void take_stats(struct data_plane *plane, const struct wireguard_peer_sam
 
 	if (!peer)
 		return;
-	bool moved = has_moved(&peer->stats, &sampled->stats);
+	const struct wg_stats before = peer->stats;
+	bool moved = has_moved(&before, &sampled->stats);
 	if (sampled->stats.has_session)
 		peer->n_gone = 0;
 	peer->stats = sampled->stats;
@@ -191,7 +192,9 @@ static void take_stats(struct data_plane *plane, const struct wireguard_peer_sam
 						      .rx_endpoint = sampled->stats.direct.path.remote,
 						      .rx_relay_ns = sampled->stats.relayed.ns,
 						      .rx_data_ns = sampled->stats.last_receive_data_ns,
-						      .tx_data_ns = tx_ns };
+						      .tx_data_ns = tx_ns,
+						      .rx_bytes = sampled->stats.rx_bytes - before.rx_bytes,
+						      .tx_bytes = sampled->stats.tx_bytes - before.tx_bytes };
 	if (plane->is_attached)
 		plane->ports.activity(plane->ports.owner, &activity);
 }

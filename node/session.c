@@ -151,7 +151,9 @@ static void on_activity(void *owner, const struct data_plane_activity *activity)
 						.rx_endpoint = activity->rx_endpoint,
 						.rx_relay_ns = activity->rx_relay_ns,
 						.rx_data_ns = activity->rx_data_ns,
-						.tx_data_ns = activity->tx_data_ns } };
+						.tx_data_ns = activity->tx_data_ns,
+						.rx_bytes = activity->rx_bytes,
+						.tx_bytes = activity->tx_bytes } };
 	struct message copy = message;
 
 	stage_post(session->stage, ACTOR_NONE, ACTOR_IN_CONN, &message);

@@ -1,11 +1,11 @@
 #include "actors/in_conn/in_conn.h"
 
-static void tell(struct in_conn *conn, bool packet, const struct via *via)
+static void tell(struct in_conn *conn, bool packet, const struct via *via, uint64_t n_bytes)
 {
 	struct message message = { .type = MESSAGE_ACTIVITY,
 				   .peer_id = conn->actor.peer_id,
 				   .via = *via,
-				   .activity = { .packet = packet, .active = conn->active } };
+				   .activity = { .packet = packet, .active = conn->active, .n_bytes = n_bytes } };
 
 	stage_post(conn->actor.stage, ACTOR_IN_CONN, ACTOR_TRAFFIC_MANAGER, &message);
 }
@@ -21,11 +21,12 @@ static int handle_carried(struct actor *actor, struct message *message)
 	}
 	if (message->carried.rx_direct_ns > conn->seen_direct_ns) {
 		conn->seen_direct_ns = message->carried.rx_direct_ns;
-		tell(conn, true, &(struct via){ .endpoint = message->carried.rx_endpoint });
+		tell(conn, true, &(struct via){ .endpoint = message->carried.rx_endpoint },
+		     message->carried.rx_bytes);
 	}
 	if (message->carried.rx_relay_ns > conn->seen_relay_ns) {
 		conn->seen_relay_ns = message->carried.rx_relay_ns;
-		tell(conn, true, &(struct via){ .by_relay = true });
+		tell(conn, true, &(struct via){ .by_relay = true }, message->carried.rx_bytes);
 	}
 	return 0;
 }
@@ -41,7 +42,7 @@ static int on_deadline(struct actor *actor, uint64_t now_ns)
 	struct in_conn *conn = container_of(actor, struct in_conn, actor);
 
 	conn->active = false;
-	tell(conn, false, &(struct via){ 0 });
+	tell(conn, false, &(struct via){ 0 }, 0);
 	return 0;
 }
 

@@ -2,11 +2,11 @@
 
 #include "actors/in_conn/in_conn.h"
 
-static void tell(struct out_conn *conn, bool active)
+static void tell(struct out_conn *conn, bool active, uint64_t n_bytes)
 {
 	struct message message = { .type = MESSAGE_ACTIVITY,
 				   .peer_id = conn->actor.peer_id,
-				   .activity = { .out = true, .packet = active, .active = active } };
+				   .activity = { .out = true, .packet = active, .active = active, .n_bytes = n_bytes } };
 
 	stage_post(conn->actor.stage, ACTOR_OUT_CONN, ACTOR_TRAFFIC_MANAGER, &message);
 }
@@ -26,14 +26,14 @@ static int handle_carried(struct actor *actor, struct message *message)
 	if (message->carried.tx_data_ns <= conn->seen_data_ns)
 		return 0;
 	conn->seen_data_ns = message->carried.tx_data_ns;
-	tell(conn, true);
+	tell(conn, true, message->carried.tx_bytes);
 	stage_set_deadline(actor, stage_now_ns(actor->stage) + CONN_ACTIVITY_WINDOW_NS);
 	return 0;
 }
 
 static int on_deadline(struct actor *actor, uint64_t now_ns)
 {
-	tell(container_of(actor, struct out_conn, actor), false);
+	tell(container_of(actor, struct out_conn, actor), false, 0);
 	return 0;
 }
 

@@ -9,6 +9,10 @@
 /* Of two ways equally fast the one that does not leave the LAN. */
 #define PUBLIC_COST_US 5000
 
+/* For an answer: one and a half round trips and a little, at least. */
+#define WAIT_EXTRA_NS 30000000u
+#define WAIT_MIN_NS   100000000u
+
 bool candidate_is_sane(const struct endpoint *endpoint)
 {
 	static const uint8_t v4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
@@ -127,9 +131,17 @@ void candidates_drop_learned(struct peer_candidates *set, int keep)
 			set->all[i].origin &= (uint8_t)~PEER_LEARNED;
 }
 
-void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns)
+uint64_t candidate_wait_ns(const struct peer_candidate *candidate)
 {
-	if (candidate->n_unanswered > 0)
+	uint64_t wait_ns = (uint64_t)candidate->latency_us * 1500 + WAIT_EXTRA_NS;
+
+	return wait_ns > WAIT_MIN_NS ? wait_ns : WAIT_MIN_NS;
+}
+
+void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint64_t now_ns)
+{
+	if (candidate->n_unanswered > 0 && !loaded &&
+	    now_ns - candidate->ping_ns >= candidate_wait_ns(candidate))
 		candidate->loss_permille = (uint16_t)(candidate->loss_permille +
 						      (1000 - candidate->loss_permille) / 8);
 	if (candidate->n_unanswered < UINT8_MAX)
@@ -138,13 +150,51 @@ void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns)
 	candidate->ping_ns = now_ns;
 }
 
-void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, uint64_t now_ns)
+uint32_t candidate_floor_us(const struct peer_candidate *candidate)
+{
+	uint32_t floor_us = 0;
+
+	for (int i = 0; i < PEER_N_ROUND_TRIPS; i++) {
+		uint32_t us = candidate->round_trips_us[i];
+
+		if (us > 0 && (floor_us == 0 || us < floor_us))
+			floor_us = us;
+	}
+	return floor_us;
+}
+
+void candidate_forget_measures(struct peer_candidate *candidate)
+{
+	candidate->latency_us = 0;
+	memset(candidate->round_trips_us, 0, sizeof(candidate->round_trips_us));
+	candidate->n_calm = 0;
+	candidate->n_pongs = 0;
+	candidate->loss_permille = 0;
+	candidate->n_unanswered = 0;
+}
+
+static void note_round_trip(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded)
+{
+	uint32_t floor_us = candidate_floor_us(candidate);
+
+	if (loaded && floor_us > 0 && round_trip_us >= floor_us)
+		return;
+	candidate->round_trips_us[candidate->next_round_trip] = round_trip_us > 0 ? round_trip_us : 1;
+	candidate->next_round_trip =
+		(uint8_t)((candidate->next_round_trip + 1) % PEER_N_ROUND_TRIPS);
+}
+
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded,
+		       uint64_t now_ns)
 {
 	uint64_t smoothed = ((uint64_t)candidate->latency_us * 7 + round_trip_us) / 8;
 
 	if (candidate->latency_us == 0)
 		smoothed = round_trip_us;
 	candidate->latency_us = smoothed > 0 ? (uint32_t)smoothed : 1;
+	note_round_trip(candidate, round_trip_us, loaded);
+	if (!loaded && candidate->n_calm < UINT8_MAX)
+		candidate->n_calm++;
 	if (candidate->n_pongs ==
 	    0) /* what was lost before the hole was open says nothing of the way */
 		candidate->loss_permille = 0;
@@ -159,7 +209,7 @@ void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us,
 
 uint32_t candidate_cost_us(const struct peer_candidate *candidate)
 {
-	uint32_t cost = candidate->latency_us + candidate->loss_permille * LOSS_COST_US;
+	uint32_t cost = candidate_floor_us(candidate) + candidate->loss_permille * LOSS_COST_US;
 
 	return cost + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
 }

@@ -27,6 +27,9 @@ enum peer_origin {
 	PEER_LEARNED = 4,
 };
 
+/* A way's floor is the lowest of so many round trips. */
+#define PEER_N_ROUND_TRIPS 4
+
 /* One address, or the relay: both are measured alike. */
 struct peer_candidate {
 	struct endpoint endpoint;
@@ -37,7 +40,10 @@ struct peer_candidate {
 	uint16_t n_pings;      /* sent, modulo 2^16 */
 	uint16_t n_pongs;      /* got, saturating */
 	uint16_t loss_permille; /* smoothed */
-	uint32_t latency_us;   /* smoothed round trip; 0: unknown */
+	uint32_t latency_us;   /* smoothed round trip, queues of our own included; 0: unknown */
+	uint32_t round_trips_us[PEER_N_ROUND_TRIPS]; /* the last ones that say something of the way; 0: none */
+	uint8_t next_round_trip;
+	uint8_t n_calm;	       /* pongs that did not wait behind our own packets, saturating */
 	uint64_t ping_ns;      /* last sent, 0: never */
 	uint64_t pong_ns;      /* last got, 0: never */
 	uint64_t heard_ns;     /* last authenticated anything from there, 0: never */
@@ -66,7 +72,18 @@ bool candidates_is_empty(const struct peer_candidates *set);
 
 /* May a stranger make us send there? Not to loopback, multicast, broadcast or port 0. */
 bool candidate_is_sane(const struct endpoint *endpoint);
-void candidate_on_ping_sent(struct peer_candidate *candidate, uint64_t now_ns);
-void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, uint64_t now_ns);
-/* Smaller is better: latency, plus what loss costs, plus a little for leaving the LAN. Microseconds. */
+/*
+ * loaded: so much is exchanged with the peer that a ping may wait, or be lost, in a queue that is our
+ * own. Then a loss says nothing of the way, and a round trip only if it was shorter than any before.
+ */
+void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint64_t now_ns);
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded,
+		       uint64_t now_ns);
+/* So long after a ping its answer is late; a ping that follows sooner does not make it a lost one. */
+uint64_t candidate_wait_ns(const struct peer_candidate *candidate);
+/* The round trip without the queues that come and go; 0: unknown. */
+uint32_t candidate_floor_us(const struct peer_candidate *candidate);
+/* Forgets what was measured. */
+void candidate_forget_measures(struct peer_candidate *candidate);
+/* Smaller is better: the floor, plus what loss costs, plus a little for leaving the LAN. Microseconds. */
 uint32_t candidate_cost_us(const struct peer_candidate *candidate);

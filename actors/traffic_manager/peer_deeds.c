@@ -106,7 +106,7 @@ static void ping(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_actio
 
 	if (c->ping_ns == now_ns && c->n_pings > 0)
 		return; /* once a moment is enough */
-	candidate_on_ping_sent(c, now_ns);
+	candidate_on_ping_sent(c, peer_was_loaded(fsm, now_ns), now_ns);
 	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
 	action->to.endpoint = c->endpoint;
 	action->tx_id = tx_id(fsm, (uint8_t)i, c, now_ns);
@@ -116,7 +116,7 @@ static void ping_by_relay(struct peer_fsm *fsm, uint64_t now_ns, struct peer_act
 {
 	if (!fsm->relay_up || (fsm->relay.ping_ns == now_ns && fsm->relay.n_pings > 0))
 		return;
-	candidate_on_ping_sent(&fsm->relay, now_ns);
+	candidate_on_ping_sent(&fsm->relay, peer_was_loaded(fsm, now_ns), now_ns);
 	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
 	action->to.by_relay = true;
 	action->tx_id = tx_id(fsm, RELAY_SLOT, &fsm->relay, now_ns);
@@ -168,6 +168,14 @@ static void offer(struct peer_fsm *fsm, uint64_t min_ns, uint64_t now_ns, struct
 }
 
 /* ---- deeds: hearing ---- */
+
+static void measure(struct peer_fsm *fsm, struct peer_candidate *c, uint32_t round_trip_us,
+		    uint64_t now_ns)
+{
+	uint64_t sent_ns = now_ns - peer_sooner((uint64_t)round_trip_us * 1000, now_ns);
+
+	candidate_on_pong(c, round_trip_us, peer_was_loaded(fsm, sent_ns), now_ns);
+}
 
 /* The candidate a direct message came from; learned if need be. -1: the table has no room for it.
  */
@@ -233,7 +241,7 @@ void deed_measure_relay(struct peer_fsm *fsm, const struct peer_input *in, struc
 	struct peer_candidate *c = peer_pinged(fsm, in, &round_trip_us);
 
 	if (c == &fsm->relay)
-		candidate_on_pong(c, round_trip_us, in->now_ns);
+		measure(fsm, c, round_trip_us, in->now_ns);
 }
 
 /* ---- deeds: inactive and trying ---- */
@@ -449,7 +457,7 @@ void deed_finalize(struct peer_fsm *fsm, const struct peer_input *in, struct pee
 	int i = hear_from(fsm, in, out);
 
 	if (i >= 0)
-		candidate_on_pong(&fsm->candidates.all[i], round_trip_us, in->now_ns);
+		measure(fsm, &fsm->candidates.all[i], round_trip_us, in->now_ns);
 	fsm->current = i;
 }
 
@@ -599,7 +607,7 @@ void deed_confirm(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 	int asked = (int)(c - fsm->candidates.all);
 	int answered;
 
-	candidate_on_pong(c, round_trip_us, in->now_ns);
+	measure(fsm, c, round_trip_us, in->now_ns);
 	answered = hear_from(fsm, in, out);
 	if (answered >= 0 && answered != asked && fsm->candidates.all[answered].n_pings == 0)
 		ping(fsm, answered, in->now_ns, out);
@@ -635,10 +643,7 @@ void deed_ping_others_round(struct peer_fsm *fsm, const struct peer_input *in,
 void deed_lose_relay(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	fsm->prefers_relay = false;
-	fsm->relay.latency_us = 0;
-	fsm->relay.n_pongs = 0;
-	fsm->relay.loss_permille = 0;
-	fsm->relay.n_unanswered = 0;
+	candidate_forget_measures(&fsm->relay);
 	fsm->relay.generation++;
 }
 
@@ -694,6 +699,13 @@ static uint32_t cost_now_us(struct peer_fsm *fsm)
 	return fsm->prefers_relay ? relay_cost_us(fsm) : candidate_cost_us(peer_current(fsm));
 }
 
+/* Only where the direct way was slow or lossy without load: else it may be we who make it so. */
+static bool may_prefer_relay(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	return !fsm->prefers_relay && fsm->relay_up && is_measured(&fsm->relay, now_ns) &&
+	       peer_current(fsm)->n_calm >= MIN_CALM;
+}
+
 /* The cheapest way we know, other than the one in use: an index, RELAY_SLOT, or -1. */
 static int best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_us)
 {
@@ -710,19 +722,26 @@ static int best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_
 		best = i;
 		*ret_cost_us = candidate_cost_us(c);
 	}
-	if (!fsm->prefers_relay && fsm->relay_up && is_measured(&fsm->relay, now_ns) &&
-	    relay_cost_us(fsm) < *ret_cost_us) {
+	if (may_prefer_relay(fsm, now_ns) && relay_cost_us(fsm) < *ret_cost_us) {
 		best = RELAY_SLOT;
 		*ret_cost_us = relay_cost_us(fsm);
 	}
 	return best;
 }
 
+/* How much better another way must be. Back from the relay we go as soon as direct is as good. */
+static uint32_t margin_us(const struct peer_fsm *fsm, uint32_t now_us)
+{
+	if (fsm->prefers_relay)
+		return 0;
+	return now_us / 5 > BETTER_MIN_US ? now_us / 5 : BETTER_MIN_US;
+}
+
 static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
 {
 	uint32_t cost, now = cost_now_us(fsm);
 	int best = best_other(fsm, now_ns, &cost);
-	uint32_t margin = now / 5 > BETTER_MIN_US ? now / 5 : BETTER_MIN_US;
+	uint32_t margin = margin_us(fsm, now);
 
 	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin >= now) {
 		fsm->n_better = 0;
@@ -736,13 +755,19 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 	fsm->n_better = 0;
 }
 
+static uint64_t survey_interval_ns(const struct peer_fsm *fsm)
+{
+	if (fsm->n_surveys < SURVEY_EARLY_N)
+		return SURVEY_EARLY_NS;
+	return fsm->prefers_relay ? SURVEY_RELAY_NS : SURVEY_NS;
+}
+
 /* Early surveys find out which of the answers that raced is best, late ones what changed since. */
 void deed_survey(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	choose(fsm, in->now_ns, out);
 	fsm->n_surveys++;
-	fsm->survey_ns =
-		in->now_ns + (fsm->n_surveys < SURVEY_EARLY_N ? SURVEY_EARLY_NS : SURVEY_NS);
+	fsm->survey_ns = in->now_ns + survey_interval_ns(fsm);
 	if (!fsm->active && fsm->n_surveys > SURVEY_EARLY_N)
 		return;
 	if (in->now_ns - fsm->alive_ns <

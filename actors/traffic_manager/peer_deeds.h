@@ -26,13 +26,13 @@
 
 /* Established */
 #define SILENCE_NS       MS(250) /* data went out and nothing came in: ask */
-#define PROBE_WAIT_MIN   MS(100) /* for the answer, at least; else one and a half round trips */
-#define PROBE_WAIT_MAX   MS(400)
+#define PROBE_WAIT_MAX   MS(400) /* for the answer, at most; else candidate_wait_ns() */
 #define PROBE_NS         MS(100) /* between the probes of a suspect path */
 #define PROBE_SLOW_NS    MS(500) /* and after the first few */
 #define FAST_PROBES      6
 #define LOST_PROBES      5
 #define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
+#define LOST_LOADED_NS   MS(3000) /* of doubt, when our own packets may be why there is no answer */
 #define LOST_IDLE_NS     MS(5000) /* of silence, without: "not received in last 5s" */
 #define LOST_IDLE_MIN_NS MS(1000)
 #define KEEPALIVE_NS     MS(2000)  /* "Send pings every 2s", only without authenticated data */
@@ -41,15 +41,24 @@
 #define SURVEY_EARLY_NS  MS(1000)
 #define SURVEY_EARLY_N   3
 #define SURVEY_NS        MS(10000)
+#define SURVEY_RELAY_NS  MS(2000) /* while the relay is preferred: direct is to be had again soon */
 #define HOPELESS_PINGS   8       /* unanswered: no longer part of a survey */
 #define CHECK_NS         MS(500) /* a pong so old says nothing of what the peer asks now */
 #define RECENT_NS        MS(1000)
 #define JUST_NOW_NS      MS(1000) /* a pong that young needs no second one to be believed */
 #define ECHO_NS          MS(100)  /* between two pings to one address for being pinged from it */
 
+/* Load: pings wait behind our own packets, or are lost with them */
+#define BULK_BYTES        4096     /* in a look, which is 50 ms: more than pings, calls and keys */
+#define LOADED_NS         MS(1000) /* after the last bulk: a queue may still be there */
+#define LOADED_PROBE_NS   MS(50)   /* between the probes then: a full queue drops some */
+#define LOADED_WAIT_NS    MS(500)  /* for an answer to any of them … */
+#define LOADED_PATIENT_NS MS(1500) /* … and at most, while data shows that the way works */
+
 /* Choosing */
 #define FRESH_NS       MS(25000) /* a measurement that old still counts */
 #define MIN_PONGS      3
+#define MIN_CALM       3     /* round trips without load, to say that a direct way is slow */
 #define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
 #define BETTER_MIN_US  3000
 #define BETTER_SURVEYS 2
@@ -70,6 +79,12 @@ static inline uint64_t peer_sooner(uint64_t a, uint64_t b)
 static inline struct peer_candidate *peer_current(struct peer_fsm *fsm)
 {
 	return fsm->current >= 0 ? &fsm->candidates.all[fsm->current] : NULL;
+}
+
+/* May what was sent then have waited behind our own packets? */
+static inline bool peer_was_loaded(const struct peer_fsm *fsm, uint64_t then_ns)
+{
+	return fsm->loaded_ns && fsm->loaded_ns + LOADED_NS > then_ns;
 }
 
 struct peer_action *peer_add_action(struct peer_actions *out, enum peer_action_type type);

@@ -308,6 +308,13 @@ static enum event classify_relay(struct peer_fsm *fsm, bool up)
 	return up ? EV_RELAY_UP : EV_RELAY_DOWN;
 }
 
+static enum event classify_data(struct peer_fsm *fsm, const struct peer_input *in, enum event event)
+{
+	if (in->n_bytes >= BULK_BYTES)
+		fsm->loaded_ns = in->now_ns;
+	return event;
+}
+
 static enum event due(const struct peer_fsm *fsm, uint64_t now_ns);
 
 static enum event classify(struct peer_fsm *fsm, const struct peer_input *in,
@@ -332,9 +339,9 @@ static enum event classify(struct peer_fsm *fsm, const struct peer_input *in,
 		fsm->n_ours = in->n_endpoints;
 		return EV_OUR_ENDPOINTS;
 	case PEER_IN_DATA_RECEIVED:
-		return in->from.by_relay ? EV_RELAY_DATA : EV_DATA;
+		return classify_data(fsm, in, in->from.by_relay ? EV_RELAY_DATA : EV_DATA);
 	case PEER_IN_DATA_SENT:
-		return EV_DATA_SENT;
+		return classify_data(fsm, in, EV_DATA_SENT);
 	case PEER_IN_SEND_FAILED:
 		return classify_failure(fsm, in);
 	case PEER_IN_RELAY:
@@ -365,10 +372,23 @@ static void consider(struct alarm *first, uint64_t at_ns, enum event event)
 
 static uint64_t probe_wait_ns(const struct peer_fsm *fsm)
 {
-	uint64_t round_trip_ns = (uint64_t)fsm->candidates.all[fsm->current].latency_us * 1000;
+	return peer_sooner(PROBE_WAIT_MAX, candidate_wait_ns(&fsm->candidates.all[fsm->current]));
+}
 
-	return peer_sooner(PROBE_WAIT_MAX,
-			   peer_later(PROBE_WAIT_MIN, round_trip_ns * 3 / 2 + MS(30)));
+/* A probe was not answered in time; behind our own packets it may be late, and others lost. */
+static uint64_t no_answer_at_ns(const struct peer_fsm *fsm)
+{
+	if (!peer_was_loaded(fsm, fsm->probe_ns))
+		return fsm->probe_ns + probe_wait_ns(fsm);
+	return peer_later(fsm->doubt_ns + LOADED_WAIT_NS,
+			  peer_sooner(fsm->data_ns + SILENCE_NS, fsm->doubt_ns + LOADED_PATIENT_NS));
+}
+
+static uint64_t probe_again_ns(const struct peer_fsm *fsm)
+{
+	return peer_was_loaded(fsm, fsm->probe_ns) ? LOADED_PROBE_NS
+	       : fsm->n_probes < FAST_PROBES	   ? PROBE_NS
+						   : PROBE_SLOW_NS;
 }
 
 /* When to let go of a suspect path: soon, if the relay can carry what flows; else patiently. */
@@ -380,6 +400,8 @@ static uint64_t lost_at_ns(const struct peer_fsm *fsm)
 		return peer_later(fsm->alive_ns + LOST_IDLE_NS, fsm->doubt_ns + LOST_IDLE_MIN_NS);
 	if (fsm->n_probes < LOST_PROBES)
 		return NEVER;
+	if (peer_was_loaded(fsm, fsm->probe_ns))
+		return fsm->doubt_ns + LOST_LOADED_NS;
 	return peer_later(fsm->doubt_ns + LOST_TRAFFIC_NS, fsm->probe_ns + probe_wait_ns(fsm));
 }
 
@@ -393,13 +415,13 @@ static void consider_trust(const struct peer_fsm *fsm, struct alarm *first)
 		consider(first, fsm->alive_ns + KEEPALIVE_NS, EV_KEEPALIVE_DUE);
 		break;
 	case PEER_PROBED:
-		consider(first, fsm->probe_ns + probe_wait_ns(fsm), EV_NO_ANSWER);
+		consider(first, no_answer_at_ns(fsm), EV_NO_ANSWER);
+		if (peer_was_loaded(fsm, fsm->probe_ns))
+			consider(first, fsm->probe_ns + LOADED_PROBE_NS, EV_PROBE_DUE);
 		break;
 	case PEER_SUSPECT:
 		consider(first, lost_at_ns(fsm), EV_LOST);
-		consider(first,
-			 fsm->probe_ns + (fsm->n_probes < FAST_PROBES ? PROBE_NS : PROBE_SLOW_NS),
-			 EV_PROBE_DUE);
+		consider(first, fsm->probe_ns + probe_again_ns(fsm), EV_PROBE_DUE);
 		break;
 	}
 }

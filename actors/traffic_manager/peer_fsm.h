@@ -42,6 +42,11 @@
  *   probed    data goes out and nothing came back for a moment: a ping asks
  *   suspect   the probe stayed unanswered: pings every 100 ms, packets go direct *and* by relay
  *   lost      silent too long: TEARDOWN, packets by relay, TRYING at once
+ *
+ * Load (bulk traffic with the peer, by whatever way)
+ *   Our own packets fill the queues that our pings wait in. What a ping suffers then is no reason to
+ *   leave a direct path: a long round trip and a lost ping do not count in the choice of the best
+ *   way, a probe is repeated and waited for longer, and the longer while authenticated data comes.
  */
 #pragma once
 
@@ -127,6 +132,7 @@ struct peer_input {
 	uint32_t n_endpoints;
 	struct peer_source from;
 	struct peer_tx_id tx_id; /* PING and PONG */
+	uint64_t n_bytes; /* DATA_RECEIVED and DATA_SENT: how much since the last look, by any way */
 	bool relay_up;
 	bool too_big; /* SEND_FAILED: EMSGSIZE; small packets may still pass */
 };
@@ -165,6 +171,7 @@ struct peer_fsm {
 	/* facts, kept in every state */
 	uint64_t session;
 	bool active; /* data packets flow */
+	uint64_t loaded_ns; /* last that so much flowed that our own queue may be long, 0: never */
 	bool relay_up;
 	uint32_t n_ours; /* our own endpoints */
 	struct peer_candidates candidates;

@@ -290,9 +290,13 @@ static int handle_activity(struct actor *actor, struct message *message)
 	if (is_active && !was_active)
 		feed(manager, peer, (struct peer_input){ .type = PEER_IN_TRAFFIC });
 	if (message->activity.packet && message->activity.out)
-		feed(manager, peer, (struct peer_input){ .type = PEER_IN_DATA_SENT });
+		feed(manager, peer,
+		     (struct peer_input){ .type = PEER_IN_DATA_SENT, .n_bytes = message->activity.n_bytes });
 	if (message->activity.packet && !message->activity.out)
-		feed(manager, peer, (struct peer_input){ .type = PEER_IN_DATA_RECEIVED, .from = from });
+		feed(manager, peer,
+		     (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
+					  .from = from,
+					  .n_bytes = message->activity.n_bytes });
 	if (was_active && !is_active)
 		feed(manager, peer, (struct peer_input){ .type = PEER_IN_IDLE });
 	return 0;

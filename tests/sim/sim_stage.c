@@ -7,6 +7,7 @@
  *  1. Under traffic no flow has a gap of more than a second while the receiver's relay works.
  *  2. Pairs whose NATs allow it are direct a few seconds after the first packet, and again after
  *     the fault; with the others packets keep going by relay, without flapping.
+ *     A pair that fills the queue before its own direct path keeps the path all the while.
  *  3. No storm: session messages of a pair are bounded in every second, few in the steady state,
  *     none when idle.
  *  4. The machines' own invariants (asserted in them).
@@ -39,13 +40,14 @@ enum fault {
 	FAULT_DEAF,  /* the victim's datagrams no longer reach one peer, all others pass */
 	FAULT_LOSSY, /* the victim loses a third of what comes and goes */
 	FAULT_PAUSE, /* no traffic for two minutes, then again */
+	FAULT_LOAD,  /* the victim sends one peer more than its link takes; the relay is idle */
 	N_FAULTS,
 };
 
 static const char *const fault_names[] = { "none",         "udp cut",       "nat restart",
 					   "node restart", "relay restart", "control away",
 					   "move",         "deaf",          "lossy",
-					   "pause" };
+					   "pause",        "load" };
 
 struct scenario {
 	struct stage_world world;
@@ -237,6 +239,22 @@ static bool nothing_flaps(const struct scenario *s)
 	return true;
 }
 
+static bool load_is_no_reason_to_leave(const struct scenario *s)
+{
+	uint32_t a = s->victim, b = (s->victim + 1) % s->world.n_nodes;
+
+	if (!can_be_direct(s, a, b) || may_be_either(s, a, b))
+		return true;
+	for (int i = 0; i < 2; i++) {
+		const struct view *view = i ? &s->world.nodes[b].views[a] : &s->world.nodes[a].views[b];
+
+		if (view->n_falls > 0 || view->direct_ns == 0)
+			return failed(s, "left for the relay under load", i ? b : a, i ? a : b,
+				      view->n_falls);
+	}
+	return true;
+}
+
 /* ---- the run ---- */
 
 static bool run_quiet_part(struct scenario *s)
@@ -259,6 +277,20 @@ static bool run_quiet_part(struct scenario *s)
 	world_run_until(w, FAULT_AT);
 	return gaps_are_short(s, "before the fault") && there_is_no_storm(s, STEADY) &&
 	       nothing_flaps(s);
+}
+
+/* An eighth more than the link takes: the queue fills, and drops. */
+static void load(struct scenario *s)
+{
+	struct stage_world *w = &s->world;
+	uint32_t peer = (s->victim + 1) % w->n_nodes;
+
+	s->fault_ns = SECONDS(25); /* two surveys and more */
+	reset_counts(s);
+	world_set_link(w, s->victim, 2000, MS(50) + world_random(w, MS(200)));
+	world_set_flow(w, s->victim, peer, MS(5) / 2);
+	w->flows[s->victim][peer].packet_bytes = 1400;
+	world_log(w, "node %u fills its link", s->victim);
 }
 
 /* The fault begins. Returns the time until which gaps are forgiven, as the fault itself makes them.
@@ -303,6 +335,9 @@ static uint64_t begin_fault(struct scenario *s)
 		set_traffic(s, 0);
 		s->fault_ns = SECONDS(120);
 		return 0;
+	case FAULT_LOAD:
+		load(s);
+		return 0;
 	case FAULT_NONE:
 	case N_FAULTS:
 		break;
@@ -324,7 +359,9 @@ static void end_fault(struct scenario *s)
 	if (s->fault == FAULT_CONTROL_AWAY)
 		world_set_control(w, true);
 	memset(w->loss_from, 0, sizeof(w->loss_from));
-	if (s->fault == FAULT_PAUSE)
+	if (s->fault == FAULT_LOAD)
+		world_set_link(w, s->victim, 0, 0);
+	if (s->fault == FAULT_PAUSE || s->fault == FAULT_LOAD)
 		set_traffic(s, MS(40));
 	world_log(w, "the fault is over");
 }
@@ -351,6 +388,8 @@ static bool run_fault_part(struct scenario *s)
 		if (forgiven_ns > 0)
 			world_reset_gaps(w);
 		world_run_until(w, over_ns);
+		if (s->fault == FAULT_LOAD && !load_is_no_reason_to_leave(s))
+			return false;
 		end_fault(s);
 	} else {
 		world_run_until(w, over_ns);

@@ -16,6 +16,8 @@
 #define PUBLIC_IP(i)   (0xc6336480u + (i))
 #define LAN_IP(nat, i) (0x0a000002u + ((uint32_t)(nat) << 8) + (i))
 #define UDP_PORT       7000
+#define MESSAGE_BYTES  200 /* on the wire, of what is no data */
+#define PACKET_BYTES   100 /* unless a flow says more */
 
 enum packet_kind { PACKET_SESSION, PACKET_DATA, PACKET_STUN_REQUEST, PACKET_STUN_ANSWER };
 
@@ -23,6 +25,7 @@ struct packet {
 	enum packet_kind kind;
 	uint32_t from; /* node: for data the peer whose key authenticates it */
 	uint64_t number, sent_ns;
+	uint32_t size; /* of data */
 	uint8_t tx_id[ENDPOINT_TX_ID_LEN];
 	struct endpoint mapped;
 	size_t len;
@@ -190,19 +193,36 @@ static uint64_t distance_to_ip(const struct stage_world *w, uint32_t ip)
 	return MS(10);
 }
 
+/* False: the queue before the node's link is full. Else how long the packet waits in it. */
+static bool enter_link(struct stage_world *w, struct sim_node *node, uint32_t bytes, uint64_t *ret_wait_ns)
+{
+	uint64_t free_ns = node->link_free_ns > w->now_ns ? node->link_free_ns : w->now_ns;
+
+	*ret_wait_ns = free_ns - w->now_ns + bytes * node->byte_ns;
+	if (node->byte_ns == 0)
+		return true;
+	if (*ret_wait_ns > node->queue_ns)
+		return false;
+	node->link_free_ns = w->now_ns + *ret_wait_ns;
+	return true;
+}
+
 static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint *to,
 		     const struct packet *packet)
 {
 	struct sim_node *node = &w->nodes[from];
 	struct endpoint source = node->local;
-	uint64_t distance_ns = node->distance_ns + distance_to_ip(w, ip_of(to));
+	uint64_t wait_ns, distance_ns = node->distance_ns + distance_to_ip(w, ip_of(to));
 
+	if (!enter_link(w, node, packet->kind == PACKET_DATA ? packet->size : MESSAGE_BYTES, &wait_ns))
+		return;
+	distance_ns += wait_ns;
 	if (endpoint_is_private(to)) { /* within the LAN or nowhere */
 		int other = node_at(w, to);
 
 		if (other < 0 || w->nodes[other].nat != node->nat || node->nat < 0 || w->isolated)
 			return;
-		later(w, MS(1) / 2, EVENT_LAN, (uint32_t)other, from, packet)->source = source;
+		later(w, wait_ns + MS(1) / 2, EVENT_LAN, (uint32_t)other, from, packet)->source = source;
 		return;
 	}
 	if (node->nat >= 0) {
@@ -213,7 +233,7 @@ static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint
 		if (ip_of(to) == nat->ip) {
 			if (!nat->hairpin)
 				return;
-			distance_ns = MS(1);
+			distance_ns = wait_ns + MS(1);
 		}
 	}
 	fly(w, distance_ns, &source, to, packet);
@@ -370,13 +390,15 @@ static void send_data(struct stage_world *w, uint32_t from, uint32_t to)
 {
 	struct flow *flow = &w->flows[from][to];
 	struct packet packet = {
-		.kind = PACKET_DATA, .from = from, .number = ++flow->number, .sent_ns = w->now_ns
+		.kind = PACKET_DATA, .from = from, .number = ++flow->number, .sent_ns = w->now_ns,
+		.size = flow->packet_bytes
 	};
 	struct view *view = &w->nodes[from].views[to];
 
 	become_active(w, from, to);
 	flow->n_sent++;
 	view->sent = true;
+	view->sent_bytes += flow->packet_bytes;
 	if (view->fsm.path.direct)
 		send_udp(w, from, &view->fsm.path.endpoint, &packet);
 	if (view->fsm.path.relay)
@@ -407,6 +429,7 @@ static void receive_data(struct stage_world *w, uint32_t to, const struct packet
 	flow->highest = packet->number;
 	flow->n_arrived++;
 	flow->n_direct += !source->by_relay;
+	view->heard_bytes += flow->packet_bytes;
 	note_gap(flow, packet->sent_ns);
 	if (source->by_relay)
 		view->heard_by_relay = true;
@@ -425,14 +448,19 @@ static void tell(struct stage_world *w, uint32_t node, uint32_t peer)
 	for (uint32_t i = 0; i < view->n_heard; i++)
 		feed_peer(w, node, peer,
 			  (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
-					       .from = { .endpoint = view->heard[i] } });
+					       .from = { .endpoint = view->heard[i] },
+					       .n_bytes = view->heard_bytes });
 	if (view->heard_by_relay)
 		feed_peer(w, node, peer,
 			  (struct peer_input){ .type = PEER_IN_DATA_RECEIVED,
-					       .from = { .by_relay = true } });
+					       .from = { .by_relay = true },
+					       .n_bytes = view->heard_bytes });
 	if (view->sent)
-		feed_peer(w, node, peer, (struct peer_input){ .type = PEER_IN_DATA_SENT });
+		feed_peer(w, node, peer,
+			  (struct peer_input){ .type = PEER_IN_DATA_SENT,
+					       .n_bytes = view->sent_bytes });
 	view->n_heard = 0;
+	view->sent_bytes = view->heard_bytes = 0;
 	view->heard_by_relay = view->sent = false;
 	if (!view->was_active || w->now_ns - view->activity_ns < ACTIVITY_NS)
 		return;
@@ -682,9 +710,17 @@ void world_set_flow(struct stage_world *w, uint32_t from, uint32_t to, uint64_t 
 	bool was_silent = flow->interval_ns == 0;
 
 	flow->interval_ns = interval_ns;
+	flow->packet_bytes = PACKET_BYTES;
 	flow->good_ns = w->now_ns;
 	if (was_silent && interval_ns > 0)
 		later(w, 1, EVENT_DATA, from, to, NULL)->life = 0;
+}
+
+void world_set_link(struct stage_world *w, uint32_t i, uint64_t byte_ns, uint64_t queue_ns)
+{
+	w->nodes[i].byte_ns = byte_ns;
+	w->nodes[i].queue_ns = queue_ns;
+	w->nodes[i].link_free_ns = 0;
 }
 
 void world_set_relay(struct stage_world *w, uint32_t relay, bool up)

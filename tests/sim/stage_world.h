@@ -30,6 +30,7 @@
 /* From one node to another: is there a gap in what arrives? */
 struct flow {
 	uint64_t interval_ns;	/* 0: silent */
+	uint32_t packet_bytes;
 	uint64_t number;	/* of the next packet */
 	uint64_t highest;	/* arrived */
 	uint64_t good_ns;	/* until here nothing is missing: when the last one that arrived was sent */
@@ -47,6 +48,7 @@ struct view {
 	uint32_t n_endpoints;
 	/* since the last telling */
 	bool sent, heard_by_relay, was_active;
+	uint64_t sent_bytes, heard_bytes;
 	struct endpoint heard[4];
 	uint32_t n_heard;
 	uint64_t activity_ns;
@@ -71,6 +73,10 @@ struct sim_node {
 	bool connected[MAX_RELAYS]; /* as the node sees it */
 	uint32_t life;		    /* counts restarts: an event for a former life is dropped */
 	uint64_t distance_ns;	    /* to the middle of the world */
+	/* what its UDP leaves by: a queue that its own packets fill; the relay has a link of its own */
+	uint64_t byte_ns;	    /* 0: no limit */
+	uint64_t queue_ns;	    /* a packet that would wait longer is lost */
+	uint64_t link_free_ns;
 };
 
 struct relay {
@@ -119,6 +125,8 @@ void world_run_until(struct stage_world *w, uint64_t ns);
 void world_start_node(struct stage_world *w, uint32_t node);
 void world_stop_node(struct stage_world *w, uint32_t node); /* killed: nobody is told */
 void world_set_flow(struct stage_world *w, uint32_t from, uint32_t to, uint64_t interval_ns);
+/* The node's UDP is as slow as that, with so long a queue. 0: no longer. */
+void world_set_link(struct stage_world *w, uint32_t node, uint64_t byte_ns, uint64_t queue_ns);
 void world_set_relay(struct stage_world *w, uint32_t relay, bool up);
 void world_set_control(struct stage_world *w, bool up);
 /* The node gets another address behind another NAT; it notices a little later. */

@@ -56,9 +56,10 @@ static void expect_trace(const char *expected)
 
 static int listen_activity(struct actor *actor, struct message *message)
 {
-	note("activity %s%s%s via %s\n", message->activity.out ? "out" : "in", message->activity.packet ? " packet" : "",
+	note("activity %s%s%s via %s, %u bytes\n", message->activity.out ? "out" : "in", message->activity.packet ? " packet" : "",
 	     message->activity.active ? " active" : " idle",
-	     message->via.by_relay ? "relay" : endpoint_text(&message->via.endpoint).s);
+	     message->via.by_relay ? "relay" : endpoint_text(&message->via.endpoint).s,
+	     (unsigned)message->activity.n_bytes);
 	return 0;
 }
 
@@ -260,7 +261,9 @@ static void carried(int rx_direct, int rx_relay, int rx_data, int tx_data)
 							.rx_endpoint = at("192.0.2.7:1"),
 							.rx_relay_ns = when(rx_relay),
 							.rx_data_ns = when(rx_data),
-							.tx_data_ns = when(tx_data) } };
+							.tx_data_ns = when(tx_data),
+							.rx_bytes = 100,
+							.tx_bytes = 200 } };
 		stage_post(w.stage, ACTOR_NONE, kind, &message);
 	}
 }
@@ -270,9 +273,10 @@ static void test_the_conns_tell_what_was_carried_and_when_it_ends(void)
 	begin();
 	start_conns();
 	carried(5, NEVER, NEVER, NEVER); /* a keepalive is life, but no traffic */
-	expect_trace("activity in packet idle via 192.0.2.7:1\n");
+	expect_trace("activity in packet idle via 192.0.2.7:1, 100 bytes\n");
 	carried(5, 6, 6, 6);
-	expect_trace("activity in packet active via relay\nactivity out packet active via [::]:0\n");
+	expect_trace("activity in packet active via relay, 100 bytes\n"
+		     "activity out packet active via [::]:0, 200 bytes\n");
 	carried(5, 6, 6, 6); /* nothing new */
 	expect_trace("");
 	in_conn_stop(&w.in);
@@ -285,7 +289,7 @@ static void test_what_an_earlier_stage_carried_is_no_sign_of_life(void)
 	begin();
 	start_conns();
 	carried(-5, 1, -5, -5); /* it came directly once; now by the relay */
-	expect_trace("activity in packet idle via relay\n");
+	expect_trace("activity in packet idle via relay, 100 bytes\n");
 	in_conn_stop(&w.in);
 	out_conn_stop(&w.out);
 	end();

@@ -142,14 +142,20 @@ static void we_are_at(const char *endpoint)
 	turn();
 }
 
-static void traffic(void)
+static void traffic_of(uint64_t n_bytes)
 {
 	struct message message = { .type = MESSAGE_ACTIVITY,
 				   .peer_id = 7,
-				   .activity = { .out = true, .packet = true, .active = true } };
+				   .activity = {
+					   .out = true, .packet = true, .active = true, .n_bytes = n_bytes } };
 
 	stage_post(w.stage, ACTOR_OUT_CONN, ACTOR_TRAFFIC_MANAGER, &message);
 	turn();
+}
+
+static void traffic(void)
+{
+	traffic_of(100);
 }
 
 static void opened(struct session_message session, const char *from)
@@ -168,6 +174,18 @@ static void opened(struct session_message session, const char *from)
 static enum peer_state state(void)
 {
 	return traffic_manager_peer(&w.traffic, 7)->state;
+}
+
+static void test_the_machine_is_told_how_much_was_carried(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	traffic();
+	assert(traffic_manager_peer(&w.traffic, 7)->loaded_ns == 0);
+	traffic_of(100000);
+	assert(traffic_manager_peer(&w.traffic, 7)->loaded_ns > 0);
+	end();
 }
 
 static void test_a_peer_without_traffic_is_left_alone(void)
@@ -354,6 +372,7 @@ int main(void)
 	test_where_a_peers_wireguard_is_goes_to_the_data_plane_unless_it_came_by_relay();
 	test_where_a_valid_message_came_from_is_told_to_the_data_plane();
 	test_a_peer_without_traffic_is_left_alone();
+	test_the_machine_is_told_how_much_was_carried();
 	test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path();
 	test_a_ping_is_answered_by_the_way_it_came();
 	test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted();
