@@ -170,6 +170,14 @@ static __attribute__((noinline)) void wipe_stack(void)
 	wg_aead_wipe(below, sizeof(below));
 }
 
+/* The same of 16 packets with all that belongs to them. */
+static __attribute__((noinline)) void wipe_deep_stack(void)
+{
+	uint8_t below[10240];
+
+	wg_aead_wipe(below, sizeof(below));
+}
+
 /* The widest way that so many packets are worth; NULL: OpenSSL. */
 static const struct wg_aead_way *choose_way(const struct wg_aead *aead,
 					    const struct wg_aead_packet *packets, uint32_t n)
@@ -198,12 +206,16 @@ static uint32_t seal_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_
 {
 	const struct wg_aead_way *way;
 	uint32_t done = 0, some;
+	bool is_deep = false;
 
 	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
 		some = at_most(n - done, way->width);
 		way->seal(key, packets + done, some);
+		is_deep |= way->is_deep;
 	}
-	if (done > 0)
+	if (is_deep)
+		wipe_deep_stack();
+	else if (done > 0)
 		wipe_stack();
 	return done;
 }
@@ -213,12 +225,16 @@ static uint32_t open_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_
 {
 	const struct wg_aead_way *way;
 	uint32_t done = 0, some;
+	bool is_deep = false;
 
 	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
 		some = at_most(n - done, way->width);
 		way->open(key, packets + done, some);
+		is_deep |= way->is_deep;
 	}
-	if (done > 0)
+	if (is_deep)
+		wipe_deep_stack();
+	else if (done > 0)
 		wipe_stack();
 	return done;
 }

@@ -33,6 +33,7 @@ struct wg_aead_packet {
  */
 struct wg_aead_way {
 	unsigned width;
+	bool is_deep; /* may leave secrets in 10 KiB of the stack, else in 4 */
 	/* It is the fastest from so many packets on: up to 128 bytes, 640, longer. */
 	uint8_t at_least[3];
 	/* n 1..width */

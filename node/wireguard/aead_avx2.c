@@ -5,6 +5,7 @@
 
 #define TARGET		 __attribute__((target("avx2,bmi2"), no_sanitize("undefined")))
 #define YMM_ROTATE(a, n) rotate_##n(a)
+#define YMM_FORGET()	 _mm256_zeroall()
 
 static inline __attribute__((always_inline)) TARGET __m256i rotate_16(__m256i a)
 {

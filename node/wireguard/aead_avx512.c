@@ -346,7 +346,7 @@ TARGET static void seal_batch(const uint8_t key[KEY_LEN], struct wg_aead_packet 
 	for (unsigned i = HALF_OF_LANES; i < n; i++)
 		ymm_seal_tag(&batch.back.poly[i - HALF_OF_LANES], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 /* What proves forged is zeroed. */
@@ -364,7 +364,7 @@ TARGET static void open_batch(const uint8_t key[KEY_LEN], struct wg_aead_packet 
 	for (unsigned i = HALF_OF_LANES; i < n; i++)
 		ymm_open_tag(&batch.back.poly[i - HALF_OF_LANES], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 static bool is_supported(void)
@@ -378,6 +378,7 @@ const struct wg_aead_lanes wg_aead_avx512 = {
 	.name = "avx512",
 	.is_supported = is_supported,
 	.ways = { { .width = ZMM_WIDTH,
+		    .is_deep = true,
 		    .at_least = { 10, 11, 13 },
 		    .seal = seal_batch,
 		    .open = open_batch },

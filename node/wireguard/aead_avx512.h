@@ -17,6 +17,22 @@
 		       no_sanitize("undefined")))
 #define YMM_ROTATE(a, n) _mm256_rol_epi32(a, n)
 
+/* Registers 16 to 31 are beyond what vzeroall knows. */
+static inline __attribute__((always_inline)) TARGET void zmm_forget(void)
+{
+	_mm256_zeroall();
+#define CLEAR(n) "vpxorq %%xmm" #n ", %%xmm" #n ", %%xmm" #n "\n\t"
+	__asm__ volatile(CLEAR(16) CLEAR(17) CLEAR(18) CLEAR(19) CLEAR(20) CLEAR(21) CLEAR(22) CLEAR(23)
+			 CLEAR(24) CLEAR(25) CLEAR(26) CLEAR(27) CLEAR(28) CLEAR(29) CLEAR(30) CLEAR(31)
+			 :
+			 :
+			 : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24",
+			   "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+#undef CLEAR
+}
+
+#define YMM_FORGET() zmm_forget()
+
 #include "node/wireguard/aead_ymm.h"
 
 #define ZMM_WIDTH  16

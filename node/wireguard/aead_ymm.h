@@ -5,6 +5,7 @@
  *   TARGET            the attributes: instructions that may be used, BMI2 among them; and
  *                     no_sanitize("undefined"), for which compiling would take minutes
  *   YMM_ROTATE(a, n)  eight words, rotated left by 16, 12, 8 or 7
+ *   YMM_FORGET()      all vector registers are zero afterwards
  *
  * ChaCha20: vector w holds word w of the state of 8 packets (of 8 blocks); transpositions turn the
  * key stream into rows, in two halves of 32 bytes.
@@ -306,7 +307,7 @@ TARGET static inline void ymm_seal_batch(const uint8_t key[KEY_LEN], struct wg_a
 	for (unsigned i = 0; i < n; i++)
 		ymm_seal_tag(&batch.poly[i], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 /* What proves forged is zeroed. */
@@ -320,7 +321,7 @@ TARGET static inline void ymm_open_batch(const uint8_t key[KEY_LEN], struct wg_a
 	for (unsigned i = 0; i < n; i++)
 		ymm_open_tag(&batch.poly[i], &packets[i]);
 	wg_aead_wipe(&batch, sizeof(batch));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 /* ---- one packet ---- */
@@ -457,7 +458,7 @@ TARGET static inline void ymm_seal_each(const uint8_t key[KEY_LEN], struct wg_ae
 	for (unsigned i = 0; i < n; i++)
 		ymm_seal_single(&single, key, &packets[i]);
 	wg_aead_wipe(&single, sizeof(single));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 TARGET static inline void ymm_open_each(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets,
@@ -468,7 +469,7 @@ TARGET static inline void ymm_open_each(const uint8_t key[KEY_LEN], struct wg_ae
 	for (unsigned i = 0; i < n; i++)
 		ymm_open_single(&single, key, &packets[i]);
 	wg_aead_wipe(&single, sizeof(single));
-	_mm256_zeroall();
+	YMM_FORGET();
 }
 
 #endif

@@ -376,6 +376,116 @@ static void test_choice(void)
 	wg_aead_deinit(&aead);
 }
 
+/* ---- what is left behind ---- */
+
+/* Only optimized code has the frames that are used; sanitizers make others. */
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#define STACK_WORDS 8192 /* 32 KiB */
+#define LEFT_BEHIND 8	 /* so many words cannot be there by chance */
+
+static uint32_t secrets[MAX_PACKETS * MAX_SIZE / 4 + KEY_LEN / 4];
+static size_t n_secrets;
+static volatile uint32_t seen_stack[STACK_WORDS];
+
+static __attribute__((noinline)) void paint_stack(void)
+{
+	volatile uint32_t below[STACK_WORDS];
+
+	for (unsigned i = 0; i < STACK_WORDS; i++)
+		below[i] = 0;
+	(void)below[0];
+}
+
+static __attribute__((noinline)) void look_at_stack(void)
+{
+	volatile uint32_t below[STACK_WORDS];
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+	for (unsigned i = 0; i < STACK_WORDS; i++)
+		seen_stack[i] = below[i];
+#pragma GCC diagnostic pop
+}
+
+static int compare_words(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The key, and the key stream: what sealing has changed each packet by. */
+static void collect_secrets(unsigned n)
+{
+	memcpy(secrets, key, KEY_LEN);
+	n_secrets = KEY_LEN / 4;
+	for (unsigned i = 0; i < n; i++) {
+		for (uint32_t at = 0; at + 4 <= packets[i].size; at += 4) {
+			uint32_t a, b;
+			memcpy(&a, plain + i * STRIDE + at, 4);
+			memcpy(&b, expected + i * STRIDE + at, 4);
+			secrets[n_secrets++] = a ^ b;
+		}
+	}
+	qsort(secrets, n_secrets, sizeof(secrets[0]), compare_words);
+}
+
+static unsigned count_secrets(void)
+{
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < STACK_WORDS; i++) {
+		uint32_t word = seen_stack[i];
+		found += word != 0 &&
+			 bsearch(&word, secrets, n_secrets, sizeof(secrets[0]), compare_words) != NULL;
+	}
+	return found;
+}
+
+static void check_stack(unsigned n, uint32_t size)
+{
+	uint32_t sizes[MAX_PACKETS];
+
+	for (unsigned i = 0; i < n; i++)
+		sizes[i] = size;
+	set_key();
+	prepare(n, sizes, 7);
+	collect_secrets(n);
+	for (unsigned i = 0; i < n; i++)
+		memcpy(packets[i].data, plain + i * STRIDE, size);
+	paint_stack();
+	uint32_t sealed = wg_aead_seal_packets(&forced, key, packets, n);
+	look_at_stack();
+	assert(sealed == n && count_secrets() < LEFT_BEHIND);
+	paint_stack();
+	wg_aead_open_packets(&forced, key, packets, n);
+	look_at_stack();
+	assert(packets[0].is_good && count_secrets() < LEFT_BEHIND);
+}
+
+static void test_no_key_and_no_key_stream_is_left_on_the_stack(const struct wg_aead_lanes *lanes)
+{
+	static const uint32_t sizes[] = { 16, 64, 200, 256, 300, 640, 1420, 2000 };
+
+	for (unsigned way = 0; way < WG_AEAD_MAX_WAYS && lanes->ways[way].width > 0; way++) {
+		force(lanes, way);
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+			check_stack(1, sizes[i]);
+			check_stack(lanes->ways[way].width, sizes[i]);
+		}
+	}
+}
+
+#else
+
+static void test_no_key_and_no_key_stream_is_left_on_the_stack(const struct wg_aead_lanes *lanes)
+{
+}
+
+#endif
+
 int main(void)
 {
 	if (sodium_init() < 0 || wg_crypto_init(&crypto) != 0)
@@ -385,6 +495,9 @@ int main(void)
 	test_all("openssl");
 	for (const struct wg_aead_lanes *const *l = wg_aead_all_lanes; *l; l++)
 		test_lanes(*l);
+	for (const struct wg_aead_lanes *const *l = wg_aead_all_lanes; *l; l++)
+		if ((*l)->is_supported())
+			test_no_key_and_no_key_stream_is_left_on_the_stack(*l);
 	forced.lanes = NULL;
 	wg_aead_deinit(&forced);
 	wg_crypto_deinit(&crypto);
