@@ -91,9 +91,10 @@ static inline void wg_lane_drop(struct wg_lane *lane, enum wg_drop drop, uint64_
 	atomic_store_explicit(&lane->drops[drop], before + n, memory_order_relaxed);
 }
 
+/* Whoever sees the new count (news.c) sees the times that were marked before. */
 static inline void wg_mark_add(_Atomic uint64_t *mark, uint64_t n)
 {
-	atomic_fetch_add_explicit(mark, n, memory_order_relaxed);
+	atomic_fetch_add_explicit(mark, n, memory_order_release);
 }
 
 static inline void wg_mark_time(_Atomic uint64_t *mark, uint64_t now_ns)
@@ -138,8 +139,8 @@ void wg_device_receive_handshake(struct wg_device *device, enum wg_message_type 
 				 struct wg_time now);
 
 /* lifecycle.c */
-/* A packet of this peer is authentic: liveness, roaming, timers. */
-void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now);
+/* A packet of this peer is authentic: liveness, roaming, timers. True when it goes another way from now on. */
+bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now);
 /* A handshake is complete on our side: packets can be sent under the current keypair. */
 void wg_peer_on_session(struct wg_peer *peer, struct wg_time now);
 /* The responder learns that its response arrived. */

@@ -244,6 +244,14 @@ static bool admit(struct wg_device *device, const uint8_t *message, size_t len,
 	return !is_under_load(device, now.ns) || admit_under_load(device, message, len, from, now);
 }
 
+/* The lane that opens the peer's data tells anew where it comes from: that may be elsewhere. */
+static void on_authentic(struct wg_peer *peer, const struct wg_path *from, size_t len, struct wg_time now)
+{
+	wg_mark_add(&peer->marks.rx_bytes, len);
+	if (wg_peer_on_authenticated(peer, from, now))
+		atomic_fetch_add(&peer->published.route_version, 1);
+}
+
 /* ---- initiation, received ---- */
 
 /* Two relays to one peer are one way: which of them was taken last does not matter. */
@@ -344,8 +352,7 @@ static void receive_initiation(struct wg_device *device, const uint8_t *message,
 	}
 	struct wg_peer *peer = authenticate(device, &initiation, &opened, now);
 	if (peer) {
-		wg_mark_add(&peer->marks.rx_bytes, len);
-		wg_peer_on_authenticated(peer, from, now);
+		on_authentic(peer, from, len, now);
 		respond(peer, &opened, initiation.sender, from, now);
 		wg_peer_reschedule(peer);
 	}
@@ -379,8 +386,7 @@ static void receive_response(struct wg_device *device, const uint8_t *message, s
 	}
 	/* The handshake is over, its index becomes that of the session. */
 	wg_index_table_remove(&device->indices, response.receiver);
-	wg_mark_add(&peer->marks.rx_bytes, len);
-	wg_peer_on_authenticated(peer, from, now);
+	on_authentic(peer, from, len, now);
 	if (install_session(peer, &keys, true, response.receiver, response.sender, now) != 0)
 		return;
 	wg_peer_on_session(peer, now);

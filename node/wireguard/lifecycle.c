@@ -47,7 +47,7 @@ static bool follow(struct wg_peer *peer, const struct wg_path *from)
 	return true;
 }
 
-void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
+bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
 {
 	bool has_roamed = peer->mode == WG_ROAMING && follow(peer, from);
 	bool has_learned = false;
@@ -62,6 +62,7 @@ void wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, 
 	if (has_roamed)
 		wg_peer_tell(peer, WG_EVENT_ROAMED, from);
 	wg_timers_on_any_received(&peer->timers, now.ns);
+	return has_roamed;
 }
 
 void wg_peer_forget_source(struct wg_peer *peer)
@@ -90,6 +91,7 @@ void wg_peer_publish_session(struct wg_peer *peer)
 {
 	struct wg_keypair *current = peer->keypairs.current;
 
+	wg_peer_settle(peer); /* what waited may have been pushed out by what waits for others */
 	atomic_store(&peer->published.sending, current && current->may_send ? current : NULL);
 }
 

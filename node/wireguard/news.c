@@ -35,7 +35,7 @@ void wg_lane_note(struct wg_lane *lane, struct wg_peer *peer)
 /* By how much the count has grown. */
 static uint64_t take_growth(const _Atomic uint64_t *count, uint64_t *seen)
 {
-	const uint64_t now = atomic_load_explicit(count, memory_order_relaxed);
+	const uint64_t now = atomic_load_explicit(count, memory_order_acquire);
 	const uint64_t growth = now - *seen;
 
 	*seen = now;
@@ -105,7 +105,8 @@ void wg_device_collect(struct wg_device *device, struct wg_time now)
 
 	while (peer) {
 		struct wg_peer *next = peer->marks.next_noted; /* a lane may note it anew */
-		atomic_store(&peer->marks.is_noted, false);
+		/* Not a mere store: who was here before us and did not note it has its marks seen. */
+		(void)atomic_exchange(&peer->marks.is_noted, false);
 		if (!peer->is_removed)
 			wg_peer_collect(peer, now);
 		peer = next;
@@ -137,7 +138,7 @@ void wg_device_take(struct wg_device *device, const struct wg_news *news, struct
 					    news->train.size, &news->from, now);
 		return;
 	case WG_NEWS_AUTHENTICATED:
-		wg_peer_on_authenticated(news->peer, &news->from, now);
+		(void)wg_peer_on_authenticated(news->peer, &news->from, now);
 		atomic_fetch_add(&news->peer->published.n_told, 1);
 		wg_peer_reschedule(news->peer);
 		return;

@@ -98,8 +98,11 @@ uint64_t wg_timers_next(const struct wg_timers *timers);
 /* Bits of enum wg_todo for what has expired, which then no longer runs. */
 unsigned wg_timers_expire(struct wg_timers *timers, uint64_t now_ns);
 
-/* False also for since_ns 0: what never happened is not recent. */
+/*
+ * False also for since_ns 0: what never happened is not recent. What another thread has just done may be
+ * later than now_ns, which a burst of packets reads once.
+ */
 static inline bool wg_is_recent(uint64_t since_ns, uint64_t period_ns, uint64_t now_ns)
 {
-	return since_ns != 0 && now_ns - since_ns < period_ns;
+	return since_ns != 0 && (since_ns >= now_ns || now_ns - since_ns < period_ns);
 }

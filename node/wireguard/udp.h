@@ -5,8 +5,8 @@
  * WireGuard message with a receiver index (types 2, 3, 4) into shard index % n_shards, everything
  * else into shard 0. Two exceptions the receiver has to live with: what arrives while the sockets are
  * being opened, and a train that the kernel joined, which goes where its first datagram belongs. It
- * joins datagrams of one sender, so the second cannot happen when all indices that are given to one
- * peer are equal modulo n_shards.
+ * joins datagrams of one sender, so the second does not happen when all indices that are given to one
+ * peer are equal modulo n_shards and nobody forges its address. A lane drops what is another's.
  *
  * Opened by the loop thread; each shard is received from by one thread (a lane); sent from by any:
  * sending changes nothing but atomic counters. The sockets stay in the network namespace they were opened

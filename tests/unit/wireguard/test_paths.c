@@ -72,6 +72,28 @@ static void test_roaming_also_follows_keepalives_and_initiations(void)
 	world_end(&w);
 }
 
+static void test_data_moves_a_peer_back_that_an_initiation_has_moved(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	const struct endpoint home = w.alice.address;
+
+	w.now.ns += 6 * SECOND_NS;
+	say(&w.alice, 2, 100);
+	cable_run(&w);
+	wg_peer_connect(w.alice.peer, w.now);
+	struct datagram initiation = cable_take(&w);
+	w.alice.address.port = 2222;
+	hand_over(&w, &initiation);
+	assert(bob_goes_to(&w.alice.address));
+	cable_lose(&w);
+	w.alice.address = home;
+	say(&w.alice, 3, 100);
+	cable_run(&w);
+	assert(bob_goes_to(&home));
+	world_end(&w);
+}
+
 static void test_forged_and_repeated_packets_do_not_move_a_peer(void)
 {
 	world_begin(&w);
@@ -443,6 +465,7 @@ int main(void)
 {
 	test_roaming_follows_each_authenticated_packet();
 	test_roaming_also_follows_keepalives_and_initiations();
+	test_data_moves_a_peer_back_that_an_initiation_has_moved();
 	test_forged_and_repeated_packets_do_not_move_a_peer();
 	test_a_pinned_route_stays_whatever_comes_in();
 	test_a_pinned_responder_answers_by_the_way_it_was_asked();
