@@ -267,7 +267,7 @@ static void wait_for_work(struct lane *lane)
 	if (poll(&wake, 1, ms) > 0)
 		(void)!read(lane->wake_fd, &n_wakes, sizeof(n_wakes));
 	/* Whoever comes from now on wakes us again; what came before is seen below. */
-	atomic_store(&lane->is_woken, false);
+	(void)atomic_exchange(&lane->is_woken, false);
 	lane->now = lane_time_now();
 }
 
@@ -312,13 +312,22 @@ static void dispatch_completions(struct lane *lane)
 	}
 }
 
-/* False when there is more. */
+/*
+ * False when there is more. What a lane posted may follow what the device posted before (packets that
+ * waited for a session, to a relay), so the device's goes first, and of the lanes' only what was there
+ * before we looked at the device's. Who posts later wakes us again.
+ */
 static bool dispatch_events(struct lane *lane)
 {
-	bool is_all = lane_outbox_dispatch(&lane->outbox, &lane->ports, LOOP_BURST, &lane->is_stopped);
+	uint64_t marks[LANE_MAX];
+	bool is_all = true;
 
 	for (unsigned i = 0; i < lane->n_lanes; i++)
-		is_all &= lane_outbox_dispatch(lane_thread_outbox(lane->lanes[i]), &lane->ports,
+		marks[i] = lane_outbox_mark(lane_thread_outbox(lane->lanes[i]));
+	if (!lane_outbox_dispatch(&lane->outbox, &lane->ports, UINT64_MAX, LOOP_BURST, &lane->is_stopped))
+		return false;
+	for (unsigned i = 0; i < lane->n_lanes; i++)
+		is_all &= lane_outbox_dispatch(lane_thread_outbox(lane->lanes[i]), &lane->ports, marks[i],
 					       LOOP_BURST, &lane->is_stopped);
 	return is_all;
 }

@@ -105,14 +105,20 @@ static void dispatch(const struct event *event, const struct lane_ports *ports)
 	}
 }
 
-bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, unsigned max,
-			  const bool *is_stopped)
+uint64_t lane_outbox_mark(const struct lane_outbox *outbox)
+{
+	return ring_mark(&outbox->ring);
+}
+
+bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
+			  unsigned max, const bool *is_stopped)
 {
 	const struct event *event;
 	size_t len;
 
 	for (unsigned i = 0; i < max; i++) {
-		if (*is_stopped || !(event = ring_peek(&outbox->ring, &len)))
+		if (*is_stopped || ring_is_taken(&outbox->ring, mark) ||
+		    !(event = ring_peek(&outbox->ring, &len)))
 			return true;
 		dispatch(event, ports);
 		ring_release(&outbox->ring);

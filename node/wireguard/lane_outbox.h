@@ -24,9 +24,11 @@ void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *
 
 /* ---- the loop ---- */
 
+/* A mark behind what has been posted. */
+uint64_t lane_outbox_mark(const struct lane_outbox *outbox);
 /*
- * Calls the ports for at most max events; false when that was not all. Stops when *is_stopped
- * becomes true, which a port may cause.
+ * Calls the ports for the events before the mark (UINT64_MAX: all), at most max; false when that was
+ * not all. Stops when *is_stopped becomes true, which a port may cause.
  */
-bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, unsigned max,
-			  const bool *is_stopped);
+bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
+			  unsigned max, const bool *is_stopped);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 /* While the device sends what was handed over: so often, so long. About 2 ms, then it is handed on. */
 #define MAX_WAITS 40
 #define WAIT_NS	  50000
+#define TIMER_SLACK_NS 1000
 
 struct wg_time lane_time_now(void)
 {
@@ -116,12 +118,12 @@ bool lane_thread_take_news(struct lane_thread *lane, struct wg_time now, unsigne
 
 void lane_thread_mark_news(struct lane_thread *lane)
 {
-	lane->news_mark = atomic_load_explicit(&lane->news.head, memory_order_acquire);
+	lane->news_mark = ring_mark(&lane->news);
 }
 
 bool lane_thread_marked_were_taken(const struct lane_thread *lane)
 {
-	return atomic_load_explicit(&lane->news.tail, memory_order_relaxed) >= lane->news_mark;
+	return ring_is_taken(&lane->news, lane->news_mark);
 }
 
 /* ---- waiting ---- */
@@ -231,6 +233,7 @@ static void *lane_main(void *arg)
 {
 	struct lane_thread *lane = arg;
 
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* by default it doubles a short sleep */
 	while (!atomic_load(&lane->is_stopping)) {
 		wait_for_work(lane);
 		serve_call(lane);

@@ -72,6 +72,16 @@ void ring_commit(struct ring *ring)
 	atomic_store_explicit(&ring->head, ring->reserved, memory_order_release);
 }
 
+uint64_t ring_mark(const struct ring *ring)
+{
+	return atomic_load_explicit(&ring->head, memory_order_acquire);
+}
+
+bool ring_is_taken(const struct ring *ring, uint64_t mark)
+{
+	return atomic_load_explicit(&ring->tail, memory_order_acquire) >= mark;
+}
+
 const void *ring_peek(struct ring *ring, size_t *ret_len)
 {
 	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include "common/macros.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,10 @@ void *ring_reserve(struct ring *ring, size_t len);
  */
 void *ring_reserve_for_stranger(struct ring *ring, size_t len);
 void ring_commit(struct ring *ring);
+
+/* Any thread: a mark behind what has been put, and whether all before it was taken. */
+uint64_t ring_mark(const struct ring *ring);
+bool ring_is_taken(const struct ring *ring, uint64_t mark);
 
 /* The oldest record, valid until ring_release(); NULL when there is none. */
 const void *ring_peek(struct ring *ring, size_t *ret_len);

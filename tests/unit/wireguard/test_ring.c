@@ -142,6 +142,28 @@ static void test_two_threads_see_every_record_once(void)
 	ring_deinit(&ring);
 }
 
+static void test_a_mark_is_passed_when_all_before_it_is_taken(void)
+{
+	struct ring ring;
+	size_t len;
+
+	ring_init(&ring, 64);
+	for (int i = 0; i < 20; i++) { /* over the end of the buffer */
+		uint64_t before = ring_mark(&ring);
+		assert(ring_is_taken(&ring, before));
+		assert(ring_reserve(&ring, 24));
+		assert(ring_is_taken(&ring, ring_mark(&ring))); /* not committed: nothing */
+		ring_commit(&ring);
+		uint64_t behind = ring_mark(&ring);
+		assert(ring_is_taken(&ring, before) && !ring_is_taken(&ring, behind));
+		assert(ring_peek(&ring, &len));
+		assert(!ring_is_taken(&ring, behind));
+		ring_release(&ring);
+		assert(ring_is_taken(&ring, behind));
+	}
+	ring_deinit(&ring);
+}
+
 int main(void)
 {
 	test_records_come_out_in_order_and_whole();
@@ -150,6 +172,7 @@ int main(void)
 	test_a_reservation_that_is_not_committed_is_nothing();
 	test_records_of_all_lengths_survive_the_end_of_the_buffer();
 	test_two_threads_see_every_record_once();
+	test_a_mark_is_passed_when_all_before_it_is_taken();
 	puts("ok");
 	return 0;
 }
