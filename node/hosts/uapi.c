@@ -221,7 +221,7 @@ static void add_reading(void *arg, const struct uapi_peer *peer)
 
 static int uapi_read(struct wireguard_control *control, struct wireguard_readings *ret, struct error *reterr)
 {
-	struct uapi_device device;
+	struct uapi_device device = { 0 };
 	int r = ask(control->interface, "get=1\n\n", 7, &device, add_reading, ret, reterr);
 
 	ret->port = device.listen_port;
