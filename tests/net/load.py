@@ -151,8 +151,9 @@ class Soak:
         self.meet(self.c, self.a)
         for interface in self.interfaces:
             interface.up()
-        self.a.ping("10.9.0.2")
-        self.a.ping("10.9.0.3")
+        # On a busy machine the first handshake may come before the other has opened its socket.
+        self.a.ping("10.9.0.2", timeout=15)
+        self.a.ping("10.9.0.3", timeout=15)
 
     @staticmethod
     def meet(interface, other):

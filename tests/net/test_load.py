@@ -129,7 +129,7 @@ class Tunnel(Victim):
         self.wa = Interface(self.a, p2pwg, "10.9.0.1/24", env=SMALL_QUARANTINE)
         self.wb = Interface(self.b, p2pwg, "10.9.0.2/24", env=SMALL_QUARANTINE)
         connect(self.wa, self.wb)
-        self.wa.ping(self.wb.ip)
+        self.wa.ping(self.wb.ip, timeout=15)
         self.program, self.port, self.key, self.inner_ip = self.wa.program, self.wa.port, \
             self.wa.keys.public, self.wa.ip
 
@@ -146,8 +146,9 @@ class Tunnel(Victim):
 class Member(Victim):
     """Two nodes of a network that has found a direct path between them."""
 
-    def __init__(self, lab, build):
+    def __init__(self, lab, build, is_replayed):
         super().__init__(lab, build)
+        self.is_replayed = is_replayed
         control = Control(build, lab.host("control", self.internet)).start()
         Node(build, lab.host("relay", self.internet), public=True).start().join(control.link())
         alice, bob = (Node(build, host).start() for host in (self.a, self.b))
@@ -155,7 +156,7 @@ class Member(Victim):
             node.join(control.link())
             node.wait_for_relay()
         alice.wait_for_peer("b")
-        self.a.run(["ping", "-c", "1", "-w", "5", bob.ip])
+        self.a.run(["ping", "-c", "1", "-w", "15", bob.ip])
         bob.wait_for_path("a", "direct")
         self.node, self.inner_ip = alice, alice.ip
         self.program, self.key = alice.program, alice.status()["self"]["node_key"]
@@ -166,6 +167,8 @@ class Member(Victim):
 
     def drops(self):
         drops = {name: int(n) for name, n in self.node.status()["drops"].items()}
+        if not self.is_replayed:  # b may send on two paths for a while
+            del drops["wireguard replay"]
         return dict(drops, socket=self.too_much())
 
 
@@ -218,7 +221,7 @@ def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, mea
 @pytest.mark.parametrize("flood", RATES)
 def test_a_flood_of_a_node_leaves_its_peers_more_than_half(lab, build, flood, measured):
     """Its port is also that of sessions and STUN; what is of no kind is counted as well."""
-    victim = Member(lab, build)
+    victim = Member(lab, build, is_replayed=flood == "replay")
     flows = victim.talk()
     memory = victim.program.rss_kib()
     check_flood(victim, flood, 1, measured, f"{flood}, node")
@@ -241,7 +244,7 @@ class Crowd:
         self.a, self.b = (Interface(lab.host(name, internet), p2pwg, f"10.9.0.{number}/16",
                                     env=SMALL_QUARANTINE) for number, name in enumerate("ab", 1))
         connect(self.a, self.b)
-        self.a.ping(self.b.ip)
+        self.a.ping(self.b.ip, timeout=15)
         self.keys = [base64.b64encode(os.urandom(31) + bytes([1])).decode() for _ in range(self.N)]
         self.real = {}
         for number in range(self.N_REAL):
@@ -273,7 +276,7 @@ def test_a_thousand_peers_can_be_reached(lab, kind):
     crowd.add()
     assert len(crowd.a.peers()) == 1000
     for peer in crowd.real.values():
-        crowd.a.ping(peer.ip)
+        crowd.a.ping(peer.ip, timeout=15)
     crowd.a.ping(crowd.b.ip)
     met = {public for public, peer in crowd.a.peers().items() if peer.handshake > 0}
     assert met == {peer.keys.public for peer in [crowd.b, *crowd.real.values()]}
