@@ -27,7 +27,7 @@ enum bypass_state { BYPASS_OFF, BYPASS_TRYING, BYPASS_ON };
 enum bypass_deed {
 	BYPASS_NOTHING,
 	BYPASS_TO_PEER,	    /* set the endpoint to .target, and send something */
-	BYPASS_TO_LOOPBACK, /* set it to the loopback socket */
+	BYPASS_TO_LOOPBACK, /* set it to the loopback socket, and send something */
 	BYPASS_NUDGE,	    /* send something, so that the peer hears us */
 };
 

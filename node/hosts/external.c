@@ -212,12 +212,12 @@ static void add_nudge(struct external *external, const struct external_peer *pee
 	add_setting(external, &(struct wireguard_setting){ .key = peer->key, .keepalive_s = 0 });
 }
 
+/* Something goes that way at once: it takes the peer's WireGuard back, too. */
 static void add_loopback(struct external *external, const struct external_peer *peer)
 {
-	add_setting(external,
-		    &(struct wireguard_setting){ .key = peer->key,
-						 .endpoint = loopback_peer_endpoint(peer->loopback),
-						 .keepalive_s = 0 });
+	const struct endpoint loopback = loopback_peer_endpoint(peer->loopback);
+
+	add_nudge(external, peer, &loopback);
 }
 
 /* Its sessions are forgotten, and a handshake begins. */

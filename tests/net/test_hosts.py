@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lab import wait_until
-from overlay import Overlay
+from overlay import Node, Overlay
 from traffic import Echo, Pulse, Transfer
 
 AFTER_UDP_CUT = 1.0
@@ -109,6 +109,38 @@ def test_traffic_flows_again_after_udp_is_cut(overlay, measured, daemon_name):
         overlay.routers["bob"].unblock_udp()
         alice.wait_for_path("bob", "direct", 20)
         pulse.keeps_going(20)
+
+
+def test_without_nat_packets_go_straight_between_the_daemons_and_back_by_the_nodes_when_they_cannot(lab, build):
+    """Two public hosts: neither node sees the packets of its daemon. A firewall before one daemon's port
+    is got round within three seconds."""
+    overlay = Overlay(lab, build, ())
+    daemons = {}
+    for name, program in (("erin", "p2pwg"), ("frank", "wireguard-go")):
+        node = overlay.nodes[name] = Node(build, lab.host(name, overlay.internet), config=UAPI).start()
+        daemons[name] = Daemon(build, node.host, program)
+    overlay.join()
+    erin, frank = overlay.nodes["erin"], overlay.nodes["frank"]
+
+    def endpoint(name, of):
+        key = of.status()["self"]["node_key"]
+        return dict(daemons[name].wg("endpoints")).get(key, "(none)")
+
+    def is_straight():
+        return endpoint("erin", frank).startswith(frank.host.ip) and endpoint("frank", erin).startswith(erin.host.ip)
+
+    with Echo(frank.host), Pulse(erin.host, frank.ip) as pulse:
+        wait_until(is_straight, 20, "both daemons send straight to each other")
+        pulse.keeps_going(200)
+        assert is_straight()
+        port = daemons["frank"].wg("listen-port")[0][0]
+        frank.host.nft(f"add table inet wall; add chain inet wall in {{ type filter hook input priority 0; }}; "
+                       f"add rule inet wall in iifname != lo udp dport {port} drop")
+        cut = time.monotonic()
+        assert pulse.gap_after(cut + 0.05, 20) < 3.5
+        pulse.keeps_going(100)
+        assert not is_straight()
+        assert erin.peer("frank")["path"] == frank.peer("erin")["path"] == "direct"
 
 
 def test_status_says_whose_wireguard_it_is(overlay):
