@@ -151,16 +151,6 @@ static void shake_hands(void)
 	assert(w.n_cable == 1);
 }
 
-static void connect_lane(void)
-{
-	shake_hands();
-	lane_receives();
-	device_takes();
-	assert(n_delivered == 1);
-	go_on(MILLISECOND_NS);
-	n_waits = n_delivered = n_transmitted = 0;
-}
-
 static struct wg_peer *add_silent_peer(void)
 {
 	const struct wg_prefix prefix = { .family = AF_INET, .len = 32, .ip = { 10, 0, 0, 9 } };
@@ -196,13 +186,21 @@ static void test_a_session_that_is_younger_than_the_burst_works(void)
 static void test_what_was_pushed_out_of_the_queue_is_not_waited_for(void)
 {
 	begin(&(struct wg_config){ .n_staged = 1 });
+	const struct wg_route to_alice = { .n = 1, .paths = { { .remote = w.alice.address } } };
+	wg_peer_set_route(w.bob.peer, &to_alice, w.now);
 	add_silent_peer();
 	lane_sends(1, 2);
 	lane_sends(9, 3); /* there is room for one packet */
 	device_takes();
 	assert(w.bob.peer->staged.n == 0);
 
-	connect_lane();
+	assert(w.n_cable == 1);
+	struct datagram initiation = cable_take(&w);
+	hand_over(&w, &initiation);
+	lane_receives();
+	device_takes();
+	assert(stats_of(&w.bob).has_session);
+	go_on(MILLISECOND_NS);
 	lane_sends(1, 4);
 	assert(n_waits == 0 && n_kept == 0 && n_transmitted == 1);
 	end();
