@@ -19,6 +19,8 @@ struct in_process {
 	struct wireguard_host_ports ports;
 	struct lane *lane;
 	struct follow_table follows;
+	struct reroute *reroutes, **last_reroute; /* to be told to the lane, oldest first */
+	bool is_rerouting;
 	uint64_t sampled_drops[WG_N_DROPS]; /* written by the lane while a sample is under way … */
 	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
 	void (*stopped)(void *arg);
@@ -117,48 +119,112 @@ static void host_change(struct wireguard_host *host, struct wireguard_change *ch
 		peer->path = follow_path(follow, &extra);
 	}
 	if (lane_run(in_process->lane, run_change, change, on_changed) != 0)
-		abort(); /* at most one change, one sample: LANE_MAX_COMMANDS is far */
+		abort(); /* at most one change, one sample, one rerouting: LANE_MAX_COMMANDS is far */
 }
 
 /* ---- peers whose WireGuard is not on their UDP socket ---- */
 
 struct reroute {
+	struct reroute *next;
+	uint32_t id;
+	bool is_nudge; /* else a new route */
 	struct public_key key;
 	struct wg_route route;
-	bool is_nudge; /* else a new route */
+};
+
+struct rerouting {
+	struct in_process *in_process;
+	struct reroute *first;
 };
 
 /* Lane thread. */
-static void run_reroute(const struct lane_context *context, void *arg)
+static void run_reroutes(const struct lane_context *context, void *arg)
 {
-	struct reroute *reroute = arg;
-	struct wg_peer *wg_peer = wg_device_find_peer(context->device, &reroute->key);
+	const struct rerouting *rerouting = arg;
 
-	if (!wg_peer)
-		return; /* removed meanwhile */
-	if (reroute->is_nudge)
-		wg_peer_send_keepalive(wg_peer, context->now);
-	else
-		wg_peer_set_route(wg_peer, &reroute->route, context->now);
+	for (const struct reroute *reroute = rerouting->first; reroute; reroute = reroute->next) {
+		struct wg_peer *wg_peer = wg_device_find_peer(context->device, &reroute->key);
+		if (!wg_peer)
+			continue; /* removed meanwhile */
+		if (reroute->is_nudge)
+			wg_peer_send_keepalive(wg_peer, context->now);
+		else
+			wg_peer_set_route(wg_peer, &reroute->route, context->now);
+	}
 }
 
-/* When the lane is busy the next look tries again, or the peer does. */
-static void reroute(struct in_process *in_process, const struct follow *follow, bool is_nudge)
-{
-	struct endpoint extra;
-	const struct peer_path path = follow_path(follow, &extra);
-	struct reroute *command = malloc(sizeof(*command));
+static void flush_reroutes(struct in_process *in_process);
 
-	if (!command)
-		abort();
-	*command = (struct reroute){ .key = follow->key, .route = route_of(&path, follow->id), .is_nudge = is_nudge };
-	if (!endpoint_is_none(&extra)) { /* the path is direct and nothing else, so there is room */
-		command->route.paths[1] = command->route.paths[0];
-		command->route.paths[0] = (struct wg_path){ .remote = extra };
-		command->route.n = 2;
+static void free_reroutes(struct reroute *first)
+{
+	while (first) {
+		struct reroute *reroute = first;
+		first = reroute->next;
+		free(reroute);
 	}
-	if (lane_run(in_process->lane, run_reroute, command, free) != 0)
-		free(command);
+}
+
+static void on_rerouted(void *arg)
+{
+	struct rerouting *rerouting = arg;
+	struct in_process *in_process = rerouting->in_process;
+
+	free_reroutes(rerouting->first);
+	free(rerouting);
+	in_process->is_rerouting = false;
+	flush_reroutes(in_process);
+}
+
+/* The route as it is now: changes may have come in between. */
+static void fill_reroute(const struct in_process *in_process, struct reroute *reroute)
+{
+	const struct follow *follow = follow_find(&in_process->follows, reroute->id);
+	struct endpoint extra;
+
+	if (!follow)
+		return; /* nobody has a key of zeros */
+	const struct peer_path path = follow_path(follow, &extra);
+	reroute->key = follow->key;
+	reroute->route = route_of(&path, follow->id);
+	if (endpoint_is_none(&extra))
+		return;
+	/* The path is direct and nothing else, so there is room. */
+	reroute->route.paths[1] = reroute->route.paths[0];
+	reroute->route.paths[0] = (struct wg_path){ .remote = extra };
+	reroute->route.n = 2;
+}
+
+/* One command at a time for all of them: a sample may bring about one for every peer. */
+static void flush_reroutes(struct in_process *in_process)
+{
+	if (in_process->is_rerouting || !in_process->reroutes)
+		return;
+	struct rerouting *rerouting = malloc(sizeof(*rerouting));
+	if (!rerouting)
+		abort();
+	*rerouting = (struct rerouting){ .in_process = in_process, .first = in_process->reroutes };
+	in_process->reroutes = NULL;
+	in_process->last_reroute = &in_process->reroutes;
+	for (struct reroute *reroute = rerouting->first; reroute; reroute = reroute->next)
+		fill_reroute(in_process, reroute);
+	in_process->is_rerouting = true;
+	if (lane_run(in_process->lane, run_reroutes, rerouting, on_rerouted) == 0)
+		return;
+	in_process->is_rerouting = false; /* it is ending */
+	free_reroutes(rerouting->first);
+	free(rerouting);
+}
+
+static void plan_reroute(struct in_process *in_process, const struct follow *follow, bool is_nudge)
+{
+	struct reroute *reroute = calloc(1, sizeof(*reroute));
+
+	if (!reroute)
+		abort();
+	reroute->id = follow->id;
+	reroute->is_nudge = is_nudge;
+	*in_process->last_reroute = reroute;
+	in_process->last_reroute = &reroute->next;
 }
 
 static void host_told(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *at)
@@ -179,9 +245,9 @@ static void follow_sample(struct in_process *in_process, struct wireguard_peer_s
 	if (!follow || endpoint_is_none(&follow->told))
 		return;
 	if (follow_look(follow, &last->path.remote, last->ns, now_ns))
-		reroute(in_process, follow, false);
+		plan_reroute(in_process, follow, false);
 	if (follow_must_nudge(follow, sampled->stats.last_send_ns, now_ns))
-		reroute(in_process, follow, true);
+		plan_reroute(in_process, follow, true);
 	if (endpoint_equal(&last->path.remote, &follow->told) && follow->path.direct)
 		last->path.remote = follow->path.endpoint;
 }
@@ -219,6 +285,7 @@ static void on_sampled(void *arg)
 	free(sampling);
 	for (uint32_t i = 0; i < sample->n; i++)
 		follow_sample(in_process, &sample->peers[i]);
+	flush_reroutes(in_process);
 	sample->done(sample);
 }
 
@@ -258,8 +325,10 @@ static void on_lane_peer(void *owner, const struct lane_peer_event *event)
 		log_debug("wireguard", "peer=%u new session", event->peer_id);
 	struct follow *follow = follow_find(&in_process->follows, event->peer_id);
 	if (event->type == WG_EVENT_ARRIVAL && event->path.relay_id == 0 && follow &&
-	    follow_arrived(follow, &event->path.remote, clock_now_ns()))
-		reroute(in_process, follow, false);
+	    follow_arrived(follow, &event->path.remote, clock_now_ns())) {
+		plan_reroute(in_process, follow, false);
+		flush_reroutes(in_process);
+	}
 	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
 		in_process->ports.moved(in_process->ports.owner);
 }
@@ -396,6 +465,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 	if (!in_process)
 		abort();
 	in_process->host.class = &wireguard_in_process;
+	in_process->last_reroute = &in_process->reroutes;
 	in_process->ports = options->ports;
 	if ((r = tun_open_queues(options->interface, options->offloads, lane_n_queues(options->n_lanes), tuns,
 				 &n_tuns, reterr)) != 0 ||
@@ -417,6 +487,7 @@ static void on_lane_stopped(void *arg)
 	void *stopped_arg = in_process->stopped_arg;
 
 	follow_clear(&in_process->follows);
+	free_reroutes(in_process->reroutes);
 	free(in_process);
 	stopped(stopped_arg);
 }
