@@ -584,7 +584,7 @@ void lane_get_counters(struct lane *lane, struct lane_counters *ret)
 	const size_t n = sizeof(*ret) / sizeof(uint64_t);
 	struct lane_counters one;
 
-	*ret = (struct lane_counters){ .n_events_dropped = lane->outbox.ring.n_dropped };
+	*ret = (struct lane_counters){ .n_events_dropped = lane_outbox_n_dropped(&lane->outbox) };
 	for (unsigned i = 0; i < lane->n_lanes; i++) {
 		lane_thread_get_counters(lane->lanes[i], &one);
 		/* All of them are counts. */

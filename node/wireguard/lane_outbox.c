@@ -2,8 +2,9 @@
 
 #include <string.h>
 
-/* Half a megabyte: a burst of relayed trains; a page that was never used costs nothing. */
-#define RING_LEN (512u << 10)
+/* A burst of session messages; a burst of relayed trains. A page that was never used costs nothing. */
+#define RING_LEN	 (256u << 10)
+#define RELAYED_RING_LEN (512u << 10)
 
 enum event_type { EVENT_DATAGRAM, EVENT_RELAY, EVENT_PEER };
 
@@ -20,12 +21,25 @@ struct event {
 void lane_outbox_init(struct lane_outbox *outbox)
 {
 	ring_init(&outbox->ring, RING_LEN);
+	ring_init(&outbox->relayed, RELAYED_RING_LEN);
 	outbox->has_news = false;
 }
 
 void lane_outbox_deinit(struct lane_outbox *outbox)
 {
 	ring_deinit(&outbox->ring);
+	ring_deinit(&outbox->relayed);
+}
+
+uint64_t lane_outbox_n_dropped(const struct lane_outbox *outbox)
+{
+	return atomic_load_explicit(&outbox->ring.n_dropped, memory_order_relaxed) +
+	       atomic_load_explicit(&outbox->relayed.n_dropped, memory_order_relaxed);
+}
+
+static struct ring *ring_of(struct lane_outbox *outbox, enum event_type type)
+{
+	return type == EVENT_RELAY ? &outbox->relayed : &outbox->ring;
 }
 
 /* An event with room for len bytes; NULL when the ring is full. Anybody can send datagrams. */
@@ -33,7 +47,7 @@ static struct event *begin_event(struct lane_outbox *outbox, enum event_type typ
 {
 	struct event *event = type == EVENT_DATAGRAM ?
 				      ring_reserve_for_stranger(&outbox->ring, sizeof(*event) + len) :
-				      ring_reserve(&outbox->ring, sizeof(*event) + len);
+				      ring_reserve(ring_of(outbox, type), sizeof(*event) + len);
 
 	if (!event)
 		return NULL;
@@ -43,9 +57,9 @@ static struct event *begin_event(struct lane_outbox *outbox, enum event_type typ
 	return event;
 }
 
-static void post(struct lane_outbox *outbox)
+static void post(struct lane_outbox *outbox, enum event_type type)
 {
-	ring_commit(&outbox->ring);
+	ring_commit(ring_of(outbox, type));
 	outbox->has_news = true;
 }
 
@@ -59,7 +73,7 @@ void lane_outbox_datagram(struct lane_outbox *outbox, enum demux_kind kind, cons
 	event->kind = kind;
 	event->path = *from;
 	memcpy(event + 1, bytes, len);
-	post(outbox);
+	post(outbox, EVENT_DATAGRAM);
 }
 
 void lane_outbox_relay(struct lane_outbox *outbox, const struct wg_path *path, const struct train *train)
@@ -72,7 +86,7 @@ void lane_outbox_relay(struct lane_outbox *outbox, const struct wg_path *path, c
 	event->path = *path;
 	event->train = *train;
 	event->train.stride = train->size;
-	post(outbox);
+	post(outbox, EVENT_RELAY);
 }
 
 void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *peer)
@@ -82,7 +96,7 @@ void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *
 	if (!event)
 		return;
 	event->peer = *peer;
-	post(outbox);
+	post(outbox, EVENT_PEER);
 }
 
 static void dispatch(const struct event *event, const struct lane_ports *ports)
@@ -107,21 +121,26 @@ static void dispatch(const struct event *event, const struct lane_ports *ports)
 
 uint64_t lane_outbox_mark(const struct lane_outbox *outbox)
 {
-	return ring_mark(&outbox->ring);
+	return ring_mark(&outbox->relayed);
 }
 
 bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
 			  unsigned max, const bool *is_stopped)
 {
-	const struct event *event;
 	size_t len;
 
 	for (unsigned i = 0; i < max; i++) {
-		if (*is_stopped || ring_is_taken(&outbox->ring, mark) ||
-		    !(event = ring_peek(&outbox->ring, &len)))
+		struct ring *ring = &outbox->ring;
+		const struct event *event = ring_peek(ring, &len);
+
+		if (!event && !ring_is_taken(&outbox->relayed, mark)) {
+			ring = &outbox->relayed;
+			event = ring_peek(ring, &len);
+		}
+		if (*is_stopped || !event)
 			return true;
 		dispatch(event, ports);
-		ring_release(&outbox->ring);
+		ring_release(ring);
 	}
 	return false;
 }

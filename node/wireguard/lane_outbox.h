@@ -1,6 +1,7 @@
 /*
- * What one of the data plane's threads has for the loop: a ring of events, and whether the loop
- * is yet to be told. Dropped and counted when the ring is full.
+ * What one of the data plane's threads has for the loop: rings of events, and whether the loop is yet
+ * to be told. Dropped and counted when a ring is full. What is relayed has a ring of its own, so that
+ * bulk traffic neither delays session messages nor takes their room.
  */
 #pragma once
 
@@ -8,12 +9,15 @@
 #include "node/wireguard/ring.h"
 
 struct lane_outbox {
-	struct ring ring;
+	struct ring ring; /* datagrams and peers' events: first */
+	struct ring relayed;
 	bool has_news; /* of the thread that posts */
 };
 
 void lane_outbox_init(struct lane_outbox *outbox);
 void lane_outbox_deinit(struct lane_outbox *outbox);
+/* Events of both rings; any thread. */
+uint64_t lane_outbox_n_dropped(const struct lane_outbox *outbox);
 
 /* ---- the thread ---- */
 
@@ -24,11 +28,11 @@ void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *
 
 /* ---- the loop ---- */
 
-/* A mark behind what has been posted. */
+/* A mark behind the relayed trains that have been posted. */
 uint64_t lane_outbox_mark(const struct lane_outbox *outbox);
 /*
- * Calls the ports for the events before the mark (UINT64_MAX: all), at most max; false when that was
- * not all. Stops when *is_stopped becomes true, which a port may cause.
+ * Calls the ports for the datagrams and peers' events, and then for the trains before the mark
+ * (UINT64_MAX: all), at most max; false when that was not all. Stops when *is_stopped becomes true, which a port may cause.
  */
 bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
 			  unsigned max, const bool *is_stopped);

@@ -380,7 +380,7 @@ void lane_thread_get_counters(const struct lane_thread *lane, struct lane_counte
 	const struct lane_thread_counters *counters = &lane->counters;
 
 	*ret = (struct lane_counters){
-		.n_events_dropped = read_counter(&lane->outbox.ring.n_dropped),
+		.n_events_dropped = lane_outbox_n_dropped(&lane->outbox),
 		.n_relayed_dropped = read_counter(&lane->relayed.n_dropped),
 		.n_news_dropped = read_counter(&lane->news.n_dropped),
 		.n_unknown = read_counter(&counters->unknown),
