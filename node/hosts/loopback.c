@@ -588,6 +588,15 @@ static void tell(struct loopback *loopback, const struct command *command)
 	wake(loopback);
 }
 
+/* What anybody on this machine has sent before the socket was connected. */
+static void discard_all(int fd)
+{
+	uint8_t byte;
+
+	while (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) >= 0)
+		;
+}
+
 /* Connected, so that nobody but WireGuard is heard. */
 static int open_socket(const struct loopback *loopback, int *ret_fd)
 {
@@ -608,6 +617,7 @@ static int open_socket(const struct loopback *loopback, int *ret_fd)
 		close(fd);
 		return r;
 	}
+	discard_all(fd);
 	*ret_fd = fd;
 	return 0;
 }

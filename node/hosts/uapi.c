@@ -30,6 +30,16 @@ struct wireguard_control {
 
 /* ---- asking ---- */
 
+/* The daemon is given our private key: whoever else has put a socket there does not get it. */
+static bool is_trusted(int fd)
+{
+	struct ucred daemon;
+	socklen_t len = sizeof(daemon);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &daemon, &len) == 0 &&
+	       (daemon.uid == 0 || daemon.uid == geteuid());
+}
+
 static int connect_to(const char *interface, int *ret_fd, struct error *reterr)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
@@ -48,6 +58,11 @@ static int connect_to(const char *interface, int *ret_fd, struct error *reterr)
 				 "%s: %s; no WireGuard daemon serves interface %s: start one (such as wireguard-go "
 				 "%s), or set wireguard = in-process in [node]",
 				 name.sun_path, strerror(-r), interface, interface);
+	}
+	if (!is_trusted(fd)) {
+		close(fd);
+		return error_set(reterr, -EPERM, "%s belongs to a program of another user, which is not told the key",
+				 name.sun_path);
 	}
 	*ret_fd = fd;
 	return 0;
