@@ -5,6 +5,7 @@
 #include "node/wireguard/lane_thread_internal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +91,11 @@ void lane_serve_udp(struct lane_thread *lane, enum udp_family family)
 
 		for (int k = 0; k < n; k++)
 			receive_message(lane, &lane->inbox->messages[k]);
+		/*
+		 * Who reads what was just delivered may wait for this core: a socket's buffer holds some 250
+		 * small packets, and one more burst would overflow it. Costs nothing when nobody waits.
+		 */
+		sched_yield();
 		if (n < UDP_INBOX_MESSAGES) {
 			lane->ready &= ~(1u << ((unsigned)SOURCE_UDP + family));
 			return;

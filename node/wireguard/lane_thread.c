@@ -191,8 +191,11 @@ static void wait_for_work(struct lane_thread *lane)
 	struct epoll_event events[SOURCE_N];
 	uint64_t n_wakes;
 
-	if (!lane->ready)
+	if (!lane->ready) {
+		/* Others first: they may bring more, and a longer train costs less than one more wake-up. */
 		wg_reader_leave(lane->reader);
+		sched_yield();
+	}
 	int n = epoll_wait(lane->epoll_fd, events, SOURCE_N, lane->ready ? 0 : -1);
 	wg_reader_enter(wg_device_readers(lane->config.device), lane->reader);
 	lane->now = lane_time_now();
