@@ -130,7 +130,7 @@ static void on_transmit(void *owner, struct wg_peer *peer, const struct wg_path 
 
 static void on_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 {
-	assert(!"data packets are opened by lanes");
+	abort(); /* data packets are opened by lanes */
 }
 
 static void on_peer_event(void *owner, struct wg_peer *peer, const struct wg_event *event)

@@ -16,8 +16,8 @@ static struct endpoint at(const char *text)
 {
 	struct endpoint endpoint;
 
-	if (endpoint_parse(text, &endpoint) != 0)
-		assert(!"an endpoint");
+	int r = endpoint_parse(text, &endpoint);
+	assert(r == 0);
 	return endpoint;
 }
 

@@ -403,7 +403,9 @@ static __attribute__((noinline)) void look_at_stack(void)
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__ /* which does not know it */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 	for (unsigned i = 0; i < STACK_WORDS; i++)
 		seen_stack[i] = below[i];
 #pragma GCC diagnostic pop

@@ -186,7 +186,7 @@ static void test_wrong_families_and_lengths_are_refused(void)
 static void test_the_cache_follows_every_change(void)
 {
 	struct world w;
-	struct wg_allowed_ips ips = { 0 };
+	struct wg_allowed_ips ips = { .readers = NULL };
 	static struct wg_allowed_cache cache;
 	const struct wg_prefix p4 = prefix("10.1.0.0/16"), p6 = prefix("fd00::/64");
 	begin(&w);
