@@ -49,8 +49,23 @@ static enum bypass_deed step_off(struct bypass *bypass, const struct bypass_look
 	return BYPASS_NUDGE;
 }
 
+/* Somebody carried an authentic packet to WireGuard's port, and took it along. */
+static bool is_elsewhere(const struct bypass_look *look)
+{
+	return !look->is_loopback && !same_ip(&look->endpoint, &look->path);
+}
+
+static enum bypass_deed leave(struct bypass *bypass, const struct bypass_look *look)
+{
+	bypass->state = BYPASS_OFF;
+	bypass->retry_ns = look->now_ns + AGAIN_NS;
+	return BYPASS_TO_LOOPBACK;
+}
+
 static enum bypass_deed step_trying(struct bypass *bypass, const struct bypass_look *look)
 {
+	if (is_elsewhere(look))
+		return leave(bypass, look);
 	if (!look->is_loopback && look->has_heard) {
 		bypass->state = BYPASS_ON;
 		bypass->n_failed = 0;
@@ -70,10 +85,11 @@ static enum bypass_deed step_on(struct bypass *bypass, const struct bypass_look 
 	if (look->has_sent)
 		bypass->sent_ns = look->now_ns;
 	if (look->is_loopback) { /* perhaps by relay, because this way is cut */
-		bypass->state = BYPASS_OFF;
-		bypass->retry_ns = look->now_ns + AGAIN_NS;
+		(void)leave(bypass, look);
 		return BYPASS_NOTHING;
 	}
+	if (is_elsewhere(look))
+		return leave(bypass, look);
 	if (look->now_ns - bypass->heard_ns >= SILENT_NS)
 		return fail(bypass, look);
 	if (look->now_ns - bypass->sent_ns < NUDGE_NS)

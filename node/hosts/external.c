@@ -397,19 +397,6 @@ static void step_bypass(struct external *external, struct external_peer *peer,
 			 endpoint_text(&reading->endpoint).s);
 }
 
-/* Else its packets would go there without us, past the published path. */
-static void move_back(struct external *external, const struct external_peer *peer,
-		      const struct endpoint *endpoint)
-{
-	const struct endpoint own = loopback_peer_endpoint(peer->loopback);
-
-	if (endpoint_is_none(endpoint) || endpoint_equal(endpoint, &own))
-		return;
-	log_debug("wireguard", "peer=%u: WireGuard has moved it away, it is moved back", peer->id);
-	add_setting(external,
-		    &(struct wireguard_setting){ .key = peer->key, .endpoint = own, .keepalive_s = -1 });
-}
-
 static void take_reading(struct external *external, const struct wireguard_reading *reading, struct wg_time now,
 			 struct wireguard_sample *sample)
 {
@@ -423,7 +410,6 @@ static void take_reading(struct external *external, const struct wireguard_readi
 		return; /* removed meanwhile */
 	if (peer->path.direct)
 		look.path = peer->path.endpoint;
-	move_back(external, peer, &reading->endpoint);
 	loopback_get_carried(external->loopback, peer->loopback, &look.carried);
 	traffic_take(&peer->traffic, &look);
 	if (!external->is_configuring) /* else it may be about what was said before */

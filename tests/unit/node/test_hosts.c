@@ -277,6 +277,18 @@ static void test_a_peer_that_was_faster_is_followed_at_the_paths_address_only(vo
 	assert(step_after(0) == BYPASS_TO_LOOPBACK && bypass.state == BYPASS_OFF);
 }
 
+static void test_who_carries_our_packets_to_another_address_takes_nobody_along(void)
+{
+	turn_on();
+	send_to("203.0.113.1:40000");
+	assert(step_after(50 * MS) == BYPASS_TO_LOOPBACK && bypass.state == BYPASS_OFF);
+
+	begin_bypass("192.0.2.9:77");
+	assert(step_after(0) == BYPASS_TO_PEER);
+	send_to("203.0.113.1:40000");
+	assert(step_after(50 * MS) == BYPASS_TO_LOOPBACK && bypass.state == BYPASS_OFF);
+}
+
 static void test_a_peer_that_sends_by_its_node_again_takes_us_back_for_a_second(void)
 {
 	turn_on();
@@ -419,6 +431,7 @@ int main(void)
 	test_who_has_nothing_to_send_is_heard_each_second();
 	test_it_ends_with_the_direct_path_at_once();
 	test_a_peer_that_was_faster_is_followed_at_the_paths_address_only();
+	test_who_carries_our_packets_to_another_address_takes_nobody_along();
 	test_a_peer_that_sends_by_its_node_again_takes_us_back_for_a_second();
 	test_trying_sends_both_ways_so_that_nothing_is_lost();
 	test_an_authentic_packet_from_its_wireguard_moves_the_route_there();
