@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define DEFAULT_N_STAGED              2048
-#define DEFAULT_STAGED_SIZE           2016
 #define DEFAULT_HANDSHAKES_PER_SECOND 500
 
 static const char *const drop_names[] = {
@@ -270,7 +269,7 @@ static int init(struct wg_device *device, const struct wg_config *config)
 	if (r == 0)
 		r = wg_staged_pool_init(&device->staged,
 					or_default(config->n_staged, DEFAULT_N_STAGED),
-					or_default(config->staged_size, DEFAULT_STAGED_SIZE));
+					or_default(config->staged_size, WG_STAGED_SIZE));
 	if (r == 0)
 		r = new_flush_buffer(device);
 	if (r == 0)

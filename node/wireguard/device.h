@@ -35,6 +35,7 @@
 #define WG_DEFAULT_MTU	  1420
 #define WG_ROUTE_MAX	  2
 #define WG_STAGED_MAX	  128  /* packets that wait for a key, per peer */
+#define WG_STAGED_SIZE	  2016 /* longest of them, unless configured */
 #define WG_DS_HANDSHAKE	  0x88 /* AF41 */
 
 struct wg_aead;
@@ -163,7 +164,7 @@ struct wg_config {
 	struct wg_ports ports;
 	uint32_t mtu;		       /* of the inner interface; 0: WG_DEFAULT_MTU */
 	uint32_t n_staged;	       /* packets that may wait for keys, over all peers; 0: 2048 */
-	uint32_t staged_size;	       /* longest of them; 0: 2016 */
+	uint32_t staged_size;	       /* longest of them; 0: WG_STAGED_SIZE */
 	uint32_t n_shards; /* lanes that open packets: a peer's receiver indices, modulo this, name one; 0: 1 */
 	uint32_t handshakes_per_second; /* more than that is "under load"; 0: 500 */
 };

@@ -421,6 +421,7 @@ static int new_device(struct lane *lane, uint32_t mtu)
 			.event = on_peer_event,
 		},
 		.mtu = mtu,
+		.staged_size = mtu > WG_STAGED_SIZE ? mtu : 0, /* large packets may wait, too */
 		.n_shards = lane->n_shards,
 	};
 
