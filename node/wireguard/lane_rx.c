@@ -12,6 +12,8 @@
 /* So much of one source before the others are looked at. */
 #define UDP_BURST   2  /* calls for UDP_INBOX_MESSAGES trains */
 #define RELAY_BURST 64 /* trains */
+/* Messages that are shorter on average are no bulk stream's. */
+#define SHORT_MESSAGE 8192
 
 void lane_rx_init(struct lane_thread *lane)
 {
@@ -84,18 +86,31 @@ static void receive_message(struct lane_thread *lane, struct udp_message *messag
 	}
 }
 
+/* Bytes. */
+static size_t receive_messages(struct lane_thread *lane, int n)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < n; i++) {
+		bytes += lane->inbox->messages[i].left;
+		receive_message(lane, &lane->inbox->messages[i]);
+	}
+	return bytes;
+}
+
 void lane_serve_udp(struct lane_thread *lane, enum udp_family family)
 {
 	for (int i = 0; i < UDP_BURST; i++) {
 		int n = udp_receive(lane->udp, lane->config.shard, family, lane->inbox);
-
-		for (int k = 0; k < n; k++)
-			receive_message(lane, &lane->inbox->messages[k]);
+		size_t bytes = receive_messages(lane, n);
 		/*
 		 * Who reads what was just delivered may wait for this core: a socket's buffer holds some 250
-		 * small packets, and one more burst would overflow it. Costs nothing when nobody waits.
+		 * small packets, and one more burst would overflow it. Costs nothing when nobody waits. Trains
+		 * of a stream are no such case: their reader's buffer is large, and to change over to it after
+		 * each costs a tenth of the rate.
 		 */
-		sched_yield();
+		if (n > 0 && bytes < (size_t)n * SHORT_MESSAGE)
+			sched_yield();
 		if (n < UDP_INBOX_MESSAGES) {
 			lane->ready &= ~(1u << ((unsigned)SOURCE_UDP + family));
 			return;
