@@ -1,9 +1,15 @@
 #include "node/wireguard/ip_packet.h"
 
+#include <netinet/in.h>
+
 #include "common/wire.h"
 
 #define V4_MIN 20
 #define V6_MIN 40
+
+/* Offsets. */
+#define V4_PROTOCOL    9
+#define V6_NEXT_HEADER 6
 
 static bool parse4(const uint8_t *bytes, size_t n, struct ip_packet *ret)
 {
@@ -44,6 +50,11 @@ bool ip_packet_parse(const uint8_t *bytes, size_t n, struct ip_packet *ret)
 		return parse6(bytes, n, ret);
 	}
 	return false;
+}
+
+bool ip_packet_is_tcp(const uint8_t *packet)
+{
+	return packet[packet[0] >> 4 == 4 ? V4_PROTOCOL : V6_NEXT_HEADER] == IPPROTO_TCP;
 }
 
 /* RFC 1624: HC' = ~(~HC + ~m + m'), m being the first 16-bit word, which holds the DS field. */

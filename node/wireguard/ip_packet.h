@@ -20,6 +20,8 @@ struct ip_packet {
 
 /* False: not a whole IP packet. More bytes than the header says are padding. */
 bool ip_packet_parse(const uint8_t *bytes, size_t n, struct ip_packet *ret);
+/* Does a whole IP packet hold a TCP segment? One behind IPv6 extension headers is not looked for. */
+bool ip_packet_is_tcp(const uint8_t *packet);
 /*
  * Carries the outer header's ECN into the packet, IPv4 checksum included. False: the packet must be
  * dropped (congestion was marked, but its sender would not understand).

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/wireguard/ip_packet.h"
+
 /* So much of one source before the others are looked at. */
 #define UDP_BURST   2  /* calls for UDP_INBOX_MESSAGES trains */
 #define RELAY_BURST 64 /* trains */
-/* Messages that are shorter on average are no bulk stream's. */
-#define SHORT_MESSAGE 8192
 
 void lane_rx_init(struct lane_thread *lane)
 {
@@ -35,6 +35,8 @@ void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 	struct tun *tun = &lane->tuns[0];
 	const uint64_t n_refused = tun->n_refused;
 
+	if (!ip_packet_is_tcp(train->base))
+		lane->has_delivered_datagrams = true;
 	if (lane->n_tuns > 0)
 		(void)tun_write(tun, train); /* that the TUN is gone shows in epoll */
 	if (tun->n_refused != n_refused)
@@ -86,30 +88,21 @@ static void receive_message(struct lane_thread *lane, struct udp_message *messag
 	}
 }
 
-/* Bytes. */
-static size_t receive_messages(struct lane_thread *lane, int n)
-{
-	size_t bytes = 0;
-
-	for (int i = 0; i < n; i++) {
-		bytes += lane->inbox->messages[i].left;
-		receive_message(lane, &lane->inbox->messages[i]);
-	}
-	return bytes;
-}
-
 void lane_serve_udp(struct lane_thread *lane, enum udp_family family)
 {
 	for (int i = 0; i < UDP_BURST; i++) {
 		int n = udp_receive(lane->udp, lane->config.shard, family, lane->inbox);
-		size_t bytes = receive_messages(lane, n);
+
+		lane->has_delivered_datagrams = false;
+		for (int k = 0; k < n; k++)
+			receive_message(lane, &lane->inbox->messages[k]);
 		/*
-		 * Who reads what was just delivered may wait for this core: a socket's buffer holds some 250
-		 * small packets, and one more burst would overflow it. Costs nothing when nobody waits. Trains
-		 * of a stream are no such case: their reader's buffer is large, and to change over to it after
-		 * each costs a tenth of the rate.
+		 * Who reads what was just delivered may wait for this core: a datagram socket's buffer holds some
+		 * 250 small packets, and one more burst would overflow it. Costs nothing when nobody waits. A
+		 * stream's sender knows how much room its reader has, and to change over to that one after each
+		 * burst costs a tenth of the rate.
 		 */
-		if (n > 0 && bytes < (size_t)n * SHORT_MESSAGE)
+		if (lane->has_delivered_datagrams)
 			sched_yield();
 		if (n < UDP_INBOX_MESSAGES) {
 			lane->ready &= ~(1u << ((unsigned)SOURCE_UDP + family));

@@ -71,6 +71,7 @@ struct lane_thread {
 	/* network -> TUN */
 	uint8_t *relayed_buffer;
 	struct udp_inbox *inbox;
+	bool has_delivered_datagrams; /* or other than TCP, since it was cleared */
 };
 
 static inline void lane_count(_Atomic uint64_t *counter, uint64_t n)

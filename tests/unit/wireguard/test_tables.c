@@ -328,6 +328,22 @@ static void test_only_whole_packets_are_ip(void)
 	assert(!ip_packet_parse(packet, 0, &ip));
 }
 
+static void test_tcp_is_told_from_all_else(void)
+{
+	uint8_t packet[40] = { 0x45 };
+
+	for (unsigned protocol = 0; protocol < 256; protocol++) {
+		packet[9] = (uint8_t)protocol;
+		assert(ip_packet_is_tcp(packet) == (protocol == 6));
+	}
+	memset(packet, 0, sizeof(packet));
+	packet[0] = 0x60;
+	for (unsigned next = 0; next < 256; next++) {
+		packet[6] = (uint8_t)next;
+		assert(ip_packet_is_tcp(packet) == (next == 6));
+	}
+}
+
 /* ---- padding ---- */
 
 static void test_padding_is_to_16_but_not_beyond_the_mtu(void)
@@ -357,6 +373,7 @@ int main(void)
 	test_a_keypair_may_send_for_180_seconds_and_so_many_messages();
 	test_ecn_is_carried_inside_as_rfc6040_says();
 	test_only_whole_packets_are_ip();
+	test_tcp_is_told_from_all_else();
 	test_padding_is_to_16_but_not_beyond_the_mtu();
 	puts("ok");
 }
