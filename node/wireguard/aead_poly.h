@@ -30,53 +30,61 @@ static inline void wg_poly_init(struct wg_poly *poly, const uint64_t key[4])
 }
 
 /*
- * h = (h + block + 2^128) r, of 16 bytes. Written in assembly because GCC makes twice as many
+ * h = (h + block + 2^128) r, n times, of 16 bytes each. Written in assembly because GCC makes twice as many
  * instructions of carries. Needs BMI2.
  */
-static inline __attribute__((always_inline)) void wg_poly_block(struct wg_poly *poly,
-								const uint8_t *block)
+static inline __attribute__((always_inline)) void wg_poly_blocks(struct wg_poly *poly,
+								 const uint8_t *block, unsigned n)
 {
 	uint64_t h0 = poly->h[0], h1 = poly->h[1], h2 = poly->h[2], a, b, c, d;
 
-	__asm__("add (%[block]), %[h0]\n\t"
-		"adc 8(%[block]), %[h1]\n\t"
-		"adc $1, %[h2]\n\t"
-		"mov %[r0], %%rdx\n\t"
-		"mulx %[h0], %[a], %[b]\n\t"
-		"mulx %[h1], %[c], %[d]\n\t"
-		"imul %[h2], %%rdx\n\t"
-		"add %%rdx, %[d]\n\t"
-		"mov %[r1], %%rdx\n\t"
-		"mulx %[h0], %[h0], %%rdx\n\t"
-		"add %[h0], %[c]\n\t"
-		"adc %%rdx, %[d]\n\t"
-		"mov %[r1_round], %%rdx\n\t"
-		"mulx %[h1], %[h0], %[h1]\n\t"
-		"imul %%rdx, %[h2]\n\t"
-		"add %[a], %[h0]\n\t"
-		"adc %[b], %[h1]\n\t"
-		"add %[h2], %[c]\n\t"
-		"adc $0, %[d]\n\t"
-		"add %[c], %[h1]\n\t"
-		"adc $0, %[d]\n\t"
-		/* from 2^130 on: (d / 4) 5 */
-		"mov %[d], %[h2]\n\t"
-		"mov %[d], %[a]\n\t"
-		"and $-4, %[d]\n\t"
-		"shr $2, %[a]\n\t"
-		"and $3, %[h2]\n\t"
-		"add %[a], %[d]\n\t"
-		"add %[d], %[h0]\n\t"
-		"adc $0, %[h1]\n\t"
-		"adc $0, %[h2]"
-		: [h0] "+&r"(h0), [h1] "+&r"(h1), [h2] "+&r"(h2), [a] "=&r"(a), [b] "=&r"(b),
-		  [c] "=&r"(c), [d] "=&r"(d)
-		: [block] "r"(block), [r0] "rm"(poly->r[0]), [r1] "rm"(poly->r[1]),
-		  [r1_round] "rm"(poly->r1_round), "m"(*(const uint8_t(*)[WG_POLY_BLOCK])block)
-		: "rdx", "cc");
+	for (; n > 0; n--, block += WG_POLY_BLOCK) {
+		__asm__("add (%[block]), %[h0]\n\t"
+			"adc 8(%[block]), %[h1]\n\t"
+			"adc $1, %[h2]\n\t"
+			"mov %[r0], %%rdx\n\t"
+			"mulx %[h0], %[a], %[b]\n\t"
+			"mulx %[h1], %[c], %[d]\n\t"
+			"imul %[h2], %%rdx\n\t"
+			"add %%rdx, %[d]\n\t"
+			"mov %[r1], %%rdx\n\t"
+			"mulx %[h0], %[h0], %%rdx\n\t"
+			"add %[h0], %[c]\n\t"
+			"adc %%rdx, %[d]\n\t"
+			"mov %[r1_round], %%rdx\n\t"
+			"mulx %[h1], %[h0], %[h1]\n\t"
+			"imul %%rdx, %[h2]\n\t"
+			"add %[a], %[h0]\n\t"
+			"adc %[b], %[h1]\n\t"
+			"add %[h2], %[c]\n\t"
+			"adc $0, %[d]\n\t"
+			"add %[c], %[h1]\n\t"
+			"adc $0, %[d]\n\t"
+			/* from 2^130 on: (d / 4) 5 */
+			"mov %[d], %[h2]\n\t"
+			"mov %[d], %[a]\n\t"
+			"and $-4, %[d]\n\t"
+			"shr $2, %[a]\n\t"
+			"and $3, %[h2]\n\t"
+			"add %[a], %[d]\n\t"
+			"add %[d], %[h0]\n\t"
+			"adc $0, %[h1]\n\t"
+			"adc $0, %[h2]"
+			: [h0] "+&r"(h0), [h1] "+&r"(h1), [h2] "+&r"(h2), [a] "=&r"(a), [b] "=&r"(b),
+			  [c] "=&r"(c), [d] "=&r"(d)
+			: [block] "r"(block), [r0] "rm"(poly->r[0]), [r1] "rm"(poly->r[1]),
+			  [r1_round] "rm"(poly->r1_round), "m"(*(const uint8_t(*)[WG_POLY_BLOCK])block)
+			: "rdx", "cc");
+	}
 	poly->h[0] = h0;
 	poly->h[1] = h1;
 	poly->h[2] = h2;
+}
+
+static inline __attribute__((always_inline)) void wg_poly_block(struct wg_poly *poly,
+								const uint8_t *block)
+{
+	wg_poly_blocks(poly, block, 1);
 }
 
 /* What is left of a message of `size` bytes from `from` (a multiple of 16) on, and its length. */
