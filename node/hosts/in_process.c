@@ -476,6 +476,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		free(in_process);
 		return r;
 	}
+	tun_fit_superpackets(tuns->ifindex, options->mtu);
 	*ret = &in_process->host;
 	return 0;
 }

@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "node/wireguard/device.h"
 #include "node/wireguard/link.h"
 #include "node/wireguard/tun_probe.h"
 #include "node/wireguard/tun_steering.h"
+#include "node/wireguard/udp.h"
 
 /* Newer than Debian 12's headers (Linux 6.2). */
 #ifndef TUN_F_USO4
@@ -27,11 +29,9 @@ static const unsigned offload_sets[] = {
 	0,
 };
 
-/*
- * As many sealed packets of the default MTU as one UDP_SEGMENT takes (65507 / 1452): a superpacket
- * then leaves as one train, and arrives as one, instead of one and a stump.
- */
-#define MAX_SEGMENTS 45
+/* Packets that the widest way seals at once; a train that ends with a few more takes a whole turn for them. */
+#define SEALED_AT_ONCE 16
+#define FEW	       4
 /* Superpackets in a row that may make no sense before the kernel is believed to be broken. */
 #define MAX_MALFORMED 16
 /* What the kernel refused to take merged is tried again after so long. */
@@ -154,10 +154,10 @@ static int create_with_queues(struct tun *tun, struct ifreq *request)
 	return r;
 }
 
-static int attach(const char *name, bool several_queues, struct tun *tun, struct error *reterr)
+static int attach(const char *name, bool several_queues, struct tun *tun, struct link_info *ret_link,
+		  struct error *reterr)
 {
 	struct ifreq request;
-	struct link_info link;
 	int r = set_name(name, &request, reterr);
 
 	if (r != 0)
@@ -173,18 +173,37 @@ static int attach(const char *name, bool several_queues, struct tun *tun, struct
 				 r == -EBUSY ? " (another program has it)" :
 				 r == -EINVAL ? " (another program has it, or it is no such TUN)" :
 						"");
-	r = link_find(request.ifr_name, &link, reterr);
+	r = link_find(request.ifr_name, ret_link, reterr);
 	if (r != 0)
 		return r;
-	tun->ifindex = link.ifindex;
-	memcpy(tun->name, link.name, sizeof(tun->name));
+	tun->ifindex = ret_link->ifindex;
+	memcpy(tun->name, ret_link->name, sizeof(tun->name));
 	return 0;
+}
+
+uint32_t tun_max_segments(uint32_t mtu)
+{
+	uint32_t n = UDP_TRAIN_MAX_BYTES / wg_slot_size(mtu, mtu);
+
+	if (n > UDP_TRAIN_MAX)
+		n = UDP_TRAIN_MAX;
+	if (n > SEALED_AT_ONCE && n % SEALED_AT_ONCE < FEW)
+		n -= n % SEALED_AT_ONCE;
+	return n > 0 ? n : 1;
+}
+
+void tun_fit_superpackets(int ifindex, uint32_t mtu)
+{
+	struct error error;
+
+	if (link_set_max_segments(ifindex, tun_max_segments(mtu), &error) != 0)
+		log_debug("wireguard", "%s", error.message); /* only slower */
 }
 
 int tun_open(const char *name, const struct tun_options *options, struct tun *ret, struct error *reterr)
 {
 	struct tun tun = TUN_NONE;
-	struct error ignored;
+	struct link_info link;
 
 	tun.offloads = options->offloads;
 	tun.has_header = offloads_want(tun.offloads, OFFLOAD_TUN_GSO_READ) ||
@@ -192,16 +211,14 @@ int tun_open(const char *name, const struct tun_options *options, struct tun *re
 	tun.fd = open_device(reterr);
 	if (tun.fd < 0)
 		return tun.fd;
-	int r = attach(name, options->several_queues, &tun, reterr);
+	int r = attach(name, options->several_queues, &tun, &link, reterr);
 	if (r != 0) {
 		close(tun.fd);
 		return r;
 	}
 	choose_reads(&tun);
 	choose_writes(&tun);
-	r = link_set_max_segments(tun.ifindex, MAX_SEGMENTS, &ignored);
-	if (r != 0)
-		log_debug("wireguard", "%s", ignored.message); /* only slower */
+	tun_fit_superpackets(tun.ifindex, link.mtu);
 	*ret = tun;
 	return 0;
 }

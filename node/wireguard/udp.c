@@ -22,9 +22,6 @@
 /* Ten milliseconds of 5 Gb/s. */
 #define SOCKET_BUFFER (7 << 20)
 /* IPv4's limit, the smaller one: 65535 - 20 - 8. */
-#define MAX_BYTES 65507
-/* UDP_MAX_SEGMENTS before Linux 6.9; some kernels count the UDP header into the budget. */
-#define MAX_SEGMENTS 63
 #define PORT_ATTEMPTS 32
 
 static uint32_t coarse_seconds(void)
@@ -456,10 +453,10 @@ static int send_part(struct sending *sending, const struct train *train, uint32_
 /* How many packets from `first` may go with one UDP_SEGMENT. */
 static uint32_t part_len(const struct train *train, uint32_t first)
 {
-	uint32_t n = train->size ? MAX_BYTES / train->size : 1;
+	uint32_t n = train->size ? UDP_TRAIN_MAX_BYTES / train->size : 1;
 
-	if (n > MAX_SEGMENTS)
-		n = MAX_SEGMENTS;
+	if (n > UDP_TRAIN_MAX)
+		n = UDP_TRAIN_MAX;
 	if (n == 0)
 		n = 1; /* too big for any datagram: the kernel shall say so */
 	return n < train->n - first ? n : train->n - first;

@@ -85,6 +85,13 @@ int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const 
 
 /* ---- receiving ---- */
 
+/*
+ * What one UDP_SEGMENT takes. UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the UDP
+ * header into that.
+ */
+#define UDP_TRAIN_MAX_BYTES 65507
+#define UDP_TRAIN_MAX	    63
+
 #define UDP_MESSAGE_MAX	   65536
 #define UDP_INBOX_MESSAGES 4
 /* Free bytes before every message. */

@@ -56,6 +56,7 @@ struct wg_daemon {
 	uint32_t fwmark;
 	struct udp *udp, *udp_before;
 	bool is_link_up, is_up; /* what it is; what we have followed */
+	uint32_t mtu;		/* followed */
 	bool has_step, is_forgetting;
 	struct step step;
 	uint64_t drops[WG_N_DROPS]; /* as of the last wg_daemon_log() */
@@ -355,14 +356,24 @@ static void set_mtu(const struct lane_context *context, void *arg)
 	lane_set_mtu(context, (uint32_t)(uintptr_t)arg);
 }
 
+static void follow_mtu(struct wg_daemon *daemon, const struct link_info *link)
+{
+	if (link->mtu == 0 || link->mtu == daemon->mtu)
+		return;
+	tun_fit_superpackets(link->ifindex, link->mtu);
+	if (lane_run(daemon->lane, set_mtu, (void *)(uintptr_t)link->mtu, NULL) == 0)
+		daemon->mtu = link->mtu;
+	else
+		log_warning(LOG, "interface %s changes faster than it can be followed", link->name);
+}
+
 static void on_link(void *owner, const struct link_info *link)
 {
 	struct wg_daemon *daemon = owner;
 
 	if (link->ifindex != daemon->tun.ifindex)
 		return;
-	if (link->mtu > 0 && lane_run(daemon->lane, set_mtu, (void *)(uintptr_t)link->mtu, NULL) != 0)
-		log_warning(LOG, "interface %s changes faster than it can be followed", link->name);
+	follow_mtu(daemon, link);
 	daemon->is_link_up = link->is_up;
 	next_step(daemon);
 }
@@ -591,6 +602,8 @@ static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun re
 		close_tuns(ret, *ret_n);
 		return r;
 	}
+	tun_fit_superpackets(ret->ifindex, WG_DEFAULT_MTU);
+	daemon->mtu = WG_DEFAULT_MTU;
 	daemon->tun = *ret;
 	daemon->tun.fd = fcntl(ret->fd, F_DUPFD_CLOEXEC, 0);
 	return 0;

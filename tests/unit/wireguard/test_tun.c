@@ -377,6 +377,16 @@ static void test_the_probe_does_no_harm(bool is_v4)
 	end(&world);
 }
 
+static void test_a_superpacket_has_as_many_packets_as_leave_at_once(void)
+{
+	static const uint32_t cases[][2] = { /* mtu, packets */
+					     { 576, 63 },  { 1280, 48 }, { 1420, 45 },
+					     { 9000, 7 },  { 65507, 1 }, { 65535, 1 } };
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		assert(tun_max_segments(cases[i][0]) == cases[i][1]);
+}
+
 static void test_superpackets_that_make_no_sense_are_not_asked_for_again(void)
 {
 	struct world world;
@@ -429,6 +439,7 @@ int main(void)
 	}
 	test_packets_that_are_refused_in_any_form_change_nothing();
 	test_superpackets_that_make_no_sense_are_not_asked_for_again();
+	test_a_superpacket_has_as_many_packets_as_leave_at_once();
 	puts("ok");
 	return 0;
 }
