@@ -150,7 +150,7 @@ def overlay(pair, build):
     """p2pnode at both ends, on the direct path. Also the programs, by what they are: control, relay, node."""
     control = Control(build, pair.service("control")).start()
     relay = Node(build, pair.service("relay"), public=True).start()
-    nodes = [Node(build, host).start() for host in pair.hosts]
+    nodes = [Node(build, host, config=f"mtu = {MTU}\n").start() for host in pair.hosts]
     for node in (relay, *nodes):
         node.join(control.link())
     tunnel = Overlay(nodes)
