@@ -707,28 +707,11 @@ static int start_uapi(const struct wireguard_host_options *options, struct wireg
 	return start(&wireguard_uapi, &wireguard_uapi_control, options, ret, reterr);
 }
 
-const struct wireguard_host_class wireguard_kernel = {
-	.start = start_kernel,
-	.stop = host_stop,
-	.change = host_change,
-	.sample = host_sample,
-	.put_relayed = host_put_relayed,
-	.heard = host_heard,
-	.port = host_port,
-	.told = host_told,
-	.link_changed = host_link_changed,
-	.fill_drops = host_fill_drops,
-};
+/* All but the start is the same. */
+#define EXTERNAL_HOST                                                                              \
+	.stop = host_stop, .change = host_change, .sample = host_sample,                           \
+	.put_relayed = host_put_relayed, .heard = host_heard, .port = host_port,                   \
+	.told = host_told, .link_changed = host_link_changed, .fill_drops = host_fill_drops
 
-const struct wireguard_host_class wireguard_uapi = {
-	.start = start_uapi,
-	.stop = host_stop,
-	.change = host_change,
-	.sample = host_sample,
-	.put_relayed = host_put_relayed,
-	.heard = host_heard,
-	.port = host_port,
-	.told = host_told,
-	.link_changed = host_link_changed,
-	.fill_drops = host_fill_drops,
-};
+const struct wireguard_host_class wireguard_kernel = { .start = start_kernel, EXTERNAL_HOST };
+const struct wireguard_host_class wireguard_uapi = { .start = start_uapi, EXTERNAL_HOST };

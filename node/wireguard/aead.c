@@ -200,9 +200,9 @@ static uint32_t at_most(uint32_t n, uint32_t limit)
 	return n < limit ? n : limit;
 }
 
-/* How many were sealed. */
-static uint32_t seal_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_LEN],
-			      struct wg_aead_packet *packets, uint32_t n)
+/* How many were sealed or opened: the rest is OpenSSL's. */
+static uint32_t use_lanes(const struct wg_aead *aead, bool sealing, const uint8_t key[KEY_LEN],
+			  struct wg_aead_packet *packets, uint32_t n)
 {
 	const struct wg_aead_way *way;
 	uint32_t done = 0, some;
@@ -210,26 +210,7 @@ static uint32_t seal_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_
 
 	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
 		some = at_most(n - done, way->width);
-		way->seal(key, packets + done, some);
-		is_deep |= way->is_deep;
-	}
-	if (is_deep)
-		wipe_deep_stack();
-	else if (done > 0)
-		wipe_stack();
-	return done;
-}
-
-static uint32_t open_in_lanes(const struct wg_aead *aead, const uint8_t key[KEY_LEN],
-			      struct wg_aead_packet *packets, uint32_t n)
-{
-	const struct wg_aead_way *way;
-	uint32_t done = 0, some;
-	bool is_deep = false;
-
-	for (; done < n && (way = choose_way(aead, packets + done, n - done)); done += some) {
-		some = at_most(n - done, way->width);
-		way->open(key, packets + done, some);
+		(sealing ? way->seal : way->open)(key, packets + done, some);
 		is_deep |= way->is_deep;
 	}
 	if (is_deep)
@@ -270,7 +251,7 @@ static void open_with_openssl(EVP_CIPHER_CTX *cipher, const uint8_t key[KEY_LEN]
 uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			      struct wg_aead_packet *packets, uint32_t n)
 {
-	const uint32_t done = seal_in_lanes(aead, key, packets, n);
+	const uint32_t done = use_lanes(aead, true, key, packets, n);
 
 	return done + seal_with_openssl(aead->sealing, key, packets + done, n - done);
 }
@@ -278,7 +259,7 @@ uint32_t wg_aead_seal_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 void wg_aead_open_packets(struct wg_aead *aead, const uint8_t key[KEY_LEN],
 			  struct wg_aead_packet *packets, uint32_t n)
 {
-	const uint32_t done = open_in_lanes(aead, key, packets, n);
+	const uint32_t done = use_lanes(aead, false, key, packets, n);
 
 	open_with_openssl(aead->opening, key, packets + done, n - done);
 }

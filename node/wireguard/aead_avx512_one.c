@@ -365,29 +365,48 @@ static __attribute__((noinline)) void wipe_deep_stack(void)
 	wg_aead_wipe(below, sizeof(below));
 }
 
-TARGET static __attribute__((noinline)) void seal_each_long(const uint8_t key[KEY_LEN],
-							 struct wg_aead_packet *packets,
-							 unsigned n)
+INLINE void do_long(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n, bool sealing)
 {
 	struct one one;
 
-	for (unsigned i = 0; i < n; i++)
-		if (packets[i].size > SMALL)
+	for (unsigned i = 0; i < n; i++) {
+		if (packets[i].size <= SMALL)
+			continue;
+		if (sealing)
 			seal_long(&one, key, &packets[i]);
+		else
+			open_long(&one, key, &packets[i]);
+	}
 	wg_aead_wipe(&one, sizeof(one));
 }
 
-TARGET static __attribute__((noinline)) void seal_each_small(const uint8_t key[KEY_LEN],
-							  struct wg_aead_packet *packets,
-							  unsigned n)
+INLINE void do_small(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n, bool sealing)
 {
 	struct ymm_single single;
 
-	for (unsigned i = 0; i < n; i++)
-		if (packets[i].size <= SMALL)
+	for (unsigned i = 0; i < n; i++) {
+		if (packets[i].size > SMALL)
+			continue;
+		if (sealing)
 			ymm_seal_single(&single, key, &packets[i]);
+		else
+			ymm_open_single(&single, key, &packets[i]);
+	}
 	wg_aead_wipe(&single, sizeof(single));
 }
+
+/* Not in line: small packets need not pay for the stack of long ones. */
+#define EACH(name, what, sealing)                                                                  \
+	TARGET static __attribute__((noinline)) void name(                                         \
+		const uint8_t key[KEY_LEN], struct wg_aead_packet *packets, unsigned n)            \
+	{                                                                                          \
+		what(key, packets, n, sealing);                                                    \
+	}
+EACH(seal_each_long, do_long, true)
+EACH(open_each_long, do_long, false)
+EACH(seal_each_small, do_small, true)
+EACH(open_each_small, do_small, false)
+#undef EACH
 
 TARGET void wg_aead_avx512_seal_each(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets,
 				     unsigned n)
@@ -401,30 +420,6 @@ TARGET void wg_aead_avx512_seal_each(const uint8_t key[KEY_LEN], struct wg_aead_
 	if (n_small > 0)
 		seal_each_small(key, packets, n);
 	YMM_FORGET();
-}
-
-TARGET static __attribute__((noinline)) void open_each_long(const uint8_t key[KEY_LEN],
-							 struct wg_aead_packet *packets,
-							 unsigned n)
-{
-	struct one one;
-
-	for (unsigned i = 0; i < n; i++)
-		if (packets[i].size > SMALL)
-			open_long(&one, key, &packets[i]);
-	wg_aead_wipe(&one, sizeof(one));
-}
-
-TARGET static __attribute__((noinline)) void open_each_small(const uint8_t key[KEY_LEN],
-							  struct wg_aead_packet *packets,
-							  unsigned n)
-{
-	struct ymm_single single;
-
-	for (unsigned i = 0; i < n; i++)
-		if (packets[i].size <= SMALL)
-			ymm_open_single(&single, key, &packets[i]);
-	wg_aead_wipe(&single, sizeof(single));
 }
 
 TARGET void wg_aead_avx512_open_each(const uint8_t key[KEY_LEN], struct wg_aead_packet *packets,

@@ -242,7 +242,6 @@ int wg_allowed_ips_insert(struct wg_allowed_ips *ips, const struct wg_prefix *pr
 	if (!node)
 		return -ENOMEM;
 	set_peer(node, peer);
-	atomic_fetch_add(&ips->n_changes, 1);
 	return 0;
 }
 
@@ -259,7 +258,6 @@ void wg_allowed_ips_remove(struct wg_allowed_ips *ips, const struct wg_prefix *p
 		return;
 	set_peer(node, NULL);
 	prune(ips, node);
-	atomic_fetch_add(&ips->n_changes, 1);
 }
 
 void wg_allowed_ips_remove_peer(struct wg_allowed_ips *ips, struct wg_peer *peer)
@@ -271,7 +269,6 @@ void wg_allowed_ips_remove_peer(struct wg_allowed_ips *ips, struct wg_peer *peer
 		set_peer(node, NULL);
 		prune(ips, node);
 	}
-	atomic_fetch_add(&ips->n_changes, 1);
 }
 
 /* ---- lookups ---- */
@@ -304,39 +301,4 @@ struct wg_peer *wg_allowed_ips_lookup6(const struct wg_allowed_ips *ips, const u
 		node = atomic_load(&node->child[bit_at(ip, node->len)]);
 	}
 	return best;
-}
-
-/* A change counts after it was made: what is found before may be newer than the number, never older. */
-struct wg_peer *wg_allowed_ips_find4(const struct wg_allowed_ips *ips, struct wg_allowed_cache *cache,
-				     const uint8_t *ip)
-{
-	uint64_t n_changes = atomic_load(&ips->n_changes) + 1;
-	uint32_t word;
-
-	memcpy(&word, ip, sizeof(word));
-	struct wg_allowed_cached4 *cached =
-		&cache->v4[word * 0x9e3779b1u >> (32 - WG_ALLOWED_CACHE_BITS)];
-	if (cached->n_changes != n_changes || cached->ip != word) {
-		cached->n_changes = n_changes;
-		cached->ip = word;
-		cached->peer = wg_allowed_ips_lookup4(ips, ip);
-	}
-	return cached->peer;
-}
-
-struct wg_peer *wg_allowed_ips_find6(const struct wg_allowed_ips *ips, struct wg_allowed_cache *cache,
-				     const uint8_t *ip)
-{
-	uint64_t n_changes = atomic_load(&ips->n_changes) + 1;
-	uint64_t words[2];
-
-	memcpy(words, ip, sizeof(words));
-	struct wg_allowed_cached6 *cached =
-		&cache->v6[(words[0] ^ words[1]) * 0x9e3779b97f4a7c15u >> (64 - WG_ALLOWED_CACHE_BITS)];
-	if (cached->n_changes != n_changes || cached->ip[0] != words[0] || cached->ip[1] != words[1]) {
-		cached->n_changes = n_changes;
-		memcpy(cached->ip, words, sizeof(words));
-		cached->peer = wg_allowed_ips_lookup6(ips, ip);
-	}
-	return cached->peer;
 }

@@ -43,27 +43,6 @@ struct wg_allowed_node {
 struct wg_allowed_ips {
 	_Atomic(struct wg_allowed_node *) root4, root6;
 	struct wg_readers *readers; /* who may look up meanwhile; NULL: nobody, nodes are freed at once */
-	_Atomic uint64_t n_changes;
-};
-
-/*
- * What one thread looked up lately: a lookup costs tens of nanoseconds, and packets come from few
- * addresses at a time. Answers as a lookup would: an entry holds until the next change of the tree,
- * so it never leads to a peer that is gone. All zero is a start.
- */
-#define WG_ALLOWED_CACHE_BITS 6
-
-struct wg_allowed_cache {
-	struct wg_allowed_cached4 {
-		uint64_t n_changes; /* 1 more than there were when it was asked; 0: empty */
-		struct wg_peer *peer;
-		uint32_t ip;
-	} v4[1 << WG_ALLOWED_CACHE_BITS];
-	struct wg_allowed_cached6 {
-		uint64_t n_changes;
-		struct wg_peer *peer;
-		uint64_t ip[2];
-	} v6[1 << WG_ALLOWED_CACHE_BITS];
 };
 
 /* The prefixes of one peer, oldest first. All zero: none. */
@@ -81,11 +60,6 @@ void wg_allowed_ips_remove_peer(struct wg_allowed_ips *ips, struct wg_peer *peer
 /* ip: 4 or 16 bytes. NULL: nobody's. Any thread within wg_reader_enter() … leave(), and the writer. */
 struct wg_peer *wg_allowed_ips_lookup4(const struct wg_allowed_ips *ips, const uint8_t *ip);
 struct wg_peer *wg_allowed_ips_lookup6(const struct wg_allowed_ips *ips, const uint8_t *ip);
-/* The same, with the thread's cache. */
-struct wg_peer *wg_allowed_ips_find4(const struct wg_allowed_ips *ips, struct wg_allowed_cache *cache,
-				     const uint8_t *ip);
-struct wg_peer *wg_allowed_ips_find6(const struct wg_allowed_ips *ips, struct wg_allowed_cache *cache,
-				     const uint8_t *ip);
 
 /* peer.h: where a peer keeps its list. */
 struct wg_allowed_list *wg_peer_allowed_list(struct wg_peer *peer);

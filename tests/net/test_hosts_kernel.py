@@ -196,8 +196,20 @@ def test_packets_of_a_direct_path_pass_by_the_node(pair):
         assert pulse.lost() == 0
         through_loopback = alice.loopback_packets() - before
     assert through_loopback < 20
-    # The emulated machine may be too busy with the file to answer probes, and leave the path meanwhile.
-    assert transferred(alice, bob)
+
+    # The emulated machine can be too busy with the file to answer probes, and leave the path meanwhile:
+    # once it must not.
+    for _ in range(4):
+        with PingPulse(bob.host, alice.ip) as pulse:
+            pulse.first_answer(30)
+            bob.wait_for_path("alice", "direct", 30)
+            alice.wait_for_straight(bob)
+        before = alice.loopback_packets()
+        assert transferred(alice, bob)
+        through_loopback = alice.loopback_packets() - before
+        if through_loopback < 400:
+            break
+    assert through_loopback < 400  # of some thousand
     alice.wait_for_path("bob", "direct", 30)
     bob.wait_for_path("alice", "direct", 30)
 

@@ -287,15 +287,15 @@ def test_a_thousand_peers_can_be_reached(lab, kind):
 
 @pytest.mark.slow
 def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
-    """At most 5 % of the speed with that peer alone: then it is quickly done. Other tests use the machine
-    meanwhile, so only a fifth is an error; the printed figures tell the rest."""
+    """At most 5 % of the speed with that peer alone. Other tests use the machine meanwhile: the best of
+    several turns is compared, of so many that each case had an undisturbed one."""
     crowd = Crowd(lab, p2pwg_of("release"))
-    flows = Flows(tool(build, "flows"), [crowd.a.host, crowd.b.host], 120)
+    flows = Flows(tool(build, "flows"), [crowd.a.host, crowd.b.host], 240)
     flows.add(crowd.b.host, crowd.a.ip, "tcp")
     flows.begin()
     wait_until(lambda: crowd.a.peer(crowd.b).rx > 50e6, 10, "the flow to be fast")
     alone = among = 0
-    for number in range(15):
+    for number in range(60):
         alone = max(alone, speed_of(lambda: crowd.a.peer(crowd.b).rx, 0.7))
         crowd.add()
         among = max(among, speed_of(lambda: crowd.a.peer(crowd.b).rx, 0.7))
@@ -304,5 +304,5 @@ def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
             break
     measured("Mbit/s with one peer", alone * 8e-6)
     measured("Mbit/s with a thousand peers", among * 8e-6)
-    assert among >= 0.8 * alone
+    assert among >= 0.95 * alone
     flows.finish(now=True).check_streams()

@@ -183,30 +183,6 @@ static void test_wrong_families_and_lengths_are_refused(void)
 	wg_device_free(w.device);
 }
 
-static void test_the_cache_follows_every_change(void)
-{
-	struct world w;
-	struct wg_allowed_ips ips = { .readers = NULL };
-	static struct wg_allowed_cache cache;
-	const struct wg_prefix p4 = prefix("10.1.0.0/16"), p6 = prefix("fd00::/64");
-	begin(&w);
-
-	for (unsigned i = 0; i < 4; i++) {
-		struct wg_peer *peer = w.peers[i % 2];
-		int r = wg_allowed_ips_insert(&ips, &p4, peer);
-		assert(r == 0 && wg_allowed_ips_find4(&ips, &cache, p4.ip) == peer);
-		r = wg_allowed_ips_insert(&ips, &p6, peer);
-		assert(r == 0 && wg_allowed_ips_find6(&ips, &cache, p6.ip) == peer);
-	}
-	assert(wg_allowed_ips_find4(&ips, &cache, p4.ip) == w.peers[1]);
-	wg_allowed_ips_remove(&ips, &p4, w.peers[1]);
-	assert(!wg_allowed_ips_find4(&ips, &cache, p4.ip));
-	assert(wg_allowed_ips_find6(&ips, &cache, p6.ip) == w.peers[1]);
-	wg_allowed_ips_remove_peer(&ips, w.peers[1]);
-	assert(!wg_allowed_ips_find6(&ips, &cache, p6.ip));
-	wg_device_free(w.device);
-}
-
 /* ---- against a list ---- */
 
 #define NAIVE_MAX 4000
@@ -329,7 +305,6 @@ int main(void)
 	test_only_the_owner_can_take_a_prefix_away();
 	test_a_removed_peer_owns_nothing();
 	test_wrong_families_and_lengths_are_refused();
-	test_the_cache_follows_every_change();
 	test_random_changes_leave_what_a_naive_list_says();
 	puts("ok");
 }
