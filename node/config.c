@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 
 static int check_name(const char *value, struct error *reterr)
 {
@@ -70,7 +70,7 @@ static const struct config_setting settings[] = {
 	  "UDP port of the node; 0: the one used last time, else any free one" },
 	{ "node", "mtu", CONFIG_NUMBER, 1280, 9000, "1280", false, NULL,
 	  "Largest packet of the interface, in bytes" },
-	{ "node", "lanes", CONFIG_NUMBER, 0, LANE_MAX, "0", false, NULL,
+	{ "node", "lanes", CONFIG_NUMBER, 0, LANES_MAX, "0", false, NULL,
 	  "Threads that move packets; 0: as many as suit the machine" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },

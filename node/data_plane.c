@@ -12,7 +12,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 #include "node/wireguard/udp.h"
 
 #include <assert.h>
@@ -610,7 +610,7 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 		.port = options->port,
 		.any_port_if_taken = true,
 		.offloads = &plane->offloads,
-		.n_shards = options->wireguard == WIREGUARD_IN_PROCESS ? lane_n_shards(options->n_lanes) : 1,
+		.n_shards = options->wireguard == WIREGUARD_IN_PROCESS ? lanes_n_shards(options->n_lanes) : 1,
 	};
 	plane->options = *options;
 	plane->offloads.switches = options->offloads;

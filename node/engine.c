@@ -11,7 +11,7 @@
  * The data plane and the public node live as long as the membership; only the Session comes and goes
  * with failures.
  */
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 #include "node/engine_internal.h"
 
 #include "common/log.h"
@@ -694,8 +694,8 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	strcpy(engine->interface, options->interface);
 	engine->mtu = options->mtu;
 	engine->listen_port = options->listen_port;
-	if (options->lanes > LANE_MAX)
-		return error_set(reterr, -EINVAL, "lanes: %d at most", LANE_MAX);
+	if (options->lanes > LANES_MAX)
+		return error_set(reterr, -EINVAL, "lanes: %d at most", LANES_MAX);
 	engine->n_lanes = options->lanes;
 	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
 		return -EINVAL;

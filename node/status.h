@@ -112,7 +112,7 @@ struct node_status_drop {
 	uint64_t n;
 };
 
-/* One of the threads that move packets; see node/wireguard/lane.h. Only what was dropped is in drops. */
+/* One of the threads that move packets; see node/wireguard/lanes.h. Only what was dropped is in drops. */
 struct node_status_lane {
 	char role[8]; /* "seals", "opens", "both" */
 	uint64_t tun_packets, tun_bytes;     /* from the interface */

@@ -12,7 +12,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 #include "node/wireguard/wg_daemon.h"
 
 static const char usage_text[] =
@@ -192,8 +192,8 @@ static int read_lanes(const char *text, unsigned *ret)
 	char *end;
 	unsigned long n = strtoul(text, &end, 10);
 
-	if (*text == '\0' || *end != '\0' || n < 1 || n > LANE_MAX)
-		return fprintf(stderr, "p2pwg: --lanes %s: a number from 1 to %d is needed\n", text, LANE_MAX), -1;
+	if (*text == '\0' || *end != '\0' || n < 1 || n > LANES_MAX)
+		return fprintf(stderr, "p2pwg: --lanes %s: a number from 1 to %d is needed\n", text, LANES_MAX), -1;
 	*ret = (unsigned)n;
 	return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * WireGuard in this process: a lane. Changes and samples go to it as commands, what it cannot carry
+ * WireGuard in this process: lanes. Changes and samples go to them as commands, what they cannot carry
  * itself comes back as events.
  */
 #include "node/wireguard_host.h"
@@ -8,7 +8,7 @@
 #include "common/log.h"
 #include "node/hosts/follow.h"
 #include "node/status.h"
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,11 +17,11 @@
 struct in_process {
 	struct wireguard_host host;
 	struct wireguard_host_ports ports;
-	struct lane *lane;
+	struct lanes *lanes;
 	struct follow_table follows;
-	struct reroute *reroutes, **last_reroute; /* to be told to the lane, oldest first */
+	struct reroute *reroutes, **last_reroute; /* to be told to the lanes, oldest first */
 	bool is_rerouting;
-	uint64_t sampled_drops[WG_N_DROPS]; /* written by the lane while a sample is under way … */
+	uint64_t sampled_drops[WG_N_DROPS]; /* written by the device's thread while a sample is under way … */
 	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
 	void (*stopped)(void *arg);
 	void *stopped_arg;
@@ -32,7 +32,7 @@ static struct in_process *in_process_of(struct wireguard_host *host)
 	return container_of(host, struct in_process, host);
 }
 
-/* ---- changes: lane thread ---- */
+/* ---- changes: device's thread ---- */
 
 static struct wg_route route_of(const struct peer_path *path, uint32_t peer_id)
 {
@@ -57,7 +57,7 @@ static void allow(struct wg_peer *wg_peer, const struct wireguard_peer_change *p
 		log_error("wireguard", "peer=%u: out of memory for its addresses", peer->id);
 }
 
-static void change_peer(const struct lane_context *context, const struct wireguard_peer_change *peer)
+static void change_peer(const struct lanes_context *context, const struct wireguard_peer_change *peer)
 {
 	struct wg_peer *wg_peer = wg_device_find_peer(context->device, &peer->key);
 
@@ -85,7 +85,7 @@ static void change_peer(const struct lane_context *context, const struct wiregua
 		wg_peer_reconnect(wg_peer, context->now);
 }
 
-static void run_change(const struct lane_context *context, void *arg)
+static void run_change(const struct lanes_context *context, void *arg)
 {
 	struct wireguard_change *change = arg;
 
@@ -118,8 +118,8 @@ static void host_change(struct wireguard_host *host, struct wireguard_change *ch
 		follow_set_path(follow, &peer->path);
 		peer->path = follow_path(follow, &extra);
 	}
-	if (lane_run(in_process->lane, run_change, change, on_changed) != 0)
-		abort(); /* at most one change, one sample, one rerouting: LANE_MAX_COMMANDS is far */
+	if (lanes_run(in_process->lanes, run_change, change, on_changed) != 0)
+		abort(); /* at most one change, one sample, one rerouting: LANES_MAX_COMMANDS is far */
 }
 
 /* ---- peers whose WireGuard is not on their UDP socket ---- */
@@ -138,7 +138,7 @@ struct rerouting {
 };
 
 /* Lane thread. */
-static void run_reroutes(const struct lane_context *context, void *arg)
+static void run_reroutes(const struct lanes_context *context, void *arg)
 {
 	const struct rerouting *rerouting = arg;
 
@@ -208,7 +208,7 @@ static void flush_reroutes(struct in_process *in_process)
 	for (struct reroute *reroute = rerouting->first; reroute; reroute = reroute->next)
 		fill_reroute(in_process, reroute);
 	in_process->is_rerouting = true;
-	if (lane_run(in_process->lane, run_reroutes, rerouting, on_rerouted) == 0)
+	if (lanes_run(in_process->lanes, run_reroutes, rerouting, on_rerouted) == 0)
 		return;
 	in_process->is_rerouting = false; /* it is ending */
 	free_reroutes(rerouting->first);
@@ -260,7 +260,7 @@ struct sampling {
 };
 
 /* Lane thread. */
-static void run_sample(const struct lane_context *context, void *arg)
+static void run_sample(const struct lanes_context *context, void *arg)
 {
 	struct sampling *sampling = arg;
 	struct wireguard_sample *sample = sampling->sample;
@@ -296,11 +296,11 @@ static void host_sample(struct wireguard_host *host, struct wireguard_sample *sa
 	if (!sampling)
 		abort();
 	*sampling = (struct sampling){ .in_process = in_process_of(host), .sample = sample };
-	if (lane_run(sampling->in_process->lane, run_sample, sampling, on_sampled) != 0)
+	if (lanes_run(sampling->in_process->lanes, run_sample, sampling, on_sampled) != 0)
 		abort(); /* as in host_change() */
 }
 
-/* ---- from the lane ---- */
+/* ---- from the lanes ---- */
 
 static void on_lane_datagram(void *owner, enum demux_kind kind, const struct wg_path *from,
 			     const uint8_t *bytes, size_t len)
@@ -317,7 +317,7 @@ static void on_lane_relay(void *owner, const struct wg_path *path, const struct 
 	in_process->ports.relay(in_process->ports.owner, path->relay_id, path->peer_id, train);
 }
 
-static void on_lane_peer(void *owner, const struct lane_peer_event *event)
+static void on_lane_peer(void *owner, const struct lanes_peer_event *event)
 {
 	struct in_process *in_process = owner;
 
@@ -346,21 +346,21 @@ static int host_put_relayed(struct wireguard_host *host, uint32_t relay_id, uint
 			    const uint8_t *bytes, size_t len)
 {
 	const struct wg_path path = { .relay_id = relay_id, .peer_id = peer_id };
-	/* The lane copies; the train's pointer is mutable only for those that open in place. */
+	/* The lanes copy; the train's pointer is mutable only for those that open in place. */
 	const struct train train = train_of_one((uint8_t *)(uintptr_t)bytes, len);
 
-	return lane_put_relayed(in_process_of(host)->lane, &path, &train);
+	return lanes_put_relayed(in_process_of(host)->lanes, &path, &train);
 }
 
 /* Lane thread. */
-static void run_forget_sources(const struct lane_context *context, void *arg)
+static void run_forget_sources(const struct lanes_context *context, void *arg)
 {
 	wg_device_forget_sources(context->device);
 }
 
 static void host_link_changed(struct wireguard_host *host)
 {
-	if (lane_run(in_process_of(host)->lane, run_forget_sources, NULL, NULL) != 0)
+	if (lanes_run(in_process_of(host)->lanes, run_forget_sources, NULL, NULL) != 0)
 		log_warning("wireguard", "busy: source addresses are kept");
 }
 
@@ -370,7 +370,7 @@ static void fill_lanes(struct in_process *in_process, struct node_status *status
 	struct lane_counters lane;
 	const char *role;
 
-	for (unsigned i = 0; lane_get_lane(in_process->lane, i, &lane, &role); i++) {
+	for (unsigned i = 0; lanes_get_lane(in_process->lanes, i, &lane, &role); i++) {
 		if (!(told = node_status_add_lane(status)))
 			return;
 		snprintf(told->role, sizeof(told->role), "%s", role);
@@ -397,7 +397,7 @@ static void host_fill_drops(struct wireguard_host *host, struct node_status *sta
 		node_status_add_drop(status, name, in_process->drops[i]);
 	}
 	fill_lanes(in_process, status);
-	lane_get_counters(in_process->lane, &lane);
+	lanes_get_counters(in_process->lanes, &lane);
 	node_status_add_drop(status, "lane events full", lane.n_events_dropped);
 	node_status_add_drop(status, "lane relayed full", lane.n_relayed_dropped);
 	node_status_add_drop(status, "lane sends refused", lane.n_sends_dropped);
@@ -410,7 +410,7 @@ struct identity_command {
 };
 
 /* Lane thread. */
-static void run_set_key(const struct lane_context *context, void *arg)
+static void run_set_key(const struct lanes_context *context, void *arg)
 {
 	struct identity_command *command = arg;
 
@@ -425,10 +425,10 @@ static void on_key_set(void *arg)
 	free(command);
 }
 
-static int start_lane(struct in_process *in_process, const struct wireguard_host_options *options,
+static int start_lanes(struct in_process *in_process, const struct wireguard_host_options *options,
 		      const struct tun *tuns_take, unsigned n_tuns, struct error *reterr)
 {
-	const struct lane_config config = {
+	const struct lanes_config config = {
 		.loop = options->loop,
 		.tuns_take = tuns_take,
 		.n_tuns = n_tuns,
@@ -441,7 +441,7 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 			   .peer = on_lane_peer,
 			   .tun_gone = on_tun_gone },
 	};
-	int r = lane_start(&config, &in_process->lane, reterr);
+	int r = lanes_start(&config, &in_process->lanes, reterr);
 	if (r != 0)
 		return r;
 
@@ -449,7 +449,7 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 	if (!command)
 		abort();
 	command->key = *options->node_key;
-	if (lane_run(in_process->lane, run_set_key, command, on_key_set) != 0)
+	if (lanes_run(in_process->lanes, run_set_key, command, on_key_set) != 0)
 		abort(); /* the first command of all */
 	return 0;
 }
@@ -457,7 +457,7 @@ static int start_lane(struct in_process *in_process, const struct wireguard_host
 static int host_start(const struct wireguard_host_options *options, struct wireguard_host **ret,
 		      struct error *reterr)
 {
-	struct tun tuns[LANE_MAX_QUEUES];
+	struct tun tuns[LANES_MAX_QUEUES];
 	unsigned n_tuns = 0;
 	struct in_process *in_process = calloc(1, sizeof(*in_process));
 	int r;
@@ -467,10 +467,10 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 	in_process->host.class = &wireguard_in_process;
 	in_process->last_reroute = &in_process->reroutes;
 	in_process->ports = options->ports;
-	if ((r = tun_open_queues(options->interface, options->offloads, lane_n_queues(options->n_lanes), tuns,
+	if ((r = tun_open_queues(options->interface, options->offloads, lanes_n_queues(options->n_lanes), tuns,
 				 &n_tuns, reterr)) != 0 ||
 	    (r = wireguard_set_up_interface(tuns->ifindex, options, reterr)) != 0 ||
-	    (r = start_lane(in_process, options, tuns, n_tuns, reterr)) != 0) {
+	    (r = start_lanes(in_process, options, tuns, n_tuns, reterr)) != 0) {
 		for (unsigned i = 0; i < n_tuns; i++)
 			tun_close(&tuns[i]);
 		free(in_process);
@@ -481,7 +481,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 	return 0;
 }
 
-static void on_lane_stopped(void *arg)
+static void on_lanes_stopped(void *arg)
 {
 	struct in_process *in_process = arg;
 	void (*stopped)(void *) = in_process->stopped;
@@ -499,7 +499,7 @@ static void host_stop(struct wireguard_host *host, void (*stopped)(void *arg), v
 
 	in_process->stopped = stopped;
 	in_process->stopped_arg = arg;
-	lane_stop(in_process->lane, on_lane_stopped, in_process);
+	lanes_stop(in_process->lanes, on_lanes_stopped, in_process);
 }
 
 const struct wireguard_host_class wireguard_in_process = {

@@ -68,7 +68,7 @@ static bool asks_for_session(const struct wg_stats *stats, const struct traffic_
 {
 	uint64_t asked_ns = look->carried.tx_initiation_ns;
 
-	return asked_ns > stats->last_handshake_ns && look->now.ns - asked_ns < HANDSHAKE_NS;
+	return asked_ns > stats->last_handshake_ns && look->now.ns < asked_ns + HANDSHAKE_NS;
 }
 
 static void take_handshake(struct wg_stats *stats, const struct traffic_look *look)

@@ -221,6 +221,14 @@ static int set_key(const char *interface, const struct secret_key *key, struct e
 	return r;
 }
 
+static void forget_key(const char *interface)
+{
+	static const struct secret_key none;
+	struct error ignored; /* the daemon may have ended */
+
+	(void)!set_key(interface, &none, &ignored);
+}
+
 /* ---- the rest ---- */
 
 static void add_reading(void *arg, const struct uapi_peer *peer)
@@ -251,8 +259,10 @@ static int uapi_open(const char *interface, const struct secret_key *key, struct
 
 	if (r == 0)
 		r = link_find(interface, &link, reterr);
-	if (r != 0)
+	if (r != 0) {
+		forget_key(interface); /* it may have taken it before it failed */
 		return r;
+	}
 	struct wireguard_control *control = calloc(1, sizeof(*control));
 	if (!control)
 		abort();
@@ -264,10 +274,7 @@ static int uapi_open(const char *interface, const struct secret_key *key, struct
 
 static void uapi_control_close(struct wireguard_control *control)
 {
-	static const struct secret_key none;
-	struct error ignored; /* the daemon may have ended */
-
-	(void)!set_key(control->interface, &none, &ignored);
+	forget_key(control->interface);
 	free(control);
 }
 

@@ -1,595 +1,402 @@
 /*
- * The device's thread: it sleeps until a lane has news, the loop a command, or a timer is due. It is
- * woken by one eventfd, at most once for all that happened since it last looked.
+ * The lane's one idea: each descriptor that is ready is served for a bounded burst, so that no
+ * direction starves the other, and a burst's packets travel as trains from read to write.
  */
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lane_internal.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
-#include "node/wireguard/lane_thread.h"
-#include "node/wireguard/message_wire.h"
 
-/* Events of one thread handled in one turn of the loop. */
-#define LOOP_BURST 1024
-/* News of one lane taken before the others are looked at. */
-#define NEWS_BURST 256
-/* Marks that lanes leave are collected so often; the timers' shortest time is 5 s. */
-#define COLLECT_NS UINT64_C(100000000)
-/* While something waits to be freed. */
-#define RECLAIM_NS UINT64_C(10000000)
+/* Handshakes, or trains that wait for a session: what comes beyond is dropped and counted. */
+#define NEWS_RING_LEN	 (256u << 10)
+#define RELAYED_RING_LEN (1u << 20)
 
-struct command {
-	void (*fn)(const struct lane_context *context, void *arg);
-	void (*done)(void *arg);
-	void *arg;
-};
+/* While the device sends what was handed over: so often, so long. About 2 ms, then it is handed on. */
+#define MAX_WAITS 40
+#define WAIT_NS	  50000
+#define TIMER_SLACK_NS 1000
 
-struct lane {
-	/* set before the threads start */
-	struct lane_ports ports;
-	int wake_fd;
-	pthread_t thread;
-	unsigned n_lanes, n_shards, n_tuns;
-	struct lane_thread *lanes[LANE_MAX];
-	enum lane_role roles[LANE_MAX];
-	struct tun tuns[LANE_MAX_QUEUES];
-
-	/* between the threads */
-	struct ring commands, completions;
-	struct lane_outbox outbox; /* of the device's thread */
-	_Atomic bool is_stopping;
-	_Atomic bool is_woken;
-	uv_async_t async;
-
-	/* of the loop thread */
-	uint32_t n_outstanding;
-	bool is_stopped, is_tun_gone_told;
-	void (*stopped)(void *arg);
-	void *stopped_arg;
-
-	/* of the device's thread */
-	struct wg_device *device;
-	struct udp *udp;
-	struct wg_time now;
-	uint64_t collect_ns; /* when marks are collected next; UINT64_MAX: there are none */
-	bool has_more_news, has_retired;
-	bool is_reclaiming; /* what was retired up to `passed` can be freed when marked news were taken */
-	uint64_t passed;
-	bool loop_has_news;
-};
-
-/* ---- how many lanes ---- */
-
-static unsigned lanes_for(unsigned wanted)
+struct wg_time lane_time_now(void)
 {
-	cpu_set_t cpus;
+	struct timespec boot, real;
 
-	if (wanted == 0)
-		wanted = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
-	return wanted > LANE_MAX ? LANE_MAX : wanted;
+	clock_gettime(CLOCK_BOOTTIME, &boot);
+	clock_gettime(CLOCK_REALTIME, &real);
+	return (struct wg_time){
+		.ns = (uint64_t)boot.tv_sec * 1000000000 + (uint64_t)boot.tv_nsec,
+		.real_ns = (uint64_t)real.tv_sec * 1000000000 + (uint64_t)real.tv_nsec,
+	};
 }
 
-uint32_t lane_n_shards(unsigned n_lanes)
+void *lane_allocate(size_t size)
 {
-	n_lanes = lanes_for(n_lanes);
-	return n_lanes >= 4 ? n_lanes : 1;
+	void *memory = calloc(1, size);
+
+	if (!memory)
+		abort();
+	return memory;
 }
 
-/* So many that flows rarely share one; a multiple of the lanes that seal. */
-unsigned lane_n_queues(unsigned n_lanes)
-{
-	const unsigned n_shards = lane_n_shards(n_lanes);
+/* ---- to the device's thread ---- */
 
-	return LANE_MAX_QUEUES / n_shards * n_shards;
-}
-
-/* ---- waking ---- */
-
-/* Any thread. */
-static void wake_device(void *owner)
+/* Head of a record in the ring of news; the train's bytes follow. */
+static bool hand(void *owner, const struct wg_news *news)
 {
 	struct lane *lane = owner;
-	const uint64_t one = 1;
+	const bool has_train = news->type == WG_NEWS_PLAIN || news->type == WG_NEWS_HANDSHAKE;
+	const size_t len = has_train ? (size_t)train_bytes(&news->train) : 0;
+	const bool is_strangers = news->type == WG_NEWS_HANDSHAKE || news->type == WG_NEWS_LOST_SESSION;
+	struct wg_news *record = is_strangers ? ring_reserve_for_stranger(&lane->news, sizeof(*record) + len) :
+						ring_reserve(&lane->news, sizeof(*record) + len);
 
-	if (!atomic_exchange(&lane->is_woken, true))
-		(void)!write(lane->wake_fd, &one, sizeof(one));
+	if (!record)
+		return false;
+	*record = *news;
+	if (has_train) {
+		train_copy((uint8_t *)(record + 1), &news->train);
+		record->train.stride = news->train.size;
+	}
+	ring_commit(&lane->news);
+	lane->device_has_news = true;
+	return true;
 }
 
-/* Any thread. */
-static void wake_loop(void *owner)
+static void wake_device(struct lane *lane)
+{
+	lane->device_has_news = false;
+	lane->config.wake_device(lane->config.owner);
+}
+
+static void on_noted(void *owner)
 {
 	struct lane *lane = owner;
 
-	uv_async_send(&lane->async);
+	lane->device_has_news = true;
 }
 
-/* ---- device's thread: ports of the device ---- */
-
-/* Handshakes, keepalives, packets that waited. A full socket drops them: all are repeated. */
-static void on_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path,
-			const struct train *train)
+/* Peers can give cause to wait (they move, they renew sessions): all together not too often. */
+static bool wait_for_device(void *owner, unsigned n_waits)
 {
+	const struct timespec pause = { .tv_nsec = WAIT_NS };
 	struct lane *lane = owner;
+	const uint64_t before_ns = lane_time_now().ns;
 
-	if (path->relay_id == 0 && lane->udp)
-		(void)udp_send(lane->udp, 0, path, train, NULL);
-	else if (path->relay_id != 0 && lane->ports.relay)
-		lane_outbox_relay(&lane->outbox, path, train);
+	if (n_waits == MAX_WAITS || !wait_budget_allows(&lane->wait_budget, before_ns))
+		return false;
+	wake_device(lane);
+	nanosleep(&pause, NULL);
+	wait_budget_spend(&lane->wait_budget, lane_time_now().ns - before_ns);
+	return true;
 }
 
-static void on_deliver(void *owner, struct wg_peer *peer, const struct train *train)
+bool lane_take_news(struct lane *lane, struct wg_time now, unsigned max)
 {
-	abort(); /* data packets are opened by lanes */
-}
-
-static void on_peer_event(void *owner, struct wg_peer *peer, const struct wg_event *event)
-{
-	struct lane *lane = owner;
-	struct lane_peer_event record = { .peer_id = wg_peer_id(peer), .type = event->type };
-
-	if (!lane->ports.peer)
-		return;
-	if (event->path)
-		record.path = *event->path;
-	lane_outbox_peer(&lane->outbox, &record);
-}
-
-/* ---- device's thread: commands ---- */
-
-static void complete(struct lane *lane, const struct command *command)
-{
-	struct command *record = ring_reserve(&lane->completions, sizeof(*record));
-
-	assert(record); /* as many as may be outstanding fit */
-	*record = *command;
-	ring_commit(&lane->completions);
-	lane->loop_has_news = true;
-}
-
-static void serve_commands(struct lane *lane)
-{
-	struct lane_context context = { .lane = lane, .device = lane->device, .now = lane->now };
-	const struct command *next;
+	const struct wg_news *record;
 	size_t len;
 
-	while ((next = ring_peek(&lane->commands, &len))) {
-		struct command command = *next;
-		ring_release(&lane->commands);
-		command.fn(&context, command.arg);
-		complete(lane, &command);
+	for (unsigned i = 0; i < max; i++) {
+		if (!(record = ring_peek(&lane->news, &len)))
+			return true;
+		struct wg_news news = *record;
+		/* Trains are mutable in general; these bytes are only to be read. */
+		news.train.base = (uint8_t *)(uintptr_t)(record + 1);
+		wg_device_take(lane->config.device, &news, now);
+		ring_release(&lane->news);
 	}
+	return false;
 }
 
-static void use_udp(struct lane_thread *thread, void *arg)
+void lane_mark_news(struct lane *lane)
 {
-	lane_thread_use_udp(thread, arg);
+	lane->news_mark = ring_mark(&lane->news);
 }
 
-void lane_use_udp(const struct lane_context *context, struct udp *udp)
+bool lane_marked_were_taken(const struct lane *lane)
 {
-	struct lane *lane = context->lane;
-
-	assert(!udp || udp->n_shards == lane->n_shards);
-	lane->udp = udp;
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		lane_thread_call(lane->lanes[i], use_udp, udp);
+	return ring_is_taken(&lane->news, lane->news_mark);
 }
 
-static void set_mtu(struct lane_thread *thread, void *arg)
+/* ---- waiting ---- */
+
+void lane_wake(struct lane *lane)
 {
-	lane_thread_set_mtu(thread, *(const uint32_t *)arg);
+	const uint64_t one = 1;
+
+	(void)!write(lane->wake_fd, &one, sizeof(one));
 }
 
-void lane_set_mtu(const struct lane_context *context, uint32_t mtu)
+static void watch(struct lane *lane, int fd, unsigned source, bool on)
 {
-	wg_device_set_mtu(context->device, mtu);
-	for (unsigned i = 0; i < context->lane->n_lanes; i++)
-		lane_thread_call(context->lane->lanes[i], set_mtu, &mtu);
-}
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = source };
 
-/* ---- device's thread: the rest ---- */
-
-static void serve_news(struct lane *lane)
-{
-	lane->has_more_news = false;
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		if (!lane_thread_take_news(lane->lanes[i], lane->now, NEWS_BURST))
-			lane->has_more_news = true;
-}
-
-static void collect(struct lane *lane)
-{
-	if (lane->collect_ns <= lane->now.ns) {
-		wg_device_collect(lane->device, lane->now);
-		lane->collect_ns = UINT64_MAX;
-	}
-	if (lane->collect_ns == UINT64_MAX && wg_device_has_notes(lane->device))
-		lane->collect_ns = lane->now.ns + COLLECT_NS;
-}
-
-/* News that are in a ring now may name what lanes have let go of. */
-static void begin_reclaim(struct lane *lane)
-{
-	if (lane->is_reclaiming)
+	if (fd < 0)
 		return;
-	lane->is_reclaiming = true;
-	lane->passed = wg_readers_passed(wg_device_readers(lane->device));
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		lane_thread_mark_news(lane->lanes[i]);
+	if (epoll_ctl(lane->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event) != 0 && on)
+		log_error("wireguard", "cannot watch descriptor %d: %s", fd, strerror(errno));
+	lane->ready &= ~(1u << source);
 }
 
-/* Later ones cannot: were the rings awaited empty, a flood would keep old keys and fill the memory. */
-static void end_reclaim(struct lane *lane)
+static void watch_udp(struct lane *lane, bool on)
 {
-	lane->has_retired = true;
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		if (!lane_thread_marked_were_taken(lane->lanes[i]))
-			return;
-	lane->is_reclaiming = false;
-	lane->has_retired = wg_device_reclaim(lane->device, lane->passed, lane->now);
+	if (!lane->udp || !(lane->config.role & LANE_OPENS))
+		return;
+	for (unsigned family = 0; family < UDP_N_FAMILIES; family++)
+		watch(lane, udp_fd(lane->udp, lane->config.shard, (enum udp_family)family),
+		      (unsigned)SOURCE_UDP + family, on);
 }
 
-static uint64_t next_deadline(const struct lane *lane)
+static void watch_tuns(struct lane *lane, bool on)
 {
-	uint64_t deadline = wg_device_next_deadline(lane->device);
+	if (!(lane->config.role & LANE_SEALS))
+		return;
+	for (unsigned i = 0; i < lane->n_tuns; i++)
+		watch(lane, lane->tuns[i].fd, SOURCE_TUN + i, on);
+}
 
-	if (lane->collect_ns < deadline)
-		deadline = lane->collect_ns;
-	if (lane->has_retired && lane->now.ns + RECLAIM_NS < deadline)
-		deadline = lane->now.ns + RECLAIM_NS;
-	return deadline;
+void lane_use_udp(struct lane *lane, struct udp *udp)
+{
+	watch_udp(lane, false);
+	lane->udp = udp;
+	watch_udp(lane, true);
+}
+
+void lane_set_mtu(struct lane *lane, uint32_t mtu)
+{
+	lane->mtu = mtu;
+	wg_lane_set_mtu(lane->core, mtu);
+}
+
+static void handle_tun_error(struct lane *lane)
+{
+	if (lane->n_tuns == 0 || tun_is_alive(&lane->tuns[0]))
+		return;
+	watch_tuns(lane, false);
+	lane->n_tuns = 0;
+	atomic_store(&lane->is_tun_gone, true);
+	lane->outbox.has_news = true;
 }
 
 static void wait_for_work(struct lane *lane)
 {
-	struct pollfd wake = { .fd = lane->wake_fd, .events = POLLIN };
-	const uint64_t deadline = next_deadline(lane);
+	struct epoll_event events[SOURCE_N];
 	uint64_t n_wakes;
-	int ms = -1;
 
-	if (lane->has_more_news || deadline <= lane->now.ns)
-		ms = 0;
-	else if (deadline - lane->now.ns < UINT64_C(60000000000))
-		ms = (int)((deadline - lane->now.ns + 999999) / 1000000);
-	else if (deadline != UINT64_MAX)
-		ms = 60000;
-	if (poll(&wake, 1, ms) > 0)
-		(void)!read(lane->wake_fd, &n_wakes, sizeof(n_wakes));
-	/* Whoever comes from now on wakes us again; what came before is seen below. */
-	(void)atomic_exchange(&lane->is_woken, false);
+	if (!lane->ready) {
+		/* Others first: they may bring more, and a longer train costs less than one more wake-up. */
+		wg_reader_leave(lane->reader);
+		sched_yield();
+	}
+	int n = epoll_wait(lane->epoll_fd, events, SOURCE_N, lane->ready ? 0 : -1);
+	wg_reader_enter(wg_device_readers(lane->config.device), lane->reader);
 	lane->now = lane_time_now();
+	for (int i = 0; i < n; i++) {
+		unsigned source = events[i].data.u32;
+		lane->ready |= 1u << source;
+		if (source >= SOURCE_TUN && events[i].events & (EPOLLERR | EPOLLHUP))
+			handle_tun_error(lane);
+	}
+	if (lane->n_tuns == 0) /* perhaps since a moment ago, and other queues were told of as well */
+		lane->ready &= ~SOURCES_TUN;
+	if (lane->ready & 1u << SOURCE_WAKE)
+		(void)!read(lane->wake_fd, &n_wakes, sizeof(n_wakes));
+	lane->ready &= ~(1u << SOURCE_WAKE);
 }
 
-static void tell_loop(struct lane *lane)
+static void serve_call(struct lane *lane)
 {
-	if (lane->loop_has_news || lane->outbox.has_news)
-		wake_loop(lane);
-	lane->loop_has_news = lane->outbox.has_news = false;
+	struct lane_call *call = atomic_load(&lane->call);
+
+	if (!call)
+		return;
+	atomic_store(&lane->call, NULL);
+	call->fn(lane, call->arg);
+	sem_post(&call->done);
 }
 
-static void *device_main(void *arg)
+static void tell_others(struct lane *lane)
+{
+	if (lane->device_has_news)
+		wake_device(lane);
+	if (lane->outbox.has_news)
+		lane->config.wake_loop(lane->config.owner);
+	lane->outbox.has_news = false;
+}
+
+static void *lane_main(void *arg)
 {
 	struct lane *lane = arg;
 
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* by default it doubles a short sleep */
 	while (!atomic_load(&lane->is_stopping)) {
 		wait_for_work(lane);
-		begin_reclaim(lane);
-		serve_commands(lane);
-		serve_news(lane);
-		collect(lane);
-		wg_device_tick(lane->device, lane->now);
-		end_reclaim(lane);
-		tell_loop(lane);
+		serve_call(lane);
+		lane_serve_relayed(lane);
+		for (unsigned family = 0; family < UDP_N_FAMILIES; family++)
+			if (lane->ready & 1u << ((unsigned)SOURCE_UDP + family))
+				lane_serve_udp(lane, (enum udp_family)family);
+		if (lane->ready & SOURCES_TUN)
+			lane_serve_tun(lane);
+		tell_others(lane);
 	}
-	serve_commands(lane);
+	wg_reader_leave(lane->reader);
 	return NULL;
 }
 
-/* ---- loop thread: from the others ---- */
+/* ---- the device's thread ---- */
 
-static void dispatch_completions(struct lane *lane)
+void lane_call(struct lane *lane, void (*fn)(struct lane *lane, void *arg), void *arg)
 {
-	const struct command *next;
-	size_t len;
+	struct lane_call call = { .fn = fn, .arg = arg };
 
-	while ((next = ring_peek(&lane->completions, &len))) {
-		struct command command = *next;
-		ring_release(&lane->completions);
-		lane->n_outstanding--;
-		if (command.done)
-			command.done(command.arg);
-	}
+	sem_init(&call.done, 0, 0);
+	atomic_store(&lane->call, &call);
+	lane_wake(lane);
+	while (sem_wait(&call.done) != 0)
+		;
+	sem_destroy(&call.done);
 }
 
-/*
- * False when there is more. What a lane posted may follow what the device posted before (packets that
- * waited for a session, to a relay), so the device's goes first, and of the lanes' only what was there
- * before we looked at the device's. Who posts later wakes us again.
- */
-static bool dispatch_events(struct lane *lane)
+static int new_core(struct lane *lane)
 {
-	uint64_t marks[LANE_MAX];
-	bool is_all = true;
+	struct wg_device *device = lane->config.device;
+	const struct wg_lane_ports ports = {
+		.owner = lane,
+		.transmit = lane_transmit,
+		.deliver = lane_deliver,
+		.reject = lane_reject,
+		.hand = hand,
+		.noted = on_noted,
+		.wait = wait_for_device,
+	};
 
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		marks[i] = lane_outbox_mark(lane_thread_outbox(lane->lanes[i]));
-	if (!lane_outbox_dispatch(&lane->outbox, &lane->ports, UINT64_MAX, LOOP_BURST, &lane->is_stopped))
-		return false;
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		is_all &= lane_outbox_dispatch(lane_thread_outbox(lane->lanes[i]), &lane->ports, marks[i],
-					       LOOP_BURST, &lane->is_stopped);
-	return is_all;
+	lane->reader = wg_readers_add(wg_device_readers(device));
+	if (!lane->reader)
+		return -EMFILE;
+	int r = wg_lane_new(device, &ports, lane->reader, &lane->core);
+	if (r != 0)
+		wg_readers_remove(wg_device_readers(device), lane->reader);
+	return r;
 }
 
-static void tell_tun_gone(struct lane *lane)
-{
-	bool is_gone = false;
-
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		is_gone |= lane_thread_take_tun_gone(lane->lanes[i]);
-	if (!is_gone || lane->is_tun_gone_told || lane->is_stopped)
-		return;
-	lane->is_tun_gone_told = true;
-	if (lane->ports.tun_gone)
-		lane->ports.tun_gone(lane->ports.owner);
-}
-
-static void on_async(uv_async_t *async)
-{
-	struct lane *lane = container_of(async, struct lane, async);
-
-	dispatch_completions(lane);
-	tell_tun_gone(lane);
-	if (!dispatch_events(lane) && !lane->is_stopped)
-		uv_async_send(&lane->async); /* the rest in the next turn */
-}
-
-/* ---- loop thread: life ---- */
-
-static void free_lane(struct lane *lane)
-{
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		lane_thread_free(lane->lanes[i]);
-	wg_device_free(lane->device);
-	for (unsigned i = 0; i < lane->n_tuns; i++)
-		tun_close(&lane->tuns[i]);
-	if (lane->wake_fd >= 0)
-		close(lane->wake_fd);
-	ring_deinit(&lane->commands);
-	ring_deinit(&lane->completions);
-	lane_outbox_deinit(&lane->outbox);
-	free(lane);
-}
-
-static void on_async_closed(uv_handle_t *handle)
-{
-	struct lane *lane = container_of((uv_async_t *)handle, struct lane, async);
-	void (*stopped)(void *arg) = lane->stopped;
-	void *arg = lane->stopped_arg;
-
-	free_lane(lane);
-	stopped(arg);
-}
-
-static struct lane *new_lane(const struct lane_config *config)
+int lane_new(const struct lane_config *config, struct lane **ret)
 {
 	struct lane *lane = aligned_alloc(_Alignof(struct lane), sizeof(*lane));
 
 	if (!lane)
 		abort();
 	memset(lane, 0, sizeof(*lane));
-	lane->ports = config->ports;
-	lane->udp = config->udp;
-	lane->collect_ns = UINT64_MAX;
-	lane->n_shards = lane_n_shards(config->n_lanes);
+	lane->config = *config;
 	lane->n_tuns = config->n_tuns;
-	for (unsigned i = 0; i < config->n_tuns; i++)
-		lane->tuns[i] = config->tuns_take[i];
-	ring_init(&lane->commands, LANE_MAX_COMMANDS * 64);
-	ring_init(&lane->completions, LANE_MAX_COMMANDS * 64);
+	memcpy(lane->tuns, config->tuns, config->n_tuns * sizeof(lane->tuns[0]));
+	ring_init(&lane->news, NEWS_RING_LEN);
+	ring_init(&lane->relayed, RELAYED_RING_LEN);
 	lane_outbox_init(&lane->outbox);
+	if (config->role & LANE_SEALS)
+		lane_tx_init(lane);
+	if (config->role & LANE_OPENS)
+		lane_rx_init(lane);
 	lane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return lane;
-}
-
-static void log_cipher(const struct wg_aead *aead)
-{
-	if (aead->failed)
-		log_warning("wireguard", "%s gives wrong results on this machine and is not used",
-			    aead->failed);
-	log_info("wireguard", "packets are sealed with %s", wg_aead_name(aead));
-}
-
-static int new_device(struct lane *lane, uint32_t mtu)
-{
-	const struct wg_config config = {
-		.ports = {
-			.owner = lane,
-			.transmit = on_transmit,
-			.deliver = on_deliver,
-			.event = on_peer_event,
-		},
-		.mtu = mtu,
-		.staged_size = mtu > WG_STAGED_SIZE ? mtu : 0, /* large packets may wait, too */
-		.n_shards = lane->n_shards,
-	};
-
-	int r = wg_device_new(&config, &lane->device);
-	if (r == 0)
-		log_cipher(wg_device_aead(lane->device));
-	return r;
-}
-
-static int add_lane(struct lane *lane, const struct lane_config *config, enum lane_role role, uint32_t shard)
-{
-	struct tun tuns[LANE_MAX_QUEUES];
-	unsigned n_tuns = 0;
-
-	for (unsigned i = shard; i < lane->n_tuns; i += lane->n_shards)
-		tuns[n_tuns++] = lane->tuns[i];
-	if (n_tuns == 0 && lane->n_tuns > 0)
-		tuns[n_tuns++] = lane->tuns[0]; /* to write to */
-	const struct lane_thread_config thread = {
-		.owner = lane,
-		.device = lane->device,
-		.role = role,
-		.shard = shard,
-		.mtu = config->mtu ? config->mtu : WG_DEFAULT_MTU,
-		.tuns = tuns,
-		.n_tuns = n_tuns,
-		.udp = config->udp,
-		.is_plain = config->is_plain,
-		.wants_datagrams = config->ports.datagram,
-		.wants_relay = config->ports.relay,
-		.wake_device = wake_device,
-		.wake_loop = wake_loop,
-	};
-	int r = lane_thread_new(&thread, &lane->lanes[lane->n_lanes]);
-
-	if (r == 0)
-		lane->roles[lane->n_lanes++] = role;
-	return r;
-}
-
-static int add_lanes(struct lane *lane, const struct lane_config *config)
-{
-	int r = 0;
-
-	if (lane->n_shards == 1 && lanes_for(config->n_lanes) > 1) {
-		r = add_lane(lane, config, LANE_OPENS, 0);
-		return r == 0 ? add_lane(lane, config, LANE_SEALS, 0) : r;
-	}
-	for (uint32_t i = 0; r == 0 && i < lane->n_shards; i++)
-		r = add_lane(lane, config, i == 0 || i < lane->n_tuns ? LANE_DOES_BOTH : LANE_OPENS, i);
-	return r;
-}
-
-static void start_threads(struct lane *lane)
-{
-	sigset_t all, before;
-
-	/* Signals are the loop's. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (pthread_create(&lane->thread, NULL, device_main, lane) != 0)
-		abort(); /* no memory for a thread's stack */
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		lane_thread_start(lane->lanes[i]);
-}
-
-int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr)
-{
-	assert(config->n_tuns <= lane_n_queues(config->n_lanes));
-	assert(!config->udp || config->udp->n_shards == lane_n_shards(config->n_lanes));
-	struct lane *lane = new_lane(config);
-	int r = lane->wake_fd < 0 ? -EMFILE : new_device(lane, config->mtu);
-	if (r == 0)
-		r = add_lanes(lane, config);
-	if (r == 0)
-		r = uv_async_init(config->loop, &lane->async, on_async);
+	lane->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	int r = lane->wake_fd < 0 || lane->epoll_fd < 0 ? -EMFILE : new_core(lane);
 	if (r != 0) {
-		lane->n_tuns = 0; /* they stay the caller's */
-		free_lane(lane);
-		return error_set(reterr, r, "cannot start the data plane: %s", strerror(-r));
+		lane_free(lane);
+		return r;
 	}
-	lane->now = lane_time_now();
-	start_threads(lane);
+	lane_set_mtu(lane, config->mtu);
+	wg_lane_set_shard(lane->core, config->shard);
+	watch(lane, lane->wake_fd, SOURCE_WAKE, true);
+	watch_tuns(lane, true);
+	lane_use_udp(lane, config->udp);
 	*ret = lane;
 	return 0;
 }
 
-void lane_stop(struct lane *lane, void (*stopped)(void *arg), void *arg)
+/* Signals are the loop's: the lane's system calls are not to be disturbed. */
+void lane_start(struct lane *lane)
 {
-	assert(!lane->is_stopped);
-	lane->is_stopped = true;
-	lane->stopped = stopped;
-	lane->stopped_arg = arg;
-	/* The device's thread first: its last commands may call the lanes. */
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (pthread_create(&lane->thread, NULL, lane_main, lane) != 0)
+		abort();
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	lane->has_started = true;
+}
+
+void lane_stop(struct lane *lane)
+{
+	if (!lane->has_started)
+		return;
 	atomic_store(&lane->is_stopping, true);
-	wake_device(lane);
+	lane_wake(lane);
 	pthread_join(lane->thread, NULL);
-	for (unsigned i = 0; i < lane->n_lanes; i++)
-		lane_thread_stop(lane->lanes[i]);
-	dispatch_completions(lane);
-	uv_close((uv_handle_t *)&lane->async, on_async_closed);
+	lane->has_started = false;
 }
 
-/* ---- loop thread: public ---- */
-
-int lane_run(struct lane *lane, void (*fn)(const struct lane_context *context, void *arg), void *arg,
-	     void (*done)(void *arg))
+void lane_free(struct lane *lane)
 {
-	struct command *command;
-
-	if (lane->is_stopped || lane->n_outstanding == LANE_MAX_COMMANDS)
-		return -EAGAIN;
-	command = ring_reserve(&lane->commands, sizeof(*command));
-	assert(command);
-	*command = (struct command){ .fn = fn, .done = done, .arg = arg };
-	ring_commit(&lane->commands);
-	lane->n_outstanding++;
-	wake_device(lane);
-	return 0;
+	if (!lane)
+		return;
+	wg_lane_free(lane->core);
+	if (lane->wake_fd >= 0)
+		close(lane->wake_fd);
+	if (lane->epoll_fd >= 0)
+		close(lane->epoll_fd);
+	ring_deinit(&lane->news);
+	ring_deinit(&lane->relayed);
+	lane_outbox_deinit(&lane->outbox);
+	lane_tx_deinit(lane);
+	lane_rx_deinit(lane);
+	free(lane);
 }
 
-/* The lane that opens what this datagram belongs to. */
-static struct lane_thread *lane_of(struct lane *lane, const uint8_t *datagram, uint32_t size)
-{
-	struct wg_data_header header;
+/* ---- for the loop ---- */
 
-	if (lane->n_shards == 1)
-		return lane->lanes[0];
-	if (wg_data_header_decode(datagram, size, &header) != 0)
-		return lane->lanes[0];
-	return lane->lanes[header.receiver % lane->n_shards];
+struct lane_outbox *lane_outbox(struct lane *lane)
+{
+	return &lane->outbox;
 }
 
-int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams)
+bool lane_take_tun_gone(struct lane *lane)
 {
-	int r = 0;
-
-	if (lane->is_stopped)
-		return -EAGAIN;
-	if (lane->n_shards == 1)
-		return lane_thread_put_relayed(lane->lanes[0], from, datagrams);
-	for (uint32_t i = 0; r == 0 && i < datagrams->n; i++) {
-		const struct train one = train_slice(datagrams, i, 1);
-		r = lane_thread_put_relayed(lane_of(lane, one.base, one.size), from, &one);
-	}
-	return r;
+	return atomic_exchange(&lane->is_tun_gone, false);
 }
 
-bool lane_get_lane(struct lane *lane, unsigned i, struct lane_counters *ret, const char **ret_role)
+static uint64_t read_counter(const _Atomic uint64_t *counter)
 {
-	if (i >= lane->n_lanes)
-		return false;
-	lane_thread_get_counters(lane->lanes[i], ret);
-	*ret_role = lane->roles[i] == LANE_OPENS ? "opens" : lane->roles[i] == LANE_SEALS ? "seals" : "both";
-	return true;
+	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-void lane_get_counters(struct lane *lane, struct lane_counters *ret)
+void lane_get_counters(const struct lane *lane, struct lane_counters *ret)
 {
-	const size_t n = sizeof(*ret) / sizeof(uint64_t);
-	struct lane_counters one;
+	const struct lane_counts *counters = &lane->counters;
 
-	*ret = (struct lane_counters){ .n_events_dropped = lane_outbox_n_dropped(&lane->outbox) };
-	for (unsigned i = 0; i < lane->n_lanes; i++) {
-		lane_thread_get_counters(lane->lanes[i], &one);
-		/* All of them are counts. */
-		for (size_t k = 0; k < n; k++)
-			((uint64_t *)ret)[k] += ((const uint64_t *)&one)[k];
-	}
+	*ret = (struct lane_counters){
+		.n_events_dropped = lane_outbox_n_dropped(&lane->outbox),
+		.n_relayed_dropped = read_counter(&lane->relayed.n_dropped),
+		.n_news_dropped = read_counter(&lane->news.n_dropped),
+		.n_unknown = read_counter(&counters->unknown),
+		.n_sends_dropped = read_counter(&counters->sends_dropped),
+		.n_tun_refused = read_counter(&counters->tun_refused),
+		.n_rejected = read_counter(&counters->rejected),
+		.n_tun_reads = read_counter(&counters->tun_reads),
+		.n_tun_packets = read_counter(&counters->tun_packets),
+		.n_tun_bytes = read_counter(&counters->tun_bytes),
+		.n_udp_messages = read_counter(&counters->udp_messages),
+		.n_udp_datagrams = read_counter(&counters->udp_datagrams),
+		.n_udp_bytes = read_counter(&counters->udp_bytes),
+	};
+	for (int i = 0; i < WG_N_DROPS; i++)
+		ret->drops[i] = wg_lane_drops(lane->core, (enum wg_drop)i);
 }

@@ -1,120 +1,75 @@
 /*
- * The data plane's threads: the device's, which decides, and the lanes, which move packets.
+ * One lane: a thread that moves packets from the TUN to the network, from the network to the TUN, or
+ * both. It runs to completion: wait, receive a burst, open or seal it, send it. No lock and no
+ * allocation; what it has for others goes into rings.
  *
- *   loop thread                          device's thread
- *   lane_run() ─────── commands ───────► fn(context, arg)        handshakes, timers, configuration
- *   done(arg) ◄────── completions ──────      │ tables ▲ news
- *   ports ◄──────────── outboxes ───────      ▼        │
- *                                        lanes (lane_thread.h)          ┌── TUN queues
- *   lane_put_relayed() ── datagrams ───►   run to completion        ◄───┤
- *                                                                        └── UDP sockets
+ *      TUN queue ──► ┌─────────────┐ ──► UDP
+ *    UDP sockets ──► │    lane     │ ──► TUN queue
+ *    loop: relayed ► │  (wg_lane)  │ ──► outbox (what the loop must see)
+ *                    └─────────────┘ ──► news, notes (for the device's thread)
  *
- * How many lanes there are follows the machine:
- *
- *   1 core          one lane for both directions
- *   2 and 3 cores   one seals (TUN to UDP), one opens (UDP to TUN)
- *   4 and more      shards: each lane has its own TUN queues and UDP sockets and does both. The
- *                   kernel keeps a flow in one queue; a session's datagrams come to the lane
- *                   that its receiver index names.
- *
- * The TUN has several queues in any case, which a lane reads in turn: flows do not wait for each other.
- *
- * The threads share rings and published tables only; no lock and no allocation on the packet path. A
- * command is never lost: when there is no room the caller is told. Events and relayed datagrams are
- * dropped and counted when their ring is full.
- *
- * Functions are for the loop thread unless they say otherwise; ports and done are called there.
+ * lanes.c starts and drives the lanes; nobody else uses this. Functions are for the device's thread
+ * unless they say otherwise.
  */
 #pragma once
 
-#include "actors/direct_router/demux.h"
-#include "common/error.h"
-#include "node/wireguard/device.h"
+#include "node/wireguard/device_lane.h"
+#include "node/wireguard/lanes.h"
+#include "node/wireguard/lane_outbox.h"
+#include "node/wireguard/ring.h"
 #include "node/wireguard/tun.h"
 #include "node/wireguard/udp.h"
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <uv.h>
-
-#define LANE_MAX_COMMANDS 256
-#define LANE_MAX	  16
-#define LANE_MAX_QUEUES	  16 /* of the TUN, all lanes together */
-
 struct lane;
 
-struct lane_peer_event {
-	uint32_t peer_id; /* wg_peer_id() */
-	enum wg_event_type type;
-	struct wg_path path; /* ARRIVAL and ROAMED */
-};
-
-/* All bytes are borrowed for the call. A port may be NULL: the event is then not even made. */
-struct lane_ports {
-	void *owner;
-	/* A session message or STUN; what is neither, nor WireGuard, is counted and dropped. */
-	void (*datagram)(void *owner, enum demux_kind kind, const struct wg_path *from,
-			 const uint8_t *bytes, size_t len);
-	/* Datagrams, contiguous, that shall go through path->relay_id to path->peer_id. */
-	void (*relay)(void *owner, const struct wg_path *path, const struct train *train);
-	void (*peer)(void *owner, const struct lane_peer_event *event);
-	/* The TUN interface was deleted; said once. */
-	void (*tun_gone)(void *owner);
-};
+/* What it takes packets from. */
+enum lane_role { LANE_SEALS = 1, LANE_OPENS = 2, LANE_DOES_BOTH = 3 };
 
 struct lane_config {
-	uv_loop_t *loop;
-	struct lane_ports ports;
-	const struct tun *tuns_take; /* queues of one TUN, closed by the lane; only the array is borrowed */
-	unsigned n_tuns;	     /* 0: no TUN; else up to lane_n_queues() */
-	struct udp *udp;	     /* borrowed, may be NULL; of lane_n_shards() shards */
-	unsigned n_lanes;	     /* how many are wanted; 0: as many as suit the machine */
-	uint32_t mtu;	     /* 0: WG_DEFAULT_MTU */
-	bool is_plain;	     /* nothing but WireGuard: the rest is dropped and counted */
-};
-
-/* What a command works with; the device's thread only, valid during the command. */
-struct lane_context {
-	struct lane *lane;
+	void *owner;
 	struct wg_device *device;
-	struct wg_time now;
+	enum lane_role role;
+	uint32_t shard; /* of the UDP sockets that it receives from */
+	uint32_t mtu;
+	const struct tun *tuns; /* queues; copied, the descriptors are borrowed. Packets are written to the first */
+	unsigned n_tuns;	/* up to LANES_MAX_QUEUES */
+	struct udp *udp;       /* borrowed; NULL: none */
+	bool is_plain;	       /* nothing but WireGuard */
+	bool wants_datagrams, wants_relay;
+	/* From the lane's thread: there are news or notes; events are in the outbox, or the TUN is gone. */
+	void (*wake_device)(void *owner);
+	void (*wake_loop)(void *owner);
 };
 
-struct lane_counters {
-	uint64_t n_events_dropped, n_relayed_dropped, n_news_dropped;
-	uint64_t n_unknown, n_sends_dropped, n_tun_refused, n_rejected;
-	uint64_t n_tun_reads, n_tun_packets, n_tun_bytes;	/* from the TUN */
-	uint64_t n_udp_messages, n_udp_datagrams, n_udp_bytes; /* from the network */
-	uint64_t drops[WG_N_DROPS];
-};
+/* 0 or -errno. The thread does not run yet. */
+P2P_CHECK int lane_new(const struct lane_config *config, struct lane **ret);
+/* Aborts when there is no memory for a stack. */
+void lane_start(struct lane *lane);
+/* Ends it and waits for that. Does nothing when it does not run. */
+void lane_stop(struct lane *lane);
+/* After stop. Accepts NULL. */
+void lane_free(struct lane *lane);
 
-/*
- * Into how many shards the UDP sockets are to be divided, and how many queues the TUN should have, when
- * so many lanes are wanted (0: as many as suit the machine). With fewer queues, lanes without one
- * only open.
- */
-uint32_t lane_n_shards(unsigned n_lanes);
-unsigned lane_n_queues(unsigned n_lanes);
+/* fn(lane, arg) on the lane's thread between two bursts; returns when that was done. */
+void lane_call(struct lane *lane, void (*fn)(struct lane *lane, void *arg), void *arg);
+/* These two: from within such a call, or before the start. */
+void lane_use_udp(struct lane *lane, struct udp *udp);
+void lane_set_mtu(struct lane *lane, uint32_t mtu);
 
-P2P_CHECK int lane_start(const struct lane_config *config, struct lane **ret, struct error *reterr);
-/*
- * Runs the commands that are still waiting, ends the thread, calls their done, closes the TUN;
- * stopped(arg) when the lane's memory has been freed, from the loop. No port is called any more.
- */
-void lane_stop(struct lane *lane, void (*stopped)(void *arg), void *arg);
+/* Gives news to the device; at most max. False when that was not all. */
+bool lane_take_news(struct lane *lane, struct wg_time now, unsigned max);
+/* Marks the news that it has given so far; true from when all of them were taken. */
+void lane_mark_news(struct lane *lane);
+bool lane_marked_were_taken(const struct lane *lane);
 
-/* fn runs on the device's thread, then done (may be NULL) on the loop. 0, or -EAGAIN: too many waiting. */
-P2P_CHECK int lane_run(struct lane *lane, void (*fn)(const struct lane_context *context, void *arg),
-		       void *arg, void (*done)(void *arg));
-/* Datagrams that came through a relay (from->relay_id, from->peer_id); copied. 0, or -EAGAIN: dropped. */
-int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams);
-/* Of all lanes together; drops: what lanes dropped, the device's own come by wg_device_drops(). */
-void lane_get_counters(struct lane *lane, struct lane_counters *ret);
-/* Of one; "both", "seals" or "opens". False: there is no lane i. */
-bool lane_get_lane(struct lane *lane, unsigned i, struct lane_counters *ret, const char **ret_role);
+/* ---- loop thread ---- */
 
-/* ---- from within a command only ---- */
+int lane_put_relayed(struct lane *lane, const struct wg_path *from,
+			    const struct train *datagrams);
+struct lane_outbox *lane_outbox(struct lane *lane);
+/* True once, when the interface was deleted. */
+bool lane_take_tun_gone(struct lane *lane);
 
-/* From now on these sockets; NULL: none. As many shards as before. The old ones may be freed in done. */
-void lane_use_udp(const struct lane_context *context, struct udp *udp);
-void lane_set_mtu(const struct lane_context *context, uint32_t mtu);
+/* Any thread. */
+void lane_get_counters(const struct lane *lane, struct lane_counters *ret);
+struct wg_time lane_time_now(void);

@@ -13,7 +13,7 @@ struct event {
 	enum event_type type;
 	enum demux_kind kind;
 	struct wg_path path;
-	struct lane_peer_event peer;
+	struct lanes_peer_event peer;
 	struct train train; /* base is not used */
 	uint32_t len;
 };
@@ -89,7 +89,7 @@ void lane_outbox_relay(struct lane_outbox *outbox, const struct wg_path *path, c
 	post(outbox, EVENT_RELAY);
 }
 
-void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *peer)
+void lane_outbox_peer(struct lane_outbox *outbox, const struct lanes_peer_event *peer)
 {
 	struct event *event = begin_event(outbox, EVENT_PEER, 0);
 
@@ -99,7 +99,7 @@ void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *
 	post(outbox, EVENT_PEER);
 }
 
-static void dispatch(const struct event *event, const struct lane_ports *ports)
+static void dispatch(const struct event *event, const struct lanes_ports *ports)
 {
 	struct train train = event->train;
 
@@ -124,7 +124,7 @@ uint64_t lane_outbox_mark(const struct lane_outbox *outbox)
 	return ring_mark(&outbox->relayed);
 }
 
-bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
+bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lanes_ports *ports, uint64_t mark,
 			  unsigned max, const bool *is_stopped)
 {
 	size_t len;

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 #include "node/wireguard/ring.h"
 
 struct lane_outbox {
@@ -24,7 +24,7 @@ uint64_t lane_outbox_n_dropped(const struct lane_outbox *outbox);
 void lane_outbox_datagram(struct lane_outbox *outbox, enum demux_kind kind, const struct wg_path *from,
 			  const uint8_t *bytes, size_t len);
 void lane_outbox_relay(struct lane_outbox *outbox, const struct wg_path *path, const struct train *train);
-void lane_outbox_peer(struct lane_outbox *outbox, const struct lane_peer_event *event);
+void lane_outbox_peer(struct lane_outbox *outbox, const struct lanes_peer_event *event);
 
 /* ---- the loop ---- */
 
@@ -34,5 +34,5 @@ uint64_t lane_outbox_mark(const struct lane_outbox *outbox);
  * Calls the ports for the datagrams and peers' events, and then for the trains before the mark
  * (UINT64_MAX: all), at most max; false when that was not all. Stops when *is_stopped becomes true, which a port may cause.
  */
-bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lane_ports *ports, uint64_t mark,
+bool lane_outbox_dispatch(struct lane_outbox *outbox, const struct lanes_ports *ports, uint64_t mark,
 			  unsigned max, const bool *is_stopped);

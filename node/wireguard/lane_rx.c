@@ -2,7 +2,7 @@
  * From the network to the TUN: a train as it was received is opened and written as it is. What is
  * not WireGuard goes to the loop.
  */
-#include "node/wireguard/lane_thread_internal.h"
+#include "node/wireguard/lane_internal.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -15,14 +15,14 @@
 #define UDP_BURST   2  /* calls for UDP_INBOX_MESSAGES trains */
 #define RELAY_BURST 64 /* trains */
 
-void lane_rx_init(struct lane_thread *lane)
+void lane_rx_init(struct lane *lane)
 {
 	lane->inbox = lane_allocate(sizeof(*lane->inbox));
 	if (!lane->config.is_plain)
 		lane->relayed_buffer = lane_allocate(UDP_MESSAGE_MAX);
 }
 
-void lane_rx_deinit(struct lane_thread *lane)
+void lane_rx_deinit(struct lane *lane)
 {
 	free(lane->inbox);
 	free(lane->relayed_buffer);
@@ -30,7 +30,7 @@ void lane_rx_deinit(struct lane_thread *lane)
 
 void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 {
-	struct lane_thread *lane = owner;
+	struct lane *lane = owner;
 
 	struct tun *tun = &lane->tuns[0];
 	const uint64_t n_refused = tun->n_refused;
@@ -43,7 +43,7 @@ void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 		lane_count(&lane->counters.tun_refused, tun->n_refused - n_refused);
 }
 
-static void post_datagrams(struct lane_thread *lane, enum demux_kind kind, const struct wg_path *from,
+static void post_datagrams(struct lane *lane, enum demux_kind kind, const struct wg_path *from,
 			   const struct train *train)
 {
 	if (lane->config.is_plain || !lane->config.wants_datagrams || kind == DEMUX_UNKNOWN) {
@@ -56,7 +56,7 @@ static void post_datagrams(struct lane_thread *lane, enum demux_kind kind, const
 }
 
 /* Datagrams of one sender; runs of the same protocol stay together. */
-static void receive_train(struct lane_thread *lane, const struct wg_path *from, const struct train *train)
+static void receive_train(struct lane *lane, const struct wg_path *from, const struct train *train)
 {
 	uint32_t first = 0;
 
@@ -76,7 +76,7 @@ static void receive_train(struct lane_thread *lane, const struct wg_path *from, 
 	}
 }
 
-static void receive_message(struct lane_thread *lane, struct udp_message *message)
+static void receive_message(struct lane *lane, struct udp_message *message)
 {
 	struct train train;
 
@@ -88,7 +88,7 @@ static void receive_message(struct lane_thread *lane, struct udp_message *messag
 	}
 }
 
-void lane_serve_udp(struct lane_thread *lane, enum udp_family family)
+void lane_serve_udp(struct lane *lane, enum udp_family family)
 {
 	for (int i = 0; i < UDP_BURST; i++) {
 		int n = udp_receive(lane->udp, lane->config.shard, family, lane->inbox);
@@ -120,7 +120,7 @@ struct relayed {
 };
 
 /* Copied out first: opening happens in place, and the ring's memory is the loop's to fill. */
-void lane_serve_relayed(struct lane_thread *lane)
+void lane_serve_relayed(struct lane *lane)
 {
 	const struct relayed *relayed;
 	size_t len;
@@ -139,7 +139,7 @@ void lane_serve_relayed(struct lane_thread *lane)
 	}
 }
 
-int lane_thread_put_relayed(struct lane_thread *lane, const struct wg_path *from,
+int lane_put_relayed(struct lane *lane, const struct wg_path *from,
 			    const struct train *datagrams)
 {
 	const size_t len = (size_t)train_bytes(datagrams);
@@ -153,6 +153,6 @@ int lane_thread_put_relayed(struct lane_thread *lane, const struct wg_path *from
 	record->train = *datagrams;
 	record->train.stride = datagrams->size;
 	ring_commit(&lane->relayed);
-	lane_thread_wake(lane);
+	lane_wake(lane);
 	return 0;
 }

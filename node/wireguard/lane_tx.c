@@ -6,7 +6,7 @@
  * turn, one read each: a small packet waits for one train of every other queue in use, not for all
  * that a bulk flow has sent before.
  */
-#include "node/wireguard/lane_thread_internal.h"
+#include "node/wireguard/lane_internal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -27,13 +27,13 @@
 /* The longest train of a cut: 64 packets of 1/64 superpacket, or one packet of 64 KB. */
 #define CUT_BUFFER (WG_HEADROOM + OFFLOAD_MAX_PACKET + TRAIN_MAX * (120 + WG_OVERHEAD + 16))
 
-void lane_tx_init(struct lane_thread *lane)
+void lane_tx_init(struct lane *lane)
 {
 	lane->read_buffer = lane_allocate(READ_BUFFER);
 	lane->cut_buffer = lane_allocate(CUT_BUFFER);
 }
 
-void lane_tx_deinit(struct lane_thread *lane)
+void lane_tx_deinit(struct lane *lane)
 {
 	free(lane->read_buffer);
 	free(lane->cut_buffer);
@@ -42,7 +42,7 @@ void lane_tx_deinit(struct lane_thread *lane)
 /* ---- sealed ---- */
 
 /* A full socket is waited for, a little: dropping in the middle of a train costs a retransmission. */
-static void send_all(struct lane_thread *lane, const struct wg_path *path, const struct train *train)
+static void send_all(struct lane *lane, const struct wg_path *path, const struct train *train)
 {
 	const uint32_t shard = lane->config.shard;
 	struct train rest = *train;
@@ -62,7 +62,7 @@ static void send_all(struct lane_thread *lane, const struct wg_path *path, const
 
 void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path, const struct train *train)
 {
-	struct lane_thread *lane = owner;
+	struct lane *lane = owner;
 
 	if (path->relay_id == 0 && lane->udp)
 		send_all(lane, path, train);
@@ -75,7 +75,7 @@ void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path
 /* Nobody has this destination: the sender is told, so that it need not wait for a timeout. */
 void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
 {
-	struct lane_thread *lane = owner;
+	struct lane *lane = owner;
 	uint64_t second = lane->now.ns / 1000000000;
 	uint8_t answer[ICMP6_MAX_LEN];
 
@@ -96,7 +96,7 @@ void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t si
 
 /* ---- read ---- */
 
-static void flush_pending(struct lane_thread *lane)
+static void flush_pending(struct lane *lane)
 {
 	if (lane->pending.n > 0)
 		wg_lane_send(lane->core, &lane->pending, lane->now);
@@ -104,7 +104,7 @@ static void flush_pending(struct lane_thread *lane)
 }
 
 /* Where the next packet is read to: behind those pending, in its slot of the train. */
-static uint8_t *read_position(struct lane_thread *lane)
+static uint8_t *read_position(struct lane *lane)
 {
 	uint8_t *start = lane->read_buffer + WG_HEADROOM;
 
@@ -118,7 +118,7 @@ static uint8_t *read_position(struct lane_thread *lane)
 }
 
 /* A packet that came alone joins the train of its like, or begins a new one where it lies. */
-static void add_pending(struct lane_thread *lane, uint8_t *packet, uint32_t size)
+static void add_pending(struct lane *lane, uint8_t *packet, uint32_t size)
 {
 	struct train *pending = &lane->pending;
 
@@ -135,7 +135,7 @@ static void add_pending(struct lane_thread *lane, uint8_t *packet, uint32_t size
 }
 
 /* How many packets it was cut into. */
-static uint32_t send_superpacket(struct lane_thread *lane, struct offload_cut *cut)
+static uint32_t send_superpacket(struct lane *lane, struct offload_cut *cut)
 {
 	uint32_t stride = wg_slot_size(offload_packet_len(cut), lane->mtu);
 	uint32_t max_n = (CUT_BUFFER - WG_HEADROOM) / stride;
@@ -149,7 +149,7 @@ static uint32_t send_superpacket(struct lane_thread *lane, struct offload_cut *c
 }
 
 /* How many packets the read has brought. */
-static uint32_t send_read(struct lane_thread *lane, struct tun *tun, const struct offload_header *header,
+static uint32_t send_read(struct lane *lane, struct tun *tun, const struct offload_header *header,
 			  uint8_t *packet, size_t len)
 {
 	struct offload_cut cut;
@@ -171,7 +171,7 @@ static uint32_t send_read(struct lane_thread *lane, struct tun *tun, const struc
 }
 
 /* The next queue, in turn, that may have something. */
-static unsigned take_turn(struct lane_thread *lane)
+static unsigned take_turn(struct lane *lane)
 {
 	unsigned queue = lane->next_queue;
 
@@ -181,7 +181,7 @@ static unsigned take_turn(struct lane_thread *lane)
 	return queue;
 }
 
-void lane_serve_tun(struct lane_thread *lane)
+void lane_serve_tun(struct lane *lane)
 {
 	struct offload_header header;
 	uint32_t n_packets = 0, n_reads = 0;

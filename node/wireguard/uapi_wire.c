@@ -363,6 +363,14 @@ static void take_peer_value(struct uapi_peer *peer, const char *name, char *valu
 		peer->keepalive_s = (uint16_t)strtoul(value, NULL, 10);
 }
 
+/* Some daemons answer with the number, some with its negative. */
+static int answered_errno(const char *value)
+{
+	const unsigned long number = strtoul(value[0] == '-' ? value + 1 : value, NULL, 10);
+
+	return number < 4096 ? -(int)number : -EPROTO;
+}
+
 /* 0, or -EPROTO. value is a copy. */
 static int take_answer_line(struct answer *answer, const char *name, char *value)
 {
@@ -401,8 +409,7 @@ int uapi_parse_answer(const char *text, size_t len, struct uapi_device *ret,
 		*equals = '\0';
 		if (strcmp(copy, "errno") == 0) {
 			end_peer(&answer);
-			long number = labs(strtol(equals + 1, NULL, 10));
-			return number > 0 && number < 4096 ? -(int)number : number == 0 ? 0 : -EPROTO;
+			return answered_errno(equals + 1);
 		}
 		r = take_answer_line(&answer, copy, equals + 1);
 	}

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "node/wireguard/udp_steering.h"
 
 #ifndef UDP_SEGMENT
@@ -210,6 +211,15 @@ static bool probe_segmentation(const struct udp *udp)
 	return r == 0;
 }
 
+/* Is the kernel asked to join datagrams? */
+static bool is_joining(const struct udp *udp)
+{
+	int fd = udp->fds[0][UDP_V4] >= 0 ? udp->fds[0][UDP_V4] : udp->fds[0][UDP_V6], value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, IPPROTO_UDP, UDP_GRO, &value, &len) == 0 && value != 0;
+}
+
 static struct udp *new_udp(const struct udp_options *options)
 {
 	struct udp *udp = calloc(1, sizeof(*udp));
@@ -239,6 +249,7 @@ int udp_open(const struct udp_options *options, struct udp **ret, struct error *
 		return error_set(reterr, r, "cannot open UDP port %u: %s", options->port, strerror(-r));
 	}
 	udp->may_segment = probe_segmentation(udp);
+	udp->joins = is_joining(udp);
 	udp->port = bound_port(udp->fds[0][UDP_V4] >= 0 ? udp->fds[0][UDP_V4] : udp->fds[0][UDP_V6]);
 	*ret = udp;
 	return 0;
@@ -566,16 +577,40 @@ static void read_message(struct udp *udp, _Atomic uint32_t *drops, struct udp_in
 		udp->counters.n_truncated++;
 }
 
-int udp_receive(struct udp *udp, uint32_t shard, enum udp_family family, struct udp_inbox *inbox)
+/* A kernel, or a network card's driver, that cannot do after all what it said it could. */
+static void stop_joining(struct udp *udp, int error)
+{
+	offloads_refused(udp->offloads, OFFLOAD_UDP_GRO);
+	if (!atomic_exchange(&udp->joins, false))
+		return;
+	for (uint32_t shard = 0; shard < udp->n_shards; shard++)
+		for (unsigned family = 0; family < UDP_N_FAMILIES; family++)
+			if (udp_fd(udp, shard, (enum udp_family)family) >= 0)
+				prefer_option(udp_fd(udp, shard, (enum udp_family)family), IPPROTO_UDP, UDP_GRO, 0);
+	offloads_set_error(udp->offloads, OFFLOAD_UDP_GRO, error);
+	log_warning("wireguard", "UDP port %u: joined datagrams cannot be received: %s; one by one from now on",
+		    udp->port, strerror(error));
+}
+
+static int receive_messages(struct udp *udp, int fd, struct udp_inbox *inbox)
 {
 	int n;
 
-	prepare_inbox(inbox);
 	do
-		n = recvmmsg(udp_fd(udp, shard, family), inbox->headers, UDP_INBOX_MESSAGES, MSG_DONTWAIT, NULL);
+		n = recvmmsg(fd, inbox->headers, UDP_INBOX_MESSAGES, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
+	if (n >= 0 || errno == EAGAIN)
+		return n < 0 ? 0 : n;
+	const int error = errno;
+	if ((error == EIO || error == EINVAL) && atomic_load(&udp->joins))
+		stop_joining(udp, error);
+	return -error;
+}
+
+int udp_receive(struct udp *udp, uint32_t shard, enum udp_family family, struct udp_inbox *inbox)
+{
+	prepare_inbox(inbox);
+	const int n = receive_messages(udp, udp_fd(udp, shard, family), inbox);
 	for (int i = 0; i < n; i++)
 		read_message(udp, &udp->kernel_drops[shard][family], inbox, i);
 	return n;

@@ -53,6 +53,7 @@ struct udp {
 	uint16_t port;
 	struct offloads *offloads;
 	bool may_segment;
+	_Atomic bool joins; /* the kernel is asked to join datagrams */
 	struct refused_paths refused; /* where UDP_SEGMENT was refused */
 	struct udp_counters counters;
 };

@@ -1,7 +1,7 @@
 /*
  * Whatever changes the sockets or the device as a whole is a *step*: a configuration request, or
  * the interface going up or down. One step at a time: it opens what it needs on the loop, runs a
- * command on the lane, and when that is done frees what is no longer needed and begins the next.
+ * command on the device's thread, and when that is done frees what is no longer needed and begins the next.
  */
 #include "node/wireguard/wg_daemon.h"
 
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 #include "node/wireguard/link_watch.h"
 #include "node/wireguard/netns.h"
 #include "node/wireguard/uapi.h"
@@ -23,7 +23,7 @@
 
 #define LOG "wireguard"
 
-/* What the lane does for a step, and what it gives back. */
+/* What the device's thread does for a step, and what it gives back. */
 struct step {
 	const struct uapi_request *request; /* NULL: the interface went up or down */
 	bool changes_sockets, comes_up;
@@ -42,13 +42,13 @@ struct wg_daemon {
 
 	struct offloads offloads; /* of TUN and UDP */
 	unsigned n_lanes;	   /* wanted */
-	struct tun tun; /* a descriptor of its own; the lane has another one */
-	struct lane *lane;
+	struct tun tun; /* a descriptor of its own; the lanes have another one */
+	struct lanes *lanes;
 	struct uapi_server *uapi;
 	struct link_watch watch;	/* of the interface, where it is now */
 	struct link_watch routes_watch; /* of the namespace our sockets are in */
 	bool has_watch, has_routes_watch;
-	int n_parts; /* open: lane, UAPI, watches */
+	int n_parts; /* open: lanes, UAPI, watches */
 	bool is_stopping;
 
 	uint16_t listen_port; /* configured; 0: any */
@@ -59,6 +59,7 @@ struct wg_daemon {
 	uint32_t mtu;		/* followed */
 	bool has_step, is_forgetting;
 	struct step step;
+	bool is_taking_drops;	    /* the device's thread writes them */
 	uint64_t drops[WG_N_DROPS]; /* as of the last wg_daemon_log() */
 };
 
@@ -89,8 +90,8 @@ void wg_daemon_stop(struct wg_daemon *daemon)
 	/* A part of our own, so that we live until all have been told. */
 	daemon->n_parts++;
 	tun_close(&daemon->tun);
-	if (daemon->lane)
-		lane_stop(daemon->lane, on_part_closed, daemon);
+	if (daemon->lanes)
+		lanes_stop(daemon->lanes, on_part_closed, daemon);
 	if (daemon->has_watch)
 		link_watch_close(&daemon->watch, on_part_closed, daemon);
 	if (daemon->has_routes_watch)
@@ -100,7 +101,7 @@ void wg_daemon_stop(struct wg_daemon *daemon)
 	on_part_closed(daemon);
 }
 
-/* steps: on the lane */
+/* steps: on the device's thread */
 
 static void bring_up(struct wg_device *device, struct wg_time now)
 {
@@ -109,12 +110,12 @@ static void bring_up(struct wg_device *device, struct wg_time now)
 			wg_peer_send_keepalive(peer, now);
 }
 
-static void run_step(const struct lane_context *context, void *arg)
+static void run_step(const struct lanes_context *context, void *arg)
 {
 	struct step *step = arg;
 
 	if (step->changes_sockets)
-		lane_use_udp(context, step->udp);
+		lanes_use_udp(context, step->udp);
 	if (step->comes_up)
 		bring_up(context->device, context->now);
 	if (!step->request)
@@ -144,7 +145,7 @@ static void on_step_done(void *arg)
 	next_step(daemon);
 }
 
-/* The lane gets the daemon's sockets as they are now. */
+/* The lanes get the daemon's sockets as they are now. */
 static void change_sockets(struct wg_daemon *daemon, struct udp *udp)
 {
 	assert(!daemon->udp_before);
@@ -153,13 +154,13 @@ static void change_sockets(struct wg_daemon *daemon, struct udp *udp)
 	daemon->step.changes_sockets = true;
 }
 
-static void run_on_lane(struct wg_daemon *daemon)
+static void run_on_lanes(struct wg_daemon *daemon)
 {
 	daemon->has_step = true;
 	daemon->step.udp = daemon->udp;
 	daemon->step.listen_port = daemon->listen_port;
 	daemon->step.fwmark = daemon->fwmark;
-	int r = lane_run(daemon->lane, run_step, &daemon->step, on_step_done);
+	int r = lanes_run(daemon->lanes, run_step, &daemon->step, on_step_done);
 	assert(r == 0); /* one step at a time, and one "forget" */
 }
 
@@ -169,7 +170,7 @@ static int open_sockets(struct wg_daemon *daemon, uint16_t port, bool any_if_tak
 		.port = port,
 		.any_port_if_taken = any_if_taken,
 		.fwmark = daemon->fwmark,
-		.n_shards = lane_n_shards(daemon->n_lanes),
+		.n_shards = lanes_n_shards(daemon->n_lanes),
 		.offloads = &daemon->offloads,
 	};
 	struct udp *udp = NULL;
@@ -197,7 +198,7 @@ static void follow_link(struct wg_daemon *daemon)
 		daemon->step.comes_up = true;
 	else
 		log_error(LOG, "%s", error.message);
-	run_on_lane(daemon);
+	run_on_lanes(daemon);
 }
 
 static int set_listen_port(struct wg_daemon *daemon, uint16_t port)
@@ -273,7 +274,7 @@ static void begin_request(struct wg_daemon *daemon, const struct uapi_request *r
 	if (r != 0)
 		uapi_answer_result(daemon->uapi, r);
 	else
-		run_on_lane(daemon);
+		run_on_lanes(daemon);
 }
 
 static void next_step(struct wg_daemon *daemon)
@@ -302,7 +303,7 @@ static void log_offloads(const struct wg_daemon *daemon)
 	}
 }
 
-static void take_drops(const struct lane_context *context, void *arg)
+static void take_drops(const struct lanes_context *context, void *arg)
 {
 	struct wg_daemon *daemon = arg;
 
@@ -315,7 +316,7 @@ static void log_lanes(struct wg_daemon *daemon)
 	struct lane_counters counters;
 	const char *role;
 
-	for (unsigned i = 0; lane_get_lane(daemon->lane, i, &counters, &role); i++)
+	for (unsigned i = 0; lanes_get_lane(daemon->lanes, i, &counters, &role); i++)
 		log_info(LOG,
 			 "lane %u (%s): from the interface %" PRIu64 " packets, %" PRIu64
 			 " bytes; from the network %" PRIu64 " datagrams, %" PRIu64 " bytes",
@@ -330,10 +331,11 @@ static void on_drops_taken(void *arg)
 	char text[1024] = "";
 	size_t n = 0;
 
+	daemon->is_taking_drops = false;
 	if (daemon->is_stopping)
 		return;
 	log_lanes(daemon);
-	lane_get_counters(daemon->lane, &counters);
+	lanes_get_counters(daemon->lanes, &counters);
 	for (int drop = 0; drop < WG_N_DROPS && n < sizeof(text); drop++)
 		if (daemon->drops[drop] > 0)
 			n += (size_t)snprintf(text + n, sizeof(text) - n, ", %s %" PRIu64,
@@ -344,16 +346,20 @@ static void on_drops_taken(void *arg)
 
 void wg_daemon_log(struct wg_daemon *daemon)
 {
+	if (daemon->is_taking_drops)
+		return; /* they are about to be printed */
 	log_offloads(daemon);
-	if (daemon->is_stopping || lane_run(daemon->lane, take_drops, daemon, on_drops_taken) != 0)
+	if (daemon->is_stopping || lanes_run(daemon->lanes, take_drops, daemon, on_drops_taken) != 0)
 		log_warning(LOG, "no counters: the interface is ending, or too busy");
+	else
+		daemon->is_taking_drops = true;
 }
 
 /* the interface */
 
-static void set_mtu(const struct lane_context *context, void *arg)
+static void set_mtu(const struct lanes_context *context, void *arg)
 {
-	lane_set_mtu(context, (uint32_t)(uintptr_t)arg);
+	lanes_set_mtu(context, (uint32_t)(uintptr_t)arg);
 }
 
 static void follow_mtu(struct wg_daemon *daemon, const struct link_info *link)
@@ -361,7 +367,7 @@ static void follow_mtu(struct wg_daemon *daemon, const struct link_info *link)
 	if (link->mtu == 0 || link->mtu == daemon->mtu)
 		return;
 	tun_fit_superpackets(link->ifindex, link->mtu);
-	if (lane_run(daemon->lane, set_mtu, (void *)(uintptr_t)link->mtu, NULL) == 0)
+	if (lanes_run(daemon->lanes, set_mtu, (void *)(uintptr_t)link->mtu, NULL) == 0)
 		daemon->mtu = link->mtu;
 	else
 		log_warning(LOG, "interface %s changes faster than it can be followed", link->name);
@@ -378,7 +384,7 @@ static void on_link(void *owner, const struct link_info *link)
 	next_step(daemon);
 }
 
-static void forget_sources(const struct lane_context *context, void *arg)
+static void forget_sources(const struct lanes_context *context, void *arg)
 {
 	wg_device_forget_sources(context->device);
 }
@@ -397,7 +403,7 @@ static void on_routes(void *owner)
 	if (daemon->udp)
 		udp_routes_changed(daemon->udp);
 	if (!daemon->is_forgetting &&
-	    lane_run(daemon->lane, forget_sources, daemon, on_sources_forgotten) == 0)
+	    lanes_run(daemon->lanes, forget_sources, daemon, on_sources_forgotten) == 0)
 		daemon->is_forgetting = true;
 }
 
@@ -534,7 +540,7 @@ static void on_socket_gone(void *owner)
 
 /* new sessions */
 
-static void rekey(const struct lane_context *context, void *arg)
+static void rekey(const struct lanes_context *context, void *arg)
 {
 	struct wg_peer *peer = wg_device_first_peer(context->device);
 
@@ -545,16 +551,16 @@ static void rekey(const struct lane_context *context, void *arg)
 
 void wg_daemon_rekey(struct wg_daemon *daemon)
 {
-	if (daemon->is_stopping || lane_run(daemon->lane, rekey, NULL, NULL) != 0)
+	if (daemon->is_stopping || lanes_run(daemon->lanes, rekey, NULL, NULL) != 0)
 		log_warning(LOG, "no new sessions: the interface is ending, or too busy");
 }
 
 /* start */
 
-static int start_lane(struct wg_daemon *daemon, const struct tun *tuns_take, unsigned n_tuns,
+static int start_lanes(struct wg_daemon *daemon, const struct tun *tuns_take, unsigned n_tuns,
 		      struct error *reterr)
 {
-	const struct lane_config config = {
+	const struct lanes_config config = {
 		.loop = daemon->loop,
 		.ports = { .owner = daemon, .tun_gone = on_tun_gone },
 		.tuns_take = tuns_take,
@@ -563,7 +569,7 @@ static int start_lane(struct wg_daemon *daemon, const struct tun *tuns_take, uns
 		.mtu = WG_DEFAULT_MTU,
 		.is_plain = true,
 	};
-	int r = lane_start(&config, &daemon->lane, reterr);
+	int r = lanes_start(&config, &daemon->lanes, reterr);
 
 	if (r == 0)
 		daemon->n_parts++;
@@ -590,10 +596,10 @@ static void close_tuns(struct tun *tuns, unsigned n)
 		tun_close(&tuns[i]);
 }
 
-static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun ret[LANE_MAX_QUEUES], unsigned *ret_n,
+static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun ret[LANES_MAX_QUEUES], unsigned *ret_n,
 		     struct error *reterr)
 {
-	int r = tun_open_queues(ifname, &daemon->offloads, lane_n_queues(daemon->n_lanes), ret, ret_n, reterr);
+	int r = tun_open_queues(ifname, &daemon->offloads, lanes_n_queues(daemon->n_lanes), ret, ret_n, reterr);
 
 	if (r != 0)
 		return r;
@@ -617,7 +623,7 @@ int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct wg_daemon_
 		    void (*ended)(void *arg), void *arg, struct wg_daemon **ret, struct error *reterr)
 {
 	struct wg_daemon *daemon = calloc(1, sizeof(*daemon));
-	struct tun tuns[LANE_MAX_QUEUES];
+	struct tun tuns[LANES_MAX_QUEUES];
 	unsigned n_tuns = 0;
 	if (!daemon)
 		abort();
@@ -627,7 +633,7 @@ int wg_daemon_start(uv_loop_t *loop, const char *ifname, const struct wg_daemon_
 	daemon->n_lanes = options->n_lanes;
 	int r = start_tun(daemon, ifname, tuns, &n_tuns, reterr);
 	if (r == 0) {
-		r = start_lane(daemon, tuns, n_tuns, reterr);
+		r = start_lanes(daemon, tuns, n_tuns, reterr);
 		if (r != 0)
 			close_tuns(tuns, n_tuns);
 	}

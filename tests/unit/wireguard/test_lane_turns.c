@@ -4,7 +4,7 @@
  * staged in the order in which the lane read them.
  */
 #include "node/wireguard/device_internal.h"
-#include "node/wireguard/lane_thread.h"
+#include "node/wireguard/lane.h"
 
 #include <assert.h>
 #include <netinet/in.h>
@@ -21,7 +21,7 @@ struct world {
 	struct tun tuns[2];
 	struct wg_device *device;
 	struct wg_peer *peer;
-	struct lane_thread *lane;
+	struct lane *lane;
 	_Atomic uint32_t n_woken;
 };
 
@@ -56,7 +56,7 @@ static void begin(struct world *world)
 		world->kernel[i] = pair[0];
 		world->tuns[i] = (struct tun){ .fd = pair[1], .has_header = true };
 	}
-	const struct lane_thread_config lane = {
+	const struct lane_config lane = {
 		.owner = world,
 		.device = world->device,
 		.role = LANE_SEALS,
@@ -67,14 +67,14 @@ static void begin(struct world *world)
 		.wake_device = wake,
 		.wake_loop = wake,
 	};
-	assert(lane_thread_new(&lane, &world->lane) == 0);
-	lane_thread_start(world->lane);
+	assert(lane_new(&lane, &world->lane) == 0);
+	lane_start(world->lane);
 }
 
 static void end(struct world *world)
 {
-	lane_thread_stop(world->lane);
-	lane_thread_free(world->lane);
+	lane_stop(world->lane);
+	lane_free(world->lane);
 	wg_device_free(world->device);
 	for (int i = 0; i < 2; i++) {
 		close(world->kernel[i]);
@@ -95,7 +95,7 @@ static void put(struct world *world, int queue, uint8_t number, uint8_t size)
 }
 
 /* While the lane stands still. */
-static void fill(struct lane_thread *lane, void *arg)
+static void fill(struct lane *lane, void *arg)
 {
 	struct world *world = arg;
 
@@ -111,9 +111,9 @@ static void test_a_small_packet_waits_for_one_read_of_each_other_queue(void)
 	uint32_t place = 0, found[2] = { 0 };
 	begin(&world);
 
-	lane_thread_call(world.lane, fill, &world);
+	lane_call(world.lane, fill, &world);
 	while (world.peer->staged.n < N_BULK + 2)
-		(void)lane_thread_take_news(world.lane, (struct wg_time){ .ns = 1 }, 1000);
+		(void)lane_take_news(world.lane, (struct wg_time){ .ns = 1 }, 1000);
 
 	for (const struct wg_staged *staged = world.peer->staged.first; staged; staged = staged->next) {
 		if (staged->packet[20] >= 100)

@@ -23,7 +23,7 @@ static void on_relay(void *owner, const struct wg_path *path, const struct train
 static void test_a_datagram_passes_a_ring_full_of_relayed_trains(void)
 {
 	static uint8_t packet[1400];
-	const struct lane_ports ports = { .datagram = on_datagram, .relay = on_relay };
+	const struct lanes_ports ports = { .datagram = on_datagram, .relay = on_relay };
 	const struct wg_path path = { .relay_id = 7 };
 	const struct train train = train_of_one(packet, sizeof(packet));
 	const bool is_stopped = false;

@@ -259,6 +259,8 @@ static void test_an_answer_that_says_no_or_nothing_is_an_error(void)
 	assert(parse_answer("errno=22\n\n", &device) == -EINVAL);
 	assert(parse_answer("errno=-22\n\n", &device) == -EINVAL);
 	assert(parse_answer("errno=99999999999\n\n", &device) == -EPROTO);
+	assert(parse_answer("errno=-9223372036854775808\n\n", &device) == -EPROTO);
+	assert(parse_answer("errno=-99999999999999999999999\n\n", &device) == -EPROTO);
 	assert(parse_answer("", &device) == -EPROTO && parse_answer("\n", &device) == -EPROTO);
 	assert(parse_answer("listen_port=1\n\n", &device) == -EPROTO);
 	assert(parse_answer("what\nerrno=0\n\n", &device) == -EPROTO);

@@ -1,6 +1,7 @@
 /*
- * UDP_SEGMENT refused as kernels and network cards do it: sendmsg(2) is ours here, and refuses trains
- * to some remotes. The same datagrams arrive all the same, once each and in order.
+ * UDP_SEGMENT and UDP_GRO refused as kernels and network cards do it: sendmsg(2) is ours here, and refuses
+ * trains to some remotes; recvmmsg(2), and fails. The same datagrams arrive all the same, once each and in
+ * order.
  */
 #include "node/wireguard/udp.h"
 
@@ -22,6 +23,7 @@ static struct {
 	uint32_t n_pass;	/* … after so many trains that are taken */
 	uint32_t n_until_full;	/* datagrams until the socket is full; UINT32_MAX: never */
 	uint32_t n_trains, n_singles, n_refused;
+	int receive_error; /* while datagrams are joined */
 } kernel;
 
 ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
@@ -70,6 +72,26 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 	kernel.n_trains += segment != 0;
 	kernel.n_singles += segment == 0;
 	return __real_sendmsg(fd, message, flags);
+}
+
+int __real_recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags, struct timespec *timeout);
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags, struct timespec *timeout);
+
+static bool is_joining(int fd)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, IPPROTO_UDP, 104 /* UDP_GRO */, &value, &len) == 0 && value != 0;
+}
+
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags, struct timespec *timeout)
+{
+	if (kernel.receive_error && is_joining(fd)) {
+		errno = kernel.receive_error;
+		return -1;
+	}
+	return __real_recvmmsg(fd, messages, n, flags, timeout);
 }
 
 struct pair {
@@ -233,6 +255,38 @@ static void test_a_socket_that_fills_up_is_gone_on_with_where_it_stopped(void)
 	end(&pair);
 }
 
+static void test_what_cannot_be_received_joined_is_received_one_by_one(int error)
+{
+	struct pair pair;
+	begin(&pair, "127.0.0.2", EIO);
+	udp_free(pair.to);
+	assert(udp_open(&(struct udp_options){ .offloads = &pair.offloads }, &pair.to, NULL) == 0);
+
+	if (!is_joining(udp_fd(pair.to, 0, UDP_V4)))
+		goto end; /* this kernel cannot do it at all */
+	kernel.receive_error = error;
+	send_to(&pair, "127.0.0.1", SIZE);
+	struct offload_report report = offloads_report(&pair.offloads, OFFLOAD_UDP_GRO);
+	assert(strcmp(report.state, "refused") == 0 && report.n_refused == 1 && report.n_used == 0);
+	kernel.receive_error = 0;
+	send_to(&pair, "127.0.0.1", SIZE);
+	send_to(&pair, "::1", SIZE); /* what one socket cannot do, its like are not asked for */
+	assert(offloads_report(&pair.offloads, OFFLOAD_UDP_GRO).n_used == 0);
+end:
+	end(&pair);
+}
+
+static void test_other_errors_say_nothing_about_joining(void)
+{
+	struct pair pair;
+	begin(&pair, "127.0.0.2", EIO);
+	kernel.receive_error = ENOMEM;
+
+	if (is_joining(udp_fd(pair.to, 0, UDP_V4)))
+		assert(udp_receive(pair.to, 0, UDP_V4, pair.inbox) == -ENOMEM && is_joining(udp_fd(pair.to, 0, UDP_V4)));
+	end(&pair);
+}
+
 int main(void)
 {
 	static const int errors[] = { EIO, EINVAL, EMSGSIZE };
@@ -245,6 +299,9 @@ int main(void)
 	test_smaller_datagrams_may_still_go_in_trains();
 	test_what_was_taken_is_not_sent_again();
 	test_a_socket_that_fills_up_is_gone_on_with_where_it_stopped();
+	test_what_cannot_be_received_joined_is_received_one_by_one(EIO);
+	test_what_cannot_be_received_joined_is_received_one_by_one(EINVAL);
+	test_other_errors_say_nothing_about_joining();
 	puts("ok");
 	return 0;
 }

@@ -1,10 +1,10 @@
 /*
- * The insides of a lane's thread, shared by its files: lane_thread.c (life, waiting, what goes to others),
+ * The insides of a lane's thread, shared by its files: lane.c (life, waiting, what goes to others),
  * lane_tx.c (from the TUN to the network), lane_rx.c (from the network to the TUN).
  */
 #pragma once
 
-#include "node/wireguard/lane_thread.h"
+#include "node/wireguard/lane.h"
 #include "node/wireguard/wait_budget.h"
 
 #include <pthread.h>
@@ -14,26 +14,26 @@ enum lane_source {
 	SOURCE_WAKE,
 	SOURCE_UDP,				     /* + family */
 	SOURCE_TUN = SOURCE_UDP + UDP_N_FAMILIES, /* + queue */
-	SOURCE_N = SOURCE_TUN + LANE_MAX_QUEUES,
+	SOURCE_N = SOURCE_TUN + LANES_MAX_QUEUES,
 };
 
-#define SOURCES_TUN (((1u << LANE_MAX_QUEUES) - 1) << SOURCE_TUN)
+#define SOURCES_TUN (((1u << LANES_MAX_QUEUES) - 1) << SOURCE_TUN)
 
 /* Written by the lane's thread, read by any. */
-struct lane_thread_counters {
+struct lane_counts {
 	_Atomic uint64_t unknown, sends_dropped, tun_refused, rejected;
 	_Atomic uint64_t tun_reads, tun_packets, tun_bytes, udp_messages, udp_datagrams, udp_bytes;
 };
 
 struct lane_call {
-	void (*fn)(struct lane_thread *lane, void *arg);
+	void (*fn)(struct lane *lane, void *arg);
 	void *arg;
 	sem_t done;
 };
 
-struct lane_thread {
+struct lane {
 	/* never changed */
-	struct lane_thread_config config;
+	struct lane_config config;
 	struct wg_lane *core;
 	struct wg_reader *reader;
 	int wake_fd, epoll_fd;
@@ -46,10 +46,10 @@ struct lane_thread {
 	struct lane_outbox outbox;
 	_Atomic(struct lane_call *) call;
 	_Atomic bool is_stopping, is_tun_gone;
-	struct lane_thread_counters counters;
+	struct lane_counts counters;
 
 	/* of the lane's thread */
-	struct tun tuns[LANE_MAX_QUEUES]; /* copies: the descriptors are the set's. Written to the first */
+	struct tun tuns[LANES_MAX_QUEUES]; /* copies: the descriptors are the set's. Written to the first */
 	unsigned n_tuns;
 	struct udp *udp;
 	uint32_t mtu;
@@ -81,23 +81,23 @@ static inline void lane_count(_Atomic uint64_t *counter, uint64_t n)
 }
 
 /* lane_tx.c */
-void lane_tx_init(struct lane_thread *lane);
-void lane_tx_deinit(struct lane_thread *lane);
+void lane_tx_init(struct lane *lane);
+void lane_tx_deinit(struct lane *lane);
 /* A bounded burst; clears the ready bits of queues that are empty. */
-void lane_serve_tun(struct lane_thread *lane);
+void lane_serve_tun(struct lane *lane);
 /* Ports of the core. */
 void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path, const struct train *train);
 void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size);
 
 /* lane_rx.c */
-void lane_rx_init(struct lane_thread *lane);
-void lane_rx_deinit(struct lane_thread *lane);
-void lane_serve_udp(struct lane_thread *lane, enum udp_family family);
+void lane_rx_init(struct lane *lane);
+void lane_rx_deinit(struct lane *lane);
+void lane_serve_udp(struct lane *lane, enum udp_family family);
 /* Bounded; sets SOURCE_WAKE's bit when there is more. */
-void lane_serve_relayed(struct lane_thread *lane);
+void lane_serve_relayed(struct lane *lane);
 void lane_deliver(void *owner, struct wg_peer *peer, const struct train *train);
 
-/* lane_thread.c */
-void lane_thread_wake(struct lane_thread *lane);
+/* lane.c */
+void lane_wake(struct lane *lane);
 /* Aborts when out of memory. */
 void *lane_allocate(size_t size);

@@ -1,9 +1,9 @@
 /*
- * The lane with a real loop, real sockets on loopback and no TUN: commands run and are answered,
+ * The lanes with a real loop, real sockets on loopback and no TUN: commands run and are answered,
  * what is not WireGuard comes to the loop, two devices shake hands directly and through a relay that
  * the test plays, and stopping leaves nothing behind.
  */
-#include "node/wireguard/lane.h"
+#include "node/wireguard/lanes.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,15 +18,15 @@
 
 struct world;
 
-/* One node: a lane on a loopback port. */
+/* One node: lanes on a loopback port. */
 struct node {
 	struct world *world;
-	struct lane *lane;
+	struct lanes *lanes;
 	struct udp *udp;
 	struct secret_key secret;
 	struct public_key public;
 	uint32_t id;
-	uint32_t n_run; /* of the lane thread */
+	uint32_t n_run; /* of the device's thread */
 	/* what has come to the loop */
 	uint32_t n_done, n_sessions, n_arrivals, n_datagrams, n_relayed;
 	enum demux_kind last_kind;
@@ -84,10 +84,10 @@ static void on_relay(void *owner, const struct wg_path *path, const struct train
 
 	assert(path->peer_id == other->id && train_is_contiguous(train));
 	node->n_relayed += train->n;
-	assert(lane_put_relayed(other->lane, &from, train) == 0);
+	assert(lanes_put_relayed(other->lanes, &from, train) == 0);
 }
 
-static void on_peer(void *owner, const struct lane_peer_event *event)
+static void on_peer(void *owner, const struct lanes_peer_event *event)
 {
 	struct node *node = owner;
 
@@ -111,13 +111,13 @@ static void start_node(struct world *world, int i, bool is_plain)
 	secret_key_generate(&node->secret);
 	secret_key_public(&node->secret, &node->public);
 	assert(udp_open(&options, &node->udp, NULL) == 0);
-	const struct lane_config config = {
+	const struct lanes_config config = {
 		.loop = &world->loop,
 		.ports = { node, on_datagram, on_relay, on_peer, NULL },
 		.udp = node->udp,
 		.is_plain = is_plain,
 	};
-	assert(lane_start(&config, &node->lane, NULL) == 0);
+	assert(lanes_start(&config, &node->lanes, NULL) == 0);
 }
 
 static void begin(struct world *world, bool is_plain)
@@ -133,8 +133,8 @@ static void begin(struct world *world, bool is_plain)
 static void end(struct world *world)
 {
 	for (int i = 0; i < 2; i++)
-		if (world->nodes[i].lane)
-			lane_stop(world->nodes[i].lane, on_stopped, world);
+		if (world->nodes[i].lanes)
+			lanes_stop(world->nodes[i].lanes, on_stopped, world);
 	WAIT_UNTIL(world, world->n_stopped == 2);
 	for (int i = 0; i < 2; i++)
 		udp_free(world->nodes[i].udp);
@@ -160,7 +160,7 @@ static void send_raw(struct node *from, const struct node *to, const void *bytes
 
 /* commands */
 
-static void run_once(const struct lane_context *context, void *arg)
+static void run_once(const struct lanes_context *context, void *arg)
 {
 	struct node *node = arg;
 
@@ -180,7 +180,7 @@ static void test_commands_run_on_the_lane_and_are_answered_on_the_loop(void)
 	begin(&world, true);
 
 	for (int i = 0; i < 100; i++)
-		assert(lane_run(world.nodes[0].lane, run_once, &world.nodes[0], on_done) == 0);
+		assert(lanes_run(world.nodes[0].lanes, run_once, &world.nodes[0], on_done) == 0);
 	WAIT_UNTIL(&world, world.nodes[0].n_done == 100);
 	end(&world);
 	assert(world.nodes[0].n_run == 100);
@@ -188,7 +188,7 @@ static void test_commands_run_on_the_lane_and_are_answered_on_the_loop(void)
 
 static uint32_t n_slow_done;
 
-static void wait_for_byte(const struct lane_context *context, void *arg)
+static void wait_for_byte(const struct lanes_context *context, void *arg)
 {
 	char byte;
 
@@ -200,7 +200,7 @@ static void on_slow_done(void *arg)
 	n_slow_done++;
 }
 
-static void nothing(const struct lane_context *context, void *arg)
+static void nothing(const struct lanes_context *context, void *arg)
 {
 }
 
@@ -212,14 +212,14 @@ static void test_a_full_queue_is_told_and_nothing_accepted_is_lost(void)
 
 	assert(pipe(gate) == 0);
 	n_slow_done = 0;
-	assert(lane_run(world.nodes[0].lane, wait_for_byte, &gate[0], on_slow_done) == 0);
-	for (int i = 1; i < LANE_MAX_COMMANDS; i++)
-		assert(lane_run(world.nodes[0].lane, nothing, NULL, on_slow_done) == 0);
-	assert(lane_run(world.nodes[0].lane, nothing, NULL, on_slow_done) == -EAGAIN);
+	assert(lanes_run(world.nodes[0].lanes, wait_for_byte, &gate[0], on_slow_done) == 0);
+	for (int i = 1; i < LANES_MAX_COMMANDS; i++)
+		assert(lanes_run(world.nodes[0].lanes, nothing, NULL, on_slow_done) == 0);
+	assert(lanes_run(world.nodes[0].lanes, nothing, NULL, on_slow_done) == -EAGAIN);
 	assert(write(gate[1], "x", 1) == 1);
 	/* Stopping at once: what was accepted is still run and answered. */
 	end(&world);
-	assert(n_slow_done == LANE_MAX_COMMANDS);
+	assert(n_slow_done == LANES_MAX_COMMANDS);
 	close(gate[0]);
 	close(gate[1]);
 }
@@ -257,7 +257,7 @@ static void test_garbage_is_counted_and_dropped(void)
 	send_raw(a, b, garbage, sizeof(garbage));
 	send_raw(a, b, session, sizeof(session));
 	WAIT_UNTIL(&world, b->n_datagrams == 1);
-	lane_get_counters(b->lane, &counters);
+	lanes_get_counters(b->lanes, &counters);
 	assert(counters.n_unknown == 1 && counters.n_udp_datagrams == 2);
 	end(&world);
 }
@@ -270,7 +270,7 @@ struct introduction {
 	enum wg_mode mode;
 };
 
-static void introduce(const struct lane_context *context, void *arg)
+static void introduce(const struct lanes_context *context, void *arg)
 {
 	const struct introduction *introduction = arg;
 	struct wg_peer *peer;
@@ -292,8 +292,8 @@ static void shake_hands(struct world *world, const struct wg_path *way, enum wg_
 	struct introduction to_b = { a, b, { .n = 1, .paths = { *way } }, mode };
 	struct introduction to_a = { b, a, { .n = 0 }, mode };
 
-	assert(lane_run(b->lane, introduce, &to_a, NULL) == 0);
-	assert(lane_run(a->lane, introduce, &to_b, NULL) == 0);
+	assert(lanes_run(b->lanes, introduce, &to_a, NULL) == 0);
+	assert(lanes_run(a->lanes, introduce, &to_b, NULL) == 0);
 	WAIT_UNTIL(world, a->n_sessions > 0 && b->n_sessions > 0 && b->n_arrivals > 0);
 }
 
@@ -325,14 +325,14 @@ static void test_two_devices_shake_hands_through_a_relay(void)
 
 /* sockets */
 
-static void use_none(const struct lane_context *context, void *arg)
+static void use_none(const struct lanes_context *context, void *arg)
 {
-	lane_use_udp(context, NULL);
+	lanes_use_udp(context, NULL);
 }
 
-static void use_these(const struct lane_context *context, void *arg)
+static void use_these(const struct lanes_context *context, void *arg)
 {
-	lane_use_udp(context, arg);
+	lanes_use_udp(context, arg);
 }
 
 static void free_udp(void *arg)
@@ -348,9 +348,9 @@ static void test_sockets_change_while_it_runs(void)
 	begin(&world, false);
 	struct node *a = &world.nodes[0], *b = &world.nodes[1];
 
-	assert(lane_run(b->lane, use_none, b->udp, free_udp) == 0);
+	assert(lanes_run(b->lanes, use_none, b->udp, free_udp) == 0);
 	assert(udp_open(&options, &b->udp, NULL) == 0);
-	assert(lane_run(b->lane, use_these, b->udp, NULL) == 0);
+	assert(lanes_run(b->lanes, use_these, b->udp, NULL) == 0);
 	send_raw(a, b, session, sizeof(session));
 	WAIT_UNTIL(&world, b->n_datagrams == 1);
 	end(&world);
