@@ -32,6 +32,8 @@ static const unsigned offload_sets[] = {
 /* Packets that the widest way seals at once; a train that ends with a few more takes a whole turn for them. */
 #define SEALED_AT_ONCE 16
 #define FEW	       4
+/* Larger packets fill a superpacket by their bytes. A limit would only cut up what has small ones. */
+#define MIN_LIMIT 32
 /* Superpackets in a row that may make no sense before the kernel is believed to be broken. */
 #define MAX_MALFORMED 16
 /* What the kernel refused to take merged is tried again after so long. */
@@ -185,11 +187,9 @@ uint32_t tun_max_segments(uint32_t mtu)
 {
 	uint32_t n = UDP_TRAIN_MAX_BYTES / wg_slot_size(mtu, mtu);
 
-	if (n > UDP_TRAIN_MAX)
-		n = UDP_TRAIN_MAX;
-	if (n > SEALED_AT_ONCE && n % SEALED_AT_ONCE < FEW)
-		n -= n % SEALED_AT_ONCE;
-	return n > 0 ? n : 1;
+	if (n > UDP_TRAIN_MAX || n < MIN_LIMIT)
+		return UDP_TRAIN_MAX;
+	return n % SEALED_AT_ONCE < FEW ? n - n % SEALED_AT_ONCE : n;
 }
 
 void tun_fit_superpackets(int ifindex, uint32_t mtu)

@@ -67,10 +67,10 @@ bool tun_is_alive(const struct tun *tun);
 /*
  * To be called when the MTU was set: the kernel then makes superpackets of so many packets as leave, once
  * sealed, in one UDP_SEGMENT, and arrive as one, instead of one and a stump. Where it cannot be told,
- * that is only slower.
+ * that is only slower. Call in the interface's network namespace.
  */
 void tun_fit_superpackets(int ifindex, uint32_t mtu);
-/* So many; 1 to UDP_TRAIN_MAX. */
+/* So many; up to UDP_TRAIN_MAX, which is no limit. */
 uint32_t tun_max_segments(uint32_t mtu);
 /* Reads the interface's name anew: it may have been changed. 0 or -errno. */
 P2P_CHECK int tun_name(struct tun *tun);

@@ -388,30 +388,39 @@ static int take_answer_line(struct answer *answer, const char *name, char *value
 	return 0;
 }
 
+/* One line, with its own copy: it may be a private key. */
+static int take_answer_text(struct answer *answer, const struct line *line, bool *ret_is_end)
+{
+	char copy[MAX_VALUE_LEN * 2];
+	int r = -EPROTO;
+
+	if (line->len >= sizeof(copy) || memchr(line->at, '\0', line->len))
+		return -EPROTO;
+	memcpy(copy, line->at, line->len);
+	copy[line->len] = '\0';
+	char *equals = strchr(copy, '=');
+	if (equals) {
+		*equals = '\0';
+		*ret_is_end = strcmp(copy, "errno") == 0;
+		r = *ret_is_end ? answered_errno(equals + 1) : take_answer_line(answer, copy, equals + 1);
+	}
+	if (*ret_is_end)
+		end_peer(answer);
+	sodium_memzero(copy, sizeof(copy));
+	return r;
+}
+
 int uapi_parse_answer(const char *text, size_t len, struct uapi_device *ret,
 		      void (*each)(void *arg, const struct uapi_peer *peer), void *arg)
 {
 	struct answer answer = { .device = ret, .each = each, .arg = arg };
 	const char *at = text;
 	struct line line;
-	char copy[MAX_VALUE_LEN * 2];
+	bool is_end = false;
 	int r = 0;
 
 	*ret = (struct uapi_device){ 0 };
-	while (r == 0 && next_line(&at, text + len, &line) && line.len > 0) {
-		if (line.len >= sizeof(copy) || memchr(line.at, '\0', line.len))
-			return -EPROTO;
-		memcpy(copy, line.at, line.len);
-		copy[line.len] = '\0';
-		char *equals = strchr(copy, '=');
-		if (!equals)
-			return -EPROTO;
-		*equals = '\0';
-		if (strcmp(copy, "errno") == 0) {
-			end_peer(&answer);
-			return answered_errno(equals + 1);
-		}
-		r = take_answer_line(&answer, copy, equals + 1);
-	}
-	return -EPROTO; /* it ends without saying how it went */
+	while (r == 0 && !is_end && next_line(&at, text + len, &line) && line.len > 0)
+		r = take_answer_text(&answer, &line, &is_end);
+	return is_end || r != 0 ? r : -EPROTO; /* it ends without saying how it went */
 }

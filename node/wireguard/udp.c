@@ -22,7 +22,6 @@
 
 /* Ten milliseconds of 5 Gb/s. */
 #define SOCKET_BUFFER (7 << 20)
-/* IPv4's limit, the smaller one: 65535 - 20 - 8. */
 #define PORT_ATTEMPTS 32
 
 static uint32_t coarse_seconds(void)
@@ -577,7 +576,10 @@ static void read_message(struct udp *udp, _Atomic uint32_t *drops, struct udp_in
 		udp->counters.n_truncated++;
 }
 
-/* A kernel, or a network card's driver, that cannot do after all what it said it could. */
+/*
+ * A kernel, or a network card's driver, that cannot do after all what it said it could. What waits in the
+ * sockets joined comes as one long datagram now, which authenticates as nothing: lost, once.
+ */
 static void stop_joining(struct udp *udp, int error)
 {
 	offloads_refused(udp->offloads, OFFLOAD_UDP_GRO);

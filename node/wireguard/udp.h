@@ -87,7 +87,7 @@ int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const 
 /* ---- receiving ---- */
 
 /*
- * What one UDP_SEGMENT takes. UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the UDP
+ * What one UDP_SEGMENT takes: of bytes IPv4's limit, the smaller one (65535 - 20 - 8). UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the UDP
  * header into that.
  */
 #define UDP_TRAIN_MAX_BYTES 65507

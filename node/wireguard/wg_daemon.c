@@ -362,11 +362,27 @@ static void set_mtu(const struct lanes_context *context, void *arg)
 	lanes_set_mtu(context, (uint32_t)(uintptr_t)arg);
 }
 
+/* Where the interface is now, and by its descriptor: in another namespace its index is another's here. */
+static void fit_superpackets(struct wg_daemon *daemon, uint32_t mtu)
+{
+	struct netns_visit visit;
+	struct link_info link;
+	struct error error;
+
+	if (netns_enter_that_of(daemon->tun.fd, &visit, &error) != 0) {
+		log_debug(LOG, "%s", error.message); /* only slower */
+		return;
+	}
+	if (tun_name(&daemon->tun) == 0 && link_find(daemon->tun.name, &link, &error) == 0)
+		tun_fit_superpackets(link.ifindex, mtu);
+	netns_leave(&visit);
+}
+
 static void follow_mtu(struct wg_daemon *daemon, const struct link_info *link)
 {
 	if (link->mtu == 0 || link->mtu == daemon->mtu)
 		return;
-	tun_fit_superpackets(link->ifindex, link->mtu);
+	fit_superpackets(daemon, link->mtu);
 	if (lanes_run(daemon->lanes, set_mtu, (void *)(uintptr_t)link->mtu, NULL) == 0)
 		daemon->mtu = link->mtu;
 	else
