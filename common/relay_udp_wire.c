@@ -21,6 +21,7 @@ static const size_t lengths[RELAY_UDP_N_TYPES] = {
 	[RELAY_UDP_PING] = RELAY_UDP_HEADER_LEN + 8,
 	[RELAY_UDP_PONG] = RELAY_UDP_HEADER_LEN + 8,
 	[RELAY_UDP_DATA] = RELAY_UDP_HEADER_LEN + 1,
+	[RELAY_UDP_GONE] = RELAY_UDP_HEADER_LEN,
 };
 
 enum relay_udp_type relay_udp_type(const void *bytes, size_t len)
@@ -134,6 +135,7 @@ static void read_body(struct wire_reader *r, struct relay_udp_datagram *ret)
 		ret->packet.len = wire_left(r);
 		ret->packet.bytes = wire_take(r, ret->packet.len);
 		break;
+	case RELAY_UDP_GONE:
 	case RELAY_UDP_N_TYPES:
 		break;
 	}
@@ -214,6 +216,7 @@ static void put_body(struct wire_writer *w, const struct relay_udp_datagram *dat
 	case RELAY_UDP_DATA:
 		wire_put(w, datagram->packet.bytes, datagram->packet.len);
 		break;
+	case RELAY_UDP_GONE:
 	case RELAY_UDP_N_TYPES:
 		break;
 	}

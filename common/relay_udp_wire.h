@@ -58,6 +58,7 @@ enum relay_udp_type {
 	RELAY_UDP_PING = 9,    /* client → relay; answered with a pong with the same 8 bytes */
 	RELAY_UDP_PONG = 10,
 	RELAY_UDP_DATA = 11, /* both: to a node; from a node */
+	RELAY_UDP_GONE = 12, /* relay → client: what you sent to the slot in `from` went nowhere */
 	RELAY_UDP_N_TYPES,
 };
 
@@ -112,7 +113,7 @@ struct relay_udp_moved {
 
 struct relay_udp_datagram {
 	enum relay_udp_type type;
-	struct relay_udp_header header; /* find, found, ping, pong, data */
+	struct relay_udp_header header; /* find, found, ping, pong, data, gone */
 	union {
 		struct relay_udp_ask ask;
 		struct relay_udp_cookie cookie;

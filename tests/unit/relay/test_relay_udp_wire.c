@@ -53,6 +53,7 @@ static struct relay_udp_datagram example(enum relay_udp_type type)
 		d.packet.bytes = packet;
 		d.packet.len = sizeof(packet);
 		break;
+	case RELAY_UDP_GONE:
 	case RELAY_UDP_N_TYPES:
 		break;
 	}
@@ -152,6 +153,7 @@ static void test_no_answer_is_longer_than_its_question(void)
 		{ RELAY_UDP_BIND, RELAY_UDP_REFUSED }, { RELAY_UDP_BIND, RELAY_UDP_MOVED },
 		{ RELAY_UDP_FIND, RELAY_UDP_FOUND },  { RELAY_UDP_FIND, RELAY_UDP_MOVED },
 		{ RELAY_UDP_PING, RELAY_UDP_PONG },   { RELAY_UDP_PING, RELAY_UDP_MOVED },
+		{ RELAY_UDP_DATA, RELAY_UDP_GONE },
 	};
 	uint8_t bytes[RELAY_UDP_MAX_LEN];
 
