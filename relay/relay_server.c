@@ -382,6 +382,7 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 	client->packets_out += sent;
 	client->bytes_out += n;
 	client->server->counters.packets_out += sent;
+	client->server->counters.bytes_out += n;
 	return n;
 }
 

@@ -47,6 +47,7 @@ struct relay_server_counters {
 	uint64_t admitted;
 	uint64_t packets, bytes; /* taken in for forwarding */
 	uint64_t packets_out;	 /* written to their receivers' streams */
+	uint64_t bytes_out;	 /* of all frames written, with their headers */
 	/* Connections that came to nothing, by reason. */
 	uint64_t refused_tls;	      /* not TLS, wrong or no certificate, wrong ALPN */
 	uint64_t refused_timeout;     /* the handshake took too long */

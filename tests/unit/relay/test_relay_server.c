@@ -74,6 +74,7 @@ static void test_two_members_exchange_packets_in_order(void)
 	AWAIT(&p.w, p.bob.last_number == 200);
 	EXPECT(p.bob.n_packets == 201 && p.bob.n_misordered == 0);
 	EXPECT(counters(&p).clients == 2 && counters(&p).packets == 202 && counters(&p).packets_out == 202);
+	EXPECT(counters(&p).bytes_out > counters(&p).bytes + 202 * sizeof(struct public_key));
 	finish(&p);
 }
 
