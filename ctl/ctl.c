@@ -18,6 +18,7 @@ static const struct ctl_command *const commands[] = {
 	&ctl_status,
 	&ctl_ping,
 	&ctl_netcheck,
+	&ctl_relay_status,
 	&ctl_log_level,
 	&ctl_version,
 	&ctl_admin_status,

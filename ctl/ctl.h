@@ -54,8 +54,8 @@ struct ctl_command {
 	enum ctl_exit (*run)(struct ctl *ctl, const struct ctl_args *args);
 };
 
-extern const struct ctl_command ctl_join, ctl_leave, ctl_status, ctl_ping, ctl_netcheck, ctl_log_level,
-	ctl_version, ctl_admin_status, ctl_admin_key_create, ctl_admin_key_list, ctl_admin_key_revoke,
+extern const struct ctl_command ctl_join, ctl_leave, ctl_status, ctl_ping, ctl_netcheck, ctl_relay_status,
+	ctl_log_level, ctl_version, ctl_admin_status, ctl_admin_key_create, ctl_admin_key_list, ctl_admin_key_revoke,
 	ctl_admin_node_list, ctl_admin_node_remove, ctl_admin_node_rename, ctl_admin_relay_list;
 
 /* The whole program. argv is changed: options are moved, secrets wiped. */

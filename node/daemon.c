@@ -132,6 +132,25 @@ static void on_netcheck(void *owner, local_api_request request)
 	engine_netcheck(((struct node_daemon *)owner)->engine, on_netchecked, wait_for(owner, request));
 }
 
+static void on_relay_status(void *owner, local_api_request request)
+{
+	struct node_daemon *daemon = owner;
+	struct relay_status status;
+
+	relay_status_init(&status);
+	int r = engine_fill_relay_status(daemon->engine, &status);
+	if (r == 0)
+		local_api_answer_relay_status(daemon->api, request, &status);
+	else if (r == RPC_NOT_FOUND)
+		local_api_refuse(daemon->api, request, r,
+				 "this node serves no relay: put a [public] section with this machine's public "
+				 "address into p2pnode.conf, and restart p2pnode");
+	else
+		local_api_refuse(daemon->api, request, r,
+				 "this node serves no relay before it has joined a network: p2pctl join LINK");
+	relay_status_deinit(&status);
+}
+
 /* ---- life ---- */
 
 static void on_changed(void *owner, enum p2p_engine_state state)
@@ -188,7 +207,8 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 					       .join = on_join,
 					       .leave = on_leave,
 					       .ping = on_ping,
-					       .netcheck = on_netcheck };
+					       .netcheck = on_netcheck,
+					       .relay_status = on_relay_status };
 	char folder[PATH_MAX];
 	const char *slash = strrchr(options->socket, '/');
 

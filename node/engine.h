@@ -8,11 +8,18 @@
 #include "common/join_link.h"
 #include "common/macros.h"
 #include "node/local_api_wire.h"
+#include "node/relay_status.h"
 #include "node/status.h"
 #include "p2pnode/engine.h"
 
 /* Fills an initialised status. */
 void engine_fill_status(const struct p2p_engine *engine, struct node_status *status);
+
+/*
+ * Fills an initialised status. 0, RPC_NOT_FOUND (the configuration makes no public node of it), or
+ * RPC_UNAVAILABLE (it serves nothing, because it is no member).
+ */
+P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status);
 
 /* As p2p_engine_join(), with a parsed link (copied) and the codes of the local API (enum rpc_code). */
 void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,

@@ -1,6 +1,6 @@
 /*
- * The Engine's insides, shared by its three files: engine.c (what comes and goes, and in which order),
- * engine_ping.c (ping, netcheck), engine_status.c. Nobody else includes it.
+ * The Engine's insides, shared by its four files: engine.c (what comes and goes, and in which order),
+ * engine_ping.c (ping, netcheck), engine_status.c, engine_relay_status.c. Nobody else includes it.
  */
 #pragma once
 

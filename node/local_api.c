@@ -242,6 +242,9 @@ static void dispatch(struct local_api *api, local_api_request request,
 		log_set_level(call->log_level);
 		local_api_done(api, request);
 		break;
+	case LOCAL_API_RELAY_STATUS:
+		ports->relay_status(ports->owner, request);
+		break;
 	case LOCAL_API_N_METHODS:
 		abort();
 	}
@@ -546,6 +549,12 @@ void local_api_answer_netcheck(struct local_api *api, local_api_request request,
 			       const struct node_netcheck *netcheck)
 {
 	local_api_answer(api, request, node_netcheck_to_json(netcheck));
+}
+
+void local_api_answer_relay_status(struct local_api *api, local_api_request request,
+				   const struct relay_status *status)
+{
+	local_api_answer(api, request, relay_status_to_json(status));
 }
 
 void local_api_refuse(struct local_api *api, local_api_request request, int code,

@@ -5,7 +5,7 @@
  *   line ──► rpc_parse ──► local_api_decode ──► a port of the engine ──► local_api_answer …
  *
  * Methods (parameters are described in local_api_wire.h and in p2pnode(8)):
- *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level
+ *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level, relay.status
  *
  * A port may answer at once or later. A request is a number, not a pointer: an answer to a client that
  * has gone in the meantime is dropped. Each request must be answered exactly once; a second answer is
@@ -26,6 +26,7 @@
 #include "common/log.h"
 #include "common/rpc.h"
 #include "node/local_api_wire.h"
+#include "node/relay_status.h"
 #include "node/status.h"
 
 #include <stdbool.h>
@@ -55,6 +56,8 @@ struct local_api_ports {
 	void (*ping)(void *owner, local_api_request request, const struct local_api_ping *ping);
 	/* Measures relays and endpoints anew, then local_api_answer_netcheck(). */
 	void (*netcheck)(void *owner, local_api_request request);
+	/* local_api_answer_relay_status(), or a refusal that says what makes a relay of this node. */
+	void (*relay_status)(void *owner, local_api_request request);
 };
 
 struct local_api_counters {
@@ -80,6 +83,8 @@ void local_api_answer_ping(struct local_api *api, local_api_request request,
 			   const struct node_ping_result *result);
 void local_api_answer_netcheck(struct local_api *api, local_api_request request,
 			       const struct node_netcheck *netcheck);
+void local_api_answer_relay_status(struct local_api *api, local_api_request request,
+				   const struct relay_status *status);
 /* message: what is wrong and how to mend it; NULL: the code's own text. */
 void local_api_refuse(struct local_api *api, local_api_request request, int code, const char *message);
 

@@ -98,6 +98,7 @@ static const struct {
 	[LOCAL_API_PING] = { "node.ping", true, decode_ping },
 	[LOCAL_API_NETCHECK] = { "node.netcheck", false, decode_nothing },
 	[LOCAL_API_LOG_LEVEL] = { "node.log_level", true, decode_log_level },
+	[LOCAL_API_RELAY_STATUS] = { "relay.status", false, decode_nothing },
 };
 
 const char *local_api_method_name(enum local_api_method method)

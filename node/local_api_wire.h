@@ -7,6 +7,7 @@
  *   node.ping      {"peer": "bob" | "10.77.0.3" | "fd…::3", "timeout_ms": 2000?}
  *   node.netcheck  {}
  *   node.log_level {"level": "debug"}
+ *   relay.status   {}
  *
  * Unknown members are refused: a typing mistake must not pass for a default. Pure.
  */
@@ -33,6 +34,7 @@ enum local_api_method {
 	LOCAL_API_PING,
 	LOCAL_API_NETCHECK,
 	LOCAL_API_LOG_LEVEL,
+	LOCAL_API_RELAY_STATUS,
 	LOCAL_API_N_METHODS,
 };
 

@@ -30,7 +30,7 @@ struct node {
 	struct local_api *api;
 	bool joined;
 	char name[64];
-	int pings;
+	int pings, questions;
 };
 
 static void port_status(void *owner, struct node_status *ret)
@@ -102,10 +102,35 @@ static void port_netcheck(void *owner, local_api_request request)
 	node_netcheck_deinit(&netcheck);
 }
 
+/* A relay while the node is a member; with each question a second has passed, and alice has sent more. */
+static void port_relay_status(void *owner, local_api_request request)
+{
+	struct node *node = owner;
+	struct relay_status status;
+
+	if (!node->joined) {
+		local_api_refuse(node->api, request, RPC_NOT_FOUND, "this node serves no relay: a section is missing");
+		return;
+	}
+	relay_status_init(&status);
+	status.tls_port = 443;
+	status.stun_port = 3478;
+	status.uptime_ms = 60000 + 1000 * (uint64_t)node->questions++;
+	struct relay_status_client *client = relay_status_add_client(&status);
+	strcpy(client->name, "alice");
+	strcpy(client->transport, "tls");
+	client->remote = endpoint_from_v4(0xc6336409, 40000);
+	client->connected_ms = 5000;
+	client->packets_in = 17 * (uint64_t)node->questions;
+	local_api_answer_relay_status(node->api, request, &status);
+	relay_status_deinit(&status);
+}
+
 static void run_node(const char *path, int ready)
 {
 	struct node node = { .joined = false };
-	struct local_api_ports ports = { &node, port_status, port_join, port_leave, port_ping, port_netcheck };
+	struct local_api_ports ports = { &node,	    port_status,   port_join,	     port_leave,
+					 port_ping, port_netcheck, port_relay_status };
 	uv_loop_t loop;
 
 	log_set_level(LOG_LEVEL_WARNING);
@@ -280,6 +305,40 @@ static void test_netcheck_and_log_level(void)
 	expect(&w, CTL_OK, "", "");
 	run(&w, "log-level loud");
 	expect(&w, CTL_USAGE, "", "p2pctl: log-level: must be error, warning, info, debug or trace\n");
+
+	end(&w);
+}
+
+static void test_a_relay_tells_of_its_clients(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "relay status");
+	expect(&w, CTL_FAILED, "", "p2pctl: this node serves no relay: a section is missing\n");
+	run(&w, "relay status --watch");
+	expect(&w, CTL_FAILED, "", "p2pctl: this node serves no relay: a section is missing\n");
+	run(&w, "join " LINK);
+	run(&w, "relay status");
+	assert(w.exit == CTL_OK && strstr(w.out, "relay       TLS on TCP port 443, STUN on UDP port 3478\n"));
+	assert(strstr(w.out, "alice   tls  198.51.100.9:40000        5 s          17 "));
+	run(&w, "relay status --json");
+	assert(w.exit == CTL_OK && strstr(w.out, "\"packets_in\":\"34\""));
+
+	end(&w);
+}
+
+static void test_how_often_a_relay_is_watched_is_a_number(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "relay status 5");
+	expect(&w, CTL_USAGE, "", "p2pctl: relay status: SECONDS go with --watch\n");
+	run(&w, "relay status --watch 0");
+	expect(&w, CTL_USAGE, "", "p2pctl: --watch: must be a whole number from 1 to 3600\n");
+	run(&w, "relay");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "relay: one of its commands is needed:"));
 
 	end(&w);
 }
@@ -477,6 +536,8 @@ int main(void)
 	test_the_link_is_wiped_from_the_command_line();
 	test_a_ping_says_by_which_path_the_answer_came();
 	test_netcheck_and_log_level();
+	test_a_relay_tells_of_its_clients();
+	test_how_often_a_relay_is_watched_is_a_number();
 	test_a_node_that_is_not_there();
 	test_answers_that_make_no_sense();
 	test_commands_that_are_not_there();

@@ -71,9 +71,22 @@ static void port_netcheck(void *owner, local_api_request request)
 	node_netcheck_deinit(&netcheck);
 }
 
+static void port_relay_status(void *owner, local_api_request request)
+{
+	struct world *w = owner;
+	struct relay_status status;
+
+	relay_status_init(&status);
+	status.tls_port = 443;
+	strcpy(relay_status_add_client(&status)->name, "alice");
+	local_api_answer_relay_status(w->api, request, &status);
+	relay_status_deinit(&status);
+}
+
 static struct local_api_ports ports_of(struct world *w)
 {
-	return (struct local_api_ports){ w, port_status, port_join, port_leave, port_ping, port_netcheck };
+	return (struct local_api_ports){ w,	       port_status,   port_join,	port_leave,
+					 port_ping, port_netcheck, port_relay_status };
 }
 
 /* the world */
@@ -185,6 +198,10 @@ static void test_each_method_reaches_its_port(void)
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"node.log_level\",\"params\":{\"level\":\"error\"}}");
 	expect(&w, fd, "\"id\":4");
 	assert(log_get_level() == LOG_LEVEL_ERROR);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"relay.status\"}");
+	expect(&w, fd, "\"id\":7,\"result\":{\"tls_port\":443,");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"relay.status\",\"params\":{\"of\":\"gate\"}}");
+	expect(&w, fd, "\"code\":-32602");
 
 	close(fd);
 	end(&w);

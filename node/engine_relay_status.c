@@ -1,0 +1,99 @@
+/* What a public node tells of its relay. */
+#include "node/engine_internal.h"
+
+#include "common/rpc.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static uint64_t cpu_ms(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_SELF, &usage) != 0)
+		return 0;
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+static void fill_causes(const struct relay_server_counters *relay, struct relay_status *status)
+{
+	relay_status_add_count(&status->drops, "destination unknown", relay->dropped_unknown);
+	relay_status_add_count(&status->drops, "queue full", relay->dropped_queue);
+	relay_status_add_count(&status->drops, "frame malformed", relay->malformed);
+
+	relay_status_add_count(&status->refused, "no valid TLS", relay->refused_tls);
+	relay_status_add_count(&status->refused, "handshake too slow", relay->refused_timeout);
+	relay_status_add_count(&status->refused, "too many handshakes", relay->refused_handshakes);
+	relay_status_add_count(&status->refused, "too many of one source", relay->refused_rate);
+	relay_status_add_count(&status->refused, "relay full", relay->refused_full);
+	relay_status_add_count(&status->refused, "not a member", relay->refused_not_member);
+	relay_status_add_count(&status->refused, "no file descriptor", relay->refused_descriptors);
+
+	relay_status_add_count(&status->closed, "replaced", relay->closed_replaced);
+	relay_status_add_count(&status->closed, "removed", relay->closed_removed);
+	relay_status_add_count(&status->closed, "silent", relay->closed_silent);
+	relay_status_add_count(&status->closed, "protocol broken", relay->closed_protocol);
+	relay_status_add_count(&status->closed, "certificate expired", relay->closed_expired);
+}
+
+static void fill_stun(const struct stun_server_counters *stun, struct relay_status_counts *counts)
+{
+	relay_status_add_count(counts, "received", stun->received);
+	relay_status_add_count(counts, "answered", stun->answered);
+	relay_status_add_count(counts, "garbage", stun->garbage);
+	relay_status_add_count(counts, "not a request", stun->not_a_request);
+	relay_status_add_count(counts, "question too small", stun->too_small);
+	relay_status_add_count(counts, "rate limited", stun->rate_limited);
+	relay_status_add_count(counts, "unknown attribute", stun->unknown_attribute);
+	relay_status_add_count(counts, "sending failed", stun->send_failed);
+}
+
+struct filling {
+	struct relay_status *status;
+	uint64_t now_ms;
+};
+
+static void add_client(void *owner, const struct relay_server_client *client)
+{
+	const struct filling *filling = owner;
+	struct relay_status_client *entry = relay_status_add_client(filling->status);
+
+	*entry = (struct relay_status_client){ .node_key = client->node_key,
+					       .transport = "tls",
+					       .remote = client->remote,
+					       .connected_ms = filling->now_ms - client->connected_ms,
+					       .packets_in = client->packets_in,
+					       .bytes_in = client->bytes_in,
+					       .packets_out = client->packets_out,
+					       .bytes_out = client->bytes_out,
+					       .dropped = client->dropped_queue };
+	snprintf(entry->name, sizeof(entry->name), "%s", client->name);
+}
+
+int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status)
+{
+	struct filling filling = { status, uv_now(engine->loop) };
+
+	if (!engine->is_public)
+		return RPC_NOT_FOUND;
+	if (!engine->public_node)
+		return RPC_UNAVAILABLE;
+	const struct public_node_stats stats = public_node_stats(engine->public_node);
+	status->tls_port = stats.tls_port;
+	status->stun_port = stats.stun_port;
+	status->uptime_ms = filling.now_ms - engine->started_ms;
+	status->cpu_ms = cpu_ms();
+	status->handshakes = stats.relay.handshakes;
+	status->totals = (struct relay_status_totals){ .accepted = stats.relay.accepted,
+						       .admitted = stats.relay.admitted,
+						       .packets_in = stats.relay.packets,
+						       .bytes_in = stats.relay.bytes,
+						       .packets_out = stats.relay.packets_out,
+						       .bytes_out = stats.relay.bytes_out };
+	fill_causes(&stats.relay, status);
+	fill_stun(&stats.stun, &status->stun);
+	relay_server_each_client(public_node_relay(engine->public_node), add_client, &filling);
+	return 0;
+}
