@@ -76,3 +76,20 @@ def test_the_roofline_has_every_stage(build):
     for stage in ("crypto: seal", "crypto: open", "UDP: send", "UDP: receive", "TUN: cut", "**full path**"):
         assert f"| {stage}" in done.stdout
     assert "efficiency" in done.stdout
+
+
+def test_stun_answers_are_counted_and_none_is_limited(build, tmp_path):
+    if not (build.folder / "tests" / "bench" / "bench_stun_flood").exists():
+        pytest.skip(f"ninja -C {build.folder} bench")
+    report = tmp_path / "report.json"
+    done = bench(build, "relay", "1", "1", "--json", report)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    for column in ("rate", "per_core", "p50", "p99"):
+        assert found["medians"]["p2pnode"][column] > 0
+    if any("coturn" in line for line in found["skipped"]):
+        assert "SKIPPED coturn" in done.stdout
+        assert not found["verdicts"]
+    else:
+        assert [v["coturn"] for v in found["verdicts"]] == ["asked the same", "at its best"]
