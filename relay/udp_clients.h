@@ -1,0 +1,95 @@
+/*
+ * The relay's clients over UDP: who they are, where they are, and where a datagram of theirs goes
+ * (docs/PROTOCOL-relay.md, "Over UDP").
+ *
+ *                     wrong cookie: moved                  silent, or no longer a member
+ *   ask ──► cookie ──────── bind ──────► bound ───────────────────────────────────────────► gone
+ *                           │  ▲          │ │ ▲
+ *                           │  └──────────┘ └─┘ find, ping, data; a later bind moves it
+ *                           └─► refused
+ *
+ * A slot's number has a generation in it, so that what is meant for one who has gone does not reach the next
+ * in its place. A stranger costs hashes and at most one short answer, of which each source has so many a
+ * second; a Diffie-Hellman is computed for members only, once for as long as they are clients.
+ *
+ * No I/O and no clock: the caller brings datagrams and sends what it is told. Times are of one monotonic clock.
+ * One thread. sodium_init() must have been called.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/key.h"
+#include "common/relay_udp_wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define UDP_CLIENTS_MAX (1u << 20) /* more cannot be numbered */
+
+struct udp_clients;
+
+struct udp_clients_config {
+	struct secret_key node_key; /* of this node; copied, wiped when freed */
+	void *owner;
+	/* NULL: everybody who proves to have a key. */
+	bool (*is_member)(void *owner, const struct public_key *node_key);
+	uint32_t max_clients;		  /* 0: 131072 */
+	uint8_t keep_alive_s;		  /* at most 120; 0: 20 */
+	uint32_t max_answers_source;	  /* a second to strangers of one /24 or /56; 0: 200, twice that at once */
+	uint32_t max_proofs;		  /* Diffie-Hellmans a second; 0: 2000 */
+};
+
+struct udp_clients_counters {
+	uint32_t clients; /* now */
+	uint64_t bound, moved; /* for the first time; anew */
+	uint64_t packets, bytes; /* forwarded */
+	uint64_t cookies;
+	/* Not bound, by reason. */
+	uint64_t refused_cookie, refused_not_member, refused_proof, refused_old, refused_full, refused_busy;
+	/* Clients that left, by reason. */
+	uint64_t closed_silent, closed_removed;
+	/* Datagrams dropped, by reason. */
+	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited;
+};
+
+struct udp_clients_client {
+	struct public_key node_key;
+	struct endpoint remote;
+	uint32_t slot;
+	uint64_t bound_ns, heard_ns;
+	uint64_t packets_in, bytes_in, packets_out, bytes_out;
+};
+
+enum udp_clients_verdict {
+	UDP_CLIENTS_DROP,
+	UDP_CLIENTS_ANSWER,  /* to where it came from */
+	UDP_CLIENTS_FORWARD, /* the datagram itself, whose header was rewritten */
+};
+
+struct udp_clients_result {
+	uint8_t answer[RELAY_UDP_MAX_LEN];
+	size_t answer_len;
+	struct endpoint to; /* of FORWARD */
+};
+
+/* 0 or -ENOMEM. */
+P2P_CHECK int udp_clients_new(const struct udp_clients_config *config, uint64_t now_ns, struct udp_clients **ret);
+struct udp_clients *udp_clients_free(struct udp_clients *clients); /* takes NULL, returns NULL */
+
+/* One datagram. bytes are changed when it is to be forwarded. */
+enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const struct endpoint *from, void *bytes,
+					  size_t len, uint64_t now_ns, struct udp_clients_result *ret);
+
+/* Whom what is sent here reaches; bytes are borrowed. */
+typedef void udp_clients_send(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len);
+/* Once a second at least: forgets who was silent, renews the secret of the cookies. */
+void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns);
+/* The map has changed: tells those that are no longer members, and forgets them. */
+void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *send);
+/* Tells all that the relay stops. */
+void udp_clients_say_restart(struct udp_clients *clients, uint32_t retry_after_ms, udp_clients_send *send);
+
+struct udp_clients_counters udp_clients_counters(const struct udp_clients *clients);
+void udp_clients_each(const struct udp_clients *clients,
+		      void (*each)(void *owner, const struct udp_clients_client *client), void *owner);

@@ -1,0 +1,131 @@
+/*
+ * Target: udp_clients_take: any sequence of datagrams gets no answer longer than its question, and nothing
+ * is forwarded but what a bound client sends. Input: pieces of 1 byte what, 1 byte length, the datagram.
+ */
+#include "relay/udp_clients.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void expect(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+struct node {
+	struct secret_key secret;
+	struct public_key public;
+	struct relay_udp_key proof;
+	struct endpoint at;
+	struct relay_udp_header header; /* once bound */
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	bool is_bound;
+};
+
+static struct public_key relay;
+static struct secret_key relay_secret;
+static struct node nodes[2];
+
+static void make_keys(void)
+{
+	expect(sodium_init() >= 0);
+	memset(&relay_secret, 1, sizeof(relay_secret));
+	secret_key_public(&relay_secret, &relay);
+	for (int i = 0; i < 2; i++) {
+		memset(&nodes[i], 0, sizeof(nodes[i]));
+		memset(&nodes[i].secret, 2 + i, sizeof(nodes[i].secret));
+		secret_key_public(&nodes[i].secret, &nodes[i].public);
+		expect(relay_udp_key(&nodes[i].secret, &nodes[i].public, &relay, false, &nodes[i].proof) == 0);
+		nodes[i].at = endpoint_from_v4(0x0a000001 + (uint32_t)i, 4000);
+	}
+}
+
+/* What a real client would put there, so that the fuzzer gets beyond cookies and proofs. */
+static void help(const struct node *node, unsigned what, uint8_t *bytes, size_t len)
+{
+	const enum relay_udp_type type = relay_udp_type(bytes, len);
+
+	if (what & 2 && type >= RELAY_UDP_FIND) {
+		struct relay_udp_header header = node->header;
+		header.type = type;
+		memcpy(&header.to, bytes + 4, sizeof(header.to));
+		if (what & 4)
+			header.to = nodes[0].header.from;
+		relay_udp_header_encode(bytes, &header);
+	}
+	if (what & 2 && type == RELAY_UDP_BIND) {
+		bytes[4] = RELAY_UDP_VERSION;
+		memcpy(bytes + 8, node->cookie, RELAY_UDP_COOKIE_LEN);
+		memcpy(bytes + 8 + RELAY_UDP_COOKIE_LEN, node->public.bytes, KEY_LEN);
+		relay_udp_prove(&node->proof, bytes, len);
+	}
+}
+
+static void take_answer(struct node *node, const struct udp_clients_result *result, size_t len)
+{
+	struct relay_udp_datagram answer;
+
+	expect(result->answer_len > 0 && result->answer_len <= len);
+	expect(relay_udp_decode(result->answer, result->answer_len, &answer) == 0);
+	if (answer.type == RELAY_UDP_COOKIE)
+		memcpy(node->cookie, answer.cookie.cookie, sizeof(node->cookie));
+	if (answer.type == RELAY_UDP_MOVED)
+		memcpy(node->cookie, answer.moved.cookie, sizeof(node->cookie));
+	if (answer.type == RELAY_UDP_BOUND) {
+		expect(relay_udp_is_proven(&node->proof, result->answer, result->answer_len));
+		node->header.from = answer.bound.slot;
+		node->header.token = answer.bound.token;
+		node->is_bound = true;
+	}
+}
+
+static void take_one(struct udp_clients *clients, unsigned what, const uint8_t *data, size_t len, uint64_t now_ns)
+{
+	struct node *node = &nodes[what & 1];
+	struct udp_clients_result result;
+	uint8_t *bytes = malloc(len ? len : 1);
+
+	expect(bytes);
+	if (len > 0)
+		memcpy(bytes, data, len);
+	help(node, what, bytes, len);
+	switch (udp_clients_take(clients, &node->at, bytes, len, now_ns, &result)) {
+	case UDP_CLIENTS_ANSWER:
+		take_answer(node, &result, len);
+		break;
+	case UDP_CLIENTS_FORWARD:
+		expect(node->is_bound && relay_udp_type(bytes, len) == RELAY_UDP_DATA);
+		expect(endpoint_equal(&result.to, &nodes[0].at) || endpoint_equal(&result.to, &nodes[1].at));
+		break;
+	case UDP_CLIENTS_DROP:
+		break;
+	}
+	free(bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct udp_clients_config config = { .max_clients = 2 };
+	struct udp_clients *clients;
+	uint64_t now_ns = 1000000000;
+
+	make_keys();
+	config.node_key = relay_secret;
+	expect(udp_clients_new(&config, now_ns, &clients) == 0);
+	while (size >= 2) {
+		const unsigned what = data[0];
+		const size_t len = data[1] < size - 2 ? data[1] : size - 2;
+		take_one(clients, what, data + 2, len, now_ns);
+		data += 2 + len;
+		size -= 2 + len;
+		now_ns += (uint64_t)(what >> 3) * 1000000000;
+		udp_clients_tick(clients, now_ns);
+		expect(udp_clients_counters(clients).clients <= 2);
+	}
+	udp_clients_free(clients);
+	return 0;
+}

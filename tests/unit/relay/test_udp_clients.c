@@ -1,0 +1,665 @@
+/* Clients of the relay over UDP, on virtual time: every line of a test is a datagram and what comes of it. */
+#include "relay/udp_clients.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_NODES	  4
+#define SECOND	 UINT64_C(1000000000)
+#define MAX_SENT  16
+
+struct node {
+	struct secret_key secret;
+	struct public_key public;
+	struct relay_udp_key proof;
+	struct endpoint at;
+	uint32_t slot, token;
+	uint64_t time_ns; /* of its last bind */
+	bool is_member;
+};
+
+struct world {
+	struct udp_clients *clients;
+	struct public_key relay;
+	struct node nodes[N_NODES];
+	uint64_t now_ns;
+	struct udp_clients_result result;
+	struct relay_udp_datagram answer;
+	struct {
+		struct endpoint to;
+		uint8_t bytes[RELAY_UDP_MAX_LEN];
+		size_t len;
+	} sent[MAX_SENT];
+	unsigned n_sent;
+};
+
+static struct endpoint address(unsigned a, uint16_t port)
+{
+	return endpoint_from_v4(0x0a000000 | a << 16 | 1, port);
+}
+
+static bool is_member(void *owner, const struct public_key *node_key)
+{
+	const struct world *w = owner;
+
+	for (unsigned i = 0; i < N_NODES; i++)
+		if (public_key_equal(&w->nodes[i].public, node_key))
+			return w->nodes[i].is_member;
+	return false;
+}
+
+static void begin_with(struct world *w, struct udp_clients_config config)
+{
+	memset(w, 0, sizeof(*w));
+	w->now_ns = 1000 * SECOND;
+	secret_key_generate(&config.node_key);
+	secret_key_public(&config.node_key, &w->relay);
+	config.owner = w;
+	config.is_member = is_member;
+	assert(udp_clients_new(&config, w->now_ns, &w->clients) == 0);
+	for (unsigned i = 0; i < N_NODES; i++) {
+		struct node *node = &w->nodes[i];
+		secret_key_generate(&node->secret);
+		secret_key_public(&node->secret, &node->public);
+		assert(relay_udp_key(&node->secret, &node->public, &w->relay, false, &node->proof) == 0);
+		node->at = address(i + 1, 4000);
+		node->is_member = true;
+		node->time_ns = 77;
+	}
+}
+
+static void begin(struct world *w)
+{
+	begin_with(w, (struct udp_clients_config){ 0 });
+}
+
+static void end(struct world *w)
+{
+	w->clients = udp_clients_free(w->clients);
+}
+
+static struct udp_clients_counters counters(const struct world *w)
+{
+	return udp_clients_counters(w->clients);
+}
+
+/* ---- datagrams ---- */
+
+static enum udp_clients_verdict take(struct world *w, const struct endpoint *from, void *bytes, size_t len)
+{
+	enum udp_clients_verdict verdict = udp_clients_take(w->clients, from, bytes, len, w->now_ns, &w->result);
+
+	if (verdict == UDP_CLIENTS_ANSWER) {
+		assert(w->result.answer_len > 0 && w->result.answer_len <= len); /* whatever was asked */
+		assert(relay_udp_decode(w->result.answer, w->result.answer_len, &w->answer) == 0);
+	}
+	return verdict;
+}
+
+static enum udp_clients_verdict say(struct world *w, const struct endpoint *from,
+				    const struct relay_udp_datagram *datagram)
+{
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+
+	return take(w, from, bytes, relay_udp_encode(bytes, sizeof(bytes), datagram));
+}
+
+static bool is_answered(struct world *w, const struct endpoint *from, const struct relay_udp_datagram *datagram,
+			enum relay_udp_type with)
+{
+	return say(w, from, datagram) == UDP_CLIENTS_ANSWER && w->answer.type == with;
+}
+
+static void ask(struct world *w, const struct endpoint *from, uint8_t ret_cookie[RELAY_UDP_COOKIE_LEN])
+{
+	const struct relay_udp_datagram question = { .type = RELAY_UDP_ASK, .ask = { 42 } };
+
+	assert(is_answered(w, from, &question, RELAY_UDP_COOKIE) && w->answer.cookie.number == 42);
+	memcpy(ret_cookie, w->answer.cookie.cookie, RELAY_UDP_COOKIE_LEN);
+}
+
+static enum udp_clients_verdict bind_with(struct world *w, const struct node *node, const struct relay_udp_key *key,
+					  const uint8_t cookie[RELAY_UDP_COOKIE_LEN])
+{
+	struct relay_udp_datagram bind = {
+		.type = RELAY_UDP_BIND,
+		.bind = { .version = RELAY_UDP_VERSION, .node_key = node->public, .time_ns = node->time_ns },
+	};
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+
+	memcpy(bind.bind.cookie, cookie, RELAY_UDP_COOKIE_LEN);
+	const size_t len = relay_udp_encode(bytes, sizeof(bytes), &bind);
+	relay_udp_prove(key, bytes, len);
+	return take(w, &node->at, bytes, len);
+}
+
+static bool answer_is_of(const struct world *w, const struct node *node)
+{
+	return relay_udp_is_proven(&node->proof, w->result.answer, w->result.answer_len);
+}
+
+/* Asks and binds; the answer is in w->answer. */
+static enum udp_clients_verdict try_to_bind(struct world *w, struct node *node)
+{
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+
+	ask(w, &node->at, cookie);
+	node->time_ns++;
+	return bind_with(w, node, &node->proof, cookie);
+}
+
+static void take_bound(struct world *w, struct node *node)
+{
+	assert(w->answer.type == RELAY_UDP_BOUND && answer_is_of(w, node));
+	assert(w->answer.bound.time_ns == node->time_ns && w->answer.bound.keep_alive_s == 20);
+	node->slot = w->answer.bound.slot;
+	node->token = w->answer.bound.token;
+}
+
+static struct node *bound(struct world *w, unsigned i)
+{
+	struct node *node = &w->nodes[i];
+
+	assert(try_to_bind(w, node) == UDP_CLIENTS_ANSWER);
+	take_bound(w, node);
+	return node;
+}
+
+static struct relay_udp_datagram from_node(const struct node *node, enum relay_udp_type type, uint32_t to)
+{
+	struct relay_udp_datagram d = { .type = type, .header = { type, to, node->slot, node->token } };
+
+	if (type == RELAY_UDP_DATA) {
+		d.packet.bytes = (const uint8_t *)"sealed";
+		d.packet.len = 6;
+	}
+	return d;
+}
+
+static bool ping_works(struct world *w, const struct node *node)
+{
+	const struct relay_udp_datagram ping = from_node(node, RELAY_UDP_PING, 0);
+
+	return is_answered(w, &node->at, &ping, RELAY_UDP_PONG) && w->answer.header.token == node->token;
+}
+
+/* Does a packet of a's arrive at b as from a? */
+static bool reaches(struct world *w, const struct node *a, const struct node *b)
+{
+	const struct relay_udp_datagram data = from_node(a, RELAY_UDP_DATA, b->slot);
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+	const size_t len = relay_udp_encode(bytes, sizeof(bytes), &data);
+	struct relay_udp_datagram arrived;
+
+	if (take(w, &a->at, bytes, len) != UDP_CLIENTS_FORWARD)
+		return false;
+	assert(relay_udp_decode(bytes, len, &arrived) == 0 && arrived.type == RELAY_UDP_DATA);
+	assert(arrived.header.from == a->slot && arrived.header.to == b->slot && arrived.header.token == b->token);
+	assert(arrived.packet.len == 6 && memcmp(arrived.packet.bytes, "sealed", 6) == 0);
+	return endpoint_equal(&w->result.to, &b->at);
+}
+
+static void send_to(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len)
+{
+	struct world *w = owner;
+
+	assert(w->n_sent < MAX_SENT && len <= RELAY_UDP_MAX_LEN);
+	w->sent[w->n_sent].to = *to;
+	w->sent[w->n_sent].len = len;
+	memcpy(w->sent[w->n_sent++].bytes, bytes, len);
+}
+
+/* Was the node told this, so that it can believe it? */
+static bool was_told(const struct world *w, const struct node *node, enum relay_udp_reason reason)
+{
+	for (unsigned i = 0; i < w->n_sent; i++) {
+		struct relay_udp_datagram told;
+		if (endpoint_equal(&w->sent[i].to, &node->at) &&
+		    relay_udp_decode(w->sent[i].bytes, w->sent[i].len, &told) == 0 &&
+		    told.type == RELAY_UDP_REFUSED && told.refused.reason == reason &&
+		    told.refused.time_ns == node->time_ns &&
+		    relay_udp_is_proven(&node->proof, w->sent[i].bytes, w->sent[i].len))
+			return true;
+	}
+	return false;
+}
+
+/* ---- binding ---- */
+
+static void test_a_member_that_proves_address_and_key_is_bound(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0);
+
+	assert(a->slot != 0 && ping_works(&w, a) && counters(&w).clients == 1 && counters(&w).bound == 1);
+	end(&w);
+}
+
+static void test_a_cookie_is_good_for_its_address_only(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = &w.nodes[0];
+	const struct endpoint others[] = { address(1, 4001), address(2, 4000) };
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	ask(&w, &a->at, cookie);
+
+	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+		a->at = others[i];
+		assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER &&
+		       w.answer.type == RELAY_UDP_MOVED);
+	}
+	assert(counters(&w).clients == 0 && counters(&w).refused_cookie == 2);
+	/* … with which it can be bound at once. */
+	assert(bind_with(&w, a, &a->proof, w.answer.moved.cookie) == UDP_CLIENTS_ANSWER);
+	assert(w.answer.type == RELAY_UDP_BOUND);
+	end(&w);
+}
+
+static void test_a_cookie_is_good_for_two_to_four_minutes(void)
+{
+	static const struct {
+		unsigned seconds;
+		bool is_good;
+	} cases[] = { { 1, true }, { 119, true }, { 121, true }, { 239, true }, { 241, false }, { 600, false } };
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct world w;
+		begin(&w);
+		struct node *a = &w.nodes[0];
+		uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+		ask(&w, &a->at, cookie);
+
+		for (unsigned s = 0; s < cases[i].seconds; s++, w.now_ns += SECOND)
+			udp_clients_tick(w.clients, w.now_ns);
+		assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+		assert((w.answer.type == RELAY_UDP_BOUND) == cases[i].is_good);
+		end(&w);
+	}
+}
+
+static void test_who_is_no_member_gets_no_answer(void)
+{
+	struct world w;
+	begin(&w);
+	w.nodes[0].is_member = false;
+
+	assert(try_to_bind(&w, &w.nodes[0]) == UDP_CLIENTS_DROP);
+	assert(counters(&w).refused_not_member == 1 && counters(&w).clients == 0);
+	end(&w);
+}
+
+static void test_a_member_cannot_be_impersonated(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0);
+	struct node mallory = w.nodes[1];
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	ask(&w, &mallory.at, cookie);
+
+	mallory.public = a->public; /* his own proof, another's key: bound already, or not yet */
+	assert(bind_with(&w, &mallory, &mallory.proof, cookie) == UDP_CLIENTS_DROP);
+	mallory.public = w.nodes[2].public;
+	assert(bind_with(&w, &mallory, &mallory.proof, cookie) == UDP_CLIENTS_DROP);
+	assert(counters(&w).refused_proof == 2 && counters(&w).clients == 1 && ping_works(&w, a));
+	end(&w);
+}
+
+static void test_a_recorded_bind_is_worth_nothing(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0);
+	const uint64_t before = a->time_ns;
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	bound(&w, 0);
+	ask(&w, &a->at, cookie);
+
+	a->time_ns = before;
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+	assert(w.answer.type == RELAY_UDP_REFUSED && w.answer.refused.reason == RELAY_UDP_OLD &&
+	       answer_is_of(&w, a) && counters(&w).refused_old == 1);
+	assert(ping_works(&w, a));
+	end(&w);
+}
+
+static void test_a_bind_whose_answer_was_lost_is_answered_the_same(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = &w.nodes[0];
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	ask(&w, &a->at, cookie);
+
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+	const uint32_t token = a->token;
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+	assert(a->token == token && counters(&w).bound == 1 && counters(&w).moved == 0);
+	end(&w);
+}
+
+static void test_a_full_relay_says_so_but_keeps_whom_it_has(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_clients = 1 });
+	bound(&w, 0);
+
+	assert(try_to_bind(&w, &w.nodes[1]) == UDP_CLIENTS_ANSWER);
+	assert(w.answer.type == RELAY_UDP_REFUSED && w.answer.refused.reason == RELAY_UDP_FULL &&
+	       w.answer.refused.retry_after_ms > 0 && answer_is_of(&w, &w.nodes[1]));
+	assert(ping_works(&w, bound(&w, 0)));
+	end(&w);
+}
+
+static void test_another_version_is_not_bound(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = &w.nodes[0];
+	struct relay_udp_datagram bind = { .type = RELAY_UDP_BIND,
+					   .bind = { .version = 2, .node_key = a->public, .time_ns = 99 } };
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+	ask(&w, &a->at, bind.bind.cookie);
+
+	const size_t len = relay_udp_encode(bytes, sizeof(bytes), &bind);
+	relay_udp_prove(&a->proof, bytes, len);
+	assert(take(&w, &a->at, bytes, len) == UDP_CLIENTS_DROP && counters(&w).clients == 0);
+	end(&w);
+}
+
+/* ---- moving ---- */
+
+static void test_a_client_at_a_new_address_is_back_after_one_round_trip(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	const struct endpoint before = a->at;
+	a->at = address(9, 555);
+
+	assert(!reaches(&w, a, b) && w.answer.type == RELAY_UDP_MOVED);
+	a->time_ns++;
+	assert(bind_with(&w, a, &a->proof, w.answer.moved.cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+	assert(reaches(&w, a, b) && reaches(&w, b, a) && counters(&w).moved == 1);
+	a->at = before; /* and the old one is nobody's */
+	assert(!ping_works(&w, a));
+	end(&w);
+}
+
+static void test_nobody_sends_in_anothers_name(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+
+	struct node forged = *a;
+	forged.at = b->at; /* right slot and token, another's address */
+	assert(!reaches(&w, &forged, b));
+	forged = *a;
+	forged.token++;
+	assert(!reaches(&w, &forged, b));
+	forged = *a;
+	forged.slot = b->slot; /* another's slot */
+	assert(!reaches(&w, &forged, b));
+	assert(counters(&w).dropped_stranger == 3 && counters(&w).packets == 0 && reaches(&w, a, b));
+	end(&w);
+}
+
+/* ---- bound ---- */
+
+static void test_a_peer_is_found_by_its_key_and_reached_by_its_slot(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct relay_udp_datagram find = from_node(a, RELAY_UDP_FIND, 0);
+
+	find.node_key = b->public;
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == b->slot);
+	assert(w.answer.header.token == a->token && public_key_equal(&w.answer.node_key, &b->public));
+	find.node_key = w.nodes[2].public;
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == 0);
+	assert(reaches(&w, a, b) && reaches(&w, b, a) && reaches(&w, a, a));
+	assert(counters(&w).packets == 3 && counters(&w).bytes == 18);
+	end(&w);
+}
+
+static bool is_told_gone(struct world *w, const struct node *a, uint32_t slot)
+{
+	const struct relay_udp_datagram data = from_node(a, RELAY_UDP_DATA, slot);
+
+	return is_answered(w, &a->at, &data, RELAY_UDP_GONE) && w->answer.header.from == slot &&
+	       w->answer.header.to == a->slot && w->answer.header.token == a->token;
+}
+
+static void test_what_is_meant_for_who_has_gone_does_not_reach_the_next(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	w.nodes[1].is_member = false;
+	udp_clients_recheck_members(w.clients, send_to);
+	const struct node *c = bound(&w, 2);
+
+	assert((c->slot & 0xfffff) == (b->slot & 0xfffff) && c->slot != b->slot); /* its place, another number */
+	assert(is_told_gone(&w, a, b->slot) && reaches(&w, a, c));
+	assert(is_told_gone(&w, a, 0) && is_told_gone(&w, a, UINT32_MAX));
+	assert(counters(&w).dropped_unknown == 3);
+	end(&w);
+}
+
+static void test_gone_is_said_ten_times_a_second(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0);
+	unsigned n = 0;
+
+	for (int i = 0; i < 100; i++)
+		n += is_told_gone(&w, a, 4711);
+	assert(n == 10 && counters(&w).dropped_unknown == 100);
+	w.now_ns += SECOND;
+	assert(is_told_gone(&w, a, 4711));
+	end(&w);
+}
+
+/* ---- leaving ---- */
+
+static void test_a_removed_member_is_told_and_loses_the_relay_at_once(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	w.nodes[0].is_member = false;
+
+	udp_clients_recheck_members(w.clients, send_to);
+	assert(w.n_sent == 1 && was_told(&w, a, RELAY_UDP_NOT_ADMITTED));
+	assert(!ping_works(&w, a) && ping_works(&w, b) && !reaches(&w, a, b));
+	assert(counters(&w).closed_removed == 1 && counters(&w).clients == 1);
+	assert(try_to_bind(&w, &w.nodes[0]) == UDP_CLIENTS_DROP);
+	end(&w);
+}
+
+static void pass(struct world *w, unsigned seconds, const struct node *who_pings)
+{
+	for (unsigned s = 0; s < seconds; s++) {
+		w->now_ns += SECOND;
+		udp_clients_tick(w->clients, w->now_ns);
+		if (who_pings && s % 20 == 0)
+			assert(ping_works(w, who_pings));
+	}
+}
+
+static void test_the_silent_are_forgotten_after_45_seconds(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+
+	pass(&w, 45, a);
+	assert(counters(&w).clients == 2 && reaches(&w, a, b));
+	pass(&w, 10, a); /* the array is looked at in parts */
+	assert(counters(&w).clients == 1 && counters(&w).closed_silent == 1 && ping_works(&w, a));
+	assert(!ping_works(&w, b) && w.answer.type == RELAY_UDP_MOVED);
+	pass(&w, 1000, a);
+	assert(ping_works(&w, a) && ping_works(&w, bound(&w, 1)));
+	end(&w);
+}
+
+static void test_all_are_told_that_the_relay_restarts(void)
+{
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0), *b = bound(&w, 1);
+
+	udp_clients_say_restart(w.clients, 500, send_to);
+	assert(w.n_sent == 2 && was_told(&w, a, RELAY_UDP_RESTART) && was_told(&w, b, RELAY_UDP_RESTART));
+	end(&w);
+}
+
+/* ---- strangers ---- */
+
+static void test_strangers_of_one_prefix_get_so_many_answers_a_second(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_answers_source = 50 });
+	const struct relay_udp_datagram question = { .type = RELAY_UDP_ASK };
+	const struct relay_udp_datagram data = from_node(&w.nodes[0], RELAY_UDP_DATA, 1);
+	const struct relay_udp_datagram ping = from_node(&w.nodes[0], RELAY_UDP_PING, 0);
+	struct endpoint from = address(7, 1);
+	unsigned n = 0;
+
+	for (from.port = 1; from.port < 1000; from.port++) {
+		n += say(&w, &from, &question) == UDP_CLIENTS_ANSWER;
+		n += say(&w, &from, &ping) == UDP_CLIENTS_ANSWER;
+		n += say(&w, &from, &data) == UDP_CLIENTS_ANSWER;
+	}
+	assert(n <= 100 && n >= 60); /* twice the rate at once; what was too short for an answer counts, too */
+	assert(counters(&w).dropped_limited == 999 * 3 - 100);
+	assert(ping_works(&w, bound(&w, 1))); /* from elsewhere */
+	end(&w);
+}
+
+static void test_proofs_are_computed_for_members_and_so_many_a_second(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_proofs = 2 });
+	struct node *a = bound(&w, 0);
+	bound(&w, 1);
+
+	assert(try_to_bind(&w, &w.nodes[2]) == UDP_CLIENTS_DROP && counters(&w).refused_busy == 1);
+	assert(ping_works(&w, bound(&w, 0)) && a->slot != 0); /* who is bound needs none */
+	w.now_ns += SECOND;
+	assert(ping_works(&w, bound(&w, 2)));
+	end(&w);
+}
+
+static void test_nothing_is_said_to_what_only_a_relay_says(void)
+{
+	static const enum relay_udp_type types[] = { RELAY_UDP_COOKIE,  RELAY_UDP_BOUND, RELAY_UDP_REFUSED, RELAY_UDP_MOVED,
+						     RELAY_UDP_FOUND, RELAY_UDP_PONG,	 RELAY_UDP_GONE };
+	struct world w;
+	begin(&w);
+	const struct node *a = bound(&w, 0);
+
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		struct relay_udp_datagram d = from_node(a, types[i], 0);
+		if (types[i] == RELAY_UDP_BOUND)
+			d.bound.slot = 1;
+		assert(say(&w, &a->at, &d) == UDP_CLIENTS_DROP);
+	}
+	uint8_t garbage[64] = { 0 };
+	for (size_t len = 0; len <= sizeof(garbage); len++)
+		assert(take(&w, &a->at, garbage, len) == UDP_CLIENTS_DROP);
+	assert(counters(&w).malformed == ARRAY_LEN(types) + sizeof(garbage) + 1);
+	end(&w);
+}
+
+/* ---- many ---- */
+
+static bool is_anybody(void *owner, const struct public_key *node_key)
+{
+	return ((const bool *)owner)[node_key->bytes[31] & 1];
+}
+
+static void count(void *owner, const struct udp_clients_client *client)
+{
+	uint8_t *seen = owner;
+	const uint32_t i = client->slot & 0xfffff;
+
+	assert(i > 0 && i < 4096 && !seen[i]++);
+}
+
+static void ignore(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len)
+{
+}
+
+/* Half of them go and as many come, again and again: places are used anew, none twice. */
+static void test_thousands_come_and_go(void)
+{
+	struct udp_clients_config config = { .max_proofs = UINT32_MAX, .max_answers_source = 1000000 };
+	static uint8_t seen[4096];
+	bool admitted[2];
+	struct world w = { .now_ns = SECOND };
+	secret_key_generate(&config.node_key);
+	secret_key_public(&config.node_key, &w.relay);
+	config.owner = admitted;
+	config.is_member = is_anybody;
+	assert(udp_clients_new(&config, w.now_ns, &w.clients) == 0);
+
+	for (unsigned round = 0; round < 4; round++) {
+		admitted[0] = admitted[1] = true;
+		for (unsigned i = 0; i < 500; i++) {
+			struct node node = { .at = address(i % 200, (uint16_t)(i + 1)) };
+			secret_key_generate(&node.secret);
+			secret_key_public(&node.secret, &node.public);
+			assert(relay_udp_key(&node.secret, &node.public, &w.relay, false, &node.proof) == 0);
+			assert(try_to_bind(&w, &node) == UDP_CLIENTS_ANSWER);
+			take_bound(&w, &node);
+			assert(ping_works(&w, &node));
+		}
+		const uint32_t n = counters(&w).clients;
+		memset(seen, 0, sizeof(seen));
+		udp_clients_each(w.clients, count, seen);
+		admitted[round % 2] = false;
+		udp_clients_recheck_members(w.clients, ignore);
+		assert(counters(&w).clients < n && counters(&w).clients > 0);
+	}
+	end(&w);
+}
+
+int main(void)
+{
+	if (sodium_init() < 0)
+		return 1;
+	test_a_member_that_proves_address_and_key_is_bound();
+	test_a_cookie_is_good_for_its_address_only();
+	test_a_cookie_is_good_for_two_to_four_minutes();
+	test_who_is_no_member_gets_no_answer();
+	test_a_member_cannot_be_impersonated();
+	test_a_recorded_bind_is_worth_nothing();
+	test_a_bind_whose_answer_was_lost_is_answered_the_same();
+	test_a_full_relay_says_so_but_keeps_whom_it_has();
+	test_another_version_is_not_bound();
+	test_a_client_at_a_new_address_is_back_after_one_round_trip();
+	test_nobody_sends_in_anothers_name();
+	test_a_peer_is_found_by_its_key_and_reached_by_its_slot();
+	test_what_is_meant_for_who_has_gone_does_not_reach_the_next();
+	test_gone_is_said_ten_times_a_second();
+	test_a_removed_member_is_told_and_loses_the_relay_at_once();
+	test_the_silent_are_forgotten_after_45_seconds();
+	test_all_are_told_that_the_relay_restarts();
+	test_strangers_of_one_prefix_get_so_many_answers_a_second();
+	test_proofs_are_computed_for_members_and_so_many_a_second();
+	test_nothing_is_said_to_what_only_a_relay_says();
+	test_thousands_come_and_go();
+	puts("ok");
+}
