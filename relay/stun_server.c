@@ -30,6 +30,7 @@ struct stun_socket {
 	uint32_t address_index, port_index;
 	struct endpoint local;
 	bool is_v6;
+	bool tells_address; /* of many: with each question comes which of them was asked */
 };
 
 /* One question, and the answer to it in the same places. */
@@ -73,9 +74,11 @@ static struct endpoint asked_address(const struct stun_socket *sock, struct msgh
 	return asked;
 }
 
-/* Turns the control message of the question into that of the answer: from here, by any interface. */
+/* Turns the control message of the question, if any, into that of the answer: from here, by any interface. */
 static void answer_from(const struct stun_socket *sock, struct msghdr *message, const struct endpoint *asked)
 {
+	if (!sock->tells_address)
+		return;
 	bool is_v6 = sock->is_v6;
 	struct in6_pktinfo info6 = { 0 };
 	struct in_pktinfo info4 = { 0 };
@@ -249,8 +252,10 @@ static bool answer(struct stun_server *server, struct stun_socket *sock, struct 
 
 /* batches */
 
-static void prepare_batch(struct stun_server *server)
+static void prepare_batch(struct stun_server *server, const struct stun_socket *sock)
 {
+	const size_t control_len = sock->tells_address ? CONTROL_LEN : 0;
+
 	for (int i = 0; i < BATCH; i++) {
 		struct exchange *exchange = &server->exchanges[i];
 		exchange->iov = (struct iovec){ exchange->bytes, sizeof(exchange->bytes) };
@@ -259,7 +264,7 @@ static void prepare_batch(struct stun_server *server)
 							 .msg_iov = &exchange->iov,
 							 .msg_iovlen = 1,
 							 .msg_control = exchange->control,
-							 .msg_controllen = sizeof(exchange->control) };
+							 .msg_controllen = control_len };
 	}
 }
 
@@ -283,7 +288,7 @@ static bool serve_batch(struct stun_server *server, struct stun_socket *sock)
 {
 	unsigned n_out = 0;
 
-	prepare_batch(server);
+	prepare_batch(server, sock);
 	int n = recvmmsg(sock->fd, server->in, BATCH, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < n; i++) {
 		struct mmsghdr *in = &server->in[i];
@@ -310,19 +315,34 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 /* opening and closing */
 
+/*
+ * An answer fits into any packet: DF costs nothing, and spares the kernel looking for a number that no fragment
+ * needs. The address that was asked is had from the kernel only where the socket does not say it.
+ */
+static int set_options(struct stun_socket *sock)
+{
+	int one = 1, whole = IP_PMTUDISC_PROBE, buffer = RECEIVE_BUFFER;
+
+	(void)setsockopt(sock->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)); /* as much as there is */
+	(void)setsockopt(sock->fd, IPPROTO_IP, IP_MTU_DISCOVER, &whole, sizeof(whole)); /* IPv4, mapped as well */
+	if (!sock->tells_address)
+		return 0;
+	return sock->is_v6 ? setsockopt(sock->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one))
+			   : setsockopt(sock->fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one));
+}
+
 static int bind_socket(struct stun_socket *sock, const struct endpoint *address)
 {
 	struct sockaddr_storage sockaddr;
 	socklen_t len = endpoint_to_sockaddr(address, &sockaddr);
-	int one = 1, only = !is_wildcard(address), buffer = RECEIVE_BUFFER;
+	int only = !is_wildcard(address);
 
 	sock->is_v6 = sockaddr.ss_family == AF_INET6;
+	sock->tells_address = is_wildcard(address);
 	sock->fd = socket(sockaddr.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sock->fd < 0)
 		return -errno;
-	(void)setsockopt(sock->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)); /* as much as there is */
-	int r = sock->is_v6 ? setsockopt(sock->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one))
-			    : setsockopt(sock->fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one));
+	int r = set_options(sock);
 	if (r == 0 && sock->is_v6)
 		r = setsockopt(sock->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
 	if (r == 0)
