@@ -10,16 +10,16 @@
 
 /* Whole datagrams, header included; of data the shortest. */
 static const size_t lengths[RELAY_UDP_N_TYPES] = {
-	[RELAY_UDP_ASK] = 64, /* the cookie fits into it twice */
-	[RELAY_UDP_COOKIE] = 28,
+	[RELAY_UDP_ASK] = 64, /* the answer fits into it twice */
+	[RELAY_UDP_COOKIE] = 32,
 	[RELAY_UDP_BIND] = 80,
-	[RELAY_UDP_BOUND] = 40,
+	[RELAY_UDP_BOUND] = 44,
 	[RELAY_UDP_REFUSED] = 36,
-	[RELAY_UDP_MOVED] = 20,
+	[RELAY_UDP_MOVED] = 24,
 	[RELAY_UDP_FIND] = RELAY_UDP_HEADER_LEN + KEY_LEN,
 	[RELAY_UDP_FOUND] = RELAY_UDP_HEADER_LEN + KEY_LEN,
-	[RELAY_UDP_PING] = RELAY_UDP_HEADER_LEN + 8,
-	[RELAY_UDP_PONG] = RELAY_UDP_HEADER_LEN + 8,
+	[RELAY_UDP_PING] = RELAY_UDP_HEADER_LEN + 12,
+	[RELAY_UDP_PONG] = RELAY_UDP_HEADER_LEN + 12,
 	[RELAY_UDP_DATA] = RELAY_UDP_HEADER_LEN + 1,
 	[RELAY_UDP_GONE] = RELAY_UDP_HEADER_LEN,
 };
@@ -78,7 +78,7 @@ static void read_bind(struct wire_reader *r, struct relay_udp_bind *ret)
 	wire_take(r, 3);
 	wire_bytes(r, ret->cookie, sizeof(ret->cookie));
 	wire_bytes(r, ret->node_key.bytes, KEY_LEN);
-	ret->time_ns = wire_u64(r);
+	ret->number = wire_u64(r);
 	wire_bytes(r, ret->mac, sizeof(ret->mac));
 }
 
@@ -86,9 +86,10 @@ static void read_bound(struct wire_reader *r, struct relay_udp_bound *ret)
 {
 	ret->slot = wire_u32(r);
 	ret->token = wire_u32(r);
+	ret->epoch = wire_u32(r);
 	ret->keep_alive_s = wire_u8(r);
 	wire_take(r, 3);
-	ret->time_ns = wire_u64(r);
+	ret->number = wire_u64(r);
 	wire_bytes(r, ret->mac, sizeof(ret->mac));
 }
 
@@ -97,7 +98,7 @@ static void read_refused(struct wire_reader *r, struct relay_udp_refused *ret)
 	ret->reason = (enum relay_udp_reason)wire_u8(r);
 	wire_take(r, 3);
 	ret->retry_after_ms = wire_u32(r);
-	ret->time_ns = wire_u64(r);
+	ret->number = wire_u64(r);
 	wire_bytes(r, ret->mac, sizeof(ret->mac));
 }
 
@@ -109,6 +110,8 @@ static void read_body(struct wire_reader *r, struct relay_udp_datagram *ret)
 		break;
 	case RELAY_UDP_COOKIE:
 		ret->cookie.number = wire_u64(r);
+		ret->cookie.version = wire_u8(r);
+		wire_take(r, 3);
 		wire_bytes(r, ret->cookie.cookie, sizeof(ret->cookie.cookie));
 		break;
 	case RELAY_UDP_BIND:
@@ -121,6 +124,7 @@ static void read_body(struct wire_reader *r, struct relay_udp_datagram *ret)
 		read_refused(r, &ret->refused);
 		break;
 	case RELAY_UDP_MOVED:
+		ret->moved.what = wire_u32(r);
 		wire_bytes(r, ret->moved.cookie, sizeof(ret->moved.cookie));
 		break;
 	case RELAY_UDP_FIND:
@@ -129,7 +133,8 @@ static void read_body(struct wire_reader *r, struct relay_udp_datagram *ret)
 		break;
 	case RELAY_UDP_PING:
 	case RELAY_UDP_PONG:
-		wire_bytes(r, ret->ping, sizeof(ret->ping));
+		ret->ping.number = wire_u64(r);
+		ret->ping.challenge = wire_u32(r);
 		break;
 	case RELAY_UDP_DATA:
 		ret->packet.len = wire_left(r);
@@ -177,6 +182,8 @@ static void put_body(struct wire_writer *w, const struct relay_udp_datagram *dat
 		break;
 	case RELAY_UDP_COOKIE:
 		wire_put_u64(w, datagram->cookie.number);
+		wire_put_u8(w, datagram->cookie.version);
+		put_zeros(w, 3);
 		wire_put(w, datagram->cookie.cookie, RELAY_UDP_COOKIE_LEN);
 		break;
 	case RELAY_UDP_BIND:
@@ -184,25 +191,27 @@ static void put_body(struct wire_writer *w, const struct relay_udp_datagram *dat
 		put_zeros(w, 3);
 		wire_put(w, datagram->bind.cookie, RELAY_UDP_COOKIE_LEN);
 		wire_put(w, datagram->bind.node_key.bytes, KEY_LEN);
-		wire_put_u64(w, datagram->bind.time_ns);
+		wire_put_u64(w, datagram->bind.number);
 		wire_put(w, datagram->bind.mac, RELAY_UDP_MAC_LEN);
 		break;
 	case RELAY_UDP_BOUND:
 		wire_put_u32(w, datagram->bound.slot);
 		wire_put_u32(w, datagram->bound.token);
+		wire_put_u32(w, datagram->bound.epoch);
 		wire_put_u8(w, datagram->bound.keep_alive_s);
 		put_zeros(w, 3);
-		wire_put_u64(w, datagram->bound.time_ns);
+		wire_put_u64(w, datagram->bound.number);
 		wire_put(w, datagram->bound.mac, RELAY_UDP_MAC_LEN);
 		break;
 	case RELAY_UDP_REFUSED:
 		wire_put_u8(w, (uint8_t)datagram->refused.reason);
 		put_zeros(w, 3);
 		wire_put_u32(w, datagram->refused.retry_after_ms);
-		wire_put_u64(w, datagram->refused.time_ns);
+		wire_put_u64(w, datagram->refused.number);
 		wire_put(w, datagram->refused.mac, RELAY_UDP_MAC_LEN);
 		break;
 	case RELAY_UDP_MOVED:
+		wire_put_u32(w, datagram->moved.what);
 		wire_put(w, datagram->moved.cookie, RELAY_UDP_COOKIE_LEN);
 		break;
 	case RELAY_UDP_FIND:
@@ -211,7 +220,8 @@ static void put_body(struct wire_writer *w, const struct relay_udp_datagram *dat
 		break;
 	case RELAY_UDP_PING:
 	case RELAY_UDP_PONG:
-		wire_put(w, datagram->ping, sizeof(datagram->ping));
+		wire_put_u64(w, datagram->ping.number);
+		wire_put_u32(w, datagram->ping.challenge);
 		break;
 	case RELAY_UDP_DATA:
 		wire_put(w, datagram->packet.bytes, datagram->packet.len);

@@ -20,7 +20,7 @@
  *   client                                  relay
  *     │ ── ask ───────────────────────────►   │  keeps nothing
  *     │ ◄─────────────────────────── cookie ─ │  made of the address and a secret
- *     │ ── bind: cookie, key, time, mac ───►  │  address and key are proven: a slot
+ *     │ ── bind: cookie, key, mac ─────────►  │  address and key are proven: a slot
  *     │ ◄──────────────── bound: slot, token ─│
  *     │ ── find: key ──────────────────────►  │
  *     │ ◄──────────────────── found: its slot │
@@ -55,7 +55,7 @@ enum relay_udp_type {
 	RELAY_UDP_MOVED = 6,   /* relay → client: no client of this slot and token has your address */
 	RELAY_UDP_FIND = 7,    /* client → relay: the slot of this node, please */
 	RELAY_UDP_FOUND = 8,   /* relay → client; from 0: it is not here */
-	RELAY_UDP_PING = 9,    /* client → relay; answered with a pong with the same 8 bytes */
+	RELAY_UDP_PING = 9,    /* client → relay; answered with a pong with the same number */
 	RELAY_UDP_PONG = 10,
 	RELAY_UDP_DATA = 11, /* both: to a node; from a node */
 	RELAY_UDP_GONE = 12, /* relay → client: what you sent to the slot in `from` went nowhere */
@@ -63,10 +63,11 @@ enum relay_udp_type {
 };
 
 enum relay_udp_reason {
-	RELAY_UDP_NOT_ADMITTED = 1, /* not, or no longer, a member, or the proof is wrong */
-	RELAY_UDP_OLD = 2,	    /* a bind of this time or a later one came before */
+	RELAY_UDP_NOT_ADMITTED = 1, /* no longer a member */
+	RELAY_UDP_OLD = 2,	    /* a bind with a later cookie came before */
 	RELAY_UDP_FULL = 3,
-	RELAY_UDP_RESTART = 4, /* the relay stops */
+	RELAY_UDP_RESTART = 4,	/* the relay stops */
+	RELAY_UDP_REPLACED = 5, /* your key was bound from another address */
 };
 
 /* What every datagram between a relay and a bound client begins with. */
@@ -82,6 +83,7 @@ struct relay_udp_ask {
 
 struct relay_udp_cookie {
 	uint64_t number;
+	uint8_t version; /* the highest that the relay speaks */
 	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
 };
 
@@ -89,26 +91,33 @@ struct relay_udp_bind {
 	uint8_t version;
 	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
 	struct public_key node_key; /* of the client */
-	uint64_t time_ns;	    /* since 1970; later than in any bind before */
+	uint64_t number;	    /* random: what comes back with it answers this bind and no other */
 	uint8_t mac[RELAY_UDP_MAC_LEN];
 };
 
 struct relay_udp_bound {
 	uint32_t slot, token; /* slot: never 0 */
+	uint32_t epoch;	      /* of the relay: when it changes, slots that were found are nobody's */
 	uint8_t keep_alive_s; /* the relay forgets who was silent for longer than twice this and 5 s */
-	uint64_t time_ns;     /* of the bind */
+	uint64_t number;      /* of the bind */
 	uint8_t mac[RELAY_UDP_MAC_LEN];
 };
 
 struct relay_udp_refused {
 	enum relay_udp_reason reason; /* unknown values are passed on */
 	uint32_t retry_after_ms;
-	uint64_t time_ns; /* of the bind */
+	uint64_t number; /* of the bind */
 	uint8_t mac[RELAY_UDP_MAC_LEN];
 };
 
 struct relay_udp_moved {
+	uint32_t what; /* the token of what is answered; of a bind the lower half of its number */
 	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+};
+
+struct relay_udp_ping {
+	uint64_t number;    /* any; comes back */
+	uint32_t challenge; /* pong: to be returned by the next ping, for the address may have a new owner */
 };
 
 struct relay_udp_datagram {
@@ -122,7 +131,7 @@ struct relay_udp_datagram {
 		struct relay_udp_refused refused;
 		struct relay_udp_moved moved;
 		struct public_key node_key; /* find, found */
-		uint8_t ping[8];	    /* ping, pong */
+		struct relay_udp_ping ping; /* ping, pong */
 		struct {
 			const uint8_t *bytes; /* borrowed */
 			size_t len;	      /* not 0 */

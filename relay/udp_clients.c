@@ -16,22 +16,34 @@
 #define INDEX_MASK	   ((1u << INDEX_BITS) - 1)
 #define DEFAULT_CLIENTS	   131072
 #define DEFAULT_KEEP_ALIVE 20
-#define DEFAULT_ANSWERS	   200
+#define DEFAULT_ANSWERS	   100000
+#define DEFAULT_BINDS	   200
 #define DEFAULT_PROOFS	   2000
 #define SECOND_NS	   UINT64_C(1000000000)
-#define SECRET_NS	   (120 * SECOND_NS)
+#define MILLISECOND_NS	   UINT64_C(1000000)
+#define COOKIE_MS	   30000 /* shorter than a silent client is kept: a recorded bind revives nobody */
+#define CHALLENGE_NS	   (32 * SECOND_NS)
+#define CHALLENGES	   3 /* now and before */
 #define GONE_PER_S	   10
 #define RETRY_FULL_MS	   10000
+#define RETRY_REPLACED_MS  5000
 #define MIN_PLACES	   64
 #define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at */
 
-struct client {
+/* A member who was bound once. */
+struct known {
+	struct known *next;
 	struct public_key node_key;
 	struct relay_udp_key proof;
+};
+
+struct client {
+	const struct known *known;
 	struct endpoint remote;
 	uint32_t slot, token;
-	uint64_t bind_time_ns; /* the client's own clock */
-	uint64_t bound_ns, heard_ns;
+	uint64_t bind_number;	/* the client's */
+	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
+	uint64_t bound_ns, proven_ns;
 	uint64_t gone_second;
 	uint32_t n_gone; /* told in that second */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
@@ -43,21 +55,66 @@ struct place {
 	uint32_t next_free;    /* index, 0: the last */
 };
 
+/* So many a second. */
+struct budget {
+	uint64_t second;
+	uint32_t n; /* spent in that second */
+};
+
 struct udp_clients {
 	struct udp_clients_config config;
 	struct public_key public;
-	struct key_table table;
+	struct key_table table;	    /* of clients */
+	struct key_table known;	    /* of members */
+	struct known *first_known;
 	struct place *places; /* [0] is not used: slot 0 is the relay */
 	uint32_t n_places, first_free, sweep_at;
-	uint8_t secrets[2][32]; /* of cookies: now, and before */
-	uint64_t secret_ns;	/* since when */
-	uint8_t token_key[32];
-	uint64_t n_tokens;
-	struct source_limit strangers;
-	uint64_t proof_second;
-	uint32_t n_proofs; /* in that second */
+	uint8_t secret[32]; /* of cookies, challenges, tokens */
+	uint64_t n_random;
+	uint32_t epoch;
+	struct source_limit binds;
+	struct budget answers, proofs;
 	struct udp_clients_counters counters;
 };
+
+static bool spend(struct budget *budget, uint32_t max, uint64_t now_ns)
+{
+	const uint64_t second = now_ns / SECOND_NS;
+
+	if (second != budget->second)
+		budget->n = 0;
+	budget->second = second;
+	if (budget->n >= max)
+		return false;
+	budget->n++;
+	return true;
+}
+
+/* Nobody else can compute these. */
+enum hash_use { HASH_COOKIE, HASH_CHALLENGE, HASH_RANDOM };
+
+static void hash(const struct udp_clients *clients, enum hash_use use, const void *bytes, size_t len,
+		 uint8_t ret[crypto_generichash_BYTES_MIN])
+{
+	const uint8_t label = (uint8_t)use;
+	crypto_generichash_state state;
+
+	crypto_generichash_init(&state, clients->secret, sizeof(clients->secret), crypto_generichash_BYTES_MIN);
+	crypto_generichash_update(&state, &label, sizeof(label));
+	crypto_generichash_update(&state, bytes, len);
+	crypto_generichash_final(&state, ret, crypto_generichash_BYTES_MIN);
+}
+
+static uint32_t new_random(struct udp_clients *clients)
+{
+	const uint64_t number = clients->n_random++;
+	uint8_t bytes[crypto_generichash_BYTES_MIN];
+	uint32_t ret;
+
+	hash(clients, HASH_RANDOM, &number, sizeof(number), bytes);
+	memcpy(&ret, bytes, sizeof(ret));
+	return ret;
+}
 
 /* ---- the array ---- */
 
@@ -83,26 +140,14 @@ static void add_places(struct udp_clients *clients)
 		abort();
 	memset(clients->places + before, 0, (n - before) * sizeof(*clients->places));
 	for (uint32_t i = n - 1; i >= before && i > 0; i--) {
+		clients->places[i].generation = new_random(clients);
 		clients->places[i].next_free = clients->first_free;
 		clients->first_free = i;
 	}
 	clients->n_places = n;
 }
 
-static uint32_t new_token(struct udp_clients *clients)
-{
-	uint64_t number = clients->n_tokens++;
-	uint8_t hash[crypto_generichash_BYTES_MIN];
-	uint32_t token;
-
-	crypto_generichash(hash, sizeof(hash), (const uint8_t *)&number, sizeof(number), clients->token_key,
-			   sizeof(clients->token_key));
-	memcpy(&token, hash, sizeof(token));
-	return token;
-}
-
-static struct client *add_client(struct udp_clients *clients, const struct public_key *node_key,
-				 const struct relay_udp_key *proof)
+static struct client *add_client(struct udp_clients *clients, const struct known *known)
 {
 	struct client *client = calloc(1, sizeof(*client));
 
@@ -114,10 +159,10 @@ static struct client *add_client(struct udp_clients *clients, const struct publi
 	struct place *place = &clients->places[i];
 	clients->first_free = place->next_free;
 	place->client = client;
-	client->node_key = *node_key;
-	client->proof = *proof;
+	client->known = known;
 	client->slot = place->generation << INDEX_BITS | i;
-	key_table_put(&clients->table, node_key, client);
+	client->token = new_random(clients);
+	key_table_put(&clients->table, &known->node_key, client);
 	clients->counters.clients++;
 	return client;
 }
@@ -127,37 +172,71 @@ static void remove_client(struct udp_clients *clients, struct client *client)
 	const uint32_t i = index_of(client->slot);
 	struct place *place = &clients->places[i];
 
-	key_table_remove(&clients->table, &client->node_key, client);
+	key_table_remove(&clients->table, &client->known->node_key, client);
 	place->client = NULL;
 	place->generation++;
 	place->next_free = clients->first_free;
 	clients->first_free = i;
 	clients->counters.clients--;
-	sodium_memzero(client, sizeof(*client));
 	free(client);
 }
 
-/* ---- cookies ---- */
+/* ---- cookies and challenges ---- */
 
-static void make_cookie(const uint8_t secret[32], const struct endpoint *from, uint8_t ret[RELAY_UDP_COOKIE_LEN])
+static uint32_t ms_of(uint64_t now_ns)
 {
-	uint8_t address[sizeof(from->ip) + sizeof(from->port)];
+	return (uint32_t)(now_ns / MILLISECOND_NS);
+}
 
-	memcpy(address, from->ip, sizeof(from->ip));
-	memcpy(address + sizeof(from->ip), &from->port, sizeof(from->port));
-	crypto_generichash(ret, RELAY_UDP_COOKIE_LEN, address, sizeof(address), secret, 32);
+/* When it was made, and a hash of that and of whom it was made for. */
+static void make_cookie(const struct udp_clients *clients, const struct endpoint *from, uint32_t made_ms,
+			uint8_t ret[RELAY_UDP_COOKIE_LEN])
+{
+	uint8_t input[sizeof(from->ip) + sizeof(from->port) + sizeof(made_ms)];
+	uint8_t bytes[crypto_generichash_BYTES_MIN];
+
+	memcpy(input, from->ip, sizeof(from->ip));
+	memcpy(input + sizeof(from->ip), &from->port, sizeof(from->port));
+	memcpy(input + sizeof(from->ip) + sizeof(from->port), &made_ms, sizeof(made_ms));
+	hash(clients, HASH_COOKIE, input, sizeof(input), bytes);
+	memcpy(ret, &made_ms, sizeof(made_ms));
+	memcpy(ret + sizeof(made_ms), bytes, RELAY_UDP_COOKIE_LEN - sizeof(made_ms));
 }
 
 static bool is_cookie(const struct udp_clients *clients, const struct endpoint *from,
-		      const uint8_t cookie[RELAY_UDP_COOKIE_LEN])
+		      const uint8_t cookie[RELAY_UDP_COOKIE_LEN], uint64_t now_ns, uint32_t *ret_made_ms)
 {
 	uint8_t right[RELAY_UDP_COOKIE_LEN];
 
-	for (int i = 0; i < 2; i++) {
-		make_cookie(clients->secrets[i], from, right);
-		if (sodium_memcmp(right, cookie, sizeof(right)) == 0)
+	memcpy(ret_made_ms, cookie, sizeof(*ret_made_ms));
+	if (ms_of(now_ns) - *ret_made_ms > COOKIE_MS) /* one of the future, too */
+		return false;
+	make_cookie(clients, from, *ret_made_ms, right);
+	return sodium_memcmp(right, cookie, sizeof(right)) == 0;
+}
+
+static uint32_t challenge_of(const struct udp_clients *clients, const struct client *client, uint64_t period)
+{
+	const struct {
+		uint64_t period;
+		uint32_t slot, token;
+	} input = { period, client->slot, client->token };
+	uint8_t bytes[crypto_generichash_BYTES_MIN];
+	uint32_t ret;
+
+	hash(clients, HASH_CHALLENGE, &input, sizeof(input), bytes);
+	memcpy(&ret, bytes, sizeof(ret));
+	return ret;
+}
+
+static bool is_challenge(const struct udp_clients *clients, const struct client *client, uint32_t challenge,
+			 uint64_t now_ns)
+{
+	const uint64_t period = now_ns / CHALLENGE_NS;
+
+	for (uint64_t i = 0; i < CHALLENGES && i <= period; i++)
+		if (challenge_of(clients, client, period - i) == challenge)
 			return true;
-	}
 	return false;
 }
 
@@ -177,45 +256,47 @@ static enum udp_clients_verdict answer_proven(struct udp_clients_result *ret, co
 	return UDP_CLIENTS_ANSWER;
 }
 
-static bool may_answer_stranger(struct udp_clients *clients, const struct endpoint *from, uint64_t now_ns)
+static bool may_answer_stranger(struct udp_clients *clients, uint64_t now_ns)
 {
-	if (source_limit_take(&clients->strangers, from, now_ns / 1000000))
+	if (spend(&clients->answers, clients->config.max_answers, now_ns))
 		return true;
 	clients->counters.dropped_limited++;
 	return false;
 }
 
 /* A cookie for who comes from an unknown address; len: of what is answered, which moved may not exceed. */
-static enum udp_clients_verdict answer_moved(struct udp_clients *clients, const struct endpoint *from, size_t len,
-					     uint64_t now_ns, struct udp_clients_result *ret)
+static enum udp_clients_verdict answer_moved(struct udp_clients *clients, const struct endpoint *from,
+					     uint32_t what, size_t len, uint64_t now_ns,
+					     struct udp_clients_result *ret)
 {
-	struct relay_udp_datagram moved = { .type = RELAY_UDP_MOVED };
+	struct relay_udp_datagram moved = { .type = RELAY_UDP_MOVED, .moved = { .what = what } };
 
-	if (!may_answer_stranger(clients, from, now_ns))
-		return UDP_CLIENTS_DROP;
-	make_cookie(clients->secrets[0], from, moved.moved.cookie);
+	make_cookie(clients, from, ms_of(now_ns), moved.moved.cookie);
 	answer(ret, &moved);
-	return ret->answer_len <= len ? UDP_CLIENTS_ANSWER : UDP_CLIENTS_DROP;
+	if (ret->answer_len > len || !may_answer_stranger(clients, now_ns))
+		return UDP_CLIENTS_DROP;
+	return UDP_CLIENTS_ANSWER;
 }
 
 static enum udp_clients_verdict answer_ask(struct udp_clients *clients, const struct endpoint *from,
 					   const struct relay_udp_ask *ask, uint64_t now_ns,
 					   struct udp_clients_result *ret)
 {
-	struct relay_udp_datagram cookie = { .type = RELAY_UDP_COOKIE, .cookie = { .number = ask->number } };
+	struct relay_udp_datagram cookie = { .type = RELAY_UDP_COOKIE,
+					     .cookie = { .number = ask->number, .version = RELAY_UDP_VERSION } };
 
-	if (!may_answer_stranger(clients, from, now_ns))
+	if (!may_answer_stranger(clients, now_ns))
 		return UDP_CLIENTS_DROP;
-	make_cookie(clients->secrets[0], from, cookie.cookie.cookie);
+	make_cookie(clients, from, ms_of(now_ns), cookie.cookie.cookie);
 	clients->counters.cookies++;
 	return answer(ret, &cookie);
 }
 
-static struct relay_udp_datagram refusal(enum relay_udp_reason reason, uint32_t retry_after_ms, uint64_t time_ns)
+static struct relay_udp_datagram refusal(enum relay_udp_reason reason, uint32_t retry_after_ms, uint64_t number)
 {
 	return (struct relay_udp_datagram){
 		.type = RELAY_UDP_REFUSED,
-		.refused = { .reason = reason, .retry_after_ms = retry_after_ms, .time_ns = time_ns },
+		.refused = { .reason = reason, .retry_after_ms = retry_after_ms, .number = number },
 	};
 }
 
@@ -226,42 +307,59 @@ static bool is_member(const struct udp_clients *clients, const struct public_key
 	return !clients->config.is_member || clients->config.is_member(clients->config.owner, node_key);
 }
 
-static bool may_compute_proof(struct udp_clients *clients, uint64_t now_ns)
+static struct known *add_known(struct udp_clients *clients, const struct public_key *node_key,
+			       const struct relay_udp_key *proof)
 {
-	const uint64_t second = now_ns / SECOND_NS;
+	struct known *known = calloc(1, sizeof(*known));
 
-	if (second != clients->proof_second)
-		clients->n_proofs = 0;
-	clients->proof_second = second;
-	if (clients->n_proofs >= clients->config.max_proofs)
-		return false;
-	clients->n_proofs++;
-	return true;
+	if (!known)
+		abort();
+	known->node_key = *node_key;
+	known->proof = *proof;
+	known->next = clients->first_known;
+	clients->first_known = known;
+	key_table_put(&clients->known, node_key, known);
+	return known;
 }
 
 /*
- * False, and counted: no key that the mac could be of. Members' node keys are no secret, and a cookie is good
- * for many binds: who computes with them is limited by source, too.
+ * NULL, and counted: there is no key that the mac could be of. Node keys are no secret, and a cookie is good
+ * for many binds: what makes us compute is limited by source and in all, and is done once for each member.
  */
-static bool find_proof(struct udp_clients *clients, const struct client *client, const struct endpoint *from,
-		       const struct public_key *node_key, uint64_t now_ns, struct relay_udp_key *ret)
+static const struct known *find_known(struct udp_clients *clients, const struct endpoint *from,
+				      const struct public_key *node_key, uint64_t now_ns)
 {
+	struct relay_udp_key proof;
+	struct known *known = key_table_find(&clients->known, node_key);
+
 	if (!is_member(clients, node_key)) {
 		clients->counters.refused_not_member++;
-		return false;
+		return NULL;
 	}
-	if (client) {
-		*ret = client->proof;
-		return true;
-	}
-	if (!may_answer_stranger(clients, from, now_ns) || !may_compute_proof(clients, now_ns)) {
+	if (known)
+		return known;
+	if (!source_limit_take(&clients->binds, from, now_ns / MILLISECOND_NS) ||
+	    !spend(&clients->proofs, clients->config.max_proofs, now_ns)) {
 		clients->counters.refused_busy++;
-		return false;
+		return NULL;
 	}
-	if (relay_udp_key(&clients->config.node_key, &clients->public, node_key, true, ret) == 0)
-		return true;
-	clients->counters.refused_proof++;
-	return false;
+	if (relay_udp_key(&clients->config.node_key, &clients->public, node_key, true, &proof) != 0) {
+		clients->counters.refused_proof++;
+		return NULL;
+	}
+	known = add_known(clients, node_key, &proof);
+	sodium_memzero(&proof, sizeof(proof));
+	return known;
+}
+
+static void forget_known(struct udp_clients *clients, struct known **at)
+{
+	struct known *known = *at;
+
+	*at = known->next;
+	key_table_remove(&clients->known, &known->node_key, known);
+	sodium_memzero(known, sizeof(*known));
+	free(known);
 }
 
 static enum udp_clients_verdict answer_bound(const struct udp_clients *clients, const struct client *client,
@@ -271,85 +369,94 @@ static enum udp_clients_verdict answer_bound(const struct udp_clients *clients, 
 		.type = RELAY_UDP_BOUND,
 		.bound = { .slot = client->slot,
 			   .token = client->token,
+			   .epoch = clients->epoch,
 			   .keep_alive_s = clients->config.keep_alive_s,
-			   .time_ns = client->bind_time_ns },
+			   .number = client->bind_number },
 	};
 
-	return answer_proven(ret, &client->proof, &bound);
+	return answer_proven(ret, &client->known->proof, &bound);
 }
 
-/* It is who it says, and there: the bind is new, or its answer was lost. */
-static enum udp_clients_verdict bind_client(struct udp_clients *clients, struct client *client,
+static enum udp_clients_verdict bind_client(const struct udp_clients *clients, struct client *client,
 					    const struct endpoint *from, const struct relay_udp_bind *bind,
-					    uint64_t now_ns, struct udp_clients_result *ret)
+					    uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
-	const bool is_again = bind->time_ns == client->bind_time_ns && endpoint_equal(from, &client->remote);
-
-	if (!is_again) {
-		client->token = new_token(clients);
-		client->bind_time_ns = bind->time_ns;
-		client->remote = *from;
-		client->bound_ns = now_ns;
-	}
-	client->heard_ns = now_ns;
+	client->bind_number = bind->number;
+	client->cookie_ms = cookie_ms;
+	client->remote = *from;
+	client->bound_ns = client->proven_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
 
-static enum udp_clients_verdict bind_new(struct udp_clients *clients, const struct endpoint *from,
-					 const struct relay_udp_bind *bind, const struct relay_udp_key *proof,
-					 uint64_t now_ns, struct udp_clients_result *ret)
+static enum udp_clients_verdict bind_new(struct udp_clients *clients, const struct known *known,
+					 const struct endpoint *from, const struct relay_udp_bind *bind,
+					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
 	if (clients->counters.clients >= clients->config.max_clients) {
-		const struct relay_udp_datagram full = refusal(RELAY_UDP_FULL, RETRY_FULL_MS, bind->time_ns);
+		const struct relay_udp_datagram full = refusal(RELAY_UDP_FULL, RETRY_FULL_MS, bind->number);
 		clients->counters.refused_full++;
-		return answer_proven(ret, proof, &full);
+		return answer_proven(ret, &known->proof, &full);
 	}
 	clients->counters.bound++;
-	return bind_client(clients, add_client(clients, &bind->node_key, proof), from, bind, now_ns, ret);
+	return bind_client(clients, add_client(clients, known), from, bind, cookie_ms, now_ns, ret);
+}
+
+/* Two machines with one key would take the slot from each other without a word. */
+static void tell_replaced(const struct client *client, struct udp_clients_result *ret)
+{
+	const struct relay_udp_datagram replaced = refusal(RELAY_UDP_REPLACED, RETRY_REPLACED_MS, client->bind_number);
+
+	ret->notice_len = relay_udp_encode(ret->notice, sizeof(ret->notice), &replaced);
+	relay_udp_prove(&client->known->proof, ret->notice, ret->notice_len);
+	ret->notice_to = client->remote;
 }
 
 static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct client *client,
 					   const struct endpoint *from, const struct relay_udp_bind *bind,
-					   uint64_t now_ns, struct udp_clients_result *ret)
+					   uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
-	const bool is_same = bind->time_ns == client->bind_time_ns && endpoint_equal(from, &client->remote);
+	const bool is_here = endpoint_equal(from, &client->remote);
 
-	if (bind->time_ns <= client->bind_time_ns && !is_same) {
-		const struct relay_udp_datagram old = refusal(RELAY_UDP_OLD, 0, bind->time_ns);
+	if (is_here && bind->number == client->bind_number)
+		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
+	if ((int32_t)(cookie_ms - client->cookie_ms) <= 0) {
+		const struct relay_udp_datagram old = refusal(RELAY_UDP_OLD, 0, bind->number);
 		clients->counters.refused_old++;
-		return answer_proven(ret, &client->proof, &old);
+		return answer_proven(ret, &client->known->proof, &old);
 	}
-	if (!is_same)
+	if (!is_here) {
+		tell_replaced(client, ret);
+		client->token = new_random(clients); /* what the old address knows is worth nothing any more */
 		clients->counters.moved++;
-	return bind_client(clients, client, from, bind, now_ns, ret);
+	}
+	return bind_client(clients, client, from, bind, cookie_ms, now_ns, ret);
 }
 
 static enum udp_clients_verdict take_bind(struct udp_clients *clients, const struct endpoint *from,
 					  const struct relay_udp_bind *bind, const void *bytes, size_t len,
 					  uint64_t now_ns, struct udp_clients_result *ret)
 {
-	struct relay_udp_key proof;
+	uint32_t cookie_ms;
 
-	if (!is_cookie(clients, from, bind->cookie)) {
+	if (!is_cookie(clients, from, bind->cookie, now_ns, &cookie_ms)) {
 		clients->counters.refused_cookie++;
-		return answer_moved(clients, from, len, now_ns, ret);
+		return answer_moved(clients, from, (uint32_t)bind->number, len, now_ns, ret);
 	}
 	if (bind->version != RELAY_UDP_VERSION) {
 		clients->counters.malformed++;
 		return UDP_CLIENTS_DROP;
 	}
-	struct client *client = key_table_find(&clients->table, &bind->node_key);
-	if (!find_proof(clients, client, from, &bind->node_key, now_ns, &proof))
+	const struct known *known = find_known(clients, from, &bind->node_key, now_ns);
+	if (!known)
 		return UDP_CLIENTS_DROP;
-	enum udp_clients_verdict verdict = UDP_CLIENTS_DROP;
-	if (!relay_udp_is_proven(&proof, bytes, len))
+	if (!relay_udp_is_proven(&known->proof, bytes, len)) {
 		clients->counters.refused_proof++;
-	else if (client)
-		verdict = bind_again(clients, client, from, bind, now_ns, ret);
-	else
-		verdict = bind_new(clients, from, bind, &proof, now_ns, ret);
-	sodium_memzero(&proof, sizeof(proof));
-	return verdict;
+		return UDP_CLIENTS_DROP;
+	}
+	struct client *client = key_table_find(&clients->table, &bind->node_key);
+	if (client)
+		return bind_again(clients, client, from, bind, cookie_ms, now_ns, ret);
+	return bind_new(clients, known, from, bind, cookie_ms, now_ns, ret);
 }
 
 /* ---- bound ---- */
@@ -367,15 +474,20 @@ static enum udp_clients_verdict answer_find(const struct udp_clients *clients, c
 	return answer(ret, &found);
 }
 
-static enum udp_clients_verdict answer_ping(const struct client *client, const uint8_t ping[8],
+/* A ping proves that the last pong arrived: data alone could come from whoever had the address before. */
+static enum udp_clients_verdict answer_ping(const struct udp_clients *clients, struct client *client,
+					    const struct relay_udp_ping *ping, uint64_t now_ns,
 					    struct udp_clients_result *ret)
 {
-	struct relay_udp_datagram pong = {
+	const struct relay_udp_datagram pong = {
 		.type = RELAY_UDP_PONG,
 		.header = { RELAY_UDP_PONG, client->slot, 0, client->token },
+		.ping = { .number = ping->number,
+			  .challenge = challenge_of(clients, client, now_ns / CHALLENGE_NS) },
 	};
 
-	memcpy(pong.ping, ping, sizeof(pong.ping));
+	if (is_challenge(clients, client, ping->challenge, now_ns))
+		client->proven_ns = now_ns;
 	return answer(ret, &pong);
 }
 
@@ -427,14 +539,13 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 
 	if (!client || client->token != datagram->header.token || !endpoint_equal(&client->remote, from)) {
 		clients->counters.dropped_stranger++;
-		return answer_moved(clients, from, len, now_ns, ret);
+		return answer_moved(clients, from, datagram->header.token, len, now_ns, ret);
 	}
-	client->heard_ns = now_ns;
 	switch (datagram->type) {
 	case RELAY_UDP_FIND:
 		return answer_find(clients, client, &datagram->node_key, ret);
 	case RELAY_UDP_PING:
-		return answer_ping(client, datagram->ping, ret);
+		return answer_ping(clients, client, &datagram->ping, now_ns, ret);
 	default:
 		return forward(clients, client, &datagram->header, bytes, len, now_ns, ret);
 	}
@@ -445,6 +556,7 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 {
 	struct relay_udp_datagram datagram;
 
+	ret->answer_len = ret->notice_len = 0;
 	if (relay_udp_decode(bytes, len, &datagram) != 0)
 		datagram.type = 0;
 	switch (datagram.type) {
@@ -464,24 +576,15 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 
 /* ---- time, membership, end ---- */
 
-static void renew_secret(struct udp_clients *clients, uint64_t now_ns)
-{
-	memcpy(clients->secrets[1], clients->secrets[0], sizeof(clients->secrets[0]));
-	randombytes_buf(clients->secrets[0], sizeof(clients->secrets[0]));
-	clients->secret_ns = now_ns;
-}
-
 static bool is_silent(const struct udp_clients *clients, const struct client *client, uint64_t now_ns)
 {
-	return now_ns - client->heard_ns > (2 * (uint64_t)clients->config.keep_alive_s + 5) * SECOND_NS;
+	return now_ns > client->proven_ns + (2 * (uint64_t)clients->config.keep_alive_s + 5) * SECOND_NS;
 }
 
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns)
 {
 	const uint32_t n = clients->n_places / SWEEP_PARTS;
 
-	if (now_ns - clients->secret_ns >= SECRET_NS)
-		renew_secret(clients, now_ns);
 	for (uint32_t i = 0; i < n; i++) {
 		struct client *client = clients->places[clients->sweep_at].client;
 		clients->sweep_at = (clients->sweep_at + 1) % clients->n_places;
@@ -495,10 +598,10 @@ void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns)
 static void say_refused(const struct udp_clients *clients, const struct client *client,
 			enum relay_udp_reason reason, uint32_t retry_after_ms, udp_clients_send *send)
 {
-	const struct relay_udp_datagram refused = refusal(reason, retry_after_ms, client->bind_time_ns);
+	const struct relay_udp_datagram refused = refusal(reason, retry_after_ms, client->bind_number);
 	struct udp_clients_result result;
 
-	answer_proven(&result, &client->proof, &refused);
+	answer_proven(&result, &client->known->proof, &refused);
 	send(clients->config.owner, &client->remote, result.answer, result.answer_len);
 }
 
@@ -506,11 +609,17 @@ void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *
 {
 	for (uint32_t i = 0; i < clients->n_places; i++) {
 		struct client *client = clients->places[i].client;
-		if (!client || is_member(clients, &client->node_key))
+		if (!client || is_member(clients, &client->known->node_key))
 			continue;
 		say_refused(clients, client, RELAY_UDP_NOT_ADMITTED, 0, send);
 		clients->counters.closed_removed++;
 		remove_client(clients, client);
+	}
+	for (struct known **at = &clients->first_known; *at;) {
+		if (is_member(clients, &(*at)->node_key))
+			at = &(*at)->next;
+		else
+			forget_known(clients, at);
 	}
 }
 
@@ -526,7 +635,7 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
 	return value ? value : otherwise;
 }
 
-int udp_clients_new(const struct udp_clients_config *config, uint64_t now_ns, struct udp_clients **ret)
+int udp_clients_new(const struct udp_clients_config *config, struct udp_clients **ret)
 {
 	struct udp_clients *clients = calloc(1, sizeof(*clients));
 
@@ -540,11 +649,12 @@ int udp_clients_new(const struct udp_clients_config *config, uint64_t now_ns, st
 		clients->config.max_clients = UDP_CLIENTS_MAX - 1;
 	secret_key_public(&config->node_key, &clients->public);
 	key_table_init(&clients->table);
-	const uint32_t rate = or_default(config->max_answers_source, DEFAULT_ANSWERS);
-	source_limit_init(&clients->strangers, rate, rate * 2);
-	randombytes_buf(clients->secrets, sizeof(clients->secrets));
-	randombytes_buf(clients->token_key, sizeof(clients->token_key));
-	clients->secret_ns = now_ns;
+	key_table_init(&clients->known);
+	const uint32_t binds = or_default(config->max_binds_source, DEFAULT_BINDS);
+	source_limit_init(&clients->binds, binds, binds * 2);
+	clients->config.max_answers = or_default(config->max_answers, DEFAULT_ANSWERS);
+	randombytes_buf(clients->secret, sizeof(clients->secret));
+	clients->epoch = new_random(clients);
 	*ret = clients;
 	return 0;
 }
@@ -556,8 +666,11 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 	for (uint32_t i = 0; i < clients->n_places; i++)
 		if (clients->places[i].client)
 			remove_client(clients, clients->places[i].client);
+	while (clients->first_known)
+		forget_known(clients, &clients->first_known);
 	free(clients->places);
 	key_table_deinit(&clients->table);
+	key_table_deinit(&clients->known);
 	sodium_memzero(clients, sizeof(*clients));
 	free(clients);
 	return NULL;
@@ -576,11 +689,11 @@ void udp_clients_each(const struct udp_clients *clients,
 		if (!client)
 			continue;
 		const struct udp_clients_client told = {
-			.node_key = client->node_key,
+			.node_key = client->known->node_key,
 			.remote = client->remote,
 			.slot = client->slot,
 			.bound_ns = client->bound_ns,
-			.heard_ns = client->heard_ns,
+			.proven_ns = client->proven_ns,
 			.packets_in = client->packets_in,
 			.bytes_in = client->bytes_in,
 			.packets_out = client->packets_out,

@@ -9,8 +9,9 @@
  *                           └─► refused
  *
  * A slot's number has a generation in it, so that what is meant for one who has gone does not reach the next
- * in its place. A stranger costs hashes and at most one short answer, of which each source has so many a
- * second; a Diffie-Hellman is computed for members only, once for as long as they are clients.
+ * in its place. A stranger costs hashes and at most one short answer; a Diffie-Hellman is computed for
+ * members only, once for each. What keeps a client here are pings that return a challenge of the last
+ * minute and a half: addresses change hands.
  *
  * No I/O and no clock: the caller brings datagrams and sends what it is told. Times are of one monotonic clock.
  * One thread. sodium_init() must have been called.
@@ -36,7 +37,8 @@ struct udp_clients_config {
 	bool (*is_member)(void *owner, const struct public_key *node_key);
 	uint32_t max_clients;		  /* 0: 131072 */
 	uint8_t keep_alive_s;		  /* at most 120; 0: 20 */
-	uint32_t max_answers_source;	  /* a second to strangers of one /24 or /56; 0: 200, twice that at once */
+	uint32_t max_answers;		  /* a second to whoever has proven nothing; 0: 100000 */
+	uint32_t max_binds_source;	  /* first ones a second of one /24 or /56; 0: 200, twice that at once */
 	uint32_t max_proofs;		  /* Diffie-Hellmans a second; 0: 2000 */
 };
 
@@ -57,7 +59,7 @@ struct udp_clients_client {
 	struct public_key node_key;
 	struct endpoint remote;
 	uint32_t slot;
-	uint64_t bound_ns, heard_ns;
+	uint64_t bound_ns, proven_ns; /* when it was bound, or moved; when it last proved to be there */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 };
 
@@ -71,10 +73,14 @@ struct udp_clients_result {
 	uint8_t answer[RELAY_UDP_MAX_LEN];
 	size_t answer_len;
 	struct endpoint to; /* of FORWARD */
+	/* With an answer to a bind: to be sent to where the client was before; notice_len 0: nothing. */
+	struct endpoint notice_to;
+	uint8_t notice[RELAY_UDP_MAX_LEN];
+	size_t notice_len;
 };
 
 /* 0 or -ENOMEM. */
-P2P_CHECK int udp_clients_new(const struct udp_clients_config *config, uint64_t now_ns, struct udp_clients **ret);
+P2P_CHECK int udp_clients_new(const struct udp_clients_config *config, struct udp_clients **ret);
 struct udp_clients *udp_clients_free(struct udp_clients *clients); /* takes NULL, returns NULL */
 
 /* One datagram. bytes are changed when it is to be forwarded. */
@@ -83,7 +89,7 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 
 /* Whom what is sent here reaches; bytes are borrowed. */
 typedef void udp_clients_send(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len);
-/* Once a second at least: forgets who was silent, renews the secret of the cookies. */
+/* Once a second at least: forgets who was silent. */
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns);
 /* The map has changed: tells those that are no longer members, and forgets them. */
 void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *send);

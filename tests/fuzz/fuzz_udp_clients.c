@@ -23,6 +23,7 @@ struct node {
 	struct endpoint at;
 	struct relay_udp_header header; /* once bound */
 	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	uint32_t challenge;
 	bool is_bound;
 };
 
@@ -56,6 +57,9 @@ static void help(const struct node *node, unsigned what, uint8_t *bytes, size_t 
 		if (what & 4)
 			header.to = nodes[0].header.from;
 		relay_udp_header_encode(bytes, &header);
+		if (type == RELAY_UDP_PING)
+			memcpy(bytes + RELAY_UDP_HEADER_LEN + 8, (const uint8_t[]){ (uint8_t)(node->challenge >> 24),
+				(uint8_t)(node->challenge >> 16), (uint8_t)(node->challenge >> 8), (uint8_t)node->challenge }, 4);
 	}
 	if (what & 2 && type == RELAY_UDP_BIND) {
 		bytes[4] = RELAY_UDP_VERSION;
@@ -69,12 +73,14 @@ static void take_answer(struct node *node, const struct udp_clients_result *resu
 {
 	struct relay_udp_datagram answer;
 
-	expect(result->answer_len > 0 && result->answer_len <= len);
+	expect(result->answer_len > 0 && result->answer_len + result->notice_len <= len);
 	expect(relay_udp_decode(result->answer, result->answer_len, &answer) == 0);
 	if (answer.type == RELAY_UDP_COOKIE)
 		memcpy(node->cookie, answer.cookie.cookie, sizeof(node->cookie));
 	if (answer.type == RELAY_UDP_MOVED)
 		memcpy(node->cookie, answer.moved.cookie, sizeof(node->cookie));
+	if (answer.type == RELAY_UDP_PONG)
+		node->challenge = answer.ping.challenge;
 	if (answer.type == RELAY_UDP_BOUND) {
 		expect(relay_udp_is_proven(&node->proof, result->answer, result->answer_len));
 		node->header.from = answer.bound.slot;
@@ -115,7 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	make_keys();
 	config.node_key = relay_secret;
-	expect(udp_clients_new(&config, now_ns, &clients) == 0);
+	expect(udp_clients_new(&config, &clients) == 0);
 	while (size >= 2) {
 		const unsigned what = data[0];
 		const size_t len = data[1] < size - 2 ? data[1] : size - 2;

@@ -23,15 +23,16 @@ static struct relay_udp_datagram example(enum relay_udp_type type)
 		break;
 	case RELAY_UDP_COOKIE:
 		d.cookie.number = 0x1122334455667788;
+		d.cookie.version = 1;
 		memset(d.cookie.cookie, 0xc0, sizeof(d.cookie.cookie));
 		break;
 	case RELAY_UDP_BIND:
-		d.bind = (struct relay_udp_bind){ .version = 1, .node_key = { { 7 } }, .time_ns = 99 };
+		d.bind = (struct relay_udp_bind){ .version = 1, .node_key = { { 7 } }, .number = 99 };
 		memset(d.bind.cookie, 0xc0, sizeof(d.bind.cookie));
 		memset(d.bind.mac, 0xaa, sizeof(d.bind.mac));
 		break;
 	case RELAY_UDP_BOUND:
-		d.bound = (struct relay_udp_bound){ .slot = 5, .token = 6, .keep_alive_s = 20, .time_ns = 99 };
+		d.bound = (struct relay_udp_bound){ .slot = 5, .token = 6, .epoch = 8, .keep_alive_s = 20, .number = 99 };
 		memset(d.bound.mac, 0xaa, sizeof(d.bound.mac));
 		break;
 	case RELAY_UDP_REFUSED:
@@ -39,6 +40,7 @@ static struct relay_udp_datagram example(enum relay_udp_type type)
 		memset(d.refused.mac, 0xaa, sizeof(d.refused.mac));
 		break;
 	case RELAY_UDP_MOVED:
+		d.moved.what = 0x0a0b0c0d;
 		memset(d.moved.cookie, 0xc0, sizeof(d.moved.cookie));
 		break;
 	case RELAY_UDP_FIND:
@@ -47,7 +49,7 @@ static struct relay_udp_datagram example(enum relay_udp_type type)
 		break;
 	case RELAY_UDP_PING:
 	case RELAY_UDP_PONG:
-		memcpy(d.ping, "12345678", 8);
+		d.ping = (struct relay_udp_ping){ .number = 0x1122334455667788, .challenge = 0x99aabbcc };
 		break;
 	case RELAY_UDP_DATA:
 		d.packet.bytes = packet;
@@ -85,12 +87,12 @@ static void test_what_is_written_is_read(void)
 static void test_the_bytes_are_those_of_the_document(void)
 {
 	static const uint8_t data[] = { 0xd2, 0x70, 0x72, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 'a', 'b', 'c' };
-	static const uint8_t bound[] = { 0xd2, 0x70, 0x72, 4, 0, 0, 0, 5, 0, 0, 0, 6, 20, 0, 0, 0,
-					 0,    0,    0,	   0, 0, 0, 0, 99, 0xaa, 0xaa };
+	static const uint8_t bound[] = { 0xd2, 0x70, 0x72, 4, 0, 0, 0, 5, 0, 0,	0, 6,	 0,   0, 0, 8,
+					 20,   0,    0,	   0, 0, 0, 0, 0, 0, 0, 0, 99, 0xaa, 0xaa };
 	uint8_t bytes[RELAY_UDP_MAX_LEN];
 
 	assert(encode(RELAY_UDP_DATA, bytes) == sizeof(data) && memcmp(bytes, data, sizeof(data)) == 0);
-	assert(encode(RELAY_UDP_BOUND, bytes) == 40 && memcmp(bytes, bound, sizeof(bound)) == 0);
+	assert(encode(RELAY_UDP_BOUND, bytes) == 44 && memcmp(bytes, bound, sizeof(bound)) == 0);
 }
 
 static void test_only_the_exact_length_is_a_datagram(void)
@@ -142,7 +144,7 @@ static void test_what_is_not_ours_is_none(void)
 	encode(RELAY_UDP_BOUND, bytes);
 	memset(bytes + 4, 0, 4); /* slot 0 is the relay */
 	struct relay_udp_datagram read;
-	assert(relay_udp_decode(bytes, 40, &read) == RELAY_UDP_E_MALFORMED);
+	assert(relay_udp_decode(bytes, 44, &read) == RELAY_UDP_E_MALFORMED);
 }
 
 /* Each answer and what it may answer: a stranger cannot have more sent than he sends. */
