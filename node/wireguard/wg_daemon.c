@@ -103,11 +103,23 @@ void wg_daemon_stop(struct wg_daemon *daemon)
 
 /* steps: on the device's thread */
 
+/*
+ * An initiation that was made before there were sockets went nowhere, and the next is not due for 5 s. That
+ * happens: peers are configured before the interface is up, and the kernel hands over packets from the
+ * moment that it is, of which we learn a little later.
+ */
 static void bring_up(struct wg_device *device, struct wg_time now)
 {
-	for (struct wg_peer *peer = wg_device_first_peer(device); peer; peer = wg_peer_next(peer))
-		if (wg_peer_keepalive(peer) > 0)
+	struct wg_stats stats;
+
+	for (struct wg_peer *peer = wg_device_first_peer(device); peer; peer = wg_peer_next(peer)) {
+		const bool wants_keepalive = wg_peer_keepalive(peer) > 0;
+		wg_peer_get_stats(peer, now, &stats);
+		if (stats.has_session && wants_keepalive)
 			wg_peer_send_keepalive(peer, now);
+		else if (!stats.has_session && (wants_keepalive || stats.n_staged > 0))
+			wg_peer_reconnect(peer, now);
+	}
 }
 
 static void run_step(const struct lanes_context *context, void *arg)

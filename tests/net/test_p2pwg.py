@@ -245,12 +245,26 @@ def test_wg_quick_brings_it_up_and_down(pair, allowed):
     env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": str(pair.p2pwg)}
     done = pair.a.run(["wg-quick", "up", config], env=env)
     assert str(pair.p2pwg) in done.stderr, "the kernel's module was used"
-    pair.a.run(["ping", "-n", "-c", "2", "-i", "0.1", "-w", "5", wb.ip])
+    # At once: the keepalive that was configured before it was up is no reason to wait for the next attempt.
+    pair.a.run(["ping", "-n", "-c", "2", "-i", "0.1", "-w", "2", wb.ip])
     assert len(processes(pair.a, "wg7")) == 1
     pair.a.run(["wg-quick", "down", config], env=env)
     assert not has_interface(pair.a, "wg7")
     wait_until(lambda: not processes(pair.a, "wg7"), 5, "p2pwg ended")
     assert pair.a.run(["ls", "/var/run/wireguard"]).stdout == ""
+
+
+def test_the_first_packets_do_not_wait_for_a_second_handshake(pair):
+    """The kernel hands packets over before p2pwg learns that the interface is up, and opens its sockets."""
+    wa, wb = pair.interfaces()
+    wa.add_peer(wb, wb.endpoint())
+    wb.add_peer(wa, wa.endpoint())
+    wb.up()
+    os.kill(wa.program.pid, signal.SIGSTOP)
+    wa.up()
+    assert pair.a.run(["ping", "-n", "-c", "1", "-W", "0.2", wb.ip], check=False).returncode == 1
+    os.kill(wa.program.pid, signal.SIGCONT)  # the echo waits, and what tells that the interface is up
+    wa.ping(wb.ip, timeout=3)
 
 
 def test_in_the_background_it_returns_when_interface_and_socket_are_there(pair):
