@@ -303,7 +303,7 @@ static void on_host_datagram(void *owner, enum demux_kind kind, const struct end
 {
 	struct data_plane *plane = owner;
 
-	if (kind == DEMUX_UNKNOWN)
+	if (kind == DEMUX_UNKNOWN || kind == DEMUX_RELAY)
 		plane->n_unknown_datagrams++;
 	else if (!plane->is_attached)
 		plane->n_unattached++;

@@ -57,6 +57,13 @@ struct wireguard_host_options {
 	const struct membership *membership;
 };
 
+/* How the peer is reached through a relay over UDP; remote.port 0: not, the loop sends what shall go by relay. */
+struct wireguard_relay_way {
+	uint32_t relay_id;
+	struct endpoint remote;		     /* the relay's */
+	uint8_t header[WG_RELAY_HEADER_LEN]; /* before each datagram */
+};
+
 /* What has become of one peer. */
 struct wireguard_peer_change {
 	struct public_key key;
@@ -65,6 +72,7 @@ struct wireguard_peer_change {
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	struct peer_path path;
+	struct wireguard_relay_way relay_way;
 	bool is_reborn; /* it began a new Session, and may have lost its keys */
 	bool is_gone;	/* its relay did not know it just now: a handshake may have been lost */
 };

@@ -10,6 +10,7 @@ static const char *const kind_names[] = {
 	[DEMUX_WIREGUARD] = "wireguard",
 	[DEMUX_SESSION] = "session",
 	[DEMUX_STUN] = "stun",
+	[DEMUX_RELAY] = "relay",
 };
 static_assert(ARRAY_LEN(kind_names) == DEMUX_N_KINDS, "a name for every kind");
 
@@ -25,6 +26,8 @@ enum demux_kind demux_datagram(const void *bytes, size_t len)
 		return DEMUX_WIREGUARD;
 	if (first == DEMUX_SESSION_MAGIC)
 		return DEMUX_SESSION;
+	if (first >> 8 == DEMUX_RELAY_MAGIC)
+		return DEMUX_RELAY;
 	if (first >> 30 == 0 && second == DEMUX_STUN_COOKIE)
 		return DEMUX_STUN;
 	return DEMUX_UNKNOWN;

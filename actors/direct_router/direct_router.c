@@ -100,6 +100,7 @@ static int handle_datagram(struct actor *actor, struct message *message)
 		stage_post(actor->stage, ACTOR_DIRECT_ROUTER, ACTOR_SESSION_MANAGER, message);
 		break;
 	case DEMUX_WIREGUARD:
+	case DEMUX_RELAY:
 	case DEMUX_UNKNOWN:
 	case DEMUX_N_KINDS:
 		route_to_peer(router, message);

@@ -34,14 +34,23 @@ static struct in_process *in_process_of(struct wireguard_host *host)
 
 /* ---- changes: device's thread ---- */
 
-static struct wg_route route_of(const struct peer_path *path, uint32_t peer_id)
+/* way: NULL: the loop sends what goes by relay. */
+static struct wg_route route_of(const struct peer_path *path, const struct wireguard_relay_way *way,
+				uint32_t peer_id)
 {
 	struct wg_route route = { 0 };
 
 	if (path->direct)
 		route.paths[route.n++] = (struct wg_path){ .remote = path->endpoint };
-	if (path->relay)
-		route.paths[route.n++] = (struct wg_path){ .relay_id = WIREGUARD_RELAY_ANY, .peer_id = peer_id };
+	if (!path->relay)
+		return route;
+	struct wg_path *relayed = &route.paths[route.n++];
+	*relayed = (struct wg_path){ .relay_id = WIREGUARD_RELAY_ANY, .peer_id = peer_id };
+	if (way && way->remote.port != 0) {
+		relayed->relay_id = way->relay_id;
+		relayed->remote = way->remote;
+		memcpy(relayed->relay_header, way->header, sizeof(relayed->relay_header));
+	}
 	return route;
 }
 
@@ -75,7 +84,7 @@ static void change_peer(const struct lanes_context *context, const struct wiregu
 		wg_peer_set_mode(wg_peer, WG_PINNED);
 		allow(wg_peer, peer);
 	}
-	const struct wg_route route = route_of(&peer->path, peer->id);
+	const struct wg_route route = route_of(&peer->path, &peer->relay_way, peer->id);
 	wg_peer_set_route(wg_peer, &route, context->now);
 	struct wg_stats stats;
 	wg_peer_get_stats(wg_peer, context->now, &stats);
@@ -185,7 +194,7 @@ static void fill_reroute(const struct in_process *in_process, struct reroute *re
 		return; /* nobody has a key of zeros */
 	const struct peer_path path = follow_path(follow, &extra);
 	reroute->key = follow->key;
-	reroute->route = route_of(&path, follow->id);
+	reroute->route = route_of(&path, NULL, follow->id);
 	if (endpoint_is_none(&extra))
 		return;
 	/* The path is direct and nothing else, so there is room. */

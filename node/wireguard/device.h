@@ -34,6 +34,7 @@
 #define WG_OVERHEAD	  32   /* headroom and tag: what a sealed packet is longer than a padded one */
 #define WG_DEFAULT_MTU	  1420
 #define WG_ROUTE_MAX	  2
+#define WG_RELAY_HEADER_LEN 16 /* common/relay_udp_wire.h */
 #define WG_STAGED_MAX	  128  /* packets that wait for a key, per peer */
 #define WG_STAGED_SIZE	  2016 /* longest of them, unless configured */
 #define WG_DS_HANDSHAKE	  0x88 /* AF41 */
@@ -54,7 +55,8 @@ struct wg_time {
 /*
  * The way a datagram came, or the way it goes. Direct: relay_id 0 and remote set; local_ip and
  * ifindex (when not zero) are the source to send from, so that answers leave by the address that
- * was asked. Relayed: relay_id set, and peer_id names who sent it or who shall get it.
+ * was asked. Relayed: relay_id set, and peer_id names who sent it or who shall get it; with remote set as
+ * well it goes to the relay over UDP, each datagram behind relay_header.
  */
 struct wg_path {
 	struct endpoint remote;
@@ -63,7 +65,13 @@ struct wg_path {
 	uint32_t socket;      /* the owner's business: carried along, never looked at */
 	uint32_t relay_id;
 	uint32_t peer_id;
+	uint8_t relay_header[WG_RELAY_HEADER_LEN];
 };
+
+static inline bool wg_path_is_udp_relayed(const struct wg_path *path)
+{
+	return path->relay_id != 0 && path->remote.port != 0;
+}
 
 struct wg_route {
 	uint32_t n; /* 0: no way to the peer */

@@ -26,6 +26,13 @@ static void test_a_session_message_is_known_by_its_magic(void)
 	assert(KIND(0xd2, 0x70, 0x32, 0x71, 0, 0, 0, 0) == DEMUX_UNKNOWN);
 }
 
+static void test_a_relays_datagram_is_known_by_its_magic_whatever_its_type(void)
+{
+	assert(KIND(0xd2, 0x70, 0x72, 11, 0, 0, 0, 0) == DEMUX_RELAY);
+	assert(KIND(0xd2, 0x70, 0x72, 255, 0, 0, 0, 0) == DEMUX_RELAY);
+	assert(KIND(0xd2, 0x70, 0x73, 11, 0, 0, 0, 0) == DEMUX_UNKNOWN);
+}
+
 static void test_stun_is_two_zero_bits_and_the_cookie(void)
 {
 	assert(KIND(0x01, 0x01, 0, 12, 0x21, 0x12, 0xa4, 0x42) == DEMUX_STUN);
@@ -59,6 +66,7 @@ int main(void)
 {
 	test_wireguard_is_a_type_of_one_to_four_and_three_zero_bytes();
 	test_a_session_message_is_known_by_its_magic();
+	test_a_relays_datagram_is_known_by_its_magic_whatever_its_type();
 	test_stun_is_two_zero_bits_and_the_cookie();
 	test_wireguard_with_the_cookie_as_its_index_is_wireguard();
 	test_what_is_shorter_than_eight_bytes_is_nothing();
