@@ -1,6 +1,6 @@
 """The benchmarks run, and what did not run is said. What they measure is no matter here.
 
-They take the whole machine: run these alone, not beside tests that watch the clock.
+They take the whole machine.
 """
 
 import json
@@ -11,6 +11,8 @@ import subprocess
 import pytest
 
 from conftest import ROOT
+
+pytestmark = pytest.mark.alone
 
 
 def bench(build, script, *words, path=None):

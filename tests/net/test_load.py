@@ -175,7 +175,7 @@ class Member(Victim):
 
 def check_flood(victim, kind, rounds, measured, label):
     """The honest pair's best speed is at least half of that while a closed port is flooded, and all that
-    came is counted. Others use the machine too: so it is measured again while it looks bad."""
+    came is counted. The machine may have others to serve: so it is measured again while it looks bad."""
     before = victim.drops()
     elsewhere = here = sent = 0
     for number in range(8):
@@ -194,7 +194,7 @@ def check_flood(victim, kind, rounds, measured, label):
     assert sum(new().values()) <= 1.03 * sent, f"{sent} sent, but counted {new()}"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["sanitized", "release"])
 @pytest.mark.parametrize("flood", RATES)
 def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, measured):
@@ -218,7 +218,7 @@ def test_a_flood_leaves_honest_peers_more_than_half(lab, build, flood, kind, mea
     result.check_datagrams()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("flood", RATES)
 def test_a_flood_of_a_node_leaves_its_peers_more_than_half(lab, build, flood, measured):
     """Its port is also that of sessions and STUN; what is of no kind is counted as well."""
@@ -291,9 +291,9 @@ def test_a_thousand_peers_can_be_reached(lab, kind):
     crowd.a.ping(crowd.b.ip)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
-    """At most 5 % of the speed with that peer alone. Other tests use the machine meanwhile: the best of
+    """At most 5 % of the speed with that peer alone. The machine may have others to serve: the best of
     several turns is compared, of so many that each case had an undisturbed one."""
     crowd = Crowd(lab, p2pwg_of("release"))
     flows = Flows(tool(build, "flows"), [crowd.a.host, crowd.b.host], 240)
