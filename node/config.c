@@ -7,6 +7,8 @@
 
 #include "node/wireguard/lanes.h"
 
+#define MAX_RATE 1000000000000000 /* bits a second; more is a mistake, and would not be counted in 64 bits */
+
 static int check_name(const char *value, struct error *reterr)
 {
 	if (map_name_is_valid(value))
@@ -59,6 +61,36 @@ static int check_wireguard(const char *value, struct error *reterr)
 	return error_set(reterr, -EINVAL, "one of in-process, kernel, uapi");
 }
 
+/* Bits a second: digits, and perhaps one of k, M, G. 0 or -EINVAL. */
+static int parse_rate(const char *value, uint64_t *ret)
+{
+	static const char units[] = "kMG";
+	char *end;
+
+	if (value[0] < '0' || value[0] > '9')
+		return -EINVAL;
+	errno = 0;
+	uint64_t rate = strtoull(value, &end, 10);
+	const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+
+	end += unit ? 1 : 0;
+	for (const char *at = units; unit && at <= unit && rate <= MAX_RATE; at++)
+		rate *= 1000;
+	if (errno != 0 || *end != '\0' || rate > MAX_RATE)
+		return -EINVAL;
+	*ret = rate;
+	return 0;
+}
+
+static int check_rate(const char *value, struct error *reterr)
+{
+	uint64_t rate;
+
+	if (parse_rate(value, &rate) == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "bits a second, such as 500M or 10G, or 0 for no limit");
+}
+
 static const struct config_setting settings[] = {
 	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
 	  "Name asked for when the node joins; empty: the host's name" },
@@ -83,11 +115,15 @@ static const struct config_setting settings[] = {
 	{ "offloads", "udp_gro", CONFIG_BOOL, 0, 0, "yes", false, NULL,
 	  "Many datagrams are received at once" },
 	{ "public", "address", CONFIG_TEXT, 1, 45, NULL, true, check_address,
-	  "Address at which everybody reaches this node, such as 198.51.100.1" },
+	  "Address at which everybody reaches this node, such as 198.51.100.1; none: those of the machine" },
 	{ "public", "tls_port", CONFIG_NUMBER, 1, 65535, "443", false, NULL,
 	  "TCP port of the relay" },
 	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL,
 	  "UDP port of the STUN server" },
+	{ "public", "max_rate_client", CONFIG_TEXT, 1, 20, "10G", false, check_rate,
+	  "Bits a second that the relay takes from one client; k, M or G may follow; 0: no limit" },
+	{ "public", "max_rate", CONFIG_TEXT, 1, 20, "0", false, check_rate,
+	  "Bits a second that the relay takes from all clients together; 0: no limit" },
 };
 
 static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
@@ -108,14 +144,13 @@ static int take_public(const struct config_values *values, struct node_config *c
 	config->tls_port = (uint16_t)config_number(values, "public", "tls_port");
 	config->stun_port = (uint16_t)config_number(values, "public", "stun_port");
 	config->is_public = config_has_section(values, "public");
+	if (parse_rate(config_text(values, "public", "max_rate_client"), &config->max_rate_client) != 0 ||
+	    parse_rate(config_text(values, "public", "max_rate"), &config->max_rate) != 0)
+		return -EINVAL; /* not reached: the schema checked them */
 	if (!config->is_public)
 		return 0;
 
 	config->n_addresses = config_count(values, "public", "address");
-	if (config->n_addresses == 0)
-		return config_error(
-			values, "public", "address", reterr,
-			"[public] needs an address; add 'address = <this machine's public IP>'");
 	if (config->n_addresses > MAP_MAX_ADDRESSES)
 		return config_error(
 			values, "public", "address", reterr,

@@ -1,8 +1,8 @@
 /*
  * The configuration of p2pnode: what p2pnode.conf(5) describes, as a plain struct.
  *
- * Everything has a default, so that no file is needed. A [public] section makes the node a public
- * one: it serves STUN and the relay at the addresses named there.
+ * Everything has a default, so that no file is needed. A [public] section, even an empty one, makes the
+ * node a public one: it serves STUN and the relay, at the addresses named there or at all of the machine.
  */
 #pragma once
 
@@ -33,9 +33,10 @@ struct node_config {
 	struct offload_switches offloads;
 	/* [public] */
 	bool is_public;
-	uint32_t n_addresses; /* > 0 when public */
+	uint32_t n_addresses; /* 0: those of the machine */
 	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
 	uint16_t tls_port, stun_port;
+	uint64_t max_rate_client, max_rate; /* of relayed packets, bits a second; 0: no limit */
 };
 
 /* All defaults. */

@@ -187,6 +187,8 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,
+		.public_max_rate_client = config->max_rate_client,
+		.public_max_rate = config->max_rate,
 	};
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed };
 	r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,

@@ -282,17 +282,53 @@ static bool on_is_member(void *owner, const struct public_key *node_key)
 	       map_find_peer_by_key(map_ref_get(engine->map), node_key) != NULL;
 }
 
+/*
+ * For a public node that was told no addresses: the public ones of the machine, or, where there is none (a
+ * network of its own), the others. Behind a cloud's NAT that is wrong, and nobody here can know. True when they
+ * are other ones than before.
+ */
+static bool find_public_addresses(struct p2p_engine *engine)
+{
+	struct node_public *found = &engine->public_options, before = *found;
+	struct endpoint local[ENGINE_MAX_LOCAL];
+	size_t n = link_local_endpoints(0, engine->interface, local, ENGINE_MAX_LOCAL);
+
+	found->n_addresses = 0;
+	memset(found->addresses, 0, sizeof(found->addresses));
+	for (int private = 0; private <= 1 && found->n_addresses == 0; private++)
+		for (size_t i = 0; i < n && found->n_addresses < MAP_MAX_ADDRESSES; i++)
+			if (endpoint_is_private(&local[i]) == (private == 1))
+				found->addresses[found->n_addresses++] = local[i];
+	return memcmp(&before, found, sizeof(before)) != 0;
+}
+
+static void log_public_addresses(const struct node_public *public_node)
+{
+	if (public_node->n_addresses == 0 || endpoint_is_private(&public_node->addresses[0]))
+		log_warning("relay", "this machine has no public address: only its own network reaches this relay; "
+				     "behind NAT put 'address = <public IP>' into [public]");
+	for (uint32_t i = 0; i < public_node->n_addresses; i++)
+		log_info("relay", "reached at %s", endpoint_ip_text(&public_node->addresses[i]).s);
+}
+
 static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 {
 	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
 					       .tls_port = engine->public_options.tls_port,
 					       .stun_port = engine->public_options.stun_port,
+					       .max_rate_client = engine->max_rate_client,
+					       .max_rate = engine->max_rate,
 					       .owner = engine,
 					       .is_member = on_is_member };
 	int r;
 
 	if (!engine->is_public)
 		return 0;
+	if (engine->finds_addresses) {
+		find_public_addresses(engine);
+		log_public_addresses(&engine->public_options);
+		options.n_addresses = 0; /* all, also those that come later */
+	}
 	memcpy(options.addresses, engine->public_options.addresses,
 	       options.n_addresses * sizeof(*options.addresses));
 	r = make_context(engine, true, &options.context, reterr);
@@ -674,6 +710,11 @@ static void on_link_changed(void *owner)
 
 	if (changed)
 		log_info("node", "addresses of this machine changed");
+	if (changed && engine->finds_addresses && find_public_addresses(engine)) {
+		log_public_addresses(&engine->public_options);
+		if (engine->session)
+			session_set_public(engine->session, &engine->public_options);
+	}
 	if (engine->data_plane)
 		data_plane_link_changed(engine->data_plane);
 	/* A route may have changed: ask STUN again. Control is called anew only from a new address. */
@@ -710,7 +751,10 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 					 options->public_addresses[i]);
 		engine->public_options.n_addresses = (uint32_t)i + 1;
 	}
-	engine->is_public = engine->public_options.n_addresses > 0;
+	engine->is_public = options->public_addresses != NULL;
+	engine->finds_addresses = engine->is_public && engine->public_options.n_addresses == 0;
+	engine->max_rate_client = options->public_max_rate_client;
+	engine->max_rate = options->public_max_rate;
 	engine->public_options.tls_port = options->public_tls_port;
 	engine->public_options.stun_port = options->public_stun_port;
 	return 0;

@@ -39,7 +39,9 @@ struct p2p_engine {
 	unsigned n_lanes;
 	enum wireguard_kind wireguard;
 	bool is_public;
+	bool finds_addresses; /* none are configured: public_options has those of the machine */
 	struct node_public public_options;
+	uint64_t max_rate_client, max_rate; /* of the relay */
 
 	struct state_dir dir;
 	struct secret_key node_key;

@@ -21,6 +21,7 @@ static void fill_causes(const struct relay_server_counters *relay, struct relay_
 {
 	relay_status_add_count(&status->drops, "destination unknown", relay->dropped_unknown);
 	relay_status_add_count(&status->drops, "queue full", relay->dropped_queue);
+	relay_status_add_count(&status->drops, "rate limit", relay->dropped_rate);
 	relay_status_add_count(&status->drops, "frame malformed", relay->malformed);
 
 	relay_status_add_count(&status->refused, "no valid TLS", relay->refused_tls);

@@ -432,6 +432,12 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 	control_client_close(session->control, on_part_closed, session);
 }
 
+void session_set_public(struct session *session, const struct node_public *public_node)
+{
+	session->update.public_node = *public_node;
+	tell_control(session);
+}
+
 void session_link_changed(struct session *session, bool addresses)
 {
 	struct message message = { .type = MESSAGE_LINK_CHANGED };

@@ -52,6 +52,8 @@ P2P_CHECK int session_new(const struct session_options *options, struct session 
 /* Frees the session, then calls closed. No port is called any more. */
 void session_close(struct session *session, void (*closed)(void *owner), void *owner);
 
+/* What we serve is reached elsewhere now: tells control. */
+void session_set_public(struct session *session, const struct node_public *public_node);
 /* The machine's routes changed, perhaps its addresses, too: then control is called anew. */
 void session_link_changed(struct session *session, bool addresses);
 /* As if that actor had failed. */

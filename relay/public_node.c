@@ -51,7 +51,7 @@ static bool is_usable(const struct endpoint *address)
 static uint32_t addresses_to_use(const struct public_node_options *options, struct endpoint *ret)
 {
 	struct endpoint any = { 0 };
-	bool listens_on_all = false;
+	bool listens_on_all = options->n_addresses == 0;
 
 	for (uint32_t i = 0; i < options->n_addresses; i++) {
 		ret[i] = options->addresses[i];
@@ -69,7 +69,9 @@ static int start_relay(struct public_node *node, const struct public_node_option
 					      .context = options->context,
 					      .owner = options->owner,
 					      .is_member = options->is_member,
-					      .max_clients = options->max_clients };
+					      .max_clients = options->max_clients,
+					      .max_rate_client = options->max_rate_client,
+					      .max_rate = options->max_rate };
 
 	relay.n_listen = addresses_to_use(options, relay.listen);
 	for (uint32_t i = 0; i < relay.n_listen; i++)
@@ -91,8 +93,8 @@ static int start_stun(struct public_node *node, uv_loop_t *loop, const struct pu
 int public_node_start(uv_loop_t *loop, const struct public_node_options *options, struct public_node **ret,
 		      struct error *reterr)
 {
-	if (options->n_addresses == 0 || options->n_addresses > RELAY_SERVER_MAX_ADDRESSES)
-		return error_set(reterr, -EINVAL, "a public node has 1 to %d addresses, not %u",
+	if (options->n_addresses > RELAY_SERVER_MAX_ADDRESSES)
+		return error_set(reterr, -EINVAL, "a public node has at most %d addresses, not %u",
 				 RELAY_SERVER_MAX_ADDRESSES, options->n_addresses);
 	struct public_node *node = calloc(1, sizeof(*node));
 	if (!node)

@@ -1,8 +1,8 @@
 /*
  * What a node with a [public] section serves: the relay over TLS and STUN, put together.
  *
- * It listens on the addresses given; if one of them is not an address of this machine (its router or cloud
- * translates), on all of the machine.
+ * It listens on the addresses given; without any, or if one of them is not an address of this machine (its
+ * router or cloud translates), on all of the machine.
  *
  * Loop only.
  */
@@ -21,13 +21,14 @@
 struct public_node;
 
 struct public_node_options {
-	uint32_t n_addresses;
+	uint32_t n_addresses; /* 0: all of the machine */
 	struct endpoint addresses[RELAY_SERVER_MAX_ADDRESSES]; /* to listen on; their ports do not matter */
 	uint16_t tls_port, stun_port;			       /* 0: any */
 	SSL_CTX *context; /* tls_context_new(): is_server, trust CA, ALPN RELAY_ALPN; referenced */
 	void *owner;
 	bool (*is_member)(void *owner, const struct public_key *node_key); /* NULL: all with a certificate */
 	uint32_t max_clients;						   /* 0: the relay's own limit */
+	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
 };
 
 struct public_node_stats {

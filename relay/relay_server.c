@@ -11,6 +11,7 @@
 #include "common/certificate.h"
 #include "common/log.h"
 #include "common/macros.h"
+#include "common/rate_limit.h"
 #include "common/relay_queue.h"
 #include "common/relay_wire.h"
 #include "common/tls.h"
@@ -55,6 +56,7 @@ struct client {
 	uint64_t heard_ms, pinged_ms;
 	uint64_t gone_at_ms; /* the bucket of peer gone frames: when it was last filled */
 	uint32_t gone_tokens;
+	struct rate_limit rate;
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 };
 
@@ -72,6 +74,7 @@ struct relay_server {
 	uint32_t n_streams; /* also of clients that are only waiting for their handles to close */
 	struct key_table table;
 	struct source_limit source_limit; /* a handshake costs us a signature */
+	struct rate_limit rate;		  /* of all clients */
 	struct relay_server_counters counters;
 	struct log_limit log_limit;
 	bool is_stopping;
@@ -217,6 +220,7 @@ static void admit(struct client *client)
 	list_add(client, ADMITTED);
 	client->heard_ms = client->pinged_ms = client->since_ms;
 	client->gone_tokens = GONE_BURST;
+	rate_limit_init(&client->rate, server->options.max_rate_client, now_ms(server));
 	server->counters.admitted++;
 	relay_queue_init(&client->queue, server->options.max_queue);
 
@@ -305,8 +309,13 @@ static void tell_gone(struct client *client, const struct public_key *peer)
 static void forward(struct client *client, const struct relay_packet *packet)
 {
 	struct relay_server *server = client->server;
-	struct client *to = key_table_find(&server->table, &packet->key);
+	uint64_t now = now_ms(server);
 
+	if (!rate_limit_take(&client->rate, packet->len, now) || !rate_limit_take(&server->rate, packet->len, now)) {
+		server->counters.dropped_rate++;
+		return;
+	}
+	struct client *to = key_table_find(&server->table, &packet->key);
 	server->counters.packets++;
 	server->counters.bytes += packet->len;
 	client->packets_in++;
@@ -548,6 +557,7 @@ int relay_server_start(const struct relay_server_options *options, struct relay_
 	key_table_init(&server->table);
 	source_limit_init(&server->source_limit, server->options.max_rate_source,
 			  2 * server->options.max_rate_source);
+	rate_limit_init(&server->rate, server->options.max_rate, now_ms(server));
 	uv_timer_init(tls_host_loop(options->host), &server->tick);
 	server->n_open = 1;
 

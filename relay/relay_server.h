@@ -35,6 +35,7 @@ struct relay_server_options {
 	uint32_t max_handshakes;	/* in flight; 0: 1024. The oldest gives way */
 	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
 	uint32_t max_rate_source;	/* connections a second from one /24 or /56; 0: 200, twice that at once */
+	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
 	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
 	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
 	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 20 */
@@ -60,6 +61,7 @@ struct relay_server_counters {
 	uint64_t closed_replaced, closed_removed, closed_silent, closed_protocol, closed_expired;
 	/* Packets dropped, by reason. */
 	uint64_t dropped_unknown; /* destination not here */
+	uint64_t dropped_rate;	  /* more than one client, or all, may send */
 	uint64_t dropped_queue;	  /* oldest of a full queue, or left in it when its client went */
 	uint64_t malformed;	  /* frames with a body of a wrong form, or sent the wrong way */
 };

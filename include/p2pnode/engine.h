@@ -44,9 +44,11 @@ struct p2p_engine_options {
 	uint16_t mtu;		  /* of the interface, 1280 … 9000 */
 	const char *offloads;	  /* those used: "all", "none", or names as in `status --json`; NULL: all */
 	unsigned lanes;		  /* threads that move packets, up to 16; 0: as many as suit the machine */
-	const char *const *public_addresses; /* numeric IPs; NULL-terminated; NULL: not a public node */
+	/* Numeric IPs, NULL-terminated; none: those of the machine; NULL: not a public node. */
+	const char *const *public_addresses;
 	uint16_t public_tls_port;
 	uint16_t public_stun_port;
+	uint64_t public_max_rate_client, public_max_rate; /* relayed bits a second; 0: no limit */
 };
 
 struct p2p_engine_callbacks {

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		return 0;
 	}
-	if (config.mtu < 1280 || config.interface[0] == '\0' || (config.is_public && config.n_addresses == 0))
+	if (config.mtu < 1280 || config.interface[0] == '\0' || (!config.is_public && config.n_addresses > 0))
 		abort();
 	return 0;
 }

@@ -46,6 +46,24 @@ static void test_a_public_section_makes_a_public_node(void)
 	assert(strcmp(endpoint_ip_text(&config.addresses[1]).s, "2001:db8::1") == 0);
 }
 
+static void test_an_empty_public_section_is_enough(void)
+{
+	struct node_config config;
+
+	assert(node_config_parse("f", "[public]\n", 9, &config, NULL) == 0);
+	assert(config.is_public && config.n_addresses == 0 && config.tls_port == 443);
+	assert(config.max_rate_client == 10000000000 && config.max_rate == 0);
+}
+
+static void test_rates_are_bits_a_second_with_a_unit_or_none(void)
+{
+	const char *text = "[public]\nmax_rate_client = 500M\nmax_rate = 64000\n";
+	struct node_config config;
+
+	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
+	assert(config.max_rate_client == 500000000 && config.max_rate == 64000);
+}
+
 static void test_each_offload_can_be_switched_off(void)
 {
 	const char *text = "[offloads]\ntun_gso_read = no\nudp_gro = off\nudp_gso = yes\n";
@@ -61,8 +79,11 @@ static void test_mistakes_are_told_with_line_and_remedy(void)
 {
 	expect_error("[public]\nadress = 198.51.100.1\n",
 		     "p2pnode.conf:2: unknown key 'adress' in [public]; did you mean 'address'?");
-	expect_error("[public]\n", "p2pnode.conf: [public] needs an address; add 'address = <this machine's "
-				   "public IP>'");
+	expect_error("[public]\nmax_rate = 10Mbit\n",
+		     "p2pnode.conf:2: max_rate = 10Mbit: must be bits a second, such as 500M or 10G, or 0 for no limit");
+	expect_error("[public]\nmax_rate_client = 1000001G\n",
+		     "p2pnode.conf:2: max_rate_client = 1000001G: must be bits a second, such as 500M or 10G, or 0 for "
+		     "no limit");
 	expect_error("[public]\naddress = example.org\n",
 		     "p2pnode.conf:2: address = example.org: must be a numeric IP address without a port, such as "
 		     "198.51.100.1 or 2001:db8::1");
@@ -121,6 +142,8 @@ int main(void)
 {
 	test_without_a_file_everything_has_its_default();
 	test_a_public_section_makes_a_public_node();
+	test_an_empty_public_section_is_enough();
+	test_rates_are_bits_a_second_with_a_unit_or_none();
 	test_each_offload_can_be_switched_off();
 	test_mistakes_are_told_with_line_and_remedy();
 	test_the_printed_defaults_are_a_valid_file();

@@ -424,6 +424,24 @@ static void test_a_full_relay_says_so_but_takes_back_whom_it_has(void)
 	finish(&p);
 }
 
+static void test_a_client_over_its_rate_loses_packets_and_others_do_not(void)
+{
+	struct pair p;
+	begin(&p);
+	p.w.server_options.max_rate_client = 80000; /* and 65,536 bytes at once */
+	start_server(&p.w);
+	connect_and_await(&p.alice);
+	connect_and_await(&p.bob);
+
+	for (uint64_t i = 1; i <= 250; i++)
+		send_number(&p.alice, &p.bob, i, 1000);
+	AWAIT(&p.w, counters(&p).packets + counters(&p).dropped_rate == 250);
+	EXPECT(counters(&p).dropped_rate > 0 && counters(&p).packets >= 65);
+	EXPECT(send_text(&p.bob, &p.alice, "mine is another") == 0);
+	AWAIT(&p.w, got_text(&p.alice, "mine is another"));
+	finish(&p);
+}
+
 static void test_the_silent_are_pinged_then_dropped(void)
 {
 	struct pair p;
@@ -512,6 +530,7 @@ int main(void)
 	test_out_of_descriptors_turns_new_ones_away_and_goes_on();
 	test_a_newer_connection_replaces_the_older();
 	test_a_full_relay_says_so_but_takes_back_whom_it_has();
+	test_a_client_over_its_rate_loses_packets_and_others_do_not();
 	test_the_silent_are_pinged_then_dropped();
 	test_an_expired_certificate_ends_its_connection();
 	test_a_relay_that_stops_says_so_to_all();

@@ -2,6 +2,7 @@
  * What the relay looks things up in: clients by node key, and how often a source may ask.
  */
 #include "relay/key_table.h"
+#include "common/rate_limit.h"
 #include "common/source_limit.h"
 
 #include <sodium.h>
@@ -101,12 +102,47 @@ static void test_a_prefix_shares_its_rate_and_others_have_their_own(void)
 	EXPECT(taken(&limit, "192.0.2.1", UINT64_MAX / 2) == 20);
 }
 
+static uint64_t bits_taken(struct rate_limit *limit, size_t bytes, uint64_t now_ms)
+{
+	uint64_t n = 0;
+
+	while (n < 1000000 && rate_limit_take(limit, bytes, now_ms))
+		n++;
+	return n * bytes * 8;
+}
+
+static void test_a_rate_lets_that_much_pass_and_a_tenth_of_a_second_at_once(void)
+{
+	struct rate_limit limit;
+	uint64_t bits = 0;
+
+	rate_limit_init(&limit, 100000000, 1000);
+	EXPECT(bits_taken(&limit, 1250, 1000) == 10000000);
+	for (uint64_t now_ms = 1001; now_ms <= 2000; now_ms++)
+		bits += bits_taken(&limit, 1250, now_ms);
+	EXPECT(bits == 100000000);
+	EXPECT(bits_taken(&limit, 1250, UINT64_MAX / 2) == 10000000); /* a long pause is worth no more */
+}
+
+static void test_a_small_rate_lets_the_largest_packet_pass_now_and_then(void)
+{
+	struct rate_limit limit;
+
+	rate_limit_init(&limit, 1000, 0);
+	EXPECT(rate_limit_take(&limit, 65536, 0) && !rate_limit_take(&limit, 65536, 1000));
+	EXPECT(rate_limit_take(&limit, 65536, 600000));
+	rate_limit_init(&limit, 0, 0);
+	EXPECT(rate_limit_take(&limit, SIZE_MAX, 0));
+}
+
 int main(void)
 {
 	EXPECT(sodium_init() >= 0);
 	test_who_was_replaced_does_not_remove_its_successor();
 	test_the_table_is_right_after_any_puts_and_removals();
 	test_a_prefix_shares_its_rate_and_others_have_their_own();
+	test_a_rate_lets_that_much_pass_and_a_tenth_of_a_second_at_once();
+	test_a_small_rate_lets_the_largest_packet_pass_now_and_then();
 	puts("ok");
 	return 0;
 }
