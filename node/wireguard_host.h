@@ -19,6 +19,7 @@
 #include "common/error.h"
 #include "common/membership.h"
 #include "node/wireguard/device.h"
+#include "node/wireguard/udp_relays.h"
 #include "node/wireguard_kind.h"
 
 #include <uv.h>
@@ -34,7 +35,7 @@ struct wireguard_host;
 /* All bytes are borrowed for the call. */
 struct wireguard_host_ports {
 	void *owner;
-	/* From the UDP sockets, and not for WireGuard. */
+	/* From the UDP sockets, and not for WireGuard; DEMUX_RELAY: whole, with its header. */
 	void (*datagram)(void *owner, enum demux_kind kind, const struct endpoint *from, const uint8_t *bytes,
 			 size_t len);
 	/* Datagrams, contiguous, that shall go to the peer by a relay. */
@@ -111,6 +112,11 @@ struct wireguard_host_class {
 	/* WireGuard's datagram from a peer, by relay; copied. 0 or -EAGAIN: dropped. */
 	int (*put_relayed)(struct wireguard_host *host, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes,
 			   size_t len);
+	/*
+	 * The relays over UDP that we are bound to, from now on: data that they bring it takes itself, as far as
+	 * it can; the rest comes as datagram of kind DEMUX_RELAY. Copied. NULL: all of it comes so.
+	 */
+	void (*set_relays)(struct wireguard_host *host, uint32_t n, const struct wireguard_udp_relay *relays);
 	/* A valid session message came from the peer at this address. NULL: the host need not know. */
 	void (*heard)(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *from);
 	/* As data_plane_wireguard_port(). NULL: WireGuard is on the UDP socket. */

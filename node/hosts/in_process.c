@@ -21,6 +21,8 @@ struct in_process {
 	struct follow_table follows;
 	struct reroute *reroutes, **last_reroute; /* to be told to the lanes, oldest first */
 	bool is_rerouting;
+	struct udp_relays relays; /* as said last */
+	bool has_new_relays, is_telling_relays;
 	uint64_t sampled_drops[WG_N_DROPS]; /* written by the device's thread while a sample is under way … */
 	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
 	void (*stopped)(void *arg);
@@ -146,6 +148,15 @@ struct rerouting {
 	struct reroute *first;
 };
 
+/* Only direct ways are others than before: how the relay is reached stays what the last change said. */
+static void keep_relayed(struct wg_route *route, const struct wg_route *before)
+{
+	for (uint32_t i = 0; i < route->n; i++)
+		for (uint32_t k = 0; k < before->n; k++)
+			if (route->paths[i].relay_id != 0 && before->paths[k].relay_id != 0)
+				route->paths[i] = before->paths[k];
+}
+
 /* Lane thread. */
 static void run_reroutes(const struct lanes_context *context, void *arg)
 {
@@ -155,10 +166,13 @@ static void run_reroutes(const struct lanes_context *context, void *arg)
 		struct wg_peer *wg_peer = wg_device_find_peer(context->device, &reroute->key);
 		if (!wg_peer)
 			continue; /* removed meanwhile */
-		if (reroute->is_nudge)
+		if (reroute->is_nudge) {
 			wg_peer_send_keepalive(wg_peer, context->now);
-		else
-			wg_peer_set_route(wg_peer, &reroute->route, context->now);
+			continue;
+		}
+		struct wg_route route = reroute->route;
+		keep_relayed(&route, wg_peer_route(wg_peer));
+		wg_peer_set_route(wg_peer, &route, context->now);
 	}
 }
 
@@ -361,6 +375,61 @@ static int host_put_relayed(struct wireguard_host *host, uint32_t relay_id, uint
 	return lanes_put_relayed(in_process_of(host)->lanes, &path, &train);
 }
 
+/* ---- relays over UDP ---- */
+
+struct telling_relays {
+	struct in_process *in_process;
+	struct udp_relays relays;
+};
+
+/* Lane thread. */
+static void run_set_relays(const struct lanes_context *context, void *arg)
+{
+	const struct telling_relays *telling = arg;
+
+	lanes_set_relays(context, &telling->relays);
+}
+
+static void tell_relays(struct in_process *in_process);
+
+static void on_relays_set(void *arg)
+{
+	struct telling_relays *telling = arg;
+	struct in_process *in_process = telling->in_process;
+
+	free(telling);
+	in_process->is_telling_relays = false;
+	tell_relays(in_process);
+}
+
+/* One command at a time: what is said meanwhile follows when it is done. */
+static void tell_relays(struct in_process *in_process)
+{
+	if (in_process->is_telling_relays || !in_process->has_new_relays)
+		return;
+	struct telling_relays *telling = malloc(sizeof(*telling));
+	if (!telling)
+		abort();
+	*telling = (struct telling_relays){ in_process, in_process->relays };
+	if (lanes_run(in_process->lanes, run_set_relays, telling, on_relays_set) != 0) {
+		free(telling); /* it is ending */
+		return;
+	}
+	in_process->is_telling_relays = true;
+	in_process->has_new_relays = false;
+}
+
+static void host_set_relays(struct wireguard_host *host, uint32_t n, const struct wireguard_udp_relay *relays)
+{
+	struct in_process *in_process = in_process_of(host);
+
+	in_process->relays.n = n < UDP_RELAYS_MAX ? n : UDP_RELAYS_MAX;
+	if (n > 0)
+		memcpy(in_process->relays.relays, relays, in_process->relays.n * sizeof(*relays));
+	in_process->has_new_relays = true;
+	tell_relays(in_process);
+}
+
 /* Lane thread. */
 static void run_forget_sources(const struct lanes_context *context, void *arg)
 {
@@ -517,6 +586,7 @@ const struct wireguard_host_class wireguard_in_process = {
 	.change = host_change,
 	.sample = host_sample,
 	.put_relayed = host_put_relayed,
+	.set_relays = host_set_relays,
 	.told = host_told,
 	.link_changed = host_link_changed,
 	.fill_drops = host_fill_drops,

@@ -576,7 +576,10 @@ static bool has_source(const struct wg_path *path)
 	return path->ifindex != 0 || sodium_is_zero(path->local_ip, sizeof(path->local_ip)) == 0;
 }
 
-/* True when there is a path that was not there before. What was learned of the others is kept. */
+/*
+ * True when there is a path that was not there before. What was learned of the others is kept: of direct
+ * ones their source. A relayed one is what it is now: the relay may be reached in another way.
+ */
 static bool replace_route(struct wg_peer *peer, const struct wg_route *route)
 {
 	struct wg_route old = peer->route;
@@ -588,7 +591,7 @@ static bool replace_route(struct wg_peer *peer, const struct wg_route *route)
 		const struct wg_path *before = find_path(&old, &route->paths[i]);
 		if (!before)
 			gained = true;
-		else if (!has_source(&route->paths[i]))
+		else if (route->paths[i].relay_id == 0 && !has_source(&route->paths[i]))
 			peer->route.paths[i] = *before;
 	}
 	return gained;

@@ -73,12 +73,21 @@ static inline bool wg_path_is_udp_relayed(const struct wg_path *path)
 	return path->relay_id != 0 && path->remote.port != 0;
 }
 
+/* Not by a UDP socket, but by whoever has a connection to the relay. */
+static inline bool wg_path_is_the_loops(const struct wg_path *path)
+{
+	return path->relay_id != 0 && !wg_path_is_udp_relayed(path);
+}
+
 struct wg_route {
 	uint32_t n; /* 0: no way to the peer */
 	struct wg_path paths[WG_ROUTE_MAX];
 };
 
-/* Same remote, or same relay and peer; the local half does not matter. */
+/*
+ * Same remote, or same relay and peer; the local half does not matter. Of relayed paths neither does
+ * how the relay is reached: what came through it has no remote.
+ */
 bool wg_path_equal(const struct wg_path *a, const struct wg_path *b);
 
 enum wg_mode {

@@ -83,6 +83,11 @@ void wg_lane_send(struct wg_lane *lane, const struct train *packets, struct wg_t
 void wg_lane_receive(struct wg_lane *lane, const struct train *datagrams, const struct wg_path *from,
 		     struct wg_time now);
 /*
+ * The id of the peer whose data this is; 0: it is no data, or of no session that this lane opens. Nothing
+ * is authenticated yet. Within the same burst as wg_lane_receive().
+ */
+uint32_t wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size);
+/*
  * The only sessions that it opens from now on: those whose index is `shard` modulo n_shards. Before that
  * it opens all. A stranger can have a datagram for another lane's session delivered here (the kernel joins
  * datagrams of one sender, and the first decides), and two lanes must never use one replay window.

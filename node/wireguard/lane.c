@@ -396,6 +396,7 @@ void lane_get_counters(const struct lane *lane, struct lane_counters *ret)
 		.n_udp_messages = read_counter(&counters->udp_messages),
 		.n_udp_datagrams = read_counter(&counters->udp_datagrams),
 		.n_udp_bytes = read_counter(&counters->udp_bytes),
+		.n_udp_relayed = read_counter(&counters->udp_relayed),
 	};
 	for (int i = 0; i < WG_N_DROPS; i++)
 		ret->drops[i] = wg_lane_drops(lane->core, (enum wg_drop)i);

@@ -19,6 +19,7 @@
 #include "node/wireguard/ring.h"
 #include "node/wireguard/tun.h"
 #include "node/wireguard/udp.h"
+#include "node/wireguard/udp_relays.h"
 
 struct lane;
 
@@ -52,8 +53,10 @@ void lane_free(struct lane *lane);
 
 /* fn(lane, arg) on the lane's thread between two bursts; returns when that was done. */
 void lane_call(struct lane *lane, void (*fn)(struct lane *lane, void *arg), void *arg);
-/* These two: from within such a call, or before the start. */
+/* These three: from within such a call, or before the start. */
 void lane_use_udp(struct lane *lane, struct udp *udp);
+/* Copied. */
+void lane_set_relays(struct lane *lane, const struct udp_relays *relays);
 void lane_set_mtu(struct lane *lane, uint32_t mtu);
 
 /* Gives news to the device; at most max. False when that was not all. */

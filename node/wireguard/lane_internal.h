@@ -22,7 +22,7 @@ enum lane_source {
 /* Written by the lane's thread, read by any. */
 struct lane_counts {
 	_Atomic uint64_t unknown, sends_dropped, tun_refused, rejected;
-	_Atomic uint64_t tun_reads, tun_packets, tun_bytes, udp_messages, udp_datagrams, udp_bytes;
+	_Atomic uint64_t tun_reads, tun_packets, tun_bytes, udp_messages, udp_datagrams, udp_bytes, udp_relayed;
 };
 
 struct lane_call {
@@ -71,6 +71,7 @@ struct lane {
 	/* network -> TUN */
 	uint8_t *relayed_buffer;
 	struct udp_inbox *inbox;
+	struct udp_relays relays; /* whose data it takes itself */
 	bool has_delivered_datagrams; /* or other than TCP, since it was cleared */
 };
 

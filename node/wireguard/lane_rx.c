@@ -1,6 +1,6 @@
 /*
- * From the network to the TUN: a train as it was received is opened and written as it is. What is
- * not WireGuard goes to the loop.
+ * From the network to the TUN: a train as it was received is opened and written as it is, also when it
+ * came through a relay over UDP. What is not WireGuard goes to the loop.
  */
 #include "node/wireguard/lane_internal.h"
 
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/relay_udp_wire.h"
 #include "node/wireguard/ip_packet.h"
 
 /* So much of one source before the others are looked at. */
@@ -55,6 +56,78 @@ static void post_datagrams(struct lane *lane, enum demux_kind kind, const struct
 				     train_size(train, i));
 }
 
+/* ---- through a relay over UDP ---- */
+
+static_assert(WG_RELAY_HEADER_LEN == RELAY_UDP_HEADER_LEN, "one header");
+
+/* Datagrams that begin alike belong together: the relay's header, type and index of WireGuard's. */
+#define ALIKE_LEN (WG_RELAY_HEADER_LEN + 8)
+
+void lane_set_relays(struct lane *lane, const struct udp_relays *relays)
+{
+	lane->relays = *relays;
+}
+
+/* How many from `first` on begin alike. */
+static uint32_t count_alike(const struct train *train, uint32_t first)
+{
+	uint32_t n = 1;
+
+	if (train_size(train, first) < ALIKE_LEN)
+		return 1;
+	while (first + n < train->n && train_size(train, first + n) >= ALIKE_LEN &&
+	       memcmp(train_packet(train, first + n), train_packet(train, first), ALIKE_LEN) == 0)
+		n++;
+	return n;
+}
+
+/* The way that data of a session of ours has come. False: the loop shall look at it. */
+static bool find_way(const struct lane *lane, const struct endpoint *from, const uint8_t *datagram,
+		     uint32_t size, struct wg_path *ret)
+{
+	const uint32_t relay_id = udp_relays_find(&lane->relays, from, datagram, size);
+
+	if (relay_id == 0)
+		return false;
+	const uint32_t peer_id =
+		wg_lane_find_owner(lane->core, datagram + WG_RELAY_HEADER_LEN, size - WG_RELAY_HEADER_LEN);
+	*ret = (struct wg_path){ .relay_id = relay_id, .peer_id = peer_id };
+	return peer_id != 0;
+}
+
+static struct train without_header(const struct train *train)
+{
+	struct train rest = *train;
+
+	rest.base += WG_RELAY_HEADER_LEN;
+	rest.size -= WG_RELAY_HEADER_LEN;
+	rest.last_size -= WG_RELAY_HEADER_LEN;
+	return rest;
+}
+
+/*
+ * All peers behind a relay are one sender to the kernel: a train that it has joined may hold data of several,
+ * and of sessions that are another lane's. Those come to their lane by the loop.
+ */
+static void receive_from_relay(struct lane *lane, const struct wg_path *from, const struct train *train)
+{
+	struct wg_path way;
+
+	for (uint32_t first = 0, n; first < train->n; first += n) {
+		n = count_alike(train, first);
+		const struct train run = train_slice(train, first, n);
+		if (!find_way(lane, &from->remote, run.base, train_size(&run, 0), &way)) {
+			post_datagrams(lane, DEMUX_RELAY, from, &run);
+			continue;
+		}
+		const struct train data = without_header(&run);
+		lane_count(&lane->counters.udp_relayed, n);
+		wg_lane_receive(lane->core, &data, &way, lane->now);
+	}
+}
+
+/* ---- from the network ---- */
+
 /* Datagrams of one sender; runs of the same protocol stay together. */
 static void receive_train(struct lane *lane, const struct wg_path *from, const struct train *train)
 {
@@ -70,6 +143,8 @@ static void receive_train(struct lane *lane, const struct wg_path *from, const s
 		struct train run = train_slice(train, first, n);
 		if (kind == DEMUX_WIREGUARD)
 			wg_lane_receive(lane->core, &run, from, lane->now);
+		else if (kind == DEMUX_RELAY)
+			receive_from_relay(lane, from, &run);
 		else
 			post_datagrams(lane, kind, from, &run);
 		first += n;

@@ -64,9 +64,9 @@ void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path
 {
 	struct lane *lane = owner;
 
-	if (path->relay_id == 0 && lane->udp)
+	if (!wg_path_is_the_loops(path) && lane->udp)
 		send_all(lane, path, train);
-	else if (path->relay_id != 0 && lane->config.wants_relay)
+	else if (wg_path_is_the_loops(path) && lane->config.wants_relay)
 		lane_outbox_relay(&lane->outbox, path, train);
 }
 

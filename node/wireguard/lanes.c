@@ -131,9 +131,9 @@ static void on_transmit(void *owner, struct wg_peer *peer, const struct wg_path 
 {
 	struct lanes *lanes = owner;
 
-	if (path->relay_id == 0 && lanes->udp)
+	if (!wg_path_is_the_loops(path) && lanes->udp)
 		(void)udp_send(lanes->udp, 0, path, train, NULL);
-	else if (path->relay_id != 0 && lanes->ports.relay)
+	else if (wg_path_is_the_loops(path) && lanes->ports.relay)
 		lane_outbox_relay(&lanes->outbox, path, train);
 }
 
@@ -205,6 +205,19 @@ void lanes_set_mtu(const struct lanes_context *context, uint32_t mtu)
 	wg_device_set_mtu(context->device, mtu);
 	for (unsigned i = 0; i < context->lanes->n_lanes; i++)
 		lane_call(context->lanes->each[i], set_mtu, &mtu);
+}
+
+static void set_relays(struct lane *thread, void *arg)
+{
+	lane_set_relays(thread, arg);
+}
+
+void lanes_set_relays(const struct lanes_context *context, const struct udp_relays *relays)
+{
+	struct udp_relays copy = *relays;
+
+	for (unsigned i = 0; i < context->lanes->n_lanes; i++)
+		lane_call(context->lanes->each[i], set_relays, &copy);
 }
 
 /* ---- device's thread: the rest ---- */

@@ -32,6 +32,7 @@
 #include "node/wireguard/device.h"
 #include "node/wireguard/tun.h"
 #include "node/wireguard/udp.h"
+#include "node/wireguard/udp_relays.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,7 +53,10 @@ struct lanes_peer_event {
 /* All bytes are borrowed for the call. A port may be NULL: the event is then not even made. */
 struct lanes_ports {
 	void *owner;
-	/* A session message or STUN; what is neither, nor WireGuard, is counted and dropped. */
+	/*
+	 * What is not WireGuard; what is of no kind that we know is counted and dropped. DEMUX_RELAY, with its
+	 * header: all that lanes_set_relays() does not make a lane take.
+	 */
 	void (*datagram)(void *owner, enum demux_kind kind, const struct wg_path *from,
 			 const uint8_t *bytes, size_t len);
 	/* Datagrams, contiguous, that shall go through path->relay_id to path->peer_id. */
@@ -85,6 +89,7 @@ struct lane_counters {
 	uint64_t n_unknown, n_sends_dropped, n_tun_refused, n_rejected;
 	uint64_t n_tun_reads, n_tun_packets, n_tun_bytes;	/* from the TUN */
 	uint64_t n_udp_messages, n_udp_datagrams, n_udp_bytes; /* from the network */
+	uint64_t n_udp_relayed;				       /* … of these: opened here, behind a relay's header */
 	uint64_t drops[WG_N_DROPS];
 };
 
@@ -118,3 +123,8 @@ bool lanes_get_lane(struct lanes *lanes, unsigned i, struct lane_counters *ret, 
 /* From now on these sockets; NULL: none. As many shards as before. The old ones may be freed in done. */
 void lanes_use_udp(const struct lanes_context *context, struct udp *udp);
 void lanes_set_mtu(const struct lanes_context *context, uint32_t mtu);
+/*
+ * From now on lanes open, as if it had come by {relay_id, peer}, the data of their sessions that one of
+ * these relays brings over UDP. In the beginning: none. Copied.
+ */
+void lanes_set_relays(const struct lanes_context *context, const struct udp_relays *relays);

@@ -61,7 +61,7 @@ struct wg_peer {
 	struct wg_peer *next, *previous; /* in the order added */
 	struct wg_peer *bucket_next;	 /* same hash of the public key */
 	struct wg_schedule_entry schedule;
-	uint32_t id;
+	_Atomic uint32_t id; /* read by lanes */
 	uint32_t shard; /* which lane opens its sessions: index modulo n_shards */
 	void *user;
 	bool is_removed; /* lanes may still hold it */

@@ -264,16 +264,34 @@ static void end_batch(struct reception *rx, struct batch *batch)
 			       batch->numbers[k]);
 }
 
-/* False: nothing with this index, or it is another lane's. */
+/* NULL: nothing with this index, or it is another lane's. */
+static struct wg_keypair *find_session(const struct wg_lane *lane, uint32_t index)
+{
+	struct wg_keypair *keypair = wg_session_table_find(&lane->device->sessions, index);
+
+	if (!keypair || (lane->shard != WG_ANY_SHARD && lane->shard != keypair->peer->shard))
+		return NULL;
+	return keypair;
+}
+
+uint32_t wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size)
+{
+	const struct wg_keypair *keypair;
+	struct wg_data_header header;
+
+	if (wg_data_header_decode(datagram, size, &header) != 0)
+		return 0;
+	keypair = find_session(lane, header.receiver);
+	return keypair ? wg_peer_id(keypair->peer) : 0;
+}
+
 static bool use_session(struct reception *rx, struct batch *batch, uint32_t index)
 {
-	const struct wg_lane *lane = rx->lane;
-
 	if (batch->n > 0 && batch->keypair->local_index == index)
 		return true;
 	end_batch(rx, batch);
-	batch->keypair = wg_session_table_find(&lane->device->sessions, index);
-	return batch->keypair && (lane->shard == WG_ANY_SHARD || lane->shard == batch->keypair->peer->shard);
+	batch->keypair = find_session(rx->lane, index);
+	return batch->keypair != NULL;
 }
 
 static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t counter, uint32_t i)

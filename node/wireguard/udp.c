@@ -284,7 +284,7 @@ void udp_routes_changed(struct udp *udp)
 struct outgoing {
 	struct msghdr header;
 	struct sockaddr_storage name;
-	struct iovec pieces[TRAIN_MAX];
+	struct iovec pieces[2 * TRAIN_MAX];
 	struct udp_control control;
 	size_t control_len;
 };
@@ -332,16 +332,25 @@ static void add_ds(struct outgoing *out, enum udp_family family, uint8_t ds)
 		add_control(out, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value));
 }
 
-static void set_pieces(struct outgoing *out, const struct train *train)
+static void add_piece(struct outgoing *out, const uint8_t *bytes, size_t len)
+{
+	out->pieces[out->header.msg_iovlen++] = (struct iovec){ (void *)(uintptr_t)bytes, len };
+}
+
+/* header: before each datagram, the same bytes; NULL: none. */
+static void set_pieces(struct outgoing *out, const uint8_t *header, const struct train *train)
 {
 	out->header.msg_iov = out->pieces;
-	out->header.msg_iovlen = 1;
-	out->pieces[0] = (struct iovec){ train->base, (size_t)train_bytes(train) };
-	if (train_is_contiguous(train))
+	out->header.msg_iovlen = 0;
+	if (!header && train_is_contiguous(train)) {
+		add_piece(out, train->base, (size_t)train_bytes(train));
 		return;
-	out->header.msg_iovlen = train->n;
-	for (uint32_t i = 0; i < train->n; i++)
-		out->pieces[i] = (struct iovec){ train_packet(train, i), train_size(train, i) };
+	}
+	for (uint32_t i = 0; i < train->n; i++) {
+		if (header)
+			add_piece(out, header, WG_RELAY_HEADER_LEN);
+		add_piece(out, train_packet(train, i), train_size(train, i));
+	}
 }
 
 struct sending {
@@ -349,8 +358,15 @@ struct sending {
 	uint32_t shard;
 	enum udp_family family;
 	const struct wg_path *path;
+	const uint8_t *header; /* as for set_pieces() */
 	bool with_source;
 };
+
+/* What a packet is on the wire, above UDP. */
+static uint32_t datagram_size(const struct sending *sending, uint32_t size)
+{
+	return sending->header ? WG_RELAY_HEADER_LEN + size : size;
+}
 
 /* One sendmsg(2): the whole train, which has one packet or may be segmented. 0 or -errno. */
 static int send_message(const struct sending *sending, const struct train *train)
@@ -362,15 +378,15 @@ static int send_message(const struct sending *sending, const struct train *train
 	memset(out.control.bytes, 0, sizeof(out.control.bytes));
 	out.header.msg_name = &out.name;
 	out.header.msg_namelen = endpoint_to_sockaddr(&sending->path->remote, &out.name);
-	set_pieces(&out, train);
+	set_pieces(&out, sending->header, train);
 
 	if (sending->with_source)
 		add_source(&out, sending->family, sending->path);
 	if (train->ds)
 		add_ds(&out, sending->family, train->ds);
 	if (train->n > 1)
-		add_control(&out, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)train->size },
-			    sizeof(uint16_t));
+		add_control(&out, IPPROTO_UDP, UDP_SEGMENT,
+			    &(uint16_t){ (uint16_t)datagram_size(sending, train->size) }, sizeof(uint16_t));
 	if (out.control_len > 0) {
 		out.header.msg_control = out.control.bytes;
 		out.header.msg_controllen = out.control_len;
@@ -442,7 +458,9 @@ static int fall_back(struct sending *sending, const struct train *train, uint32_
 
 static int send_part(struct sending *sending, const struct train *train, uint32_t *sent)
 {
-	if (train->n == 1 || !may_segment(sending->udp, &sending->path->remote, train->size))
+	const uint32_t size = datagram_size(sending, train->size);
+
+	if (train->n == 1 || !may_segment(sending->udp, &sending->path->remote, size))
 		return fall_back(sending, train, sent);
 
 	int r = send_with_source(sending, train);
@@ -456,14 +474,15 @@ static int send_part(struct sending *sending, const struct train *train, uint32_
 	uint32_t before = *sent;
 	int singly = fall_back(sending, train, sent);
 	if (*sent > before) /* otherwise it was not the segmentation that was refused */
-		limit_segmentation(sending, r, train->size);
+		limit_segmentation(sending, r, size);
 	return singly;
 }
 
 /* How many packets from `first` may go with one UDP_SEGMENT. */
-static uint32_t part_len(const struct train *train, uint32_t first)
+static uint32_t part_len(const struct sending *sending, const struct train *train, uint32_t first)
 {
-	uint32_t n = train->size ? UDP_TRAIN_MAX_BYTES / train->size : 1;
+	const uint32_t size = datagram_size(sending, train->size);
+	uint32_t n = size ? UDP_TRAIN_MAX_BYTES / size : 1;
 
 	if (n > UDP_TRAIN_MAX)
 		n = UDP_TRAIN_MAX;
@@ -480,13 +499,14 @@ int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const 
 		.shard = shard,
 		.family = endpoint_is_v4(&path->remote) ? UDP_V4 : UDP_V6,
 		.path = path,
+		.header = wg_path_is_udp_relayed(path) ? path->relay_header : NULL,
 		.with_source = has_source(path),
 	};
 	uint32_t sent = 0;
 	int r = udp_fd(udp, shard, sending.family) < 0 ? -EAFNOSUPPORT : 0;
 
 	while (r == 0 && sent < train->n) {
-		struct train part = train_slice(train, sent, part_len(train, sent));
+		struct train part = train_slice(train, sent, part_len(&sending, train, sent));
 		r = send_part(&sending, &part, &sent);
 	}
 	if (r != 0 && r != -EAGAIN)

@@ -2,11 +2,12 @@
  * The UDP sockets: one for IPv4, one for IPv6, on the same port; datagrams go and come as trains.
  *
  * There may be several shards: such a pair of sockets each, all on the same port. The kernel puts a
- * WireGuard message with a receiver index (types 2, 3, 4) into shard index % n_shards, everything
- * else into shard 0. Two exceptions the receiver has to live with: what arrives while the sockets are
+ * WireGuard message with a receiver index (types 2, 3, 4) into shard index % n_shards, so that of type 4
+ * behind the header of a relay over UDP, too, and everything else into shard 0. Three exceptions the receiver has to live with: what arrives while the sockets are
  * being opened, and a train that the kernel joined, which goes where its first datagram belongs. It
  * joins datagrams of one sender, so the second does not happen when all indices that are given to one
- * peer are equal modulo n_shards and nobody forges its address. A lane drops what is another's.
+ * peer are equal modulo n_shards and nobody forges its address. The third: a relay is one sender for all
+ * peers behind it. A lane does not open what is another's.
  *
  * Opened by the loop thread; each shard is received from by one thread (a lane); sent from by any:
  * sending changes nothing but atomic counters. The sockets stay in the network namespace they were opened
@@ -77,7 +78,8 @@ static inline int udp_fd(const struct udp *udp, uint32_t shard, enum udp_family 
 
 /*
  * Sends the train to path->remote, from path->local_ip if that is set, by a socket of this shard: all
- * are equal, but what fills one does not delay another. *ret_sent (may be NULL):
+ * are equal, but what fills one does not delay another. On a path that is relayed over UDP each
+ * datagram begins with path->relay_header. *ret_sent (may be NULL):
  * datagrams the kernel took. 0; -EAGAIN when the socket is full, to be gone on with at *ret_sent;
  * another -errno when the rest was given up. Any thread.
  */

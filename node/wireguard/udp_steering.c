@@ -4,8 +4,11 @@
 #include <linux/filter.h>
 #include <sys/socket.h>
 
+#include "common/relay_udp_wire.h"
+
 /* Loads are big-endian: the first four bytes are the type and three zeros. */
 #define TYPE(n) ((uint32_t)(n) << 24)
+#define RELAYED (RELAY_UDP_MAGIC | RELAY_UDP_DATA)
 
 #define LOAD(size, at) BPF_STMT(BPF_LD | (size) | BPF_ABS, at)
 /* What is in A moves up, the byte at this offset becomes the lowest. */
@@ -26,13 +29,18 @@ int udp_steering_attach(int fd, uint32_t n_sockets)
 {
 	struct sock_filter code[] = {
 		LOAD(BPF_W, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(4), 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(3), 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(2), 1 + N_INDEX + 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(4), 6, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(3), 5, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(2), 4 + N_INDEX + 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RELAYED, 0, 2),
+		LOAD(BPF_W, RELAY_UDP_HEADER_LEN),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TYPE(4), 1 + 2 * (N_INDEX + 1), 0),
 		BPF_STMT(BPF_RET | BPF_K, 0),
 		INDEX(4),
-		BPF_STMT(BPF_JMP | BPF_JA, N_INDEX),
+		BPF_STMT(BPF_JMP | BPF_JA, 2 * N_INDEX + 1),
 		INDEX(8),
+		BPF_STMT(BPF_JMP | BPF_JA, N_INDEX),
+		INDEX(RELAY_UDP_HEADER_LEN + 4),
 		BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, n_sockets),
 		BPF_STMT(BPF_RET | BPF_A, 0),
 	};

@@ -1,6 +1,7 @@
 /*
  * Several UDP sockets on one port, of which each WireGuard session has its own: a datagram goes to
- * socket number (receiver index % number of sockets). What names no session goes to socket 0.
+ * socket number (receiver index % number of sockets), data also when a relay brings it over UDP, behind its
+ * header. What names no session goes to socket 0.
  */
 #pragma once
 

@@ -189,6 +189,25 @@ static void test_with_two_paths_each_packet_is_sent_on_both_and_heard_once(void)
 	world_end(&w);
 }
 
+static void test_how_a_relay_is_reached_is_what_the_route_said_last(void)
+{
+	world_begin(&w);
+	struct wg_path over_udp = relay_to_bob;
+	over_udp.remote = endpoint_from_v4(0xcb007163, 3478);
+	memset(over_udp.relay_header, 1, sizeof(over_udp.relay_header));
+	pin(&w.alice, &relay_to_bob, NULL);
+
+	pin(&w.alice, &over_udp, NULL);
+	assert(wg_path_is_udp_relayed(&wg_peer_route(w.alice.peer)->paths[0]));
+	over_udp.relay_header[15]++; /* another token */
+	pin(&w.alice, &over_udp, NULL);
+	assert(memcmp(wg_peer_route(w.alice.peer)->paths[0].relay_header, over_udp.relay_header,
+		      sizeof(over_udp.relay_header)) == 0);
+	pin(&w.alice, &relay_to_bob, NULL);
+	assert(wg_path_is_the_loops(&wg_peer_route(w.alice.peer)->paths[0]));
+	world_end(&w);
+}
+
 static void test_all_works_through_a_relay_alone(void)
 {
 	world_begin(&w);
@@ -471,6 +490,7 @@ int main(void)
 	test_a_pinned_responder_answers_by_the_way_it_was_asked();
 	test_a_pinned_responder_answers_by_its_route_too();
 	test_with_two_paths_each_packet_is_sent_on_both_and_heard_once();
+	test_how_a_relay_is_reached_is_what_the_route_said_last();
 	test_all_works_through_a_relay_alone();
 	test_a_new_path_is_tried_at_once_when_a_handshake_waits();
 	test_without_a_route_packets_wait_and_the_owner_is_told_once_in_five_seconds();

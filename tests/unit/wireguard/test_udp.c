@@ -131,6 +131,87 @@ static void test_without_offloads_the_same_arrives(void)
 	assert(neither.gauges[OFFLOAD_UDP_GSO].n_used == 0 && neither.gauges[OFFLOAD_UDP_GRO].n_used == 0);
 }
 
+/* through a relay */
+
+static const uint8_t relay_header[WG_RELAY_HEADER_LEN] = { 0xd2, 0x70, 0x72, 11, 0, 0, 0, 5, 0, 0, 0, 6, 1, 2, 3, 4 };
+
+static void relay(struct pair *pair)
+{
+	pair->path.relay_id = 7;
+	memcpy(pair->path.relay_header, relay_header, sizeof(relay_header));
+}
+
+/* The datagrams as they are on the wire. */
+static struct train with_headers(uint8_t *bytes, const struct train *train)
+{
+	struct train wire = { .base = bytes,
+			      .n = train->n,
+			      .stride = train->size + WG_RELAY_HEADER_LEN,
+			      .size = train->size + WG_RELAY_HEADER_LEN,
+			      .last_size = train->last_size + WG_RELAY_HEADER_LEN };
+
+	for (uint32_t i = 0; i < train->n; i++) {
+		memcpy(train_packet(&wire, i), relay_header, WG_RELAY_HEADER_LEN);
+		memcpy(train_packet(&wire, i) + WG_RELAY_HEADER_LEN, train_packet(train, i), train_size(train, i));
+	}
+	return wire;
+}
+
+static void check_relayed(struct pair *pair, const struct train *train)
+{
+	static uint8_t wire_bytes[TRAIN_MAX * 9000];
+	const struct train wire = with_headers(wire_bytes, train);
+	uint32_t sent = 0;
+
+	assert(udp_send(pair->from, 0, &pair->path, train, &sent) == 0 && sent == train->n);
+	expect(pair, &wire);
+}
+
+static void check_relayed_shapes(const char *ip, struct udp_options options)
+{
+	static uint8_t bytes[TRAIN_MAX * (8900 + 7)];
+	static const uint32_t sizes[] = { 1, 32, 1024, 1452, 8900 };
+	struct pair pair;
+	begin(&pair, ip, options);
+
+	relay(&pair);
+	for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
+		for (uint32_t n = 1; n <= TRAIN_MAX; n += 9) {
+			const struct train full = make_train(bytes, n, sizes[s], sizes[s], 0);
+			check_relayed(&pair, &full);
+			const uint32_t last = n == 1 ? sizes[s] : (sizes[s] + 1) / 2;
+			const struct train gaps = make_train(bytes, n, sizes[s], last, 7);
+			check_relayed(&pair, &gaps);
+		}
+	}
+	end(&pair);
+}
+
+static void test_through_a_relay_each_datagram_begins_with_the_header(void)
+{
+	struct offloads none = { .switches.off = { true, true, true, true } };
+
+	check_relayed_shapes("127.0.0.1", (struct udp_options){ 0 });
+	check_relayed_shapes("::1", (struct udp_options){ 0 });
+	check_relayed_shapes("127.0.0.1", (struct udp_options){ .offloads = &none });
+}
+
+/* 63 of 1024 bytes fit into one UDP_SEGMENT; with headers they do not, and leave as two trains. */
+static void test_the_header_counts_for_how_long_a_train_may_be(void)
+{
+	static uint8_t bytes[UDP_TRAIN_MAX * 1024];
+	struct offloads offloads = { 0 };
+	struct pair pair;
+	begin(&pair, "127.0.0.1", (struct udp_options){ .offloads = &offloads });
+
+	relay(&pair);
+	const struct train train = make_train(bytes, UDP_TRAIN_MAX, 1024, 1024, 0);
+	check_relayed(&pair, &train);
+	assert(offloads.gauges[OFFLOAD_UDP_GSO].n_refused == 0 && offloads.gauges[OFFLOAD_UDP_GSO].n_used > 0);
+	assert(pair.from->counters.n_lost == 0);
+	end(&pair);
+}
+
 static void test_the_ds_field_travels_and_the_source_is_told(void)
 {
 	static const char *const ips[] = { "127.0.0.1", "::1" };
@@ -306,6 +387,36 @@ static void test_what_names_a_session_arrives_in_its_shard(void)
 	}
 }
 
+static void test_relayed_data_arrives_in_its_sessions_shard(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	static uint8_t bytes[TRAIN_MAX * 1452];
+
+	for (int v = 0; v < 2; v++) {
+		struct pair pair;
+		begin_sharded(&pair, ips[v]);
+		relay(&pair);
+		for (size_t i = 0; i < ARRAY_LEN(indices); i++) {
+			for (uint32_t n = 1; n < 44; n += 42) {
+				const struct train data = messages_of(bytes, n, 1452, 4, indices[i]);
+				expect_in_shard(&pair, &data, indices[i] % N_SHARDS);
+			}
+			/* all else is for the loop to look at */
+			const struct train response = messages_of(bytes, 1, 92, 2, indices[i]);
+			expect_in_shard(&pair, &response, 0);
+			for (uint32_t size = 1; size < 8; size++) {
+				const struct train tiny = messages_of(bytes, 1, size, 4, 1);
+				expect_in_shard(&pair, &tiny, 0);
+			}
+			pair.path.relay_header[3] = 10; /* a pong */
+			const struct train no_data = messages_of(bytes, 1, 32, 4, indices[i]);
+			expect_in_shard(&pair, &no_data, 0);
+			pair.path.relay_header[3] = 11;
+		}
+		end(&pair);
+	}
+}
+
 static void test_everything_else_arrives_in_the_first_shard(void)
 {
 	static const char *const ips[] = { "127.0.0.1", "::1" };
@@ -390,12 +501,15 @@ static void test_nobody_gets_what_is_ours_by_joining(void)
 int main(void)
 {
 	test_what_names_a_session_arrives_in_its_shard();
+	test_relayed_data_arrives_in_its_sessions_shard();
 	test_everything_else_arrives_in_the_first_shard();
 	test_a_sharded_port_is_taken();
 	test_nobody_gets_what_is_ours_by_joining();
 	test_a_message_of_many_datagrams_is_several_trains();
 	test_trains_of_all_shapes_arrive();
 	test_without_offloads_the_same_arrives();
+	test_through_a_relay_each_datagram_begins_with_the_header();
+	test_the_header_counts_for_how_long_a_train_may_be();
 	test_the_ds_field_travels_and_the_source_is_told();
 	test_a_source_is_kept_and_given_up_when_it_is_gone();
 	test_both_families_share_a_port_and_a_taken_port_is_told();

@@ -223,6 +223,28 @@ static void test_smaller_datagrams_may_still_go_in_trains(void)
 	end(&pair);
 }
 
+/* A path's MTU counts what is on the wire. */
+static void test_the_header_of_a_relay_counts_for_what_is_refused(void)
+{
+	struct train train = numbered(SIZE);
+	struct wg_path relayed;
+	uint32_t sent = 0;
+	struct pair pair;
+	begin(&pair, "127.0.0.2", EMSGSIZE);
+	relayed = path_to(&pair, "127.0.0.2");
+	relayed.relay_id = 7;
+
+	kernel.bad_size = SIZE + WG_RELAY_HEADER_LEN;
+	for (uint32_t i = 1; i <= 2; i++) {
+		assert(udp_send(pair.from, 0, &relayed, &train, &sent) == 0 && sent == N);
+		assert(kernel.n_refused == 1 && kernel.n_singles == i * N && kernel.n_trains == 0);
+	}
+	relayed.relay_id = 0; /* directly they are shorter */
+	assert(udp_send(pair.from, 0, &relayed, &train, &sent) == 0 && sent == N);
+	assert(kernel.n_refused == 1 && kernel.n_trains == 1);
+	end(&pair);
+}
+
 /* The first 63 datagrams were taken as a train; what is refused then is the rest. */
 static void test_what_was_taken_is_not_sent_again(void)
 {
@@ -307,6 +329,7 @@ int main(void)
 	}
 	test_a_refusal_does_not_concern_other_paths();
 	test_smaller_datagrams_may_still_go_in_trains();
+	test_the_header_of_a_relay_counts_for_what_is_refused();
 	test_what_was_taken_is_not_sent_again();
 	test_a_socket_that_fills_up_is_gone_on_with_where_it_stopped();
 	test_what_cannot_be_received_joined_is_received_one_by_one(EIO);
