@@ -60,6 +60,7 @@ struct wg_daemon {
 	bool has_step, is_forgetting;
 	struct step step;
 	bool is_taking_drops;	    /* the device's thread writes them */
+	bool must_log_again;	    /* asked for while that was under way */
 	uint64_t drops[WG_N_DROPS]; /* as of the last wg_daemon_log() */
 };
 
@@ -354,12 +355,15 @@ static void on_drops_taken(void *arg)
 					      wg_drop_name((enum wg_drop)drop), daemon->drops[drop]);
 	log_info(LOG, "datagrams %" PRIu64 ", packets %" PRIu64 "; dropped: strange %" PRIu64 "%s",
 		 counters.n_udp_datagrams, counters.n_tun_packets, counters.n_unknown, text);
+	if (daemon->must_log_again)
+		wg_daemon_log(daemon);
 }
 
 void wg_daemon_log(struct wg_daemon *daemon)
 {
+	daemon->must_log_again = daemon->is_taking_drops;
 	if (daemon->is_taking_drops)
-		return; /* they are about to be printed */
+		return;
 	log_offloads(daemon);
 	if (daemon->is_stopping || lanes_run(daemon->lanes, take_drops, daemon, on_drops_taken) != 0)
 		log_warning(LOG, "no counters: the interface is ending, or too busy");
