@@ -259,7 +259,7 @@ int map_peer_from_json(const struct json *json, struct map_peer *ret, struct err
 int map_relay_from_json(const struct json *json, struct map_relay *ret, struct error *reterr)
 {
 	struct map_relay relay = { 0 };
-	int64_t tls_port = 0, stun_port = 0;
+	int64_t tls_port = 0, stun_port = 0, cost_ms = 0;
 	int r = get_id(json, &relay.id, reterr);
 
 	if (r == 0)
@@ -273,8 +273,13 @@ int map_relay_from_json(const struct json *json, struct map_relay *ret, struct e
 	if (r == 0)
 		r = get_endpoints(json, "addresses", false, MAP_MAX_ADDRESSES, relay.addresses,
 				  &relay.n_addresses, reterr);
+	if (r == 0 && json_member(json, "region"))
+		r = get_name(json, "region", relay.region, reterr);
+	if (r == 0)
+		r = json_get_integer_or(json, "cost_ms", 0, MAP_MAX_COST_MS, 0, &cost_ms, reterr);
 	if (r != 0)
 		return r;
+	relay.cost_ms = (uint16_t)cost_ms;
 	relay.tls_port = (uint16_t)tls_port;
 	relay.stun_port = (uint16_t)stun_port;
 	*ret = relay;
@@ -314,6 +319,10 @@ struct json *map_relay_to_json(const struct map_relay *relay)
 	for (uint32_t i = 0; i < relay->n_addresses; i++)
 		json_append_string(addresses, endpoint_ip_text(&relay->addresses[i]).s);
 	json_put(json, "addresses", addresses);
+	if (relay->region[0])
+		json_put_string(json, "region", relay->region);
+	if (relay->cost_ms)
+		json_put_integer(json, "cost_ms", relay->cost_ms);
 	return json;
 }
 

@@ -23,6 +23,7 @@
 #define MAP_MAX_ADDRESSES 4
 #define MAP_MAX_PEERS     65536
 #define MAP_MAX_RELAYS    256
+#define MAP_MAX_COST_MS   10000
 
 /* One node as the others see it. id is unique in the network, given by control, never reused; > 0.
  */
@@ -48,6 +49,8 @@ struct map_relay {
 	uint16_t stun_port; /* usually 3478 */
 	uint32_t n_addresses;
 	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
+	char region[MAP_NAME_LEN + 1]; /* where it is, for people; a label as names are, or empty */
+	uint16_t cost_ms; /* counted as so much more latency when a home is chosen */
 };
 
 struct map {

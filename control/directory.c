@@ -126,10 +126,21 @@ struct member *directory_put(struct directory *d, const struct member *record, u
 	}
 	assert(!m->removed);
 	take_out(d, m);
+	const bool had_relay = m->had_relay;
 	copy_record(m, record);
+	m->had_relay = had_relay || m->had_relay || member_is_relay(m);
 	m->revision = d->sequence = sequence;
 	put_newest(d, m);
 	return m;
+}
+
+bool directory_is_full_of_relays(const struct directory *d)
+{
+	uint32_t n = 0;
+
+	for (const struct member *m = directory_next(d, NULL); m; m = directory_next(d, m))
+		n += member_is_relay(m) ? 1 : 0;
+	return n >= MAP_MAX_RELAYS;
 }
 
 static void forget_oldest_removed(struct directory *d)
@@ -302,7 +313,7 @@ struct json *directory_snapshot(const struct directory *d, const struct member *
 	for (const struct member *m = directory_next(d, NULL); m; m = directory_next(d, m)) {
 		if (m != for_member)
 			json_append(peers, map_peer_to_json(&m->peer));
-		if (m->is_relay)
+		if (member_is_relay(m))
 			json_append(relays, map_relay_to_json(&m->relay));
 	}
 	json_put(json, "peers", peers);
@@ -325,7 +336,7 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 			json_append(remove_peers, json_integer(m->peer.id));
 		else
 			json_append(put_peers, map_peer_to_json(&m->peer));
-		if (m->is_relay && !m->removed)
+		if (member_is_relay(m) && !m->removed)
 			json_append(put_relays, map_relay_to_json(&m->relay));
 		else if (m->had_relay)
 			json_append(remove_relays, json_integer(m->peer.id));

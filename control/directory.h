@@ -16,6 +16,7 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define DIRECTORY_MAX_REMOVED 4096
 #define MEMBER_MAX_TAGS       128 /* characters, separated by commas */
@@ -24,8 +25,11 @@ struct connection;
 
 struct member {
 	struct map_peer peer;
-	struct map_relay relay; /* of a public node */
-	bool is_relay, had_relay, removed;
+	struct map_relay relay; /* of a public node; region and cost are an admin's */
+	bool offers_relay;	/* its node says that it is public */
+	bool may_relay;		/* an admin, or the key that it joined with, lets it be a relay */
+	bool had_relay;		/* some node's map may have it as one */
+	bool removed;
 	uint64_t revision;
 	int64_t joined_s, last_seen_s;
 	int64_t node_ttl_s; /* removed when not seen for so long; 0: never */
@@ -36,6 +40,21 @@ struct member {
 	uint64_t offline_at_ms;        /* connection lost: when to say so; 0: no */
 	struct member *older, *newer;
 };
+
+/* Whether the map has it as a relay. */
+static inline bool member_is_relay(const struct member *member)
+{
+	return member->offers_relay && member->may_relay;
+}
+
+/* From now on it is one, as soon as it offers to be. */
+static inline void member_let_relay(struct member *member)
+{
+	member->may_relay = true;
+	member->relay.id = member->peer.id;
+	member->relay.node_key = member->peer.node_key;
+	memcpy(member->relay.name, member->peer.name, sizeof(member->relay.name));
+}
 
 struct directory {
 	char network[MAP_NAME_LEN + 1];
@@ -72,6 +91,9 @@ struct member *directory_next(const struct directory *directory, const struct me
 struct member *directory_put(struct directory *directory, const struct member *member,
 			     uint64_t sequence);
 void directory_remove(struct directory *directory, uint32_t id, uint64_t sequence);
+
+/* As many relays as nodes take in a map: one more would take the map from all. */
+bool directory_is_full_of_relays(const struct directory *directory);
 
 /* A free name like the one wanted: itself, or with -2, -3 …; what is not allowed in it is replaced.
  */

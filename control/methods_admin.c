@@ -81,7 +81,7 @@ static int read_key_options(const struct json *params, struct store_join_key *ke
 			    struct error *reterr)
 {
 	static const char *const known[] = { "reusable", "expires_in_s", "node_ttl_s", "tags",
-					     NULL };
+					     "relay", NULL };
 	int64_t life_s = 0;
 	int r = json_only_members(params, known, reterr);
 
@@ -96,6 +96,8 @@ static int read_key_options(const struct json *params, struct store_join_key *ke
 					reterr);
 	if (r == 0)
 		r = read_tags(params, key->tags, reterr);
+	if (r == 0)
+		r = json_get_boolean_or(params, "relay", false, &key->may_relay, reterr);
 	key->expires_s = life_s ? key->created_s + life_s : 0;
 	return r;
 }
@@ -112,6 +114,7 @@ static struct json *key_json(const struct store_join_key *key)
 	json_put_integer(json, "uses", key->n_uses);
 	json_put_integer(json, "node_ttl_s", key->node_ttl_s);
 	json_put(json, "tags", tags_json(key->tags));
+	json_put_boolean(json, "relay", key->may_relay);
 	return json;
 }
 
@@ -199,7 +202,7 @@ static struct json *node_json(const struct member *m)
 	json_put_integer(json, "joined_s", m->joined_s);
 	json_put_integer(json, "last_seen_s", m->last_seen_s);
 	json_put_integer(json, "node_ttl_s", m->node_ttl_s);
-	json_put_boolean(json, "relay", m->is_relay);
+	json_put_boolean(json, "relay", member_is_relay(m));
 	json_put(json, "tags", tags_json(m->tags));
 	return json;
 }
@@ -252,6 +255,71 @@ static int on_node_rename(struct control *c, struct connection *conn, const stru
 	return control_put_member(c, &renamed, &err) == 0 ? 0 : internal(reterr, &err);
 }
 
+/* Relays */
+
+static int read_relay_hints(const struct json *params, struct map_relay *relay, struct error *reterr)
+{
+	static const char *const known[] = { "name", "region", "cost_ms", NULL };
+	const char *region = NULL;
+	int64_t cost_ms = 0;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0 && json_member(params, "region"))
+		r = json_get_string(params, "region", &region, reterr);
+	if (r == 0 && region && region[0] && !map_name_is_valid(region))
+		r = error_set(reterr, -EINVAL, "member 'region': must be one to %d of a-z 0-9 -, or empty",
+			      MAP_NAME_LEN);
+	if (r == 0)
+		r = json_get_integer_or(params, "cost_ms", 0, MAP_MAX_COST_MS, relay->cost_ms, &cost_ms, reterr);
+	if (r != 0)
+		return r;
+	if (region)
+		snprintf(relay->region, sizeof(relay->region), "%s", region);
+	relay->cost_ms = (uint16_t)cost_ms;
+	return 0;
+}
+
+/* Also for one that is a relay already: what is said of it changes, the rest stays. */
+static int on_relay_add(struct control *c, struct connection *conn, const struct json *params,
+			struct json **ret_result, struct rpc_error *reterr)
+{
+	struct member *now;
+	struct error err;
+
+	if (find_node(c, params, &now, reterr) != 0)
+		return 1;
+	struct member m = *now;
+	if (read_relay_hints(params, &m.relay, &err) != 0)
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	member_let_relay(&m);
+	if (member_is_relay(&m) && !member_is_relay(now) && directory_is_full_of_relays(&c->directory)) {
+		error_set(&err, -ENOSPC, "the network has %d public nodes already", MAP_MAX_RELAYS);
+		return answer_error(reterr, RPC_BUSY, &err);
+	}
+	if (control_put_member(c, &m, &err) != 0)
+		return internal(reterr, &err);
+	*ret_result = json_object();
+	json_put_boolean(*ret_result, "public", m.offers_relay);
+	return 0;
+}
+
+static int on_relay_remove(struct control *c, struct connection *conn, const struct json *params,
+			   struct json **ret_result, struct rpc_error *reterr)
+{
+	struct member *now;
+	struct error err;
+
+	if (find_node(c, params, &now, reterr) != 0)
+		return 1;
+	struct member m = *now;
+	if (!m.may_relay) {
+		error_set(&err, -ENOENT, "'%.63s' is no relay", m.peer.name);
+		return answer_error(reterr, RPC_NOT_FOUND, &err);
+	}
+	m.may_relay = false;
+	return control_put_member(c, &m, &err) == 0 ? 0 : internal(reterr, &err);
+}
+
 static int on_relay_list(struct control *c, struct connection *conn, const struct json *params,
 			 struct json **ret_result, struct rpc_error *reterr)
 {
@@ -259,7 +327,7 @@ static int on_relay_list(struct control *c, struct connection *conn, const struc
 
 	for (const struct member *m = directory_next(&c->directory, NULL); m;
 	     m = directory_next(&c->directory, m)) {
-		if (!m->is_relay)
+		if (!m->offers_relay && !m->may_relay)
 			continue;
 		struct json *relay = map_relay_to_json(&m->relay);
 		int64_t n_home = 0;
@@ -267,6 +335,8 @@ static int on_relay_list(struct control *c, struct connection *conn, const struc
 		     i = directory_next(&c->directory, i))
 			n_home += i->peer.home_relay == m->peer.id;
 		json_put_boolean(relay, "online", m->peer.online);
+		json_put_boolean(relay, "added", m->may_relay);
+		json_put_boolean(relay, "public", m->offers_relay);
 		json_put_integer(relay, "home_of", n_home);
 		json_append(relays, relay);
 	}
@@ -318,7 +388,9 @@ const struct method admin_methods[] = {
 	{ "admin.node.list",   FOR_ADMINS,  on_node_list   },
 	{ "admin.node.remove", FOR_ADMINS,  on_node_remove },
 	{ "admin.node.rename", FOR_ADMINS,  on_node_rename },
+	{ "admin.relay.add",   FOR_ADMINS,  on_relay_add   },
 	{ "admin.relay.list",  FOR_ADMINS,  on_relay_list  },
+	{ "admin.relay.remove", FOR_ADMINS, on_relay_remove },
 	{ "admin.status",      FOR_ADMINS,  on_status      },
 	{ 0 },
 };

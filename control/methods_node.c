@@ -236,12 +236,13 @@ static int read_public(const struct json *params, struct member *m, struct error
 	const struct json *object = json_member(params, "public");
 	int64_t tls_port = 0, stun_port = 0;
 
-	m->is_relay = object && !json_is_null(object);
-	m->relay = (struct map_relay){ .id = m->peer.id, .node_key = m->peer.node_key };
-	memcpy(m->relay.name, m->peer.name, sizeof(m->relay.name));
-	if (!m->is_relay)
+	m->offers_relay = object && !json_is_null(object);
+	if (!m->offers_relay)
 		return 0;
-	m->had_relay = true;
+	m->relay.id = m->peer.id;
+	m->relay.node_key = m->peer.node_key;
+	memcpy(m->relay.name, m->peer.name, sizeof(m->relay.name));
+	memset(m->relay.addresses, 0, sizeof(m->relay.addresses));
 	int r = read_list(object, "addresses", false, MAP_MAX_ADDRESSES, m->relay.addresses,
 			  &m->relay.n_addresses, reterr);
 	if (r == 0 && m->relay.n_addresses == 0)
@@ -283,8 +284,8 @@ static bool same_record(const struct member *a, const struct member *b)
 		text[i] = json_print(json[i]);
 		json_free(json[i]);
 	}
-	bool same = a->is_relay == b->is_relay && strcmp(text[0], text[1]) == 0 &&
-		    (!a->is_relay || strcmp(text[2], text[3]) == 0);
+	bool same = a->offers_relay == b->offers_relay && strcmp(text[0], text[1]) == 0 &&
+		    (!a->offers_relay || strcmp(text[2], text[3]) == 0);
 	for (int i = 0; i < 4; i++)
 		free(text[i]);
 	return same;
@@ -299,18 +300,6 @@ static bool is_key_of_another(const struct control *c, const struct member *m)
 		    public_key_equal(&i->peer.session_key, &m->peer.session_key))
 			return !public_key_is_zero(&m->peer.session_key);
 	return false;
-}
-
-/* Nodes refuse a map with more relays than they can hold, so one too many would take it from all. */
-static bool is_one_relay_too_many(const struct control *c, const struct member *now,
-				  const struct member *m)
-{
-	uint32_t n = 0;
-
-	for (const struct member *i = directory_next(&c->directory, NULL); i;
-	     i = directory_next(&c->directory, i))
-		n += i->is_relay ? 1 : 0;
-	return m->is_relay && !now->is_relay && n >= MAP_MAX_RELAYS;
 }
 
 static int on_update(struct control *c, struct connection *conn, const struct json *params,
@@ -328,7 +317,7 @@ static int on_update(struct control *c, struct connection *conn, const struct js
 		error_set(&err, -EINVAL, "member 'session_key': another node has it");
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
 	}
-	if (is_one_relay_too_many(c, now, &m)) {
+	if (member_is_relay(&m) && !member_is_relay(now) && directory_is_full_of_relays(&c->directory)) {
 		error_set(&err, -ENOSPC, "the network has %d public nodes already", MAP_MAX_RELAYS);
 		return answer_error(reterr, RPC_BUSY, &err);
 	}

@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define BUSY_MS        2000
 #define MAX_RECORD     16384
 
@@ -33,13 +33,16 @@ static const char schema[] =
 	"  expires_s INTEGER NOT NULL," /* 0: never */
 	"  uses INTEGER NOT NULL DEFAULT 0,"
 	"  node_ttl_s INTEGER NOT NULL,"
-	"  tags TEXT NOT NULL) STRICT;"
+	"  tags TEXT NOT NULL,"
+	"  may_relay INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE admin_tokens (hash BLOB PRIMARY KEY, created_s INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE members ("
 	"  id INTEGER PRIMARY KEY,"
 	"  record TEXT NOT NULL," /* as in the map */
-	"  relay TEXT,"           /* as in the map; of a public node */
+	"  relay TEXT,"           /* as in the map; of one that offers or may */
 	"  had_relay INTEGER NOT NULL,"
+	"  offers_relay INTEGER NOT NULL DEFAULT 0,"
+	"  may_relay INTEGER NOT NULL DEFAULT 0,"
 	"  revision INTEGER NOT NULL UNIQUE,"
 	"  joined_s INTEGER NOT NULL,"
 	"  last_seen_s INTEGER NOT NULL,"
@@ -59,6 +62,14 @@ static const char schema[] =
 	"  record TEXT NOT NULL,"
 	"  had_relay INTEGER NOT NULL,"
 	"  revision INTEGER NOT NULL UNIQUE) STRICT;";
+
+/* From version 1, in which every node that offered to be a relay was one. */
+static const char from_version_1[] =
+	"ALTER TABLE join_keys ADD COLUMN may_relay INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE members ADD COLUMN offers_relay INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE members ADD COLUMN may_relay INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE members SET offers_relay = 1, may_relay = 1 WHERE relay IS NOT NULL;"
+	"PRAGMA user_version = 2;";
 
 struct store {
 	sqlite3 *db;
@@ -269,8 +280,8 @@ static int insert_join_key(struct store *s, const char *join_key, struct store_j
 	sqlite3_stmt *statement;
 	int r = prepare(
 		s,
-		"INSERT INTO join_keys (hash, reusable, created_s, expires_s, node_ttl_s, tags) "
-		"VALUES (?, ?, ?, ?, ?, ?)",
+		"INSERT INTO join_keys (hash, reusable, created_s, expires_s, node_ttl_s, tags, may_relay) "
+		"VALUES (?, ?, ?, ?, ?, ?, ?)",
 		&statement, reterr);
 
 	if (r != 0)
@@ -281,6 +292,7 @@ static int insert_join_key(struct store *s, const char *join_key, struct store_j
 	bind_integer(statement, 4, key->expires_s);
 	bind_integer(statement, 5, key->node_ttl_s);
 	bind_text(statement, 6, key->tags);
+	bind_integer(statement, 7, key->may_relay);
 	r = finish(s, statement, reterr);
 	if (r == 0)
 		key->id = sqlite3_last_insert_rowid(s->db);
@@ -334,7 +346,7 @@ static int create_all(struct store *s, const struct store_network *network, cons
 	if (r == 0)
 		r = insert_join_key(s, first_join_key, &key, reterr);
 	if (r == 0)
-		r = run(s, "PRAGMA user_version = 1", reterr);
+		r = run(s, "PRAGMA user_version = 2", reterr);
 	return r;
 }
 
@@ -382,6 +394,19 @@ static int get_network(struct store *s, struct store_network *n, struct error *r
 	return 0;
 }
 
+static int upgrade(struct store *s, struct error *reterr)
+{
+	int r = begin(s, reterr), version = 0;
+
+	if (r != 0)
+		return r;
+	/* Another process may have been faster. */
+	r = user_version(s, &version, reterr);
+	if (r == 0 && version == 1)
+		r = run(s, from_version_1, reterr);
+	return end(s, r, reterr);
+}
+
 static int check_version(struct store *s, struct error *reterr)
 {
 	int version = 0;
@@ -391,6 +416,10 @@ static int check_version(struct store *s, struct error *reterr)
 		r = error_set(reterr, -ENOENT,
 			      "%s: no network has been made here yet; run p2pcontrol init",
 			      s->path);
+	if (r == 0 && version == 1) {
+		r = upgrade(s, reterr);
+		version = SCHEMA_VERSION;
+	}
 	if (r == 0 && version != SCHEMA_VERSION)
 		r = error_set(reterr, -EIO,
 			      "%s: of another version (%d, this program knows %d); use the "
@@ -447,8 +476,7 @@ static int read_relay(sqlite3_stmt *statement, int column, struct member *m, str
 {
 	P2P_CLEANUP(json_freep) struct json *json = NULL;
 
-	m->is_relay = sqlite3_column_type(statement, column) != SQLITE_NULL;
-	if (!m->is_relay)
+	if (sqlite3_column_type(statement, column) == SQLITE_NULL)
 		return 0;
 	int r = parse_record(statement, column, &json, reterr);
 	return r == 0 ? map_relay_from_json(json, &m->relay, reterr) : r;
@@ -469,6 +497,8 @@ static int read_member(sqlite3_stmt *statement, struct member *m, struct error *
 	const char *tags = (const char *)sqlite3_column_text(statement, 8);
 	snprintf(m->tags, sizeof(m->tags), "%s", tags ? tags : "");
 	m->removed = sqlite3_column_int(statement, 9) != 0;
+	m->offers_relay = sqlite3_column_int(statement, 10) != 0;
+	m->may_relay = sqlite3_column_int(statement, 11) != 0;
 	return r;
 }
 
@@ -480,8 +510,8 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 			s,
 			"SELECT record, relay, had_relay, revision, joined_s, last_seen_s, "
 			"node_ttl_s, "
-			"join_key, tags, 0 FROM members UNION ALL "
-			"SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1 FROM removed "
+			"join_key, tags, 0, offers_relay, may_relay FROM members UNION ALL "
+			"SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1, 0, 0 FROM removed "
 			"ORDER BY 4",
 			&statement, reterr);
 
@@ -546,25 +576,29 @@ static int write_member(struct store *s, const struct member *m, uint64_t sequen
 		s,
 		"INSERT INTO members (id, record, relay, had_relay, revision, joined_s, "
 		"last_seen_s, "
-		"node_ttl_s, join_key, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+		"node_ttl_s, join_key, tags, offers_relay, may_relay) "
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
 		"ON CONFLICT (id) DO UPDATE SET record = excluded.record, relay = excluded.relay, "
 		"had_relay = excluded.had_relay, revision = excluded.revision, "
-		"last_seen_s = excluded.last_seen_s, tags = excluded.tags",
+		"last_seen_s = excluded.last_seen_s, tags = excluded.tags, "
+		"offers_relay = excluded.offers_relay, may_relay = excluded.may_relay",
 		&statement, reterr);
 
 	if (r != 0)
 		return r;
 	bind_integer(statement, 1, m->peer.id);
 	bind_record(statement, 2, map_peer_to_json(&m->peer));
-	if (m->is_relay)
+	if (m->offers_relay || m->may_relay)
 		bind_record(statement, 3, map_relay_to_json(&m->relay));
-	bind_integer(statement, 4, m->had_relay || m->is_relay);
+	bind_integer(statement, 4, m->had_relay || member_is_relay(m));
 	bind_integer(statement, 5, (int64_t)sequence);
 	bind_integer(statement, 6, m->joined_s);
 	bind_integer(statement, 7, m->last_seen_s);
 	bind_integer(statement, 8, m->node_ttl_s);
 	bind_integer(statement, 9, m->join_key_id);
 	bind_text(statement, 10, m->tags);
+	bind_integer(statement, 11, m->offers_relay);
+	bind_integer(statement, 12, m->may_relay);
 	r = finish(s, statement, reterr);
 	return r == 0 ? put_meta_u64(s, "sequence", sequence, reterr) : r;
 }
@@ -636,7 +670,7 @@ int store_touch_member(struct store *s, uint32_t id, int64_t last_seen_s, struct
 /* Joining */
 
 static const char key_columns[] = "SELECT id, reusable, revoked, created_s, expires_s, uses, "
-				  "node_ttl_s, tags FROM join_keys ";
+				  "node_ttl_s, tags, may_relay FROM join_keys ";
 
 static void read_key(sqlite3_stmt *statement, struct store_join_key *key)
 {
@@ -650,6 +684,7 @@ static void read_key(sqlite3_stmt *statement, struct store_join_key *key)
 		.expires_s = sqlite3_column_int64(statement, 4),
 		.n_uses = sqlite3_column_int64(statement, 5),
 		.node_ttl_s = sqlite3_column_int64(statement, 6),
+		.may_relay = sqlite3_column_int(statement, 8) != 0,
 	};
 	snprintf(key->tags, sizeof(key->tags), "%s", tags ? tags : "");
 }
@@ -695,6 +730,8 @@ static int create_member(struct store *s, const struct store_join_key *key, stru
 	m->join_key_id = key->id;
 	m->node_ttl_s = key->node_ttl_s;
 	memcpy(m->tags, key->tags, sizeof(m->tags));
+	if (key->may_relay)
+		member_let_relay(m);
 	if (r == 0)
 		r = write_member(s, m, sequence, reterr);
 	return r == 0 ? put_meta_u64(s, "last_id", m->peer.id, reterr) : r;

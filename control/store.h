@@ -39,6 +39,7 @@ struct store_join_key {
 	int64_t n_uses;
 	int64_t node_ttl_s; /* of the nodes that join with it; 0: they stay */
 	char tags[MEMBER_MAX_TAGS + 1];
+	bool may_relay; /* nodes that join with it may be relays */
 };
 
 /* Creates the file with everything in it, in one transaction. -EEXIST when it is there already. */

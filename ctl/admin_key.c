@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { KEY_REUSABLE, KEY_EXPIRES, KEY_EPHEMERAL, KEY_TAG };
+enum { KEY_REUSABLE, KEY_EXPIRES, KEY_EPHEMERAL, KEY_TAG, KEY_RELAY };
 
 static const struct cli_option create_options[] = {
 	[KEY_REUSABLE] = { 'r', "reusable", NULL, "Good for any number of nodes (else for one)",
@@ -20,6 +20,7 @@ static const struct cli_option create_options[] = {
 	[KEY_EPHEMERAL] = { 0, "ephemeral", "TIME", "Its nodes are removed when away for so long",
 			    NULL, NULL },
 	[KEY_TAG] = { 't', "tag", "TAGS", "Tags of its nodes, separated by commas", NULL, NULL },
+	[KEY_RELAY] = { 0, "relay", NULL, "Its nodes may be relays, if their configuration says public", NULL, NULL },
 };
 
 static enum ctl_exit put_duration(struct ctl *ctl, struct json *params, const char *option,
@@ -67,6 +68,8 @@ static enum ctl_exit run_create(struct ctl *ctl, const struct ctl_args *args)
 		return exit;
 	}
 	json_put_boolean(params, "reusable", args->flags[KEY_REUSABLE]);
+	if (args->flags[KEY_RELAY])
+		json_put_boolean(params, "relay", true);
 	if (args->values[KEY_TAG])
 		put_tags(params, args->values[KEY_TAG]);
 	exit = admin_request(ctl, "admin.key.create", params, &result);
@@ -110,7 +113,7 @@ static const char *state_of(const struct json *key, int64_t now_s)
 
 static void print_keys(struct ctl *ctl, const struct json *result)
 {
-	struct table *table = table_new(">ID|KIND|STATE|>USES|EXPIRES|CREATED|TAGS");
+	struct table *table = table_new(">ID|KIND|STATE|>USES|EXPIRES|CREATED|RELAY|TAGS");
 	const struct json *keys = json_member(result, "keys");
 	int64_t now_s = (int64_t)time(NULL);
 
@@ -123,6 +126,7 @@ static void print_keys(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%lld", (long long)admin_integer(key, "uses", 0));
 		table_cell(table, "%s", expires_s ? format_date(expires_s).s : "never");
 		table_cell(table, "%s", format_date(admin_integer(key, "created_s", 0)).s);
+		table_cell(table, "%s", admin_flag(key, "relay") ? "yes" : "");
 		table_cell(table, "%s", tags);
 		free(tags);
 	}

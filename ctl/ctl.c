@@ -28,7 +28,9 @@ static const struct ctl_command *const commands[] = {
 	&ctl_admin_node_list,
 	&ctl_admin_node_remove,
 	&ctl_admin_node_rename,
+	&ctl_admin_relay_add,
 	&ctl_admin_relay_list,
+	&ctl_admin_relay_remove,
 };
 
 enum { GLOBAL_SOCKET, GLOBAL_ADMIN_FILE, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };

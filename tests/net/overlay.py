@@ -62,8 +62,8 @@ class Control:
         return json.loads(done.stdout) if check else done
 
     def link(self, *options):
-        """A new join link; one-off unless the options say otherwise."""
-        return self.admin("key", "create", *options)["link"]
+        """A new join link; one-off unless the options say otherwise. Public nodes become relays by it."""
+        return self.admin("key", "create", "--relay", *options)["link"]
 
     def names(self):
         return {node["name"] for node in self.admin("node", "list")["nodes"]}

@@ -545,33 +545,6 @@ static void test_updates_that_come_together_travel_together(void)
 	end(&w);
 }
 
-static void test_a_public_node_becomes_a_relay_and_stops_being_one(void)
-{
-	struct world w;
-	struct node pub, bob;
-
-	begin(&w);
-	bring_up(&w, &pub, "pub");
-	bring_up(&w, &bob, "bob");
-	struct node_update update = update_of(1, "198.51.100.1:51820");
-	update.public_node =
-		(struct node_public){ .tls_port = 443, .stun_port = 3478, .n_addresses = 1 };
-	assert(endpoint_parse_ip("198.51.100.1", 0, &update.public_node.addresses[0]) == 0);
-	control_client_update(pub.client, &update);
-	UNTIL(&w, bob.map.n_relays == 1);
-	const struct map_relay *relay = map_find_relay(&bob.map, 1);
-	assert(relay && relay->tls_port == 443 && relay->stun_port == 3478 &&
-	       strcmp(relay->name, "pub") == 0);
-	assert(strcmp(endpoint_ip_text(&relay->addresses[0]).s, "198.51.100.1") == 0);
-	update.public_node = (struct node_public){ 0 };
-	control_client_update(pub.client, &update);
-	UNTIL(&w, bob.map.n_relays == 0);
-	assert(peer(&bob, "pub"));
-	node_deinit(&pub);
-	node_deinit(&bob);
-	end(&w);
-}
-
 /* Leaving */
 
 struct answer {
@@ -664,6 +637,127 @@ static void test_an_admin_removes_and_renames_nodes(void)
 	UNTIL(&w, !peer(&alice, "robert") && bob.n_removed == 1);
 	expect_answer(ask_as_admin(&w, &w.admin, "admin.status", "{}"), 0, "\"nodes\":1");
 	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+/* Relays */
+
+static void add_relay(struct world *w, const char *params)
+{
+	expect_answer(ask_as_admin(w, &w->admin, "admin.relay.add", params), 0, "\"public\"");
+}
+
+static struct node_update public_update(void)
+{
+	struct node_update update = update_of(1, "198.51.100.1:51820");
+
+	update.public_node =
+		(struct node_public){ .tls_port = 443, .stun_port = 3478, .n_addresses = 1 };
+	assert(endpoint_parse_ip("198.51.100.1", 0, &update.public_node.addresses[0]) == 0);
+	return update;
+}
+
+static void test_a_public_node_becomes_a_relay_and_stops_being_one(void)
+{
+	struct world w;
+	struct node pub, bob;
+
+	begin(&w);
+	bring_up(&w, &pub, "pub");
+	bring_up(&w, &bob, "bob");
+	add_relay(&w, "{\"name\":\"pub\"}");
+	struct node_update update = public_update();
+	control_client_update(pub.client, &update);
+	UNTIL(&w, bob.map.n_relays == 1);
+	const struct map_relay *relay = map_find_relay(&bob.map, 1);
+	assert(relay && relay->tls_port == 443 && relay->stun_port == 3478 &&
+	       strcmp(relay->name, "pub") == 0);
+	assert(strcmp(endpoint_ip_text(&relay->addresses[0]).s, "198.51.100.1") == 0);
+	update.public_node = (struct node_public){ 0 };
+	control_client_update(pub.client, &update);
+	UNTIL(&w, bob.map.n_relays == 0);
+	assert(peer(&bob, "pub"));
+	node_deinit(&pub);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it(void)
+{
+	struct world w;
+	struct node pub, bob;
+
+	begin(&w);
+	bring_up(&w, &pub, "pub");
+	bring_up(&w, &bob, "bob");
+	struct node_update update = public_update();
+	control_client_update(pub.client, &update);
+	UNTIL(&w, directory_find_by_name(&w.control->directory, "pub")->offers_relay);
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.list", "{}"), 0, "\"added\":false");
+	assert(bob.map.n_relays == 0);
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add",
+				   "{\"name\":\"pub\",\"region\":\"eu-west\",\"cost_ms\":50}"),
+		      0, "\"public\":true");
+	UNTIL(&w, bob.map.n_relays == 1 && pub.map.n_relays == 1);
+	assert(strcmp(bob.map.relays[0].region, "eu-west") == 0 && bob.map.relays[0].cost_ms == 50);
+	/* What is said again changes; the rest stays, also over what the node tells. */
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add", "{\"name\":\"pub\",\"cost_ms\":0}"), 0, "");
+	update.public_node.tls_port = 8443;
+	control_client_update(pub.client, &update);
+	UNTIL(&w, bob.map.relays[0].tls_port == 8443);
+	assert(strcmp(bob.map.relays[0].region, "eu-west") == 0 && bob.map.relays[0].cost_ms == 0);
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.remove", "{\"name\":\"pub\"}"), 0, "{}");
+	UNTIL(&w, bob.map.n_relays == 0 && peer(&bob, "pub"));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.remove", "{\"name\":\"pub\"}"), RPC_NOT_FOUND,
+		      "no relay");
+	node_deinit(&pub);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_a_relays_region_is_a_label_and_its_cost_bounded(void)
+{
+	struct world w;
+	struct node pub;
+
+	begin(&w);
+	bring_up(&w, &pub, "pub");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add", "{\"name\":\"pub\",\"region\":\"E U\"}"),
+		      RPC_INVALID_PARAMS, "'region'");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add", "{\"name\":\"pub\",\"cost_ms\":10001}"),
+		      RPC_INVALID_PARAMS, "'cost_ms'");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add", "{\"name\":\"pub\",\"price\":1}"),
+		      RPC_INVALID_PARAMS, "'price'");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.relay.add", "{\"name\":\"nobody\"}"), RPC_NOT_FOUND,
+		      "no node");
+	assert(!directory_find_by_name(&w.control->directory, "pub")->may_relay);
+	node_deinit(&pub);
+	end(&w);
+}
+
+static void test_who_joins_with_a_key_for_relays_is_one_when_it_offers(void)
+{
+	struct world w;
+	struct node pub, bob;
+	struct join_link link;
+
+	begin(&w);
+	bring_up(&w, &bob, "bob");
+	node_init(&w, &pub);
+	struct answer answer = ask_as_admin(&w, &w.admin, "admin.key.create", "{\"relay\":true}");
+	struct json *key = params_of(answer.text);
+	assert(join_link_parse(json_text(json_member(key, "link")), &link, NULL) == 0);
+	json_free(key);
+	free(answer.text);
+	link.port = w.port; /* the network says 8443, the test listens elsewhere */
+	assert(join(&pub, &link, "pub") == 0);
+	start_node(&pub, NULL);
+	UNTIL(&w, pub.n_connected == 1);
+	struct node_update update = public_update();
+	control_client_update(pub.client, &update);
+	UNTIL(&w, bob.map.n_relays == 1);
+	node_deinit(&pub);
 	node_deinit(&bob);
 	end(&w);
 }
@@ -930,9 +1024,10 @@ static void test_there_are_never_more_relays_than_a_map_holds(void)
 	begin(&w);
 	node_init(&w, &alice);
 	assert(join(&alice, &w.link, "alice") == 0);
+	add_relay(&w, "{\"name\":\"alice\"}");
 	struct directory *d = &w.control->directory;
 	for (uint32_t i = 0; i < MAP_MAX_RELAYS; i++) {
-		struct member m = { .is_relay = true, .had_relay = true };
+		struct member m = { .offers_relay = true, .may_relay = true };
 		m.peer.id = m.relay.id = 1000 + i;
 		snprintf(m.peer.name, sizeof(m.peer.name), "relay-%u", i);
 		directory_put(d, &m, d->sequence + 1);
@@ -1118,6 +1213,9 @@ int main(void)
 	RUN(test_a_map_of_another_history_is_replaced);
 	RUN(test_updates_that_come_together_travel_together);
 	RUN(test_a_public_node_becomes_a_relay_and_stops_being_one);
+	RUN(test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it);
+	RUN(test_a_relays_region_is_a_label_and_its_cost_bounded);
+	RUN(test_who_joins_with_a_key_for_relays_is_one_when_it_offers);
 	RUN(test_a_node_that_leaves_vanishes);
 	RUN(test_an_admin_removes_and_renames_nodes);
 	RUN(test_an_admin_makes_and_revokes_keys);

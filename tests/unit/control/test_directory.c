@@ -119,13 +119,13 @@ static void test_relays_come_and_go(void)
 	add(&d, "a");
 	struct member m = *add(&d, "pub"); /* sequence 3 */
 	m.relay.id = 2;
-	m.is_relay = m.had_relay = true;
+	m.offers_relay = m.may_relay = true;
 	directory_put(&d, &m, 4);
 	expect_patch(&d, 1, 3, "3->4 put 2 relay 2");
-	m.is_relay = false;
+	m.may_relay = false;
 	directory_put(&d, &m, 5);
 	expect_patch(&d, 1, 4, "4->5 put 2 no-relay 2");
-	m.is_relay = true;
+	m.may_relay = true;
 	directory_put(&d, &m, 6);
 	directory_remove(&d, 2, 7);
 	expect_patch(&d, 1, 6, "6->7 remove 2 no-relay 2");

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sodium.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,16 +120,48 @@ static void test_members_and_changes_survive(void)
 	bob.peer.home_relay = 1;
 	bob.peer.n_endpoints = 1;
 	assert(endpoint_parse("192.0.2.1:1", &bob.peer.endpoints[0]) == 0);
-	bob.is_relay = true;
+	bob.offers_relay = bob.may_relay = true;
 	bob.relay = (struct map_relay){ .id = bob.peer.id, .name = "bob", .tls_port = 443 };
 	assert(store_put_member(w.store, &bob, 4, NULL) == 0);
 	open_again(&w);
 	assert(w.directory.sequence == 4 && w.directory.n_present == 2);
 	const struct member *again = directory_find_by_name(&w.directory, "bob");
-	assert(again->peer.home_relay == 1 && again->peer.n_endpoints == 1 && again->is_relay &&
+	assert(again->peer.home_relay == 1 && again->peer.n_endpoints == 1 && member_is_relay(again) &&
 	       again->had_relay);
 	assert(again->relay.tls_port == 443 && again->revision == 4 && again->join_key_id == 2);
 	assert(again->node_ttl_s == 7 && strcmp(again->tags, "a,b") == 0 && again->joined_s == NOW);
+	end(&w);
+}
+
+static void run_sql(const char *path, const char *sql)
+{
+	sqlite3 *db;
+
+	assert(sqlite3_open(path, &db) == SQLITE_OK);
+	assert(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+	sqlite3_close(db);
+}
+
+static void test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_relays(void)
+{
+	struct world w;
+
+	begin(&w);
+	assert(join(&w, ONE_OFF, "alice", NOW) == 0 && join(&w, REUSABLE, "bob", NOW) == 0);
+	struct member bob = *directory_find_by_name(&w.directory, "bob");
+	bob.offers_relay = bob.may_relay = true;
+	bob.relay = (struct map_relay){ .id = bob.peer.id, .name = "bob", .tls_port = 443 };
+	assert(store_put_member(w.store, &bob, 4, NULL) == 0);
+	w.store = store_close(w.store);
+	directory_deinit(&w.directory);
+	run_sql(w.path, "ALTER TABLE members DROP COLUMN offers_relay;"
+			"ALTER TABLE members DROP COLUMN may_relay;"
+			"ALTER TABLE join_keys DROP COLUMN may_relay;"
+			"PRAGMA user_version = 1");
+	open_again(&w);
+	assert(member_is_relay(directory_find_by_name(&w.directory, "bob")));
+	assert(!directory_find_by_name(&w.directory, "alice")->may_relay);
+	assert(join(&w, REUSABLE, "carol", NOW) == 0 && !directory_find_by_name(&w.directory, "carol")->may_relay);
 	end(&w);
 }
 
@@ -262,6 +295,7 @@ int main(void)
 	assert(sodium_init() >= 0);
 	test_what_init_decided_is_read_again();
 	test_members_and_changes_survive();
+	test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_relays();
 	test_a_removal_survives_and_its_id_with_it();
 	test_each_key_says_why_it_is_not_good();
 	test_a_join_that_fails_uses_up_no_key();

@@ -31,14 +31,14 @@ static const struct {
 	  "\"prefix4\":\"10.77.0.0/16\",\"prefix6\":\"fd00::/64\",\"nodes\":3,\"online\":2,\"joins\":\"4\","
 	  "\"refused_joins\":\"1\",\"bad_messages\":\"0\",\"broken_handshakes\":\"2\",\"refused_connections\":\"0\"}" },
 	{ "admin.key.create {\"reusable\":false}", "{\"id\":1,\"link\":\"p2p://one\"}" },
-	{ "admin.key.create {\"expires_in_s\":0,\"node_ttl_s\":3600,\"reusable\":true,\"tags\":[\"web\",\"eu\"]}",
+	{ "admin.key.create {\"expires_in_s\":0,\"node_ttl_s\":3600,\"reusable\":true,\"relay\":true,\"tags\":[\"web\",\"eu\"]}",
 	  "{\"id\":2,\"link\":\"p2p://two\"}" },
 	{ "admin.key.list null",
 	  "{\"keys\":["
 	  "{\"id\":1,\"reusable\":false,\"revoked\":false,\"created_s\":1800000000,\"expires_s\":0,\"uses\":1,"
 	  "\"tags\":[]},"
 	  "{\"id\":2,\"reusable\":true,\"revoked\":false,\"created_s\":1800000000,\"expires_s\":0,\"uses\":7,"
-	  "\"tags\":[\"web\",\"eu\"]},"
+	  "\"relay\":true,\"tags\":[\"web\",\"eu\"]},"
 	  "{\"id\":3,\"reusable\":true,\"revoked\":true,\"created_s\":1800000000,\"expires_s\":1,\"uses\":0,"
 	  "\"tags\":[]},"
 	  "{\"id\":10,\"reusable\":true,\"revoked\":false,\"created_s\":1800000000,\"expires_s\":1,\"uses\":0}]}" },
@@ -52,7 +52,15 @@ static const struct {
 	{ "admin.node.rename {\"name\":\"bob\",\"new_name\":\"robert\"}", "{}" },
 	{ "admin.relay.list null",
 	  "{\"relays\":[{\"id\":1,\"name\":\"gate\",\"addresses\":[\"198.51.100.1\",\"2001:db8::1\"],"
-	  "\"tls_port\":443,\"stun_port\":3478,\"online\":true,\"home_of\":2}]}" },
+	  "\"tls_port\":443,\"stun_port\":3478,\"region\":\"eu-west\",\"cost_ms\":50,\"online\":true,\"home_of\":2,"
+	  "\"added\":true,\"public\":true},"
+	  "{\"id\":2,\"name\":\"bob\",\"addresses\":[\"192.0.2.1\"],\"tls_port\":443,\"stun_port\":3478,"
+	  "\"online\":true,\"home_of\":0,\"added\":false,\"public\":true},"
+	  "{\"id\":3,\"name\":\"next\",\"addresses\":[],\"online\":true,\"home_of\":0,\"added\":true,\"public\":false},"
+	  "{\"id\":4,\"name\":\"away\",\"addresses\":[],\"online\":false,\"home_of\":0,\"added\":true,\"public\":true}]}" },
+	{ "admin.relay.add {\"name\":\"gate\"}", "{\"public\":true}" },
+	{ "admin.relay.add {\"name\":\"next\",\"region\":\"eu-west\",\"cost_ms\":50}", "{\"public\":false}" },
+	{ "admin.relay.remove {\"name\":\"gate\"}", "{}" },
 };
 
 static char *answer_to(const struct rpc_message *request)
@@ -228,12 +236,12 @@ static void test_answers_of_control_as_people_read_them(void)
 	       "joins       4 since control started, 1 refused\n"
 	       "garbage     0 messages, 2 handshakes, 0 connections refused\n", "");
 	expect(&w, "admin key create", CTL_OK, "p2p://one\n", "");
-	expect(&w, "admin key create --reusable --expires never --ephemeral 1h --tag web,eu", CTL_OK,
+	expect(&w, "admin key create --reusable --expires never --ephemeral 1h --tag web,eu --relay", CTL_OK,
 	       "p2p://two\n", "");
 	expect(&w, "admin key list", CTL_OK,
-	       "ID  KIND      STATE    USES  EXPIRES               CREATED               TAGS\n"
+	       "ID  KIND      STATE    USES  EXPIRES               CREATED               RELAY  TAGS\n"
 	       " 1  one-off   used        1  never                 2027-01-15 08:00 UTC\n"
-	       " 2  reusable  valid       7  never                 2027-01-15 08:00 UTC  web,eu\n"
+	       " 2  reusable  valid       7  never                 2027-01-15 08:00 UTC  yes    web,eu\n"
 	       " 3  reusable  revoked     0  1970-01-01 00:00 UTC  2027-01-15 08:00 UTC\n"
 	       "10  reusable  expired     0  1970-01-01 00:00 UTC  2027-01-15 08:00 UTC\n", "");
 	expect(&w, "admin key revoke 3", CTL_OK, "Revoked. Nodes that joined with it stay.\n", "");
@@ -244,8 +252,15 @@ static void test_answers_of_control_as_people_read_them(void)
 	expect(&w, "admin node remove bob", CTL_OK, "Removed.\n", "");
 	expect(&w, "admin node rename bob robert", CTL_OK, "Renamed.\n", "");
 	expect(&w, "admin relay list", CTL_OK,
-	       "RELAY  ADDRESSES                 TLS  STUN  ONLINE  HOME OF  ID\n"
-	       "gate   198.51.100.1 2001:db8::1  443  3478  yes           2   1\n", "");
+	       "RELAY  STATE       ADDRESSES                 TLS   UDP  REGION    COST  HOME OF  ID\n"
+	       "gate   online      198.51.100.1 2001:db8::1  443  3478  eu-west  50 ms        2   1\n"
+	       "bob    not added   192.0.2.1                 443  3478            0 ms        0   2\n"
+	       "next   not public                              0     0            0 ms        0   3\n"
+	       "away   offline                                 0     0            0 ms        0   4\n", "");
+	expect(&w, "admin relay add gate", CTL_OK, "Added.\n", "");
+	expect(&w, "admin relay add next --region eu-west --cost 50", CTL_OK,
+	       "Added. It is no public node yet: give its p2pnode.conf a section [public].\n", "");
+	expect(&w, "admin relay remove gate", CTL_OK, "Removed. It stays a member.\n", "");
 
 	end(&w, &files);
 }
