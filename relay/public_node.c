@@ -163,6 +163,16 @@ void public_node_recheck_members(struct public_node *node)
 	relay_server_recheck_members(node->relay);
 }
 
+void public_node_drain(struct public_node *node, uint32_t spread_ms)
+{
+	relay_server_drain(node->relay, spread_ms);
+}
+
+void public_node_undrain(struct public_node *node)
+{
+	relay_server_undrain(node->relay);
+}
+
 struct public_node_stats public_node_stats(const struct public_node *node)
 {
 	return (struct public_node_stats){ .relay = relay_server_counters(node->relay),

@@ -47,5 +47,11 @@ P2P_CHECK int public_node_set_certificate(struct public_node *node, const char *
 					  const char *key_pem, struct error *reterr);
 /* The map changed: who is no longer a member is closed at once. */
 void public_node_recheck_members(struct public_node *node);
+/*
+ * Sends the clients away over spread_ms (0: at once) and takes no new ones until it is taken back. STUN goes on:
+ * who measures here learns its address, and finds no relay.
+ */
+void public_node_drain(struct public_node *node, uint32_t spread_ms);
+void public_node_undrain(struct public_node *node);
 struct public_node_stats public_node_stats(const struct public_node *node);
 struct relay_server *public_node_relay(const struct public_node *node);

@@ -38,6 +38,8 @@
 #define RETRY_RESTART_MS   500
 #define RETRY_REPLACED_MS  5000
 #define RETRY_REFUSED_MS   10000
+#define RETRY_DRAINED_MS   30000
+#define DRAIN_PERIOD_MS	   50
 #define GONE_PER_S	   10 /* peer gone frames to one client */
 #define GONE_BURST	   10
 
@@ -68,8 +70,8 @@ struct client_list {
 struct relay_server {
 	struct relay_server_options options;
 	struct tcp_listener listeners[RELAY_SERVER_MAX_ADDRESSES];
-	uint32_t n_listeners, n_open; /* n_open: listeners and the timer that are not closed */
-	uv_timer_t tick;
+	uint32_t n_listeners, n_open; /* n_open: listeners and timers that are not closed */
+	uv_timer_t tick, drain_tick;
 	struct client_list lists[N_LISTS];
 	uint32_t n_streams; /* also of clients that are only waiting for their handles to close */
 	struct key_table table;
@@ -77,6 +79,11 @@ struct relay_server {
 	struct rate_limit rate;		  /* of all clients */
 	struct relay_server_counters counters;
 	struct log_limit log_limit;
+	struct {
+		bool is_on;
+		uint64_t began_ms, spread_ms;
+		uint32_t n_clients; /* at the beginning */
+	} drain;
 	bool is_stopping;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -137,6 +144,14 @@ static void on_tick_closed(uv_handle_t *handle)
 	on_handle_closed(server);
 }
 
+static void on_drain_tick_closed(uv_handle_t *handle)
+{
+	struct relay_server *server = container_of((uv_timer_t *)handle, struct relay_server, drain_tick);
+
+	server->n_open--;
+	on_handle_closed(server);
+}
+
 static void finish_stop_if_empty(struct relay_server *server)
 {
 	if (!server->is_stopping || uv_is_closing((uv_handle_t *)&server->tick))
@@ -145,6 +160,7 @@ static void finish_stop_if_empty(struct relay_server *server)
 		if (server->lists[i].n > 0)
 			return;
 	uv_close((uv_handle_t *)&server->tick, on_tick_closed);
+	uv_close((uv_handle_t *)&server->drain_tick, on_drain_tick_closed);
 }
 
 static void on_stream_closed(void *owner)
@@ -242,7 +258,10 @@ static void admit_if_room(struct client *client)
 {
 	struct relay_server *server = client->server;
 
-	if (server->lists[ADMITTED].n >= server->options.max_clients &&
+	if (server->drain.is_on) {
+		server->counters.refused_draining++;
+		leave(client, RELAY_CLOSING_RESTART, RETRY_DRAINED_MS);
+	} else if (server->lists[ADMITTED].n >= server->options.max_clients &&
 	    !key_table_find(&server->table, &client->identity.node_key)) {
 		server->counters.refused_full++;
 		leave(client, RELAY_CLOSING_FULL, RETRY_REFUSED_MS);
@@ -504,6 +523,44 @@ static void on_tick(uv_timer_t *timer)
 	}
 }
 
+/* draining */
+
+/* As many as should have gone by now; who has left by itself is one of them. */
+static void send_some_away(struct relay_server *server)
+{
+	uint64_t passed_ms = now_ms(server) - server->drain.began_ms, all = server->drain.n_clients;
+	uint64_t due = passed_ms < server->drain.spread_ms ? all * passed_ms / server->drain.spread_ms : all;
+	uint32_t left = (uint32_t)(all - due);
+
+	while (server->lists[ADMITTED].n > left) {
+		server->counters.closed_drained++;
+		leave(server->lists[ADMITTED].first, RELAY_CLOSING_RESTART, RETRY_DRAINED_MS);
+	}
+	if (server->lists[ADMITTED].n == 0)
+		uv_timer_stop(&server->drain_tick);
+}
+
+static void on_drain_tick(uv_timer_t *timer)
+{
+	send_some_away(container_of(timer, struct relay_server, drain_tick));
+}
+
+void relay_server_drain(struct relay_server *server, uint32_t spread_ms)
+{
+	server->drain.is_on = true;
+	server->drain.began_ms = now_ms(server);
+	server->drain.spread_ms = spread_ms;
+	server->drain.n_clients = server->lists[ADMITTED].n;
+	uv_timer_start(&server->drain_tick, on_drain_tick, DRAIN_PERIOD_MS, DRAIN_PERIOD_MS);
+	send_some_away(server);
+}
+
+void relay_server_undrain(struct relay_server *server)
+{
+	server->drain.is_on = false;
+	uv_timer_stop(&server->drain_tick);
+}
+
 /* public */
 
 static void set_defaults(struct relay_server_options *options)
@@ -559,7 +616,8 @@ int relay_server_start(const struct relay_server_options *options, struct relay_
 			  2 * server->options.max_rate_source);
 	rate_limit_init(&server->rate, server->options.max_rate, now_ms(server));
 	uv_timer_init(tls_host_loop(options->host), &server->tick);
-	server->n_open = 1;
+	uv_timer_init(tls_host_loop(options->host), &server->drain_tick);
+	server->n_open = 2;
 
 	int r = open_listeners(server, reterr);
 	if (r < 0) {

@@ -56,9 +56,10 @@ struct relay_server_counters {
 	uint64_t refused_rate;	      /* too many a second from one source */
 	uint64_t refused_full;	      /* too many clients */
 	uint64_t refused_not_member;
+	uint64_t refused_draining;
 	uint64_t refused_descriptors; /* out of file descriptors */
 	/* Clients that left not by themselves, by reason. */
-	uint64_t closed_replaced, closed_removed, closed_silent, closed_protocol, closed_expired;
+	uint64_t closed_replaced, closed_removed, closed_silent, closed_protocol, closed_expired, closed_drained;
 	/* Packets dropped, by reason. */
 	uint64_t dropped_unknown; /* destination not here */
 	uint64_t dropped_rate;	  /* more than one client, or all, may send */
@@ -79,6 +80,13 @@ P2P_CHECK int relay_server_start(const struct relay_server_options *options, str
 				 struct error *reterr);
 /* Says closing to all, waits at most 1 s for what is queued, frees itself from the loop, calls cb (may be NULL). */
 void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), void *owner);
+/*
+ * Takes no clients any more, and sends away those it has, evenly over spread_ms (0: all at once), each with closing
+ * (restart) and a time after which it may look again. May be called again with another spread. Undrain takes
+ * clients again.
+ */
+void relay_server_drain(struct relay_server *server, uint32_t spread_ms);
+void relay_server_undrain(struct relay_server *server);
 uint16_t relay_server_port(const struct relay_server *server);
 /*
  * The map has changed. Closes at once all clients for which is_member() no longer holds, and admits those that

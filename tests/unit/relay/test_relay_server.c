@@ -488,6 +488,41 @@ static void test_a_relay_that_stops_says_so_to_all(void)
 	finish(&p);
 }
 
+static void test_a_relay_that_drains_sends_its_clients_away_one_after_another_and_takes_no_new_ones(void)
+{
+	struct pair p;
+	struct raw raws[8];
+	SSL_CTX *contexts[8];
+	begin(&p);
+	start_server(&p.w);
+	for (uint8_t i = 0; i < 8; i++) {
+		struct public_key key = { { i, 99 } };
+		contexts[i] = make_context(&p.w, NULL, "client", &key, false, 3600);
+		raw_connect(&raws[i], &p.w, contexts[i]);
+		AWAIT(&p.w, raws[i].n_hello == 1);
+	}
+
+	relay_server_drain(p.w.server, 800);
+	EXPECT(counters(&p).clients == 8);
+	connect_member(&p.alice);
+	AWAIT(&p.w, p.alice.n_lost == 1 && counters(&p).refused_draining >= 1);
+	EXPECT(p.alice.n_ready == 0);
+	AWAIT(&p.w, counters(&p).clients == 0);
+	EXPECT(counters(&p).closed_drained == 8);
+	for (int i = 0; i < 8; i++) {
+		AWAIT(&p.w, raws[i].is_ended);
+		EXPECT(raws[i].closing == RELAY_CLOSING_RESTART);
+		raw_close(&raws[i]);
+		SSL_CTX_free(contexts[i]);
+	}
+
+	relay_server_undrain(p.w.server);
+	connect_and_await(&p.bob);
+	relay_server_drain(p.w.server, 0);
+	EXPECT(counters(&p).clients == 0);
+	finish(&p);
+}
+
 static void count_clients(void *owner, const struct relay_server_client *client)
 {
 	if (strcmp(client->name, "alice") == 0 && client->packets_in == 3)
@@ -534,6 +569,7 @@ int main(void)
 	test_the_silent_are_pinged_then_dropped();
 	test_an_expired_certificate_ends_its_connection();
 	test_a_relay_that_stops_says_so_to_all();
+	test_a_relay_that_drains_sends_its_clients_away_one_after_another_and_takes_no_new_ones();
 	test_each_client_has_counters_of_its_own();
 	puts("ok");
 	return 0;
