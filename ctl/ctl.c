@@ -19,6 +19,8 @@ static const struct ctl_command *const commands[] = {
 	&ctl_ping,
 	&ctl_netcheck,
 	&ctl_relay_status,
+	&ctl_relay_drain,
+	&ctl_relay_undrain,
 	&ctl_log_level,
 	&ctl_version,
 	&ctl_admin_status,

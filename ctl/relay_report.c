@@ -37,6 +37,9 @@ static void report_head(FILE *out, const struct relay_status *status)
 	fprintf(out, FACT "running for %s, CPU time %.1f s (%.1f %% of a core)\n", "process",
 		uptime_ms < 1000 ? "less than 1 s" : format_duration(uptime_ms).s, (double)status->cpu_ms / 1e3,
 		uptime_ms > 0 ? (double)status->cpu_ms * 100.0 / (double)uptime_ms : 0.0);
+	if (status->draining)
+		fprintf(out, FACT "draining, %s; p2pctl relay undrain ends it\n", "state",
+			status->drain_left_ms > 0 ? "clients are sent away" : "no clients are taken");
 	fprintf(out, FACT "%u now, %" PRIu64 " admitted of %" PRIu64 " connections, %u in their handshake\n",
 		"clients", status->n_clients, status->totals.admitted, status->totals.accepted,
 		status->handshakes);

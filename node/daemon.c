@@ -132,6 +132,14 @@ static void on_netcheck(void *owner, local_api_request request)
 	engine_netcheck(((struct node_daemon *)owner)->engine, on_netchecked, wait_for(owner, request));
 }
 
+static void refuse_no_relay(struct node_daemon *daemon, local_api_request request, int code)
+{
+	local_api_refuse(daemon->api, request, code,
+			 code == RPC_NOT_FOUND
+				 ? "this node serves no relay: put a line '[public]' into p2pnode.conf, and restart p2pnode"
+				 : "this node serves no relay before it has joined a network: p2pctl join LINK");
+}
+
 static void on_relay_status(void *owner, local_api_request request)
 {
 	struct node_daemon *daemon = owner;
@@ -141,14 +149,31 @@ static void on_relay_status(void *owner, local_api_request request)
 	int r = engine_fill_relay_status(daemon->engine, &status);
 	if (r == 0)
 		local_api_answer_relay_status(daemon->api, request, &status);
-	else if (r == RPC_NOT_FOUND)
-		local_api_refuse(daemon->api, request, r,
-				 "this node serves no relay: put a [public] section with this machine's public "
-				 "address into p2pnode.conf, and restart p2pnode");
 	else
-		local_api_refuse(daemon->api, request, r,
-				 "this node serves no relay before it has joined a network: p2pctl join LINK");
+		refuse_no_relay(daemon, request, r);
 	relay_status_deinit(&status);
+}
+
+static void answer_drained(struct node_daemon *daemon, local_api_request request, int r)
+{
+	if (r == 0)
+		local_api_done(daemon->api, request);
+	else
+		refuse_no_relay(daemon, request, r);
+}
+
+static void on_relay_drain(void *owner, local_api_request request, uint32_t deadline_s)
+{
+	struct node_daemon *daemon = owner;
+
+	answer_drained(daemon, request, engine_drain_relay(daemon->engine, deadline_s));
+}
+
+static void on_relay_undrain(void *owner, local_api_request request)
+{
+	struct node_daemon *daemon = owner;
+
+	answer_drained(daemon, request, engine_undrain_relay(daemon->engine));
 }
 
 /* ---- life ---- */
@@ -210,7 +235,9 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 					       .leave = on_leave,
 					       .ping = on_ping,
 					       .netcheck = on_netcheck,
-					       .relay_status = on_relay_status };
+					       .relay_status = on_relay_status,
+					       .relay_drain = on_relay_drain,
+					       .relay_undrain = on_relay_undrain };
 	char folder[PATH_MAX];
 	const char *slash = strrchr(options->socket, '/');
 

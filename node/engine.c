@@ -334,6 +334,7 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = make_context(engine, true, &options.context, reterr);
 	if (r != 0)
 		return r;
+	engine->relay_drains = false;
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	SSL_CTX_free(options.context);
 	if (r == 0)

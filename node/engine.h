@@ -21,6 +21,13 @@ void engine_fill_status(const struct p2p_engine *engine, struct node_status *sta
  */
 P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status);
 
+/*
+ * The relay takes no clients any more and sends away those it has, all of them within deadline_s; until undrain, or
+ * the end of this membership or program. 0, or as engine_fill_relay_status().
+ */
+P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s);
+P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
+
 /* As p2p_engine_join(), with a parsed link (copied) and the codes of the local API (enum rpc_code). */
 void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,
 		 p2p_engine_done done, void *owner);

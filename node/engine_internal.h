@@ -63,6 +63,8 @@ struct p2p_engine {
 	char *identity_key_pem;
 	struct data_plane *data_plane;
 	struct public_node *public_node;
+	bool relay_drains;
+	uint64_t relay_drained_ms; /* when all clients are sent away */
 	struct map_ref *map; /* the last one known, also without a Session */
 	uint64_t map_due_ns; /* when it may be written again */
 

@@ -1,4 +1,4 @@
-/* What a public node tells of its relay. */
+/* What a public node tells of its relay, and how it is drained. */
 #include "node/engine_internal.h"
 
 #include "common/rpc.h"
@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+
+#define DRAIN_SPREAD_MS 10000 /* other relays get the clients one after another, not all at once */
 
 static uint64_t cpu_ms(void)
 {
@@ -30,6 +32,7 @@ static void fill_causes(const struct relay_server_counters *relay, struct relay_
 	relay_status_add_count(&status->refused, "too many of one source", relay->refused_rate);
 	relay_status_add_count(&status->refused, "relay full", relay->refused_full);
 	relay_status_add_count(&status->refused, "not a member", relay->refused_not_member);
+	relay_status_add_count(&status->refused, "draining", relay->refused_draining);
 	relay_status_add_count(&status->refused, "no file descriptor", relay->refused_descriptors);
 
 	relay_status_add_count(&status->closed, "replaced", relay->closed_replaced);
@@ -37,6 +40,7 @@ static void fill_causes(const struct relay_server_counters *relay, struct relay_
 	relay_status_add_count(&status->closed, "silent", relay->closed_silent);
 	relay_status_add_count(&status->closed, "protocol broken", relay->closed_protocol);
 	relay_status_add_count(&status->closed, "certificate expired", relay->closed_expired);
+	relay_status_add_count(&status->closed, "drained", relay->closed_drained);
 }
 
 static void fill_stun(const struct stun_server_counters *stun, struct relay_status_counts *counts)
@@ -73,14 +77,21 @@ static void add_client(void *owner, const struct relay_server_client *client)
 	snprintf(entry->name, sizeof(entry->name), "%s", client->name);
 }
 
+static int serves_relay(const struct p2p_engine *engine)
+{
+	if (!engine->is_public)
+		return RPC_NOT_FOUND;
+	return engine->public_node ? 0 : RPC_UNAVAILABLE;
+}
+
 int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status)
 {
 	struct filling filling = { status, uv_now(engine->loop) };
 
-	if (!engine->is_public)
-		return RPC_NOT_FOUND;
-	if (!engine->public_node)
-		return RPC_UNAVAILABLE;
+	int r = serves_relay(engine);
+
+	if (r != 0)
+		return r;
 	const struct public_node_stats stats = public_node_stats(engine->public_node);
 	status->tls_port = stats.tls_port;
 	status->stun_port = stats.stun_port;
@@ -93,8 +104,38 @@ int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_statu
 						       .bytes_in = stats.relay.bytes,
 						       .packets_out = stats.relay.packets_out,
 						       .bytes_out = stats.relay.bytes_out };
+	status->draining = engine->relay_drains;
+	if (engine->relay_drains && engine->relay_drained_ms > filling.now_ms)
+		status->drain_left_ms = engine->relay_drained_ms - filling.now_ms;
 	fill_causes(&stats.relay, status);
 	fill_stun(&stats.stun, &status->stun);
 	relay_server_each_client(public_node_relay(engine->public_node), add_client, &filling);
+	return 0;
+}
+
+int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s)
+{
+	uint32_t deadline_ms = deadline_s * 1000;
+	int r = serves_relay(engine);
+
+	if (r != 0)
+		return r;
+	engine->relay_drains = true;
+	engine->relay_drained_ms = uv_now(engine->loop) + deadline_ms;
+	log_info("relay", "draining: clients are sent away, and none taken");
+	public_node_drain(engine->public_node, deadline_ms / 2 < DRAIN_SPREAD_MS ? deadline_ms / 2 : DRAIN_SPREAD_MS);
+	return 0;
+}
+
+int engine_undrain_relay(struct p2p_engine *engine)
+{
+	int r = serves_relay(engine);
+
+	if (r != 0)
+		return r;
+	if (engine->relay_drains)
+		log_info("relay", "draining has ended: clients are taken again");
+	engine->relay_drains = false;
+	public_node_undrain(engine->public_node);
 	return 0;
 }

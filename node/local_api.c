@@ -245,6 +245,12 @@ static void dispatch(struct local_api *api, local_api_request request,
 	case LOCAL_API_RELAY_STATUS:
 		ports->relay_status(ports->owner, request);
 		break;
+	case LOCAL_API_RELAY_DRAIN:
+		ports->relay_drain(ports->owner, request, call->drain_s);
+		break;
+	case LOCAL_API_RELAY_UNDRAIN:
+		ports->relay_undrain(ports->owner, request);
+		break;
 	case LOCAL_API_N_METHODS:
 		abort();
 	}

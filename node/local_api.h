@@ -5,7 +5,8 @@
  *   line ──► rpc_parse ──► local_api_decode ──► a port of the engine ──► local_api_answer …
  *
  * Methods (parameters are described in local_api_wire.h and in p2pnode(8)):
- *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level, relay.status
+ *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level, relay.status, relay.drain,
+ *   relay.undrain
  *
  * A port may answer at once or later. A request is a number, not a pointer: an answer to a client that
  * has gone in the meantime is dropped. Each request must be answered exactly once; a second answer is
@@ -58,6 +59,10 @@ struct local_api_ports {
 	void (*netcheck)(void *owner, local_api_request request);
 	/* local_api_answer_relay_status(), or a refusal that says what makes a relay of this node. */
 	void (*relay_status)(void *owner, local_api_request request);
+	/* Begins to send the relay's clients away, all within that many seconds; local_api_done() at once. */
+	void (*relay_drain)(void *owner, local_api_request request, uint32_t deadline_s);
+	/* The relay takes clients again: local_api_done(), also when it did before. */
+	void (*relay_undrain)(void *owner, local_api_request request);
 };
 
 struct local_api_counters {

@@ -87,6 +87,19 @@ static int decode_log_level(const struct json *params, struct local_api_call *re
 	return r;
 }
 
+static int decode_drain(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "deadline_s", NULL };
+	int64_t deadline_s = LOCAL_API_DRAIN_S;
+	int r = params ? json_only_members(params, known, reterr) : 0;
+
+	if (params && r == 0)
+		r = json_get_integer_or(params, "deadline_s", 1, LOCAL_API_DRAIN_MAX_S, LOCAL_API_DRAIN_S,
+					&deadline_s, reterr);
+	ret->drain_s = (uint32_t)deadline_s;
+	return r;
+}
+
 static const struct {
 	const char *name;
 	bool needs_params;
@@ -99,6 +112,8 @@ static const struct {
 	[LOCAL_API_NETCHECK] = { "node.netcheck", false, decode_nothing },
 	[LOCAL_API_LOG_LEVEL] = { "node.log_level", true, decode_log_level },
 	[LOCAL_API_RELAY_STATUS] = { "relay.status", false, decode_nothing },
+	[LOCAL_API_RELAY_DRAIN] = { "relay.drain", false, decode_drain },
+	[LOCAL_API_RELAY_UNDRAIN] = { "relay.undrain", false, decode_nothing },
 };
 
 const char *local_api_method_name(enum local_api_method method)

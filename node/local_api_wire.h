@@ -8,6 +8,8 @@
  *   node.netcheck  {}
  *   node.log_level {"level": "debug"}
  *   relay.status   {}
+ *   relay.drain    {"deadline_s": 60?}
+ *   relay.undrain  {}
  *
  * Unknown members are refused: a typing mistake must not pass for a default. Pure.
  */
@@ -26,6 +28,8 @@
 #define LOCAL_API_MAX_LINE	   (1024 * 1024)
 #define LOCAL_API_PING_TIMEOUT_MS  2000
 #define LOCAL_API_PING_MAX_MS	   60000
+#define LOCAL_API_DRAIN_S	   60
+#define LOCAL_API_DRAIN_MAX_S	   3600
 
 enum local_api_method {
 	LOCAL_API_STATUS,
@@ -35,6 +39,8 @@ enum local_api_method {
 	LOCAL_API_NETCHECK,
 	LOCAL_API_LOG_LEVEL,
 	LOCAL_API_RELAY_STATUS,
+	LOCAL_API_RELAY_DRAIN,
+	LOCAL_API_RELAY_UNDRAIN,
 	LOCAL_API_N_METHODS,
 };
 
@@ -53,6 +59,7 @@ struct local_api_call {
 	} join;
 	struct local_api_ping ping;
 	enum log_level log_level;
+	uint32_t drain_s; /* until all clients of the relay are sent away */
 };
 
 const char *local_api_method_name(enum local_api_method method);

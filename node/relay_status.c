@@ -115,6 +115,13 @@ static int get_number(const struct json *json, const char *key, int64_t max, uin
 	return r;
 }
 
+static int get_flag(const struct json *json, const char *key, bool *ret, struct error *reterr)
+{
+	if (!json_member(json, key))
+		return error_set(reterr, -EINVAL, "member '%s' is missing", key);
+	return json_get_boolean_or(json, key, false, ret, reterr);
+}
+
 static struct json *totals_to_json(const struct relay_status_totals *totals)
 {
 	struct json *json = json_object();
@@ -222,6 +229,8 @@ struct json *relay_status_to_json(const struct relay_status *status)
 	json_put_integer(json, "uptime_ms", (int64_t)status->uptime_ms);
 	json_put_integer(json, "cpu_ms", (int64_t)status->cpu_ms);
 	json_put_integer(json, "handshakes", status->handshakes);
+	json_put_boolean(json, "draining", status->draining);
+	json_put_integer(json, "drain_left_ms", (int64_t)status->drain_left_ms);
 	json_put(json, "totals", totals_to_json(&status->totals));
 	for (size_t i = 0; i < ARRAY_LEN(causes); i++)
 		json_put(json, causes[i].name,
@@ -235,7 +244,7 @@ struct json *relay_status_to_json(const struct relay_status *status)
 static int head_from_json(const struct json *json, struct relay_status *ret, struct error *reterr)
 {
 	static const char *const known[] = { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes",
-					     "totals", "drops", "refused", "closed", "stun", "clients", NULL };
+					     "draining", "drain_left_ms", "totals", "drops", "refused", "closed", "stun", "clients", NULL };
 	uint64_t tls_port = 0, stun_port = 0, handshakes = 0;
 	int r = json_only_members(json, known, reterr);
 
@@ -249,6 +258,10 @@ static int head_from_json(const struct json *json, struct relay_status *ret, str
 		r = get_number(json, "cpu_ms", MAX_MS, &ret->cpu_ms, reterr);
 	if (r == 0)
 		r = get_number(json, "handshakes", UINT32_MAX, &handshakes, reterr);
+	if (r == 0)
+		r = get_flag(json, "draining", &ret->draining, reterr);
+	if (r == 0)
+		r = get_number(json, "drain_left_ms", MAX_MS, &ret->drain_left_ms, reterr);
 	ret->tls_port = (uint16_t)tls_port;
 	ret->stun_port = (uint16_t)stun_port;
 	ret->handshakes = (uint32_t)handshakes;

@@ -5,7 +5,7 @@
  * same struct is read back from JSON, so both ends agree by construction. Pure.
  *
  * JSON, every member always there, and no other:
- *   { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes",
+ *   { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes", "draining", "drain_left_ms",
  *     "totals": {"accepted", "admitted", "packets_in", "bytes_in", "packets_out", "bytes_out"},
  *     "drops": {cause: count}, "refused": {cause: count}, "closed": {cause: count}, "stun": {what: count},
  *     "clients": [{"name", "node_key", "transport", "remote", "connected_ms", "packets_in", "bytes_in",
@@ -20,6 +20,7 @@
 #include "common/json.h"
 #include "common/key.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define RELAY_STATUS_MAX_COUNTS 16
@@ -56,6 +57,8 @@ struct relay_status {
 	uint16_t tls_port, stun_port;
 	uint64_t uptime_ms, cpu_ms; /* of the whole process */
 	uint32_t handshakes;	    /* connections now that are not clients yet */
+	bool draining;		    /* takes no clients, and sends away those it has … */
+	uint64_t drain_left_ms;	    /* … within this; 0: that has passed */
 	struct relay_status_totals totals;
 	struct relay_status_counts drops;   /* packets */
 	struct relay_status_counts refused; /* connections that came to nothing */

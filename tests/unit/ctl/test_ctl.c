@@ -31,6 +31,8 @@ struct node {
 	bool joined;
 	char name[64];
 	int pings, questions;
+	int clients; /* of the relay: one fewer with each look while it drains */
+	bool drains;
 };
 
 static void port_status(void *owner, struct node_status *ret)
@@ -116,6 +118,13 @@ static void port_relay_status(void *owner, local_api_request request)
 	status.tls_port = 443;
 	status.stun_port = 3478;
 	status.uptime_ms = 60000 + 1000 * (uint64_t)node->questions++;
+	status.draining = node->drains;
+	status.drain_left_ms = node->drains ? 5000 : 0;
+	if (node->drains && node->clients-- <= 0) {
+		local_api_answer_relay_status(node->api, request, &status);
+		relay_status_deinit(&status);
+		return;
+	}
 	struct relay_status_client *client = relay_status_add_client(&status);
 	strcpy(client->name, "alice");
 	strcpy(client->transport, "tls");
@@ -126,11 +135,33 @@ static void port_relay_status(void *owner, local_api_request request)
 	relay_status_deinit(&status);
 }
 
+static void port_relay_drain(void *owner, local_api_request request, uint32_t deadline_s)
+{
+	struct node *node = owner;
+
+	if (!node->joined) {
+		local_api_refuse(node->api, request, RPC_NOT_FOUND, "this node serves no relay: a section is missing");
+		return;
+	}
+	node->drains = true;
+	node->clients = 2;
+	local_api_done(node->api, request);
+}
+
+static void port_relay_undrain(void *owner, local_api_request request)
+{
+	struct node *node = owner;
+
+	node->drains = false;
+	local_api_done(node->api, request);
+}
+
 static void run_node(const char *path, int ready)
 {
 	struct node node = { .joined = false };
 	struct local_api_ports ports = { &node,	    port_status,   port_join,	     port_leave,
-					 port_ping, port_netcheck, port_relay_status };
+					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
+					 port_relay_undrain };
 	uv_loop_t loop;
 
 	log_set_level(LOG_LEVEL_WARNING);
@@ -324,6 +355,33 @@ static void test_a_relay_tells_of_its_clients(void)
 	assert(strstr(w.out, "alice   tls  198.51.100.9:40000        5 s          17 "));
 	run(&w, "relay status --json");
 	assert(w.exit == CTL_OK && strstr(w.out, "\"packets_in\":\"34\""));
+
+	end(&w);
+}
+
+static void test_a_relay_is_drained_until_it_is_empty(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "relay drain");
+	expect(&w, CTL_FAILED, "", "p2pctl: this node serves no relay: a section is missing\n");
+	run(&w, "join " LINK);
+	run(&w, "relay drain --deadline 5");
+	assert(w.exit == CTL_OK && strstr(w.out, "draining: 1 clients left, 5 s until the deadline\n"));
+	assert(strstr(w.out, "The relay is empty and takes no clients until it is restarted"));
+	run(&w, "relay status");
+	assert(w.exit == CTL_OK && strstr(w.out, "state       draining, clients are sent away"));
+	run(&w, "relay drain --json");
+	expect(&w, CTL_OK, "{\"drained\":true,\"clients\":0}\n", "");
+	run(&w, "relay undrain");
+	expect(&w, CTL_OK, "The relay takes clients.\n", "");
+	run(&w, "relay status");
+	assert(w.exit == CTL_OK && !strstr(w.out, "draining"));
+	run(&w, "relay drain --undo");
+	expect(&w, CTL_OK, "The relay takes clients.\n", "");
+	run(&w, "relay drain --deadline 0");
+	expect(&w, CTL_USAGE, "", "p2pctl: --deadline: must be a whole number from 1 to 3600\n");
 
 	end(&w);
 }
@@ -537,6 +595,7 @@ int main(void)
 	test_a_ping_says_by_which_path_the_answer_came();
 	test_netcheck_and_log_level();
 	test_a_relay_tells_of_its_clients();
+	test_a_relay_is_drained_until_it_is_empty();
 	test_how_often_a_relay_is_watched_is_a_number();
 	test_a_node_that_is_not_there();
 	test_answers_that_make_no_sense();

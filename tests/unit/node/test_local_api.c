@@ -83,10 +83,24 @@ static void port_relay_status(void *owner, local_api_request request)
 	relay_status_deinit(&status);
 }
 
+static void port_relay_drain(void *owner, local_api_request request, uint32_t deadline_s)
+{
+	struct world *w = owner;
+
+	snprintf(w->asked, sizeof(w->asked), "drain %u", deadline_s);
+	local_api_done(w->api, request);
+}
+
+static void port_relay_undrain(void *owner, local_api_request request)
+{
+	local_api_refuse(((struct world *)owner)->api, request, RPC_NOT_FOUND, "no relay here");
+}
+
 static struct local_api_ports ports_of(struct world *w)
 {
 	return (struct local_api_ports){ w,	       port_status,   port_join,	port_leave,
-					 port_ping, port_netcheck, port_relay_status };
+					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
+					 port_relay_undrain };
 }
 
 /* the world */
@@ -202,6 +216,16 @@ static void test_each_method_reaches_its_port(void)
 	expect(&w, fd, "\"id\":7,\"result\":{\"tls_port\":443,");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"relay.status\",\"params\":{\"of\":\"gate\"}}");
 	expect(&w, fd, "\"code\":-32602");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"relay.drain\",\"params\":{\"deadline_s\":7}}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "drain 7") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":10,\"method\":\"relay.drain\"}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "drain 60") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":11,\"method\":\"relay.drain\",\"params\":{\"deadline_s\":0}}");
+	expect(&w, fd, "\"code\":-32602");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":12,\"method\":\"relay.undrain\"}");
+	expect(&w, fd, "no relay here");
 
 	close(fd);
 	end(&w);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 static const char empty[] = "{\"tls_port\":0,\"stun_port\":0,\"uptime_ms\":0,\"cpu_ms\":0,\"handshakes\":0,"
+			    "\"draining\":false,\"drain_left_ms\":0,"
 			    "\"totals\":{\"accepted\":\"0\",\"admitted\":\"0\",\"packets_in\":\"0\",\"bytes_in\":\"0\","
 			    "\"packets_out\":\"0\",\"bytes_out\":\"0\"},"
 			    "\"drops\":{},\"refused\":{},\"closed\":{},\"stun\":{},\"clients\":[]}";
@@ -52,7 +53,7 @@ static void fill(struct relay_status *status)
 {
 	relay_status_init(status);
 	*status = (struct relay_status){ .tls_port = 443, .stun_port = 3478, .uptime_ms = 7000, .cpu_ms = 12,
-					 .handshakes = 3 };
+					 .handshakes = 3, .draining = true, .drain_left_ms = 1500 };
 	status->totals = (struct relay_status_totals){ 1, 2, 3, 4, 5, UINT64_MAX };
 	relay_status_add_count(&status->drops, "destination unknown", UINT64_MAX);
 	relay_status_add_count(&status->refused, "not a member", 0);
@@ -76,6 +77,7 @@ static void test_what_is_written_is_read_back(void)
 	char *text_again = print(&again);
 	assert(strcmp(text, text_again) == 0);
 	assert(again.tls_port == 443 && again.stun_port == 3478 && again.handshakes == 3);
+	assert(again.draining && again.drain_left_ms == 1500);
 	assert(again.uptime_ms == 7000 && again.cpu_ms == 12 && again.totals.bytes_out == UINT64_MAX);
 	assert(again.drops.n == 1 && again.drops.items[0].n == UINT64_MAX);
 	assert(again.refused.n == 1 && strcmp(again.refused.items[0].name, "not a member") == 0);
@@ -126,6 +128,7 @@ static void test_values_of_a_wrong_form_are_refused_with_their_place(void)
 	char *text = print(&status);
 	expect_refused(text, "443", "65536", "member 'tls_port'");
 	expect_refused(text, "7000", "-1", "member 'uptime_ms'");
+	expect_refused(text, "true", "1", "member 'draining'");
 	expect_refused(text, "\"9\"", "9", "closed: member 'silent'");
 	expect_refused(text, "\"silent\"", "\"01234567890123456789012345678901\"", "closed: ");
 	expect_refused(text, "198.51.100.9:40000", "198.51.100.9", "clients[0]: member 'remote': must be ip:port");
