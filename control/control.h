@@ -55,6 +55,7 @@ struct control_key_options {
 	int64_t life_s;     /* 0: does not expire */
 	int64_t node_ttl_s; /* 0: nodes stay */
 	const char *tags;   /* "a,b" */
+	bool may_relay;	    /* public nodes that join with it become relays */
 };
 P2P_CHECK int control_add_key(const char *state_dir, const struct control_key_options *options,
 			      struct join_link *ret_join, struct error *reterr);

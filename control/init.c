@@ -185,6 +185,7 @@ int control_add_key(const char *state_dir, const struct control_key_options *o,
 	struct pin pin;
 	struct store_join_key key = {
 		.is_reusable = o->is_reusable,
+		.may_relay = o->may_relay,
 		.created_s = control_now_s(),
 		.expires_s = o->life_s ? control_now_s() + o->life_s : 0,
 		.node_ttl_s = o->node_ttl_s,

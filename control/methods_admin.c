@@ -327,8 +327,8 @@ static int on_relay_list(struct control *c, struct connection *conn, const struc
 
 	for (const struct member *m = directory_next(&c->directory, NULL); m;
 	     m = directory_next(&c->directory, m)) {
-		if (!m->offers_relay && !m->may_relay)
-			continue;
+		if (!m->offers_relay && !(m->may_relay && m->had_relay))
+			continue; /* whoever has joined with a key for relays may */
 		struct json *relay = map_relay_to_json(&m->relay);
 		int64_t n_home = 0;
 		for (const struct member *i = directory_next(&c->directory, NULL); i;

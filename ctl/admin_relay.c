@@ -141,6 +141,6 @@ const struct ctl_command ctl_admin_relay_list = {
 	.summary = "List the public nodes",
 	.text = "Lists the public nodes: those that serve a relay and STUN to the others, and of how many\n"
 		"nodes each is the home relay. \"not added\": it offers to be a relay, and 'p2pctl admin relay\n"
-		"add' has not let it; \"not public\": it may be one, and does not offer it.\n",
+		"add' has not let it; \"not public\": it was one, and does not offer it any more.\n",
 	.run = run_list,
 };

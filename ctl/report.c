@@ -47,6 +47,25 @@ static void report_self(FILE *out, const struct node_status *status)
 		status->wireguard[0] ? ", WireGuard " : "", status->wireguard, status->mtu, status->version);
 }
 
+static bool is_relay(const struct node_status *status, uint32_t id)
+{
+	for (uint32_t i = 0; i < status->n_relays; i++)
+		if (status->relays[i].id == id)
+			return true;
+	return false;
+}
+
+static void report_public(FILE *out, const struct node_status *status)
+{
+	if (!status->self.is_public || status->self.id == 0)
+		return;
+	if (is_relay(status, status->self.id))
+		fprintf(out, FACT "a relay of the network: 'p2pctl relay status'\n", "public");
+	else
+		fprintf(out, FACT "NOT a relay yet: an admin adds it with 'p2pctl admin relay add %s'\n", "public",
+			status->self.name);
+}
+
 static void report_control(FILE *out, const struct node_status *status)
 {
 	const char *address = status->control.address;
@@ -178,6 +197,7 @@ void report_status(FILE *out, const struct node_status *status)
 	report_self(out, status);
 	report_control(out, status);
 	report_home_relay(out, status);
+	report_public(out, status);
 	fprintf(out, FACT "%s\n", "nat", format_nat(status->nat));
 	report_endpoints(out, status);
 	report_peers(out, status);

@@ -67,6 +67,7 @@ void engine_fill_status(const struct p2p_engine *engine, struct node_status *sta
 	status->mtu = engine->mtu;
 	status->uptime_ms = uv_now(engine->loop) - engine->started_ms;
 	status->self.node_key = engine->node_key_public;
+	status->self.is_public = engine->is_public;
 	if (engine->state != MEMBER && engine->state != REMOVED)
 		return;
 	fill_member(engine, status);

@@ -117,6 +117,22 @@ static void follow_map(struct session *session, const struct map *before, const 
 			add_conns(session, map->peers[i].id);
 }
 
+/* A public node is a relay when an admin has added it; said when it is known and when it changes. */
+static void tell_if_relay(const struct session *session, const struct map *before, const struct map *map)
+{
+	const bool is_relay = map_find_relay(map, map->self.id) != NULL;
+
+	if (session->update.public_node.n_addresses == 0 ||
+	    (before && is_relay == (map_find_relay(before, before->self.id) != NULL)))
+		return;
+	if (is_relay)
+		log_info("session", "this node is a relay of the network");
+	else
+		log_warning("session",
+			    "this public node is not a relay yet: an admin adds it with 'p2pctl admin relay add %s'",
+			    map->self.name);
+}
+
 /* A new map: the data plane first, since the conns publish to it; then every actor. */
 static void take_map(struct session *session, const struct map *map)
 {
@@ -125,6 +141,7 @@ static void take_map(struct session *session, const struct map *map)
 	session->map = map_ref_new(map);
 	data_plane_apply_map(session->data_plane, map);
 	follow_map(session, before ? map_ref_get(before) : NULL, map);
+	tell_if_relay(session, before ? map_ref_get(before) : NULL, map);
 	stage_broadcast(session->stage, ACTOR_NONE,
 			&(struct message){ .type = MESSAGE_MAP, .map = session->map });
 	map_unref(before);

@@ -319,6 +319,7 @@ static struct json *self_to_json(const struct node_status *status)
 	put_text(json, "name", status->self.name);
 	put_ips(json, &status->self.ip4, &status->self.ip6);
 	put_key(json, "node_key", &status->self.node_key);
+	json_put_boolean(json, "public", status->self.is_public);
 	return json;
 }
 
@@ -332,6 +333,8 @@ static int self_from_json(const struct json *json, struct node_status *ret, stru
 		r = get_ips(json, &ret->self.ip4, &ret->self.ip6, reterr);
 	if (r == 0)
 		r = get_key(json, "node_key", &ret->self.node_key, reterr);
+	if (r == 0)
+		r = json_get_boolean_or(json, "public", false, &ret->self.is_public, reterr);
 	return r;
 }
 

@@ -135,6 +135,7 @@ struct node_status {
 		struct in_addr ip4;
 		struct in6_addr ip6;
 		struct public_key node_key;
+		bool is_public; /* offers to be a relay; is one when it is among the relays */
 	} self;
 	struct {
 		bool connected;

@@ -29,7 +29,7 @@ enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char *arg_state_dir = DEFAULT_STATE_DIR, *arg_log_level, *arg_name, *arg_address,
 		  *arg_prefix4, *arg_prefix6, *arg_listen, *arg_user, *arg_expires, *arg_tag;
-static bool arg_help, arg_version, arg_reusable;
+static bool arg_help, arg_version, arg_reusable, arg_relay;
 
 static const struct cli_option common_options[] = {
 	{ 's', "state-dir", "PATH",
@@ -66,6 +66,7 @@ static const struct cli_option key_options[] = {
 	  &arg_expires, NULL },
 	{ 'r', "reusable", NULL, "it joins any number of machines", NULL, &arg_reusable },
 	{ 't', "tag", "TAGS", "tags of the machines that join with it: a,b", &arg_tag, NULL },
+	{ 0, "relay", NULL, "public nodes that join with it become relays", NULL, &arg_relay },
 };
 
 static void print_help(void)
@@ -156,8 +157,10 @@ static void print_next_steps(const struct control_init_options *options,
 	print_link(join);
 	printf("\n3. Make more links, list and remove machines, with the admin link in "
 	       "%s/admin.link:\n\n"
-	       "       p2pctl --admin-file %s/admin.link admin key create\n",
-	       options->state_dir, options->state_dir);
+	       "       p2pctl --admin-file %s/admin.link admin key create\n"
+	       "\n4. Let a public node of yours (a section [public] in its p2pnode.conf) be the relay:\n\n"
+	       "       p2pctl --admin-file %s/admin.link admin relay add NAME\n",
+	       options->state_dir, options->state_dir, options->state_dir);
 }
 
 static int run_init(void)
@@ -193,7 +196,7 @@ static int run_init(void)
 
 static int run_key_create(void)
 {
-	struct control_key_options options = { .is_reusable = arg_reusable, .tags = arg_tag };
+	struct control_key_options options = { .is_reusable = arg_reusable, .may_relay = arg_relay, .tags = arg_tag };
 	struct join_link link;
 	struct error error;
 

@@ -58,3 +58,25 @@ def test_a_peer_is_reached_at_its_home_relay_on_demand(overlay, measured):
 
     assert relays(bob) == ({"relay", "west"}, "relay")
     assert relays(carol) == ({"relay", "west"}, "west")
+
+
+def test_a_public_node_is_a_relay_from_when_an_admin_adds_it_until_one_removes_it(lab, build):
+    """And the nodes follow at once. A link that is for relays adds those that join with it (overlay.py)."""
+    overlay = Overlay(lab, build, ())
+    control, gate = overlay.control, overlay.relay
+    gate.join(control.admin("key", "create")["link"])
+    bob = overlay.add("bob")
+    bob.join(control.link())
+    assert [(r["name"], r["added"], r["public"]) for r in control.admin("relay", "list")["relays"]] == \
+        [("relay", False, True)]
+    gate.program.wait_for_log("an admin adds it with 'p2pctl admin relay add relay'")
+    assert bob.status()["relays"] == []
+
+    assert control.admin("relay", "add", "relay", "--region", "eu-west")["public"]
+    bob.wait_for_relay()
+    assert control.admin("relay", "list")["relays"][0]["region"] == "eu-west"
+
+    control.admin("relay", "remove", "relay")
+    bob.wait_for(lambda status: status["relays"] == [], "no relay any more")
+    refused = control.admin("relay", "remove", "relay", check=False)
+    assert refused.returncode != 0 and "is no relay" in refused.stdout + refused.stderr

@@ -120,6 +120,34 @@ static void test_the_status_of_a_member(void)
 	node_status_deinit(&status);
 }
 
+static void test_a_public_node_is_told_whether_it_is_a_relay(void)
+{
+	static const char text[] =
+		"node        alice  100.64.0.1  fd00::1\n"
+		"network     home, running for 2 h 5 min (interface p2p0, mtu 1280, p2pnode 0.1.0)\n"
+		"control     control.example.org:8443, connected for 5 min\n"
+		"relay       gate, 12.3 ms over tls\n"
+		"public      %s\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"            198.51.100.7:40001 (stun)\n"
+		"\n"
+		"No peers yet: let another machine join, with a link from 'p2pctl admin key create'.\n";
+	char expected[2048];
+	struct node_status status;
+
+	alice(&status);
+	with_gate(&status);
+	status.self.is_public = true;
+	snprintf(expected, sizeof(expected), text,
+		 "NOT a relay yet: an admin adds it with 'p2pctl admin relay add alice'");
+	expect_status(&status, expected);
+	node_status_add_relay(&status)->id = status.self.id;
+	snprintf(expected, sizeof(expected), text, "a relay of the network: 'p2pctl relay status'");
+	expect_status(&status, expected);
+	node_status_deinit(&status);
+}
+
 static void test_control_away_is_told_with_the_age_of_the_map(void)
 {
 	struct node_status status;
@@ -217,6 +245,7 @@ static void test_a_netcheck_says_what_to_do(void)
 int main(void)
 {
 	test_the_status_of_a_member();
+	test_a_public_node_is_told_whether_it_is_a_relay();
 	test_control_away_is_told_with_the_age_of_the_map();
 	test_the_status_of_a_stranger_says_how_to_join();
 	test_a_netcheck_without_findings();

@@ -21,6 +21,7 @@ static void fill_head(struct node_status *status)
 	inet_pton(AF_INET, "100.64.0.7", &status->self.ip4);
 	inet_pton(AF_INET6, "fd00::7", &status->self.ip6);
 	status->self.node_key.bytes[3] = 9;
+	status->self.is_public = true;
 	status->control.connected = true;
 	strcpy(status->control.address, "control.example.org:8443");
 	status->control.since_ms = 5000;
@@ -97,7 +98,7 @@ static void test_what_is_not_known_is_null(void)
 	struct json *json = node_status_to_json(&status);
 	char *text = json_print(json);
 	assert(strstr(text, "\"state\":\"not joined\""));
-	assert(strstr(text, "\"self\":{\"id\":null,\"name\":null,\"ip4\":null,\"ip6\":null,\"node_key\":null}"));
+	assert(strstr(text, "\"self\":{\"id\":null,\"name\":null,\"ip4\":null,\"ip6\":null,\"node_key\":null,\"public\":false}"));
 	assert(strstr(text, "\"home_relay\":null"));
 	assert(strstr(text, "\"since_ms\":null"));
 	free(text);
