@@ -116,12 +116,21 @@ static int handle_write_frame(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/* What an admin says that a relay costs counts as distance. */
+static void feed_latency(struct relay_manager *manager, uint32_t relay_id, uint32_t rtt_us)
+{
+	const struct map_relay *relay = manager->map ? map_find_relay(map_ref_get(manager->map), relay_id) : NULL;
+	const uint32_t cost_us = relay ? relay->cost_ms * 1000u : 0;
+
+	feed(manager, (struct home_input){ .type = HOME_IN_LATENCY,
+					   .relay_id = relay_id,
+					   .rtt_us = rtt_us < UINT32_MAX - cost_us ? rtt_us + cost_us : UINT32_MAX });
+}
+
 static int handle_latency(struct actor *actor, struct message *message)
 {
-	feed(container_of(actor, struct relay_manager, actor),
-	     (struct home_input){ .type = HOME_IN_LATENCY,
-				  .relay_id = message->via.relay_id,
-				  .rtt_us = message->latency.rtt_us });
+	feed_latency(container_of(actor, struct relay_manager, actor), message->via.relay_id,
+		     message->latency.rtt_us);
 	return 0;
 }
 
@@ -133,7 +142,7 @@ static void feed_rtts(struct relay_manager *manager)
 		uint32_t rtt_us = data_plane_relay_rtt_us(manager->data_plane, id);
 
 		if (rtt_us != 0 && data_plane_relay_is_up(manager->data_plane, id))
-			feed(manager, (struct home_input){ .type = HOME_IN_LATENCY, .relay_id = id, .rtt_us = rtt_us });
+			feed_latency(manager, id, rtt_us);
 	}
 }
 

@@ -17,6 +17,7 @@ static struct world {
 	struct relay_manager manager;
 	struct actor traffic; /* which only listens */
 	uint32_t home, n_up, n_down;
+	uint16_t cost_ms[4]; /* of the relays of the map */
 } w;
 
 static int listen_state(struct actor *actor, struct message *message)
@@ -51,7 +52,7 @@ static void send_map(uint32_t n_relays)
 	struct map map = { .relays = relays, .n_relays = n_relays };
 
 	for (uint32_t i = 0; i < n_relays; i++)
-		relays[i].id = i + 1;
+		relays[i] = (struct map_relay){ .id = i + 1, .cost_ms = w.cost_ms[i] };
 	struct message message = { .type = MESSAGE_MAP, .map = map_ref_new(&map) };
 	stage_post(w.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
 }
@@ -117,6 +118,30 @@ static void test_that_a_relay_is_up_counts_only_while_it_is(void)
 	end();
 }
 
+static void say_latency(uint32_t relay_id, uint32_t rtt_us)
+{
+	struct message message = { .type = MESSAGE_LATENCY,
+				   .via = { .by_relay = true, .relay_id = relay_id },
+				   .latency = { .rtt_us = rtt_us } };
+
+	stage_post(w.stage, ACTOR_ENDPOINT_MANAGER, ACTOR_RELAY_MANAGER, &message);
+}
+
+static void test_a_relays_cost_counts_as_distance(void)
+{
+	begin();
+	w.cost_ms[0] = 50;
+	send_map(2);
+	say_latency(1, 5000);
+	say_latency(2, 40000);
+	for (int i = 0; w.home == 0; i++) { /* it waits a little for more answers */
+		assert(i < 1000);
+		uv_run(&w.loop, UV_RUN_ONCE);
+	}
+	assert(w.home == 2);
+	end();
+}
+
 static void test_no_relays_at_all_and_relays_that_are_not_in_the_map(void)
 {
 	begin();
@@ -139,6 +164,7 @@ int main(void)
 	test_the_data_plane_is_not_called_from_inside_its_own_call();
 	test_what_an_earlier_stage_left_is_taken_over_or_dropped();
 	test_that_a_relay_is_up_counts_only_while_it_is();
+	test_a_relays_cost_counts_as_distance();
 	test_no_relays_at_all_and_relays_that_are_not_in_the_map();
 	puts("ok");
 }
