@@ -1,9 +1,15 @@
 /*
- * Frames that wait to be written to one relay connection, oldest first.
+ * Frames that wait to be written to one relay connection.
  *
- * Bounded by bytes. When a packet does not fit, the oldest packets go: what waited longest is worth
- * least to WireGuard. Frames without a packet (pong, peer gone, closing) overtake packets, are never
- * dropped for them, and have a bound of their own.
+ *   packets ──► a queue for each other end ──► take turns, by bytes ──┐
+ *               (sender or receiver)                                  ├──► whole frames, as many as fit
+ *   frames without a packet ──────────────────────────────────────────┘
+ *
+ * The other end of a packet is the node whose key it carries: at a relay its sender, at a client its receiver.
+ * Each has its share of the connection (deficit round robin), and packets between two nodes keep their order.
+ * All together are bounded by bytes. When a packet does not fit, the oldest go of one who has most (nobody has twice
+ * as much): who sends too fast pushes out its own, and what waited longest is worth least to WireGuard. Frames without a packet (pong,
+ * peer gone, closing) overtake packets, are never dropped for them, and have a bound of their own.
  *
  * Pure; holds no memory while empty.
  */
@@ -14,15 +20,17 @@
 #define RELAY_QUEUE_SMALL (8 * RELAY_SMALL_FRAME)
 
 struct relay_queue_item;
+struct relay_queue_flows;
 
 struct relay_queue {
 	size_t max_bytes; /* of packets, with their heads */
 	size_t n_bytes;
 	uint32_t n_packets;
-	struct relay_queue_item *first, **last_next;
-	uint8_t *small; /* owned, or NULL: frames without a packet */
-	size_t n_small; /* bytes */
-	size_t at;	/* bytes of first that have been taken */
+	struct relay_queue_flows *flows; /* owned, or NULL: no packets */
+	uint8_t *small;			 /* owned, or NULL: frames without a packet */
+	size_t n_small;			 /* bytes */
+	struct relay_queue_item *cut;	 /* owned, or NULL: a packet of which a part has been taken … */
+	size_t at;			 /* … so many bytes */
 	uint64_t n_dropped, dropped_bytes; /* counted, for the owner to read */
 };
 
@@ -31,7 +39,12 @@ void relay_queue_deinit(struct relay_queue *queue);
 bool relay_queue_is_empty(const struct relay_queue *queue);
 /* Copies. Packets dropped to make room are counted in n_dropped; one longer than max_bytes is dropped itself. */
 void relay_queue_packet(struct relay_queue *queue, enum relay_frame_type type, const struct relay_packet *packet);
+/* All packets but one that has begun to leave, which must go on; they are counted in n_dropped. */
+void relay_queue_drop_packets(struct relay_queue *queue);
 /* A frame without a packet. False when there is no room: the frame is lost. */
 bool relay_queue_frame(struct relay_queue *queue, const struct relay_frame *frame);
-/* Moves up to cap bytes out; frames may be cut between two calls. Returns how many. */
+/*
+ * Moves up to cap bytes out: whole frames as long as they fit; one longer than cap goes in parts, with nothing in
+ * between. A packet no longer counts as waiting when its first byte is taken. Returns how many bytes.
+ */
 size_t relay_queue_take(struct relay_queue *queue, uint8_t *buf, size_t cap);

@@ -21,8 +21,9 @@
 #include <unistd.h>
 
 #define PIECE_LEN	 65536
-#define PLAIN_LEN	 65536
 #define RECORD_LEN	 16384
+#define GATHER_LEN	 (4 * RECORD_LEN) /* what goes out in one system call, about */
+#define TURN_LEN	 65536		  /* what one stream may bring in a turn of the loop, about */
 #define MAX_WAITING	 (1024 * 1024) /* bytes in libuv: more are only made by a peer that abuses key updates */
 #define USER_TIMEOUT_MS	 15000
 #define NOTSENT_LOWAT	 131072 /* what waits should do so in the owner's queue, not in the kernel's */
@@ -33,6 +34,7 @@ struct tls_host {
 	uv_check_t check;
 	BIO_METHOD *bio_method;
 	struct tls_stream *dirty;
+	uint64_t turn; /* of the loop */
 	uint8_t *piece, *plain;
 	uint8_t *cipher; /* what TLS has written, not yet handed to the kernel */
 	size_t n_cipher, cipher_cap;
@@ -228,35 +230,39 @@ static int finish(struct tls_stream *stream)
 	return r < 0 ? r : uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut_down);
 }
 
-/* Into records, as many as it takes. TLS has no reason to refuse: our BIO takes everything. */
-static int encrypt(struct tls_stream *stream, const uint8_t *plain, size_t len)
+/*
+ * What the owner has, a record each time it is asked, until there is enough for one system call. How much it was:
+ * 0 when nothing waits. TLS has no reason to refuse: our BIO takes everything.
+ */
+static int gather(struct tls_stream *stream)
 {
+	struct tls_host *host = stream->host;
+	size_t sum = 0;
+
 	ERR_clear_error();
-	for (size_t done = 0; done < len;) {
-		int n = SSL_write(stream->ssl, plain + done, (int)(len - done));
-		if (n <= 0) {
-			stream->host->n_cipher = 0;
+	while (sum < GATHER_LEN) {
+		size_t n = stream->ports.produce(stream->ports.owner, host->plain, RECORD_LEN);
+		if (n == 0)
+			break;
+		if (SSL_write(stream->ssl, host->plain, (int)n) != (int)n) {
+			host->n_cipher = 0;
 			return -EPROTO;
 		}
-		done += (size_t)n;
+		sum += n;
 	}
-	return 0;
+	return (int)sum;
 }
 
 /* As much as the socket takes of what the owner has. 0 or -errno. */
 static int write_some(struct tls_stream *stream)
 {
-	struct tls_host *host = stream->host;
-
 	if (!stream->is_ready || stream->is_failed || stream->is_shut_down || stream->early_error < 0)
 		return 0;
 	while (stream->n_writing == 0) {
-		size_t n = stream->ports.produce(stream->ports.owner, host->plain, PLAIN_LEN);
+		int n = gather(stream);
 		if (n == 0)
 			return stream->is_shutting_down ? finish(stream) : 0;
-		int r = encrypt(stream, host->plain, n);
-		if (r == 0)
-			r = send_cipher(stream);
+		int r = n > 0 ? send_cipher(stream) : n;
 		if (r < 0)
 			return r;
 	}
@@ -307,7 +313,10 @@ static void on_prepare(uv_prepare_t *prepare)
 
 static void on_check(uv_check_t *check)
 {
-	flush_dirty(container_of(check, struct tls_host, check));
+	struct tls_host *host = container_of(check, struct tls_host, check);
+
+	host->turn++;
+	flush_dirty(host);
 }
 
 /* reading */
@@ -317,7 +326,12 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 	struct tls_stream *stream = handle->data;
 
 	(void)suggested;
-	*ret = uv_buf_init((char *)stream->host->piece, PIECE_LEN);
+	if (stream->turn != stream->host->turn) {
+		stream->turn = stream->host->turn;
+		stream->n_turn = 0;
+	}
+	/* No room: libuv, which would read on as long as there is more, turns to the others first. */
+	*ret = uv_buf_init((char *)stream->host->piece, stream->n_turn < TURN_LEN ? PIECE_LEN : 0);
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
@@ -331,10 +345,13 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 		end(stream, &why);
 		return;
 	}
+	if (n == UV_ENOBUFS)
+		return; /* see on_allocate() */
 	if (n < 0) {
 		fail(stream, (int)n, "read");
 		return;
 	}
+	stream->n_turn += (uint32_t)n;
 	stream->bytes_in += (uint64_t)n;
 	stream->in = (const uint8_t *)buf->base;
 	stream->n_in = (size_t)n;
@@ -641,7 +658,7 @@ int tls_host_new(uv_loop_t *loop, struct tls_host **ret)
 	host->loop = loop;
 	host->bio_method = make_bio_method();
 	host->piece = malloc(PIECE_LEN);
-	host->plain = malloc(PLAIN_LEN);
+	host->plain = malloc(RECORD_LEN);
 	if (!host->bio_method || !host->piece || !host->plain) {
 		host_free(host);
 		return -ENOMEM;

@@ -2,9 +2,11 @@
  * A TLS connection on the libuv loop, server or client.
  *
  * Nothing is written at once: the owner keeps its own queue and says tls_stream_wake(); at the end of
- * the loop turn the stream asks for bytes (produce), as many as the socket takes, and writes them as
- * full records in one system call. So many small writes become few records, what waits does so in the
- * owner's queue, where it can still be dropped, and a slow reader costs nobody else anything.
+ * the loop turn the stream asks for bytes (produce), each time as many as fit one record, and writes up to
+ * 64 KiB of records in one system call, as long as the socket takes all; what it has taken a part of is finished
+ * before another record is made. So many small writes become few records, what waits does so in the
+ * owner's queue, where it can still be dropped, and a slow reader costs nobody else anything. Nor does a fast
+ * sender: of each stream at most 64 KiB are read in a turn of the loop.
  *
  * The program must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
  *
@@ -40,7 +42,7 @@ struct tls_stream_ports {
 	void (*ready)(void *owner);
 	/* Plain bytes, borrowed. */
 	void (*received)(void *owner, const uint8_t *bytes, size_t len);
-	/* Moves at most cap bytes to be sent into buf and says how many; 0: nothing waits. May not close. */
+	/* Moves at most cap bytes to be sent as one record into buf and says how many; 0: nothing waits. May not close. */
 	size_t (*produce)(void *owner, uint8_t *buf, size_t cap);
 	/*
 	 * The last word, unless the owner closes first: why->code is 0 after the other side's orderly end,
@@ -61,6 +63,8 @@ struct tls_stream {
 	const uint8_t *in; /* borrowed while reading: what TLS has not yet taken */
 	size_t n_in;
 	struct tls_stream *next_dirty;
+	uint64_t turn;	 /* of the loop, when it last read … */
+	uint32_t n_turn; /* … so many bytes */
 	bool is_server, is_connected, is_ready, is_dirty;
 	bool is_failed; /* ended was called */
 	bool is_shutting_down, is_shut_down;

@@ -178,8 +178,8 @@ static void unregister(struct client *client)
 	struct relay_server *server = client->server;
 
 	key_table_remove(&server->table, &client->identity.node_key, client);
-	server->counters.dropped_queue += client->queue.n_dropped + client->queue.n_packets;
-	relay_queue_deinit(&client->queue);
+	relay_queue_drop_packets(&client->queue);
+	server->counters.dropped_queue += client->queue.n_dropped;
 	relay_decoder_deinit(&client->decoder);
 }
 
@@ -199,8 +199,6 @@ static void drop(struct client *client)
 /* A client that has finished its handshake is told why, and has LEAVE_MS to hear it. */
 static void leave(struct client *client, enum relay_closing_reason reason, uint32_t retry_after_ms)
 {
-	struct relay_server *server = client->server;
-
 	if (client->state == LEAVING)
 		return;
 	log_debug("relay", "closing client=%s name=%s: reason=%d",
@@ -209,7 +207,6 @@ static void leave(struct client *client, enum relay_closing_reason reason, uint3
 		unregister(client);
 	list_remove(client);
 	list_add(client, LEAVING);
-	relay_queue_init(&client->queue, server->options.max_queue);
 	relay_queue_frame(&client->queue,
 			  &(struct relay_frame){ .type = RELAY_CLOSING,
 						 .closing = { reason, retry_after_ms } });
@@ -238,7 +235,6 @@ static void admit(struct client *client)
 	client->gone_tokens = GONE_BURST;
 	rate_limit_init(&client->rate, server->options.max_rate_client, now_ms(server));
 	server->counters.admitted++;
-	relay_queue_init(&client->queue, server->options.max_queue);
 
 	struct client *older = key_table_put(&server->table, &client->identity.node_key, client);
 	if (older) {

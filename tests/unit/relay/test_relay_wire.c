@@ -159,11 +159,17 @@ static void test_malformed_and_unknown_frames_are_skipped(void)
 
 /* the queue */
 
-static void queue_packet(struct relay_queue *queue, uint8_t number, size_t len)
+static void queue_packet_from(struct relay_queue *queue, uint8_t sender, uint8_t number, size_t len)
 {
+	struct public_key from = { { sender } };
 	uint8_t bytes[2000] = { number };
 
-	relay_queue_packet(queue, RELAY_RECV, &(struct relay_packet){ key, bytes, len });
+	relay_queue_packet(queue, RELAY_RECV, &(struct relay_packet){ from, bytes, len });
+}
+
+static void queue_packet(struct relay_queue *queue, uint8_t number, size_t len)
+{
+	queue_packet_from(queue, 0, number, len);
 }
 
 /* Takes everything in pieces of n bytes and writes down the frames: "p7" a packet, "i" a ping. */
@@ -214,15 +220,103 @@ static void test_a_packet_that_has_begun_to_leave_is_not_dropped(void)
 	size_t n = relay_queue_take(&queue, buf, 50);
 	EXPECT(n == 50);
 	queue_packet(&queue, 3, 100);
+	queue_packet(&queue, 4, 100);
 	n += relay_queue_take(&queue, buf + n, sizeof(buf) - n);
 
 	relay_decoder_feed(&decoder, buf, n);
 	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.packet.bytes[0] == 1);
 	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.packet.bytes[0] == 3);
+	EXPECT(relay_decoder_next(&decoder, &frame) == 0 && frame.packet.bytes[0] == 4);
 	EXPECT(relay_decoder_next(&decoder, &frame) == RELAY_WIRE_MORE);
 	EXPECT(queue.n_dropped == 1);
 	relay_decoder_deinit(&decoder);
 	relay_queue_deinit(&queue);
+}
+
+static void test_each_sender_has_its_turn(void)
+{
+	struct relay_queue queue;
+	char seen[256];
+	relay_queue_init(&queue, 100000);
+
+	for (uint8_t i = 1; i <= 4; i++)
+		queue_packet_from(&queue, 'a', i, 1500);
+	for (uint8_t i = 11; i <= 14; i++)
+		queue_packet_from(&queue, 'b', i, 400);
+	queue_packet_from(&queue, 'c', 21, 1500);
+	drain(&queue, 4096, seen);
+	EXPECT(strcmp(seen, "p1 p11 p12 p13 p14 p21 p2 p3 p4 ") == 0);
+}
+
+static void test_who_sends_too_fast_pushes_out_its_own_packets_only(void)
+{
+	struct relay_queue queue;
+	char seen[256];
+	relay_queue_init(&queue, 10 * (RELAY_PACKET_HEAD + 100));
+
+	queue_packet_from(&queue, 'a', 1, 100);
+	for (uint8_t i = 11; i <= 110; i++)
+		queue_packet_from(&queue, 'b', i, 100);
+	for (uint8_t i = 2; i <= 3; i++)
+		queue_packet_from(&queue, 'a', i, 100);
+	EXPECT(queue.n_packets == 10 && queue.n_dropped == 93);
+	drain(&queue, RELAY_PACKET_HEAD + 100, seen);
+	EXPECT(strstr(seen, "p1 ") && strstr(seen, "p2 ") && strstr(seen, "p3 ") && strstr(seen, "p110 "));
+}
+
+static void test_what_is_taken_at_once_are_whole_frames(void)
+{
+	struct relay_queue queue;
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	uint8_t buf[4096];
+	relay_queue_init(&queue, 100000);
+
+	for (uint8_t i = 1; i <= 30; i++)
+		queue_packet_from(&queue, i % 3, i, 1000);
+	EXPECT(relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_PING }));
+	for (size_t n; (n = relay_queue_take(&queue, buf, sizeof(buf))) > 0;) {
+		relay_decoder_feed(&decoder, buf, n);
+		while (relay_decoder_next(&decoder, &frame) == 0)
+			;
+		EXPECT(decoder.n_partial == 0 && n > sizeof(buf) - 2 * 1036);
+	}
+	EXPECT(relay_queue_is_empty(&queue));
+	relay_decoder_deinit(&decoder);
+}
+
+/* Whatever comes and goes: each sender's packets leave in their order, and every packet leaves or is counted. */
+static void test_order_and_counts_hold_for_any_senders_and_lengths(void)
+{
+	struct relay_queue queue;
+	struct relay_decoder decoder = { 0 };
+	struct relay_frame frame;
+	uint32_t last[256] = { 0 }, n_put = 0, n_taken = 0;
+	uint8_t buf[3000], bytes[5000] = { 0 };
+	relay_queue_init(&queue, 40000);
+
+	srand(2);
+	for (int i = 0; i < 100000; i++) {
+		struct public_key from = { { (uint8_t)(rand() % (i % 256 + 1)) } };
+		size_t len = 4 + (size_t)rand() % (i % 7 == 0 ? 4000 : 300);
+		n_put++;
+		memcpy(bytes, &n_put, sizeof(n_put));
+		relay_queue_packet(&queue, RELAY_RECV, &(struct relay_packet){ from, bytes, len });
+		EXPECT(queue.n_bytes <= 40000);
+		for (int j = i == 99999 ? 100000 : rand() % 5 == 0; j > 0; j--) {
+			size_t n = relay_queue_take(&queue, buf, 1 + (size_t)rand() % sizeof(buf));
+			relay_decoder_feed(&decoder, buf, n);
+			while (relay_decoder_next(&decoder, &frame) == 0) {
+				uint32_t number;
+				memcpy(&number, frame.packet.bytes, sizeof(number));
+				EXPECT(number > last[frame.packet.key.bytes[0]]);
+				last[frame.packet.key.bytes[0]] = number;
+				n_taken++;
+			}
+		}
+	}
+	EXPECT(relay_queue_is_empty(&queue) && n_taken + queue.n_dropped == n_put && queue.n_dropped > 1000);
+	relay_decoder_deinit(&decoder);
 }
 
 static void test_frames_without_a_packet_overtake_and_stay_whole(void)
@@ -263,6 +357,10 @@ int main(void)
 	test_malformed_and_unknown_frames_are_skipped();
 	test_a_full_queue_drops_its_oldest_packets();
 	test_a_packet_that_has_begun_to_leave_is_not_dropped();
+	test_each_sender_has_its_turn();
+	test_who_sends_too_fast_pushes_out_its_own_packets_only();
+	test_what_is_taken_at_once_are_whole_frames();
+	test_order_and_counts_hold_for_any_senders_and_lengths();
 	test_frames_without_a_packet_overtake_and_stay_whole();
 	test_frames_without_a_packet_are_bounded();
 	puts("ok");
