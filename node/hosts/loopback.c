@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "node/wireguard/message_wire.h"
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -16,7 +16,7 @@
 #include "node/wireguard/device_lane.h"
 #include "node/wireguard/lanes.h"
 #include "node/wireguard/lane_outbox.h"
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 #include "node/wireguard/tun.h"
 #include "node/wireguard/udp.h"
 #include "node/wireguard/udp_relays.h"

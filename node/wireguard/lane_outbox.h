@@ -6,7 +6,7 @@
 #pragma once
 
 #include "node/wireguard/lanes.h"
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 
 struct lane_outbox {
 	struct ring ring; /* datagrams and peers' events: first */

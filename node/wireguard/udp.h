@@ -19,7 +19,7 @@
 #include "common/error.h"
 #include "node/wireguard/device.h"
 #include "node/wireguard/offload_switches.h"
-#include "node/wireguard/refused_paths.h"
+#include "common/refused_paths.h"
 #include "node/wireguard/train.h"
 
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
 /* Which offloads are wanted, what became of them, and the paths on which one was refused. */
 #include "node/wireguard/offload_switches.h"
-#include "node/wireguard/refused_paths.h"
+#include "common/refused_paths.h"
 
 #include <assert.h>
 #include <errno.h>

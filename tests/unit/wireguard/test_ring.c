@@ -1,5 +1,5 @@
 /* The queue between two threads: order, bounds, wrap-around, and that nothing tears or is lost. */
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 
 #include <assert.h>
 #include <pthread.h>

@@ -7,7 +7,7 @@
 #include "node/wireguard/allowed_ips.h"
 #include "node/wireguard/device.h"
 #include "node/wireguard/readers.h"
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 #include "node/wireguard/session_table.h"
 
 #include <assert.h>

@@ -2,7 +2,7 @@
  * An entry: 24 bits of the address's hash, 16 bits limit, 24 bits time of retry (194 days, compared
  * modulo). 0 is free: a time of retry is never 0.
  */
-#include "node/wireguard/refused_paths.h"
+#include "common/refused_paths.h"
 
 #define TIME_BITS 24
 #define TIME_MASK ((1u << TIME_BITS) - 1)

@@ -1,4 +1,4 @@
-#include "node/wireguard/ring.h"
+#include "common/ring.h"
 
 #include <assert.h>
 #include <stdlib.h>
