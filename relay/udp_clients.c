@@ -39,7 +39,7 @@ struct known {
 
 struct client {
 	const struct known *known;
-	struct endpoint remote;
+	struct udp_way way;
 	uint32_t slot, token;
 	uint64_t bind_number;	/* the client's */
 	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
@@ -265,20 +265,20 @@ static bool may_answer_stranger(struct udp_clients *clients, uint64_t now_ns)
 }
 
 /* A cookie for who comes from an unknown address; len: of what is answered, which moved may not exceed. */
-static enum udp_clients_verdict answer_moved(struct udp_clients *clients, const struct endpoint *from,
+static enum udp_clients_verdict answer_moved(struct udp_clients *clients, const struct udp_way *from,
 					     uint32_t what, size_t len, uint64_t now_ns,
 					     struct udp_clients_result *ret)
 {
 	struct relay_udp_datagram moved = { .type = RELAY_UDP_MOVED, .moved = { .what = what } };
 
-	make_cookie(clients, from, ms_of(now_ns), moved.moved.cookie);
+	make_cookie(clients, &from->remote, ms_of(now_ns), moved.moved.cookie);
 	answer(ret, &moved);
 	if (ret->answer_len > len || !may_answer_stranger(clients, now_ns))
 		return UDP_CLIENTS_DROP;
 	return UDP_CLIENTS_ANSWER;
 }
 
-static enum udp_clients_verdict answer_ask(struct udp_clients *clients, const struct endpoint *from,
+static enum udp_clients_verdict answer_ask(struct udp_clients *clients, const struct udp_way *from,
 					   const struct relay_udp_ask *ask, uint64_t now_ns,
 					   struct udp_clients_result *ret)
 {
@@ -287,7 +287,7 @@ static enum udp_clients_verdict answer_ask(struct udp_clients *clients, const st
 
 	if (!may_answer_stranger(clients, now_ns))
 		return UDP_CLIENTS_DROP;
-	make_cookie(clients, from, ms_of(now_ns), cookie.cookie.cookie);
+	make_cookie(clients, &from->remote, ms_of(now_ns), cookie.cookie.cookie);
 	clients->counters.cookies++;
 	return answer(ret, &cookie);
 }
@@ -378,18 +378,18 @@ static enum udp_clients_verdict answer_bound(const struct udp_clients *clients, 
 }
 
 static enum udp_clients_verdict bind_client(const struct udp_clients *clients, struct client *client,
-					    const struct endpoint *from, const struct relay_udp_bind *bind,
+					    const struct udp_way *from, const struct relay_udp_bind *bind,
 					    uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
 	client->bind_number = bind->number;
 	client->cookie_ms = cookie_ms;
-	client->remote = *from;
+	client->way = *from;
 	client->bound_ns = client->proven_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
 
 static enum udp_clients_verdict bind_new(struct udp_clients *clients, const struct known *known,
-					 const struct endpoint *from, const struct relay_udp_bind *bind,
+					 const struct udp_way *from, const struct relay_udp_bind *bind,
 					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
 	if (clients->counters.clients >= clients->config.max_clients) {
@@ -408,14 +408,14 @@ static void tell_replaced(const struct client *client, struct udp_clients_result
 
 	ret->notice_len = relay_udp_encode(ret->notice, sizeof(ret->notice), &replaced);
 	relay_udp_prove(&client->known->proof, ret->notice, ret->notice_len);
-	ret->notice_to = client->remote;
+	ret->notice_to = client->way;
 }
 
 static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct client *client,
-					   const struct endpoint *from, const struct relay_udp_bind *bind,
+					   const struct udp_way *from, const struct relay_udp_bind *bind,
 					   uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
-	const bool is_here = endpoint_equal(from, &client->remote);
+	const bool is_here = endpoint_equal(&from->remote, &client->way.remote);
 
 	if (is_here && bind->number == client->bind_number)
 		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
@@ -432,13 +432,13 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 	return bind_client(clients, client, from, bind, cookie_ms, now_ns, ret);
 }
 
-static enum udp_clients_verdict take_bind(struct udp_clients *clients, const struct endpoint *from,
+static enum udp_clients_verdict take_bind(struct udp_clients *clients, const struct udp_way *from,
 					  const struct relay_udp_bind *bind, const void *bytes, size_t len,
 					  uint64_t now_ns, struct udp_clients_result *ret)
 {
 	uint32_t cookie_ms;
 
-	if (!is_cookie(clients, from, bind->cookie, now_ns, &cookie_ms)) {
+	if (!is_cookie(clients, &from->remote, bind->cookie, now_ns, &cookie_ms)) {
 		clients->counters.refused_cookie++;
 		return answer_moved(clients, from, (uint32_t)bind->number, len, now_ns, ret);
 	}
@@ -446,7 +446,7 @@ static enum udp_clients_verdict take_bind(struct udp_clients *clients, const str
 		clients->counters.malformed++;
 		return UDP_CLIENTS_DROP;
 	}
-	const struct known *known = find_known(clients, from, &bind->node_key, now_ns);
+	const struct known *known = find_known(clients, &from->remote, &bind->node_key, now_ns);
 	if (!known)
 		return UDP_CLIENTS_DROP;
 	if (!relay_udp_is_proven(&known->proof, bytes, len)) {
@@ -461,14 +461,17 @@ static enum udp_clients_verdict take_bind(struct udp_clients *clients, const str
 
 /* ---- bound ---- */
 
+/* By key or, when that is all zero, by slot: a client that hears from a slot it does not know asks whose it is. */
 static enum udp_clients_verdict answer_find(const struct udp_clients *clients, const struct client *client,
-					    const struct public_key *node_key, struct udp_clients_result *ret)
+					    const struct relay_udp_datagram *find, struct udp_clients_result *ret)
 {
-	const struct client *peer = key_table_find(&clients->table, node_key);
+	const bool is_by_slot = public_key_is_zero(&find->node_key);
+	const struct client *peer = is_by_slot ? find_slot(clients, find->header.to)
+					       : key_table_find(&clients->table, &find->node_key);
 	const struct relay_udp_datagram found = {
 		.type = RELAY_UDP_FOUND,
 		.header = { RELAY_UDP_FOUND, client->slot, peer ? peer->slot : 0, client->token },
-		.node_key = *node_key,
+		.node_key = peer ? peer->known->node_key : find->node_key,
 	};
 
 	return answer(ret, &found);
@@ -510,6 +513,22 @@ static enum udp_clients_verdict answer_gone(struct udp_clients *clients, struct 
 	return answer(ret, &gone);
 }
 
+static void count_forwarded(struct udp_clients *clients, struct client *client, struct client *to, uint32_t n,
+			    size_t bytes)
+{
+	client->packets_in += n;
+	client->bytes_in += bytes;
+	to->packets_out += n;
+	to->bytes_out += bytes;
+	clients->counters.packets += n;
+	clients->counters.bytes += bytes;
+}
+
+static struct relay_udp_header rewritten_header(const struct client *client, const struct client *to)
+{
+	return (struct relay_udp_header){ RELAY_UDP_DATA, to->slot, client->slot, to->token };
+}
+
 static enum udp_clients_verdict forward(struct udp_clients *clients, struct client *client,
 					const struct relay_udp_header *header, void *bytes, size_t len,
 					uint64_t now_ns, struct udp_clients_result *ret)
@@ -517,33 +536,67 @@ static enum udp_clients_verdict forward(struct udp_clients *clients, struct clie
 	const size_t n = len - RELAY_UDP_HEADER_LEN;
 	struct client *to = find_slot(clients, header->to);
 
-	client->packets_in++;
-	client->bytes_in += n;
-	if (!to)
+	if (!to) {
+		client->packets_in++;
+		client->bytes_in += n;
 		return answer_gone(clients, client, header->to, now_ns, ret);
-	to->packets_out++;
-	to->bytes_out += n;
-	clients->counters.packets++;
-	clients->counters.bytes += n;
-	const struct relay_udp_header rewritten = { RELAY_UDP_DATA, to->slot, client->slot, to->token };
+	}
+	count_forwarded(clients, client, to, 1, n);
+	const struct relay_udp_header rewritten = rewritten_header(client, to);
 	relay_udp_header_encode(bytes, &rewritten);
-	ret->to = to->remote;
+	ret->to = to->way;
 	return UDP_CLIENTS_FORWARD;
 }
 
-static enum udp_clients_verdict take_of_client(struct udp_clients *clients, const struct endpoint *from,
+/* How many datagrams from the first on begin with the same bytes, and have a packet. *ret_bytes: of these. */
+static uint32_t length_of_run(const uint8_t *bytes, size_t len, size_t size, size_t *ret_bytes)
+{
+	uint32_t n = 1;
+	size_t at = size;
+
+	while (at < len && len - at > RELAY_UDP_HEADER_LEN && memcmp(bytes + at, bytes, RELAY_UDP_HEADER_LEN) == 0) {
+		at += size;
+		n++;
+	}
+	*ret_bytes = at < len ? at : len;
+	return n;
+}
+
+uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
+			   size_t size, const struct udp_way **ret)
+{
+	uint8_t rewritten[RELAY_UDP_HEADER_LEN];
+	struct relay_udp_header header;
+	size_t n_bytes;
+
+	if (!relay_udp_header_decode(bytes, size < len ? size : len, &header))
+		return 0;
+	struct client *client = find_slot(clients, header.from), *to = find_slot(clients, header.to);
+	if (!client || !to || client->token != header.token || !endpoint_equal(&client->way.remote, &from->remote))
+		return 0;
+	const uint32_t n = length_of_run(bytes, len, size, &n_bytes);
+	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
+	header = rewritten_header(client, to);
+	relay_udp_header_encode(rewritten, &header);
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(bytes + i * size, rewritten, sizeof(rewritten));
+	*ret = &to->way;
+	return n;
+}
+
+static enum udp_clients_verdict take_of_client(struct udp_clients *clients, const struct udp_way *from,
 					       const struct relay_udp_datagram *datagram, void *bytes, size_t len,
 					       uint64_t now_ns, struct udp_clients_result *ret)
 {
 	struct client *client = find_slot(clients, datagram->header.from);
 
-	if (!client || client->token != datagram->header.token || !endpoint_equal(&client->remote, from)) {
+	if (!client || client->token != datagram->header.token || !endpoint_equal(&client->way.remote, &from->remote)) {
 		clients->counters.dropped_stranger++;
 		return answer_moved(clients, from, datagram->header.token, len, now_ns, ret);
 	}
 	switch (datagram->type) {
 	case RELAY_UDP_FIND:
-		return answer_find(clients, client, &datagram->node_key, ret);
+		return answer_find(clients, client, datagram, ret);
 	case RELAY_UDP_PING:
 		return answer_ping(clients, client, &datagram->ping, now_ns, ret);
 	default:
@@ -551,7 +604,7 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 	}
 }
 
-enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const struct endpoint *from, void *bytes,
+enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const struct udp_way *from, void *bytes,
 					  size_t len, uint64_t now_ns, struct udp_clients_result *ret)
 {
 	struct relay_udp_datagram datagram;
@@ -602,7 +655,7 @@ static void say_refused(const struct udp_clients *clients, const struct client *
 	struct udp_clients_result result;
 
 	answer_proven(&result, &client->known->proof, &refused);
-	send(clients->config.owner, &client->remote, result.answer, result.answer_len);
+	send(clients->config.owner, &client->way, result.answer, result.answer_len);
 }
 
 void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *send)
@@ -690,7 +743,7 @@ void udp_clients_each(const struct udp_clients *clients,
 			continue;
 		const struct udp_clients_client told = {
 			.node_key = client->known->node_key,
-			.remote = client->remote,
+			.way = client->way,
 			.slot = client->slot,
 			.bound_ns = client->bound_ns,
 			.proven_ns = client->proven_ns,

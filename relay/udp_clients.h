@@ -30,6 +30,14 @@
 
 struct udp_clients;
 
+/* Where a datagram came from and where it arrived: an answer goes back the same way. */
+struct udp_way {
+	struct endpoint remote;
+	uint8_t local_ip[16]; /* the address of ours that was asked; all zero: as the socket has it */
+	uint32_t ifindex;     /* of a link-local address of ours; else 0 */
+	uint32_t socket;      /* a number of the caller's */
+};
+
 struct udp_clients_config {
 	struct secret_key node_key; /* of this node; copied, wiped when freed */
 	void *owner;
@@ -57,7 +65,7 @@ struct udp_clients_counters {
 
 struct udp_clients_client {
 	struct public_key node_key;
-	struct endpoint remote;
+	struct udp_way way;
 	uint32_t slot;
 	uint64_t bound_ns, proven_ns; /* when it was bound, or moved; when it last proved to be there */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
@@ -72,9 +80,9 @@ enum udp_clients_verdict {
 struct udp_clients_result {
 	uint8_t answer[RELAY_UDP_MAX_LEN];
 	size_t answer_len;
-	struct endpoint to; /* of FORWARD */
+	struct udp_way to; /* of FORWARD */
 	/* With an answer to a bind: to be sent to where the client was before; notice_len 0: nothing. */
-	struct endpoint notice_to;
+	struct udp_way notice_to;
 	uint8_t notice[RELAY_UDP_MAX_LEN];
 	size_t notice_len;
 };
@@ -83,12 +91,24 @@ struct udp_clients_result {
 P2P_CHECK int udp_clients_new(const struct udp_clients_config *config, struct udp_clients **ret);
 struct udp_clients *udp_clients_free(struct udp_clients *clients); /* takes NULL, returns NULL */
 
-/* One datagram. bytes are changed when it is to be forwarded. */
-enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const struct endpoint *from, void *bytes,
+/*
+ * One datagram. bytes are changed when it is to be forwarded. Answer and notice together are no longer than what
+ * they answer.
+ */
+enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const struct udp_way *from, void *bytes,
 					  size_t len, uint64_t now_ns, struct udp_clients_result *ret);
 
+/*
+ * The packet path: len bytes of datagrams that came at once from one address, each of `size` bytes but the last,
+ * which may be shorter. If the first can be forwarded: rewrites its header, and those of the ones behind it that
+ * begin with the same, and returns how many these are; *ret is where they go, until the next call. Otherwise 0:
+ * the first is one for udp_clients_take().
+ */
+uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
+			   size_t size, const struct udp_way **ret);
+
 /* Whom what is sent here reaches; bytes are borrowed. */
-typedef void udp_clients_send(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len);
+typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len);
 /* Once a second at least: forgets who was silent. */
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns);
 /* The map has changed: tells those that are no longer members, and forgets them. */

@@ -30,7 +30,7 @@ struct world {
 	struct udp_clients_result result;
 	struct relay_udp_datagram answer;
 	struct {
-		struct endpoint to;
+		struct udp_way to;
 		uint8_t bytes[RELAY_UDP_MAX_LEN];
 		size_t len;
 	} sent[MAX_SENT];
@@ -40,6 +40,20 @@ struct world {
 static struct endpoint address(unsigned a, uint16_t port)
 {
 	return endpoint_from_v4(0x0a000000 | a << 16 | 1, port);
+}
+
+/* Each remote comes by an address of ours of its own, so that it shows which of them a datagram goes by. */
+static struct udp_way way_of(const struct endpoint *remote)
+{
+	return (struct udp_way){ .remote = *remote, .local_ip = { 9, remote->ip[13] }, .socket = remote->port };
+}
+
+static bool is_way_of(const struct udp_way *way, const struct endpoint *remote)
+{
+	const struct udp_way expected = way_of(remote);
+
+	return endpoint_equal(&way->remote, remote) && memcmp(way->local_ip, expected.local_ip, 16) == 0 &&
+	       way->socket == expected.socket;
 }
 
 static bool is_member(void *owner, const struct public_key *node_key)
@@ -91,10 +105,11 @@ static struct udp_clients_counters counters(const struct world *w)
 
 static enum udp_clients_verdict take(struct world *w, const struct endpoint *from, void *bytes, size_t len)
 {
-	enum udp_clients_verdict verdict = udp_clients_take(w->clients, from, bytes, len, w->now_ns, &w->result);
+	const struct udp_way way = way_of(from);
+	enum udp_clients_verdict verdict = udp_clients_take(w->clients, &way, bytes, len, w->now_ns, &w->result);
 
 	if (verdict == UDP_CLIENTS_ANSWER) {
-		assert(w->result.answer_len > 0 && w->result.answer_len <= len); /* whatever was asked */
+		assert(w->result.answer_len > 0 && w->result.answer_len + w->result.notice_len <= len); /* whatever was asked */
 		assert(relay_udp_decode(w->result.answer, w->result.answer_len, &w->answer) == 0);
 	}
 	return verdict;
@@ -209,10 +224,10 @@ static bool reaches(struct world *w, const struct node *a, const struct node *b)
 	assert(relay_udp_decode(bytes, len, &arrived) == 0 && arrived.type == RELAY_UDP_DATA);
 	assert(arrived.header.from == a->slot && arrived.header.to == b->slot && arrived.header.token == b->token);
 	assert(arrived.packet.len == 6 && memcmp(arrived.packet.bytes, "sealed", 6) == 0);
-	return endpoint_equal(&w->result.to, &b->at);
+	return is_way_of(&w->result.to, &b->at);
 }
 
-static void send_to(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len)
+static void send_to(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
 {
 	struct world *w = owner;
 
@@ -227,7 +242,7 @@ static bool was_told(const struct world *w, const struct node *node, enum relay_
 {
 	for (unsigned i = 0; i < w->n_sent; i++) {
 		struct relay_udp_datagram told;
-		if (endpoint_equal(&w->sent[i].to, &node->at) &&
+		if (is_way_of(&w->sent[i].to, &node->at) &&
 		    relay_udp_decode(w->sent[i].bytes, w->sent[i].len, &told) == 0 &&
 		    told.type == RELAY_UDP_REFUSED && told.refused.reason == reason &&
 		    told.refused.number == node->number &&
@@ -440,7 +455,7 @@ static void test_two_machines_with_one_key_learn_of_each_other(void)
 	a->at = address(9, 555);
 
 	assert(try_to_bind(&w, a) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_BOUND);
-	assert(w.result.notice_len > 0 && endpoint_equal(&w.result.notice_to, &first.at));
+	assert(w.result.notice_len > 0 && is_way_of(&w.result.notice_to, &first.at));
 	assert(relay_udp_decode(w.result.notice, w.result.notice_len, &notice) == 0);
 	assert(notice.type == RELAY_UDP_REFUSED && notice.refused.reason == RELAY_UDP_REPLACED &&
 	       notice.refused.number == first.number && notice.refused.retry_after_ms > 0);
@@ -499,6 +514,117 @@ static void test_a_peer_is_found_by_its_key_and_reached_by_its_slot(void)
 	assert(counters(&w).packets == 3 && counters(&w).bytes == 18);
 	end(&w);
 }
+
+static void test_a_slot_that_is_not_known_is_found_by_its_number(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct relay_udp_datagram find = from_node(a, RELAY_UDP_FIND, b->slot);
+
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == b->slot);
+	assert(w.answer.header.to == a->slot && public_key_equal(&w.answer.node_key, &b->public));
+	find.header.to = b->slot + (1u << 20); /* the next one in b's place */
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == 0);
+	assert(public_key_is_zero(&w.answer.node_key));
+	find.header.to = 0; /* the relay */
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == 0);
+	end(&w);
+}
+
+/* ---- trains ---- */
+
+#define TRAIN_SIZE 30
+
+/* n datagrams of TRAIN_SIZE bytes from a to the slot; the last has last_len. Returns the length. */
+static size_t make_train(uint8_t *bytes, const struct node *a, uint32_t slot, unsigned n, size_t last_len)
+{
+	const struct relay_udp_header header = { RELAY_UDP_DATA, slot, a->slot, a->token };
+
+	for (unsigned i = 0; i < n; i++) {
+		relay_udp_header_encode(bytes + i * TRAIN_SIZE, &header);
+		memset(bytes + i * TRAIN_SIZE + RELAY_UDP_HEADER_LEN, (int)i, TRAIN_SIZE - RELAY_UDP_HEADER_LEN);
+	}
+	return (n - 1) * TRAIN_SIZE + last_len;
+}
+
+static uint32_t route(struct world *w, const struct endpoint *from, uint8_t *bytes, size_t len,
+		      const struct udp_way **ret)
+{
+	const struct udp_way way = way_of(from);
+
+	return udp_clients_route(w->clients, &way, bytes, len, TRAIN_SIZE, ret);
+}
+
+static bool is_rewritten(const uint8_t *datagram, const struct node *a, const struct node *b, int what)
+{
+	struct relay_udp_header header;
+
+	return relay_udp_header_decode(datagram, TRAIN_SIZE, &header) && header.to == b->slot &&
+	       header.from == a->slot && header.token == b->token && datagram[RELAY_UDP_HEADER_LEN] == what;
+}
+
+static void test_a_train_to_one_peer_is_routed_at_once(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	const struct udp_way *to;
+	uint8_t bytes[8 * TRAIN_SIZE];
+
+	for (unsigned n = 1; n <= 8; n++) {
+		const uint64_t before = counters(&w).packets;
+		assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, n, 20), &to) == n);
+		assert(is_way_of(to, &b->at) && counters(&w).packets == before + n);
+		for (unsigned i = 0; i < n; i++)
+			assert(is_rewritten(bytes + i * TRAIN_SIZE, a, b, (int)i));
+	}
+	assert(counters(&w).bytes == 28 * 14 + 8 * 4);
+	end(&w);
+}
+
+static void test_a_train_is_cut_where_its_header_changes(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1), *c = bound(&w, 2);
+	const struct udp_way *to;
+	uint8_t bytes[5 * TRAIN_SIZE], untouched[3 * TRAIN_SIZE];
+	size_t len = make_train(bytes, a, b->slot, 2, TRAIN_SIZE);
+	len += make_train(bytes + len, a, c->slot, 3, TRAIN_SIZE);
+	memcpy(untouched, bytes + 2 * TRAIN_SIZE, sizeof(untouched));
+
+	assert(route(&w, &a->at, bytes, len, &to) == 2 && is_way_of(to, &b->at));
+	assert(memcmp(bytes + 2 * TRAIN_SIZE, untouched, sizeof(untouched)) == 0);
+	assert(route(&w, &a->at, bytes + 2 * TRAIN_SIZE, len - 2 * TRAIN_SIZE, &to) == 3 && is_way_of(to, &c->at));
+	/* A last one without a packet is no data. */
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 3, RELAY_UDP_HEADER_LEN), &to) == 2);
+	end(&w);
+}
+
+/* Whatever may be answered or counted is left to udp_clients_take(). */
+static void test_what_cannot_be_forwarded_is_not_routed(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct node forged = *a;
+	const struct udp_way *to;
+	uint8_t bytes[2 * TRAIN_SIZE];
+
+	assert(route(&w, &b->at, bytes, make_train(bytes, a, b->slot, 2, 20), &to) == 0); /* another's address */
+	forged.token++;
+	assert(route(&w, &a->at, bytes, make_train(bytes, &forged, b->slot, 2, 20), &to) == 0);
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, 0, 2, 20), &to) == 0);
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 1, RELAY_UDP_HEADER_LEN), &to) == 0);
+	assert(route(&w, &a->at, bytes, 0, &to) == 0);
+	make_train(bytes, a, b->slot, 2, 20);
+	bytes[3] = RELAY_UDP_PING;
+	assert(route(&w, &a->at, bytes, 50, &to) == 0 && counters(&w).packets == 0);
+	end(&w);
+}
+
+/* ---- who has gone ---- */
 
 static bool is_told_gone(struct world *w, const struct node *a, uint32_t slot)
 {
@@ -751,7 +877,7 @@ static void count(void *owner, const struct udp_clients_client *client)
 	assert(i > 0 && i < 4096 && !seen[i]++);
 }
 
-static void ignore(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len)
+static void ignore(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
 {
 }
 
@@ -808,6 +934,10 @@ int main(void)
 	test_a_bind_from_the_same_address_keeps_slot_and_token();
 	test_nobody_sends_in_anothers_name();
 	test_a_peer_is_found_by_its_key_and_reached_by_its_slot();
+	test_a_slot_that_is_not_known_is_found_by_its_number();
+	test_a_train_to_one_peer_is_routed_at_once();
+	test_a_train_is_cut_where_its_header_changes();
+	test_what_cannot_be_forwarded_is_not_routed();
 	test_what_is_meant_for_who_has_gone_does_not_reach_the_next();
 	test_gone_is_said_ten_times_a_second();
 	test_a_removed_member_is_told_and_loses_the_relay_at_once();
