@@ -311,6 +311,17 @@ static void log_public_addresses(const struct node_public *public_node)
 		log_info("relay", "reached at %s", endpoint_ip_text(&public_node->addresses[i]).s);
 }
 
+/* Without a certificate, so nobody before the first map. */
+static void on_each_member(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set)
+{
+	const struct p2p_engine *engine = owner;
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+
+	add(set, &engine->node_key_public);
+	for (uint32_t i = 0; map && i < map->n_peers; i++)
+		add(set, &map->peers[i].node_key);
+}
+
 static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 {
 	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
@@ -319,7 +330,9 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 					       .max_rate_client = engine->max_rate_client,
 					       .max_rate = engine->max_rate,
 					       .owner = engine,
-					       .is_member = on_is_member };
+					       .is_member = on_is_member,
+					       .node_key = &engine->node_key,
+					       .each_member = on_each_member };
 	int r;
 
 	if (!engine->is_public)
@@ -338,7 +351,7 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	SSL_CTX_free(options.context);
 	if (r == 0)
-		log_info("relay", "serving relay on TCP port %u and STUN on UDP port %u", options.tls_port,
+		log_info("relay", "serving relay on TCP port %u, relay and STUN on UDP port %u", options.tls_port,
 			 options.stun_port);
 	return r;
 }

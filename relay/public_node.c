@@ -13,8 +13,10 @@
 struct public_node {
 	struct tls_host *host;
 	struct relay_server *relay;
-	struct stun_server *stun;
+	struct udp_server *udp;
 	SSL_CTX *context;
+	void *members_owner;
+	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 	uint32_t n_open; /* parts that still run */
 	void (*stopped)(void *owner);
 	void *owner;
@@ -79,15 +81,36 @@ static int start_relay(struct public_node *node, const struct public_node_option
 	return relay_server_start(&relay, &node->relay, reterr);
 }
 
-static int start_stun(struct public_node *node, uv_loop_t *loop, const struct public_node_options *options,
-		      struct error *reterr)
+static void add_member(void *set, const struct public_key *node_key)
 {
-	struct stun_server_options stun = { 0 };
+	key_table_put(set, node_key, set);
+}
 
-	stun.n_listen = addresses_to_use(options, stun.listen);
-	for (uint32_t i = 0; i < stun.n_listen; i++)
-		stun.listen[i].port = options->stun_port;
-	return stun_server_start(loop, &stun, &node->stun, reterr);
+/* The members as they are now: a copy, which the UDP thread has for itself. */
+static void tell_members(const struct public_node *node)
+{
+	struct key_table *members = calloc(1, sizeof(*members));
+
+	if (!members)
+		abort();
+	key_table_init(members);
+	if (node->each_member)
+		node->each_member(node->members_owner, add_member, members);
+	udp_server_set_members(node->udp, members);
+}
+
+static int start_udp(struct public_node *node, uv_loop_t *loop, const struct public_node_options *options,
+		     struct error *reterr)
+{
+	struct udp_server_options udp = { .node_key = options->node_key };
+
+	udp.n_listen = addresses_to_use(options, udp.listen);
+	for (uint32_t i = 0; i < udp.n_listen; i++)
+		udp.listen[i].port = options->stun_port;
+	int r = udp_server_start(loop, &udp, &node->udp, reterr);
+	if (r == 0)
+		tell_members(node);
+	return r;
 }
 
 int public_node_start(uv_loop_t *loop, const struct public_node_options *options, struct public_node **ret,
@@ -101,6 +124,8 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 		return error_set(reterr, -ENOMEM, "out of memory");
 	node->context = options->context;
 	SSL_CTX_up_ref(node->context);
+	node->members_owner = options->owner;
+	node->each_member = options->each_member;
 	int r = tls_host_new(loop, &node->host);
 	if (r < 0) {
 		SSL_CTX_free(node->context);
@@ -110,7 +135,7 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 	node->n_open = 1;
 	r = start_relay(node, options, reterr);
 	if (r == 0)
-		r = start_stun(node, loop, options, reterr);
+		r = start_udp(node, loop, options, reterr);
 	if (r < 0) {
 		public_node_stop(node, NULL, NULL);
 		return r;
@@ -144,11 +169,11 @@ void public_node_stop(struct public_node *node, void (*cb)(void *owner), void *o
 {
 	node->stopped = cb;
 	node->owner = owner;
-	node->n_open = 1u + (node->relay ? 1u : 0u) + (node->stun ? 1u : 0u);
+	node->n_open = 1u + (node->relay ? 1u : 0u) + (node->udp ? 1u : 0u);
 	if (node->relay)
 		relay_server_stop(node->relay, on_part_stopped, node);
-	if (node->stun)
-		stun_server_stop(node->stun, on_part_stopped, node);
+	if (node->udp)
+		udp_server_stop(node->udp, on_part_stopped, node);
 	on_part_stopped(node);
 }
 
@@ -161,6 +186,7 @@ int public_node_set_certificate(struct public_node *node, const char *certificat
 void public_node_recheck_members(struct public_node *node)
 {
 	relay_server_recheck_members(node->relay);
+	tell_members(node);
 }
 
 void public_node_drain(struct public_node *node, uint32_t spread_ms)
@@ -175,10 +201,14 @@ void public_node_undrain(struct public_node *node)
 
 struct public_node_stats public_node_stats(const struct public_node *node)
 {
+	const struct udp_server_counters udp = udp_server_counters(node->udp);
+
 	return (struct public_node_stats){ .relay = relay_server_counters(node->relay),
-					   .stun = stun_server_counters(node->stun),
+					   .stun = udp.stun,
+					   .udp = udp.clients,
+					   .udp_out = udp.out,
 					   .tls_port = relay_server_port(node->relay),
-					   .stun_port = stun_server_port(node->stun) };
+					   .stun_port = udp_server_port(node->udp) };
 }
 
 struct relay_server *public_node_relay(const struct public_node *node)

@@ -1,5 +1,5 @@
 /*
- * What a node with a [public] section serves: the relay over TLS and STUN, put together.
+ * What a node with a [public] section serves: the relay over TLS and over UDP, and STUN, put together.
  *
  * It listens on the addresses given; without any, or if one of them is not an address of this machine (its
  * router or cloud translates), on all of the machine.
@@ -12,7 +12,7 @@
 #include "common/error.h"
 #include "common/key.h"
 #include "relay/relay_server.h"
-#include "relay/stun_server.h"
+#include "relay/udp_server.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,11 +29,17 @@ struct public_node_options {
 	bool (*is_member)(void *owner, const struct public_key *node_key); /* NULL: all with a certificate */
 	uint32_t max_clients;						   /* 0: the relay's own limit */
 	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
+	/* For the relay over UDP, which knows members by their keys alone; NULL: none. */
+	const struct secret_key *node_key;
+	/* Calls add(set, key) for every member. */
+	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 };
 
 struct public_node_stats {
 	struct relay_server_counters relay;
 	struct stun_server_counters stun;
+	struct udp_clients_counters udp;
+	struct relay_outbox_counters udp_out;
 	uint16_t tls_port, stun_port;
 };
 

@@ -1,33 +1,27 @@
 /*
- * Answers STUN Binding requests on UDP, on the libuv loop, with its own batched system calls.
+ * Answers to STUN Binding requests, without the sockets (relay/udp_server.h has them).
+ *
+ *   question, on socket [address][port] ──► answered in place, from the same socket or, on request, another
  *
  * An answer leaves from the address that was asked and is never larger than the question: what does not
  * fit is left out (first OTHER-ADDRESS and RESPONSE-ORIGIN); if not even the mapped address fits, nothing
- * is sent and too_small is counted. Each source prefix (/24, /56) has a rate. With other_port and two
+ * is sent and too_small is counted. Each source prefix (/24, /56) has a rate. With two ports and two
  * addresses of a family (no wildcards) it speaks RFC 5780: CHANGE-REQUEST and RESPONSE-PORT; otherwise
  * these are answered with 420, as the RFC wants.
  *
- * Loop only.
+ * No I/O and no clock. One thread. sodium_init() must have been called.
  */
 #pragma once
 
 #include "common/endpoint.h"
-#include "common/error.h"
+#include "common/source_limit.h"
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <uv.h>
 
 #define STUN_SERVER_MAX_ADDRESSES 8
-
-struct stun_server;
-
-struct stun_server_options {
-	uint32_t n_listen;
-	struct endpoint listen[STUN_SERVER_MAX_ADDRESSES]; /* "::" listens on both families; port 0: any */
-	uint16_t other_port; /* for RFC 5780, on the same addresses; 0: none */
-	uint32_t rate_per_s; /* of one source prefix; 0: 100 */
-	uint32_t burst;	     /* 0: 200 */
-};
+#define STUN_SERVER_MAX_PORTS	  2
 
 struct stun_server_counters {
 	uint64_t received, answered;
@@ -39,10 +33,28 @@ struct stun_server_counters {
 	uint64_t send_failed;
 };
 
-/* 0 or -errno; reterr names the address. Port 0: any, the same for all. */
-P2P_CHECK int stun_server_start(uv_loop_t *loop, const struct stun_server_options *options,
-				struct stun_server **ret, struct error *reterr);
-/* Frees itself from the loop, then calls cb (may be NULL). */
-void stun_server_stop(struct stun_server *server, void (*cb)(void *owner), void *owner);
-uint16_t stun_server_port(const struct stun_server *server);
-struct stun_server_counters stun_server_counters(const struct stun_server *server);
+struct stun_server {
+	uint32_t n_addresses, n_ports;
+	struct endpoint local[STUN_SERVER_MAX_ADDRESSES][STUN_SERVER_MAX_PORTS]; /* as bound; set by the caller */
+	struct stun_server_counters counters; /* of answered and send_failed only the caller knows */
+	struct source_limit limit;
+};
+
+struct stun_server_question {
+	uint32_t address, port; /* indices of the socket it came to */
+	struct endpoint source, asked;
+	uint64_t now_ms;
+};
+
+struct stun_server_answer {
+	size_t len;
+	uint32_t address, port; /* indices of the socket it leaves by */
+	bool is_elsewhere;	/* not the socket that was asked */
+	struct endpoint to;
+};
+
+/* rate_per_s of one source prefix; 0: 100. burst 0: 200. The caller adds the addresses. */
+void stun_server_init(struct stun_server *server, uint32_t rate_per_s, uint32_t burst);
+/* In place of the question. False: nothing is to be sent, and that is counted. */
+bool stun_server_answer(struct stun_server *server, const struct stun_server_question *question, uint8_t *bytes,
+			size_t len, struct stun_server_answer *ret);

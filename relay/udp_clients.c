@@ -563,7 +563,7 @@ static uint32_t length_of_run(const uint8_t *bytes, size_t len, size_t size, siz
 }
 
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
-			   size_t size, const struct udp_way **ret)
+			   size_t size, struct udp_way **ret)
 {
 	uint8_t rewritten[RELAY_UDP_HEADER_LEN];
 	struct relay_udp_header header;

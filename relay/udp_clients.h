@@ -35,7 +35,7 @@ struct udp_way {
 	struct endpoint remote;
 	uint8_t local_ip[16]; /* the address of ours that was asked; all zero: as the socket has it */
 	uint32_t ifindex;     /* of a link-local address of ours; else 0 */
-	uint32_t socket;      /* a number of the caller's */
+	uint16_t socket, note; /* the caller's: which of its sockets; what it likes to find again with this way */
 };
 
 struct udp_clients_config {
@@ -105,7 +105,7 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
  * the first is one for udp_clients_take().
  */
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
-			   size_t size, const struct udp_way **ret);
+			   size_t size, struct udp_way **ret);
 
 /* Whom what is sent here reaches; bytes are borrowed. */
 typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len);

@@ -97,7 +97,8 @@ static bool is_nodes(const struct udp_way *way)
 /* As two datagrams that came at once. */
 static bool was_routed(struct udp_clients *clients, const struct node *node, uint8_t *bytes, size_t len)
 {
-	const struct udp_way from = { .remote = node->at }, *to;
+	const struct udp_way from = { .remote = node->at };
+	struct udp_way *to;
 	const size_t size = (len + 1) / 2;
 	if (len >= 2 * RELAY_UDP_HEADER_LEN)
 		memcpy(bytes + size, bytes, len - size < RELAY_UDP_HEADER_LEN ? len - size : RELAY_UDP_HEADER_LEN);

@@ -3,7 +3,7 @@
  * with more bytes than the question had.
  */
 #include "common/stun_wire.h"
-#include "relay/stun_server.h"
+#include "relay/udp_server.h"
 #include "world.h"
 
 #include <stdio.h>
@@ -14,21 +14,21 @@
 
 struct bench {
 	struct world w; /* for its loop */
-	struct stun_server *server;
+	struct udp_server *server;
 	uint16_t port;
 	bool stopped;
 };
 
-static void begin(struct bench *b, const struct stun_server_options *options)
+static void begin(struct bench *b, const struct udp_server_options *options)
 {
 	struct error err = { 0 };
 
 	*b = (struct bench){ 0 };
 	world_begin(&b->w);
-	if (stun_server_start(&b->w.loop, options, &b->server, &err) != 0)
+	if (udp_server_start(&b->w.loop, options, &b->server, &err) != 0)
 		fprintf(stderr, "%s\n", err.message);
 	EXPECT(b->server != NULL);
-	b->port = stun_server_port(b->server);
+	b->port = udp_server_port(b->server);
 }
 
 static void on_stopped(void *owner)
@@ -38,9 +38,14 @@ static void on_stopped(void *owner)
 
 static void finish(struct bench *b)
 {
-	stun_server_stop(b->server, on_stopped, b);
+	udp_server_stop(b->server, on_stopped, b);
 	AWAIT(&b->w, b->stopped);
 	world_end(&b->w);
+}
+
+static struct stun_server_counters stun_counters(const struct bench *b)
+{
+	return udp_server_counters(b->server).stun;
 }
 
 static struct endpoint at(const char *ip, uint16_t port)
@@ -102,7 +107,7 @@ static size_t answer(struct bench *b, int fd, struct stun_message *ret, struct e
 static void test_who_asks_is_told_from_where(const char *listen, const char *server_ip, const char *client_ip)
 {
 	struct bench b;
-	struct stun_server_options options = { .n_listen = 1, .listen = { at(listen, 0) } };
+	struct udp_server_options options = { .n_listen = 1, .listen = { at(listen, 0) } };
 	struct stun_message question, seen;
 	struct endpoint mine, from;
 	begin(&b, &options);
@@ -115,7 +120,7 @@ static void test_who_asks_is_told_from_where(const char *listen, const char *ser
 	EXPECT(seen.class == STUN_SUCCESS && seen.has_fingerprint && stun_tx_equal(&seen.tx, &question.tx));
 	EXPECT(endpoint_equal(&seen.mapped, &mine));
 	EXPECT(endpoint_equal(&from, &server) && endpoint_equal(&seen.response_origin, &server));
-	EXPECT(stun_server_counters(b.server).answered == 1);
+	AWAIT_OTHERS(&b.w, stun_counters(&b).answered == 1);
 
 	close(fd);
 	finish(&b);
@@ -124,7 +129,7 @@ static void test_who_asks_is_told_from_where(const char *listen, const char *ser
 static void test_an_answer_is_never_larger_than_the_question(void)
 {
 	struct bench b;
-	struct stun_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
+	struct udp_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
 	struct stun_message question = { .class = STUN_REQUEST, .method = STUN_METHOD_BINDING }, seen;
 	struct endpoint mine, from;
 	begin(&b, &options);
@@ -133,7 +138,7 @@ static void test_an_answer_is_never_larger_than_the_question(void)
 
 	/* 20 bytes leave no room for an address: no answer. */
 	ask(fd, &server, &question);
-	AWAIT(&b.w, stun_server_counters(b.server).too_small == 1);
+	AWAIT_OTHERS(&b.w, stun_counters(&b).too_small == 1);
 	/* From 32 on there is room for it, and for nothing else. */
 	for (size_t n_software = 1; n_software <= 60; n_software++) {
 		uint8_t buf[STUN_MAX_LEN];
@@ -141,7 +146,7 @@ static void test_an_answer_is_never_larger_than_the_question(void)
 		size_t asked = stun_encode(buf, sizeof(buf), &question);
 		ask(fd, &server, &question);
 		if (asked < 32) {
-			AWAIT(&b.w, stun_server_counters(b.server).too_small == 1 + n_software);
+			AWAIT_OTHERS(&b.w, stun_counters(&b).too_small == 1 + n_software);
 			continue;
 		}
 		EXPECT(answer(&b, fd, &seen, &from) <= asked);
@@ -154,7 +159,7 @@ static void test_an_answer_is_never_larger_than_the_question(void)
 static void test_what_is_not_a_question_is_counted_and_not_answered(void)
 {
 	struct bench b;
-	struct stun_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
+	struct udp_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
 	struct stun_message m;
 	struct endpoint mine, from;
 	begin(&b, &options);
@@ -175,7 +180,8 @@ static void test_what_is_not_a_question_is_counted_and_not_answered(void)
 	ask(fd, &server, &m);
 	answer(&b, fd, &m, &from);
 
-	struct stun_server_counters counters = stun_server_counters(b.server);
+	AWAIT_OTHERS(&b.w, stun_counters(&b).answered == 1);
+	struct stun_server_counters counters = stun_counters(&b);
 	EXPECT(counters.received == 6 && counters.garbage == 3 && counters.not_a_request == 2 &&
 	       counters.answered == 1);
 	close(fd);
@@ -185,7 +191,7 @@ static void test_what_is_not_a_question_is_counted_and_not_answered(void)
 static void test_an_attribute_not_understood_is_refused_by_name(void)
 {
 	struct bench b;
-	struct stun_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
+	struct udp_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
 	struct stun_message question, seen;
 	struct endpoint mine, from;
 	begin(&b, &options);
@@ -207,8 +213,8 @@ static void test_an_attribute_not_understood_is_refused_by_name(void)
 static void test_a_source_that_asks_too_often_waits(void)
 {
 	struct bench b;
-	struct stun_server_options options = {
-		.n_listen = 1, .listen = { at("127.0.0.1", 0) }, .rate_per_s = 1, .burst = 10
+	struct udp_server_options options = {
+		.n_listen = 1, .listen = { at("127.0.0.1", 0) }, .stun_rate_per_s = 1, .stun_burst = 10
 	};
 	struct stun_message question, seen;
 	struct endpoint mine, from;
@@ -219,8 +225,8 @@ static void test_a_source_that_asks_too_often_waits(void)
 	stun_make_request(&question, &(struct stun_tx){ { 9 } });
 	for (int i = 0; i < 100; i++)
 		ask(fd, &server, &question);
-	AWAIT(&b.w, stun_server_counters(b.server).received == 100);
-	EXPECT(stun_server_counters(b.server).answered <= 11);
+	AWAIT_OTHERS(&b.w, stun_counters(&b).received == 100);
+	EXPECT(stun_counters(&b).answered <= 11);
 	ask(other, &server, &question); /* of another prefix */
 	answer(&b, other, &seen, &from);
 	close(fd);
@@ -233,7 +239,7 @@ static void test_with_two_addresses_and_ports_it_answers_from_another(void)
 	struct bench b;
 	struct stun_message question, seen;
 	struct endpoint mine, from;
-	struct stun_server_options options = { .n_listen = 2,
+	struct udp_server_options options = { .n_listen = 2,
 					       .listen = { at("127.0.0.1", 0), at("127.0.0.2", 0) } };
 	/* A free port for the second: ask the kernel. */
 	int probe = client_at("127.0.0.1", &mine);

@@ -549,7 +549,7 @@ static size_t make_train(uint8_t *bytes, const struct node *a, uint32_t slot, un
 }
 
 static uint32_t route(struct world *w, const struct endpoint *from, uint8_t *bytes, size_t len,
-		      const struct udp_way **ret)
+		      struct udp_way **ret)
 {
 	const struct udp_way way = way_of(from);
 
@@ -569,7 +569,7 @@ static void test_a_train_to_one_peer_is_routed_at_once(void)
 	struct world w;
 	begin(&w);
 	struct node *a = bound(&w, 0), *b = bound(&w, 1);
-	const struct udp_way *to;
+	struct udp_way *to;
 	uint8_t bytes[8 * TRAIN_SIZE];
 
 	for (unsigned n = 1; n <= 8; n++) {
@@ -588,7 +588,7 @@ static void test_a_train_is_cut_where_its_header_changes(void)
 	struct world w;
 	begin(&w);
 	struct node *a = bound(&w, 0), *b = bound(&w, 1), *c = bound(&w, 2);
-	const struct udp_way *to;
+	struct udp_way *to;
 	uint8_t bytes[5 * TRAIN_SIZE], untouched[3 * TRAIN_SIZE];
 	size_t len = make_train(bytes, a, b->slot, 2, TRAIN_SIZE);
 	len += make_train(bytes + len, a, c->slot, 3, TRAIN_SIZE);
@@ -609,7 +609,7 @@ static void test_what_cannot_be_forwarded_is_not_routed(void)
 	begin(&w);
 	struct node *a = bound(&w, 0), *b = bound(&w, 1);
 	struct node forged = *a;
-	const struct udp_way *to;
+	struct udp_way *to;
 	uint8_t bytes[2 * TRAIN_SIZE];
 
 	assert(route(&w, &b->at, bytes, make_train(bytes, a, b->slot, 2, 20), &to) == 0); /* another's address */

@@ -26,6 +26,16 @@
 			turn((w), await_until_, #condition, __FILE__, __LINE__);                            \
 	} while (0)
 
+/* The same for what another thread brings about, without a word to the loop. */
+#define AWAIT_OTHERS(w, condition)                                                                          \
+	do {                                                                                                \
+		uint64_t until_ = uv_hrtime() / 1000000 + AWAIT_MS;                                         \
+		while (!(condition)) {                                                                      \
+			expect(uv_hrtime() / 1000000 < until_, #condition, __FILE__, __LINE__);             \
+			run_for((w), 1);                                                                    \
+		}                                                                                           \
+	} while (0)
+
 struct world {
 	uv_loop_t loop;
 	uv_timer_t alarm; /* wakes AWAIT */

@@ -1,0 +1,363 @@
+/*
+ * What leaves by one socket in one batch. A message is a chain of pieces; those to one client from one client are
+ * found again and grow, up to what one UDP_SEGMENT takes:
+ *
+ *   note of the receiver's way ──► message ──► piece ──► piece ──► …     (each: one or more datagrams, in place)
+ */
+#include "relay/udp_socket.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+#define MESSAGES      256
+#define PIECES	      1024
+#define SEGMENTS      63    /* UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the header into that */
+#define MESSAGE_BYTES 65507 /* 65535 - 20 - 8 */
+#define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
+#define NONE	      UINT16_MAX
+
+struct piece {
+	const uint8_t *bytes;
+	uint32_t len;
+	uint16_t next;
+};
+
+struct message {
+	struct endpoint remote;
+	enum relay_outbox_kind kind;
+	uint32_t n, size, bytes; /* datagrams; of each but the last; of all */
+	uint16_t first, last;	 /* pieces */
+	bool is_closed;		 /* the last is shorter: nothing can follow */
+};
+
+struct control {
+	_Alignas(struct cmsghdr) uint8_t bytes[CONTROL_LEN];
+};
+
+struct relay_outbox {
+	const struct relay_socket *sock;
+	struct refused_paths *refused;
+	struct relay_outbox_counters *counters;
+	uint32_t n, n_pieces, now_s;
+	struct message messages[MESSAGES];
+	struct piece pieces[PIECES];
+	/* what sendmmsg(2) works with */
+	struct mmsghdr headers[MESSAGES];
+	struct sockaddr_in6 names[MESSAGES];
+	struct control controls[MESSAGES];
+	struct iovec iovecs[PIECES];
+};
+
+struct relay_outbox *relay_outbox_new(const struct relay_socket *sock, struct refused_paths *refused,
+				      struct relay_outbox_counters *counters)
+{
+	struct relay_outbox *outbox = calloc(1, sizeof(*outbox));
+
+	if (!outbox)
+		return NULL;
+	outbox->sock = sock;
+	outbox->refused = refused;
+	outbox->counters = counters;
+	return outbox;
+}
+
+void relay_outbox_free(struct relay_outbox *outbox)
+{
+	free(outbox);
+}
+
+/* ---- collecting ---- */
+
+static void put_control(struct msghdr *header, int level, int type, const void *value, size_t len)
+{
+	struct cmsghdr *control = (struct cmsghdr *)(void *)((uint8_t *)header->msg_control + header->msg_controllen);
+
+	control->cmsg_level = level;
+	control->cmsg_type = type;
+	control->cmsg_len = CMSG_LEN(len);
+	memcpy(CMSG_DATA(control), value, len);
+	header->msg_controllen += CMSG_SPACE(len);
+}
+
+/* The address of ours that was asked, and no interface: routing decides. */
+static void put_source(const struct relay_socket *sock, struct msghdr *header, const struct udp_way *to)
+{
+	if (sock->is_v6) {
+		struct in6_pktinfo info = { .ipi6_ifindex = to->ifindex };
+		memcpy(&info.ipi6_addr, to->local_ip, sizeof(info.ipi6_addr));
+		put_control(header, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+	} else {
+		struct in_pktinfo info = { 0 };
+		memcpy(&info.ipi_spec_dst, to->local_ip + 12, sizeof(info.ipi_spec_dst));
+		put_control(header, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	}
+}
+
+static socklen_t put_name(const struct relay_socket *sock, struct sockaddr_in6 *name, const struct endpoint *to)
+{
+	if (sock->is_v6)
+		return endpoint_to_sockaddr6(to, name);
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(to->port) };
+	memcpy(&v4.sin_addr, to->ip + 12, sizeof(v4.sin_addr));
+	memcpy(name, &v4, sizeof(v4));
+	return sizeof(v4);
+}
+
+static bool has_source(const struct udp_way *way)
+{
+	static const uint8_t none[16];
+
+	return memcmp(way->local_ip, none, sizeof(none)) != 0;
+}
+
+static struct message *add_message(struct relay_outbox *outbox, enum relay_outbox_kind kind,
+				   const struct udp_way *to, size_t size)
+{
+	if (outbox->n == MESSAGES || outbox->n_pieces == PIECES)
+		relay_outbox_flush(outbox, outbox->now_s);
+	const uint32_t i = outbox->n++;
+	struct msghdr *header = &outbox->headers[i].msg_hdr;
+	struct message *message = &outbox->messages[i];
+
+	*header = (struct msghdr){ .msg_name = &outbox->names[i], .msg_control = outbox->controls[i].bytes };
+	header->msg_namelen = put_name(outbox->sock, &outbox->names[i], &to->remote);
+	if (outbox->sock->tells_address && has_source(to))
+		put_source(outbox->sock, header, to);
+	*message = (struct message){
+		.remote = to->remote, .kind = kind, .size = (uint32_t)size, .first = NONE, .last = NONE
+	};
+	return message;
+}
+
+/* There is room for a piece. */
+static void add_piece(struct relay_outbox *outbox, struct message *message, const uint8_t *bytes, size_t len,
+		      uint32_t n)
+{
+	const uint16_t i = (uint16_t)outbox->n_pieces++;
+
+	outbox->pieces[i] = (struct piece){ bytes, (uint32_t)len, NONE };
+	if (message->last == NONE)
+		message->first = i;
+	else
+		outbox->pieces[message->last].next = i;
+	message->last = i;
+	message->bytes += (uint32_t)len;
+	message->n += n;
+	message->is_closed = len < (size_t)n * message->size;
+}
+
+void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, const struct udp_way *to,
+		      const uint8_t *bytes, size_t len)
+{
+	struct message *message = add_message(outbox, kind, to, len);
+
+	add_piece(outbox, message, bytes, len, 1);
+}
+
+/* The message that this may follow; NULL: none. The note i may be an old one. */
+static struct message *find_recent(struct relay_outbox *outbox, uint32_t i, const uint8_t *header, size_t len,
+				   size_t size, uint32_t n)
+{
+	struct message *message = i < outbox->n ? &outbox->messages[i] : NULL;
+
+	if (!message || message->kind != RELAY_OUTBOX_DATA || message->is_closed ||
+	    outbox->n_pieces == PIECES)
+		return NULL;
+	if (message->size != size && (n > 1 || message->size < len))
+		return NULL;
+	if (message->n + n > SEGMENTS || message->bytes + len > MESSAGE_BYTES)
+		return NULL;
+	return memcmp(outbox->pieces[message->first].bytes, header, RELAY_UDP_HEADER_LEN) == 0 ? message : NULL;
+}
+
+static uint32_t limit_of(size_t size)
+{
+	const size_t n = size > 0 ? MESSAGE_BYTES / size : 1;
+
+	return n > SEGMENTS ? SEGMENTS : n > 0 ? (uint32_t)n : 1;
+}
+
+void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
+			  size_t size, uint32_t n)
+{
+	if (n == 1)
+		size = len;
+	while (n > 0) {
+		const uint32_t limit = limit_of(size), part = n < limit ? n : limit;
+		const size_t part_len = part < n ? part * size : len;
+		struct message *message = find_recent(outbox, to->note, bytes, part_len, size, part);
+		if (!message) {
+			message = add_message(outbox, RELAY_OUTBOX_DATA, to, size);
+			to->note = (uint16_t)(outbox->n - 1);
+		}
+		add_piece(outbox, message, bytes, part_len, part);
+		bytes += part_len;
+		len -= part_len;
+		n -= part;
+	}
+}
+
+/* ---- sending ---- */
+
+static bool may_segment(const struct relay_outbox *outbox, const struct message *message)
+{
+	return message->size <= refused_paths_limit(outbox->refused, &message->remote, outbox->now_s);
+}
+
+/* Its pieces side by side, as sendmmsg() wants them. */
+static uint32_t finish_message(struct relay_outbox *outbox, uint32_t i, uint32_t n_iovecs)
+{
+	const struct message *message = &outbox->messages[i];
+	struct msghdr *header = &outbox->headers[i].msg_hdr;
+
+	header->msg_iov = &outbox->iovecs[n_iovecs];
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
+		outbox->iovecs[n_iovecs++] =
+			(struct iovec){ (void *)(uintptr_t)outbox->pieces[p].bytes, outbox->pieces[p].len };
+	header->msg_iovlen = (size_t)(&outbox->iovecs[n_iovecs] - header->msg_iov);
+	if (message->n > 1)
+		put_control(header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
+			    sizeof(uint16_t));
+	if (header->msg_controllen == 0)
+		header->msg_control = NULL;
+	return n_iovecs;
+}
+
+static void count_sent(struct relay_outbox *outbox, const struct message *message, uint32_t n)
+{
+	outbox->counters->sent[message->kind] += n;
+	outbox->counters->messages++;
+}
+
+static int send_one(const struct relay_outbox *outbox, const struct msghdr *header)
+{
+	ssize_t n;
+
+	do
+		n = sendmsg(outbox->sock->fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+/* The datagrams of one message by themselves; how many were sent. */
+static uint32_t send_singly(struct relay_outbox *outbox, uint32_t i)
+{
+	const struct message *message = &outbox->messages[i];
+	struct msghdr header = outbox->headers[i].msg_hdr;
+	uint32_t sent = 0;
+	int r = 0;
+
+	if (message->n > 1) /* without UDP_SEGMENT, which is the last */
+		header.msg_controllen -= CMSG_SPACE(sizeof(uint16_t));
+	if (header.msg_controllen == 0)
+		header.msg_control = NULL;
+	for (uint16_t p = message->first; p != NONE && r != -EAGAIN; p = outbox->pieces[p].next) {
+		const struct piece *piece = &outbox->pieces[p];
+		for (uint32_t at = 0; at < piece->len && r != -EAGAIN; at += message->size) {
+			const uint32_t left = piece->len - at;
+			struct iovec iov = { (void *)(uintptr_t)(piece->bytes + at),
+					     left < message->size ? left : message->size };
+			header.msg_iov = &iov;
+			header.msg_iovlen = 1;
+			r = send_one(outbox, &header);
+			if (r == 0) {
+				count_sent(outbox, message, 1);
+				sent++;
+			}
+		}
+	}
+	outbox->counters->failed[message->kind] += message->n - sent;
+	return sent;
+}
+
+/* Our address is no longer ours, perhaps: any other is better than none. */
+static void send_without_source(struct relay_outbox *outbox, uint32_t i)
+{
+	const struct message *message = &outbox->messages[i];
+	struct msghdr *header = &outbox->headers[i].msg_hdr;
+
+	header->msg_control = outbox->controls[i].bytes;
+	header->msg_controllen = 0;
+	if (message->n > 1)
+		put_control(header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
+			    sizeof(uint16_t));
+	else
+		header->msg_control = NULL;
+	if (send_one(outbox, header) == 0)
+		count_sent(outbox, message, message->n);
+	else
+		outbox->counters->failed[message->kind] += message->n;
+}
+
+/*
+ * The kernel did not take it. EIO: this route cannot segment at all (no checksum offload, or IPsec). EINVAL and
+ * EMSGSIZE: a datagram and its headers exceed the path's MTU; smaller ones go.
+ */
+static void take_refusal(struct relay_outbox *outbox, uint32_t i, int error)
+{
+	const struct message *message = &outbox->messages[i];
+
+	if (message->n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+		if (send_singly(outbox, i) > 0) /* otherwise it was not the segmentation that was refused */
+			refused_paths_note(outbox->refused, &message->remote,
+					   error == EIO ? 0 : message->size - 1, outbox->now_s);
+	} else if (outbox->sock->tells_address &&
+		   (error == EINVAL || error == ENETUNREACH || error == EADDRNOTAVAIL)) {
+		send_without_source(outbox, i);
+	} else {
+		outbox->counters->failed[message->kind] += message->n;
+	}
+}
+
+static void drop_from(struct relay_outbox *outbox, uint32_t i)
+{
+	for (; i < outbox->n; i++)
+		outbox->counters->full[outbox->messages[i].kind] += outbox->messages[i].n;
+}
+
+/* All before `end`, none of which is to be sent singly. False: the socket is full. */
+static bool send_range(struct relay_outbox *outbox, uint32_t begin, uint32_t end)
+{
+	while (begin < end) {
+		int n = sendmmsg(outbox->sock->fd, outbox->headers + begin, end - begin, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n > 0) {
+			for (int i = 0; i < n; i++)
+				count_sent(outbox, &outbox->messages[begin + (uint32_t)i],
+					   outbox->messages[begin + (uint32_t)i].n);
+			begin += (uint32_t)n;
+		} else if (errno == EAGAIN || errno == ENOBUFS) {
+			drop_from(outbox, begin);
+			return false;
+		} else if (errno != EINTR) {
+			take_refusal(outbox, begin++, errno);
+		}
+	}
+	return true;
+}
+
+void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
+{
+	uint32_t n_iovecs = 0, begin = 0;
+	bool goes_on = true;
+
+	outbox->now_s = now_s;
+	for (uint32_t i = 0; i < outbox->n; i++)
+		n_iovecs = finish_message(outbox, i, n_iovecs);
+	for (uint32_t i = 0; i < outbox->n && goes_on; i++) {
+		if (outbox->messages[i].n == 1 || may_segment(outbox, &outbox->messages[i]))
+			continue;
+		goes_on = send_range(outbox, begin, i);
+		if (goes_on)
+			send_singly(outbox, i);
+		begin = i + 1;
+	}
+	if (goes_on)
+		send_range(outbox, begin, outbox->n);
+	outbox->n = outbox->n_pieces = 0;
+}

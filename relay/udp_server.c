@@ -1,0 +1,472 @@
+/*
+ * The thread: waits for its sockets and for the loop's word, takes batch after batch, and looks around for the
+ * silent once a second.
+ */
+#include "relay/udp_server.h"
+
+#include "common/log.h"
+#include "common/macros.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_SOCKETS	 (STUN_SERVER_MAX_ADDRESSES * STUN_SERVER_MAX_PORTS)
+#define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
+#define TICK_MS		 1000
+#define RETRY_RESTART_MS 500
+#define SECOND_NS	 UINT64_C(1000000000)
+#define MILLISECOND_NS	 UINT64_C(1000000)
+#define N_COUNTERS	 (sizeof(struct udp_server_counters) / sizeof(uint64_t))
+
+_Static_assert(sizeof(struct udp_server_counters) % sizeof(uint64_t) == 0, "published by words");
+
+struct udp_server {
+	/* of the loop's thread */
+	uv_async_t ended;
+	pthread_t thread;
+	void (*stopped)(void *owner);
+	void *owner;
+
+	/* between both */
+	_Atomic bool is_stopping;
+	struct key_table *_Atomic new_members; /* NULL: none; whoever takes it out owns it */
+	_Atomic uint64_t published[N_COUNTERS];
+	int wake_fd;
+
+	/* of the thread, once it runs */
+	int epoll_fd;
+	uint32_t n_sockets, n_ports;
+	struct relay_socket sockets[MAX_SOCKETS]; /* number: address * n_ports + port */
+	struct relay_outbox *outboxes[MAX_SOCKETS];
+	struct relay_inbox *inbox;
+	struct refused_paths refused;
+	struct relay_outbox_counters out;
+	struct udp_clients *clients; /* NULL: STUN alone */
+	struct key_table *members;   /* NULL: none */
+	struct stun_server stun;
+	uint64_t now_ns, tick_ns;
+};
+
+/* ---- the thread: datagrams ---- */
+
+static uint32_t now_s(const struct udp_server *server)
+{
+	return (uint32_t)(server->now_ns / SECOND_NS);
+}
+
+static void read_clock(struct udp_server *server)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	server->now_ns = (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
+}
+
+static void take_question(struct udp_server *server, const struct relay_message *message, uint8_t *bytes,
+			  size_t len)
+{
+	const uint32_t number = message->from.socket;
+	const struct stun_server_question question = { .address = number / server->n_ports,
+						       .port = number % server->n_ports,
+						       .source = message->from.remote,
+						       .asked = message->asked,
+						       .now_ms = server->now_ns / MILLISECOND_NS };
+	struct stun_server_answer answer;
+
+	if (!stun_server_answer(&server->stun, &question, bytes, len, &answer))
+		return;
+	struct udp_way way = message->from;
+	way.remote = answer.to;
+	way.socket = (uint16_t)(answer.address * server->n_ports + answer.port);
+	relay_outbox_add(server->outboxes[way.socket], RELAY_OUTBOX_STUN, &way, bytes, answer.len);
+}
+
+/* Answers lie where the question was: they are never longer. */
+static void take_one(struct udp_server *server, const struct udp_way *from, uint8_t *bytes, size_t len)
+{
+	struct udp_clients_result result;
+
+	switch (udp_clients_take(server->clients, from, bytes, len, server->now_ns, &result)) {
+	case UDP_CLIENTS_DROP:
+		break;
+	case UDP_CLIENTS_FORWARD:
+		relay_outbox_add(server->outboxes[result.to.socket], RELAY_OUTBOX_DATA, &result.to, bytes, len);
+		break;
+	case UDP_CLIENTS_ANSWER:
+		assert(result.answer_len + result.notice_len <= len);
+		memcpy(bytes, result.answer, result.answer_len);
+		relay_outbox_add(server->outboxes[from->socket], RELAY_OUTBOX_ANSWER, from, bytes,
+				 result.answer_len);
+		if (result.notice_len == 0)
+			break;
+		bytes += result.answer_len;
+		memcpy(bytes, result.notice, result.notice_len);
+		relay_outbox_add(server->outboxes[result.notice_to.socket], RELAY_OUTBOX_ANSWER, &result.notice_to,
+				 bytes, result.notice_len);
+		break;
+	}
+}
+
+static bool is_relays(const struct udp_server *server, const uint8_t *bytes, size_t len)
+{
+	static const uint8_t magic[] = { RELAY_UDP_MAGIC >> 24, RELAY_UDP_MAGIC >> 16 & 0xff,
+					 RELAY_UDP_MAGIC >> 8 & 0xff };
+
+	return server->clients && len >= sizeof(magic) && memcmp(bytes, magic, sizeof(magic)) == 0;
+}
+
+static void take_message(struct udp_server *server, const struct relay_message *message)
+{
+	const struct udp_way *from = &message->from;
+	struct udp_way *to;
+	uint8_t *bytes = message->bytes;
+	size_t left = message->len;
+
+	do {
+		size_t len = left < message->size ? left : message->size;
+		if (!is_relays(server, bytes, len)) {
+			take_question(server, message, bytes, len);
+		} else {
+			const uint32_t n = udp_clients_route(server->clients, from, bytes, left, message->size, &to);
+			if (n > 0) {
+				len = n * message->size < left ? n * message->size : left;
+				relay_outbox_add_run(server->outboxes[to->socket], to, bytes, len, message->size, n);
+			} else {
+				take_one(server, from, bytes, len);
+			}
+		}
+		bytes += len;
+		left -= len;
+	} while (left > 0);
+}
+
+static void flush(struct udp_server *server)
+{
+	for (uint32_t i = 0; i < server->n_sockets; i++)
+		relay_outbox_flush(server->outboxes[i], now_s(server));
+}
+
+static void serve(struct udp_server *server, const struct relay_socket *sock)
+{
+	bool is_full = true;
+
+	for (int i = 0; i < BATCHES_A_TURN && is_full; i++) {
+		const uint32_t n = relay_inbox_receive(server->inbox, sock, &is_full);
+		for (uint32_t m = 0; m < n; m++)
+			take_message(server, relay_inbox_message(server->inbox, m));
+		flush(server);
+	}
+}
+
+/* ---- the thread: everything else ---- */
+
+/* What is said by itself is said at once: its bytes do not stay. */
+static void send_now(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	struct udp_server *server = owner;
+	struct relay_outbox *outbox = server->outboxes[to->socket];
+
+	relay_outbox_add(outbox, RELAY_OUTBOX_ANSWER, to, bytes, len);
+	relay_outbox_flush(outbox, now_s(server));
+}
+
+static bool is_member(void *owner, const struct public_key *node_key)
+{
+	const struct udp_server *server = owner;
+
+	return server->members && key_table_find(server->members, node_key) != NULL;
+}
+
+static void free_members(struct key_table *members)
+{
+	if (!members)
+		return;
+	key_table_deinit(members);
+	free(members);
+}
+
+static void take_members(struct udp_server *server)
+{
+	struct key_table *members = atomic_exchange(&server->new_members, NULL);
+
+	if (!members)
+		return;
+	free_members(server->members);
+	server->members = members;
+	if (server->clients)
+		udp_clients_recheck_members(server->clients, send_now);
+}
+
+static void take_word(struct udp_server *server)
+{
+	uint64_t n;
+
+	if (read(server->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		log_error("relay", "UDP: eventfd: %s", strerror(errno)); /* cannot be: it is there and whole */
+	take_members(server);
+}
+
+static struct udp_server_counters counters_now(const struct udp_server *server)
+{
+	struct udp_server_counters counters = { .stun = server->stun.counters, .out = server->out };
+
+	if (server->clients)
+		counters.clients = udp_clients_counters(server->clients);
+	counters.stun.answered = server->out.sent[RELAY_OUTBOX_STUN];
+	counters.stun.send_failed = server->out.failed[RELAY_OUTBOX_STUN] + server->out.full[RELAY_OUTBOX_STUN];
+	return counters;
+}
+
+static void publish(struct udp_server *server)
+{
+	const struct udp_server_counters counters = counters_now(server);
+	uint64_t words[N_COUNTERS];
+
+	memcpy(words, &counters, sizeof(words));
+	for (size_t i = 0; i < N_COUNTERS; i++)
+		atomic_store_explicit(&server->published[i], words[i], memory_order_relaxed);
+}
+
+static void tick(struct udp_server *server)
+{
+	if (server->now_ns < server->tick_ns)
+		return;
+	server->tick_ns = server->now_ns + TICK_MS * MILLISECOND_NS;
+	if (server->clients)
+		udp_clients_tick(server->clients, server->now_ns);
+}
+
+static void turn(struct udp_server *server)
+{
+	struct epoll_event events[MAX_SOCKETS + 1];
+	const int n = epoll_wait(server->epoll_fd, events, ARRAY_LEN(events), TICK_MS);
+
+	read_clock(server);
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.ptr == server)
+			take_word(server);
+		else
+			serve(server, events[i].data.ptr);
+	}
+	tick(server);
+	publish(server);
+}
+
+static void *run(void *owner)
+{
+	struct udp_server *server = owner;
+
+	read_clock(server);
+	while (!atomic_load(&server->is_stopping))
+		turn(server);
+	if (server->clients)
+		udp_clients_say_restart(server->clients, RETRY_RESTART_MS, send_now);
+	uv_async_send(&server->ended);
+	return NULL;
+}
+
+/* ---- beginning and end ---- */
+
+static void free_server(struct udp_server *server)
+{
+	for (uint32_t i = 0; i < MAX_SOCKETS; i++) {
+		relay_outbox_free(server->outboxes[i]);
+		relay_socket_close(&server->sockets[i]);
+	}
+	relay_inbox_free(server->inbox);
+	udp_clients_free(server->clients);
+	free_members(server->members);
+	free_members(atomic_load(&server->new_members));
+	if (server->epoll_fd >= 0)
+		close(server->epoll_fd);
+	if (server->wake_fd >= 0)
+		close(server->wake_fd);
+	free(server);
+}
+
+static int watch(struct udp_server *server, int fd, void *what)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = what };
+
+	return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+static int open_socket(struct udp_server *server, const struct endpoint *address, struct error *reterr)
+{
+	const uint32_t i = server->n_sockets;
+	struct relay_socket *sock = &server->sockets[i];
+	int r = relay_socket_open(address, (uint16_t)i, sock);
+
+	if (r == 0)
+		r = watch(server, sock->fd, sock);
+	if (r == 0 && !(server->outboxes[i] = relay_outbox_new(sock, &server->refused, &server->out)))
+		r = -ENOMEM;
+	if (r < 0)
+		return error_set(reterr, r, "cannot serve relay and STUN on UDP %s: %s", endpoint_text(address).s,
+				 strerror(-r));
+	server->stun.local[i / server->n_ports][i % server->n_ports] = sock->local;
+	server->n_sockets++;
+	return 0;
+}
+
+static int open_all(struct udp_server *server, const struct udp_server_options *options, struct error *reterr)
+{
+	server->n_ports = server->stun.n_ports = options->other_port != 0 ? 2 : 1;
+	server->stun.n_addresses = options->n_listen;
+	for (uint32_t i = 0; i < options->n_listen; i++) {
+		for (uint32_t j = 0; j < server->n_ports; j++) {
+			struct endpoint address = options->listen[i];
+			if (j == 1)
+				address.port = options->other_port;
+			else if (address.port == 0 && i > 0)
+				address.port = udp_server_port(server);
+			int r = open_socket(server, &address, reterr);
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+static int make_clients(struct udp_server *server, const struct udp_server_options *options)
+{
+	struct udp_clients_config config = { .owner = server,
+					     .is_member = is_member,
+					     .max_clients = options->max_clients };
+
+	if (!options->node_key)
+		return 0;
+	config.node_key = *options->node_key;
+	int r = udp_clients_new(&config, &server->clients);
+	secret_key_wipe(&config.node_key);
+	return r;
+}
+
+static int prepare(struct udp_server *server, const struct udp_server_options *options, struct error *reterr)
+{
+	server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server->inbox = relay_inbox_new();
+	int r = server->epoll_fd < 0 || server->wake_fd < 0 ? -errno : watch(server, server->wake_fd, server);
+	if (r == 0)
+		r = server->inbox ? make_clients(server, options) : -ENOMEM;
+	if (r < 0)
+		return error_set(reterr, r, "cannot serve relay and STUN on UDP: %s", strerror(-r));
+	return open_all(server, options, reterr);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct udp_server *server = container_of((uv_async_t *)handle, struct udp_server, ended);
+	void (*stopped)(void *owner) = server->stopped;
+	void *owner = server->owner;
+
+	free_server(server);
+	if (stopped)
+		stopped(owner);
+}
+
+static void on_ended(uv_async_t *ended)
+{
+	struct udp_server *server = container_of(ended, struct udp_server, ended);
+
+	pthread_join(server->thread, NULL);
+	uv_close((uv_handle_t *)ended, on_closed);
+}
+
+/* The program's signals are the loop's. */
+static int start_thread(struct udp_server *server)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = -pthread_create(&server->thread, NULL, run, server);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+static struct udp_server *new_server(const struct udp_server_options *options)
+{
+	struct udp_server *server = calloc(1, sizeof(*server));
+
+	if (!server)
+		return NULL;
+	server->epoll_fd = server->wake_fd = -1;
+	for (uint32_t i = 0; i < MAX_SOCKETS; i++)
+		server->sockets[i].fd = -1;
+	stun_server_init(&server->stun, options->stun_rate_per_s, options->stun_burst);
+	return server;
+}
+
+int udp_server_start(uv_loop_t *loop, const struct udp_server_options *options, struct udp_server **ret,
+		     struct error *reterr)
+{
+	if (options->n_listen == 0 || options->n_listen > STUN_SERVER_MAX_ADDRESSES)
+		return error_set(reterr, -EINVAL, "relay and STUN listen on 1 to %d UDP addresses, not %u",
+				 STUN_SERVER_MAX_ADDRESSES, options->n_listen);
+	struct udp_server *server = new_server(options);
+	if (!server)
+		return error_set(reterr, -ENOMEM, "out of memory");
+	int r = prepare(server, options, reterr);
+	if (r == 0 && (r = uv_async_init(loop, &server->ended, on_ended)) < 0)
+		error_set(reterr, r, "%s", uv_strerror(r));
+	if (r < 0) {
+		free_server(server);
+		return r;
+	}
+	r = start_thread(server);
+	if (r < 0) {
+		uv_close((uv_handle_t *)&server->ended, on_closed);
+		return error_set(reterr, r, "cannot start a thread: %s", strerror(-r));
+	}
+	*ret = server;
+	return 0;
+}
+
+static void wake(const struct udp_server *server)
+{
+	const uint64_t one = 1;
+
+	if (write(server->wake_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN); /* it is awake */
+}
+
+void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *owner)
+{
+	server->stopped = cb;
+	server->owner = owner;
+	atomic_store(&server->is_stopping, true);
+	wake(server);
+}
+
+uint16_t udp_server_port(const struct udp_server *server)
+{
+	return server->sockets[0].local.port;
+}
+
+void udp_server_set_members(struct udp_server *server, struct key_table *members)
+{
+	free_members(atomic_exchange(&server->new_members, members));
+	wake(server);
+}
+
+struct udp_server_counters udp_server_counters(const struct udp_server *server)
+{
+	struct udp_server_counters counters;
+	uint64_t words[N_COUNTERS];
+
+	for (size_t i = 0; i < N_COUNTERS; i++)
+		words[i] = atomic_load_explicit(&server->published[i], memory_order_relaxed);
+	memcpy(&counters, words, sizeof(counters));
+	return counters;
+}

@@ -1,0 +1,58 @@
+/*
+ * What a public node serves by UDP, on one port: the relay and STUN, told apart by their first bytes.
+ *
+ *     loop thread                            own thread
+ *   ┌─────────────┐  members, stop (eventfd) ┌──────────────────────────────────────────────┐
+ *   │ public_node │ ───────────────────────► │ sockets ─► inbox ─┬─► udp_clients ─┬─► outbox │
+ *   │             │ ◄─────────────────────── │                   └─► stun_server ─┘    ─► sockets │
+ *   └─────────────┘  counters (atomic), end  └──────────────────────────────────────────────┘
+ *
+ * On the packet path nothing is allocated, no lock is taken, and system calls are for batches. What goes on leaves
+ * by the socket and the address of ours at which its receiver was bound.
+ *
+ * All functions: the loop's thread only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/key.h"
+#include "relay/key_table.h"
+#include "relay/stun_server.h"
+#include "relay/udp_clients.h"
+#include "relay/udp_socket.h"
+
+#include <stdint.h>
+#include <uv.h>
+
+struct udp_server;
+
+struct udp_server_options {
+	uint32_t n_listen;
+	struct endpoint listen[STUN_SERVER_MAX_ADDRESSES]; /* "::" listens on both families; port 0: any */
+	uint16_t other_port; /* for RFC 5780, on the same addresses; 0: none */
+	uint32_t stun_rate_per_s, stun_burst; /* of one source prefix; 0: 100, 200 */
+	/* Of this node, copied; NULL: STUN alone. Nobody is a member before udp_server_set_members(). */
+	const struct secret_key *node_key;
+	uint32_t max_clients; /* 0: as udp_clients.h */
+};
+
+struct udp_server_counters {
+	struct stun_server_counters stun;
+	struct udp_clients_counters clients;
+	struct relay_outbox_counters out;
+};
+
+/* 0 or -errno; reterr names the address. Port 0: any, the same for all. */
+P2P_CHECK int udp_server_start(uv_loop_t *loop, const struct udp_server_options *options, struct udp_server **ret,
+			       struct error *reterr);
+/* Tells the clients to come back, ends the thread, frees itself from the loop, then calls cb (may be NULL). */
+void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *owner);
+uint16_t udp_server_port(const struct udp_server *server);
+/*
+ * These are the members from now on: keys with any value, initialized, on the heap; taken over. Who is bound and not
+ * among them is told and forgotten.
+ */
+void udp_server_set_members(struct udp_server *server, struct key_table *members);
+/* Of some microseconds ago. */
+struct udp_server_counters udp_server_counters(const struct udp_server *server);

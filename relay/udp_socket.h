@@ -1,0 +1,84 @@
+/*
+ * The relay's UDP sockets, for one thread: trains are received and sent in batches, in place.
+ *
+ *    socket ──► relay_inbox: up to 64 messages, each one datagram or a train (UDP_GRO)
+ *                    │  the owner looks at each, rewrites it where it lies
+ *    socket ◄── relay_outbox: up to 256 messages; what goes on to one client is joined (UDP_SEGMENT)
+ *
+ * What an outbox was given must stay where it is until it is flushed. Which address of ours was asked is had from
+ * the kernel only where the socket does not say it, and an answer leaves by that.
+ */
+#pragma once
+
+#include "common/refused_paths.h"
+#include "relay/udp_clients.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct relay_socket {
+	int fd;		      /* -1: none */
+	uint16_t number;      /* udp_way.socket */
+	struct endpoint local; /* as bound */
+	bool is_v6;
+	bool tells_address; /* of many: with each message comes which of them was asked */
+};
+
+/* 0 or -errno. IPv6's wildcard takes IPv4, too. */
+P2P_CHECK int relay_socket_open(const struct endpoint *address, uint16_t number, struct relay_socket *ret);
+void relay_socket_close(struct relay_socket *sock);
+
+/* ---- receiving ---- */
+
+#define RELAY_INBOX_MESSAGES 64
+
+struct relay_message {
+	struct udp_way from;
+	struct endpoint asked; /* the address of ours, if known, and port */
+	uint8_t *bytes;	       /* writable */
+	size_t len;
+	size_t size; /* of each datagram but the last, which may be shorter; len if there is one */
+};
+
+struct relay_inbox;
+
+/* NULL: out of memory. */
+struct relay_inbox *relay_inbox_new(void);
+void relay_inbox_free(struct relay_inbox *inbox);
+/*
+ * How many messages there are; 0: none now, or an error. They are valid until the next call. *ret_is_full: as many
+ * as were asked for, so there may be more.
+ */
+uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socket *sock, bool *ret_is_full);
+struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i);
+
+/* ---- sending ---- */
+
+enum relay_outbox_kind { RELAY_OUTBOX_DATA, RELAY_OUTBOX_ANSWER, RELAY_OUTBOX_STUN, RELAY_OUTBOX_N_KINDS };
+
+struct relay_outbox_counters {
+	/* Datagrams by kind: taken by the kernel; dropped, because the socket is full; refused otherwise. */
+	uint64_t sent[RELAY_OUTBOX_N_KINDS], full[RELAY_OUTBOX_N_KINDS], failed[RELAY_OUTBOX_N_KINDS];
+	uint64_t messages; /* what they were sent in */
+};
+
+struct relay_outbox;
+
+/* sock, refused and counters are borrowed, and may be shared by outboxes of one thread. NULL: out of memory. */
+struct relay_outbox *relay_outbox_new(const struct relay_socket *sock, struct refused_paths *refused,
+				      struct relay_outbox_counters *counters);
+void relay_outbox_free(struct relay_outbox *outbox);
+/* One datagram; may flush. */
+void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, const struct udp_way *to,
+		      const uint8_t *bytes, size_t len);
+/*
+ * Data: n datagrams with one and the same header, each `size` bytes but the last, len in all. Joined with what
+ * is waiting for that receiver from that sender; the order between two clients is kept. to->note is the outbox's.
+ * May flush.
+ */
+void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
+			  size_t size, uint32_t n);
+/* At the end of a batch; now_s as refused_paths.h. */
+void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s);

@@ -1,0 +1,613 @@
+/*
+ * The relay over UDP with real sockets: what udp_clients decides leaves by the right socket and address, trains
+ * stay trains, and STUN has the same port.
+ */
+#include "common/relay_udp_wire.h"
+#include "common/stun_wire.h"
+#include "relay/udp_server.h"
+#include "world.h"
+
+#include <netinet/udp.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+#define MAX_CLIENTS 4
+#define ROOM	    65536
+
+struct client {
+	struct secret_key secret;
+	struct public_key public;
+	struct relay_udp_key proof;
+	struct endpoint relay; /* as this one reaches it */
+	int fd;
+	uint32_t slot, token, challenge;
+	uint64_t number;
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+};
+
+struct bench {
+	struct world w; /* for its loop */
+	struct udp_server *server;
+	struct secret_key secret;
+	struct public_key public;
+	uint32_t n_clients;
+	struct client clients[MAX_CLIENTS];
+	bool stopped;
+};
+
+/* What arrived: one datagram, or several joined by the kernel. */
+struct arrival {
+	uint8_t bytes[ROOM];
+	size_t len, size;
+	struct endpoint from;
+	struct relay_udp_datagram datagram; /* the first */
+};
+
+static struct arrival arrival;
+
+static struct endpoint at(const char *ip, uint16_t port)
+{
+	struct endpoint endpoint;
+
+	EXPECT(endpoint_parse_ip(ip, port, &endpoint) == 0);
+	return endpoint;
+}
+
+/* ---- the server ---- */
+
+static void tell_members(struct bench *b, uint32_t n)
+{
+	struct key_table *members = calloc(1, sizeof(*members));
+
+	EXPECT(members != NULL);
+	key_table_init(members);
+	for (uint32_t i = 0; i < n; i++)
+		key_table_put(members, &b->clients[i].public, b);
+	udp_server_set_members(b->server, members);
+}
+
+static void make_clients(struct bench *b)
+{
+	for (uint32_t i = 0; i < MAX_CLIENTS; i++) {
+		struct client *client = &b->clients[i];
+		secret_key_generate(&client->secret);
+		secret_key_public(&client->secret, &client->public);
+		EXPECT(relay_udp_key(&client->secret, &client->public, &b->public, false, &client->proof) == 0);
+		client->fd = -1;
+	}
+}
+
+static void begin_on(struct bench *b, const char *first, const char *second)
+{
+	struct udp_server_options options = { .n_listen = second ? 2 : 1, .listen = { at(first, 0) } };
+	struct error err = { 0 };
+
+	*b = (struct bench){ 0 };
+	world_begin(&b->w);
+	secret_key_generate(&b->secret);
+	secret_key_public(&b->secret, &b->public);
+	options.node_key = &b->secret;
+	if (second)
+		options.listen[1] = at(second, 0);
+	if (udp_server_start(&b->w.loop, &options, &b->server, &err) != 0)
+		fprintf(stderr, "%s\n", err.message);
+	EXPECT(b->server != NULL);
+	make_clients(b);
+	tell_members(b, MAX_CLIENTS);
+}
+
+static void begin(struct bench *b)
+{
+	begin_on(b, "127.0.0.1", NULL);
+}
+
+static void on_stopped(void *owner)
+{
+	((struct bench *)owner)->stopped = true;
+}
+
+static void stop(struct bench *b)
+{
+	udp_server_stop(b->server, on_stopped, b);
+	AWAIT(&b->w, b->stopped);
+}
+
+static void finish(struct bench *b)
+{
+	if (!b->stopped)
+		stop(b);
+	for (uint32_t i = 0; i < MAX_CLIENTS; i++)
+		if (b->clients[i].fd >= 0)
+			close(b->clients[i].fd);
+	world_end(&b->w);
+}
+
+static struct udp_server_counters counters(const struct bench *b)
+{
+	return udp_server_counters(b->server);
+}
+
+/* ---- clients ---- */
+
+static int open_client(const char *ip)
+{
+	const struct endpoint any = at(ip, 0);
+	const struct timeval patience = { .tv_sec = 10 };
+	struct sockaddr_storage address;
+	socklen_t len = endpoint_to_sockaddr(&any, &address);
+	const int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), one = 1;
+
+	EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&address, len) == 0);
+	EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
+	EXPECT(setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one)) == 0);
+	return fd;
+}
+
+static void send_bytes(const struct client *client, const void *bytes, size_t n)
+{
+	struct sockaddr_storage address;
+	const socklen_t len = endpoint_to_sockaddr(&client->relay, &address);
+
+	EXPECT(sendto(client->fd, bytes, n, 0, (struct sockaddr *)&address, len) == (ssize_t)n);
+}
+
+static void send_datagram(const struct client *client, const struct relay_udp_datagram *datagram)
+{
+	uint8_t bytes[2048];
+
+	send_bytes(client, bytes, relay_udp_encode(bytes, sizeof(bytes), datagram));
+}
+
+static void receive_bytes(const struct client *client)
+{
+	_Alignas(struct cmsghdr) uint8_t control[64];
+	struct sockaddr_storage address = { 0 };
+	struct iovec iov = { arrival.bytes, sizeof(arrival.bytes) };
+	struct msghdr header = { .msg_name = &address,
+				 .msg_namelen = sizeof(address),
+				 .msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control) };
+	const ssize_t n = recvmsg(client->fd, &header, 0);
+	int size;
+
+	EXPECT(n > 0);
+	arrival.len = arrival.size = (size_t)n;
+	arrival.from = endpoint_from_sockaddr((struct sockaddr *)&address);
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+		EXPECT(c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO);
+		memcpy(&size, CMSG_DATA(c), sizeof(size));
+		arrival.size = (size_t)size;
+	}
+}
+
+/* The next thing the client gets is this. */
+static void await(const struct client *client, enum relay_udp_type type)
+{
+	receive_bytes(client);
+	const size_t first = arrival.size < arrival.len ? arrival.size : arrival.len;
+	EXPECT(relay_udp_decode(arrival.bytes, first, &arrival.datagram) == 0 && arrival.datagram.type == type);
+	EXPECT(endpoint_equal(&arrival.from, &client->relay));
+}
+
+static void ask(struct client *client)
+{
+	send_datagram(client, &(struct relay_udp_datagram){ .type = RELAY_UDP_ASK, .ask = { 42 } });
+	await(client, RELAY_UDP_COOKIE);
+	EXPECT(arrival.datagram.cookie.number == 42);
+	memcpy(client->cookie, arrival.datagram.cookie.cookie, sizeof(client->cookie));
+}
+
+static size_t make_bind(const struct client *client, uint8_t bytes[RELAY_UDP_MAX_LEN])
+{
+	struct relay_udp_datagram bind = { .type = RELAY_UDP_BIND,
+					   .bind = { .version = RELAY_UDP_VERSION,
+						     .node_key = client->public,
+						     .number = client->number } };
+
+	memcpy(bind.bind.cookie, client->cookie, sizeof(client->cookie));
+	const size_t len = relay_udp_encode(bytes, RELAY_UDP_MAX_LEN, &bind);
+	relay_udp_prove(&client->proof, bytes, len);
+	return len;
+}
+
+static void send_bind(struct client *client)
+{
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+
+	client->number++;
+	send_bytes(client, bytes, make_bind(client, bytes));
+}
+
+static void await_bound(struct client *client)
+{
+	await(client, RELAY_UDP_BOUND);
+	EXPECT(relay_udp_is_proven(&client->proof, arrival.bytes, arrival.len));
+	EXPECT(arrival.datagram.bound.number == client->number);
+	client->slot = arrival.datagram.bound.slot;
+	client->token = arrival.datagram.bound.token;
+}
+
+/* Client i on an address of its own, bound by one of the relay's. */
+static struct client *bound_at(struct bench *b, uint32_t i, const char *ip, const char *relay_ip)
+{
+	struct client *client = &b->clients[i];
+
+	client->fd = open_client(ip);
+	client->relay = at(relay_ip, udp_server_port(b->server));
+	ask(client);
+	send_bind(client);
+	await_bound(client);
+	return client;
+}
+
+static struct client *bound(struct bench *b, uint32_t i)
+{
+	return bound_at(b, i, "127.0.0.1", "127.0.0.1");
+}
+
+static struct relay_udp_header header_to(const struct client *client, enum relay_udp_type type, uint32_t to)
+{
+	return (struct relay_udp_header){ type, to, client->slot, client->token };
+}
+
+static void say(const struct client *from, const struct client *to, const char *text)
+{
+	send_datagram(from, &(struct relay_udp_datagram){ .type = RELAY_UDP_DATA,
+							  .header = header_to(from, RELAY_UDP_DATA, to->slot),
+							  .packet = { (const uint8_t *)text, strlen(text) } });
+}
+
+static void await_said(const struct client *client, const struct client *from, const char *text)
+{
+	await(client, RELAY_UDP_DATA);
+	EXPECT(arrival.datagram.header.from == from->slot && arrival.datagram.header.to == client->slot);
+	EXPECT(arrival.datagram.header.token == client->token);
+	EXPECT(arrival.datagram.packet.len == strlen(text));
+	EXPECT(memcmp(arrival.datagram.packet.bytes, text, strlen(text)) == 0);
+}
+
+static void ping(const struct client *client)
+{
+	send_datagram(client, &(struct relay_udp_datagram){ .type = RELAY_UDP_PING,
+							    .header = header_to(client, RELAY_UDP_PING, 0),
+							    .ping = { .number = 7 } });
+	await(client, RELAY_UDP_PONG);
+	EXPECT(arrival.datagram.ping.number == 7);
+}
+
+/* ---- trains ---- */
+
+/* n packets of `size` bytes with the header, the last of last_size, each filled with its number from `first`. */
+static size_t make_train(uint8_t *bytes, const struct client *from, uint32_t to, uint8_t first, unsigned n,
+			 size_t size, size_t last_size)
+{
+	const struct relay_udp_header header = header_to(from, RELAY_UDP_DATA, to);
+
+	for (unsigned i = 0; i < n; i++) {
+		relay_udp_header_encode(bytes + i * size, &header);
+		memset(bytes + i * size + RELAY_UDP_HEADER_LEN, (int)(first + i), size - RELAY_UDP_HEADER_LEN);
+	}
+	return (n - 1) * size + last_size;
+}
+
+static void send_train(const struct client *client, const uint8_t *bytes, size_t len, uint16_t size)
+{
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(size))] = { 0 };
+	struct sockaddr_storage address;
+	struct iovec iov = { (void *)(uintptr_t)bytes, len };
+	struct msghdr header = { .msg_name = &address,
+				 .msg_namelen = endpoint_to_sockaddr(&client->relay, &address),
+				 .msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+
+	c->cmsg_level = IPPROTO_UDP;
+	c->cmsg_type = UDP_SEGMENT;
+	c->cmsg_len = CMSG_LEN(sizeof(size));
+	memcpy(CMSG_DATA(c), &size, sizeof(size));
+	EXPECT(sendmsg(client->fd, &header, 0) == (ssize_t)len);
+}
+
+/* Packets numbered from `first` on arrive in their order; in how many messages. */
+static unsigned await_train(const struct client *client, const struct client *from, uint8_t first, unsigned n)
+{
+	unsigned i = 0, messages = 0;
+
+	for (; i < n; messages++) {
+		await(client, RELAY_UDP_DATA);
+		for (size_t j = 0; j < arrival.len; j += arrival.size, i++) {
+			struct relay_udp_header header;
+			const size_t left = arrival.len - j;
+			EXPECT(relay_udp_header_decode(arrival.bytes + j, left, &header));
+			EXPECT(header.from == from->slot && header.to == client->slot && header.token == client->token);
+			EXPECT(arrival.bytes[j + RELAY_UDP_HEADER_LEN] == (uint8_t)(first + i));
+		}
+	}
+	EXPECT(i == n);
+	return messages;
+}
+
+/* ---- tests ---- */
+
+static void test_members_find_each_other_and_their_packets_arrive(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+	struct relay_udp_datagram find = { .type = RELAY_UDP_FIND,
+					   .header = header_to(alice, RELAY_UDP_FIND, 0),
+					   .node_key = bob->public };
+
+	send_datagram(alice, &find);
+	await(alice, RELAY_UDP_FOUND);
+	EXPECT(arrival.datagram.header.from == bob->slot);
+	find = (struct relay_udp_datagram){ .type = RELAY_UDP_FIND, .header = header_to(bob, RELAY_UDP_FIND, alice->slot) };
+	send_datagram(bob, &find);
+	await(bob, RELAY_UDP_FOUND);
+	EXPECT(public_key_equal(&arrival.datagram.node_key, &alice->public));
+
+	say(alice, bob, "hello");
+	await_said(bob, alice, "hello");
+	say(bob, alice, "hello yourself");
+	await_said(alice, bob, "hello yourself");
+	ping(alice);
+	AWAIT_OTHERS(&b.w, counters(&b).clients.packets == 2 && counters(&b).out.sent[RELAY_OUTBOX_DATA] == 2);
+	EXPECT(counters(&b).clients.clients == 2 && counters(&b).clients.bytes == 19);
+	finish(&b);
+}
+
+static void test_a_train_stays_a_train(void)
+{
+	static uint8_t bytes[ROOM];
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	for (unsigned n = 2; n <= 46; n += 11) {
+		const uint64_t before = counters(&b).out.sent[RELAY_OUTBOX_DATA];
+		const uint64_t messages = counters(&b).out.messages;
+		const size_t len = make_train(bytes, alice, bob->slot, (uint8_t)n, n, 1400, 700);
+		send_train(alice, bytes, len, 1400);
+		EXPECT(await_train(bob, alice, (uint8_t)n, n) == 1);
+		EXPECT(arrival.size == 1400 && arrival.len == len);
+		AWAIT_OTHERS(&b.w, counters(&b).out.sent[RELAY_OUTBOX_DATA] == before + n);
+		EXPECT(counters(&b).out.messages == messages + 1);
+	}
+	finish(&b);
+}
+
+static void test_a_train_to_two_peers_is_parted_and_keeps_its_order(void)
+{
+	static uint8_t bytes[ROOM];
+	struct bench b;
+	size_t len = 0;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1), *carol = bound(&b, 2);
+
+	for (uint8_t i = 0; i < 10; i++) {
+		len += make_train(bytes + len, alice, bob->slot, (uint8_t)(i * 2), 2, 100, 100);
+		len += make_train(bytes + len, alice, carol->slot, (uint8_t)(i * 3), 3, 100, 100);
+	}
+	send_train(alice, bytes, len, 100);
+	EXPECT(await_train(bob, alice, 0, 20) == 1); /* joined anew, so that for each of both it is one train */
+	EXPECT(await_train(carol, alice, 0, 30) == 1);
+	finish(&b);
+}
+
+/* Beyond what one system call may segment. */
+static void test_a_long_train_goes_in_parts(void)
+{
+	static uint8_t bytes[ROOM];
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	for (uint8_t i = 0; i < 4; i++)
+		send_train(alice, bytes, make_train(bytes, alice, bob->slot, (uint8_t)(i * 60), 60, 200, 200), 200);
+	await_train(bob, alice, 0, 240);
+	finish(&b);
+}
+
+static void test_stun_has_the_same_port(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0);
+	struct stun_message question, seen;
+	uint8_t bytes[STUN_MAX_LEN];
+
+	stun_make_request(&question, &(struct stun_tx){ { 1, 2, 3 } });
+	send_bytes(alice, bytes, stun_encode(bytes, sizeof(bytes), &question));
+	receive_bytes(alice);
+	EXPECT(stun_decode(arrival.bytes, arrival.len, &seen) == 0 && seen.class == STUN_SUCCESS);
+	EXPECT(stun_tx_equal(&seen.tx, &question.tx));
+	ping(alice);
+	AWAIT_OTHERS(&b.w, counters(&b).stun.answered == 1 && counters(&b).stun.received == 1);
+	finish(&b);
+}
+
+static void test_who_is_no_client_is_told_so_and_reaches_nobody(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1), mallory = b.clients[2];
+	mallory.fd = open_client("127.0.0.1");
+	mallory.relay = alice->relay;
+
+	mallory.slot = alice->slot;
+	mallory.token = alice->token; /* all but the address is right */
+	say(&mallory, bob, "it is I, alice");
+	await(&mallory, RELAY_UDP_MOVED);
+	EXPECT(arrival.datagram.moved.what == alice->token);
+	mallory = *alice;
+	mallory.token++; /* all but the token */
+	say(&mallory, bob, "it is I, alice");
+	await(alice, RELAY_UDP_MOVED);
+	say(alice, bob, "really");
+	await_said(bob, alice, "really");
+	AWAIT_OTHERS(&b.w, counters(&b).clients.dropped_stranger == 2);
+	close(b.clients[2].fd);
+	b.clients[2].fd = -1;
+	finish(&b);
+}
+
+static void test_a_forged_bind_is_not_answered(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *mallory = bound(&b, 1);
+	struct client forged = *mallory;
+
+	forged.public = alice->public;
+	ask(&forged);
+	send_bind(&forged);
+	AWAIT_OTHERS(&b.w, counters(&b).clients.refused_proof == 1);
+	ping(mallory); /* the next answer is to this */
+	ping(alice);
+	finish(&b);
+}
+
+static void test_a_replayed_bind_moves_nobody(void)
+{
+	struct bench b;
+	uint8_t bytes[RELAY_UDP_MAX_LEN];
+	begin(&b);
+	struct client *alice = bound(&b, 0), *mallory = bound(&b, 1);
+
+	const size_t len = make_bind(alice, bytes);
+	send_bytes(mallory, bytes, len); /* the cookie is of another address */
+	await(mallory, RELAY_UDP_MOVED);
+	ping(alice);
+	send_bytes(alice, bytes, len); /* from the same one it is only answered again */
+	await(alice, RELAY_UDP_BOUND);
+	EXPECT(arrival.datagram.bound.slot == alice->slot && arrival.datagram.bound.token == alice->token);
+	finish(&b);
+}
+
+static void test_a_client_that_moves_is_back_after_one_round_trip(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1), before = *alice;
+
+	run_for(&b.w, 2); /* binds are told apart by the millisecond their cookies were made in */
+	alice->fd = open_client("127.0.0.1"); /* another port */
+	say(alice, bob, "lost, but not without an answer");
+	await(alice, RELAY_UDP_MOVED);
+	memcpy(alice->cookie, arrival.datagram.moved.cookie, sizeof(alice->cookie));
+	send_bind(alice);
+	await_bound(alice);
+	EXPECT(alice->slot == before.slot && alice->token != before.token);
+	await(&before, RELAY_UDP_REFUSED);
+	EXPECT(arrival.datagram.refused.reason == RELAY_UDP_REPLACED);
+	say(bob, alice, "welcome");
+	await_said(alice, bob, "welcome");
+	close(before.fd);
+	finish(&b);
+}
+
+static void test_a_removed_member_is_told_and_loses_the_relay(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	tell_members(&b, 1);
+	await(bob, RELAY_UDP_REFUSED);
+	EXPECT(arrival.datagram.refused.reason == RELAY_UDP_NOT_ADMITTED);
+	EXPECT(relay_udp_is_proven(&bob->proof, arrival.bytes, arrival.len));
+	say(bob, alice, "still here");
+	await(bob, RELAY_UDP_MOVED);
+	memcpy(bob->cookie, arrival.datagram.moved.cookie, sizeof(bob->cookie));
+	send_bind(bob); /* to which nothing is said */
+	AWAIT_OTHERS(&b.w, counters(&b).clients.refused_not_member == 1);
+	EXPECT(counters(&b).clients.clients == 1 && counters(&b).clients.closed_removed == 1);
+	tell_members(&b, 2);
+	run_for(&b.w, 2);
+	ask(bob);
+	send_bind(bob);
+	await_bound(bob);
+	finish(&b);
+}
+
+/* Everything that arrives is checked to come from where the client sends to: also what others sent to it. */
+static void test_each_hears_the_relay_from_the_address_it_knows(const char *first, const char *second,
+								 const char *to_alice, const char *to_bob,
+								 const char *alice_ip, const char *bob_ip)
+{
+	static uint8_t bytes[ROOM];
+	struct bench b;
+	begin_on(&b, first, second);
+	struct client *alice = bound_at(&b, 0, alice_ip, to_alice), *bob = bound_at(&b, 1, bob_ip, to_bob);
+
+	say(alice, bob, "hello");
+	await_said(bob, alice, "hello");
+	say(bob, alice, "hello");
+	await_said(alice, bob, "hello");
+	send_train(alice, bytes, make_train(bytes, alice, bob->slot, 0, 20, 1000, 500), 1000);
+	EXPECT(await_train(bob, alice, 0, 20) == 1);
+	ping(alice);
+	ping(bob);
+	tell_members(&b, 1);
+	await(bob, RELAY_UDP_REFUSED);
+	finish(&b);
+}
+
+static void test_clients_are_told_when_the_relay_stops(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	stop(&b);
+	await(alice, RELAY_UDP_REFUSED);
+	EXPECT(arrival.datagram.refused.reason == RELAY_UDP_RESTART && arrival.datagram.refused.retry_after_ms > 0);
+	await(bob, RELAY_UDP_REFUSED);
+	finish(&b);
+}
+
+int main(void)
+{
+	const int fd6 = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	EXPECT(sodium_init() >= 0);
+	test_members_find_each_other_and_their_packets_arrive();
+	test_a_train_stays_a_train();
+	test_a_train_to_two_peers_is_parted_and_keeps_its_order();
+	test_a_long_train_goes_in_parts();
+	test_stun_has_the_same_port();
+	test_who_is_no_client_is_told_so_and_reaches_nobody();
+	test_a_forged_bind_is_not_answered();
+	test_a_replayed_bind_moves_nobody();
+	test_a_client_that_moves_is_back_after_one_round_trip();
+	test_a_removed_member_is_told_and_loses_the_relay();
+	test_each_hears_the_relay_from_the_address_it_knows("0.0.0.0", NULL, "127.0.0.3", "127.0.0.4", "127.0.0.1",
+							     "127.0.0.1");
+	test_each_hears_the_relay_from_the_address_it_knows("127.0.0.3", "127.0.0.4", "127.0.0.3", "127.0.0.4",
+							     "127.0.0.1", "127.0.0.1");
+	if (fd6 >= 0) {
+		test_each_hears_the_relay_from_the_address_it_knows("::", NULL, "127.0.0.3", "::1", "127.0.0.1",
+								     "::1");
+		test_each_hears_the_relay_from_the_address_it_knows("::1", "127.0.0.2", "::1", "127.0.0.2", "::1",
+								     "127.0.0.1");
+		close(fd6);
+	}
+	test_clients_are_told_when_the_relay_stops();
+	puts("ok");
+	return 0;
+}
