@@ -32,33 +32,35 @@ static void fly(struct world *world, const struct endpoint *from, const struct e
 	memcpy(flight->bytes, bytes, len);
 }
 
-static void send_of_relay(void *owner, const struct endpoint *to, const uint8_t *bytes, size_t len)
+/* By the address of the relay that the receiver knows. */
+static void send_of_relay(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
 {
 	struct world *world = owner;
 
-	fly(world, &world->relay_at[0], to, bytes, len);
+	fly(world, &world->relay_at[to->socket], &to->remote, bytes, len);
 }
 
 static void arrive_at_relay(struct world *world, struct world_flight *flight, unsigned address)
 {
+	const struct udp_way from = { .remote = flight->from, .socket = (uint16_t)address };
 	struct udp_clients_result result;
 
 	if (world->is_dead || world->is_deaf[address])
 		return;
-	switch (udp_clients_take(world->clients, &flight->from, flight->bytes, flight->len, world->now_us * 1000,
+	switch (udp_clients_take(world->clients, &from, flight->bytes, flight->len, world->now_us * 1000,
 				 &result)) {
 	case UDP_CLIENTS_ANSWER:
 		assert(result.answer_len <= flight->len);
-		fly(world, &flight->to, &flight->from, result.answer, result.answer_len);
+		send_of_relay(world, &from, result.answer, result.answer_len);
 		break;
 	case UDP_CLIENTS_FORWARD:
-		fly(world, &flight->to, &result.to, flight->bytes, flight->len);
+		send_of_relay(world, &result.to, flight->bytes, flight->len);
 		break;
 	case UDP_CLIENTS_DROP:
 		break;
 	}
 	if (result.notice_len > 0)
-		fly(world, &flight->to, &result.notice_to, result.notice, result.notice_len);
+		send_of_relay(world, &result.notice_to, result.notice, result.notice_len);
 }
 
 static void arrive(struct world *world, struct world_flight *flight)
