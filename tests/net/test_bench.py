@@ -84,7 +84,7 @@ def test_stun_answers_are_counted_and_none_is_limited(build, tmp_path):
     if not (build.folder / "tests" / "bench" / "bench_stun_flood").exists():
         pytest.skip(f"ninja -C {build.folder} bench")
     report = tmp_path / "report.json"
-    done = bench(build, "relay", "1", "1", "--json", report)
+    done = bench(build, "relay", "1", "1", "--parts", "stun", "--json", report)
 
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(report.read_text())
@@ -95,3 +95,33 @@ def test_stun_answers_are_counted_and_none_is_limited(build, tmp_path):
         assert not found["verdicts"]
     else:
         assert [v["coturn"] for v in found["verdicts"]] == ["asked the same", "at its best"]
+
+
+def test_a_relay_is_compared_by_what_a_packet_costs_it(build, tmp_path):
+    if not (build.folder / "tests" / "bench" / "bench_relay_load").exists():
+        pytest.skip(f"ninja -C {build.folder} bench")
+    report = tmp_path / "report.json"
+    done = bench(build, "relay", "1", "0.2", "--parts", "relay", "--sizes", "1400", "--pairs", "1", "--json", report)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    measured = {(v["relay"], v["group"]) for v in found["relay"]["values"] if min(v["rate"] + v["cpu"]) > 0}
+    expected = {("p2pnode", group) for group in ("udp-trains", "udp-singles", "tls-trains", "tls-singles")}
+    for name, groups in (("coturn", ("udp-trains", "udp-singles")), ("derper", ("tls-trains", "tls-singles"))):
+        if any(name in line for line in found["skipped"]):
+            assert f"SKIPPED {name}" in done.stdout
+        else:
+            expected |= {(name, group) for group in groups}
+    assert measured == expected
+    assert len(found["relay"]["verdicts"]) >= 2
+
+
+def test_an_overlay_through_a_relay_is_compared_with_a_direct_one(build, tmp_path):
+    report = tmp_path / "report.json"
+    done = bench(build, "relay", "1", "1", "--parts", "overlay", "--json", report)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())["overlay"]
+    assert len(found["values"]) == 2
+    assert all(rates["gbits"][0] > 0 for rates in found["values"].values())
+    assert len(found["verdicts"]) == 1

@@ -1,0 +1,324 @@
+"""What tests/bench/relay measures of packets that a relay carries.
+
+Forwarding: the cases, the relays, and who is compared.
+
+    asker ============ server
+    bench_relay_load   p2pnode, coturn, derper: all at the same time, on ports of their own
+
+A case is a kind of traffic through all relays of one group; its candidates are measured one after the other, so
+that whatever disturbs the machine disturbs all of them.
+
+Overlays: TCP through two nodes, directly and through a relay.
+
+    alice ============ bob          west ============ hub ============ east
+                                             its p2pnode is the relay
+"""
+
+import base64
+import json
+import statistics
+from collections import namedtuple
+
+import tunnels
+from tunnels import MTU, Control, LabError, Node, Tunnel, wait_until
+
+SIZES, PAIRS = (64, 576, 1400), (1, 100)
+MAX_CLIENTS = 2 * max(PAIRS)
+COTURN_PORT, DERP_PORT = 3600, 3340
+TRAIN_BYTES, TRAIN_PACKETS = 65507, 44
+UDP_WINDOW = 768  # packets of all pairs on the way, about
+FRAMES, STREAM_WINDOW = 16, 32  # of one pair, written together and on the way: derper keeps no more
+TLS_FALLBACK_US = 4.0
+
+Case = namedtuple("Case", "group pairs size")
+Candidate = namedtuple("Candidate", "key title group transport port program options")
+Group = namedtuple("Group", "key title peer target")
+GROUPS = (
+    Group("udp-trains", "UDP, trains", "coturn", 1 / 10),
+    Group("udp-singles", "UDP, singly", "coturn", 1 / 2),
+    Group("tls-trains", "TLS, many frames in a write", "derper", 1 / 8),
+    Group("tls-singles", "TLS, each frame in a write", "derper", 1 / 8),
+)
+UDP_GROUPS = GROUPS[:2]
+
+
+def cases(groups=None, sizes=SIZES, pairs=PAIRS):
+    return [Case(g.key, p, s) for g in GROUPS if not groups or g.key in groups for p in pairs for s in sizes]
+
+
+def shape(case):
+    """Packets that leave together, and packets of one pair on the way at most."""
+    if is_tls(case.group):
+        return min(FRAMES, 16000 // case.size) if case.group == "tls-trains" else 1, STREAM_WINDOW
+    train = min(TRAIN_PACKETS, TRAIN_BYTES // (case.size + 16)) if case.group == "udp-trains" else 1
+    return train, max(train, UDP_WINDOW // case.pairs)
+
+
+class Forwarding:
+    def __init__(self, build, server, clients, say):
+        self.load, self.server, self.clients, self.say = build.bench("bench_relay_load"), server, clients, say
+        self.candidates, self.skipped, self.failed, self.values, self.alone = [], [], [], {}, {}
+
+    # ---- the relays
+
+    def make_members(self, control):
+        """Before control serves: the clients become members of its network."""
+        self.control_folder = control.state
+        self.server.run([self.load, "members", control.state, MAX_CLIENTS])
+
+    def add_ours(self, node, stun_port, tls_port):
+        identity = node.identity()["node_key"]
+        for group in GROUPS:
+            stream = is_tls(group.key)
+            self.candidates.append(Candidate(
+                "p2pnode", "**p2pnode**", group.key, "tls" if stream else "udp", tls_port if stream else stun_port,
+                node.program, [f"folder={self.control_folder}" if stream else f"key={hex_of(identity)}"]))
+
+    def add_coturn(self):
+        """As lean as it can be: no authentication, one relay thread, UDP only."""
+        if not tunnels.is_installed("turnserver"):
+            return self.skip("coturn: not installed (turnserver not on PATH)")
+        argv = ["turnserver", "-n", "--no-auth", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--no-tcp-relay",
+                "-m", "1", "--listening-ip", self.server.ip, "--relay-ip", self.server.ip,
+                "--listening-port", COTURN_PORT, "--pidfile", self.server.folder / "turn.pid",
+                "--userdb", self.server.folder / "turn.db", "--log-file", "stdout", "--simple-log"]
+        program = self.server.start(argv, name="coturn-relay")
+        for group in UDP_GROUPS:
+            self.candidates.append(Candidate("coturn", "coturn", group.key, "turn", COTURN_PORT, program, []))
+        return None
+
+    def add_derper(self):
+        if not tunnels.is_installed("derper"):
+            return self.skip("derper: not on PATH (go install tailscale.com/cmd/derper@latest)")
+        argv = ["derper", "-a", f"{self.server.ip}:{DERP_PORT}", "-http-port", "-1", "-stun=false",
+                "-c", self.server.folder / "derper.json"]
+        program = self.server.start(argv, name="derper")
+        wait_until(lambda: tunnels._listens(self.server, DERP_PORT), 10, "derper listens")
+        for group in GROUPS:
+            if is_tls(group.key):
+                self.candidates.append(Candidate("derper", "derper", group.key, "derp", DERP_PORT, program, []))
+        return None
+
+    def skip(self, why):
+        self.skipped.append(f"SKIPPED {why}")
+        self.say(self.skipped[-1])
+
+    def fail(self, line):
+        self.failed.append(f"FAILED {line}")
+        self.say(self.failed[-1])
+
+    # ---- measuring
+
+    def generate(self, transport, port, case, seconds, options):
+        train, window = shape(case)
+        done = self.clients.run([self.load, transport, self.server.ip, port, f"pairs={case.pairs}",
+                                 f"size={case.size}", f"train={train}", f"window={window}", f"seconds={seconds}",
+                                 *options], timeout=4 * seconds + 60)
+        return json.loads(done.stdout)
+
+    def measure(self, candidate, case, seconds):
+        found = self.generate(candidate.transport, candidate.port, case, seconds,
+                              [*candidate.options, f"pid={candidate.program.pid}"])
+        flood, half = found["flood"], found["half"]
+        rate = flood["received_in_time"] / flood["seconds"]
+        return {"rate": rate / 1e3, "gbits": rate * case.size * 8 / 1e9,
+                "cpu": flood["relay_cpu_ns"] / flood["received"] / 1e3,
+                "p50": time_of(half["p50_us"]), "p99": time_of(half["p99_us"]),
+                "own": flood["own_cpu_ns"] / 1e9 / flood["seconds"],
+                "relay_cores": flood["relay_cpu_ns"] / 1e9 / flood["seconds"],
+                "lost": 1 - flood["received"] / flood["sent"], "lost_half": 1 - half["received"] / half["sent"]}
+
+    def measure_alone(self, case, seconds):
+        """What of the delay is the generator's own."""
+        half = self.generate("none", 1, case, seconds, [])["half"]
+        return {"p50": time_of(half["p50_us"]), "p99": time_of(half["p99_us"])}
+
+    def run_round(self, number, some_cases, seconds):
+        for case in some_cases:
+            own = [c for c in self.candidates if c.group == case.group]
+            begin = number % len(own) if own else 0
+            for candidate in own[begin:] + own[:begin]:
+                try:
+                    found = self.measure(candidate, case, seconds)
+                except (LabError, OSError, ValueError, ZeroDivisionError) as error:
+                    self.fail(f"{candidate.key}: {name_of(case)}: round {number + 1}: {error}")
+                    continue
+                for column, value in found.items():
+                    self.values.setdefault((candidate.key, case), {}).setdefault(column, []).append(value)
+                self.say(f"round {number + 1}: {name_of(case)}: {candidate.key}: "
+                         + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+            if not is_tls(case.group):
+                for column, value in self.measure_alone(case, min(seconds, 1)).items():
+                    self.alone.setdefault(case, {}).setdefault(column, []).append(value)
+
+    # ---- telling
+
+    def median(self, key, case, column):
+        values = self.values.get((key, case), {}).get(column)
+        return statistics.median(values) if values else None
+
+    def added(self, key, case, column):
+        """Delay without what the generator needs when there is no relay."""
+        value = self.median(key, case, column)
+        alone = self.alone.get(case, {}).get(column)
+        return value if value is None or not alone else max(0, value - statistics.median(alone))
+
+    def ratios(self, group):
+        """[(ours / peer's, case)] of CPU per packet, where both were measured."""
+        found = []
+        for case in sorted({c for _, c in self.values if c.group == group.key}, key=str):
+            ours, peer = self.median("p2pnode", case, "cpu"), self.median(group.peer, case, "cpu")
+            if ours and peer:
+                found.append((ours / peer, case))
+        return found
+
+    def verdicts(self):
+        told = []
+        for group in GROUPS:
+            ratios = self.ratios(group)
+            if ratios:
+                worst, case = max(ratios)
+                told.append({"column": f"{group.title}: CPU per packet, ours / {group.peer}'s, the worst case"
+                             f" ({name_of(case)})", "value": worst, "target": group.target,
+                             "median": statistics.median(r for r, _ in ratios), "reached": worst <= group.target})
+            elif is_tls(group.key):
+                ours = [(self.median(k, c, "cpu"), c) for k, c in self.values if c.group == group.key and k == "p2pnode"]
+                if ours:
+                    worst, case = max(ours)
+                    told.append({"column": f"{group.title}: µs of CPU per packet, the worst case ({name_of(case)})",
+                                 "value": worst, "target": TLS_FALLBACK_US, "median": statistics.median(o for o, _ in ours),
+                                 "reached": worst <= TLS_FALLBACK_US})
+        return told
+
+    def print_table(self):
+        print("\n| relay | traffic | pairs | bytes | packets/s, k | Gb/s | CPU of the relay, µs a packet |"
+              " p50 µs added | p99 µs added |\n|---|---|--:|--:|--:|--:|--:|--:|--:|")
+        titles = {g.key: g.title for g in GROUPS}
+        for case in dict.fromkeys(c for _, c in self.values):
+            for candidate in (c for c in self.candidates if c.group == case.group):
+                cells = [self.median(candidate.key, case, c) for c in ("rate", "gbits", "cpu")]
+                delays = [self.added(candidate.key, case, c) for c in ("p50", "p99")]
+                if cells[0] is None:
+                    continue
+                print(f"| {candidate.title} | {titles[case.group]} | {case.pairs} | {case.size} | {cells[0]:.0f} |"
+                      f" {cells[1]:.2f} | {cells[2]:.3f} | " + " | ".join(text_of(d) for d in delays) + " |")
+
+    def print_verdicts(self):
+        for v in self.verdicts():
+            print(f"{v['column']}: {v['value']:.3f} (median of all cases {v['median']:.3f}), target ≤"
+                  f" {v['target']:.3f}: {'PASS' if v['reached'] else 'NOT REACHED'}")
+
+    def as_json(self):
+        return {"values": [{"relay": key, **case._asdict(), **columns}
+                           for (key, case), columns in self.values.items()],
+                "alone": [{**case._asdict(), **columns} for case, columns in self.alone.items()],
+                "verdicts": self.verdicts()}
+
+
+class Relayed(Tunnel):
+    """By the relay, or not at all."""
+
+    def __init__(self, nodes, relay):
+        super().__init__("overlay by the relay", [n.host for n in nodes], [n.ip for n in nodes],
+                         [n.program for n in nodes], "p2p0")
+        self.nodes, self.relay = nodes, relay
+
+    def confirm(self):
+        west, east = self.nodes
+        paths = west.peer("east")["path"], east.peer("west")["path"]
+        if paths != ("relay", "relay"):
+            raise LabError(f"{self.name}: has gone over to another path: {' and '.join(paths)}")
+
+
+def relayed(lab, build):
+    """west and east, each with a cable to the hub, which does not forward."""
+    west, hub, east = (lab.host(name) for name in ("west", "hub", "east"))
+    hub.cable(west)
+    hub.cable(east, "203.0.113.0/24")
+    east.run(["ip", "route", "add", f"{hub.ip}/32", "via", "203.0.113.1"])
+    control = Control(build, hub).start()
+    relay = Node(build, hub, public=True).start()
+    nodes = [Node(build, host, config=f"mtu = {MTU}\n").start() for host in (west, east)]
+    for node in (relay, *nodes):
+        node.join(control.link())
+    tunnel = Relayed(nodes, relay)
+    tunnel.wake()
+    return tunnel
+
+
+class Overlays:
+    """TCP, one stream, as tests/bench/overlay measures it."""
+
+    TARGET = 0.4
+
+    def __init__(self, lab, build, say):
+        self.say, self.failed, self.values = say, [], {}
+        self.direct, _ = tunnels.overlay(tunnels.Pair(lab), build)
+        self.relayed = relayed(lab, build)
+
+    def run_round(self, number, seconds):
+        for tunnel in (self.direct, self.relayed) if number % 2 else (self.relayed, self.direct):
+            relay = self.relayed.relay.program
+            before = relay.cpu_seconds()
+            try:
+                done = tunnels.tcp(tunnel, seconds, reverse=number // 2 % 2)
+            except LabError as error:
+                self.failed.append(f"FAILED {tunnel.name}: round {number + 1}: {error}")
+                self.say(self.failed[-1])
+                continue
+            found = {"gbits": done.bits_per_second / 1e9, "nodes_cores": done.cpu_seconds / seconds,
+                     "relay_cores": (relay.cpu_seconds() - before) / seconds}
+            for column, value in found.items():
+                self.values.setdefault(tunnel.name, {}).setdefault(column, []).append(value)
+            self.say(f"round {number + 1}: {tunnel.name}: " + ", ".join(f"{k} {v:.3g}" for k, v in found.items()))
+
+    def median(self, tunnel, column):
+        values = self.values.get(tunnel.name, {}).get(column)
+        return statistics.median(values) if values else None
+
+    def verdicts(self):
+        direct, by_relay = (self.median(t, "gbits") for t in (self.direct, self.relayed))
+        if not direct or not by_relay:
+            return []
+        return [{"column": "overlay: TCP through the relay, to direct", "value": by_relay / direct,
+                 "target": self.TARGET, "reached": by_relay / direct >= self.TARGET}]
+
+    def print_table(self):
+        print("\n| overlay | Gb/s, median (lowest–highest) | cores of both nodes | cores of the relay |\n|---|--:|--:|--:|")
+        for tunnel in (self.direct, self.relayed):
+            rates = self.values.get(tunnel.name, {}).get("gbits")
+            if rates:
+                print(f"| {tunnel.name} | {statistics.median(rates):.2f} ({min(rates):.2f}–{max(rates):.2f}) |"
+                      f" {self.median(tunnel, 'nodes_cores'):.2f} | {self.median(tunnel, 'relay_cores'):.2f} |")
+
+    def print_verdicts(self):
+        for v in self.verdicts():
+            print(f"{v['column']}: {v['value']:.2f}, target ≥ {v['target']:g}:"
+                  f" {'PASS' if v['reached'] else 'NOT REACHED'}")
+
+    def as_json(self):
+        return {"values": self.values, "verdicts": self.verdicts()}
+
+
+def is_tls(group):
+    return group.startswith("tls")
+
+
+def name_of(case):
+    return f"{case.group}, {case.pairs} pair{'s' if case.pairs > 1 else ''}, {case.size} B"
+
+
+def hex_of(key):
+    """Of base64, as it is told everywhere."""
+    return base64.b64decode(key).hex()
+
+
+def time_of(microseconds):
+    """Negative: never."""
+    return microseconds if microseconds >= 0 else float("inf")
+
+
+def text_of(value):
+    if value is None:
+        return "–"
+    return "lost" if value == float("inf") else f"{value:.0f}"
