@@ -42,6 +42,11 @@ static enum ctl_exit look(struct ctl *ctl, struct relay_status *ret)
 	return exit;
 }
 
+static uint32_t n_clients(const struct relay_status *status)
+{
+	return status->tls_clients + status->udp_clients;
+}
+
 /* One line that is written over on a terminal; elsewhere a line now and then. */
 static void tell_progress(struct ctl *ctl, const struct relay_status *status, uint32_t look_number)
 {
@@ -50,19 +55,19 @@ static void tell_progress(struct ctl *ctl, const struct relay_status *status, ui
 	if (ctl->json || (!on_terminal && look_number % (TELL_MS / LOOK_MS) != 0))
 		return;
 	fprintf(ctl->out, "%sdraining: %u clients left, %u s until the deadline%s", on_terminal ? "\r" : "",
-		status->n_clients, (unsigned)((status->drain_left_ms + 999) / 1000),
+		n_clients(status), (unsigned)((status->drain_left_ms + 999) / 1000),
 		on_terminal ? "   " : "\n");
 	fflush(ctl->out);
 }
 
 static enum ctl_exit report_end(struct ctl *ctl, const struct relay_status *status)
 {
-	bool is_empty = status->draining && status->n_clients == 0;
+	bool is_empty = status->draining && n_clients(status) == 0;
 
 	if (ctl->json) {
 		struct json *json = json_object();
 		json_put_boolean(json, "drained", is_empty);
-		json_put_integer(json, "clients", status->n_clients);
+		json_put_integer(json, "clients", n_clients(status));
 		ctl_print_json(ctl, json);
 		return is_empty ? CTL_OK : CTL_FAILED;
 	}
@@ -72,7 +77,7 @@ static enum ctl_exit report_end(struct ctl *ctl, const struct relay_status *stat
 		return ctl_fail(ctl, CTL_FAILED, "draining was ended: the relay takes clients again");
 	if (!is_empty)
 		return ctl_fail(ctl, CTL_FAILED, "%u clients are still here at the deadline; p2pctl relay status "
-				"lists them", status->n_clients);
+				"lists them", n_clients(status));
 	fputs("The relay is empty and takes no clients until it is restarted, or p2pctl relay undrain.\n", ctl->out);
 	return CTL_OK;
 }
@@ -88,7 +93,7 @@ static enum ctl_exit await_empty(struct ctl *ctl)
 		exit = look(ctl, &status);
 		if (exit != CTL_OK)
 			return exit;
-		if (status.n_clients == 0 || status.drain_left_ms == 0 || !status.draining)
+		if (n_clients(&status) == 0 || status.drain_left_ms == 0 || !status.draining)
 			break;
 		tell_progress(ctl, &status, n);
 		relay_status_deinit(&status);

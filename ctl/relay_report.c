@@ -32,7 +32,7 @@ static void report_head(FILE *out, const struct relay_status *status)
 {
 	int64_t uptime_ms = (int64_t)status->uptime_ms;
 
-	fprintf(out, FACT "TLS on TCP port %u, STUN on UDP port %u\n", "relay", status->tls_port,
+	fprintf(out, FACT "TLS on TCP port %u; UDP port %u, as STUN\n", "relay", status->tls_port,
 		status->stun_port);
 	fprintf(out, FACT "running for %s, CPU time %.1f s (%.1f %% of a core)\n", "process",
 		uptime_ms < 1000 ? "less than 1 s" : format_duration(uptime_ms).s, (double)status->cpu_ms / 1e3,
@@ -40,8 +40,9 @@ static void report_head(FILE *out, const struct relay_status *status)
 	if (status->draining)
 		fprintf(out, FACT "draining, %s; p2pctl relay undrain ends it\n", "state",
 			status->drain_left_ms > 0 ? "clients are sent away" : "no clients are taken");
-	fprintf(out, FACT "%u now, %" PRIu64 " admitted of %" PRIu64 " connections, %u in their handshake\n",
-		"clients", status->n_clients, status->totals.admitted, status->totals.accepted,
+	fprintf(out,
+		FACT "%u by TLS, %u by UDP; %" PRIu64 " admitted of %" PRIu64 " connections, %u in their handshake\n",
+		"clients", status->tls_clients, status->udp_clients, status->totals.admitted, status->totals.accepted,
 		status->handshakes);
 	fprintf(out, FACT "%" PRIu64 " in (%s), %" PRIu64 " out (%s)\n", "packets", status->totals.packets_in,
 		format_bytes(status->totals.bytes_in).s, status->totals.packets_out,
@@ -155,6 +156,7 @@ static void report_clients(FILE *out, const struct relay_status *status, const s
 			   uint64_t ms, uint32_t max)
 {
 	uint32_t n = status->n_clients, listed = max > 0 && max < n ? max : n;
+	uint32_t all = status->tls_clients + status->udp_clients;
 	struct row *rows = calloc(n + 1, sizeof(*rows));
 
 	if (!rows)
@@ -170,8 +172,8 @@ static void report_clients(FILE *out, const struct relay_status *status, const s
 		put_row(table, &rows[i], ms > 0 ? "/s" : "");
 	char *text = table_text(table);
 	fprintf(out, "\n%s", text);
-	if (listed < n)
-		fprintf(out, "and %u more\n", n - listed);
+	if (listed < all)
+		fprintf(out, "and %u more\n", all - listed);
 	free(text);
 	table_free(table);
 	free(rows);
@@ -189,7 +191,7 @@ void report_relay_status(FILE *out, const struct relay_status *status, const str
 	report_counts(out, "refused", &status->refused);
 	report_counts(out, "closed", &status->closed);
 	report_counts(out, "stun", &status->stun);
-	if (status->n_clients == 0)
+	if (status->n_clients == 0 && status->tls_clients + status->udp_clients == 0)
 		fputs("\nNo clients now: nodes connect when they have chosen this relay, or send to a peer that has.\n",
 		      out);
 	else

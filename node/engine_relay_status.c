@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #define DRAIN_SPREAD_MS 10000 /* other relays get the clients one after another, not all at once */
 
@@ -19,25 +20,37 @@ static uint64_t cpu_ms(void)
 	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
 }
 
-static void fill_causes(const struct relay_server_counters *relay, struct relay_status *status)
+static void fill_causes(const struct public_node_stats *stats, struct relay_status *status)
 {
-	relay_status_add_count(&status->drops, "destination unknown", relay->dropped_unknown);
-	relay_status_add_count(&status->drops, "queue full", relay->dropped_queue);
+	const struct relay_server_counters *relay = &stats->relay;
+	const struct udp_clients_counters *udp = &stats->udp;
+	const struct relay_outbox_counters *out = &stats->udp_out;
+
+	relay_status_add_count(&status->drops, "destination unknown", relay->dropped_unknown + udp->dropped_unknown);
+	relay_status_add_count(&status->drops, "queue full", relay->dropped_queue + out->full[RELAY_OUTBOX_DATA]);
 	relay_status_add_count(&status->drops, "rate limit", relay->dropped_rate);
-	relay_status_add_count(&status->drops, "frame malformed", relay->malformed);
+	relay_status_add_count(&status->drops, "frame malformed", relay->malformed + udp->malformed);
+	relay_status_add_count(&status->drops, "not bound", udp->dropped_stranger);
+	relay_status_add_count(&status->drops, "strangers limited", udp->dropped_limited);
+	relay_status_add_count(&status->drops, "sending failed", out->failed[RELAY_OUTBOX_DATA]);
 
 	relay_status_add_count(&status->refused, "no valid TLS", relay->refused_tls);
 	relay_status_add_count(&status->refused, "handshake too slow", relay->refused_timeout);
 	relay_status_add_count(&status->refused, "too many handshakes", relay->refused_handshakes);
 	relay_status_add_count(&status->refused, "too many of one source", relay->refused_rate);
-	relay_status_add_count(&status->refused, "relay full", relay->refused_full);
-	relay_status_add_count(&status->refused, "not a member", relay->refused_not_member);
+	relay_status_add_count(&status->refused, "relay full", relay->refused_full + udp->refused_full);
+	relay_status_add_count(&status->refused, "not a member",
+			       relay->refused_not_member + udp->refused_not_member);
 	relay_status_add_count(&status->refused, "draining", relay->refused_draining);
 	relay_status_add_count(&status->refused, "no file descriptor", relay->refused_descriptors);
+	relay_status_add_count(&status->refused, "no valid cookie", udp->refused_cookie);
+	relay_status_add_count(&status->refused, "no valid proof", udp->refused_proof);
+	relay_status_add_count(&status->refused, "an older bind", udp->refused_old);
+	relay_status_add_count(&status->refused, "too many binds", udp->refused_busy);
 
 	relay_status_add_count(&status->closed, "replaced", relay->closed_replaced);
-	relay_status_add_count(&status->closed, "removed", relay->closed_removed);
-	relay_status_add_count(&status->closed, "silent", relay->closed_silent);
+	relay_status_add_count(&status->closed, "removed", relay->closed_removed + udp->closed_removed);
+	relay_status_add_count(&status->closed, "silent", relay->closed_silent + udp->closed_silent);
 	relay_status_add_count(&status->closed, "protocol broken", relay->closed_protocol);
 	relay_status_add_count(&status->closed, "certificate expired", relay->closed_expired);
 	relay_status_add_count(&status->closed, "drained", relay->closed_drained);
@@ -56,6 +69,7 @@ static void fill_stun(const struct stun_server_counters *stun, struct relay_stat
 }
 
 struct filling {
+	const struct p2p_engine *engine;
 	struct relay_status *status;
 	uint64_t now_ms;
 };
@@ -77,6 +91,39 @@ static void add_client(void *owner, const struct relay_server_client *client)
 	snprintf(entry->name, sizeof(entry->name), "%s", client->name);
 }
 
+/* Over UDP a client shows its key alone; the map has its name. */
+static void add_udp_client(const struct filling *filling, const struct udp_clients_client *client, uint64_t now_ns)
+{
+	struct relay_status_client *entry = relay_status_add_client(filling->status);
+	const struct p2p_engine *engine = filling->engine;
+	const struct map_peer *peer =
+		engine->map ? map_find_peer_by_key(map_ref_get(engine->map), &client->node_key) : NULL;
+
+	*entry = (struct relay_status_client){ .node_key = client->node_key,
+					       .transport = "udp",
+					       .remote = client->way.remote,
+					       .connected_ms = (now_ns - client->bound_ns) / 1000000,
+					       .packets_in = client->packets_in,
+					       .bytes_in = client->bytes_in,
+					       .packets_out = client->packets_out,
+					       .bytes_out = client->bytes_out };
+	if (public_key_equal(&client->node_key, &engine->node_key_public))
+		snprintf(entry->name, sizeof(entry->name), "%s", engine->membership.member.name);
+	else if (peer)
+		snprintf(entry->name, sizeof(entry->name), "%s", peer->name);
+}
+
+static void add_udp_clients(const struct filling *filling)
+{
+	const struct udp_clients_busiest *busiest = public_node_busiest_udp(filling->engine->public_node);
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	for (uint32_t i = 0; busiest && i < busiest->n; i++)
+		add_udp_client(filling, &busiest->clients[i],
+			       (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+}
+
 static int serves_relay(const struct p2p_engine *engine)
 {
 	if (!engine->is_public)
@@ -86,7 +133,7 @@ static int serves_relay(const struct p2p_engine *engine)
 
 int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status)
 {
-	struct filling filling = { status, uv_now(engine->loop) };
+	struct filling filling = { engine, status, uv_now(engine->loop) };
 
 	int r = serves_relay(engine);
 
@@ -100,16 +147,20 @@ int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_statu
 	status->handshakes = stats.relay.handshakes;
 	status->totals = (struct relay_status_totals){ .accepted = stats.relay.accepted,
 						       .admitted = stats.relay.admitted,
-						       .packets_in = stats.relay.packets,
-						       .bytes_in = stats.relay.bytes,
-						       .packets_out = stats.relay.packets_out,
-						       .bytes_out = stats.relay.bytes_out };
+						       .packets_in = stats.relay.packets + stats.udp.packets,
+						       .bytes_in = stats.relay.bytes + stats.udp.bytes,
+						       .packets_out = stats.relay.packets_out +
+								      stats.udp_out.sent[RELAY_OUTBOX_DATA],
+						       .bytes_out = stats.relay.bytes_out + stats.udp_out.data_bytes };
+	status->tls_clients = stats.relay.clients;
+	status->udp_clients = stats.udp.clients;
 	status->draining = engine->relay_drains;
 	if (engine->relay_drains && engine->relay_drained_ms > filling.now_ms)
 		status->drain_left_ms = engine->relay_drained_ms - filling.now_ms;
-	fill_causes(&stats.relay, status);
+	fill_causes(&stats, status);
 	fill_stun(&stats.stun, &status->stun);
 	relay_server_each_client(public_node_relay(engine->public_node), add_client, &filling);
+	add_udp_clients(&filling);
 	return 0;
 }
 

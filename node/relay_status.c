@@ -231,6 +231,8 @@ struct json *relay_status_to_json(const struct relay_status *status)
 	json_put_integer(json, "handshakes", status->handshakes);
 	json_put_boolean(json, "draining", status->draining);
 	json_put_integer(json, "drain_left_ms", (int64_t)status->drain_left_ms);
+	json_put_integer(json, "tls_clients", status->tls_clients);
+	json_put_integer(json, "udp_clients", status->udp_clients);
 	json_put(json, "totals", totals_to_json(&status->totals));
 	for (size_t i = 0; i < ARRAY_LEN(causes); i++)
 		json_put(json, causes[i].name,
@@ -244,8 +246,9 @@ struct json *relay_status_to_json(const struct relay_status *status)
 static int head_from_json(const struct json *json, struct relay_status *ret, struct error *reterr)
 {
 	static const char *const known[] = { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes",
-					     "draining", "drain_left_ms", "totals", "drops", "refused", "closed", "stun", "clients", NULL };
-	uint64_t tls_port = 0, stun_port = 0, handshakes = 0;
+					     "draining", "drain_left_ms", "tls_clients", "udp_clients", "totals",
+					     "drops", "refused", "closed", "stun", "clients", NULL };
+	uint64_t tls_port = 0, stun_port = 0, handshakes = 0, tls_clients = 0, udp_clients = 0;
 	int r = json_only_members(json, known, reterr);
 
 	if (r == 0)
@@ -262,9 +265,15 @@ static int head_from_json(const struct json *json, struct relay_status *ret, str
 		r = get_flag(json, "draining", &ret->draining, reterr);
 	if (r == 0)
 		r = get_number(json, "drain_left_ms", MAX_MS, &ret->drain_left_ms, reterr);
+	if (r == 0)
+		r = get_number(json, "tls_clients", UINT32_MAX, &tls_clients, reterr);
+	if (r == 0)
+		r = get_number(json, "udp_clients", UINT32_MAX, &udp_clients, reterr);
 	ret->tls_port = (uint16_t)tls_port;
 	ret->stun_port = (uint16_t)stun_port;
 	ret->handshakes = (uint32_t)handshakes;
+	ret->tls_clients = (uint32_t)tls_clients;
+	ret->udp_clients = (uint32_t)udp_clients;
 	return r;
 }
 

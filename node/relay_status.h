@@ -6,6 +6,7 @@
  *
  * JSON, every member always there, and no other:
  *   { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes", "draining", "drain_left_ms",
+ *     "tls_clients", "udp_clients",
  *     "totals": {"accepted", "admitted", "packets_in", "bytes_in", "packets_out", "bytes_out"},
  *     "drops": {cause: count}, "refused": {cause: count}, "closed": {cause: count}, "stun": {what: count},
  *     "clients": [{"name", "node_key", "transport", "remote", "connected_ms", "packets_in", "bytes_in",
@@ -40,11 +41,11 @@ struct relay_status_counts {
 struct relay_status_client {
 	char name[RELAY_STATUS_NAME];
 	struct public_key node_key;
-	char transport[8]; /* "tls" */
+	char transport[8]; /* "tls", "udp" */
 	struct endpoint remote;
 	uint64_t connected_ms;	       /* for how long */
 	uint64_t packets_in, bytes_in; /* that it gave us to forward; bytes of sealed packets */
-	uint64_t packets_out, bytes_out; /* that it got; bytes of all frames, with their headers */
+	uint64_t packets_out, bytes_out; /* that it got; bytes with their headers */
 	uint64_t dropped;	       /* for it, because it was too slow */
 };
 
@@ -64,6 +65,7 @@ struct relay_status {
 	struct relay_status_counts refused; /* connections that came to nothing */
 	struct relay_status_counts closed;  /* clients that left not by themselves */
 	struct relay_status_counts stun;
+	uint32_t tls_clients, udp_clients; /* now; listed are all or, of many, the busiest */
 	uint32_t n_clients;
 	struct relay_status_client *clients;
 };

@@ -215,3 +215,8 @@ struct relay_server *public_node_relay(const struct public_node *node)
 {
 	return node->relay;
 }
+
+const struct udp_clients_busiest *public_node_busiest_udp(const struct public_node *node)
+{
+	return udp_server_busiest(node->udp);
+}

@@ -61,3 +61,5 @@ void public_node_drain(struct public_node *node, uint32_t spread_ms);
 void public_node_undrain(struct public_node *node);
 struct public_node_stats public_node_stats(const struct public_node *node);
 struct relay_server *public_node_relay(const struct public_node *node);
+/* Of the clients over UDP, some seconds ago at most; valid until the next call. NULL: none yet. */
+const struct udp_clients_busiest *public_node_busiest_udp(const struct public_node *node);

@@ -28,7 +28,8 @@
 #define RETRY_FULL_MS	   10000
 #define RETRY_REPLACED_MS  5000
 #define MIN_PLACES	   64
-#define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at */
+#define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at … */
+#define SWEEP_MIN	   4096 /* … or so many places */
 
 /* A member who was bound once. */
 struct known {
@@ -47,12 +48,19 @@ struct client {
 	uint64_t gone_second;
 	uint32_t n_gone; /* told in that second */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
+	uint64_t swept_bytes, recent; /* of both ways when it was last looked at; carried lately */
 };
 
 struct place {
 	struct client *client; /* NULL: free */
 	uint32_t generation;   /* of the next client here, or of this one */
 	uint32_t next_free;    /* index, 0: the last */
+};
+
+/* A list in the making, and how busy each of it is. */
+struct busiest {
+	struct udp_clients_busiest list;
+	uint64_t recent[UDP_CLIENTS_BUSIEST];
 };
 
 /* So many a second. */
@@ -75,6 +83,7 @@ struct udp_clients {
 	struct source_limit binds;
 	struct budget answers, proofs;
 	struct udp_clients_counters counters;
+	struct busiest busiest, next_busiest;
 };
 
 static bool spend(struct budget *budget, uint32_t max, uint64_t now_ns)
@@ -634,18 +643,73 @@ static bool is_silent(const struct udp_clients *clients, const struct client *cl
 	return now_ns > client->proven_ns + (2 * (uint64_t)clients->config.keep_alive_s + 5) * SECOND_NS;
 }
 
+static struct udp_clients_client tell_client(const struct client *client)
+{
+	return (struct udp_clients_client){
+		.node_key = client->known->node_key,
+		.way = client->way,
+		.slot = client->slot,
+		.bound_ns = client->bound_ns,
+		.proven_ns = client->proven_ns,
+		.packets_in = client->packets_in,
+		.bytes_in = client->bytes_in,
+		.packets_out = client->packets_out,
+		.bytes_out = client->bytes_out,
+	};
+}
+
+/* Most of many are less busy than the last of the list: they cost one comparison. */
+static void rank(struct busiest *busiest, const struct client *client)
+{
+	uint32_t at = busiest->list.n;
+
+	if (at == UDP_CLIENTS_BUSIEST && busiest->recent[--at] >= client->recent)
+		return;
+	for (; at > 0 && busiest->recent[at - 1] < client->recent; at--) {
+		busiest->recent[at] = busiest->recent[at - 1];
+		busiest->list.clients[at] = busiest->list.clients[at - 1];
+	}
+	busiest->recent[at] = client->recent;
+	busiest->list.clients[at] = tell_client(client);
+	if (busiest->list.n < UDP_CLIENTS_BUSIEST)
+		busiest->list.n++;
+}
+
+static void sweep(struct udp_clients *clients, struct client *client, uint64_t now_ns)
+{
+	const uint64_t bytes = client->bytes_in + client->bytes_out;
+
+	if (is_silent(clients, client, now_ns)) {
+		clients->counters.closed_silent++;
+		remove_client(clients, client);
+		return;
+	}
+	client->recent = client->recent / 2 + bytes - client->swept_bytes;
+	client->swept_bytes = bytes;
+	rank(&clients->next_busiest, client);
+}
+
+static void end_round(struct udp_clients *clients)
+{
+	const uint64_t round = clients->busiest.list.round + 1;
+
+	clients->busiest = clients->next_busiest;
+	clients->busiest.list.round = round;
+	clients->next_busiest.list.n = 0;
+	clients->sweep_at = 0;
+}
+
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns)
 {
-	const uint32_t n = clients->n_places / SWEEP_PARTS;
+	const uint32_t part = clients->n_places / SWEEP_PARTS, n = part > SWEEP_MIN ? part : SWEEP_MIN;
 
-	for (uint32_t i = 0; i < n; i++) {
-		struct client *client = clients->places[clients->sweep_at].client;
-		clients->sweep_at = (clients->sweep_at + 1) % clients->n_places;
-		if (client && is_silent(clients, client, now_ns)) {
-			clients->counters.closed_silent++;
-			remove_client(clients, client);
-		}
+	for (uint32_t i = 0; i < n && clients->sweep_at < clients->n_places; i++) {
+		struct client *client = clients->places[clients->sweep_at++].client;
+		if (client)
+			sweep(clients, client, now_ns);
 	}
+	if (clients->sweep_at >= clients->n_places)
+		end_round(clients);
 }
 
 static void say_refused(const struct udp_clients *clients, const struct client *client,
@@ -741,17 +805,12 @@ void udp_clients_each(const struct udp_clients *clients,
 		const struct client *client = clients->places[i].client;
 		if (!client)
 			continue;
-		const struct udp_clients_client told = {
-			.node_key = client->known->node_key,
-			.way = client->way,
-			.slot = client->slot,
-			.bound_ns = client->bound_ns,
-			.proven_ns = client->proven_ns,
-			.packets_in = client->packets_in,
-			.bytes_in = client->bytes_in,
-			.packets_out = client->packets_out,
-			.bytes_out = client->bytes_out,
-		};
+		const struct udp_clients_client told = tell_client(client);
 		each(owner, &told);
 	}
+}
+
+const struct udp_clients_busiest *udp_clients_busiest(const struct udp_clients *clients)
+{
+	return &clients->busiest.list;
 }

@@ -71,6 +71,14 @@ struct udp_clients_client {
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 };
 
+#define UDP_CLIENTS_BUSIEST 64
+
+struct udp_clients_busiest {
+	uint64_t round; /* grows with every list; 0: none yet */
+	uint32_t n;
+	struct udp_clients_client clients[UDP_CLIENTS_BUSIEST];
+};
+
 enum udp_clients_verdict {
 	UDP_CLIENTS_DROP,
 	UDP_CLIENTS_ANSWER,  /* to where it came from */
@@ -109,7 +117,10 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 
 /* Whom what is sent here reaches; bytes are borrowed. */
 typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len);
-/* Once a second at least: forgets who was silent. */
+/*
+ * A few times a second: looks at some of the clients, all within 2 s when it is called every 250 ms; forgets who was
+ * silent, and sees who is busy.
+ */
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns);
 /* The map has changed: tells those that are no longer members, and forgets them. */
 void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *send);
@@ -117,5 +128,7 @@ void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *
 void udp_clients_say_restart(struct udp_clients *clients, uint32_t retry_after_ms, udp_clients_send *send);
 
 struct udp_clients_counters udp_clients_counters(const struct udp_clients *clients);
+/* Who carried most when all were last looked at; the busiest come first. */
+const struct udp_clients_busiest *udp_clients_busiest(const struct udp_clients *clients);
 void udp_clients_each(const struct udp_clients *clients,
 		      void (*each)(void *owner, const struct udp_clients_client *client), void *owner);

@@ -229,9 +229,10 @@ static uint32_t finish_message(struct relay_outbox *outbox, uint32_t i, uint32_t
 	return n_iovecs;
 }
 
-static void count_sent(struct relay_outbox *outbox, const struct message *message, uint32_t n)
+static void count_sent(struct relay_outbox *outbox, const struct message *message, uint32_t n, uint32_t bytes)
 {
 	outbox->counters->sent[message->kind] += n;
+	outbox->counters->data_bytes += message->kind == RELAY_OUTBOX_DATA ? bytes : 0;
 	outbox->counters->messages++;
 }
 
@@ -267,7 +268,7 @@ static uint32_t send_singly(struct relay_outbox *outbox, uint32_t i)
 			header.msg_iovlen = 1;
 			r = send_one(outbox, &header);
 			if (r == 0) {
-				count_sent(outbox, message, 1);
+				count_sent(outbox, message, 1, (uint32_t)iov.iov_len);
 				sent++;
 			}
 		}
@@ -290,7 +291,7 @@ static void send_without_source(struct relay_outbox *outbox, uint32_t i)
 	else
 		header->msg_control = NULL;
 	if (send_one(outbox, header) == 0)
-		count_sent(outbox, message, message->n);
+		count_sent(outbox, message, message->n, message->bytes);
 	else
 		outbox->counters->failed[message->kind] += message->n;
 }
@@ -327,10 +328,9 @@ static bool send_range(struct relay_outbox *outbox, uint32_t begin, uint32_t end
 	while (begin < end) {
 		int n = sendmmsg(outbox->sock->fd, outbox->headers + begin, end - begin, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n > 0) {
-			for (int i = 0; i < n; i++)
-				count_sent(outbox, &outbox->messages[begin + (uint32_t)i],
-					   outbox->messages[begin + (uint32_t)i].n);
-			begin += (uint32_t)n;
+			for (; n > 0; n--, begin++)
+				count_sent(outbox, &outbox->messages[begin], outbox->messages[begin].n,
+					   outbox->messages[begin].bytes);
 		} else if (errno == EAGAIN || errno == ENOBUFS) {
 			drop_from(outbox, begin);
 			return false;

@@ -1,6 +1,6 @@
 /*
  * The thread: waits for its sockets and for the loop's word, takes batch after batch, and looks around for the
- * silent once a second.
+ * silent now and then.
  */
 #include "relay/udp_server.h"
 
@@ -21,7 +21,7 @@
 
 #define MAX_SOCKETS	 (STUN_SERVER_MAX_ADDRESSES * STUN_SERVER_MAX_PORTS)
 #define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
-#define TICK_MS		 1000
+#define TICK_MS		 250
 #define RETRY_RESTART_MS 500
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
@@ -35,10 +35,12 @@ struct udp_server {
 	pthread_t thread;
 	void (*stopped)(void *owner);
 	void *owner;
+	struct udp_clients_busiest *busiest; /* the last that was taken; NULL: none */
 
 	/* between both */
 	_Atomic bool is_stopping;
 	struct key_table *_Atomic new_members; /* NULL: none; whoever takes it out owns it */
+	struct udp_clients_busiest *_Atomic new_busiest; /* the same, the other way */
 	_Atomic uint64_t published[N_COUNTERS];
 	int wake_fd;
 
@@ -54,6 +56,7 @@ struct udp_server {
 	struct key_table *members;   /* NULL: none */
 	struct stun_server stun;
 	uint64_t now_ns, tick_ns;
+	uint64_t busiest_round; /* told */
 };
 
 /* ---- the thread: datagrams ---- */
@@ -236,13 +239,32 @@ static void publish(struct udp_server *server)
 		atomic_store_explicit(&server->published[i], words[i], memory_order_relaxed);
 }
 
+/* Into a list that nobody has looked at, or a new one. */
+static void publish_busiest(struct udp_server *server)
+{
+	const struct udp_clients_busiest *busiest = udp_clients_busiest(server->clients);
+
+	if (busiest->round == server->busiest_round)
+		return;
+	struct udp_clients_busiest *list = atomic_exchange(&server->new_busiest, NULL);
+	if (!list)
+		list = malloc(sizeof(*list));
+	if (!list)
+		return;
+	server->busiest_round = busiest->round;
+	*list = *busiest;
+	atomic_store(&server->new_busiest, list);
+}
+
 static void tick(struct udp_server *server)
 {
 	if (server->now_ns < server->tick_ns)
 		return;
 	server->tick_ns = server->now_ns + TICK_MS * MILLISECOND_NS;
-	if (server->clients)
-		udp_clients_tick(server->clients, server->now_ns);
+	if (!server->clients)
+		return;
+	udp_clients_tick(server->clients, server->now_ns);
+	publish_busiest(server);
 }
 
 static void turn(struct udp_server *server)
@@ -286,6 +308,8 @@ static void free_server(struct udp_server *server)
 	udp_clients_free(server->clients);
 	free_members(server->members);
 	free_members(atomic_load(&server->new_members));
+	free(atomic_load(&server->new_busiest));
+	free(server->busiest);
 	if (server->epoll_fd >= 0)
 		close(server->epoll_fd);
 	if (server->wake_fd >= 0)
@@ -469,4 +493,15 @@ struct udp_server_counters udp_server_counters(const struct udp_server *server)
 		words[i] = atomic_load_explicit(&server->published[i], memory_order_relaxed);
 	memcpy(&counters, words, sizeof(counters));
 	return counters;
+}
+
+const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server)
+{
+	struct udp_clients_busiest *list = atomic_exchange(&server->new_busiest, NULL);
+
+	if (list) {
+		free(server->busiest);
+		server->busiest = list;
+	}
+	return server->busiest;
 }

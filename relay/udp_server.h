@@ -10,6 +10,8 @@
  * On the packet path nothing is allocated, no lock is taken, and system calls are for batches. What goes on leaves
  * by the socket and the address of ours at which its receiver was bound.
  *
+ * The busiest clients are told from thread to thread by handing on a list, so that neither waits.
+ *
  * All functions: the loop's thread only.
  */
 #pragma once
@@ -56,3 +58,5 @@ uint16_t udp_server_port(const struct udp_server *server);
 void udp_server_set_members(struct udp_server *server, struct key_table *members);
 /* Of some microseconds ago. */
 struct udp_server_counters udp_server_counters(const struct udp_server *server);
+/* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of CLOCK_BOOTTIME. */
+const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server);

@@ -61,7 +61,8 @@ enum relay_outbox_kind { RELAY_OUTBOX_DATA, RELAY_OUTBOX_ANSWER, RELAY_OUTBOX_ST
 struct relay_outbox_counters {
 	/* Datagrams by kind: taken by the kernel; dropped, because the socket is full; refused otherwise. */
 	uint64_t sent[RELAY_OUTBOX_N_KINDS], full[RELAY_OUTBOX_N_KINDS], failed[RELAY_OUTBOX_N_KINDS];
-	uint64_t messages; /* what they were sent in */
+	uint64_t data_bytes; /* of the data sent, with headers */
+	uint64_t messages;   /* what all were sent in */
 };
 
 struct relay_outbox;

@@ -28,6 +28,7 @@ static struct relay_status_client *add(struct relay_status *status, const char *
 
 	strcpy(client->name, name);
 	strcpy(client->transport, "tls");
+	status->tls_clients++;
 	client->remote = endpoint_from_v4(0xc6336409, (uint16_t)(40000 + status->n_clients));
 	client->connected_ms = 300000;
 	client->packets_in = packets;
@@ -61,9 +62,9 @@ static void test_a_relay_without_clients(void)
 
 	gate(&status);
 	expect(&status, NULL, 0,
-	       "relay       TLS on TCP port 443, STUN on UDP port 3478\n"
+	       "relay       TLS on TCP port 443; UDP port 3478, as STUN\n"
 	       "process     running for 2 h 5 min, CPU time 15.0 s (0.2 % of a core)\n"
-	       "clients     0 now, 9 admitted of 12 connections, 1 in their handshake\n"
+	       "clients     0 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     1000 in (1.0 MiB), 900 out (3.0 MiB)\n"
 	       "dropped     destination unknown 98, queue full 2\n"
 	       "refused     none\n"
@@ -82,9 +83,9 @@ static void test_clients_with_most_bytes_come_first(void)
 	add(&status, "alice", 200, 3 << 20)->dropped = 2;
 	add(&status, "dave", 10, 2000);
 	expect(&status, NULL, 0,
-	       "relay       TLS on TCP port 443, STUN on UDP port 3478\n"
+	       "relay       TLS on TCP port 443; UDP port 3478, as STUN\n"
 	       "process     running for 2 h 5 min, CPU time 15.0 s (0.2 % of a core)\n"
-	       "clients     3 now, 9 admitted of 12 connections, 1 in their handshake\n"
+	       "clients     3 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     1000 in (1.0 MiB), 900 out (3.0 MiB)\n"
 	       "dropped     destination unknown 98, queue full 2\n"
 	       "refused     none\n"
@@ -117,9 +118,9 @@ static void test_rates_are_of_the_time_since_the_earlier_status(void)
 	add(&status, "carol", 60, 2048)->connected_ms = 1000;
 	add(&status, "dave", 20, 1024)->connected_ms = 1000;
 	expect(&status, &earlier, 3,
-	       "relay       TLS on TCP port 443, STUN on UDP port 3478\n"
+	       "relay       TLS on TCP port 443; UDP port 3478, as STUN\n"
 	       "process     running for 2 h 5 min, CPU time 15.5 s (0.2 % of a core)\n"
-	       "clients     4 now, 9 admitted of 12 connections, 1 in their handshake\n"
+	       "clients     4 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     3000 in (3.0 MiB), 900 out (3.0 MiB)\n"
 	       "now         1000 packets/s in (1.0 MiB/s), 0 out (0 B/s), CPU 25.0 % of a core\n"
 	       "dropped     destination unknown 98, queue full 2\n"
@@ -147,9 +148,9 @@ static void test_after_a_restart_there_are_no_rates(void)
 	status.totals = (struct relay_status_totals){ 0 };
 	status.drops.n = status.stun.n = 0;
 	expect(&status, &earlier, 0,
-	       "relay       TLS on TCP port 443, STUN on UDP port 3478\n"
+	       "relay       TLS on TCP port 443; UDP port 3478, as STUN\n"
 	       "process     running for less than 1 s, CPU time 0.0 s (1.0 % of a core)\n"
-	       "clients     0 now, 0 admitted of 0 connections, 1 in their handshake\n"
+	       "clients     0 by TLS, 0 by UDP; 0 admitted of 0 connections, 1 in their handshake\n"
 	       "packets     0 in (0 B), 0 out (0 B)\n"
 	       "dropped     none\n"
 	       "refused     none\n"

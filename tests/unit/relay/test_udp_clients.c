@@ -877,6 +877,42 @@ static void count(void *owner, const struct udp_clients_client *client)
 	assert(i > 0 && i < 4096 && !seen[i]++);
 }
 
+static uint64_t bytes_of(const struct udp_clients_client *client)
+{
+	return client->bytes_in + client->bytes_out;
+}
+
+/* Node i sends n packets to itself: n × 12 bytes in and out. */
+static void make_busy(struct world *w, unsigned i, unsigned n)
+{
+	for (unsigned j = 0; j < n; j++)
+		assert(reaches(w, &w->nodes[i], &w->nodes[i]));
+}
+
+static void test_the_busiest_come_first_and_who_was_busy_once_sinks(void)
+{
+	struct world w;
+	begin(&w);
+	for (unsigned i = 0; i < N_NODES; i++)
+		bound(&w, i);
+	assert(udp_clients_busiest(w.clients)->round == 0);
+
+	make_busy(&w, 2, 1000);
+	make_busy(&w, 1, 10);
+	udp_clients_tick(w.clients, w.now_ns);
+	const struct udp_clients_busiest *list = udp_clients_busiest(w.clients);
+	assert(list->round == 1 && list->n == N_NODES && list->clients[0].slot == w.nodes[2].slot);
+	assert(list->clients[1].slot == w.nodes[1].slot && bytes_of(&list->clients[1]) == 120);
+	assert(public_key_equal(&list->clients[0].node_key, &w.nodes[2].public));
+	for (unsigned i = 0; i < 20; i++) {
+		make_busy(&w, 3, 5);
+		udp_clients_tick(w.clients, w.now_ns);
+	}
+	assert(list->round == 21 && list->clients[0].slot == w.nodes[3].slot);
+	assert(bytes_of(&list->clients[0]) < 12000); /* less than the other in all */
+	end(&w);
+}
+
 static void ignore(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
 {
 }
@@ -906,6 +942,8 @@ static void test_thousands_come_and_go(void)
 			assert(ping_works(&w, &node));
 		}
 		const uint32_t n = counters(&w).clients;
+		udp_clients_tick(w.clients, w.now_ns);
+		assert(n > UDP_CLIENTS_BUSIEST && udp_clients_busiest(w.clients)->n == UDP_CLIENTS_BUSIEST);
 		memset(seen, 0, sizeof(seen));
 		udp_clients_each(w.clients, count, seen);
 		admitted[round % 2] = false;
@@ -951,6 +989,7 @@ int main(void)
 	test_first_binds_of_one_prefix_are_limited_apart_from_others();
 	test_another_run_of_the_relay_has_another_epoch();
 	test_nothing_is_said_to_what_only_a_relay_says();
+	test_the_busiest_come_first_and_who_was_busy_once_sinks();
 	test_thousands_come_and_go();
 	puts("ok");
 }
