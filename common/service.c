@@ -2,8 +2,11 @@
 
 #include <cap-ng.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -11,7 +14,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-void service_notify(const char *state)
+#define LISTEN_FIRST_FD 3
+#define LISTEN_MAX_FDS	1024
+#define KEEP_AT_ONCE	16
+
+/* With n sockets (at most KEEP_AT_ONCE), of which the other side gets copies. */
+static void notify_with(const char *state, const int *fds, size_t n)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -24,10 +32,61 @@ void service_notify(const char *state)
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return;
-	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, len);
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(KEEP_AT_ONCE * sizeof(int))];
+	} control = { 0 };
+	struct iovec text = { (void *)(uintptr_t)state, strlen(state) };
+	struct msghdr message = { .msg_name = &address,
+				  .msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)),
+				  .msg_iov = &text,
+				  .msg_iovlen = 1 };
+	if (n > 0) {
+		control.header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+						   .cmsg_type = SCM_RIGHTS,
+						   .cmsg_len = CMSG_LEN(n * sizeof(int)) };
+		memcpy(CMSG_DATA(&control.header), fds, n * sizeof(int));
+		message.msg_control = &control;
+		message.msg_controllen = CMSG_SPACE(n * sizeof(int));
+	}
+	ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
 	(void)sent; /* nobody to tell */
 	close(fd);
+}
+
+void service_notify(const char *state)
+{
+	notify_with(state, NULL, 0);
+}
+
+void service_keep_sockets(const char *name, const int *fds, size_t n)
+{
+	char state[128];
+
+	snprintf(state, sizeof(state), "%s=1\nFDNAME=%s", n > 0 ? "FDSTORE" : "FDSTOREREMOVE", name);
+	notify_with(state, fds, n < KEEP_AT_ONCE ? n : KEEP_AT_ONCE);
+}
+
+size_t service_take_sockets(int *ret, size_t max)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	bool for_us = pid && count && strtol(pid, NULL, 10) == (long)getpid();
+	long n = for_us ? strtol(count, NULL, 10) : 0;
+	size_t n_taken = 0;
+
+	for (int i = 0; i < n && i < LISTEN_MAX_FDS; i++) {
+		int fd = LISTEN_FIRST_FD + i;
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+			continue; /* not open: whoever set the variables was wrong */
+		if (n_taken < max)
+			ret[n_taken++] = fd;
+		else
+			close(fd);
+	}
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	return n_taken;
 }
 
 int service_keep_capabilities(const unsigned *capabilities, size_t n, struct error *reterr)

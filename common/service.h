@@ -9,6 +9,15 @@
 void service_notify(const char *state);
 
 /*
+ * The sockets that systemd hands over (sd_listen_fds(3)): opened by a .socket unit, or kept by service_keep_sockets()
+ * of the program that ran before. They are the caller's now, close-on-exec. How many; those over max are closed.
+ * Call once, before any thread is started: it takes the variables out of the environment.
+ */
+size_t service_take_sockets(int *ret, size_t max);
+/* Lets systemd keep copies under that name for the next start; n 0: and forget those it has. */
+void service_keep_sockets(const char *name, const int *fds, size_t n);
+
+/*
  * Gives up all capabilities but these (CAP_… of <linux/capability.h>) for good. Call before any thread
  * is started. Of these only what the process has is kept. 0 or -errno.
  */

@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/rpc.h"
+#include "common/service.h"
 #include "node/engine.h"
 #include "node/local_api.h"
 
@@ -183,6 +184,14 @@ static void on_changed(void *owner, enum p2p_engine_state state)
 	log_info("node", "state: %s", p2p_engine_state_name(state));
 }
 
+/* Also when p2pnode is killed, the next one takes them up: systemd has them. */
+static void on_listening(void *owner, const int *sockets, size_t n)
+{
+	service_keep_sockets("relay", NULL, 0);
+	if (n > 0)
+		service_keep_sockets("relay", sockets, n);
+}
+
 static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
 {
 	const struct node_config *config = options->config;
@@ -212,10 +221,15 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,
+		.public_sockets = options->public_sockets,
+		.n_public_sockets = options->n_public_sockets,
 		.public_max_rate_client = config->max_rate_client,
 		.public_max_rate = config->max_rate,
 	};
-	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed };
+	if (!config->is_public)
+		on_listening(daemon, NULL, 0);
+	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed,
+						       .listening = on_listening };
 	r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,
 			       sizeof(error.message));
 

@@ -17,6 +17,8 @@ struct node_daemon_options {
 	const struct node_config *config; /* copied */
 	const char *state_dir;
 	const char *socket; /* of the local API; its folder is made when missing */
+	const int *public_sockets; /* that systemd has handed over, now the daemon's */
+	size_t n_public_sockets;
 };
 
 /* 0 or -errno with what to do in reterr. */

@@ -322,6 +322,15 @@ static void on_each_member(void *owner, void (*add)(void *set, const struct publ
 		add(set, &map->peers[i].node_key);
 }
 
+static void tell_listening(const struct p2p_engine *engine)
+{
+	int sockets[PUBLIC_NODE_MAX_SOCKETS];
+	uint32_t n = engine->public_node ? public_node_sockets(engine->public_node, sockets) : 0;
+
+	if (engine->callbacks.listening)
+		engine->callbacks.listening(engine->callbacks.owner, sockets, n);
+}
+
 static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 {
 	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
@@ -329,6 +338,7 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 					       .stun_port = engine->public_options.stun_port,
 					       .max_rate_client = engine->max_rate_client,
 					       .max_rate = engine->max_rate,
+					       .sockets = &engine->sockets,
 					       .owner = engine,
 					       .is_member = on_is_member,
 					       .node_key = &engine->node_key,
@@ -350,6 +360,8 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	engine->relay_drains = false;
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	SSL_CTX_free(options.context);
+	if (r == 0)
+		tell_listening(engine);
 	if (r == 0)
 		log_info("relay", "serving relay on TCP port %u, relay and STUN on UDP port %u", options.tls_port,
 			 options.stun_port);
@@ -440,6 +452,8 @@ static void close_longer_parts(struct p2p_engine *engine)
 	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL);
 	if (data_plane)
 		data_plane_close(data_plane, on_part_closed, engine);
+	if (public_node && !engine->stopping)
+		tell_listening(engine); /* no more */
 	if (public_node)
 		public_node_stop(public_node, on_part_closed, engine);
 	on_part_closed(engine);
@@ -736,6 +750,14 @@ static void on_link_changed(void *owner)
 		session_link_changed(engine->session, changed);
 }
 
+static void close_sockets(struct listen_sockets *sockets)
+{
+	for (uint32_t i = 0; i < sockets->n; i++)
+		if (sockets->fds[i] >= 0)
+			close(sockets->fds[i]);
+	sockets->n = 0;
+}
+
 static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
 {
 	const size_t name_len = options->interface ? strlen(options->interface) : 0;
@@ -769,6 +791,12 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	engine->finds_addresses = engine->is_public && engine->public_options.n_addresses == 0;
 	engine->max_rate_client = options->public_max_rate_client;
 	engine->max_rate = options->public_max_rate;
+	engine->sockets.n = (uint32_t)(options->n_public_sockets < LISTEN_SOCKETS_MAX ? options->n_public_sockets
+										       : LISTEN_SOCKETS_MAX);
+	for (uint32_t i = 0; i < engine->sockets.n; i++)
+		engine->sockets.fds[i] = options->public_sockets[i];
+	if (!engine->is_public)
+		close_sockets(&engine->sockets); /* nobody would answer there */
 	engine->public_options.tls_port = options->public_tls_port;
 	engine->public_options.stun_port = options->public_stun_port;
 	return 0;
@@ -889,6 +917,7 @@ static void on_host_closed(void *owner)
 	state_dir_close(&engine->dir);
 	secret_key_wipe(&engine->node_key);
 	join_link_wipe(&engine->join_link);
+	close_sockets(&engine->sockets);
 	free(engine);
 	stopped(stopped_owner);
 }

@@ -42,6 +42,7 @@ struct p2p_engine {
 	bool finds_addresses; /* none are configured: public_options has those of the machine */
 	struct node_public public_options;
 	uint64_t max_rate_client, max_rate; /* of the relay */
+	struct listen_sockets sockets;	    /* that the program was started with */
 
 	struct state_dir dir;
 	struct secret_key node_key;

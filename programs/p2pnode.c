@@ -17,6 +17,7 @@
 #include "node/daemon.h"
 #include "node/local_api.h"
 #include "node/wireguard/tun_steering.h"
+#include "relay/listen_sockets.h"
 
 #define DEFAULT_STATE_DIR "/var/lib/p2pnode"
 
@@ -132,6 +133,8 @@ static int run(const struct node_config *config)
 {
 	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
 	struct program program = { .daemon = NULL };
+	int sockets[LISTEN_SOCKETS_MAX];
+	size_t n_sockets = service_take_sockets(sockets, LISTEN_SOCKETS_MAX);
 	struct error error;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -141,9 +144,12 @@ static int run(const struct node_config *config)
 		log_warning("node", "%s", error.message);
 	uv_loop_init(&program.loop);
 	watch_signals(&program);
-	const struct node_daemon_options daemon = {
-		.loop = &program.loop, .config = config, .state_dir = arg_state_dir, .socket = arg_socket
-	};
+	const struct node_daemon_options daemon = { .loop = &program.loop,
+						    .config = config,
+						    .state_dir = arg_state_dir,
+						    .socket = arg_socket,
+						    .public_sockets = sockets,
+						    .n_public_sockets = n_sockets };
 	int r = node_daemon_start(&daemon, &program.daemon, &error);
 	if (r != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);

@@ -78,6 +78,8 @@ static int start_relay(struct public_node *node, const struct public_node_option
 	relay.n_listen = addresses_to_use(options, relay.listen);
 	for (uint32_t i = 0; i < relay.n_listen; i++)
 		relay.listen[i].port = options->tls_port;
+	listen_sockets_close_others(options->sockets, SOCK_STREAM, relay.listen, relay.n_listen);
+	relay.sockets = options->sockets;
 	return relay_server_start(&relay, &node->relay, reterr);
 }
 
@@ -107,6 +109,8 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 	udp.n_listen = addresses_to_use(options, udp.listen);
 	for (uint32_t i = 0; i < udp.n_listen; i++)
 		udp.listen[i].port = options->stun_port;
+	listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen);
+	udp.sockets = options->sockets;
 	int r = udp_server_start(loop, &udp, &node->udp, reterr);
 	if (r == 0)
 		tell_members(node);
@@ -197,6 +201,13 @@ void public_node_drain(struct public_node *node, uint32_t spread_ms)
 void public_node_undrain(struct public_node *node)
 {
 	relay_server_undrain(node->relay);
+}
+
+uint32_t public_node_sockets(const struct public_node *node, int ret[PUBLIC_NODE_MAX_SOCKETS])
+{
+	uint32_t n = relay_server_sockets(node->relay, ret);
+
+	return n + udp_server_sockets(node->udp, ret + n);
 }
 
 struct public_node_stats public_node_stats(const struct public_node *node)

@@ -25,6 +25,8 @@ struct public_node_options {
 	struct endpoint addresses[RELAY_SERVER_MAX_ADDRESSES]; /* to listen on; their ports do not matter */
 	uint16_t tls_port, stun_port;			       /* 0: any */
 	SSL_CTX *context; /* tls_context_new(): is_server, trust CA, ALPN RELAY_ALPN; referenced */
+	/* That listen already, used where they fit and closed where not; NULL: none. */
+	struct listen_sockets *sockets;
 	void *owner;
 	bool (*is_member)(void *owner, const struct public_key *node_key); /* NULL: all with a certificate */
 	uint32_t max_clients;						   /* 0: the relay's own limit */
@@ -59,6 +61,9 @@ void public_node_recheck_members(struct public_node *node);
  */
 void public_node_drain(struct public_node *node, uint32_t spread_ms);
 void public_node_undrain(struct public_node *node);
+#define PUBLIC_NODE_MAX_SOCKETS (RELAY_SERVER_MAX_ADDRESSES + UDP_SERVER_MAX_SOCKETS)
+/* All its listening sockets, to hand to the next program; returns how many. */
+uint32_t public_node_sockets(const struct public_node *node, int ret[PUBLIC_NODE_MAX_SOCKETS]);
 struct public_node_stats public_node_stats(const struct public_node *node);
 struct relay_server *public_node_relay(const struct public_node *node);
 /* Of the clients over UDP, some seconds ago at most; valid until the next call. NULL: none yet. */

@@ -35,7 +35,7 @@
 #define FLUSH_LEN	   (64 * 1024)
 #define LEAVE_MS	   1000 /* for the closing frame to go out */
 #define UNKNOWN_MS	   1000 /* how long a member of the network may wait to come into our map */
-#define RETRY_RESTART_MS   500
+#define RETRY_RESTART_MS   100 /* and a millisecond more for each client: a handshake takes about one */
 #define RETRY_REPLACED_MS  5000
 #define RETRY_REFUSED_MS   10000
 #define RETRY_DRAINED_MS   30000
@@ -586,8 +586,8 @@ static int open_listeners(struct relay_server *server, struct error *reterr)
 		struct endpoint address = options->listen[i];
 		if (address.port == 0 && i > 0)
 			address.port = relay_server_port(server);
-		int r = tcp_listener_open(&server->listeners[i], tls_host_loop(options->host), &address, &ports,
-					  reterr);
+		int r = tcp_listener_open(&server->listeners[i], tls_host_loop(options->host), &address,
+					  options->sockets, &ports, reterr);
 		if (r < 0)
 			return r;
 		server->n_listeners++;
@@ -622,6 +622,7 @@ int relay_server_start(const struct relay_server_options *options, struct relay_
 	}
 	uint64_t period_ms = server->options.keep_alive_s >= 8 ? 1000 : 125;
 	uv_timer_start(&server->tick, on_tick, period_ms, period_ms);
+	server->options.sockets = NULL;
 	*ret = server;
 	return 0;
 }
@@ -646,9 +647,16 @@ void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), voi
 		drop(server->lists[SHAKING_HANDS].first);
 	while (server->lists[UNKNOWN].first)
 		drop(server->lists[UNKNOWN].first);
-	while (server->lists[ADMITTED].first)
-		leave(server->lists[ADMITTED].first, RELAY_CLOSING_RESTART, RETRY_RESTART_MS);
+	for (uint32_t i = 0; server->lists[ADMITTED].first; i++)
+		leave(server->lists[ADMITTED].first, RELAY_CLOSING_RESTART, RETRY_RESTART_MS + i);
 	finish_stop_if_empty(server);
+}
+
+uint32_t relay_server_sockets(const struct relay_server *server, int *ret)
+{
+	for (uint32_t i = 0; i < server->n_listeners; i++)
+		ret[i] = server->listeners[i].fd;
+	return server->n_listeners;
 }
 
 uint16_t relay_server_port(const struct relay_server *server)

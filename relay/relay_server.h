@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "common/key.h"
 #include "common/tls_stream.h"
+#include "relay/listen_sockets.h"
 
 #include <openssl/types.h>
 #include <stdbool.h>
@@ -28,6 +29,7 @@ struct relay_server_options {
 	SSL_CTX *context;      /* is_server, trust CA, ALPN RELAY_ALPN; referenced */
 	uint32_t n_listen;
 	struct endpoint listen[RELAY_SERVER_MAX_ADDRESSES]; /* port 0: any, the same for all */
+	const struct listen_sockets *sockets; /* that listen already, borrowed until return; NULL: none */
 	void *owner;
 	/* NULL: whoever has a certificate. Asked at admission and by relay_server_recheck_members(). */
 	bool (*is_member)(void *owner, const struct public_key *node_key);
@@ -87,6 +89,8 @@ void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), voi
  */
 void relay_server_drain(struct relay_server *server, uint32_t spread_ms);
 void relay_server_undrain(struct relay_server *server);
+/* Its listening sockets, at most RELAY_SERVER_MAX_ADDRESSES; returns how many. */
+uint32_t relay_server_sockets(const struct relay_server *server, int *ret);
 uint16_t relay_server_port(const struct relay_server *server);
 /*
  * The map has changed. Closes at once all clients for which is_member() no longer holds, and admits those that

@@ -108,11 +108,13 @@ static const char *hint(int r)
 }
 
 int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
-		      const struct tcp_listener_ports *ports, struct error *reterr)
+		      const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
+		      struct error *reterr)
 {
 	*listener = (struct tcp_listener){ .ports = *ports, .fd = -1, .spare = -1 };
 
-	int r = listen_on(address, &listener->fd);
+	listener->fd = listen_sockets_take(sockets, SOCK_STREAM, address);
+	int r = listener->fd >= 0 ? 0 : listen_on(address, &listener->fd);
 	if (r < 0)
 		return error_set(reterr, r, "cannot listen on TCP %s: %s%s", endpoint_text(address).s, strerror(-r),
 				 hint(r));

@@ -8,6 +8,7 @@
 
 #include "common/endpoint.h"
 #include "common/error.h"
+#include "relay/listen_sockets.h"
 
 #include <stdint.h>
 #include <uv.h>
@@ -29,8 +30,9 @@ struct tcp_listener {
 	void (*closed)(void *owner);
 };
 
-/* "::" takes both families. 0, or -errno with the address in reterr and nothing to close. */
+/* "::" takes both families. sockets: taken instead of a new one, if it has the address; may be NULL. 0, or -errno with the address in reterr and nothing to close. */
 P2P_CHECK int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
-				const struct tcp_listener_ports *ports, struct error *reterr);
+				const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
+				struct error *reterr);
 uint16_t tcp_listener_port(const struct tcp_listener *listener);
 void tcp_listener_close(struct tcp_listener *listener, void (*closed)(void *owner));

@@ -324,11 +324,13 @@ static int watch(struct udp_server *server, int fd, void *what)
 	return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }
 
-static int open_socket(struct udp_server *server, const struct endpoint *address, struct error *reterr)
+static int open_socket(struct udp_server *server, const struct endpoint *address,
+		       const struct listen_sockets *sockets, struct error *reterr)
 {
 	const uint32_t i = server->n_sockets;
 	struct relay_socket *sock = &server->sockets[i];
-	int r = relay_socket_open(address, (uint16_t)i, sock);
+	int fd = listen_sockets_take(sockets, SOCK_DGRAM, address);
+	int r = fd >= 0 ? relay_socket_adopt(fd, (uint16_t)i, sock) : relay_socket_open(address, (uint16_t)i, sock);
 
 	if (r == 0)
 		r = watch(server, sock->fd, sock);
@@ -353,7 +355,7 @@ static int open_all(struct udp_server *server, const struct udp_server_options *
 				address.port = options->other_port;
 			else if (address.port == 0 && i > 0)
 				address.port = udp_server_port(server);
-			int r = open_socket(server, &address, reterr);
+			int r = open_socket(server, &address, options->sockets, reterr);
 			if (r < 0)
 				return r;
 		}
@@ -471,6 +473,13 @@ void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *o
 	server->owner = owner;
 	atomic_store(&server->is_stopping, true);
 	wake(server);
+}
+
+uint32_t udp_server_sockets(const struct udp_server *server, int *ret)
+{
+	for (uint32_t i = 0; i < server->n_sockets; i++)
+		ret[i] = server->sockets[i].fd;
+	return server->n_sockets;
 }
 
 uint16_t udp_server_port(const struct udp_server *server)

@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "common/key.h"
 #include "relay/key_table.h"
+#include "relay/listen_sockets.h"
 #include "relay/stun_server.h"
 #include "relay/udp_clients.h"
 #include "relay/udp_socket.h"
@@ -27,11 +28,14 @@
 #include <stdint.h>
 #include <uv.h>
 
+#define UDP_SERVER_MAX_SOCKETS (2 * STUN_SERVER_MAX_ADDRESSES) /* one more a address for RFC 5780 */
+
 struct udp_server;
 
 struct udp_server_options {
 	uint32_t n_listen;
 	struct endpoint listen[STUN_SERVER_MAX_ADDRESSES]; /* "::" listens on both families; port 0: any */
+	const struct listen_sockets *sockets; /* that are bound already, borrowed until return; NULL: none */
 	uint16_t other_port; /* for RFC 5780, on the same addresses; 0: none */
 	uint32_t stun_rate_per_s, stun_burst; /* of one source prefix; 0: 100, 200 */
 	/* Of this node, copied; NULL: STUN alone. Nobody is a member before udp_server_set_members(). */
@@ -50,6 +54,8 @@ P2P_CHECK int udp_server_start(uv_loop_t *loop, const struct udp_server_options 
 			       struct error *reterr);
 /* Tells the clients to come back, ends the thread, frees itself from the loop, then calls cb (may be NULL). */
 void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *owner);
+/* Its sockets, at most UDP_SERVER_MAX_SOCKETS; returns how many. */
+uint32_t udp_server_sockets(const struct udp_server *server, int *ret);
 uint16_t udp_server_port(const struct udp_server *server);
 /*
  * These are the members from now on: keys with any value, initialized, on the heap; taken over. Who is bound and not

@@ -92,6 +92,26 @@ int relay_socket_open(const struct endpoint *address, uint16_t number, struct re
 	return 0;
 }
 
+int relay_socket_adopt(int fd, uint16_t number, struct relay_socket *ret)
+{
+	struct relay_socket sock = { .fd = fd, .number = number };
+	struct sockaddr_storage bound;
+	socklen_t len = sizeof(bound);
+
+	int r = getsockname(fd, (struct sockaddr *)&bound, &len) == 0 ? 0 : -errno;
+	if (r == 0) {
+		sock.local = endpoint_from_sockaddr((struct sockaddr *)&bound);
+		sock.tells_address = is_wildcard(&sock.local);
+		sock.is_v6 = bound.ss_family == AF_INET6;
+		r = set_options(&sock);
+	}
+	if (r < 0)
+		close(fd);
+	else
+		*ret = sock;
+	return r;
+}
+
 void relay_socket_close(struct relay_socket *sock)
 {
 	if (sock->fd >= 0)

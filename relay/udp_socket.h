@@ -28,6 +28,8 @@ struct relay_socket {
 
 /* 0 or -errno. IPv6's wildcard takes IPv4, too. */
 P2P_CHECK int relay_socket_open(const struct endpoint *address, uint16_t number, struct relay_socket *ret);
+/* The same with one that is bound already; takes fd, also on failure. */
+P2P_CHECK int relay_socket_adopt(int fd, uint16_t number, struct relay_socket *ret);
 void relay_socket_close(struct relay_socket *sock);
 
 /* ---- receiving ---- */

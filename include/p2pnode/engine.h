@@ -48,6 +48,9 @@ struct p2p_engine_options {
 	const char *const *public_addresses;
 	uint16_t public_tls_port;
 	uint16_t public_stun_port;
+	/* Sockets that listen on these ports already (see .listening); the Engine's from here on. */
+	const int *public_sockets;
+	size_t n_public_sockets;
 	uint64_t public_max_rate_client, public_max_rate; /* relayed bits a second; 0: no limit */
 };
 
@@ -55,6 +58,11 @@ struct p2p_engine_callbacks {
 	void *owner;
 	/* The state changed. */
 	void (*changed)(void *owner, enum p2p_engine_state state);
+	/*
+	 * The public node listens on these sockets: whoever keeps copies of them and hands them to the next
+	 * program loses no connection in between. n 0: on none any more. May be NULL.
+	 */
+	void (*listening)(void *owner, const int *sockets, size_t n);
 	/* A Session ended and will be restarted after delay_ms. May be NULL. */
 	void (*session_failed)(void *owner, const char *reason, uint32_t delay_ms);
 };

@@ -154,9 +154,9 @@ def test_a_node_that_is_no_relay_says_what_makes_it_one(lab, build):
     lonely = Node(build, lab.host("lonely", internet), public=True).start()
 
     done = plain.ctl("relay", "status", check=False)
-    assert done.returncode == 1 and "[public] section" in done.stderr and "p2pnode.conf" in done.stderr
+    assert done.returncode == 1 and "'[public]'" in done.stderr and "p2pnode.conf" in done.stderr
     done = plain.ctl("relay", "status", "--watch", check=False)
-    assert done.returncode == 1 and "[public] section" in done.stderr
+    assert done.returncode == 1 and "'[public]'" in done.stderr
     done = lonely.ctl("relay", "status", "--json", check=False)
     assert done.returncode == 4 and "p2pctl join LINK" in done.stderr
     assert done.stdout == ""

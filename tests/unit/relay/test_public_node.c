@@ -7,6 +7,8 @@
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static void on_stopped(void *owner)
 {
@@ -99,11 +101,70 @@ static void test_an_address_that_only_the_router_has_means_all_addresses(void)
 	world_end(&w);
 }
 
+static int bound_socket(int type, uint16_t port)
+{
+	struct endpoint address = endpoint_from_v4(0x7f000001, port);
+	struct sockaddr_storage sockaddr;
+	socklen_t len = endpoint_to_sockaddr(&address, &sockaddr);
+	int fd = socket(AF_INET, type, 0);
+
+	EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&sockaddr, len) == 0);
+	EXPECT(type == SOCK_DGRAM || listen(fd, 16) == 0);
+	return fd;
+}
+
+static uint16_t port_of(int fd)
+{
+	struct sockaddr_storage sockaddr = { 0 };
+	socklen_t len = sizeof(sockaddr);
+
+	EXPECT(getsockname(fd, (struct sockaddr *)&sockaddr, &len) == 0);
+	return endpoint_from_sockaddr((struct sockaddr *)&sockaddr).port;
+}
+
+static void test_sockets_that_are_handed_over_are_served_and_others_closed(void)
+{
+	struct world w;
+	struct public_node *node;
+	struct error err = { 0 };
+	struct member alice;
+	bool stopped = false;
+	world_begin(&w);
+	struct listen_sockets sockets = { 4,
+					  { bound_socket(SOCK_STREAM, 0), bound_socket(SOCK_DGRAM, 0),
+					    bound_socket(SOCK_STREAM, 0), bound_socket(SOCK_DGRAM, 0) } };
+	w.port = port_of(sockets.fds[0]);
+	make_member(&alice, &w, "alice", 1);
+	connect_member(&alice); /* before anybody accepts */
+
+	struct public_node_options options = options_of(&w);
+	options.n_addresses = 1;
+	options.addresses[0] = endpoint_from_v4(0x7f000001, 0);
+	options.tls_port = w.port;
+	options.stun_port = port_of(sockets.fds[1]);
+	options.sockets = &sockets;
+	EXPECT(public_node_start(&w.loop, &options, &node, &err) == 0);
+	AWAIT(&w, alice.n_ready == 1);
+	EXPECT(alice.n_lost == 0 && public_node_stats(node).stun_port == options.stun_port);
+	EXPECT(sockets.fds[0] >= 0 && sockets.fds[1] >= 0 && sockets.fds[2] == -1 && sockets.fds[3] == -1);
+	int listening[PUBLIC_NODE_MAX_SOCKETS];
+	EXPECT(public_node_sockets(node, listening) == 2 && port_of(listening[0]) == w.port);
+
+	public_node_stop(node, on_stopped, &stopped);
+	AWAIT(&w, stopped);
+	EXPECT(port_of(sockets.fds[0]) == w.port); /* for whoever is started next */
+	close(sockets.fds[0]);
+	close(sockets.fds[1]);
+	close_member(&alice);
+	world_end(&w);
+}
+
 int main(void)
 {
 	test_a_public_node_relays_and_answers_stun();
 	test_a_port_in_use_is_named_and_nothing_is_left();
 	test_an_address_that_only_the_router_has_means_all_addresses();
+	test_sockets_that_are_handed_over_are_served_and_others_closed();
 	puts("ok");
 	return 0;
 }

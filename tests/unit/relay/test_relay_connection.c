@@ -36,7 +36,7 @@ static void trap_open(struct trap *trap, struct world *world, const char *ip, ui
 
 	*trap = (struct trap){ .world = world, .fd = -1 };
 	EXPECT(endpoint_parse_ip(ip, port, &address) == 0);
-	EXPECT(tcp_listener_open(&trap->listener, &world->loop, &address, &ports, NULL) == 0);
+	EXPECT(tcp_listener_open(&trap->listener, &world->loop, &address, NULL, &ports, NULL) == 0);
 }
 
 static void on_trap_closed(void *owner)

@@ -1,0 +1,26 @@
+/*
+ * Sockets that listen already when the program starts: systemd has opened them, or has kept those of the program
+ * that ran before. Connections and datagrams that came in between wait in them.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+
+#include <stdint.h>
+
+#define LISTEN_SOCKETS_MAX 16
+
+/* All zero: none. */
+struct listen_sockets {
+	uint32_t n;
+	int fds[LISTEN_SOCKETS_MAX]; /* owned; -1: closed */
+};
+
+/*
+ * A copy (close-on-exec, non-blocking) of the one of that type, SOCK_STREAM or SOCK_DGRAM, that has this address, or
+ * all addresses with its port. -1: there is none.
+ */
+int listen_sockets_take(const struct listen_sockets *sockets, int type, const struct endpoint *address);
+/* Closes those of that type that none of the addresses takes: they would be in the way, and nobody serves them. */
+void listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
+				 uint32_t n_addresses);
