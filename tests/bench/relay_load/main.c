@@ -24,6 +24,7 @@
 #define PATIENCE_NS 20000000  /* a window of which nothing has arrived for so long is lost */
 #define TAIL_NS	    100000000 /* for the last packets */
 #define WARM_UP_NS  200000000
+#define MIN_AT_ONCE 64 /* packets */
 
 static const struct load_transport *const transports[] = { &load_udp, &load_turn, &load_none, &load_tls, &load_derp };
 static uint32_t delays_ns[LOAD_MAX_DELAYS];
@@ -152,12 +153,17 @@ static void forget_lost(uint64_t *looked_ns, uint64_t *n_before)
 	*n_before = load.n_received;
 }
 
+/* Of a few pairs more at once: the relay shall have something to do while we look what has arrived. */
 static void send_where_there_is_room(void)
 {
-	for (uint32_t i = 0; i < load.n_pairs; i++) {
-		const struct load_pair *pair = &load.pairs[i];
-		if (pair->n_sent - pair->n_arrived_at + load.train <= load.window)
-			(void)load.transport->send(&load, i, load.train);
+	const uint32_t times = MIN_AT_ONCE / load.n_pairs / load.train;
+
+	for (uint32_t k = 0; k <= times; k++) {
+		for (uint32_t i = 0; i < load.n_pairs; i++) {
+			const struct load_pair *pair = &load.pairs[i];
+			if (pair->n_sent - pair->n_arrived_at + load.train <= load.window)
+				(void)load.transport->send(&load, i, load.train);
+		}
 	}
 	load.transport->flush(&load);
 }
