@@ -496,6 +496,18 @@ static int lock_folder(struct control *c, const char *folder, struct error *rete
 	return 0;
 }
 
+/* Locked first: nobody else may write between loading and serving. */
+static int upgrade_store(struct control *c, const char *folder, struct error *reterr)
+{
+	char path[PATH_MAX];
+	int r = path_in(path, folder, "control.db", reterr);
+
+	if (r != 0 || (access(path, F_OK) != 0 && errno == ENOENT))
+		return r; /* to be told by who loads it */
+	r = lock_folder(c, folder, reterr);
+	return r == 0 ? store_upgrade(path, reterr) : r;
+}
+
 static int load_authority(struct control *c, const char *folder, struct error *reterr)
 {
 	char *key = NULL;
@@ -533,10 +545,10 @@ static int load_store(struct control *c, const char *folder, struct error *reter
 
 static int load(struct control *c, const char *folder, struct error *reterr)
 {
-	int r = load_store(c, folder, reterr);
+	int r = upgrade_store(c, folder, reterr);
 
 	if (r == 0)
-		r = lock_folder(c, folder, reterr);
+		r = load_store(c, folder, reterr);
 	if (r == 0)
 		r = load_authority(c, folder, reterr);
 	if (r == 0 && strcmp(c->ca.network, c->network.network) != 0)

@@ -320,26 +320,37 @@ static int on_relay_remove(struct control *c, struct connection *conn, const str
 	return control_put_member(c, &m, &err) == 0 ? 0 : internal(reterr, &err);
 }
 
+/* By id: how many nodes have each as their home. */
+static int64_t *count_homes(const struct directory *directory)
+{
+	int64_t *n_homes = calloc((size_t)directory->last_id + 1, sizeof(*n_homes));
+
+	if (!n_homes)
+		abort();
+	for (const struct member *m = directory_next(directory, NULL); m; m = directory_next(directory, m))
+		if (m->peer.home_relay <= directory->last_id)
+			n_homes[m->peer.home_relay]++;
+	return n_homes;
+}
+
 static int on_relay_list(struct control *c, struct connection *conn, const struct json *params,
 			 struct json **ret_result, struct rpc_error *reterr)
 {
 	struct json *relays = json_array();
+	int64_t *n_homes = count_homes(&c->directory);
 
 	for (const struct member *m = directory_next(&c->directory, NULL); m;
 	     m = directory_next(&c->directory, m)) {
 		if (!m->offers_relay && !(m->may_relay && m->had_relay))
 			continue; /* whoever has joined with a key for relays may */
 		struct json *relay = map_relay_to_json(&m->relay);
-		int64_t n_home = 0;
-		for (const struct member *i = directory_next(&c->directory, NULL); i;
-		     i = directory_next(&c->directory, i))
-			n_home += i->peer.home_relay == m->peer.id;
 		json_put_boolean(relay, "online", m->peer.online);
 		json_put_boolean(relay, "added", m->may_relay);
 		json_put_boolean(relay, "public", m->offers_relay);
-		json_put_integer(relay, "home_of", n_home);
+		json_put_integer(relay, "home_of", n_homes[m->peer.id]);
 		json_append(relays, relay);
 	}
+	free(n_homes);
 	*ret_result = json_object();
 	json_put(*ret_result, "relays", relays);
 	return 0;

@@ -39,7 +39,7 @@ static const char schema[] =
 	"CREATE TABLE members ("
 	"  id INTEGER PRIMARY KEY,"
 	"  record TEXT NOT NULL," /* as in the map */
-	"  relay TEXT,"           /* as in the map; of one that offers or may */
+	"  relay TEXT,"           /* as in the map; of one that ever offered or might */
 	"  had_relay INTEGER NOT NULL,"
 	"  offers_relay INTEGER NOT NULL DEFAULT 0,"
 	"  may_relay INTEGER NOT NULL DEFAULT 0,"
@@ -394,19 +394,6 @@ static int get_network(struct store *s, struct store_network *n, struct error *r
 	return 0;
 }
 
-static int upgrade(struct store *s, struct error *reterr)
-{
-	int r = begin(s, reterr), version = 0;
-
-	if (r != 0)
-		return r;
-	/* Another process may have been faster. */
-	r = user_version(s, &version, reterr);
-	if (r == 0 && version == 1)
-		r = run(s, from_version_1, reterr);
-	return end(s, r, reterr);
-}
-
 static int check_version(struct store *s, struct error *reterr)
 {
 	int version = 0;
@@ -416,15 +403,36 @@ static int check_version(struct store *s, struct error *reterr)
 		r = error_set(reterr, -ENOENT,
 			      "%s: no network has been made here yet; run p2pcontrol init",
 			      s->path);
-	if (r == 0 && version == 1) {
-		r = upgrade(s, reterr);
-		version = SCHEMA_VERSION;
-	}
+	if (r == 0 && version == 1)
+		return error_set(reterr, -EIO,
+				 "%s: of an earlier version; p2pcontrol run brings it up to date when it starts",
+				 s->path);
 	if (r == 0 && version != SCHEMA_VERSION)
 		r = error_set(reterr, -EIO,
 			      "%s: of another version (%d, this program knows %d); use the "
 			      "p2pcontrol that made it, or a newer one",
 			      s->path, version, SCHEMA_VERSION);
+	return r;
+}
+
+static int upgrade(struct store *s, struct error *reterr)
+{
+	int version = 0;
+	int r = user_version(s, &version, reterr);
+
+	return r == 0 && version == 1 ? run(s, from_version_1, reterr) : r;
+}
+
+int store_upgrade(const char *path, struct error *reterr)
+{
+	struct store *s = NULL;
+	int r = open_file(path, SQLITE_OPEN_READWRITE, &s, reterr);
+
+	if (r == 0)
+		r = begin(s, reterr);
+	if (r == 0)
+		r = end(s, upgrade(s, reterr), reterr);
+	store_close(s);
 	return r;
 }
 
@@ -497,7 +505,7 @@ static int read_member(sqlite3_stmt *statement, struct member *m, struct error *
 	const char *tags = (const char *)sqlite3_column_text(statement, 8);
 	snprintf(m->tags, sizeof(m->tags), "%s", tags ? tags : "");
 	m->removed = sqlite3_column_int(statement, 9) != 0;
-	m->offers_relay = sqlite3_column_int(statement, 10) != 0;
+	m->offers_relay = sqlite3_column_int(statement, 10) != 0 && m->relay.id != 0;
 	m->may_relay = sqlite3_column_int(statement, 11) != 0;
 	return r;
 }
@@ -588,7 +596,7 @@ static int write_member(struct store *s, const struct member *m, uint64_t sequen
 		return r;
 	bind_integer(statement, 1, m->peer.id);
 	bind_record(statement, 2, map_peer_to_json(&m->peer));
-	if (m->offers_relay || m->may_relay)
+	if (m->relay.id != 0)
 		bind_record(statement, 3, map_relay_to_json(&m->relay));
 	bind_integer(statement, 4, m->had_relay || member_is_relay(m));
 	bind_integer(statement, 5, (int64_t)sequence);

@@ -46,7 +46,12 @@ struct store_join_key {
 P2P_CHECK int store_create(const char *path, const struct store_network *network,
 			   const char *admin_token, const char *first_join_key,
 			   const struct store_join_key *first, struct error *reterr);
-/* reterr names the file and what to do. */
+/*
+ * Brings a store of an earlier version up to date; one of today's is left as it is. No other process may serve
+ * it: an earlier program would go on writing as it used to.
+ */
+P2P_CHECK int store_upgrade(const char *path, struct error *reterr);
+/* reterr names the file and what to do; a store of an earlier version is refused. */
 P2P_CHECK int store_open(const char *path, struct store **ret, struct store_network *ret_network,
 			 struct error *reterr);
 struct store *store_close(struct store *store); /* accepts NULL, returns NULL */

@@ -54,6 +54,7 @@ struct session {
 	struct session_manager session_manager;
 	struct conns *buckets[BUCKETS];
 
+	enum relay_role { ROLE_UNKNOWN, ROLE_NOT_ADDED, ROLE_RELAY } told_role; /* of a public node, to the log */
 	bool failed;
 	bool connected;
 	uint64_t changed_ns; /* when connected last changed */
@@ -117,15 +118,19 @@ static void follow_map(struct session *session, const struct map *before, const 
 			add_conns(session, map->peers[i].id);
 }
 
-/* A public node is a relay when an admin has added it; said when it is known and when it changes. */
-static void tell_if_relay(const struct session *session, const struct map *before, const struct map *map)
+/*
+ * A public node is a relay when an admin has added it; said when it is known and when it changes. The first map
+ * is of before we told control that we are public.
+ */
+static void tell_if_relay(struct session *session, bool is_first, const struct map *map)
 {
-	const bool is_relay = map_find_relay(map, map->self.id) != NULL;
+	const enum relay_role role = map_find_relay(map, map->self.id) ? ROLE_RELAY : ROLE_NOT_ADDED;
 
-	if (session->update.public_node.n_addresses == 0 ||
-	    (before && is_relay == (map_find_relay(before, before->self.id) != NULL)))
+	if (session->update.public_node.n_addresses == 0 || role == session->told_role ||
+	    (is_first && role == ROLE_NOT_ADDED))
 		return;
-	if (is_relay)
+	session->told_role = role;
+	if (role == ROLE_RELAY)
 		log_info("session", "this node is a relay of the network");
 	else
 		log_warning("session",
@@ -141,7 +146,7 @@ static void take_map(struct session *session, const struct map *map)
 	session->map = map_ref_new(map);
 	data_plane_apply_map(session->data_plane, map);
 	follow_map(session, before ? map_ref_get(before) : NULL, map);
-	tell_if_relay(session, before ? map_ref_get(before) : NULL, map);
+	tell_if_relay(session, !before, map);
 	stage_broadcast(session->stage, ACTOR_NONE,
 			&(struct message){ .type = MESSAGE_MAP, .map = session->map });
 	map_unref(before);

@@ -133,6 +133,23 @@ static void test_members_and_changes_survive(void)
 	end(&w);
 }
 
+static void test_what_is_said_of_a_relay_survives_that_it_is_none_now(void)
+{
+	struct world w;
+
+	begin(&w);
+	assert(join(&w, ONE_OFF, "alice", NOW) == 0);
+	struct member alice = *directory_find_by_name(&w.directory, "alice");
+	member_let_relay(&alice);
+	alice.relay.cost_ms = 50;
+	alice.may_relay = false;
+	assert(store_put_member(w.store, &alice, 3, NULL) == 0);
+	open_again(&w);
+	assert(directory_find_by_name(&w.directory, "alice")->relay.cost_ms == 50);
+	assert(!member_is_relay(directory_find_by_name(&w.directory, "alice")));
+	end(&w);
+}
+
 static void run_sql(const char *path, const char *sql)
 {
 	sqlite3 *db;
@@ -158,6 +175,9 @@ static void test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_
 			"ALTER TABLE members DROP COLUMN may_relay;"
 			"ALTER TABLE join_keys DROP COLUMN may_relay;"
 			"PRAGMA user_version = 1");
+	struct error err;
+	assert(store_open(w.path, &w.store, &w.network, &err) < 0 && strstr(err.message, "earlier version"));
+	assert(store_upgrade(w.path, NULL) == 0 && store_upgrade(w.path, NULL) == 0);
 	open_again(&w);
 	assert(member_is_relay(directory_find_by_name(&w.directory, "bob")));
 	assert(!directory_find_by_name(&w.directory, "alice")->may_relay);
@@ -295,6 +315,7 @@ int main(void)
 	assert(sodium_init() >= 0);
 	test_what_init_decided_is_read_again();
 	test_members_and_changes_survive();
+	test_what_is_said_of_a_relay_survives_that_it_is_none_now();
 	test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_relays();
 	test_a_removal_survives_and_its_id_with_it();
 	test_each_key_says_why_it_is_not_good();
