@@ -166,13 +166,14 @@ static void choose(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *o
 	settle_on(fsm, nearest, now_ms, out);
 }
 
+/* It is connected to, since that it answers STUN does not tell that it takes clients. */
 static void doubt(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *out)
 {
-	uint32_t nearest = nearest_but(fsm, fsm->home, now_ms)->id;
+	struct home_relay *nearest = nearest_but(fsm, fsm->home, now_ms);
 
-	(void)out;
-	fsm->n_better = fsm->challenger == nearest ? fsm->n_better + 1 : 1;
-	fsm->challenger = nearest;
+	hold(fsm, nearest, now_ms, out);
+	fsm->n_better = fsm->challenger == nearest->id ? fsm->n_better + 1 : 1;
+	fsm->challenger = nearest->id;
 }
 
 static void stay(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *out)
@@ -348,7 +349,7 @@ static enum home_event judge_round(const struct home_fsm *fsm, uint64_t now_ms)
 		return has_refuge(fsm, now_ms) ? HOME_EV_LOST : HOME_EV_NOTHING;
 	if (!home || !other || is_down(other, now_ms) || !is_clearly_nearer(other, home))
 		return fsm->challenger == 0 ? HOME_EV_NOTHING : HOME_EV_EQUAL;
-	if (fsm->challenger == other->id && fsm->n_better + 1 >= HOME_N_ROUNDS &&
+	if (fsm->challenger == other->id && other->is_up && fsm->n_better + 1 >= HOME_N_ROUNDS &&
 	    (!fsm->has_moved || now_ms - fsm->moved_ms >= HOME_KEEP_MS))
 		return HOME_EV_PROVEN;
 	return HOME_EV_BETTER;

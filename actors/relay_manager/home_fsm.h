@@ -13,7 +13,8 @@
  *
  * The home relay is the one where others find us. It is the nearest by measured latency, with hysteresis:
  * another must be 10 ms and 20 % nearer in three rounds running, and home moves at most once in 5 min,
- * unless it is dead: then it moves at once. Other relays are held while we send through them, and dropped
+ * unless it is dead: then it moves at once. A challenger is held, and home moves only when it is up: a drained relay
+ * answers STUN and takes nobody. Other relays are held while we send through them, and dropped
  * after 60 s without use; a former home is one of these. A first choice made without any measurement is a
  * guess, which a clearly nearer relay corrects at once while the first round lasts.
  *

@@ -209,17 +209,37 @@ static void test_home_moves_when_another_was_clearly_nearer_in_three_rounds(void
 	struct world w;
 	given_home_is_1_of_3(&w);
 
-	for (int i = 0; i < 3; i++)
+	a_round(&w, 2, (uint32_t[]){ 50 * MS, 20 * MS });
+	happens(&w, HOME_IN_UP, 2);
+	for (int i = 0; i < 2; i++)
 		a_round(&w, 2, (uint32_t[]){ 50 * MS, 20 * MS });
 	EXPECT(w.fsm.home == 2);
 
 	expect_text(w.trace, "[ 21000] settled: better -> comparing\n"
+			     "[ 21000] comparing: up -> (ignored)\n"
 			     "[ 41000] comparing: better -> comparing\n"
 			     "[ 61000] comparing: proven -> settled\n");
 	/* The former home is held for a while, for those who still send to us there. */
 	until(&w, 130000);
-	expect_text(w.orders, "[ 61000] hold 2\n"
+	expect_text(w.orders, "[ 21000] hold 2\n"
 			      "[121000] drop 1\n");
+}
+
+static void test_home_does_not_move_to_a_relay_that_takes_nobody(void)
+{
+	struct world w;
+	given_home_is_1_of_3(&w);
+
+	for (int i = 0; i < 30; i++) { /* it answers STUN, and refuses each connection */
+		a_round(&w, 2, (uint32_t[]){ 50 * MS, 20 * MS });
+		happens(&w, HOME_IN_DOWN, 2);
+		EXPECT(w.fsm.home == 1);
+	}
+	a_round(&w, 2, (uint32_t[]){ 50 * MS, 20 * MS });
+	happens(&w, HOME_IN_UP, 2);
+	for (int i = 0; i < 3; i++)
+		a_round(&w, 2, (uint32_t[]){ 50 * MS, 20 * MS });
+	EXPECT(w.fsm.home == 2);
 }
 
 static void test_one_spike_does_not_move_home(void)
@@ -254,6 +274,7 @@ static void test_a_little_nearer_is_not_enough(void)
 		begin(&w);
 		relays(&w, 2, two);
 		measured(&w, 1, cases[i].home_us);
+		happens(&w, HOME_IN_UP, 2);
 		for (int n = 0; n < 3; n++)
 			a_round(&w, 2, (uint32_t[]){ cases[i].home_us, cases[i].other_us });
 		EXPECT((w.fsm.home == 2) == cases[i].moves);
@@ -285,6 +306,7 @@ static void test_another_challenger_begins_anew(void)
 	a_round(&w, 3, (uint32_t[]){ 50 * MS, 20 * MS, 0 });
 	a_round(&w, 3, (uint32_t[]){ 50 * MS, 20 * MS, 5 * MS });
 	EXPECT(w.fsm.home == 1);
+	happens(&w, HOME_IN_UP, 3);
 	a_round(&w, 3, (uint32_t[]){ 50 * MS, 20 * MS, 5 * MS });
 	a_round(&w, 3, (uint32_t[]){ 50 * MS, 20 * MS, 5 * MS });
 	EXPECT(w.fsm.home == 3);
@@ -295,15 +317,21 @@ static void test_home_moves_for_latency_at_most_once_in_five_minutes(void)
 	struct world w;
 	given_home_is_1_of_3(&w);
 
+	happens(&w, HOME_IN_UP, 2);
 	for (int i = 0; i < 3; i++)
 		a_round(&w, 3, (uint32_t[]){ 90 * MS, 50 * MS, 0 });
 	EXPECT(w.fsm.home == 1); /* the first 50 ms are still in the window */
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 5; i++) {
+		happens(&w, HOME_IN_UP, 2); /* it was dropped while it was no challenger */
 		a_round(&w, 3, (uint32_t[]){ 90 * MS, 50 * MS, 0 });
+	}
 	EXPECT(w.fsm.home == 2);
 	uint64_t moved_ms = w.fsm.moved_ms;
-	while (w.fsm.home == 2)
+	for (int i = 0; w.fsm.home == 2; i++) {
+		EXPECT(i < 100);
+		happens(&w, HOME_IN_UP, 3);
 		a_round(&w, 3, (uint32_t[]){ 0, 50 * MS, 10 * MS });
+	}
 	EXPECT(w.fsm.home == 3 && w.fsm.moved_ms >= moved_ms + HOME_KEEP_MS);
 }
 
@@ -484,6 +512,7 @@ int main(int argc, char **argv)
 	test_a_wrong_guess_is_corrected_in_the_first_round_only();
 	test_a_connection_of_an_earlier_life_is_home_again();
 	test_home_moves_when_another_was_clearly_nearer_in_three_rounds();
+	test_home_does_not_move_to_a_relay_that_takes_nobody();
 	test_one_spike_does_not_move_home();
 	test_a_little_nearer_is_not_enough();
 	test_the_rounds_must_follow_each_other();
