@@ -554,7 +554,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		free(in_process);
 		return r;
 	}
-	tun_fit_superpackets(tuns->ifindex, options->mtu);
+	tun_fit_superpackets(tuns->ifindex, options->mtu, WG_RELAY_HEADER_LEN);
 	*ret = &in_process->host;
 	return 0;
 }

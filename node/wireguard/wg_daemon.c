@@ -390,7 +390,7 @@ static void fit_superpackets(struct wg_daemon *daemon, uint32_t mtu)
 		return;
 	}
 	if (tun_name(&daemon->tun) == 0 && link_find(daemon->tun.name, &link, &error) == 0)
-		tun_fit_superpackets(link.ifindex, mtu);
+		tun_fit_superpackets(link.ifindex, mtu, 0);
 	netns_leave(&visit);
 }
 
@@ -640,7 +640,7 @@ static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun re
 		close_tuns(ret, *ret_n);
 		return r;
 	}
-	tun_fit_superpackets(ret->ifindex, WG_DEFAULT_MTU);
+	tun_fit_superpackets(ret->ifindex, WG_DEFAULT_MTU, 0);
 	daemon->mtu = WG_DEFAULT_MTU;
 	daemon->tun = *ret;
 	daemon->tun.fd = fcntl(ret->fd, F_DUPFD_CLOEXEC, 0);
