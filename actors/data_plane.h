@@ -34,6 +34,7 @@ struct data_plane_ports {
 	void (*frame)(void *owner, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes, size_t len);
 	void (*activity)(void *owner, const struct data_plane_activity *activity);
 	void (*relay_state)(void *owner, uint32_t relay_id, bool up);
+	void (*relay_leaving)(void *owner, uint32_t relay_id); /* still up, but it has said that it will stop */
 	void (*relay_used)(void *owner, uint32_t relay_id); /* wanted or used; at most once a second each */
 	void (*peer_gone)(void *owner, uint32_t relay_id, uint32_t peer_id);
 	void (*link_changed)(void *owner);
@@ -72,7 +73,9 @@ int data_plane_send_frame(struct data_plane *data_plane, uint32_t relay_id, uint
 void data_plane_hold_relay(struct data_plane *data_plane, const struct map_relay *relay);
 void data_plane_drop_relay(struct data_plane *data_plane, uint32_t relay_id);
 bool data_plane_relay_is_up(const struct data_plane *data_plane, uint32_t relay_id);
-/* Round trip of the relay's connection in µs, 0: not measured. */
+/* All relays, nearest first: where peers are looked for that are not at their home. Copied. */
+void data_plane_rank_relays(struct data_plane *data_plane, const uint32_t *ids, uint32_t n);
+/* Round trip to the relay by what is in use, UDP or TLS, in µs; 0: not measured. */
 uint32_t data_plane_relay_rtt_us(const struct data_plane *data_plane, uint32_t relay_id);
 /* Local UDP port that peers reach, for endpoints. */
 uint16_t data_plane_port(const struct data_plane *data_plane);

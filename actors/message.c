@@ -95,6 +95,7 @@ const char *message_type_name(enum message_type type)
 		[MESSAGE_LINK_CHANGED] = "link changed",
 		[MESSAGE_OUR_ENDPOINTS] = "our endpoints",
 		[MESSAGE_RELAY_STATE] = "relay state",
+		[MESSAGE_RELAY_LEAVING] = "relay leaving",
 		[MESSAGE_RELAY_USED] = "relay used",
 		[MESSAGE_LATENCY] = "latency",
 		[MESSAGE_SEND_FAILED] = "send failed",

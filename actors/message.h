@@ -62,6 +62,7 @@ enum message_type {
 	MESSAGE_LINK_CHANGED,	/* addresses or routes of the machine changed → EndpointManager */
 	MESSAGE_OUR_ENDPOINTS,	/* EndpointManager → TrafficManager; the session tells control */
 	MESSAGE_RELAY_STATE,	/* the data plane → RelayManager → TrafficManager */
+	MESSAGE_RELAY_LEAVING,	/* the data plane → RelayManager: it will stop */
 	MESSAGE_RELAY_USED,	/* the data plane → RelayManager */
 	MESSAGE_LATENCY,	/* of a relay's STUN server: EndpointManager → RelayManager */
 	MESSAGE_SEND_FAILED,	/* the kernel refused a datagram: DirectManager → TrafficManager */

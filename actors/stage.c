@@ -62,6 +62,7 @@ static uint32_t room_for(enum message_type type)
 	case MESSAGE_OPENED:
 	case MESSAGE_SEAL:
 	case MESSAGE_CARRIED:
+	case MESSAGE_RELAY_LEAVING:
 	case MESSAGE_RELAY_USED:
 		return STAGE_MAX_LOSSY;
 	default:

@@ -98,6 +98,11 @@ static void free_peer(struct data_plane *plane, struct plane_peer *peer)
 
 static void publish_changes(struct data_plane *plane);
 
+void plane_publish(struct data_plane *plane)
+{
+	publish_changes(plane);
+}
+
 static void on_changed(struct wireguard_change *change)
 {
 	struct data_plane *plane = change->owner;
@@ -136,7 +141,8 @@ static struct wireguard_change *collect_changes(struct data_plane *plane)
 								.is_gone = peer->is_gone,
 								.ip4 = peer->ip4,
 								.ip6 = peer->ip6,
-								.path = peer->path };
+								.path = peer->path,
+								.relay_way = peer->way };
 			peer->is_new = peer->is_dirty = peer->is_reborn = peer->is_gone = false;
 		}
 	}
@@ -182,6 +188,7 @@ static void take_stats(struct data_plane *plane, const struct wireguard_peer_sam
 	if (sampled->stats.has_session)
 		peer->n_gone = 0;
 	peer->stats = sampled->stats;
+	plane_reach_sampled(plane, peer, &before);
 	if (!moved)
 		return;
 	plane->active_ns = clock_now_ns();
@@ -303,8 +310,10 @@ static void on_host_datagram(void *owner, enum demux_kind kind, const struct end
 {
 	struct data_plane *plane = owner;
 
-	if (kind == DEMUX_UNKNOWN || kind == DEMUX_RELAY)
+	if (kind == DEMUX_UNKNOWN)
 		plane->n_unknown_datagrams++;
+	else if (kind == DEMUX_RELAY)
+		plane_relay_udp_take(plane, from, bytes, len);
 	else if (!plane->is_attached)
 		plane->n_unattached++;
 	else
@@ -315,10 +324,9 @@ static void on_host_relay(void *owner, uint32_t relay_id, uint32_t peer_id, cons
 {
 	struct data_plane *plane = owner;
 
-	for (uint32_t i = 0; i < train->n; i++)
-		if (data_plane_send_frame(plane, relay_id, peer_id, train_packet(train, i), train_size(train, i)) !=
-		    0)
-			plane->n_relay_dropped++;
+	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
+	if (!peer || plane_send_relayed(plane, peer, relay_id, train) != 0)
+		plane->n_relay_dropped += train->n;
 	plane_wake(plane);
 }
 
@@ -445,6 +453,7 @@ static void take_peer(struct data_plane *plane, const struct map_peer *record)
 	peer->session_key = record->session_key;
 	peer->ip4 = record->ip4;
 	peer->ip6 = record->ip6;
+	peer->has_moved_home = peer->home_relay != record->home_relay;
 	peer->home_relay = record->home_relay;
 	memcpy(peer->name, record->name, sizeof(peer->name));
 	peer->in_map = true;
@@ -463,6 +472,11 @@ void data_plane_apply_map(struct data_plane *plane, const struct map *map)
 		if (!map_find_relay(map, relay->relay.id))
 			plane_close_relay(relay);
 	}
+	for (uint32_t i = 0; i < map->n_peers; i++) {
+		struct plane_peer *peer = plane_find_by_id(plane, map->peers[i].id);
+		if (peer && peer->has_moved_home)
+			plane_reach_peer_changed(plane, peer);
+	}
 	publish_changes(plane);
 }
 
@@ -472,15 +486,19 @@ void data_plane_set_relay_context(struct data_plane *plane, SSL_CTX *context)
 	SSL_CTX_free(plane->options.relay_context);
 	plane->options.relay_context = context;
 	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next)
-		relay_connection_set_context(relay->connection, context);
+		if (relay->connection)
+			relay_connection_set_context(relay->connection, context);
 }
 
 void data_plane_link_changed(struct data_plane *plane)
 {
 	udp_routes_changed(plane->udp);
 	plane->host->class->link_changed(plane->host);
-	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next)
-		relay_connection_poke(relay->connection);
+	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
+		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
+		if (relay->connection)
+			relay_connection_poke(relay->connection);
+	}
 }
 
 bool data_plane_last_arrival(const struct data_plane *plane, uint32_t peer_id, struct endpoint *ret_direct,
@@ -525,7 +543,7 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 		ret->endpoint = peer->path.endpoint;
 	if (peer->path.relay)
 		snprintf(ret->relay, sizeof(ret->relay), "%s",
-			 plane_relay_name(plane, plane_resolve_relay(plane, peer, WIREGUARD_RELAY_ANY)));
+			 plane_relay_name(plane, plane_reach_id(plane, peer)));
 	ret->handshake_ms = age_ms(peer->stats.last_handshake_ns, now);
 	ret->packet_ms = age_ms(heard, now);
 	ret->rx_bytes = peer->stats.rx_bytes;
@@ -544,6 +562,7 @@ static void fill_drops(const struct data_plane *plane, struct node_status *statu
 	node_status_add_drop(status, "frame of unknown sender", plane->n_unknown_senders);
 	node_status_add_drop(status, "no session", plane->n_unattached);
 	node_status_add_drop(status, "relay queue full", plane->n_relay_dropped);
+	node_status_add_drop(status, "relay: peer not found", plane->n_not_reached);
 }
 
 static void fill_offloads(const struct data_plane *plane, struct node_status *status)
@@ -622,6 +641,9 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 	}
 	SSL_CTX_up_ref(plane->options.relay_context);
 	uv_timer_init(options->loop, &plane->sample_timer);
+	uv_timer_init(options->loop, &plane->seek_timer);
+	plane->node_key = *options->node_key; /* relays over UDP want to see a proof of it */
+	secret_key_public(&plane->node_key, &plane->node_key_public);
 	plane->options.node_key = NULL; /* borrowed: gone after this call */
 	plane->options.membership = NULL;
 	*ret = plane;
@@ -642,13 +664,19 @@ void plane_part_closed(void *owner)
 	free(plane->removed);
 	udp_free(plane->udp);
 	SSL_CTX_free(plane->options.relay_context);
+	secret_key_wipe(&plane->node_key);
 	free(plane);
 	closed(closed_owner);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void on_sample_timer_closed(uv_handle_t *handle)
 {
 	plane_part_closed(container_of((uv_timer_t *)handle, struct data_plane, sample_timer));
+}
+
+static void on_seek_timer_closed(uv_handle_t *handle)
+{
+	plane_part_closed(container_of((uv_timer_t *)handle, struct data_plane, seek_timer));
 }
 
 void data_plane_close(struct data_plane *plane, void (*closed)(void *owner), void *owner)
@@ -657,11 +685,13 @@ void data_plane_close(struct data_plane *plane, void (*closed)(void *owner), voi
 	plane->is_attached = false;
 	plane->closed = closed;
 	plane->closed_owner = owner;
-	plane->n_open += 2;
+	plane->n_open += 3;
 	answer_refreshes(plane->refreshes);
 	plane->refreshes = NULL;
 	while (plane->relays)
 		plane_close_relay(plane->relays);
-	uv_close((uv_handle_t *)&plane->sample_timer, on_timer_closed);
+	plane_reach_close(plane);
+	uv_close((uv_handle_t *)&plane->sample_timer, on_sample_timer_closed);
+	uv_close((uv_handle_t *)&plane->seek_timer, on_seek_timer_closed);
 	plane->host->class->stop(plane->host, plane_part_closed, plane);
 }

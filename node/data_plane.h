@@ -26,7 +26,7 @@ struct data_plane_options {
 	struct offload_switches offloads;
 	unsigned n_lanes; /* threads that move packets; 0: as many as suit the machine */
 	uint16_t port; /* UDP wanted, 0: any; one that is taken is replaced by another */
-	const struct secret_key *node_key;    /* given to WireGuard */
+	const struct secret_key *node_key;    /* for WireGuard and relays; copied */
 	const struct membership *membership;  /* overlay addresses and prefixes */
 	struct tls_host *tls_host;	      /* outlives the data plane */
 	SSL_CTX *relay_context;		      /* for relay connections; referenced */

@@ -1,11 +1,12 @@
 /*
- * The data plane's relay connections: held as RelayManager says, and opened on demand when a packet needs
- * one. What waits for a connection to come up is bounded and does not wait long.
+ * The data plane's relays: held as RelayManager says, and opened on demand when a packet needs one. Each is
+ * tried over UDP first; TLS is beside it while that does not work, or not well (relay_choice.h).
  */
 #include "node/data_plane_internal.h"
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/macros.h"
 
 #include <errno.h>
 #include <openssl/ssl.h>
@@ -13,9 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RELAY_MAX_WAIT_NS 2000000000ull
-#define RELAY_TELL_NS	  1000000000ull
-#define MAX_GONE_RETRIES  20
+#define RELAY_TELL_NS	 1000000000ull
+#define DOWN_GRACE_MS	 250 /* a lost slot: TLS has so long to come up before the relay counts as down */
 
 struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id)
 {
@@ -26,7 +26,7 @@ struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id
 	return relay;
 }
 
-static void tell_used(struct plane_relay *relay)
+void plane_relay_used(struct plane_relay *relay)
 {
 	uint64_t now = clock_now_ns();
 
@@ -36,85 +36,251 @@ static void tell_used(struct plane_relay *relay)
 	relay->plane->ports.relay_used(relay->plane->ports.owner, relay->relay.id);
 }
 
-static void on_relay_ready(void *owner, uint32_t relay_id)
-{
-	struct plane_relay *relay = owner;
-	uint64_t now = clock_now_ns();
+/* ---- up and down ---- */
 
+static void tell_state(const struct plane_relay *relay, bool up)
+{
+	if (relay->plane->is_attached)
+		relay->plane->ports.relay_state(relay->plane->ports.owner, relay->relay.id, up);
+}
+
+static void come_up(struct plane_relay *relay)
+{
 	relay->is_up = true;
-	log_info("relay", "connected to relay %s", relay->relay.name);
-	if (relay->plane->is_attached)
-		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, true);
-	/* It may be lost again while we send. */
-	for (uint32_t i = 0; i < relay->n_waiting; i++) {
-		struct waiting *waiting = &relay->waiting[i];
-		if (now - waiting->since_ns >= RELAY_MAX_WAIT_NS ||
-		    relay_connection_send(relay->connection, &waiting->to, waiting->bytes->bytes,
-					  waiting->bytes->len) != 0)
-			relay->plane->n_relay_dropped++;
-		buffer_free(waiting->bytes);
-	}
-	relay->n_waiting = 0;
+	relay->is_down = false;
+	relay->down_ms = 0;
+	log_info("relay", "connected to relay %s over %s", relay->relay.name, relay->sends_udp ? "UDP" : "TLS");
+	tell_state(relay, true);
 }
 
-static void on_relay_lost(void *owner, uint32_t relay_id, const char *why)
+static void go_down(struct plane_relay *relay)
 {
-	struct plane_relay *relay = owner;
-
 	if (relay->is_up)
-		log_warning("relay", "lost relay %s: %s", relay->relay.name, why);
-	else
-		log_info("relay", "cannot reach relay %s: %s", relay->relay.name, why);
+		log_warning("relay", "lost relay %s", relay->relay.name);
 	relay->is_up = false;
-	if (relay->plane->is_attached)
-		relay->plane->ports.relay_state(relay->plane->ports.owner, relay_id, false);
+	relay->is_down = true;
+	relay->down_ms = 0;
+	tell_state(relay, false);
 }
 
-static void on_relay_packet(void *owner, uint32_t relay_id, const struct public_key *from,
-			    const uint8_t *bytes, size_t len)
+/* ---- choosing between UDP and TLS ---- */
+
+static void open_tls(struct plane_relay *relay);
+
+static bool is_bound(const struct plane_relay *relay)
+{
+	return relay->has_udp && relay_udp_fsm_is_bound(&relay->udp);
+}
+
+/* Is this a network without UDP? Then nobody waits for it at the next relay. */
+static bool is_udp_blocked(const struct data_plane *plane)
+{
+	bool any_tls = false;
+
+	for (const struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
+		if (is_bound(relay))
+			return false;
+		any_tls = any_tls || relay->is_tls_up;
+	}
+	return any_tls;
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void rearm(struct plane_relay *relay)
+{
+	const uint64_t now_us = clock_now_ns() / 1000;
+	uint64_t at_us = relay->has_udp ? relay->udp.deadline_us : 0;
+	const uint64_t others_ms[] = { relay->choice.deadline_ms, relay->down_ms };
+
+	for (size_t i = 0; i < ARRAY_LEN(others_ms); i++)
+		if (others_ms[i] != 0 && (at_us == 0 || others_ms[i] * 1000 < at_us))
+			at_us = others_ms[i] * 1000;
+	if (at_us == 0)
+		uv_timer_stop(&relay->timer);
+	else
+		uv_timer_start(&relay->timer, on_timer, at_us > now_us ? (at_us - now_us + 999) / 1000 : 0, 0);
+}
+
+static void on_tls_finished(void *owner)
 {
 	struct plane_relay *relay = owner;
 	struct data_plane *plane = relay->plane;
-	const struct plane_peer *peer = plane_find_by_key(plane, from);
 
-	tell_used(relay);
-	if (!peer) {
-		plane->n_unknown_senders++;
+	relay->n_open--;
+	if (!relay->is_closing || relay->n_open > 0)
 		return;
+	free(relay);
+	plane_part_closed(plane);
+}
+
+static void on_tls_drained(void *owner)
+{
+	((struct plane_relay *)owner)->finishing = NULL;
+	on_tls_finished(owner);
+}
+
+/* What is on its way still comes: the relay is told that we end, and ends as well. */
+static void close_tls(struct plane_relay *relay)
+{
+	log_debug("relay", "relay=%s: UDP is good, TLS is closed", relay->relay.name);
+	relay->is_tls_up = false;
+	relay->n_open++;
+	if (relay->finishing) {
+		relay_connection_close(relay->connection, on_tls_finished, relay);
+	} else {
+		relay->finishing = relay->connection;
+		relay_connection_finish(relay->finishing, on_tls_drained, relay);
 	}
+	relay->connection = NULL;
+}
+
+static void choose_way(struct plane_relay *relay)
+{
+	const bool bound = is_bound(relay);
+	const struct relay_choice_view view = {
+		.now_ms = clock_now_ns() / 1000000,
+		.is_bound = bound,
+		.is_proven = bound && relay_udp_fsm_is_proven(&relay->udp),
+		.missing = bound ? relay_udp_fsm_missing(&relay->udp) : 0,
+		.is_blocked = !relay->has_udp || is_udp_blocked(relay->plane),
+	};
+
+	relay_choice_step(&relay->choice, &view);
+	if (relay->choice.wants_tls && !relay->connection)
+		open_tls(relay);
+	else if (!relay->choice.wants_tls && relay->connection)
+		close_tls(relay);
+	if (relay->has_udp)
+		relay_udp_fsm_watch(&relay->udp, relay->choice.wants_tls && bound, view.now_ms * 1000);
+}
+
+void plane_relay_reconsider(struct plane_relay *relay)
+{
+	const uint64_t now_ms = clock_now_ns() / 1000000;
+
+	if (relay->is_closing)
+		return;
+	choose_way(relay);
+	const bool bound = is_bound(relay);
+	const bool sends_udp = bound && !(relay->choice.doubts_udp && relay->is_tls_up);
+	const bool is_changed = sends_udp != relay->sends_udp;
+	relay->sends_udp = sends_udp;
+	if (bound || relay->is_tls_up) {
+		relay->down_ms = 0;
+		if (!relay->is_up)
+			come_up(relay);
+		else if (is_changed)
+			log_info("relay", "relay %s is used over %s", relay->relay.name, sends_udp ? "UDP" : "TLS");
+	} else if (relay->is_up && relay->down_ms == 0) {
+		relay->down_ms = now_ms + DOWN_GRACE_MS;
+	}
+	if (relay->down_ms != 0 && now_ms >= relay->down_ms)
+		go_down(relay);
+	rearm(relay);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct plane_relay *relay = container_of(timer, struct plane_relay, timer);
+	const uint64_t now_us = clock_now_ns() / 1000;
+
+	if (relay->has_udp && relay->udp.deadline_us != 0 && relay->udp.deadline_us <= now_us)
+		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_DEADLINE });
+	plane_relay_reconsider(relay);
+	plane_reach_changed(relay);
+}
+
+/* ---- from the TLS connection ---- */
+
+static void on_tls_ready(void *owner, uint32_t relay_id)
+{
+	struct plane_relay *relay = owner;
+
+	relay->is_tls_up = true;
+	relay->is_leaving = false;
+	/* Perhaps it has just come back. */
+	if (relay->has_udp && !is_bound(relay))
+		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
+	plane_relay_reconsider(relay);
+	plane_reach_changed(relay);
+}
+
+static void on_tls_lost(void *owner, uint32_t relay_id, const char *why)
+{
+	struct plane_relay *relay = owner;
+
+	if (relay->is_tls_up || !relay->is_up)
+		log_info("relay", "relay %s over TLS: %s", relay->relay.name, why);
+	relay->is_tls_up = false;
+	plane_relay_reconsider(relay);
+	if (!is_bound(relay))
+		go_down(relay);
+	rearm(relay);
+	plane_reach_changed(relay);
+}
+
+static void on_tls_packet(void *owner, uint32_t relay_id, const struct public_key *from, const uint8_t *bytes,
+			  size_t len)
+{
+	struct plane_relay *relay = owner;
+	struct plane_peer *peer = plane_find_by_key(relay->plane, from);
+
+	if (peer)
+		plane_relay_deliver(relay, peer, bytes, len);
+	else
+		relay->plane->n_unknown_senders++;
+}
+
+void plane_relay_deliver(struct plane_relay *relay, struct plane_peer *peer, const uint8_t *bytes, size_t len)
+{
+	struct data_plane *plane = relay->plane;
+
+	plane_relay_used(relay);
+	plane_peer_is_here(relay, peer, 0);
 	if (demux_datagram(bytes, len) == DEMUX_WIREGUARD) {
-		if (plane->host->class->put_relayed(plane->host, relay_id, peer->id, bytes, len) != 0)
+		if (plane->host->class->put_relayed(plane->host, relay->relay.id, peer->id, bytes, len) != 0)
 			plane->n_relay_dropped++;
 		plane_wake(plane);
 	} else if (plane->is_attached) {
-		plane->ports.frame(plane->ports.owner, relay_id, peer->id, bytes, len);
+		plane->ports.frame(plane->ports.owner, relay->relay.id, peer->id, bytes, len);
 	} else {
 		plane->n_unattached++;
 	}
 }
 
-static void on_peer_gone(void *owner, uint32_t relay_id, const struct public_key *key)
+static void on_tls_peer_gone(void *owner, uint32_t relay_id, const struct public_key *key)
 {
 	struct plane_relay *relay = owner;
 	struct plane_peer *peer = plane_find_by_key(relay->plane, key);
 
-	/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
-	if (peer && peer->n_gone < MAX_GONE_RETRIES) {
-		peer->n_gone++;
-		peer->is_gone = true;
-		plane_wake(relay->plane);
-	}
-	if (peer && relay->plane->is_attached)
-		relay->plane->ports.peer_gone(relay->plane->ports.owner, relay_id, peer->id);
+	if (peer)
+		plane_peer_is_absent(relay, peer);
 }
 
-static void on_relay_closed(void *owner)
-{
-	struct plane_relay *relay = owner;
-	struct data_plane *plane = relay->plane;
+/* ---- life ---- */
 
-	free(relay);
-	plane_part_closed(plane);
+static void open_tls(struct plane_relay *relay)
+{
+	const struct relay_connection_options options = {
+		.host = relay->plane->options.tls_host,
+		.context = relay->plane->options.relay_context,
+		.relay = relay->relay,
+		.ports = { .owner = relay,
+			   .ready = on_tls_ready,
+			   .lost = on_tls_lost,
+			   .packet = on_tls_packet,
+			   .peer_gone = on_tls_peer_gone },
+	};
+	int r = relay_connection_new(&options, &relay->connection);
+
+	if (r != 0)
+		log_error("relay", "relay %s: %s", relay->relay.name, strerror(-r));
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	on_tls_finished(container_of((uv_timer_t *)handle, struct plane_relay, timer));
 }
 
 void plane_close_relay(struct plane_relay *relay)
@@ -124,43 +290,43 @@ void plane_close_relay(struct plane_relay *relay)
 	while (*at != relay)
 		at = &(*at)->next;
 	*at = relay->next;
-	for (uint32_t i = 0; i < relay->n_waiting; i++)
-		buffer_free(relay->waiting[i].bytes);
+	relay->is_closing = true;
+	relay->is_up = relay->sends_udp = relay->is_tls_up = false;
+	plane_relay_udp_close(relay);
+	plane_reach_changed(relay);
 	relay->plane->n_open++;
-	relay_connection_close(relay->connection, on_relay_closed, relay);
+	relay->n_open++;
+	uv_close((uv_handle_t *)&relay->timer, on_timer_closed);
+	if (relay->finishing)
+		relay_connection_close(relay->finishing, on_tls_drained, relay);
+	if (!relay->connection)
+		return;
+	relay->n_open++;
+	relay_connection_close(relay->connection, on_tls_finished, relay);
+	relay->connection = NULL;
 }
 
 static struct plane_relay *open_relay(struct data_plane *plane, const struct map_relay *record)
 {
 	struct plane_relay *relay = calloc(1, sizeof(*relay));
+
 	if (!relay)
 		abort();
-	const struct relay_connection_options options = {
-		.host = plane->options.tls_host,
-		.context = plane->options.relay_context,
-		.relay = *record,
-		.ports = { .owner = relay,
-			   .ready = on_relay_ready,
-			   .lost = on_relay_lost,
-			   .packet = on_relay_packet,
-			   .peer_gone = on_peer_gone },
-	};
 	relay->plane = plane;
 	relay->relay = *record;
-	int r = relay_connection_new(&options, &relay->connection);
-	if (r != 0) {
-		log_error("relay", "relay %s: %s", record->name, strerror(-r));
-		free(relay);
-		return NULL;
-	}
 	relay->next = plane->relays;
 	plane->relays = relay;
+	uv_timer_init(plane->options.loop, &relay->timer);
+	relay_choice_init(&relay->choice, clock_now_ns() / 1000000);
+	plane_relay_udp_open(relay);
+	/* Not from inside the call of whoever wants it. */
+	uv_timer_start(&relay->timer, on_timer, 0, 0);
 	return relay;
 }
 
 static bool same_relay(const struct map_relay *a, const struct map_relay *b)
 {
-	if (a->tls_port != b->tls_port || a->n_addresses != b->n_addresses ||
+	if (a->tls_port != b->tls_port || a->stun_port != b->stun_port || a->n_addresses != b->n_addresses ||
 	    !public_key_equal(&a->node_key, &b->node_key))
 		return false;
 	for (uint32_t i = 0; i < a->n_addresses; i++)
@@ -188,6 +354,18 @@ void data_plane_drop_relay(struct data_plane *plane, uint32_t relay_id)
 		plane_close_relay(relay);
 }
 
+struct plane_relay *plane_relay_on_demand(struct data_plane *plane, uint32_t relay_id)
+{
+	struct plane_relay *relay = plane_find_relay(plane, relay_id);
+
+	for (uint32_t i = 0; !relay && i < plane->n_known_relays; i++)
+		if (plane->known_relays[i].id == relay_id)
+			relay = open_relay(plane, &plane->known_relays[i]);
+	return relay;
+}
+
+/* ---- what the stage asks ---- */
+
 bool data_plane_relay_is_up(const struct data_plane *plane, uint32_t relay_id)
 {
 	const struct plane_relay *relay = plane_find_relay(plane, relay_id);
@@ -199,56 +377,18 @@ uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_
 {
 	const struct plane_relay *relay = plane_find_relay(plane, relay_id);
 
-	return relay ? relay_connection_rtt_us(relay->connection) : 0;
-}
-
-static struct plane_relay *relay_on_demand(struct data_plane *plane, uint32_t relay_id)
-{
-	struct plane_relay *relay = plane_find_relay(plane, relay_id);
-
-	for (uint32_t i = 0; !relay && i < plane->n_known_relays; i++)
-		if (plane->known_relays[i].id == relay_id)
-			relay = open_relay(plane, &plane->known_relays[i]);
-	return relay;
-}
-
-static void wait_for_relay(struct plane_relay *relay, const struct public_key *to, const uint8_t *bytes,
-			   size_t len)
-{
-	if (relay->n_waiting == RELAY_MAX_WAITING) {
-		buffer_free(relay->waiting[0].bytes); /* fresh packets are worth more */
-		memmove(relay->waiting, relay->waiting + 1, sizeof(relay->waiting) - sizeof(*relay->waiting));
-		relay->n_waiting--;
-		relay->plane->n_relay_dropped++;
-	}
-	relay->waiting[relay->n_waiting++] =
-		(struct waiting){ .to = *to, .since_ns = clock_now_ns(), .bytes = buffer_new(bytes, len) };
-}
-
-/* Which relay a peer is reached by: its home; as long as that is not known, ours is the best guess. */
-uint32_t plane_resolve_relay(const struct data_plane *plane, const struct plane_peer *peer, uint32_t wanted)
-{
-	if (wanted != 0 && wanted != WIREGUARD_RELAY_ANY && plane_find_relay(plane, wanted))
-		return wanted;
-	if (peer->home_relay != 0)
-		return peer->home_relay;
-	return plane->relays ? plane->relays->relay.id : 0;
-}
-
-int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes,
-			  size_t len)
-{
-	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
-	if (!peer)
-		return -ENOENT;
-	struct plane_relay *relay = relay_on_demand(plane, plane_resolve_relay(plane, peer, relay_id));
 	if (!relay)
-		return -ENOTCONN;
-	tell_used(relay);
-	if (relay->is_up)
-		return relay_connection_send(relay->connection, &peer->key, bytes, len);
-	wait_for_relay(relay, &peer->key, bytes, len);
-	return 0;
+		return 0;
+	if (is_bound(relay) && relay->udp.rtt_us != 0)
+		return relay->udp.rtt_us;
+	return relay->connection ? relay_connection_rtt_us(relay->connection) : 0;
+}
+
+void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint32_t n)
+{
+	plane->n_ranked = n < MAP_MAX_RELAYS ? n : MAP_MAX_RELAYS;
+	if (n > 0)
+		memcpy(plane->ranked, ids, plane->n_ranked * sizeof(*ids));
 }
 
 const char *plane_relay_name(const struct data_plane *plane, uint32_t id)
@@ -263,5 +403,5 @@ void data_plane_relay_name(const struct data_plane *plane, uint32_t peer_id, cha
 {
 	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
-	snprintf(ret, ret_len, "%s", peer ? plane_relay_name(plane, plane_resolve_relay(plane, peer, WIREGUARD_RELAY_ANY)) : "");
+	snprintf(ret, ret_len, "%s", peer ? plane_relay_name(plane, plane_reach_id(plane, peer)) : "");
 }

@@ -187,6 +187,11 @@ static void on_relay_state(void *owner, uint32_t relay_id, bool up)
 	relay_manager_on_relay_state(&((struct session *)owner)->relay_manager, relay_id, up);
 }
 
+static void on_relay_leaving(void *owner, uint32_t relay_id)
+{
+	relay_manager_on_leaving(&((struct session *)owner)->relay_manager, relay_id);
+}
+
 static void on_relay_used(void *owner, uint32_t relay_id)
 {
 	relay_manager_on_used(&((struct session *)owner)->relay_manager, relay_id);
@@ -352,6 +357,7 @@ static void attach(struct session *session)
 		.frame = on_frame,
 		.activity = on_activity,
 		.relay_state = on_relay_state,
+		.relay_leaving = on_relay_leaving,
 		.relay_used = on_relay_used,
 		.peer_gone = on_peer_gone,
 	};

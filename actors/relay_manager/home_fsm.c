@@ -465,3 +465,14 @@ uint32_t home_fsm_latency_us(const struct home_fsm *fsm, uint32_t relay_id)
 
 	return relay ? best_of_window(relay) : 0;
 }
+
+uint32_t home_fsm_rank(const struct home_fsm *fsm, uint64_t now_ms, uint32_t *ret)
+{
+	for (uint32_t i = 0; i < fsm->n_relays; i++) {
+		uint32_t at = i;
+		for (; at > 0 && is_nearer(&fsm->relays[i], find(fsm, ret[at - 1]), now_ms); at--)
+			ret[at] = ret[at - 1];
+		ret[at] = fsm->relays[i].id;
+	}
+	return fsm->n_relays;
+}

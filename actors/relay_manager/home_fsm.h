@@ -129,6 +129,9 @@ const char *home_event_name(enum home_event event);
 /* The best latency of the window, 0: not measured. */
 uint32_t home_fsm_latency_us(const struct home_fsm *fsm, uint32_t relay_id);
 
+/* All relays, nearest first; ret has room for MAP_MAX_RELAYS. Returns how many. */
+uint32_t home_fsm_rank(const struct home_fsm *fsm, uint64_t now_ms, uint32_t *ret);
+
 /* The table, for the test that compares it with docs/fsm/home_fsm.dot. HOME_N_STATES: from any. */
 struct home_arrow {
 	enum home_state from;

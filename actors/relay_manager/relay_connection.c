@@ -31,6 +31,7 @@
 #define GIVE_UP_HARD_MS	 10000 /* also if the other side's kernel still acknowledges */
 #define ACK_FRESH_MS	 1500
 #define IDLE_PING_MS	 20000
+#define FINISH_MS	 2000  /* for the relay to end, too */
 #define POKE_AGE_MS	 1000  /* younger attempts are not begun again by a poke */
 
 enum attempt_role { RACING, LINK, DISCARDED };
@@ -55,6 +56,7 @@ struct relay_connection {
 	uv_timer_t timer;
 	uint64_t since_ms; /* in this state */
 	uint64_t retry_ms; /* end of BACKING_OFF */
+	bool is_finishing;
 	uint32_t back_off_ms, retry_after_ms;
 	uint64_t heard_ms, unanswered_ms; /* unanswered_ms: first sent after heard_ms; 0: none */
 	uint64_t ping_ms;		  /* when the outstanding ping was sent; 0: none */
@@ -162,11 +164,18 @@ static uint32_t next_back_off(struct relay_connection *connection)
 	return wait_ms;
 }
 
+static void end(struct relay_connection *connection);
+
 static void lose(struct relay_connection *connection, const char *why)
 {
 	struct relay_connection_ports *ports = &connection->options.ports;
 	uint64_t now = now_ms(connection);
 	char text[sizeof(connection->why)];
+
+	if (connection->is_finishing) {
+		end(connection);
+		return;
+	}
 
 	if (connection->state == RELAY_CONNECTION_READY) {
 		connection->counters.lost++;
@@ -299,7 +308,7 @@ static void handle_frame(struct relay_connection *connection, const struct relay
 		ports->packet(ports->owner, id, &frame->packet.key, frame->packet.bytes, frame->packet.len);
 		break;
 	case RELAY_PEER_GONE:
-		if (is_ready)
+		if (is_ready && !connection->is_finishing)
 			ports->peer_gone(ports->owner, id, &frame->peer_gone.key);
 		break;
 	case RELAY_PING:
@@ -481,6 +490,10 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct relay_connection *connection = container_of(timer, struct relay_connection, timer);
 
+	if (connection->is_finishing) {
+		end(connection);
+		return;
+	}
 	switch (connection->state) {
 	case RELAY_CONNECTION_CONNECTING:
 		if (connection->next_address < connection->options.relay.n_addresses)
@@ -543,15 +556,35 @@ static void on_timer_closed(uv_handle_t *handle)
 	free_if_closed(connection);
 }
 
-void relay_connection_close(struct relay_connection *connection, void (*cb)(void *owner), void *owner)
+static void end(struct relay_connection *connection)
 {
-	assert(connection->state != RELAY_CONNECTION_CLOSED);
-	connection->closed = cb;
-	connection->closed_owner = owner;
 	forget_link(connection);
 	relay_queue_deinit(&connection->queue);
 	enter(connection, RELAY_CONNECTION_CLOSED);
 	uv_close((uv_handle_t *)&connection->timer, on_timer_closed);
+}
+
+void relay_connection_close(struct relay_connection *connection, void (*cb)(void *owner), void *owner)
+{
+	assert(connection->state != RELAY_CONNECTION_CLOSED || connection->is_finishing);
+	connection->closed = cb;
+	connection->closed_owner = owner;
+	if (connection->state != RELAY_CONNECTION_CLOSED)
+		end(connection);
+}
+
+void relay_connection_finish(struct relay_connection *connection, void (*cb)(void *owner), void *owner)
+{
+	if (connection->state != RELAY_CONNECTION_READY) {
+		connection->is_finishing = true;
+		relay_connection_close(connection, cb, owner);
+		return;
+	}
+	connection->is_finishing = true;
+	connection->closed = cb;
+	connection->closed_owner = owner;
+	tls_stream_shutdown(&connection->link->stream);
+	uv_timer_start(&connection->timer, on_timer, FINISH_MS, 0);
 }
 
 int relay_connection_send(struct relay_connection *connection, const struct public_key *to, const uint8_t *bytes,

@@ -69,6 +69,12 @@ P2P_CHECK int relay_connection_new(const struct relay_connection_options *option
 /* Closes and frees itself from the loop, then calls cb (may be NULL). No port is called any more. */
 void relay_connection_close(struct relay_connection *connection, void (*cb)(void *owner), void *owner);
 
+/*
+ * As close, but the relay is told first, and what it has sent until then still comes (2 s at most): only the packet
+ * port is called. relay_connection_close() may follow, with the same cb, which is called once.
+ */
+void relay_connection_finish(struct relay_connection *connection, void (*cb)(void *owner), void *owner);
+
 /* Copies. 0; -ENOTCONN when not ready (counted); -EMSGSIZE. A full queue drops its oldest packet. */
 int relay_connection_send(struct relay_connection *connection, const struct public_key *to, const uint8_t *bytes,
 			  size_t len);

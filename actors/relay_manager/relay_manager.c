@@ -28,6 +28,15 @@ static void carry_out(struct relay_manager *manager, const struct home_order *or
 		data_plane_drop_relay(manager->data_plane, order->relay_id);
 }
 
+/* Where peers are looked for that are not at their home. */
+static void publish_ranks(struct relay_manager *manager, uint64_t now_ms)
+{
+	uint32_t ids[MAP_MAX_RELAYS];
+	uint32_t n = home_fsm_rank(&manager->fsm, now_ms, ids);
+
+	data_plane_rank_relays(manager->data_plane, ids, n);
+}
+
 static void feed(struct relay_manager *manager, struct home_input input)
 {
 	struct home_actions actions;
@@ -36,6 +45,8 @@ static void feed(struct relay_manager *manager, struct home_input input)
 	home_fsm_step(&manager->fsm, &input, &actions);
 	for (uint32_t i = 0; i < actions.n_orders; i++)
 		carry_out(manager, &actions.orders[i]);
+	if (actions.home_changed || input.type == HOME_IN_RELAYS || input.type == HOME_IN_DEADLINE)
+		publish_ranks(manager, input.now_ms);
 	if (actions.home_changed) {
 		log_info("relay", "home relay is %s", name_of(manager, actions.home));
 		manager->ports.home_relay(manager->ports.owner, actions.home);
@@ -61,6 +72,14 @@ static int handle_relay_state(struct actor *actor, struct message *message)
 {
 	take_relay_state(container_of(actor, struct relay_manager, actor), message->via.relay_id,
 			 message->relay_state.up);
+	return 0;
+}
+
+/* Home moves on; what is connected there lasts as long as it does. */
+static int handle_relay_leaving(struct actor *actor, struct message *message)
+{
+	feed(container_of(actor, struct relay_manager, actor),
+	     (struct home_input){ .type = HOME_IN_DOWN, .relay_id = message->via.relay_id });
 	return 0;
 }
 
@@ -158,6 +177,7 @@ static int on_deadline(struct actor *actor, uint64_t now_ns)
 static const struct actor_accepts accepts[] = {
 	{ MESSAGE_MAP, ACTOR_NONE, handle_map },
 	{ MESSAGE_RELAY_STATE, ACTOR_NONE, handle_relay_state },
+	{ MESSAGE_RELAY_LEAVING, ACTOR_NONE, handle_relay_leaving },
 	{ MESSAGE_RELAY_USED, ACTOR_NONE, handle_relay_used },
 	{ MESSAGE_WRITE_FRAME, ACTOR_SESSION_MANAGER, handle_write_frame },
 	{ MESSAGE_LATENCY, ACTOR_ENDPOINT_MANAGER, handle_latency },
@@ -188,6 +208,13 @@ void relay_manager_on_relay_state(struct relay_manager *manager, uint32_t relay_
 	struct message message = { .type = MESSAGE_RELAY_STATE,
 				   .via = { .by_relay = true, .relay_id = relay_id },
 				   .relay_state = { .up = up } };
+
+	stage_post(manager->actor.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
+}
+
+void relay_manager_on_leaving(struct relay_manager *manager, uint32_t relay_id)
+{
+	struct message message = { .type = MESSAGE_RELAY_LEAVING, .via = { .by_relay = true, .relay_id = relay_id } };
 
 	stage_post(manager->actor.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
 }

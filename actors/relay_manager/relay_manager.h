@@ -40,5 +40,6 @@ void relay_manager_stop(struct relay_manager *manager);
 void relay_manager_on_frame(struct relay_manager *manager, uint32_t relay_id, uint32_t peer_id,
 			    const uint8_t *bytes, size_t len);
 void relay_manager_on_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up);
+void relay_manager_on_leaving(struct relay_manager *manager, uint32_t relay_id);
 /* The data plane is about to use a relay, or did. */
 void relay_manager_on_used(struct relay_manager *manager, uint32_t relay_id);

@@ -25,6 +25,7 @@
 #define PING_LEAVING_MS 300
 #define PING_AGAIN_MS	150   /* after one that is missing */
 #define PING_IDLE_AGAIN_MS 500
+#define EXPECT_MS	2000  /* so long after a packet we expect another */
 #define SILENT_MS	300   /* sent, and nothing heard */
 #define N_DEAD		3     /* pings without a sign of life; and two for each that went missing before */
 #define N_DEAD_IDLE	3     /* and these, when nobody waits for it */
@@ -161,7 +162,7 @@ static uint64_t ping_interval_us(struct relay_udp_fsm *fsm, uint64_t now_us)
 {
 	if (fsm->is_leaving)
 		return PING_LEAVING_MS * MS;
-	if (now_us - fsm->used_us < USED_MS * MS && fsm->used_us != 0)
+	if (fsm->is_watched || (fsm->used_us != 0 && now_us - fsm->used_us < USED_MS * MS))
 		return jittered_us(fsm, PING_USED_MS);
 	return jittered_us(fsm, fsm->keep_alive_ms);
 }
@@ -258,7 +259,7 @@ static void bind_again(struct relay_udp_fsm *fsm, const struct relay_udp_input *
 static void forget_slot(struct relay_udp_fsm *fsm)
 {
 	fsm->slot = fsm->token = fsm->challenge = 0;
-	fsm->used_us = fsm->unanswered_us = fsm->next_ping_us = 0;
+	fsm->used_us = fsm->unanswered_us = fsm->received_us = fsm->next_ping_us = 0;
 	fsm->is_leaving = false;
 	fsm->n_silent = fsm->n_finds = 0;
 	memset(fsm->pings, 0, sizeof(fsm->pings));
@@ -382,6 +383,13 @@ static const struct relay_udp_arrow *find_arrow(enum relay_udp_state from, enum 
 
 /* ---- datagrams ---- */
 
+/* Somebody sends, or did until now: who only receives would not notice that the relay forgot him, either. */
+static bool is_expecting(const struct relay_udp_fsm *fsm)
+{
+	return fsm->unanswered_us != 0 ||
+	       (fsm->received_us != 0 && fsm->heard_us < fsm->received_us + EXPECT_MS * MS);
+}
+
 static void note_heard(struct relay_udp_fsm *fsm, uint64_t at_us)
 {
 	if (at_us <= fsm->heard_us)
@@ -390,6 +398,16 @@ static void note_heard(struct relay_udp_fsm *fsm, uint64_t at_us)
 	fsm->n_silent = 0;
 	if (fsm->unanswered_us <= at_us)
 		fsm->unanswered_us = 0;
+}
+
+static void note_received(struct relay_udp_fsm *fsm, uint64_t at_us)
+{
+	if (fsm->received_us < at_us)
+		fsm->received_us = at_us;
+	if (fsm->used_us < at_us)
+		fsm->used_us = at_us;
+	if (fsm->next_ping_us > at_us + PING_USED_MS * MS)
+		fsm->next_ping_us = at_us + PING_USED_MS * MS;
 }
 
 static enum relay_udp_cause take_cookie(struct relay_udp_fsm *fsm, const struct relay_udp_input *input,
@@ -512,6 +530,7 @@ static void take_of_slot(struct relay_udp_fsm *fsm, const struct relay_udp_input
 	case RELAY_UDP_DATA:
 		event = tell(out, RELAY_UDP_EV_PACKET);
 		event->slot = datagram->header.from;
+		note_received(fsm, input->now_us);
 		event->bytes = datagram->packet.bytes;
 		event->len = datagram->packet.len;
 		break;
@@ -582,14 +601,20 @@ static uint32_t enough_silence(const struct relay_udp_fsm *fsm)
 	const uint32_t missing = relay_udp_fsm_missing(fsm);
 	const uint32_t before = missing > fsm->n_silent ? missing - fsm->n_silent : 0;
 
-	return N_DEAD + 2 * before + (fsm->unanswered_us == 0 ? N_DEAD_IDLE : 0);
+	return N_DEAD + 2 * before + (is_expecting(fsm) ? 0 : N_DEAD_IDLE);
+}
+
+/* Since when we have waited for a sign of life. */
+static uint64_t silent_since_us(const struct relay_udp_fsm *fsm)
+{
+	return fsm->unanswered_us != 0 ? fsm->unanswered_us : fsm->heard_us;
 }
 
 /* When the next ping is to be sent, and whether into silence. */
 static uint64_t ping_due_us(const struct relay_udp_fsm *fsm, bool *ret_into_silence)
 {
 	const struct relay_udp_ping_record *last = &fsm->pings[(fsm->next_record - 1) % RELAY_UDP_FSM_PINGS];
-	const bool is_used = fsm->unanswered_us != 0;
+	const bool is_used = is_expecting(fsm);
 	const uint64_t again_us = is_used ? patience_us(fsm) : longer(patience_us(fsm), PING_IDLE_AGAIN_MS * MS);
 	uint64_t at = fsm->next_ping_us;
 
@@ -599,7 +624,7 @@ static uint64_t ping_due_us(const struct relay_udp_fsm *fsm, bool *ret_into_sile
 		*ret_into_silence = fsm->n_silent > 0;
 	}
 	if (is_used && fsm->n_silent == 0) {
-		const uint64_t silent_us = fsm->unanswered_us + longer(SILENT_MS * MS, 2 * (uint64_t)fsm->rtt_us);
+		const uint64_t silent_us = silent_since_us(fsm) + longer(SILENT_MS * MS, 2 * (uint64_t)fsm->rtt_us);
 		if (silent_us < at) {
 			at = silent_us;
 			*ret_into_silence = true;
@@ -665,27 +690,46 @@ static enum relay_udp_cause on_poke(struct relay_udp_fsm *fsm, const struct rela
 	return fsm->state == RELAY_UDP_REBINDING ? RELAY_UDP_ON_NOTHING : RELAY_UDP_ON_POKED;
 }
 
-bool relay_udp_fsm_sent(struct relay_udp_fsm *fsm, uint64_t now_us)
+/* True: a ping is due sooner than was planned. */
+static bool hasten(struct relay_udp_fsm *fsm)
 {
 	bool into_silence;
+	const uint64_t due_us = ping_due_us(fsm, &into_silence);
 
+	if (fsm->deadline_us <= due_us)
+		return false;
+	fsm->deadline_us = due_us;
+	return true;
+}
+
+bool relay_udp_fsm_sent(struct relay_udp_fsm *fsm, uint64_t now_us)
+{
 	fsm->used_us = now_us;
 	if (fsm->unanswered_us != 0 || fsm->state != RELAY_UDP_IS_BOUND)
 		return false;
 	fsm->unanswered_us = now_us;
 	if (fsm->next_ping_us > now_us + PING_USED_MS * MS)
 		fsm->next_ping_us = now_us + PING_USED_MS * MS;
-	const uint64_t due_us = ping_due_us(fsm, &into_silence);
-	if (fsm->deadline_us != 0 && fsm->deadline_us <= due_us)
-		return false;
-	fsm->deadline_us = due_us;
-	return true;
+	return hasten(fsm);
 }
 
-void relay_udp_fsm_heard(struct relay_udp_fsm *fsm, uint64_t at_us)
+bool relay_udp_fsm_received(struct relay_udp_fsm *fsm, uint64_t at_us)
 {
-	if (relay_udp_fsm_is_bound(fsm))
-		note_heard(fsm, at_us);
+	if (fsm->state != RELAY_UDP_IS_BOUND || at_us < fsm->bound_us)
+		return false;
+	note_heard(fsm, at_us);
+	note_received(fsm, at_us);
+	return hasten(fsm);
+}
+
+bool relay_udp_fsm_watch(struct relay_udp_fsm *fsm, bool watch, uint64_t now_us)
+{
+	fsm->is_watched = watch;
+	if (!watch || fsm->state != RELAY_UDP_IS_BOUND)
+		return false;
+	if (fsm->next_ping_us > now_us + PING_USED_MS * MS)
+		fsm->next_ping_us = now_us + PING_USED_MS * MS;
+	return hasten(fsm);
 }
 
 /* ---- the engine ---- */

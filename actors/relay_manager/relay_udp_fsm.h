@@ -17,7 +17,7 @@
  * round trip, and the slot stays.
  *
  * Pings tell the distance, the loss, and whether anybody is there: every second while the relay is used, and
- * when we have sent and heard nothing for 300 ms, three of them 150 ms apart (each in three copies), or more
+ * when we have sent (or were sent something until just now) and heard nothing for 300 ms, three of them 150 ms apart (each in three copies), or more
  * where pings have been lost before; a relay from which nothing comes then is dead. Half of the packets lost is
  * not enough for that.
  *
@@ -146,7 +146,9 @@ struct relay_udp_fsm {
 	uint32_t challenge;
 	uint64_t bound_us;
 	bool is_leaving;      /* the relay has said that it stops */
-	uint64_t used_us;     /* when something was last sent */
+	uint64_t used_us;     /* when a packet last went or came */
+	uint64_t received_us; /* the last packet */
+	bool is_watched;
 	uint64_t heard_us;
 	uint64_t unanswered_us; /* first sent after heard_us; 0: nothing */
 	uint64_t next_ping_us;
@@ -177,8 +179,10 @@ void relay_udp_fsm_step(struct relay_udp_fsm *fsm, const struct relay_udp_input 
 			struct relay_udp_output *out);
 /* A packet was sent through the relay. True: the deadline has changed. */
 bool relay_udp_fsm_sent(struct relay_udp_fsm *fsm, uint64_t now_us);
-/* Packets of the relay that others took (the packet path) came at that time. */
-void relay_udp_fsm_heard(struct relay_udp_fsm *fsm, uint64_t at_us);
+/* A packet of the relay's that others took (the packet path) came at that time. True: as above. */
+bool relay_udp_fsm_received(struct relay_udp_fsm *fsm, uint64_t at_us);
+/* Ping every second also when it is not used, to learn how good it is. True: as above. */
+bool relay_udp_fsm_watch(struct relay_udp_fsm *fsm, bool watch, uint64_t now_us);
 
 /* There is a slot: packets may go. */
 bool relay_udp_fsm_is_bound(const struct relay_udp_fsm *fsm);

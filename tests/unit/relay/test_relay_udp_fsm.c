@@ -211,6 +211,24 @@ static void test_a_dead_relay_is_noticed_in_use_within_800_ms(void)
 	world_end(&w);
 }
 
+static void test_who_only_receives_notices_a_restart_within_half_a_second_of_the_last_packet(void)
+{
+	static struct world w;
+	given_bound(&w, 2);
+	struct world_node *a = &w.nodes[0], *b = &w.nodes[1];
+
+	world_pass(&w, 20000);
+	for (int i = 0; i < 100; i++) {
+		world_send(a, b->fsm.slot);
+		world_pass(&w, 10);
+	}
+	EXPECT_TRACE(b, "");
+	world_restart_relay(&w);
+	world_pass(&w, 500);
+	EXPECT(b->n_bound == 2 && b->n_lost == 0);
+	world_end(&w);
+}
+
 static void test_a_lost_relay_is_asked_for_until_it_is_back(void)
 {
 	static struct world w;
@@ -412,6 +430,7 @@ int main(int argc, char **argv)
 	test_many_moved_for_many_packets_bind_once();
 	test_a_relay_that_restarts_is_bound_to_within_two_round_trips_of_the_next_packet();
 	test_a_dead_relay_is_noticed_in_use_within_800_ms();
+	test_who_only_receives_notices_a_restart_within_half_a_second_of_the_last_packet();
 	test_a_lost_relay_is_asked_for_until_it_is_back();
 	test_nobody_there_is_tried_again_later_and_later();
 	test_silence_is_no_loss_when_nobody_sends_and_pings_are_answered();
