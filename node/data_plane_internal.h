@@ -174,9 +174,9 @@ void plane_relay_udp_publish(struct data_plane *plane);
 struct plane_relay *plane_reach(const struct data_plane *plane, const struct plane_peer *peer, uint32_t wanted);
 /* The train goes to the peer by a relay, or waits a while for one. 0, or -ENOTCONN. */
 int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32_t wanted, const struct train *train);
-/* The peer is at this relay (slot 0: which one it has there is not known), or it is not. */
+/* The peer is at this relay (slot 0: which one it has there is not known), or it is not; was_lost: what was sent. */
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot);
-void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer);
+void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bool was_lost);
 /* The place of a peer at a relay, NULL: nothing is known. */
 struct plane_place *plane_place(const struct plane_peer *peer, uint32_t relay_id);
 /* A relay came, went, or is used otherwise than before; new_epoch: slots there are nobody's. */

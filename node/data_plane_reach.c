@@ -212,8 +212,6 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 {
 	const uint64_t now = clock_now_ns();
 
-	if (now - peer->sought_ns < SEEK_MS * 1000000ull)
-		return;
 	peer->sought_ns = now;
 	struct plane_relay *home = peer->home_relay ? plane_relay_on_demand(plane, peer->home_relay) : NULL;
 	if (home) {
@@ -409,6 +407,14 @@ int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t 
 
 /* ---- news ---- */
 
+static bool has_waiting(const struct data_plane *plane, const struct plane_peer *peer)
+{
+	for (uint32_t i = 0; i < plane->n_waiting; i++)
+		if (plane->waiting[i].peer_id == peer->id)
+			return true;
+	return false;
+}
+
 static bool is_reached(const struct data_plane *plane, const struct plane_peer *peer)
 {
 	return plane_reach(plane, peer, WIREGUARD_RELAY_ANY) != NULL;
@@ -417,7 +423,8 @@ static bool is_reached(const struct data_plane *plane, const struct plane_peer *
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot)
 {
 	struct data_plane *plane = relay->plane;
-	const bool was_reached = is_reached(plane, peer);
+	/* What waits will be sent; else a handshake may have been lost meanwhile. */
+	const bool was_cut_off = !is_reached(plane, peer) && !has_waiting(plane, peer);
 	struct plane_place *place = take_place(peer, relay->relay.id);
 	const bool is_news = is_absent(place) || (slot != 0 && place->slot != slot);
 
@@ -430,26 +437,31 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 		return;
 	update_way(plane, peer);
 	flush_waiting(plane);
-	/* A handshake may have been lost meanwhile. */
-	if (!was_reached && is_reached(plane, peer) && is_in_use(peer, place->here_ns)) {
+	if (was_cut_off && is_reached(plane, peer) && is_in_use(peer, place->here_ns)) {
 		peer->is_gone = true;
 		plane_publish(plane);
 	}
 }
 
-void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer)
+/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
+static void ask_again(struct data_plane *plane, struct plane_peer *peer)
+{
+	if (peer->n_gone == MAX_GONE_RETRIES)
+		return;
+	peer->n_gone++;
+	peer->is_gone = true;
+	plane_wake(plane);
+}
+
+void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bool was_lost)
 {
 	struct data_plane *plane = relay->plane;
 	struct plane_place *place = take_place(peer, relay->relay.id);
 
 	place->absent_ns = clock_now_ns();
 	place->slot = 0;
-	/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
-	if (peer->n_gone < MAX_GONE_RETRIES && is_in_use(peer, place->absent_ns)) {
-		peer->n_gone++;
-		peer->is_gone = true;
-		plane_wake(plane);
-	}
+	if (was_lost)
+		ask_again(plane, peer);
 	update_way(plane, peer);
 	rearm(plane, is_in_use(peer, place->absent_ns));
 	if (plane->is_attached)

@@ -82,8 +82,8 @@ static void on_found(struct plane_relay *relay, const struct relay_udp_event *ev
 	struct plane_peer *peer = plane_find_by_key(relay->plane, &event->key);
 
 	if (event->slot == 0) {
-		if (peer)
-			plane_peer_is_absent(relay, peer);
+		if (peer && !relay->is_tls_up) /* over TLS we are told what did not get through */
+			plane_peer_is_absent(relay, peer, false);
 		return;
 	}
 	if (peer) {
@@ -100,7 +100,7 @@ static void on_gone(struct plane_relay *relay, uint32_t slot)
 
 	*slot_place(relay, slot) = (struct plane_slot){ 0 };
 	if (place && place->slot == slot)
-		plane_peer_is_absent(relay, peer);
+		plane_peer_is_absent(relay, peer, true);
 }
 
 static void on_packet(struct plane_relay *relay, const struct relay_udp_event *event)

@@ -147,6 +147,7 @@ static void choose_way(struct plane_relay *relay)
 	};
 
 	relay_choice_step(&relay->choice, &view);
+	relay->choice.wants_tls = true; /* as long as relays do not carry between clients over UDP and over TLS */
 	if (relay->choice.wants_tls && !relay->connection)
 		open_tls(relay);
 	else if (!relay->choice.wants_tls && relay->connection)
@@ -255,7 +256,7 @@ static void on_tls_peer_gone(void *owner, uint32_t relay_id, const struct public
 	struct plane_peer *peer = plane_find_by_key(relay->plane, key);
 
 	if (peer)
-		plane_peer_is_absent(relay, peer);
+		plane_peer_is_absent(relay, peer, true);
 }
 
 /* ---- life ---- */
