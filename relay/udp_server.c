@@ -9,12 +9,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,7 +45,8 @@ struct udp_server {
 	int wake_fd;
 
 	/* of the thread, once it runs */
-	int epoll_fd;
+	/* To wait for: word of the loop, then each socket. Not epoll: it would be told of each datagram that is freed. */
+	struct pollfd waits[1 + MAX_SOCKETS];
 	uint32_t n_sockets, n_ports;
 	struct relay_socket sockets[MAX_SOCKETS]; /* number: address * n_ports + port */
 	struct relay_outbox *outboxes[MAX_SOCKETS];
@@ -269,16 +270,14 @@ static void tick(struct udp_server *server)
 
 static void turn(struct udp_server *server)
 {
-	struct epoll_event events[MAX_SOCKETS + 1];
-	const int n = epoll_wait(server->epoll_fd, events, ARRAY_LEN(events), TICK_MS);
+	const int n = poll(server->waits, 1 + server->n_sockets, TICK_MS);
 
 	read_clock(server);
-	for (int i = 0; i < n; i++) {
-		if (events[i].data.ptr == server)
-			take_word(server);
-		else
-			serve(server, events[i].data.ptr);
-	}
+	if (n > 0 && server->waits[0].revents)
+		take_word(server);
+	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
+		if (server->waits[1 + i].revents)
+			serve(server, &server->sockets[i]);
 	tick(server);
 	publish(server);
 }
@@ -310,18 +309,9 @@ static void free_server(struct udp_server *server)
 	free_members(atomic_load(&server->new_members));
 	free(atomic_load(&server->new_busiest));
 	free(server->busiest);
-	if (server->epoll_fd >= 0)
-		close(server->epoll_fd);
 	if (server->wake_fd >= 0)
 		close(server->wake_fd);
 	free(server);
-}
-
-static int watch(struct udp_server *server, int fd, void *what)
-{
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = what };
-
-	return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }
 
 static int open_socket(struct udp_server *server, const struct endpoint *address,
@@ -332,13 +322,12 @@ static int open_socket(struct udp_server *server, const struct endpoint *address
 	int fd = listen_sockets_take(sockets, SOCK_DGRAM, address);
 	int r = fd >= 0 ? relay_socket_adopt(fd, (uint16_t)i, sock) : relay_socket_open(address, (uint16_t)i, sock);
 
-	if (r == 0)
-		r = watch(server, sock->fd, sock);
 	if (r == 0 && !(server->outboxes[i] = relay_outbox_new(sock, &server->refused, &server->out)))
 		r = -ENOMEM;
 	if (r < 0)
 		return error_set(reterr, r, "cannot serve relay and STUN on UDP %s: %s", endpoint_text(address).s,
 				 strerror(-r));
+	server->waits[1 + i] = (struct pollfd){ .fd = sock->fd, .events = POLLIN };
 	server->stun.local[i / server->n_ports][i % server->n_ports] = sock->local;
 	server->n_sockets++;
 	return 0;
@@ -379,10 +368,10 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 
 static int prepare(struct udp_server *server, const struct udp_server_options *options, struct error *reterr)
 {
-	server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int r = server->wake_fd < 0 ? -errno : 0;
+	server->waits[0] = (struct pollfd){ .fd = server->wake_fd, .events = POLLIN };
 	server->inbox = relay_inbox_new();
-	int r = server->epoll_fd < 0 || server->wake_fd < 0 ? -errno : watch(server, server->wake_fd, server);
 	if (r == 0)
 		r = server->inbox ? make_clients(server, options) : -ENOMEM;
 	if (r < 0)
@@ -427,7 +416,7 @@ static struct udp_server *new_server(const struct udp_server_options *options)
 
 	if (!server)
 		return NULL;
-	server->epoll_fd = server->wake_fd = -1;
+	server->wake_fd = -1;
 	for (uint32_t i = 0; i < MAX_SOCKETS; i++)
 		server->sockets[i].fd = -1;
 	stun_server_init(&server->stun, options->stun_rate_per_s, options->stun_burst);
