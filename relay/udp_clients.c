@@ -420,6 +420,13 @@ static void tell_replaced(const struct client *client, struct udp_clients_result
 	ret->notice_to = client->way;
 }
 
+/* A cookie that is still good was made after any bind of longer ago: the times need not be compared, and wrap. */
+static bool is_older(const struct client *client, uint32_t cookie_ms, uint64_t now_ns)
+{
+	return now_ns - client->bound_ns <= COOKIE_MS * MILLISECOND_NS &&
+	       (int32_t)(cookie_ms - client->cookie_ms) <= 0;
+}
+
 static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct client *client,
 					   const struct udp_way *from, const struct relay_udp_bind *bind,
 					   uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
@@ -428,7 +435,7 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 
 	if (is_here && bind->number == client->bind_number)
 		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
-	if ((int32_t)(cookie_ms - client->cookie_ms) <= 0) {
+	if (is_older(client, cookie_ms, now_ns)) {
 		const struct relay_udp_datagram old = refusal(RELAY_UDP_OLD, 0, bind->number);
 		clients->counters.refused_old++;
 		return answer_proven(ret, &client->known->proof, &old);

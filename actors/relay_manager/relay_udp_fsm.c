@@ -18,8 +18,11 @@
 #define EAGER_MS	60000 /* so long after a loss we go on asking */
 #define WAIT_MIN_MS	30000
 #define WAIT_MAX_MS	300000
+#define WAIT_SILENT_MS	1000  /* bound by nobody: its map may be about to know us; doubled each time */
 #define WAIT_REFUSED_MS 200   /* or what the relay says, if that is longer */
 #define REPLACED_MS	30000 /* another machine has our key: no sooner than that */
+#define POKE_PAUSE_MS	1000  /* what changes without end is followed so often */
+#define KEEP_ALIVE_MAX_S 25   /* NATs forget after 30 s */
 #define USED_MS		3000  /* a relay is in use so long after something was sent */
 #define PING_USED_MS	1000
 #define PING_LEAVING_MS 300
@@ -297,6 +300,17 @@ static void give_up(struct relay_udp_fsm *fsm, const struct relay_udp_input *inp
 	wait_after(fsm, input->now_us, ms < WAIT_MAX_MS ? ms : WAIT_MAX_MS);
 }
 
+/* A cookie, but no answer to the bind: we are no member yet, or no longer. */
+static void give_up_binding(struct relay_udp_fsm *fsm, const struct relay_udp_input *input,
+			    struct relay_udp_output *out)
+{
+	const uint64_t ms = (uint64_t)WAIT_SILENT_MS << (fsm->n_failures < 9 ? fsm->n_failures : 9);
+
+	(void)out;
+	fsm->n_failures++;
+	wait_after(fsm, input->now_us, ms < WAIT_MAX_MS ? ms : WAIT_MAX_MS);
+}
+
 static void lose(struct relay_udp_fsm *fsm, const char *why, uint64_t now_us, struct relay_udp_output *out)
 {
 	fsm->eager_until_us = now_us + EAGER_MS * MS;
@@ -313,12 +327,14 @@ static void lose_silent(struct relay_udp_fsm *fsm, const struct relay_udp_input 
 static void lose_refused(struct relay_udp_fsm *fsm, const struct relay_udp_input *input, struct relay_udp_output *out)
 {
 	lose(fsm, "the relay refused us", input->now_us, out);
+	fsm->not_before_us = input->now_us + fsm->retry_after_ms * MS;
 	wait_after(fsm, input->now_us, WAIT_REFUSED_MS);
 }
 
 static void wait_refused(struct relay_udp_fsm *fsm, const struct relay_udp_input *input, struct relay_udp_output *out)
 {
 	(void)out;
+	fsm->not_before_us = input->now_us + fsm->retry_after_ms * MS;
 	wait_after(fsm, input->now_us, WAIT_REFUSED_MS);
 }
 
@@ -337,6 +353,7 @@ static void forget(struct relay_udp_fsm *fsm, const struct relay_udp_input *inpu
 	if (relay_udp_fsm_is_bound(fsm))
 		lose(fsm, "not wanted any more", input->now_us, out);
 	fsm->retry_us = fsm->eager_until_us = 0;
+	fsm->poked_us = fsm->not_before_us = 0;
 	fsm->n_failures = 0;
 }
 
@@ -349,10 +366,10 @@ static const struct relay_udp_arrow arrows[] = {
 	{ RELAY_UDP_ASKING,    RELAY_UDP_ON_SILENT,   RELAY_UDP_WAITING,   "give up",      give_up          },
 	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_BOUND,    RELAY_UDP_IS_BOUND,  "settle",       settle           },
 	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_MOVED,    RELAY_UDP_BINDING,   "bind again",   bind_again       },
-	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_OLD,      RELAY_UDP_ASKING,    "ask",          begin_asking     },
+	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_OLD,      RELAY_UDP_WAITING,   "wait",         wait_refused     },
 	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_POKED,    RELAY_UDP_ASKING,    "ask",          begin_asking     },
 	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_REFUSED,  RELAY_UDP_WAITING,   "wait",         wait_refused     },
-	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_SILENT,   RELAY_UDP_ASKING,    "ask",          begin_asking     },
+	{ RELAY_UDP_BINDING,   RELAY_UDP_ON_SILENT,   RELAY_UDP_WAITING,   "give up",      give_up_binding  },
 	{ RELAY_UDP_IS_BOUND,  RELAY_UDP_ON_MOVED,    RELAY_UDP_REBINDING, "bind",         begin_binding    },
 	{ RELAY_UDP_IS_BOUND,  RELAY_UDP_ON_LEAVING,  RELAY_UDP_IS_BOUND,  "prepare",      prepare_to_leave },
 	{ RELAY_UDP_IS_BOUND,  RELAY_UDP_ON_REFUSED,  RELAY_UDP_WAITING,   "lose",         lose_refused     },
@@ -441,20 +458,24 @@ static enum relay_udp_cause take_bound(struct relay_udp_fsm *fsm, const struct r
 	fsm->slot = bound->slot;
 	fsm->token = bound->token;
 	fsm->epoch = bound->epoch;
-	fsm->keep_alive_ms = (bound->keep_alive_s > 0 ? bound->keep_alive_s : 1) * 1000u;
+	fsm->keep_alive_ms = (bound->keep_alive_s == 0		     ? 1u :
+			      bound->keep_alive_s > KEEP_ALIVE_MAX_S ? KEEP_ALIVE_MAX_S :
+								       bound->keep_alive_s) * 1000u;
 	return RELAY_UDP_ON_BOUND;
 }
 
 static enum relay_udp_cause take_refused(struct relay_udp_fsm *fsm, const struct relay_udp_input *input,
 					 const struct relay_udp_refused *refused)
 {
-	if (!is_answer_to_bind(fsm, input, refused->number))
+	if (fsm->state == RELAY_UDP_WAITING || !is_answer_to_bind(fsm, input, refused->number))
 		return RELAY_UDP_ON_NOTHING;
-	fsm->retry_after_ms = refused->retry_after_ms < WAIT_MAX_MS ? refused->retry_after_ms : WAIT_MAX_MS;
-	if (refused->reason == RELAY_UDP_OLD)
-		return fsm->state == RELAY_UDP_IS_BOUND ? RELAY_UDP_ON_NOTHING : RELAY_UDP_ON_OLD;
+	if (refused->reason == RELAY_UDP_OLD && fsm->state == RELAY_UDP_IS_BOUND)
+		return RELAY_UDP_ON_NOTHING;
 	if (refused->reason == RELAY_UDP_RESTART && fsm->state == RELAY_UDP_IS_BOUND)
 		return RELAY_UDP_ON_LEAVING;
+	fsm->retry_after_ms = refused->retry_after_ms < WAIT_MAX_MS ? refused->retry_after_ms : WAIT_MAX_MS;
+	if (refused->reason == RELAY_UDP_OLD)
+		return RELAY_UDP_ON_OLD;
 	if ((refused->reason == RELAY_UDP_REPLACED || refused->reason == RELAY_UDP_NOT_ADMITTED) &&
 	    fsm->retry_after_ms < REPLACED_MS)
 		fsm->retry_after_ms = REPLACED_MS;
@@ -675,11 +696,20 @@ static enum relay_udp_cause on_deadline(struct relay_udp_fsm *fsm, const struct 
 	return RELAY_UDP_ON_NOTHING;
 }
 
-/* Bound: is it still there, and are we still where it thinks? The answer says so. */
+/*
+ * Bound: is it still there, and are we still where it thinks? The answer says so. Who was told when to come back
+ * waits until then, whatever happens here.
+ */
 static enum relay_udp_cause on_poke(struct relay_udp_fsm *fsm, const struct relay_udp_input *input,
 				    struct relay_udp_output *out)
 {
+	if ((fsm->poked_us != 0 && input->now_us - fsm->poked_us < POKE_PAUSE_MS * MS) ||
+	    (fsm->state == RELAY_UDP_WAITING && input->now_us < fsm->not_before_us))
+		return RELAY_UDP_ON_NOTHING;
+	fsm->poked_us = input->now_us;
 	fsm->n_failures = 0;
+	if (fsm->state == RELAY_UDP_IS_BOUND && fsm->n_silent > 0)
+		return RELAY_UDP_ON_NOTHING; /* that is being found out */
 	if (fsm->state == RELAY_UDP_IS_BOUND) {
 		send_ping(fsm, input->now_us, 1, out);
 		fsm->n_silent++;

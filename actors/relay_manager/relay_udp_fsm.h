@@ -4,11 +4,11 @@
  *          wanted         cookie            bound            moved
  *   IDLE ─────────► ASKING ──────► BINDING ───────► BOUND ──────────► REBINDING ──┐ moved: its cookie
  *    ▲              │ ▲ ▲ ▲          │ │              │ ▲ │ ▲             │ │ ▲    │ was no good
- *    │              │ │ │ └─ silent ─┘ │              │ │ │ └── bound ────┘ │ └────┘
- *    │ unwanted     │ │ │    or old    │              │ └─┘ leaving: the    │
+ *    │              │ │ │ └─ poked ──┘ │              │ │ │ └── bound ────┘ │ └────┘
+ *    │ unwanted     │ │ │              │              │ └─┘ leaving: the    │
  *    └─ (from any)  │ │ └──────────────┼── silent ────┤     relay will stop │
- *                   │ │                │              │                     │
- *             silent│ │ due, poked     │refused       │ refused             │ refused; silent, old: ASKING
+ *                   │ │                │ refused,     │                     │
+ *             silent│ │ due, poked     │ silent, old  │ refused             │ refused; silent, old: ASKING
  *                   ▼ │                │              │                     │
  *                  WAITING ◄───────────┴──────────────┴─────────────────────┘
  *
@@ -138,6 +138,8 @@ struct relay_udp_fsm {
 	uint32_t n_failures;	/* attempts without a bound between them */
 	uint64_t retry_us;	/* next repetition, or end of WAITING */
 	uint32_t retry_after_ms;
+	uint64_t not_before_us;	 /* WAITING: the relay said so */
+	uint64_t poked_us;	 /* the last one that was followed */
 	uint64_t eager_until_us; /* was bound a while ago: no long waits */
 
 	/* BOUND, REBINDING */

@@ -328,6 +328,67 @@ static void test_a_removed_member_is_told_and_waits(void)
 	world_deliver(a, &w.relay_at[0], bytes, len);
 	EXPECT_TRACE(a, "[  2000] bound: refused -> waiting\n");
 	EXPECT(a->fsm.deadline_us >= (2000 + 30000) * 1000);
+	for (int i = 0; i < 29; i++) { /* whatever happens meanwhile */
+		world_pass(&w, 1000);
+		world_input(a, RELAY_UDP_IN_POKE);
+	}
+	EXPECT(a->fsm.state == RELAY_UDP_WAITING);
+	world_pass(&w, 15000);
+	EXPECT(a->fsm.state == RELAY_UDP_IS_BOUND);
+	world_end(&w);
+}
+
+static void test_who_gets_a_cookie_and_no_answer_to_the_bind_waits_longer_and_longer(void)
+{
+	static struct world w;
+	world_begin(&w);
+	struct world_node *a = &w.nodes[0];
+
+	a->is_member = false;
+	world_start(a);
+	world_until(&w, 3600 * 1000);
+	EXPECT(w.n_sent < 200);
+
+	a->is_member = true;
+	world_input(a, RELAY_UDP_IN_POKE);
+	world_pass(&w, 2000);
+	EXPECT(a->fsm.state == RELAY_UDP_IS_BOUND);
+	world_end(&w);
+}
+
+static void test_pokes_without_end_neither_hide_nor_invent_that_a_relay_is_dead(void)
+{
+	static struct world w;
+	given_bound(&w, 1);
+	struct world_node *a = &w.nodes[0];
+
+	for (int i = 0; i < 50; i++) {
+		world_input(a, RELAY_UDP_IN_POKE);
+		world_pass(&w, 100);
+	}
+	EXPECT_TRACE(a, "");
+	w.is_dead = true;
+	for (int i = 0; i < 30; i++) {
+		world_input(a, RELAY_UDP_IN_POKE);
+		world_pass(&w, 100);
+	}
+	EXPECT(a->n_lost == 1);
+	world_end(&w);
+}
+
+static void test_pokes_without_end_do_not_keep_it_from_binding(void)
+{
+	static struct world w;
+	world_begin(&w);
+	struct world_node *a = &w.nodes[0];
+
+	w.latency_us = 150000;
+	world_start(a);
+	for (int i = 0; i < 50; i++) {
+		world_input(a, RELAY_UDP_IN_POKE);
+		world_pass(&w, 100);
+	}
+	EXPECT(a->fsm.state == RELAY_UDP_IS_BOUND);
 	world_end(&w);
 }
 
@@ -437,6 +498,9 @@ int main(int argc, char **argv)
 	test_a_relay_that_drains_is_used_as_long_as_it_lasts();
 	test_of_two_machines_with_one_key_the_first_waits();
 	test_a_removed_member_is_told_and_waits();
+	test_who_gets_a_cookie_and_no_answer_to_the_bind_waits_longer_and_longer();
+	test_pokes_without_end_neither_hide_nor_invent_that_a_relay_is_dead();
+	test_pokes_without_end_do_not_keep_it_from_binding();
 	test_a_cookie_that_is_no_good_is_replaced_once_or_twice();
 	test_strangers_change_nothing();
 	test_unwanted_is_silent();

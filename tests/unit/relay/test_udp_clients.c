@@ -354,6 +354,24 @@ static void test_binds_are_ordered_by_their_cookies_not_by_their_clocks(void)
 }
 
 /* Who records a bind can only repeat it from the same address, and that changes nothing. */
+static void test_a_client_that_stays_for_a_month_can_still_bind_anew(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0);
+
+	for (int day = 0; day < 30; day++)
+		for (int i = 0; i < 24 * 3600 / 20; i++) {
+			w.now_ns += 20 * SECOND;
+			assert(ping_works(&w, a));
+		}
+	a->at.port++; /* milliseconds in 32 bits have wrapped half way meanwhile */
+	assert(try_to_bind(&w, a) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+	assert(ping_works(&w, a));
+	end(&w);
+}
+
 static void test_a_recorded_bind_is_worth_nothing(void)
 {
 	struct world w;
@@ -963,6 +981,7 @@ int main(void)
 	test_who_is_no_member_gets_no_answer();
 	test_a_member_cannot_be_impersonated();
 	test_binds_are_ordered_by_their_cookies_not_by_their_clocks();
+	test_a_client_that_stays_for_a_month_can_still_bind_anew();
 	test_a_recorded_bind_is_worth_nothing();
 	test_a_bind_whose_answer_was_lost_is_answered_the_same();
 	test_a_full_relay_says_so_but_keeps_whom_it_has();
