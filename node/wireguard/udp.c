@@ -21,6 +21,7 @@
 #endif
 
 /* Ten milliseconds of 5 Gb/s. */
+#define ECN_MASK      0x03 /* of the DS field */
 #define SOCKET_BUFFER (7 << 20)
 #define PORT_ATTEMPTS 32
 
@@ -371,6 +372,8 @@ static uint32_t datagram_size(const struct sending *sending, uint32_t size)
 /* One sendmsg(2): the whole train, which has one packet or may be segmented. 0 or -errno. */
 static int send_message(const struct sending *sending, const struct train *train)
 {
+	/* A relay does not pass marks of congestion on: who cannot be told must not be marked instead of dropped. */
+	const uint8_t ds = (uint8_t)(sending->header ? train->ds & ~ECN_MASK : train->ds);
 	struct outgoing out;
 
 	memset(&out.header, 0, sizeof(out.header));
@@ -382,8 +385,8 @@ static int send_message(const struct sending *sending, const struct train *train
 
 	if (sending->with_source)
 		add_source(&out, sending->family, sending->path);
-	if (train->ds)
-		add_ds(&out, sending->family, train->ds);
+	if (ds)
+		add_ds(&out, sending->family, ds);
 	if (train->n > 1)
 		add_control(&out, IPPROTO_UDP, UDP_SEGMENT,
 			    &(uint16_t){ (uint16_t)datagram_size(sending, train->size) }, sizeof(uint16_t));

@@ -196,6 +196,23 @@ static void test_through_a_relay_each_datagram_begins_with_the_header(void)
 	check_relayed_shapes("127.0.0.1", (struct udp_options){ .offloads = &none });
 }
 
+static void test_a_datagram_to_a_relay_is_not_marked_as_one_that_may_be_marked(void)
+{
+	static uint8_t bytes[2 * 100], wire_bytes[2 * 200];
+	struct pair pair;
+	begin(&pair, "127.0.0.1", (struct udp_options){ 0 });
+
+	relay(&pair);
+	struct train train = make_train(bytes, 2, 100, 100, 0);
+	struct train wire = with_headers(wire_bytes, &train);
+	train.ds = WG_DS_HANDSHAKE | 2; /* ECT(0) */
+	wire.ds = WG_DS_HANDSHAKE;
+	uint32_t sent = 0;
+	assert(udp_send(pair.from, 0, &pair.path, &train, &sent) == 0 && sent == 2);
+	expect(&pair, &wire);
+	end(&pair);
+}
+
 /* 63 of 1024 bytes fit into one UDP_SEGMENT; with headers they do not, and leave as two trains. */
 static void test_the_header_counts_for_how_long_a_train_may_be(void)
 {
@@ -509,6 +526,7 @@ int main(void)
 	test_trains_of_all_shapes_arrive();
 	test_without_offloads_the_same_arrives();
 	test_through_a_relay_each_datagram_begins_with_the_header();
+	test_a_datagram_to_a_relay_is_not_marked_as_one_that_may_be_marked();
 	test_the_header_counts_for_how_long_a_train_may_be();
 	test_the_ds_field_travels_and_the_source_is_told();
 	test_a_source_is_kept_and_given_up_when_it_is_gone();
