@@ -91,6 +91,15 @@ static int check_rate(const char *value, struct error *reterr)
 	return error_set(reterr, -EINVAL, "bits a second, such as 500M or 10G, or 0 for no limit");
 }
 
+static int check_metrics(const char *value, struct error *reterr)
+{
+	struct endpoint endpoint;
+
+	if (value[0] == '\0' || (endpoint_parse(value, &endpoint) == 0 && endpoint.port != 0))
+		return 0;
+	return error_set(reterr, -EINVAL, "an IP address and a port, such as 127.0.0.1:9100 or [::1]:9100");
+}
+
 static const struct config_setting settings[] = {
 	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
 	  "Name asked for when the node joins; empty: the host's name" },
@@ -120,6 +129,8 @@ static const struct config_setting settings[] = {
 	  "TCP port of the relay" },
 	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL,
 	  "UDP port of the STUN server" },
+	{ "public", "metrics", CONFIG_TEXT, 0, 64, "", false, check_metrics,
+	  "Address and port of GET /metrics and /healthz, such as 127.0.0.1:9100; empty: not served" },
 	{ "public", "max_rate_client", CONFIG_TEXT, 1, 20, "10G", false, check_rate,
 	  "Bits a second that the relay takes from one client; k, M or G may follow; 0: no limit" },
 	{ "public", "max_rate", CONFIG_TEXT, 1, 20, "0", false, check_rate,
@@ -147,6 +158,9 @@ static int take_public(const struct config_values *values, struct node_config *c
 	if (parse_rate(config_text(values, "public", "max_rate_client"), &config->max_rate_client) != 0 ||
 	    parse_rate(config_text(values, "public", "max_rate"), &config->max_rate) != 0)
 		return -EINVAL; /* not reached: the schema checked them */
+	const char *metrics = config_text(values, "public", "metrics");
+	if (metrics[0] != '\0' && endpoint_parse(metrics, &config->metrics) != 0)
+		return -EINVAL;
 	if (!config->is_public)
 		return 0;
 

@@ -37,6 +37,7 @@ struct node_config {
 	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
 	uint16_t tls_port, stun_port;
 	uint64_t max_rate_client, max_rate; /* of relayed packets, bits a second; 0: no limit */
+	struct endpoint metrics;	    /* where they are served; port 0: nowhere */
 };
 
 /* All defaults. */

@@ -6,6 +6,8 @@
 #include "common/service.h"
 #include "node/engine.h"
 #include "node/local_api.h"
+#include "relay/http_server.h"
+#include "relay/relay_metrics.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -16,6 +18,7 @@
 struct node_daemon {
 	struct p2p_engine *engine;
 	struct local_api *api; /* NULL: not started, or closed */
+	struct http_server *metrics; /* NULL: not served */
 	int n_open;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -264,6 +267,50 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 	return local_api_new(options->loop, options->socket, &ports, &daemon->api, reterr);
 }
 
+/* ---- for a monitor ---- */
+
+static char *text_of(const char *format, const char *what)
+{
+	char *text;
+
+	if (asprintf(&text, format, what) < 0)
+		abort();
+	return text;
+}
+
+static bool on_page(void *owner, const char *path, struct http_page *ret)
+{
+	const struct node_daemon *daemon = owner;
+
+	if (strcmp(path, "/metrics") == 0) {
+		*ret = (struct http_page){ 200, RELAY_METRICS_TYPE, engine_metrics(daemon->engine) };
+		return true;
+	}
+	if (strcmp(path, "/healthz") != 0)
+		return false;
+	const char *why = engine_health(daemon->engine);
+	*ret = (struct http_page){ why ? 503 : 200, "text/plain; charset=utf-8", text_of("%s\n", why ? why : "ok") };
+	return true;
+}
+
+/* A monitor that is not served is no reason not to serve others. */
+static void make_metrics(struct node_daemon *daemon, const struct node_daemon_options *options)
+{
+	const struct endpoint *listen = &options->config->metrics;
+	const struct http_server_options http = {
+		.loop = options->loop, .listen = *listen, .owner = daemon, .page = on_page
+	};
+	struct error error;
+
+	if (!options->config->is_public || listen->port == 0)
+		return;
+	if (!endpoint_is_loopback(listen))
+		log_warning("metrics", "served at %s, without TLS and to everybody who reaches that address",
+			    endpoint_text(listen).s);
+	if (http_server_start(&http, &daemon->metrics, &error) != 0)
+		log_error("metrics", "not served: %s", error.message);
+}
+
 int node_daemon_start(const struct node_daemon_options *options, struct node_daemon **ret, struct error *reterr)
 {
 	struct node_daemon *daemon = calloc(1, sizeof(*daemon));
@@ -274,6 +321,8 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 	r = make_engine(daemon, options, reterr);
 	if (r == 0)
 		r = make_api(daemon, options, reterr);
+	if (r == 0)
+		make_metrics(daemon, options);
 	if (r != 0) {
 		node_daemon_stop(daemon, NULL, NULL);
 		return r;
@@ -302,11 +351,14 @@ void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), 
 {
 	struct local_api *api = daemon->api;
 	struct p2p_engine *engine = daemon->engine;
+	struct http_server *metrics = daemon->metrics;
 
 	daemon->stopped = stopped;
 	daemon->stopped_owner = owner;
 	daemon->api = NULL;
-	daemon->n_open = 1 + (api != NULL) + (engine != NULL);
+	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL);
+	if (metrics)
+		http_server_stop(metrics, on_part_stopped, daemon);
 	if (api)
 		local_api_close(api, on_part_stopped, daemon);
 	if (engine)

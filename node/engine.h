@@ -28,6 +28,11 @@ P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, struct r
 P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s);
 P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
 
+/* The figures of a public node for Prometheus, on the heap; there are some also while it serves nothing. */
+char *engine_metrics(const struct p2p_engine *engine);
+/* NULL: relay and STUN are served; else why not. */
+const char *engine_health(const struct p2p_engine *engine);
+
 /* As p2p_engine_join(), with a parsed link (copied) and the codes of the local API (enum rpc_code). */
 void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,
 		 p2p_engine_done done, void *owner);

@@ -1,6 +1,7 @@
 /*
- * The Engine's insides, shared by its four files: engine.c (what comes and goes, and in which order),
- * engine_ping.c (ping, netcheck), engine_status.c, engine_relay_status.c. Nobody else includes it.
+ * The Engine's insides, shared by its five files: engine.c (what comes and goes, and in which order),
+ * engine_ping.c (ping, netcheck), engine_status.c, engine_relay_status.c, engine_metrics.c. Nobody else
+ * includes it.
  */
 #pragma once
 

@@ -3,6 +3,7 @@
 UDP is blocked at both homes, so that all traffic goes by a relay.
 """
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import time
 import pytest
 
 from lab import Program
-from overlay import Node, Overlay
+from overlay import Control, Node, Overlay
 from traffic import Echo, Pulse
 
 DRAIN_S = 2
+METRICS_PORT = 9100
 GAP_S = 1.0  # the longest silence that a user may see
 
 
@@ -61,6 +63,38 @@ def test_a_drained_relay_is_left_within_a_second_and_empty_when_the_command_ends
 
     drained.ctl("relay", "undrain")
     assert not drained.rpc("relay.status")["draining"]
+
+
+def get(node, path):
+    """Status and text of a page of the node's."""
+    with node.host.socket(kind=socket.SOCK_STREAM) as stream:
+        stream.settimeout(10)
+        stream.connect(("127.0.0.1", METRICS_PORT))
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head, text = b"".join(iter(lambda: stream.recv(65536), b"")).decode().split("\r\n\r\n", 1)
+    return int(head.split()[1]), text
+
+
+def test_a_monitor_sees_figures_and_whether_the_relay_is_well(lab, build):
+    internet = lab.network("internet")
+    control = Control(build, lab.host("control", internet)).start()
+    relay = Node(build, lab.host("relay", internet), public=True)
+    with open(relay.config, "a") as config:
+        config.write(f"metrics = 127.0.0.1:{METRICS_PORT}\n")
+    relay.start()
+    assert get(relay, "/healthz") == (503, "not serving: this node is no member of a network\n")
+
+    relay.join(control.link())
+    assert get(relay, "/healthz") == (200, "ok\n")
+    status, text = get(relay, "/metrics")
+    assert status == 200 and re.search(r'^p2pnode_relay_packets_in_total{transport="udp"} \d+$', text, re.M)
+    assert re.search(r"^p2pnode_relay_serving 1$", text, re.M)
+
+    relay.ctl("relay", "drain", "--deadline", "1")
+    assert get(relay, "/healthz")[0] == 503
+    assert re.search(r"^p2pnode_relay_draining 1$", get(relay, "/metrics")[1], re.M)
+    relay.ctl("relay", "undrain")
+    assert get(relay, "/healthz")[0] == 200
 
 
 # Starts a program with sockets as its descriptors 3 and up, and with what systemd tells of them.

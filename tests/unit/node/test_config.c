@@ -51,17 +51,17 @@ static void test_an_empty_public_section_is_enough(void)
 	struct node_config config;
 
 	assert(node_config_parse("f", "[public]\n", 9, &config, NULL) == 0);
-	assert(config.is_public && config.n_addresses == 0 && config.tls_port == 443);
+	assert(config.is_public && config.n_addresses == 0 && config.tls_port == 443 && config.metrics.port == 0);
 	assert(config.max_rate_client == 10000000000 && config.max_rate == 0);
 }
 
 static void test_rates_are_bits_a_second_with_a_unit_or_none(void)
 {
-	const char *text = "[public]\nmax_rate_client = 500M\nmax_rate = 64000\n";
+	const char *text = "[public]\nmax_rate_client = 500M\nmax_rate = 64000\nmetrics = [::1]:9100\n";
 	struct node_config config;
 
 	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
-	assert(config.max_rate_client == 500000000 && config.max_rate == 64000);
+	assert(config.max_rate_client == 500000000 && config.max_rate == 64000 && config.metrics.port == 9100);
 }
 
 static void test_each_offload_can_be_switched_off(void)
@@ -79,6 +79,9 @@ static void test_mistakes_are_told_with_line_and_remedy(void)
 {
 	expect_error("[public]\nadress = 198.51.100.1\n",
 		     "p2pnode.conf:2: unknown key 'adress' in [public]; did you mean 'address'?");
+	expect_error("[public]\nmetrics = 9100\n",
+		     "p2pnode.conf:2: metrics = 9100: must be an IP address and a port, such as 127.0.0.1:9100 or "
+		     "[::1]:9100");
 	expect_error("[public]\nmax_rate = 10Mbit\n",
 		     "p2pnode.conf:2: max_rate = 10Mbit: must be bits a second, such as 500M or 10G, or 0 for no limit");
 	expect_error("[public]\nmax_rate_client = 1000001G\n",

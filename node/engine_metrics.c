@@ -1,0 +1,81 @@
+/* What a monitor is told of a public node: figures, and whether it is well. */
+#include "node/engine_internal.h"
+
+#include "relay/relay_metrics.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+static double seconds_of(const struct timeval *time)
+{
+	return (double)time->tv_sec + (double)time->tv_usec / 1e6;
+}
+
+static uint64_t resident_bytes(void)
+{
+	unsigned long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "re");
+
+	if (!file)
+		return 0;
+	if (fscanf(file, "%*u %lu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint32_t open_fds(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	uint32_t n = 0;
+
+	if (!folder)
+		return 0;
+	while (readdir(folder))
+		n++;
+	closedir(folder);
+	return n > 3 ? n - 3 : 0; /* ".", "..", and the folder */
+}
+
+static void fill_process(const struct p2p_engine *engine, struct relay_metrics *metrics)
+{
+	struct rusage usage = { 0 };
+	struct rlimit limit = { 0 };
+
+	(void)getrusage(RUSAGE_SELF, &usage);
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	metrics->cpu_s = seconds_of(&usage.ru_utime) + seconds_of(&usage.ru_stime);
+	metrics->started_s = (double)time(NULL) - (double)(uv_now(engine->loop) - engine->started_ms) / 1e3;
+	metrics->resident_bytes = resident_bytes();
+	metrics->open_fds = open_fds();
+	metrics->max_fds = (uint32_t)limit.rlim_cur;
+}
+
+char *engine_metrics(const struct p2p_engine *engine)
+{
+	struct relay_metrics metrics = { .is_draining = engine->relay_drains,
+					 .has_control = p2p_engine_get_state(engine) == P2P_ENGINE_ONLINE };
+	struct public_node_stats stats;
+
+	if (engine->public_node) {
+		stats = public_node_stats(engine->public_node);
+		metrics.stats = &stats;
+	}
+	fill_process(engine, &metrics);
+	return relay_metrics_text(&metrics);
+}
+
+const char *engine_health(const struct p2p_engine *engine)
+{
+	if (!engine->public_node)
+		return engine->state == MEMBER ? "not serving: starting or ending"
+					       : "not serving: this node is no member of a network";
+	if (engine->relay_drains)
+		return "draining: clients are sent away, none are taken";
+	return NULL;
+}

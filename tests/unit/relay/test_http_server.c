@@ -1,0 +1,150 @@
+/* Pages for a monitor: one answer a connection, and nobody holds on to more than a share of them. */
+#include "relay/http_server.h"
+#include "relay/relay_metrics.h"
+#include "world.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MOST 16
+
+struct test {
+	struct world w;
+	struct http_server *server;
+	bool is_stopped;
+};
+
+static bool on_page(void *owner, const char *path, struct http_page *ret)
+{
+	(void)owner;
+	if (strcmp(path, "/healthz") != 0)
+		return false;
+	*ret = (struct http_page){ 503, "text/plain", strdup("draining\n") };
+	return true;
+}
+
+static void begin(struct test *t)
+{
+	struct http_server_options options = { .listen = endpoint_from_v4(0x7f000001, 0),
+					       .owner = t,
+					       .page = on_page };
+	struct error error = { 0 };
+
+	*t = (struct test){ 0 };
+	world_begin(&t->w);
+	options.loop = &t->w.loop;
+	EXPECT(http_server_start(&options, &t->server, &error) == 0);
+	t->w.port = http_server_port(t->server);
+}
+
+static void on_stopped(void *owner)
+{
+	((struct test *)owner)->is_stopped = true;
+}
+
+static void finish(struct test *t)
+{
+	http_server_stop(t->server, on_stopped, t);
+	AWAIT(&t->w, t->is_stopped);
+	world_end(&t->w);
+}
+
+/* Whatever has come, when the other side has ended. */
+static bool has_ended(int fd, char *buf, size_t cap, size_t *len)
+{
+	ssize_t n;
+
+	while ((n = recv(fd, buf + *len, cap - *len - 1, MSG_DONTWAIT)) > 0)
+		*len += (size_t)n;
+	buf[*len] = '\0';
+	return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+static void expect_answer(struct test *t, const char *request, const char *begins, const char *ends)
+{
+	char buf[4096];
+	size_t len = 0;
+	int fd = plain_connect(&t->w);
+
+	EXPECT(send(fd, request, strlen(request), 0) == (ssize_t)strlen(request));
+	AWAIT(&t->w, has_ended(fd, buf, sizeof(buf), &len));
+	EXPECT(strncmp(buf, begins, strlen(begins)) == 0);
+	EXPECT(len >= strlen(ends) && strcmp(buf + len - strlen(ends), ends) == 0);
+	EXPECT(strstr(buf, "Connection: close\r\n"));
+	close(fd);
+}
+
+static void test_pages_are_served_and_all_else_refused(void)
+{
+	struct test t;
+	begin(&t);
+
+	expect_answer(&t, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 503 Service Unavailable\r\n",
+		      "Content-Length: 9\r\nCache-Control: no-store\r\nConnection: close\r\n\r\ndraining\n");
+	expect_answer(&t, "HEAD /healthz HTTP/1.0\r\n\r\n", "HTTP/1.1 503 ", "Connection: close\r\n\r\n");
+	expect_answer(&t, "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", "Not Found\n");
+	expect_answer(&t, "DELETE /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 405 ", "Method Not Allowed\n");
+	expect_answer(&t, "\x16\x03\x01\r\n", "HTTP/1.1 400 ", "Bad Request\n");
+	finish(&t);
+}
+
+static void test_who_says_nothing_keeps_others_out_for_a_while_only(void)
+{
+	struct test t;
+	int idle[MOST + 1];
+	char buf[64];
+	size_t len = 0;
+	begin(&t);
+
+	for (int i = 0; i < MOST; i++)
+		idle[i] = plain_connect(&t.w);
+	run_for(&t.w, 50);
+	idle[MOST] = plain_connect(&t.w);
+	AWAIT(&t.w, has_ended(idle[MOST], buf, sizeof(buf), &len));
+	EXPECT(len == 0);
+	for (int i = 0; i < MOST; i++)
+		AWAIT(&t.w, has_ended(idle[i], buf, sizeof(buf), &len));
+	run_for(&t.w, 1); /* a turn of the loop, in which it forgets them */
+	expect_answer(&t, "GET /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 503 ", "draining\n");
+	for (int i = 0; i <= MOST; i++)
+		close(idle[i]);
+	finish(&t);
+}
+
+/* Every line is a comment or a metric that HELP and TYPE were given for. */
+static void test_figures_are_in_the_format_of_prometheus(void)
+{
+	struct public_node_stats stats = { .relay = { .clients = 3, .dropped_queue = 7 } };
+	char *text = relay_metrics_text(&(struct relay_metrics){ .stats = &stats, .has_control = true });
+	char name[128] = "", *rest = text;
+	size_t n = 0;
+
+	EXPECT(strstr(text, "\np2pnode_relay_clients{transport=\"tls\"} 3\n"));
+	EXPECT(strstr(text, "\np2pnode_relay_dropped_packets_total{transport=\"tls\",cause=\"queue_full\"} 7\n"));
+	for (char *line; (line = strsep(&rest, "\n")) != NULL && *line; n++) {
+		if (sscanf(line, "# HELP %127s", name) == 1) {
+			line = strsep(&rest, "\n");
+			EXPECT(strncmp(line, "# TYPE ", 7) == 0 && strncmp(line + 7, name, strlen(name)) == 0);
+			EXPECT(strstr(line, " counter") || strstr(line, " gauge"));
+			continue;
+		}
+		EXPECT(strncmp(line, name, strlen(name)) == 0 && strchr("{ ", line[strlen(name)]));
+		const char *value = strrchr(line, ' ');
+		EXPECT(value && value[strspn(value + 1, "0123456789.") + 1] == '\0');
+	}
+	EXPECT(n > 60);
+	free(text);
+}
+
+int main(void)
+{
+	test_pages_are_served_and_all_else_refused();
+	test_who_says_nothing_keeps_others_out_for_a_while_only();
+	test_figures_are_in_the_format_of_prometheus();
+	puts("ok");
+	return 0;
+}
