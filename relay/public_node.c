@@ -15,7 +15,8 @@ struct public_node {
 	struct relay_server *relay;
 	struct udp_server *udp;
 	SSL_CTX *context;
-	void *members_owner;
+	void *options_owner;
+	bool (*is_member)(void *owner, const struct public_key *node_key);
 	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 	uint32_t n_open; /* parts that still run */
 	void (*stopped)(void *owner);
@@ -65,16 +66,59 @@ static uint32_t addresses_to_use(const struct public_node_options *options, stru
 	return 1;
 }
 
+/* The relay's two halves, on the loop: over TLS and over UDP. */
+
+static bool is_member(void *owner, const struct public_key *node_key)
+{
+	const struct public_node *node = owner;
+
+	return !node->is_member || node->is_member(node->options_owner, node_key);
+}
+
+static void note_tls_client(void *owner, const struct public_key *node_key, bool is_here)
+{
+	const struct public_node *node = owner;
+
+	udp_server_note_elsewhere(node->udp, node_key, is_here);
+}
+
+static void forward_to_udp(void *owner, const struct public_key *from, const struct public_key *to,
+			   const uint8_t *bytes, size_t len)
+{
+	const struct public_node *node = owner;
+
+	udp_server_forward(node->udp, from, to, bytes, len);
+}
+
+static void deliver_to_tls(void *owner, const struct public_key *from, const struct public_key *to,
+			   const uint8_t *bytes, size_t len)
+{
+	const struct public_node *node = owner;
+
+	relay_server_deliver(node->relay, from, to, bytes, len);
+}
+
+static void tell_tls_gone(void *owner, const struct public_key *client, const struct public_key *node_key)
+{
+	const struct public_node *node = owner;
+
+	relay_server_tell_gone(node->relay, client, node_key);
+}
+
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
 {
 	struct relay_server_options relay = { .host = node->host,
 					      .context = options->context,
-					      .owner = options->owner,
-					      .is_member = options->is_member,
+					      .owner = node,
+					      .is_member = is_member,
 					      .max_clients = options->max_clients,
 					      .max_rate_client = options->max_rate_client,
 					      .max_rate = options->max_rate };
 
+	if (options->node_key) {
+		relay.note_client = note_tls_client;
+		relay.forward = forward_to_udp;
+	}
 	relay.n_listen = addresses_to_use(options, relay.listen);
 	for (uint32_t i = 0; i < relay.n_listen; i++)
 		relay.listen[i].port = options->tls_port;
@@ -97,14 +141,17 @@ static void tell_members(const struct public_node *node)
 		abort();
 	key_table_init(members);
 	if (node->each_member)
-		node->each_member(node->members_owner, add_member, members);
+		node->each_member(node->options_owner, add_member, members);
 	udp_server_set_members(node->udp, members);
 }
 
 static int start_udp(struct public_node *node, uv_loop_t *loop, const struct public_node_options *options,
 		     struct error *reterr)
 {
-	struct udp_server_options udp = { .node_key = options->node_key };
+	struct udp_server_options udp = { .node_key = options->node_key,
+					  .owner = node,
+					  .deliver = deliver_to_tls,
+					  .tell_gone = tell_tls_gone };
 
 	udp.n_listen = addresses_to_use(options, udp.listen);
 	for (uint32_t i = 0; i < udp.n_listen; i++)
@@ -128,7 +175,8 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 		return error_set(reterr, -ENOMEM, "out of memory");
 	node->context = options->context;
 	SSL_CTX_up_ref(node->context);
-	node->members_owner = options->owner;
+	node->options_owner = options->owner;
+	node->is_member = options->is_member;
 	node->each_member = options->each_member;
 	int r = tls_host_new(loop, &node->host);
 	if (r < 0) {
@@ -218,6 +266,7 @@ struct public_node_stats public_node_stats(const struct public_node *node)
 					   .stun = udp.stun,
 					   .udp = udp.clients,
 					   .udp_out = udp.out,
+					   .dropped_bridge = udp.dropped_bridge,
 					   .tls_port = relay_server_port(node->relay),
 					   .stun_port = udp_server_port(node->udp) };
 }

@@ -42,6 +42,7 @@ struct public_node_stats {
 	struct stun_server_counters stun;
 	struct udp_clients_counters udp;
 	struct relay_outbox_counters udp_out;
+	uint64_t dropped_bridge; /* between clients over UDP and over TLS */
 	uint16_t tls_port, stun_port;
 };
 

@@ -178,6 +178,8 @@ static void unregister(struct client *client)
 	struct relay_server *server = client->server;
 
 	key_table_remove(&server->table, &client->identity.node_key, client);
+	if (server->options.note_client && !key_table_find(&server->table, &client->identity.node_key))
+		server->options.note_client(server->options.owner, &client->identity.node_key, false);
 	relay_queue_drop_packets(&client->queue);
 	server->counters.dropped_queue += client->queue.n_dropped;
 	relay_decoder_deinit(&client->decoder);
@@ -237,6 +239,8 @@ static void admit(struct client *client)
 	server->counters.admitted++;
 
 	struct client *older = key_table_put(&server->table, &client->identity.node_key, client);
+	if (!older && server->options.note_client)
+		server->options.note_client(server->options.owner, &client->identity.node_key, true);
 	if (older) {
 		server->counters.closed_replaced++;
 		leave(older, RELAY_CLOSING_REPLACED, RETRY_REPLACED_MS);
@@ -321,6 +325,15 @@ static void tell_gone(struct client *client, const struct public_key *peer)
 	tls_stream_wake(&client->stream);
 }
 
+static void deliver(struct client *to, const struct public_key *from, const uint8_t *bytes, size_t len)
+{
+	relay_queue_packet(&to->queue, RELAY_RECV, &(struct relay_packet){ *from, bytes, len });
+	if (to->queue.n_bytes >= FLUSH_LEN)
+		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
+	else
+		tls_stream_wake(&to->stream);
+}
+
 static void forward(struct client *client, const struct relay_packet *packet)
 {
 	struct relay_server *server = client->server;
@@ -335,17 +348,36 @@ static void forward(struct client *client, const struct relay_packet *packet)
 	server->counters.bytes += packet->len;
 	client->packets_in++;
 	client->bytes_in += packet->len;
-	if (!to) {
+	if (to) {
+		deliver(to, &client->identity.node_key, packet->bytes, packet->len);
+	} else if (server->options.forward) {
+		server->options.forward(server->options.owner, &client->identity.node_key, &packet->key, packet->bytes,
+					packet->len);
+	} else {
 		server->counters.dropped_unknown++;
 		tell_gone(client, &packet->key);
-		return;
 	}
-	relay_queue_packet(&to->queue, RELAY_RECV,
-			   &(struct relay_packet){ client->identity.node_key, packet->bytes, packet->len });
-	if (to->queue.n_bytes >= FLUSH_LEN)
-		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
+}
+
+void relay_server_deliver(struct relay_server *server, const struct public_key *from, const struct public_key *to,
+			  const uint8_t *bytes, size_t len)
+{
+	struct client *client = key_table_find(&server->table, to);
+
+	if (client)
+		deliver(client, from, bytes, len);
 	else
-		tls_stream_wake(&to->stream);
+		server->counters.dropped_unknown++;
+}
+
+void relay_server_tell_gone(struct relay_server *server, const struct public_key *client_key,
+			    const struct public_key *node_key)
+{
+	struct client *client = key_table_find(&server->table, client_key);
+
+	server->counters.dropped_unknown++;
+	if (client)
+		tell_gone(client, node_key);
 }
 
 static void handle_frame(struct client *client, const struct relay_frame *frame)

@@ -33,6 +33,10 @@ struct relay_server_options {
 	void *owner;
 	/* NULL: whoever has a certificate. Asked at admission and by relay_server_recheck_members(). */
 	bool (*is_member)(void *owner, const struct public_key *node_key);
+	/* Clients that this server does not have: who comes and leaves here, and packets to whom is not here. Or NULL. */
+	void (*note_client)(void *owner, const struct public_key *node_key, bool is_here);
+	void (*forward)(void *owner, const struct public_key *from, const struct public_key *to, const uint8_t *bytes,
+			size_t len);
 	uint32_t max_clients;		/* 0: 16384 */
 	uint32_t max_handshakes;	/* in flight; 0: 1024. The oldest gives way */
 	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
@@ -100,3 +104,12 @@ void relay_server_recheck_members(struct relay_server *server);
 struct relay_server_counters relay_server_counters(const struct relay_server *server);
 void relay_server_each_client(const struct relay_server *server,
 			      void (*each)(void *owner, const struct relay_server_client *client), void *owner);
+
+/* ---- for what has other clients: options.forward's counterpart ---- */
+
+/* A packet of such a client to one of ours; the key of the sender is right. */
+void relay_server_deliver(struct relay_server *server, const struct public_key *from, const struct public_key *to,
+			  const uint8_t *bytes, size_t len);
+/* Nobody has what a client of ours sent to this node. */
+void relay_server_tell_gone(struct relay_server *server, const struct public_key *client,
+			    const struct public_key *node_key);

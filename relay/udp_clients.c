@@ -1,6 +1,8 @@
 /*
- * Clients lie in an array by the low bits of their slot and in a table by their node key. The array grows
- * with them; a place that became free is used again with the next generation.
+ * Clients lie in an array by the low bits of their slot. The array grows with them; a place that became free is
+ * used again with the next generation. Whose key was seen to be a member's is known, by that key, and has its client.
+ *
+ *   table ──► known ◄──► client ◄── places
  */
 #include "relay/udp_clients.h"
 
@@ -31,20 +33,26 @@
 #define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at … */
 #define SWEEP_MIN	   4096 /* … or so many places */
 
-/* A member who was bound once. */
+struct client;
+
+/* A member who was bound once, or is elsewhere. */
 struct known {
 	struct known *next;
 	struct public_key node_key;
 	struct relay_udp_key proof;
+	struct client *client; /* NULL: neither bound nor elsewhere */
+	bool has_proof;
 };
 
 struct client {
-	const struct known *known;
+	struct known *known;
+	bool is_bound, is_elsewhere; /* not neither */
 	struct udp_way way;
 	uint32_t slot, token;
 	uint64_t bind_number;	/* the client's */
 	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
 	uint64_t bound_ns, proven_ns;
+	uint64_t heard_ns, heard_elsewhere_ns; /* lately, by which of both? */
 	uint64_t gone_second;
 	uint32_t n_gone; /* told in that second */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
@@ -72,8 +80,7 @@ struct budget {
 struct udp_clients {
 	struct udp_clients_config config;
 	struct public_key public;
-	struct key_table table;	    /* of clients */
-	struct key_table known;	    /* of members */
+	struct key_table known;	    /* by node key */
 	struct known *first_known;
 	struct place *places; /* [0] is not used: slot 0 is the relay */
 	uint32_t n_places, first_free, sweep_at;
@@ -156,7 +163,7 @@ static void add_places(struct udp_clients *clients)
 	clients->n_places = n;
 }
 
-static struct client *add_client(struct udp_clients *clients, const struct known *known)
+static struct client *add_client(struct udp_clients *clients, struct known *known)
 {
 	struct client *client = calloc(1, sizeof(*client));
 
@@ -169,10 +176,8 @@ static struct client *add_client(struct udp_clients *clients, const struct known
 	clients->first_free = place->next_free;
 	place->client = client;
 	client->known = known;
+	known->client = client;
 	client->slot = place->generation << INDEX_BITS | i;
-	client->token = new_random(clients);
-	key_table_put(&clients->table, &known->node_key, client);
-	clients->counters.clients++;
 	return client;
 }
 
@@ -181,13 +186,20 @@ static void remove_client(struct udp_clients *clients, struct client *client)
 	const uint32_t i = index_of(client->slot);
 	struct place *place = &clients->places[i];
 
-	key_table_remove(&clients->table, &client->known->node_key, client);
+	client->known->client = NULL;
 	place->client = NULL;
 	place->generation++;
 	place->next_free = clients->first_free;
 	clients->first_free = i;
-	clients->counters.clients--;
 	free(client);
+}
+
+static void unbind(struct udp_clients *clients, struct client *client)
+{
+	client->is_bound = false;
+	clients->counters.clients--;
+	if (!client->is_elsewhere)
+		remove_client(clients, client);
 }
 
 /* ---- cookies and challenges ---- */
@@ -316,15 +328,16 @@ static bool is_member(const struct udp_clients *clients, const struct public_key
 	return !clients->config.is_member || clients->config.is_member(clients->config.owner, node_key);
 }
 
-static struct known *add_known(struct udp_clients *clients, const struct public_key *node_key,
-			       const struct relay_udp_key *proof)
+static struct known *get_known(struct udp_clients *clients, const struct public_key *node_key)
 {
-	struct known *known = calloc(1, sizeof(*known));
+	struct known *known = key_table_find(&clients->known, node_key);
 
+	if (known)
+		return known;
+	known = calloc(1, sizeof(*known));
 	if (!known)
 		abort();
 	known->node_key = *node_key;
-	known->proof = *proof;
 	known->next = clients->first_known;
 	clients->first_known = known;
 	key_table_put(&clients->known, node_key, known);
@@ -335,8 +348,8 @@ static struct known *add_known(struct udp_clients *clients, const struct public_
  * NULL, and counted: there is no key that the mac could be of. Node keys are no secret, and a cookie is good
  * for many binds: what makes us compute is limited by source and in all, and is done once for each member.
  */
-static const struct known *find_known(struct udp_clients *clients, const struct endpoint *from,
-				      const struct public_key *node_key, uint64_t now_ns)
+static struct known *find_known(struct udp_clients *clients, const struct endpoint *from,
+				const struct public_key *node_key, uint64_t now_ns)
 {
 	struct relay_udp_key proof;
 	struct known *known = key_table_find(&clients->known, node_key);
@@ -345,7 +358,7 @@ static const struct known *find_known(struct udp_clients *clients, const struct 
 		clients->counters.refused_not_member++;
 		return NULL;
 	}
-	if (known)
+	if (known && known->has_proof)
 		return known;
 	if (!source_limit_take(&clients->binds, from, now_ns / MILLISECOND_NS) ||
 	    !spend(&clients->proofs, clients->config.max_proofs, now_ns)) {
@@ -356,7 +369,9 @@ static const struct known *find_known(struct udp_clients *clients, const struct 
 		clients->counters.refused_proof++;
 		return NULL;
 	}
-	known = add_known(clients, node_key, &proof);
+	known = get_known(clients, node_key);
+	known->proof = proof;
+	known->has_proof = true;
 	sodium_memzero(&proof, sizeof(proof));
 	return known;
 }
@@ -393,11 +408,11 @@ static enum udp_clients_verdict bind_client(const struct udp_clients *clients, s
 	client->bind_number = bind->number;
 	client->cookie_ms = cookie_ms;
 	client->way = *from;
-	client->bound_ns = client->proven_ns = now_ns;
+	client->bound_ns = client->proven_ns = client->heard_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
 
-static enum udp_clients_verdict bind_new(struct udp_clients *clients, const struct known *known,
+static enum udp_clients_verdict bind_new(struct udp_clients *clients, struct known *known,
 					 const struct udp_way *from, const struct relay_udp_bind *bind,
 					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
@@ -406,8 +421,12 @@ static enum udp_clients_verdict bind_new(struct udp_clients *clients, const stru
 		clients->counters.refused_full++;
 		return answer_proven(ret, &known->proof, &full);
 	}
+	struct client *client = known->client ? known->client : add_client(clients, known);
 	clients->counters.bound++;
-	return bind_client(clients, add_client(clients, known), from, bind, cookie_ms, now_ns, ret);
+	clients->counters.clients++;
+	client->is_bound = true;
+	client->token = new_random(clients);
+	return bind_client(clients, client, from, bind, cookie_ms, now_ns, ret);
 }
 
 /* Two machines with one key would take the slot from each other without a word. */
@@ -462,16 +481,15 @@ static enum udp_clients_verdict take_bind(struct udp_clients *clients, const str
 		clients->counters.malformed++;
 		return UDP_CLIENTS_DROP;
 	}
-	const struct known *known = find_known(clients, &from->remote, &bind->node_key, now_ns);
+	struct known *known = find_known(clients, &from->remote, &bind->node_key, now_ns);
 	if (!known)
 		return UDP_CLIENTS_DROP;
 	if (!relay_udp_is_proven(&known->proof, bytes, len)) {
 		clients->counters.refused_proof++;
 		return UDP_CLIENTS_DROP;
 	}
-	struct client *client = key_table_find(&clients->table, &bind->node_key);
-	if (client)
-		return bind_again(clients, client, from, bind, cookie_ms, now_ns, ret);
+	if (known->client && known->client->is_bound)
+		return bind_again(clients, known->client, from, bind, cookie_ms, now_ns, ret);
 	return bind_new(clients, known, from, bind, cookie_ms, now_ns, ret);
 }
 
@@ -482,8 +500,8 @@ static enum udp_clients_verdict answer_find(const struct udp_clients *clients, c
 					    const struct relay_udp_datagram *find, struct udp_clients_result *ret)
 {
 	const bool is_by_slot = public_key_is_zero(&find->node_key);
-	const struct client *peer = is_by_slot ? find_slot(clients, find->header.to)
-					       : key_table_find(&clients->table, &find->node_key);
+	const struct known *known = is_by_slot ? NULL : key_table_find(&clients->known, &find->node_key);
+	const struct client *peer = is_by_slot ? find_slot(clients, find->header.to) : known ? known->client : NULL;
 	const struct relay_udp_datagram found = {
 		.type = RELAY_UDP_FOUND,
 		.header = { RELAY_UDP_FOUND, client->slot, peer ? peer->slot : 0, client->token },
@@ -540,6 +558,19 @@ static void count_forwarded(struct udp_clients *clients, struct client *client, 
 	clients->counters.bytes += bytes;
 }
 
+/* A node that has lost UDP comes by TLS long before it is found silent here. */
+static bool is_reached_here(const struct client *to)
+{
+	return to->is_bound && (!to->is_elsewhere || to->heard_ns > to->heard_elsewhere_ns);
+}
+
+static struct udp_clients_route route_to(const struct client *client, struct client *to)
+{
+	return (struct udp_clients_route){ .way = is_reached_here(to) ? &to->way : NULL,
+					   .from = &client->known->node_key,
+					   .to = &to->known->node_key };
+}
+
 static struct relay_udp_header rewritten_header(const struct client *client, const struct client *to)
 {
 	return (struct relay_udp_header){ RELAY_UDP_DATA, to->slot, client->slot, to->token };
@@ -558,9 +589,10 @@ static enum udp_clients_verdict forward(struct udp_clients *clients, struct clie
 		return answer_gone(clients, client, header->to, now_ns, ret);
 	}
 	count_forwarded(clients, client, to, 1, n);
+	ret->route = route_to(client, to);
 	const struct relay_udp_header rewritten = rewritten_header(client, to);
-	relay_udp_header_encode(bytes, &rewritten);
-	ret->to = to->way;
+	if (ret->route.way)
+		relay_udp_header_encode(bytes, &rewritten);
 	return UDP_CLIENTS_FORWARD;
 }
 
@@ -578,8 +610,15 @@ static uint32_t length_of_run(const uint8_t *bytes, size_t len, size_t size, siz
 	return n;
 }
 
+/* A bound client's datagram: slot, token and address belong together. */
+static bool is_of(const struct client *client, const struct relay_udp_header *header, const struct udp_way *from)
+{
+	return client && client->is_bound && client->token == header->token &&
+	       endpoint_equal(&client->way.remote, &from->remote);
+}
+
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
-			   size_t size, struct udp_way **ret)
+			   size_t size, uint64_t now_ns, struct udp_clients_route *ret)
 {
 	uint8_t rewritten[RELAY_UDP_HEADER_LEN];
 	struct relay_udp_header header;
@@ -588,15 +627,18 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	if (!relay_udp_header_decode(bytes, size < len ? size : len, &header))
 		return 0;
 	struct client *client = find_slot(clients, header.from), *to = find_slot(clients, header.to);
-	if (!client || !to || client->token != header.token || !endpoint_equal(&client->way.remote, &from->remote))
+	if (!to || !is_of(client, &header, from))
 		return 0;
 	const uint32_t n = length_of_run(bytes, len, size, &n_bytes);
+	client->heard_ns = now_ns;
 	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
+	*ret = route_to(client, to);
+	if (!ret->way)
+		return n;
 	header = rewritten_header(client, to);
 	relay_udp_header_encode(rewritten, &header);
 	for (uint32_t i = 0; i < n; i++)
 		memcpy(bytes + i * size, rewritten, sizeof(rewritten));
-	*ret = &to->way;
 	return n;
 }
 
@@ -606,10 +648,11 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 {
 	struct client *client = find_slot(clients, datagram->header.from);
 
-	if (!client || client->token != datagram->header.token || !endpoint_equal(&client->way.remote, &from->remote)) {
+	if (!is_of(client, &datagram->header, from)) {
 		clients->counters.dropped_stranger++;
 		return answer_moved(clients, from, datagram->header.token, len, now_ns, ret);
 	}
+	client->heard_ns = now_ns;
 	switch (datagram->type) {
 	case RELAY_UDP_FIND:
 		return answer_find(clients, client, datagram, ret);
@@ -641,6 +684,47 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 		clients->counters.malformed++;
 		return UDP_CLIENTS_DROP;
 	}
+}
+
+/* ---- elsewhere ---- */
+
+void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns)
+{
+	struct known *known = get_known(clients, node_key);
+	struct client *client = known->client ? known->client : add_client(clients, known);
+
+	client->is_elsewhere = true;
+	client->heard_elsewhere_ns = now_ns;
+}
+
+void udp_clients_remove_elsewhere(struct udp_clients *clients, const struct public_key *node_key)
+{
+	const struct known *known = key_table_find(&clients->known, node_key);
+
+	if (!known || !known->client || !known->client->is_elsewhere)
+		return;
+	known->client->is_elsewhere = false;
+	if (!known->client->is_bound)
+		remove_client(clients, known->client);
+}
+
+struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
+						 const struct public_key *to, size_t len, uint64_t now_ns,
+						 struct relay_udp_header *ret)
+{
+	const struct known *sender = key_table_find(&clients->known, from);
+	const struct known *receiver = key_table_find(&clients->known, to);
+	struct client *client = sender ? sender->client : NULL, *peer = receiver ? receiver->client : NULL;
+
+	if (!client || !client->is_elsewhere)
+		return NULL;
+	client->heard_elsewhere_ns = now_ns;
+	if (!peer || !peer->is_bound) /* whoever is elsewhere, too, is not asked for here */
+		return NULL;
+	peer->packets_out++;
+	peer->bytes_out += len;
+	*ret = rewritten_header(client, peer);
+	return &peer->way;
 }
 
 /* ---- time, membership, end ---- */
@@ -686,9 +770,11 @@ static void sweep(struct udp_clients *clients, struct client *client, uint64_t n
 {
 	const uint64_t bytes = client->bytes_in + client->bytes_out;
 
+	if (!client->is_bound)
+		return;
 	if (is_silent(clients, client, now_ns)) {
 		clients->counters.closed_silent++;
-		remove_client(clients, client);
+		unbind(clients, client);
 		return;
 	}
 	client->recent = client->recent / 2 + bytes - client->swept_bytes;
@@ -733,14 +819,14 @@ void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *
 {
 	for (uint32_t i = 0; i < clients->n_places; i++) {
 		struct client *client = clients->places[i].client;
-		if (!client || is_member(clients, &client->known->node_key))
+		if (!client || !client->is_bound || is_member(clients, &client->known->node_key))
 			continue;
 		say_refused(clients, client, RELAY_UDP_NOT_ADMITTED, 0, send);
 		clients->counters.closed_removed++;
-		remove_client(clients, client);
+		unbind(clients, client);
 	}
 	for (struct known **at = &clients->first_known; *at;) {
-		if (is_member(clients, &(*at)->node_key))
+		if ((*at)->client || is_member(clients, &(*at)->node_key))
 			at = &(*at)->next;
 		else
 			forget_known(clients, at);
@@ -750,7 +836,7 @@ void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *
 void udp_clients_say_restart(struct udp_clients *clients, uint32_t retry_after_ms, udp_clients_send *send)
 {
 	for (uint32_t i = 0; i < clients->n_places; i++)
-		if (clients->places[i].client)
+		if (clients->places[i].client && clients->places[i].client->is_bound)
 			say_refused(clients, clients->places[i].client, RELAY_UDP_RESTART, retry_after_ms, send);
 }
 
@@ -772,7 +858,6 @@ int udp_clients_new(const struct udp_clients_config *config, struct udp_clients 
 	if (clients->config.max_clients > UDP_CLIENTS_MAX - 1)
 		clients->config.max_clients = UDP_CLIENTS_MAX - 1;
 	secret_key_public(&config->node_key, &clients->public);
-	key_table_init(&clients->table);
 	key_table_init(&clients->known);
 	const uint32_t binds = or_default(config->max_binds_source, DEFAULT_BINDS);
 	source_limit_init(&clients->binds, binds, binds * 2);
@@ -793,7 +878,6 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 	while (clients->first_known)
 		forget_known(clients, &clients->first_known);
 	free(clients->places);
-	key_table_deinit(&clients->table);
 	key_table_deinit(&clients->known);
 	sodium_memzero(clients, sizeof(*clients));
 	free(clients);
@@ -810,7 +894,7 @@ void udp_clients_each(const struct udp_clients *clients,
 {
 	for (uint32_t i = 0; i < clients->n_places; i++) {
 		const struct client *client = clients->places[i].client;
-		if (!client)
+		if (!client || !client->is_bound)
 			continue;
 		const struct udp_clients_client told = tell_client(client);
 		each(owner, &told);

@@ -13,6 +13,9 @@
  * members only, once for each. What keeps a client here are pings that return a challenge of the last
  * minute and a half: addresses change hands.
  *
+ * Clients over TLS ("elsewhere") have slots as well, so that both reach each other: the caller says who is there, and
+ * carries their packets. A node that is here and there is reached the way it was heard from last.
+ *
  * No I/O and no clock: the caller brings datagrams and sends what it is told. Times are of one monotonic clock.
  * One thread. sodium_init() must have been called.
  */
@@ -53,7 +56,7 @@ struct udp_clients_config {
 struct udp_clients_counters {
 	uint32_t clients; /* now */
 	uint64_t bound, moved; /* for the first time; anew */
-	uint64_t packets, bytes; /* forwarded */
+	uint64_t packets, bytes; /* of clients over UDP, forwarded */
 	uint64_t cookies;
 	/* Not bound, by reason. */
 	uint64_t refused_cookie, refused_not_member, refused_proof, refused_old, refused_full, refused_busy;
@@ -82,13 +85,19 @@ struct udp_clients_busiest {
 enum udp_clients_verdict {
 	UDP_CLIENTS_DROP,
 	UDP_CLIENTS_ANSWER,  /* to where it came from */
-	UDP_CLIENTS_FORWARD, /* the datagram itself, whose header was rewritten */
+	UDP_CLIENTS_FORWARD, /* the datagram itself, whose header was rewritten if it goes to one of ours */
+};
+
+/* Where data goes on. Borrowed, until the next call that is not a route. */
+struct udp_clients_route {
+	struct udp_way *way; /* NULL: to a client elsewhere */
+	const struct public_key *from, *to;
 };
 
 struct udp_clients_result {
 	uint8_t answer[RELAY_UDP_MAX_LEN];
 	size_t answer_len;
-	struct udp_way to; /* of FORWARD */
+	struct udp_clients_route route; /* of FORWARD */
 	/* With an answer to a bind: to be sent to where the client was before; notice_len 0: nothing. */
 	struct udp_way notice_to;
 	uint8_t notice[RELAY_UDP_MAX_LEN];
@@ -109,11 +118,23 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 /*
  * The packet path: len bytes of datagrams that came at once from one address, each of `size` bytes but the last,
  * which may be shorter. If the first can be forwarded: rewrites its header, and those of the ones behind it that
- * begin with the same, and returns how many these are; *ret is where they go, until the next call. Otherwise 0:
- * the first is one for udp_clients_take().
+ * begin with the same, unless they go elsewhere, and returns how many these are. Otherwise 0: the first is one for
+ * udp_clients_take().
  */
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
-			   size_t size, struct udp_way **ret);
+			   size_t size, uint64_t now_ns, struct udp_clients_route *ret);
+
+/* ---- clients elsewhere ---- */
+
+void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns);
+void udp_clients_remove_elsewhere(struct udp_clients *clients, const struct public_key *node_key);
+/*
+ * A packet of len bytes from a client elsewhere to one of ours: *ret is what its datagram begins with, and the way it
+ * goes. NULL: the receiver is not here, or the sender not elsewhere.
+ */
+struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
+						 const struct public_key *to, size_t len, uint64_t now_ns,
+						 struct relay_udp_header *ret);
 
 /* Whom what is sent here reaches; bytes are borrowed. */
 typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len);

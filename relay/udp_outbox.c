@@ -18,7 +18,6 @@
 #define MESSAGES      256
 #define PIECES	      1024
 #define SEGMENTS      63    /* UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the header into that */
-#define MESSAGE_BYTES 65507 /* 65535 - 20 - 8 */
 #define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
 #define NONE	      UINT16_MAX
 
@@ -171,14 +170,14 @@ static struct message *find_recent(struct relay_outbox *outbox, uint32_t i, cons
 		return NULL;
 	if (message->size != size && (n > 1 || message->size < len))
 		return NULL;
-	if (message->n + n > SEGMENTS || message->bytes + len > MESSAGE_BYTES)
+	if (message->n + n > SEGMENTS || message->bytes + len > RELAY_OUTBOX_MAX_LEN)
 		return NULL;
 	return memcmp(outbox->pieces[message->first].bytes, header, RELAY_UDP_HEADER_LEN) == 0 ? message : NULL;
 }
 
 static uint32_t limit_of(size_t size)
 {
-	const size_t n = size > 0 ? MESSAGE_BYTES / size : 1;
+	const size_t n = size > 0 ? RELAY_OUTBOX_MAX_LEN / size : 1;
 
 	return n > SEGMENTS ? SEGMENTS : n > 0 ? (uint32_t)n : 1;
 }

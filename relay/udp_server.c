@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
+#include "relay/udp_bridge.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -23,6 +24,7 @@
 #define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
 #define TICK_MS		 250
 #define RETRY_RESTART_MS 500
+#define STAGED_BYTES	 (256u << 10)
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
 #define N_COUNTERS	 (sizeof(struct udp_server_counters) / sizeof(uint64_t))
@@ -31,14 +33,18 @@ _Static_assert(sizeof(struct udp_server_counters) % sizeof(uint64_t) == 0, "publ
 
 struct udp_server {
 	/* of the loop's thread */
-	uv_async_t ended;
+	uv_async_t word; /* from the thread */
 	pthread_t thread;
 	void (*stopped)(void *owner);
 	void *owner;
 	struct udp_clients_busiest *busiest; /* the last that was taken; NULL: none */
+	struct udp_server_options options;
+	uint64_t dropped_to_udp;
 
 	/* between both */
-	_Atomic bool is_stopping;
+	_Atomic bool is_stopping, has_ended;
+	_Atomic bool is_told; /* the thread was woken and has not yet looked */
+	struct udp_bridge bridge;
 	struct key_table *_Atomic new_members; /* NULL: none; whoever takes it out owns it */
 	struct udp_clients_busiest *_Atomic new_busiest; /* the same, the other way */
 	_Atomic uint64_t published[N_COUNTERS];
@@ -58,6 +64,10 @@ struct udp_server {
 	struct stun_server stun;
 	uint64_t now_ns, tick_ns;
 	uint64_t busiest_round; /* told */
+	uint64_t dropped_to_tls;
+	bool has_put; /* into the bridge, without a word yet */
+	uint8_t *staged; /* datagrams of clients over TLS, until they are sent */
+	size_t n_staged;
 };
 
 /* ---- the thread: datagrams ---- */
@@ -94,6 +104,29 @@ static void take_question(struct udp_server *server, const struct relay_message 
 	relay_outbox_add(server->outboxes[way.socket], RELAY_OUTBOX_STUN, &way, bytes, answer.len);
 }
 
+/* To a client over TLS: the whole run, with its headers. */
+static void carry(struct udp_server *server, const struct udp_clients_route *route, const uint8_t *bytes, size_t len,
+		  size_t size, uint32_t n)
+{
+	const struct udp_bridge_run run = {
+		.from = *route->from, .to = *route->to, .size = (uint32_t)size, .len = (uint32_t)len
+	};
+
+	if (udp_bridge_put(&server->bridge.to_tls, &run, bytes))
+		server->has_put = true;
+	else
+		server->dropped_to_tls += n;
+}
+
+static void forward(struct udp_server *server, const struct udp_clients_route *route, const uint8_t *bytes,
+		    size_t len, size_t size, uint32_t n)
+{
+	if (route->way)
+		relay_outbox_add_run(server->outboxes[route->way->socket], route->way, bytes, len, size, n);
+	else
+		carry(server, route, bytes, len, size, n);
+}
+
 /* Answers lie where the question was: they are never longer. */
 static void take_one(struct udp_server *server, const struct udp_way *from, uint8_t *bytes, size_t len)
 {
@@ -103,7 +136,7 @@ static void take_one(struct udp_server *server, const struct udp_way *from, uint
 	case UDP_CLIENTS_DROP:
 		break;
 	case UDP_CLIENTS_FORWARD:
-		relay_outbox_add(server->outboxes[result.to.socket], RELAY_OUTBOX_DATA, &result.to, bytes, len);
+		forward(server, &result.route, bytes, len, len, 1);
 		break;
 	case UDP_CLIENTS_ANSWER:
 		assert(result.answer_len + result.notice_len <= len);
@@ -131,7 +164,7 @@ static bool is_relays(const struct udp_server *server, const uint8_t *bytes, siz
 static void take_message(struct udp_server *server, const struct relay_message *message)
 {
 	const struct udp_way *from = &message->from;
-	struct udp_way *to;
+	struct udp_clients_route route;
 	uint8_t *bytes = message->bytes;
 	size_t left = message->len;
 
@@ -140,10 +173,11 @@ static void take_message(struct udp_server *server, const struct relay_message *
 		if (!is_relays(server, bytes, len)) {
 			take_question(server, message, bytes, len);
 		} else {
-			const uint32_t n = udp_clients_route(server->clients, from, bytes, left, message->size, &to);
+			const uint32_t n = udp_clients_route(server->clients, from, bytes, left, message->size,
+							     server->now_ns, &route);
 			if (n > 0) {
 				len = n * message->size < left ? n * message->size : left;
-				relay_outbox_add_run(server->outboxes[to->socket], to, bytes, len, message->size, n);
+				forward(server, &route, bytes, len, message->size, n);
 			} else {
 				take_one(server, from, bytes, len);
 			}
@@ -157,6 +191,7 @@ static void flush(struct udp_server *server)
 {
 	for (uint32_t i = 0; i < server->n_sockets; i++)
 		relay_outbox_flush(server->outboxes[i], now_s(server));
+	server->n_staged = 0;
 }
 
 static void serve(struct udp_server *server, const struct relay_socket *sock)
@@ -210,18 +245,89 @@ static void take_members(struct udp_server *server)
 		udp_clients_recheck_members(server->clients, send_now);
 }
 
+static void take_notes(struct udp_server *server)
+{
+	struct udp_bridge_notes notes;
+
+	if (!udp_bridge_take_notes(&server->bridge, &notes))
+		return;
+	for (size_t i = 0; i < notes.n; i++) {
+		if (notes.items[i].is_there)
+			udp_clients_add_elsewhere(server->clients, &notes.items[i].node_key, server->now_ns);
+		else
+			udp_clients_remove_elsewhere(server->clients, &notes.items[i].node_key);
+	}
+	free(notes.items);
+}
+
+/* Where a packet from TLS goes. The note that its sender is there may have come after we looked for notes. */
+static struct udp_way *route_carried(struct udp_server *server, const struct udp_bridge_run *run,
+				     struct relay_udp_header *ret)
+{
+	struct udp_way *way = udp_clients_route_from_elsewhere(server->clients, &run->from, &run->to, run->len,
+							       server->now_ns, ret);
+
+	if (way || !atomic_load(&server->bridge.has_notes))
+		return way;
+	take_notes(server);
+	return udp_clients_route_from_elsewhere(server->clients, &run->from, &run->to, run->len, server->now_ns, ret);
+}
+
+/* A ring has one record at a time, and an outbox wants all to stay: so it is copied once more. */
+static void send_carried(struct udp_server *server, struct udp_way *way, const struct relay_udp_header *header,
+			 const uint8_t *bytes, size_t len)
+{
+	const size_t whole = RELAY_UDP_HEADER_LEN + len;
+
+	if (server->n_staged + whole > STAGED_BYTES)
+		flush(server);
+	uint8_t *at = server->staged + server->n_staged;
+	relay_udp_header_encode(at, header);
+	memcpy(at + RELAY_UDP_HEADER_LEN, bytes, len);
+	server->n_staged += whole;
+	relay_outbox_add_run(server->outboxes[way->socket], way, at, whole, whole, 1);
+}
+
+static void take_carried(struct udp_server *server)
+{
+	struct ring *ring = &server->bridge.to_udp;
+	const uint64_t end = ring_mark(ring); /* what comes meanwhile is for the next turn */
+	const struct udp_bridge_run *run;
+	struct relay_udp_header header;
+	const uint8_t *bytes;
+
+	while (!ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes))) {
+		struct udp_way *way = route_carried(server, run, &header);
+		if (way) {
+			send_carried(server, way, &header, bytes, run->len);
+		} else {
+			const struct udp_bridge_run gone = { .from = run->to, .to = run->from, .is_gone = true };
+			server->has_put |= udp_bridge_put(&server->bridge.to_tls, &gone, NULL);
+		}
+		ring_release(ring);
+	}
+	flush(server);
+}
+
 static void take_word(struct udp_server *server)
 {
 	uint64_t n;
 
+	atomic_store(&server->is_told, false); /* before looking: what is put from now on is a new word */
 	if (read(server->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		log_error("relay", "UDP: eventfd: %s", strerror(errno)); /* cannot be: it is there and whole */
 	take_members(server);
+	if (!server->clients)
+		return;
+	take_notes(server);
+	take_carried(server);
 }
 
 static struct udp_server_counters counters_now(const struct udp_server *server)
 {
-	struct udp_server_counters counters = { .stun = server->stun.counters, .out = server->out };
+	struct udp_server_counters counters = { .stun = server->stun.counters,
+						.out = server->out,
+						.dropped_bridge = server->dropped_to_tls };
 
 	if (server->clients)
 		counters.clients = udp_clients_counters(server->clients);
@@ -278,6 +384,9 @@ static void turn(struct udp_server *server)
 	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
 		if (server->waits[1 + i].revents)
 			serve(server, &server->sockets[i]);
+	if (server->has_put)
+		uv_async_send(&server->word);
+	server->has_put = false;
 	tick(server);
 	publish(server);
 }
@@ -291,7 +400,8 @@ static void *run(void *owner)
 		turn(server);
 	if (server->clients)
 		udp_clients_say_restart(server->clients, RETRY_RESTART_MS, send_now);
-	uv_async_send(&server->ended);
+	atomic_store(&server->has_ended, true);
+	uv_async_send(&server->word);
 	return NULL;
 }
 
@@ -309,6 +419,8 @@ static void free_server(struct udp_server *server)
 	free_members(atomic_load(&server->new_members));
 	free(atomic_load(&server->new_busiest));
 	free(server->busiest);
+	free(server->staged);
+	udp_bridge_deinit(&server->bridge);
 	if (server->wake_fd >= 0)
 		close(server->wake_fd);
 	free(server);
@@ -372,8 +484,9 @@ static int prepare(struct udp_server *server, const struct udp_server_options *o
 	int r = server->wake_fd < 0 ? -errno : 0;
 	server->waits[0] = (struct pollfd){ .fd = server->wake_fd, .events = POLLIN };
 	server->inbox = relay_inbox_new();
+	server->staged = malloc(STAGED_BYTES);
 	if (r == 0)
-		r = server->inbox ? make_clients(server, options) : -ENOMEM;
+		r = server->inbox && server->staged ? make_clients(server, options) : -ENOMEM;
 	if (r < 0)
 		return error_set(reterr, r, "cannot serve relay and STUN on UDP: %s", strerror(-r));
 	return open_all(server, options, reterr);
@@ -381,7 +494,7 @@ static int prepare(struct udp_server *server, const struct udp_server_options *o
 
 static void on_closed(uv_handle_t *handle)
 {
-	struct udp_server *server = container_of((uv_async_t *)handle, struct udp_server, ended);
+	struct udp_server *server = container_of((uv_async_t *)handle, struct udp_server, word);
 	void (*stopped)(void *owner) = server->stopped;
 	void *owner = server->owner;
 
@@ -390,12 +503,39 @@ static void on_closed(uv_handle_t *handle)
 		stopped(owner);
 }
 
-static void on_ended(uv_async_t *ended)
+static void deliver(const struct udp_server *server, const struct udp_bridge_run *run, const uint8_t *bytes)
 {
-	struct udp_server *server = container_of(ended, struct udp_server, ended);
+	const struct udp_server_options *options = &server->options;
 
-	pthread_join(server->thread, NULL);
-	uv_close((uv_handle_t *)ended, on_closed);
+	if (run->is_gone && options->tell_gone)
+		options->tell_gone(options->owner, &run->to, &run->from);
+	for (uint32_t at = 0; at < run->len; at += run->size) {
+		const uint32_t left = run->len - at, len = left < run->size ? left : run->size;
+		if (options->deliver)
+			options->deliver(options->owner, &run->from, &run->to, bytes + at + RELAY_UDP_HEADER_LEN,
+					 len - RELAY_UDP_HEADER_LEN);
+	}
+}
+
+static void on_word(uv_async_t *word)
+{
+	struct udp_server *server = container_of(word, struct udp_server, word);
+	struct ring *ring = &server->bridge.to_tls;
+	const uint64_t end = ring_mark(ring); /* what comes meanwhile comes with a word of its own */
+	const struct udp_bridge_run *run;
+	const uint8_t *bytes;
+
+	if (atomic_load(&server->has_ended)) {
+		pthread_join(server->thread, NULL);
+		uv_close((uv_handle_t *)word, on_closed);
+		return;
+	}
+	if (atomic_load(&server->is_stopping))
+		return; /* whom it would be delivered to may be gone */
+	while (!ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes))) {
+		deliver(server, run, bytes);
+		ring_release(ring);
+	}
 }
 
 /* The program's signals are the loop's. */
@@ -419,6 +559,9 @@ static struct udp_server *new_server(const struct udp_server_options *options)
 	server->wake_fd = -1;
 	for (uint32_t i = 0; i < MAX_SOCKETS; i++)
 		server->sockets[i].fd = -1;
+	server->options = *options;
+	server->options.node_key = NULL; /* it is the caller's */
+	udp_bridge_init(&server->bridge);
 	stun_server_init(&server->stun, options->stun_rate_per_s, options->stun_burst);
 	return server;
 }
@@ -433,7 +576,7 @@ int udp_server_start(uv_loop_t *loop, const struct udp_server_options *options, 
 	if (!server)
 		return error_set(reterr, -ENOMEM, "out of memory");
 	int r = prepare(server, options, reterr);
-	if (r == 0 && (r = uv_async_init(loop, &server->ended, on_ended)) < 0)
+	if (r == 0 && (r = uv_async_init(loop, &server->word, on_word)) < 0)
 		error_set(reterr, r, "%s", uv_strerror(r));
 	if (r < 0) {
 		free_server(server);
@@ -441,17 +584,20 @@ int udp_server_start(uv_loop_t *loop, const struct udp_server_options *options, 
 	}
 	r = start_thread(server);
 	if (r < 0) {
-		uv_close((uv_handle_t *)&server->ended, on_closed);
+		uv_close((uv_handle_t *)&server->word, on_closed);
 		return error_set(reterr, r, "cannot start a thread: %s", strerror(-r));
 	}
 	*ret = server;
 	return 0;
 }
 
-static void wake(const struct udp_server *server)
+/* One system call, until the thread has looked. */
+static void wake(struct udp_server *server)
 {
 	const uint64_t one = 1;
 
+	if (atomic_exchange(&server->is_told, true))
+		return;
 	if (write(server->wake_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN); /* it is awake */
 }
@@ -490,6 +636,7 @@ struct udp_server_counters udp_server_counters(const struct udp_server *server)
 	for (size_t i = 0; i < N_COUNTERS; i++)
 		words[i] = atomic_load_explicit(&server->published[i], memory_order_relaxed);
 	memcpy(&counters, words, sizeof(counters));
+	counters.dropped_bridge += server->dropped_to_udp;
 	return counters;
 }
 
@@ -502,4 +649,21 @@ const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server)
 		server->busiest = list;
 	}
 	return server->busiest;
+}
+
+void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there)
+{
+	udp_bridge_note(&server->bridge, node_key, is_there);
+	wake(server);
+}
+
+void udp_server_forward(struct udp_server *server, const struct public_key *from, const struct public_key *to,
+			const uint8_t *bytes, size_t len)
+{
+	const struct udp_bridge_run run = { .from = *from, .to = *to, .size = (uint32_t)len, .len = (uint32_t)len };
+
+	if (len > RELAY_OUTBOX_MAX_LEN - RELAY_UDP_HEADER_LEN ||
+	    !udp_bridge_put(&server->bridge.to_udp, &run, bytes))
+		server->dropped_to_udp++;
+	wake(server);
 }

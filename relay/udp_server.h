@@ -6,6 +6,8 @@
  *   │ public_node │ ───────────────────────► │ sockets ─► inbox ─┬─► udp_clients ─┬─► outbox │
  *   │             │ ◄─────────────────────── │                   └─► stun_server ─┘    ─► sockets │
  *   └─────────────┘  counters (atomic), end  └──────────────────────────────────────────────┘
+ *          ▲               packets of clients over TLS, to and from (udp_bridge.h)      ▲
+ *          └───────────────────────────────────────────────────────────────────────────┘
  *
  * On the packet path nothing is allocated, no lock is taken, and system calls are for batches. What goes on leaves
  * by the socket and the address of ours at which its receiver was bound.
@@ -41,12 +43,20 @@ struct udp_server_options {
 	/* Of this node, copied; NULL: STUN alone. Nobody is a member before udp_server_set_members(). */
 	const struct secret_key *node_key;
 	uint32_t max_clients; /* 0: as udp_clients.h */
+	/* What concerns clients over TLS; on the loop. */
+	void *owner;
+	/* A packet from a client over UDP to one over TLS; NULL: there are none. */
+	void (*deliver)(void *owner, const struct public_key *from, const struct public_key *to, const uint8_t *bytes,
+			size_t len);
+	/* What a client over TLS sent to this node went nowhere. */
+	void (*tell_gone)(void *owner, const struct public_key *client, const struct public_key *node_key);
 };
 
 struct udp_server_counters {
 	struct stun_server_counters stun;
 	struct udp_clients_counters clients;
 	struct relay_outbox_counters out;
+	uint64_t dropped_bridge; /* between clients over UDP and over TLS, because either side was too slow */
 };
 
 /* 0 or -errno; reterr names the address. Port 0: any, the same for all. */
@@ -66,3 +76,8 @@ void udp_server_set_members(struct udp_server *server, struct key_table *members
 struct udp_server_counters udp_server_counters(const struct udp_server *server);
 /* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of CLOCK_BOOTTIME. */
 const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server);
+/* Who is connected by TLS: reached by clients over UDP from now on, or not any more. */
+void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there);
+/* A packet from a client over TLS to a node that is not connected so. */
+void udp_server_forward(struct udp_server *server, const struct public_key *from, const struct public_key *to,
+			const uint8_t *bytes, size_t len);

@@ -67,6 +67,8 @@ struct relay_outbox_counters {
 	uint64_t messages;   /* what all were sent in */
 };
 
+#define RELAY_OUTBOX_MAX_LEN 65507 /* of a datagram or a train: 65535 - 20 - 8 */
+
 struct relay_outbox;
 
 /* sock, refused and counters are borrowed, and may be shared by outboxes of one thread. NULL: out of memory. */

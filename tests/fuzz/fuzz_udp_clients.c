@@ -91,21 +91,21 @@ static void take_answer(struct node *node, const struct udp_clients_result *resu
 
 static bool is_nodes(const struct udp_way *way)
 {
-	return endpoint_equal(&way->remote, &nodes[0].at) || endpoint_equal(&way->remote, &nodes[1].at);
+	return way && (endpoint_equal(&way->remote, &nodes[0].at) || endpoint_equal(&way->remote, &nodes[1].at));
 }
 
 /* As two datagrams that came at once. */
 static bool was_routed(struct udp_clients *clients, const struct node *node, uint8_t *bytes, size_t len)
 {
 	const struct udp_way from = { .remote = node->at };
-	struct udp_way *to;
+	struct udp_clients_route route;
 	const size_t size = (len + 1) / 2;
 	if (len >= 2 * RELAY_UDP_HEADER_LEN)
 		memcpy(bytes + size, bytes, len - size < RELAY_UDP_HEADER_LEN ? len - size : RELAY_UDP_HEADER_LEN);
-	const uint32_t n = udp_clients_route(clients, &from, bytes, len, size, &to);
+	const uint32_t n = udp_clients_route(clients, &from, bytes, len, size, 1000000000, &route);
 
 	if (n > 0)
-		expect(node->is_bound && is_nodes(to) && n <= 2 && relay_udp_type(bytes, size) == RELAY_UDP_DATA);
+		expect(node->is_bound && is_nodes(route.way) && n <= 2 && relay_udp_type(bytes, size) == RELAY_UDP_DATA);
 	return n > 0;
 }
 
@@ -130,7 +130,7 @@ static void take_one(struct udp_clients *clients, unsigned what, const uint8_t *
 		break;
 	case UDP_CLIENTS_FORWARD:
 		expect(node->is_bound && relay_udp_type(bytes, len) == RELAY_UDP_DATA);
-		expect(is_nodes(&result.to));
+		expect(is_nodes(result.route.way));
 		break;
 	case UDP_CLIENTS_DROP:
 		break;

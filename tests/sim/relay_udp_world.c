@@ -54,7 +54,7 @@ static void arrive_at_relay(struct world *world, struct world_flight *flight, un
 		send_of_relay(world, &from, result.answer, result.answer_len);
 		break;
 	case UDP_CLIENTS_FORWARD:
-		send_of_relay(world, &result.to, flight->bytes, flight->len);
+		send_of_relay(world, result.route.way, flight->bytes, flight->len);
 		break;
 	case UDP_CLIENTS_DROP:
 		break;

@@ -2,11 +2,13 @@
  * What a public node serves, put together: relay and STUN on its addresses, one certificate, one stop.
  */
 #include "relay/public_node.h"
+#include "udp_client.h"
 #include "world.h"
 
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -159,11 +161,159 @@ static void test_sockets_that_are_handed_over_are_served_and_others_closed(void)
 	world_end(&w);
 }
 
+/* ---- clients over TLS and over UDP ---- */
+
+/* Alice comes by TLS, bob and carol by UDP. */
+struct both {
+	struct world w;
+	struct public_node *node;
+	struct secret_key secret;
+	struct public_key public;
+	struct member alice, bob_by_key; /* the latter only so that alice can name him */
+	struct client bob, carol;
+	bool stopped;
+};
+
+static void each_member(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set)
+{
+	const struct world *w = owner;
+	const struct both *b = container_of(w, struct both, w);
+
+	add(set, &b->bob.public);
+	add(set, &b->carol.public);
+}
+
+static void begin_both(struct both *b)
+{
+	*b = (struct both){ 0 };
+	world_begin(&b->w);
+	secret_key_generate(&b->secret);
+	secret_key_public(&b->secret, &b->public);
+	make_client(&b->bob, &b->public);
+	make_client(&b->carol, &b->public);
+	struct public_node_options options = options_of(&b->w);
+	options.node_key = &b->secret;
+	options.each_member = each_member;
+	EXPECT(public_node_start(&b->w.loop, &options, &b->node, NULL) == 0);
+	const struct public_node_stats stats = public_node_stats(b->node);
+	b->w.port = stats.tls_port;
+	make_member(&b->alice, &b->w, "alice", 1);
+	connect_and_await(&b->alice);
+	bind_client(&b->bob, "127.0.0.1", at("127.0.0.1", stats.stun_port));
+	bind_client(&b->carol, "127.0.0.1", at("127.0.0.1", stats.stun_port));
+	b->bob_by_key.key = b->bob.public;
+}
+
+static void finish_both(struct both *b)
+{
+	public_node_stop(b->node, on_stopped, &b->stopped);
+	AWAIT(&b->w, b->stopped);
+	close_member(&b->alice);
+	close(b->bob.fd);
+	close(b->carol.fd);
+	world_end(&b->w);
+}
+
+/* The slot by which bob knows alice; 0: she is not here. */
+static uint32_t slot_of_alice(struct both *b)
+{
+	const struct relay_udp_datagram find = { .type = RELAY_UDP_FIND,
+						 .header = header_to(&b->bob, RELAY_UDP_FIND, 0),
+						 .node_key = b->alice.key };
+
+	send_datagram(&b->bob, &find);
+	await(&b->bob, RELAY_UDP_FOUND);
+	return arrival.datagram.header.from;
+}
+
+static void test_clients_over_tls_and_over_udp_reach_each_other(void)
+{
+	struct both b;
+	begin_both(&b);
+	struct client alice = { 0 }; /* as bob sees her */
+
+	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
+	say(&b.bob, &alice, "from bob");
+	AWAIT(&b.w, got_text(&b.alice, "from bob"));
+	EXPECT(public_key_equal(&b.alice.last_from, &b.bob.public));
+	EXPECT(send_text(&b.alice, &b.bob_by_key, "from alice") == 0);
+	run_for(&b.w, 1);
+	await_said(&b.bob, &alice, "from alice");
+	finish_both(&b);
+}
+
+static void test_packets_between_both_keep_their_order(void)
+{
+	struct both b;
+	begin_both(&b);
+	struct client alice = { 0 };
+	char text[16];
+
+	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
+	for (int i = 0; i < 100; i++) {
+		snprintf(text, sizeof(text), "%d", i);
+		EXPECT(send_text(&b.alice, &b.bob_by_key, text) == 0);
+	}
+	run_for(&b.w, 1);
+	for (int i = 0; i < 100;) {
+		await(&b.bob, RELAY_UDP_DATA);
+		for (size_t at = 0; at < arrival.len; at += arrival.size, i++) {
+			snprintf(text, sizeof(text), "%d", i);
+			EXPECT(memcmp(arrival.bytes + at + RELAY_UDP_HEADER_LEN, text, strlen(text)) == 0);
+		}
+	}
+	for (uint64_t i = 1; i <= 100; i++) {
+		uint8_t number[8];
+		for (int j = 0; j < 8; j++)
+			number[j] = (uint8_t)(i >> (56 - 8 * j));
+		send_datagram(&b.bob, &(struct relay_udp_datagram){ .type = RELAY_UDP_DATA,
+								    .header = header_to(&b.bob, RELAY_UDP_DATA, alice.slot),
+								    .packet = { number, sizeof(number) } });
+	}
+	AWAIT(&b.w, b.alice.n_packets == 100);
+	EXPECT(b.alice.n_misordered == 0);
+	finish_both(&b);
+}
+
+static void test_who_is_neither_here_nor_there_is_gone(void)
+{
+	struct both b;
+	begin_both(&b);
+	struct member nobody = { .key = { { 99 } } };
+
+	EXPECT(send_text(&b.alice, &nobody, "hello?") == 0);
+	AWAIT(&b.w, b.alice.n_gone == 1);
+	EXPECT(public_key_equal(&b.alice.last_gone, &nobody.key));
+	EXPECT(public_node_stats(b.node).relay.dropped_unknown == 1);
+	finish_both(&b);
+}
+
+static void test_a_client_that_leaves_tls_is_gone_for_those_over_udp(void)
+{
+	struct both b;
+	begin_both(&b);
+	struct client alice = { 0 };
+
+	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
+	b.w.removed = b.alice.key;
+	public_node_recheck_members(b.node);
+	AWAIT(&b.w, b.alice.n_lost == 1);
+	AWAIT_OTHERS(&b.w, slot_of_alice(&b) == 0);
+	say(&b.bob, &alice, "are you there?");
+	await(&b.bob, RELAY_UDP_GONE);
+	EXPECT(arrival.datagram.header.from == alice.slot);
+	finish_both(&b);
+}
+
 int main(void)
 {
 	test_a_public_node_relays_and_answers_stun();
 	test_a_port_in_use_is_named_and_nothing_is_left();
 	test_an_address_that_only_the_router_has_means_all_addresses();
+	test_clients_over_tls_and_over_udp_reach_each_other();
+	test_packets_between_both_keep_their_order();
+	test_who_is_neither_here_nor_there_is_gone();
+	test_a_client_that_leaves_tls_is_gone_for_those_over_udp();
 	test_sockets_that_are_handed_over_are_served_and_others_closed();
 	puts("ok");
 	return 0;

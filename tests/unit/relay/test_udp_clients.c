@@ -224,7 +224,18 @@ static bool reaches(struct world *w, const struct node *a, const struct node *b)
 	assert(relay_udp_decode(bytes, len, &arrived) == 0 && arrived.type == RELAY_UDP_DATA);
 	assert(arrived.header.from == a->slot && arrived.header.to == b->slot && arrived.header.token == b->token);
 	assert(arrived.packet.len == 6 && memcmp(arrived.packet.bytes, "sealed", 6) == 0);
-	return is_way_of(&w->result.to, &b->at);
+	return w->result.route.way && is_way_of(w->result.route.way, &b->at);
+}
+
+/* It pings at once, as a client does, and then every 20 s. */
+static void pass(struct world *w, unsigned seconds, struct node *who_pings)
+{
+	for (unsigned s = 0; s < seconds; s++) {
+		if (who_pings && s % 20 == 0)
+			assert(ping_works(w, who_pings));
+		w->now_ns += SECOND;
+		udp_clients_tick(w->clients, w->now_ns);
+	}
 }
 
 static void send_to(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
@@ -570,8 +581,11 @@ static uint32_t route(struct world *w, const struct endpoint *from, uint8_t *byt
 		      struct udp_way **ret)
 {
 	const struct udp_way way = way_of(from);
+	struct udp_clients_route route = { 0 };
+	const uint32_t n = udp_clients_route(w->clients, &way, bytes, len, TRAIN_SIZE, w->now_ns, &route);
 
-	return udp_clients_route(w->clients, &way, bytes, len, TRAIN_SIZE, ret);
+	*ret = route.way;
+	return n;
 }
 
 static bool is_rewritten(const uint8_t *datagram, const struct node *a, const struct node *b, int what)
@@ -642,6 +656,137 @@ static void test_what_cannot_be_forwarded_is_not_routed(void)
 	end(&w);
 }
 
+/* ---- clients elsewhere ---- */
+
+static void arrive_elsewhere(struct world *w, const struct node *node)
+{
+	udp_clients_add_elsewhere(w->clients, &node->public, w->now_ns);
+}
+
+/* The slot by which a knows b; 0: b is not here. */
+static uint32_t slot_of(struct world *w, const struct node *a, const struct node *b)
+{
+	struct relay_udp_datagram find = from_node(a, RELAY_UDP_FIND, 0);
+
+	find.node_key = b->public;
+	assert(is_answered(w, &a->at, &find, RELAY_UDP_FOUND));
+	return w->answer.header.from;
+}
+
+/* Does a train of a's to the slot go elsewhere, to b, untouched? */
+static bool is_carried(struct world *w, const struct node *a, uint32_t slot, const struct node *b)
+{
+	const struct udp_way from = way_of(&a->at);
+	uint8_t bytes[3 * TRAIN_SIZE], untouched[sizeof(bytes)];
+	const size_t len = make_train(bytes, a, slot, 3, 20);
+	struct udp_clients_route route;
+
+	memcpy(untouched, bytes, len);
+	if (udp_clients_route(w->clients, &from, bytes, len, TRAIN_SIZE, w->now_ns, &route) != 3 || route.way)
+		return false;
+	assert(public_key_equal(route.from, &a->public) && public_key_equal(route.to, &b->public));
+	return memcmp(bytes, untouched, len) == 0;
+}
+
+/* Does a packet of a's, who is elsewhere, go to b over UDP, with both slots in its header? */
+static bool comes_from_elsewhere(struct world *w, const struct node *a, uint32_t slot, const struct node *b)
+{
+	struct relay_udp_header header;
+	const struct udp_way *way =
+		udp_clients_route_from_elsewhere(w->clients, &a->public, &b->public, 99, w->now_ns, &header);
+
+	if (!way)
+		return false;
+	assert(header.type == RELAY_UDP_DATA && header.from == slot && header.to == b->slot &&
+	       header.token == b->token);
+	return is_way_of(way, &b->at);
+}
+
+static void test_clients_elsewhere_are_found_and_reached(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = &w.nodes[1], *c = &w.nodes[2];
+	assert(slot_of(&w, a, b) == 0 && !comes_from_elsewhere(&w, b, 0, a));
+
+	arrive_elsewhere(&w, b);
+	arrive_elsewhere(&w, c);
+	const uint32_t slot = slot_of(&w, a, b);
+	assert(slot != 0 && slot != slot_of(&w, a, c) && counters(&w).clients == 1);
+	assert(is_carried(&w, a, slot, b) && comes_from_elsewhere(&w, b, slot, a));
+	assert(!comes_from_elsewhere(&w, b, slot, c)); /* both are elsewhere: nothing for us */
+	udp_clients_remove_elsewhere(w.clients, &b->public);
+	assert(slot_of(&w, a, b) == 0 && !is_carried(&w, a, slot, b) && !comes_from_elsewhere(&w, b, slot, a));
+	end(&w);
+}
+
+static void test_nobody_speaks_over_udp_for_a_client_elsewhere(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = &w.nodes[1];
+	arrive_elsewhere(&w, b);
+
+	b->slot = slot_of(&w, a, b); /* it has no token, and no address: not even those that are all zero */
+	b->token = 0;
+	const struct relay_udp_datagram ping = from_node(b, RELAY_UDP_PING, 0);
+	const struct endpoint nowhere = { 0 };
+	assert(is_answered(&w, &b->at, &ping, RELAY_UDP_MOVED) && is_answered(&w, &nowhere, &ping, RELAY_UDP_MOVED));
+	udp_clients_say_restart(w.clients, 1, send_to);
+	assert(w.n_sent == 1 && was_told(&w, a, RELAY_UDP_RESTART));
+	end(&w);
+}
+
+static void test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	const uint32_t slot = b->slot;
+
+	arrive_elsewhere(&w, b);
+	pass(&w, 60, a); /* b has lost UDP */
+	assert(counters(&w).clients == 1 && slot_of(&w, a, b) == slot && is_carried(&w, a, slot, b));
+	bound(&w, 1);
+	assert(b->slot == slot && reaches(&w, a, b));
+	udp_clients_remove_elsewhere(w.clients, &b->public);
+	assert(slot_of(&w, a, b) == slot && reaches(&w, a, b));
+	end(&w);
+}
+
+static void test_who_is_here_and_elsewhere_is_reached_where_it_was_heard_last(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+
+	w.now_ns += SECOND;
+	arrive_elsewhere(&w, b);
+	assert(is_carried(&w, a, b->slot, b));
+	w.now_ns += SECOND;
+	assert(ping_works(&w, b) && reaches(&w, a, b));
+	w.now_ns += SECOND;
+	assert(comes_from_elsewhere(&w, b, b->slot, a) && is_carried(&w, a, b->slot, b));
+	end(&w);
+}
+
+static void test_a_removed_member_that_is_elsewhere_loses_udp(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	arrive_elsewhere(&w, b);
+
+	b->is_member = false;
+	udp_clients_recheck_members(w.clients, send_to);
+	assert(was_told(&w, b, RELAY_UDP_NOT_ADMITTED) && counters(&w).clients == 1);
+	assert(slot_of(&w, a, b) != 0); /* until TLS has thrown it out as well */
+	udp_clients_remove_elsewhere(w.clients, &b->public);
+	assert(slot_of(&w, a, b) == 0);
+	udp_clients_recheck_members(w.clients, send_to);
+	end(&w);
+}
+
 /* ---- who has gone ---- */
 
 static bool is_told_gone(struct world *w, const struct node *a, uint32_t slot)
@@ -698,17 +843,6 @@ static void test_a_removed_member_is_told_and_loses_the_relay_at_once(void)
 	assert(counters(&w).closed_removed == 1 && counters(&w).clients == 1);
 	assert(try_to_bind(&w, &w.nodes[0]) == UDP_CLIENTS_DROP);
 	end(&w);
-}
-
-/* It pings at once, as a client does, and then every 20 s. */
-static void pass(struct world *w, unsigned seconds, struct node *who_pings)
-{
-	for (unsigned s = 0; s < seconds; s++) {
-		if (who_pings && s % 20 == 0)
-			assert(ping_works(w, who_pings));
-		w->now_ns += SECOND;
-		udp_clients_tick(w->clients, w->now_ns);
-	}
 }
 
 static void test_the_silent_are_forgotten_after_45_seconds(void)
@@ -995,6 +1129,11 @@ int main(void)
 	test_a_train_to_one_peer_is_routed_at_once();
 	test_a_train_is_cut_where_its_header_changes();
 	test_what_cannot_be_forwarded_is_not_routed();
+	test_clients_elsewhere_are_found_and_reached();
+	test_nobody_speaks_over_udp_for_a_client_elsewhere();
+	test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls();
+	test_who_is_here_and_elsewhere_is_reached_where_it_was_heard_last();
+	test_a_removed_member_that_is_elsewhere_loses_udp();
 	test_what_is_meant_for_who_has_gone_does_not_reach_the_next();
 	test_gone_is_said_ten_times_a_second();
 	test_a_removed_member_is_told_and_loses_the_relay_at_once();

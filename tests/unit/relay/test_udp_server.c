@@ -5,6 +5,7 @@
 #include "common/relay_udp_wire.h"
 #include "common/stun_wire.h"
 #include "relay/udp_server.h"
+#include "udp_client.h"
 #include "world.h"
 
 #include <netinet/udp.h>
@@ -18,23 +19,8 @@
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 #define MAX_CLIENTS 4
-#define ROOM	    65536
-
-struct client {
-	struct secret_key secret;
-	struct public_key public;
-	struct relay_udp_key proof;
-	struct endpoint relay; /* as this one reaches it */
-	int fd;
-	uint32_t slot, token, challenge;
-	uint64_t number;
-	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
-};
 
 struct bench {
 	struct world w; /* for its loop */
@@ -45,24 +31,6 @@ struct bench {
 	struct client clients[MAX_CLIENTS];
 	bool stopped;
 };
-
-/* What arrived: one datagram, or several joined by the kernel. */
-struct arrival {
-	uint8_t bytes[ROOM];
-	size_t len, size;
-	struct endpoint from;
-	struct relay_udp_datagram datagram; /* the first */
-};
-
-static struct arrival arrival;
-
-static struct endpoint at(const char *ip, uint16_t port)
-{
-	struct endpoint endpoint;
-
-	EXPECT(endpoint_parse_ip(ip, port, &endpoint) == 0);
-	return endpoint;
-}
 
 /* ---- the server ---- */
 
@@ -81,10 +49,7 @@ static void make_clients(struct bench *b)
 {
 	for (uint32_t i = 0; i < MAX_CLIENTS; i++) {
 		struct client *client = &b->clients[i];
-		secret_key_generate(&client->secret);
-		secret_key_public(&client->secret, &client->public);
-		EXPECT(relay_udp_key(&client->secret, &client->public, &b->public, false, &client->proof) == 0);
-		client->fd = -1;
+		make_client(client, &b->public);
 	}
 }
 
@@ -140,152 +105,18 @@ static struct udp_server_counters counters(const struct bench *b)
 
 /* ---- clients ---- */
 
-static int open_client(const char *ip)
-{
-	const struct endpoint any = at(ip, 0);
-	const struct timeval patience = { .tv_sec = 10 };
-	struct sockaddr_storage address;
-	socklen_t len = endpoint_to_sockaddr(&any, &address);
-	const int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), one = 1;
-
-	EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&address, len) == 0);
-	EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
-	EXPECT(setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one)) == 0);
-	return fd;
-}
-
-static void send_bytes(const struct client *client, const void *bytes, size_t n)
-{
-	struct sockaddr_storage address;
-	const socklen_t len = endpoint_to_sockaddr(&client->relay, &address);
-
-	EXPECT(sendto(client->fd, bytes, n, 0, (struct sockaddr *)&address, len) == (ssize_t)n);
-}
-
-static void send_datagram(const struct client *client, const struct relay_udp_datagram *datagram)
-{
-	uint8_t bytes[2048];
-
-	send_bytes(client, bytes, relay_udp_encode(bytes, sizeof(bytes), datagram));
-}
-
-static void receive_bytes(const struct client *client)
-{
-	_Alignas(struct cmsghdr) uint8_t control[64];
-	struct sockaddr_storage address = { 0 };
-	struct iovec iov = { arrival.bytes, sizeof(arrival.bytes) };
-	struct msghdr header = { .msg_name = &address,
-				 .msg_namelen = sizeof(address),
-				 .msg_iov = &iov,
-				 .msg_iovlen = 1,
-				 .msg_control = control,
-				 .msg_controllen = sizeof(control) };
-	const ssize_t n = recvmsg(client->fd, &header, 0);
-	int size;
-
-	EXPECT(n > 0);
-	arrival.len = arrival.size = (size_t)n;
-	arrival.from = endpoint_from_sockaddr((struct sockaddr *)&address);
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
-		EXPECT(c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO);
-		memcpy(&size, CMSG_DATA(c), sizeof(size));
-		arrival.size = (size_t)size;
-	}
-}
-
-/* The next thing the client gets is this. */
-static void await(const struct client *client, enum relay_udp_type type)
-{
-	receive_bytes(client);
-	const size_t first = arrival.size < arrival.len ? arrival.size : arrival.len;
-	EXPECT(relay_udp_decode(arrival.bytes, first, &arrival.datagram) == 0 && arrival.datagram.type == type);
-	EXPECT(endpoint_equal(&arrival.from, &client->relay));
-}
-
-static void ask(struct client *client)
-{
-	send_datagram(client, &(struct relay_udp_datagram){ .type = RELAY_UDP_ASK, .ask = { 42 } });
-	await(client, RELAY_UDP_COOKIE);
-	EXPECT(arrival.datagram.cookie.number == 42);
-	memcpy(client->cookie, arrival.datagram.cookie.cookie, sizeof(client->cookie));
-}
-
-static size_t make_bind(const struct client *client, uint8_t bytes[RELAY_UDP_MAX_LEN])
-{
-	struct relay_udp_datagram bind = { .type = RELAY_UDP_BIND,
-					   .bind = { .version = RELAY_UDP_VERSION,
-						     .node_key = client->public,
-						     .number = client->number } };
-
-	memcpy(bind.bind.cookie, client->cookie, sizeof(client->cookie));
-	const size_t len = relay_udp_encode(bytes, RELAY_UDP_MAX_LEN, &bind);
-	relay_udp_prove(&client->proof, bytes, len);
-	return len;
-}
-
-static void send_bind(struct client *client)
-{
-	uint8_t bytes[RELAY_UDP_MAX_LEN];
-
-	client->number++;
-	send_bytes(client, bytes, make_bind(client, bytes));
-}
-
-static void await_bound(struct client *client)
-{
-	await(client, RELAY_UDP_BOUND);
-	EXPECT(relay_udp_is_proven(&client->proof, arrival.bytes, arrival.len));
-	EXPECT(arrival.datagram.bound.number == client->number);
-	client->slot = arrival.datagram.bound.slot;
-	client->token = arrival.datagram.bound.token;
-}
-
 /* Client i on an address of its own, bound by one of the relay's. */
 static struct client *bound_at(struct bench *b, uint32_t i, const char *ip, const char *relay_ip)
 {
 	struct client *client = &b->clients[i];
 
-	client->fd = open_client(ip);
-	client->relay = at(relay_ip, udp_server_port(b->server));
-	ask(client);
-	send_bind(client);
-	await_bound(client);
+	bind_client(client, ip, at(relay_ip, udp_server_port(b->server)));
 	return client;
 }
 
 static struct client *bound(struct bench *b, uint32_t i)
 {
 	return bound_at(b, i, "127.0.0.1", "127.0.0.1");
-}
-
-static struct relay_udp_header header_to(const struct client *client, enum relay_udp_type type, uint32_t to)
-{
-	return (struct relay_udp_header){ type, to, client->slot, client->token };
-}
-
-static void say(const struct client *from, const struct client *to, const char *text)
-{
-	send_datagram(from, &(struct relay_udp_datagram){ .type = RELAY_UDP_DATA,
-							  .header = header_to(from, RELAY_UDP_DATA, to->slot),
-							  .packet = { (const uint8_t *)text, strlen(text) } });
-}
-
-static void await_said(const struct client *client, const struct client *from, const char *text)
-{
-	await(client, RELAY_UDP_DATA);
-	EXPECT(arrival.datagram.header.from == from->slot && arrival.datagram.header.to == client->slot);
-	EXPECT(arrival.datagram.header.token == client->token);
-	EXPECT(arrival.datagram.packet.len == strlen(text));
-	EXPECT(memcmp(arrival.datagram.packet.bytes, text, strlen(text)) == 0);
-}
-
-static void ping(const struct client *client)
-{
-	send_datagram(client, &(struct relay_udp_datagram){ .type = RELAY_UDP_PING,
-							    .header = header_to(client, RELAY_UDP_PING, 0),
-							    .ping = { .number = 7 } });
-	await(client, RELAY_UDP_PONG);
-	EXPECT(arrival.datagram.ping.number == 7);
 }
 
 /* ---- trains ---- */
@@ -373,27 +204,28 @@ static void test_members_find_each_other_and_their_packets_arrive(void)
 
 static void test_a_train_stays_a_train(void)
 {
-	static uint8_t bytes[ROOM];
+	static uint8_t bytes[ARRIVAL_ROOM];
 	struct bench b;
 	begin(&b);
 	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
 
+	uint64_t datagrams = 0, messages = 4; /* what both were answered while they were bound */
 	for (unsigned n = 2; n <= 46; n += 11) {
-		const uint64_t before = counters(&b).out.sent[RELAY_OUTBOX_DATA];
-		const uint64_t messages = counters(&b).out.messages;
 		const size_t len = make_train(bytes, alice, bob->slot, (uint8_t)n, n, 1400, 700);
 		send_train(alice, bytes, len, 1400);
 		EXPECT(await_train(bob, alice, (uint8_t)n, n) == 1);
 		EXPECT(arrival.size == 1400 && arrival.len == len);
-		AWAIT_OTHERS(&b.w, counters(&b).out.sent[RELAY_OUTBOX_DATA] == before + n);
-		EXPECT(counters(&b).out.messages == messages + 1);
+		datagrams += n;
+		messages++;
+		AWAIT_OTHERS(&b.w, counters(&b).out.sent[RELAY_OUTBOX_DATA] == datagrams);
+		AWAIT_OTHERS(&b.w, counters(&b).out.messages == messages);
 	}
 	finish(&b);
 }
 
 static void test_a_train_to_two_peers_is_parted_and_keeps_its_order(void)
 {
-	static uint8_t bytes[ROOM];
+	static uint8_t bytes[ARRIVAL_ROOM];
 	struct bench b;
 	size_t len = 0;
 	begin(&b);
@@ -412,7 +244,7 @@ static void test_a_train_to_two_peers_is_parted_and_keeps_its_order(void)
 /* Beyond what one system call may segment. */
 static void test_a_long_train_goes_in_parts(void)
 {
-	static uint8_t bytes[ROOM];
+	static uint8_t bytes[ARRIVAL_ROOM];
 	struct bench b;
 	begin(&b);
 	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
@@ -550,7 +382,7 @@ static void test_each_hears_the_relay_from_the_address_it_knows(const char *firs
 								 const char *to_alice, const char *to_bob,
 								 const char *alice_ip, const char *bob_ip)
 {
-	static uint8_t bytes[ROOM];
+	static uint8_t bytes[ARRIVAL_ROOM];
 	struct bench b;
 	begin_on(&b, first, second);
 	struct client *alice = bound_at(&b, 0, alice_ip, to_alice), *bob = bound_at(&b, 1, bob_ip, to_bob);
