@@ -244,7 +244,9 @@ bool relay_queue_frame(struct relay_queue *queue, const struct relay_frame *fram
 {
 	if (!queue->small)
 		queue->small = allocate(RELAY_QUEUE_SMALL);
-	size_t n = relay_encode(queue->small + queue->n_small, RELAY_QUEUE_SMALL - queue->n_small, frame);
+	/* Room is left for the last of all: who is not told why comes back too soon. */
+	const size_t max = frame->type == RELAY_CLOSING ? RELAY_QUEUE_SMALL : RELAY_QUEUE_SMALL - RELAY_SMALL_FRAME;
+	size_t n = queue->n_small < max ? relay_encode(queue->small + queue->n_small, max - queue->n_small, frame) : 0;
 
 	queue->n_small += n;
 	return n > 0;

@@ -282,6 +282,11 @@ static bool on_is_member(void *owner, const struct public_key *node_key)
 	       map_find_peer_by_key(map_ref_get(engine->map), node_key) != NULL;
 }
 
+static int by_bytes(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct endpoint));
+}
+
 /*
  * For a public node that was told no addresses: the public ones of the machine, or, where there is none (a
  * network of its own), the others. Behind a cloud's NAT that is wrong, and nobody here can know. True when they
@@ -299,6 +304,8 @@ static bool find_public_addresses(struct p2p_engine *engine)
 		for (size_t i = 0; i < n && found->n_addresses < MAP_MAX_ADDRESSES; i++)
 			if (endpoint_is_private(&local[i]) == (private == 1))
 				found->addresses[found->n_addresses++] = local[i];
+	/* Another order is no change: clients would connect anew. */
+	qsort(found->addresses, found->n_addresses, sizeof(*found->addresses), by_bytes);
 	return memcmp(&before, found, sizeof(before)) != 0;
 }
 
@@ -357,11 +364,12 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = make_context(engine, true, &options.context, reterr);
 	if (r != 0)
 		return r;
-	engine->relay_drains = false;
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	SSL_CTX_free(options.context);
 	if (r == 0)
 		tell_listening(engine);
+	if (r == 0 && engine->relay_drains) /* the interface was made anew meanwhile */
+		public_node_drain(engine->public_node, 0);
 	if (r == 0)
 		log_info("relay", "serving relay on TCP port %u, relay and STUN on UDP port %u", options.tls_port,
 			 options.stun_port);
@@ -636,6 +644,7 @@ void engine_join(struct p2p_engine *engine, const struct join_link *link, const 
 	}
 	engine->was_removed = engine->state == REMOVED;
 	engine->state = JOINING;
+	engine->relay_drains = false;
 	engine->join_link = *link;
 	engine->join_done = done;
 	engine->join_owner = owner;

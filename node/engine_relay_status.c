@@ -8,7 +8,9 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define DRAIN_SPREAD_MS 10000 /* other relays get the clients one after another, not all at once */
+/* Other relays get the clients one after another; few go at once, since pairs are apart until both have gone. */
+#define DRAIN_CLIENT_MS	    2
+#define DRAIN_MAX_SPREAD_MS 10000
 
 static uint64_t cpu_ms(void)
 {
@@ -164,6 +166,15 @@ int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_statu
 	return 0;
 }
 
+static uint32_t drain_spread_ms(const struct p2p_engine *engine, uint32_t deadline_ms)
+{
+	const struct public_node_stats stats = public_node_stats(engine->public_node);
+	const uint64_t ms = ((uint64_t)stats.relay.clients + stats.udp.clients) * DRAIN_CLIENT_MS;
+	const uint32_t most = deadline_ms / 2 < DRAIN_MAX_SPREAD_MS ? deadline_ms / 2 : DRAIN_MAX_SPREAD_MS;
+
+	return ms < most ? (uint32_t)ms : most;
+}
+
 int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s)
 {
 	uint32_t deadline_ms = deadline_s * 1000;
@@ -174,7 +185,7 @@ int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s)
 	engine->relay_drains = true;
 	engine->relay_drained_ms = uv_now(engine->loop) + deadline_ms;
 	log_info("relay", "draining: clients are sent away, and none taken");
-	public_node_drain(engine->public_node, deadline_ms / 2 < DRAIN_SPREAD_MS ? deadline_ms / 2 : DRAIN_SPREAD_MS);
+	public_node_drain(engine->public_node, drain_spread_ms(engine, deadline_ms));
 	return 0;
 }
 

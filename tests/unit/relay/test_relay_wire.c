@@ -336,7 +336,7 @@ static void test_frames_without_a_packet_overtake_and_stay_whole(void)
 	}
 }
 
-static void test_frames_without_a_packet_are_bounded(void)
+static void test_frames_without_a_packet_are_bounded_and_the_last_of_all_has_room(void)
 {
 	struct relay_queue queue;
 	int n = 0;
@@ -344,7 +344,8 @@ static void test_frames_without_a_packet_are_bounded(void)
 
 	while (relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_PING }))
 		n++;
-	EXPECT(n == RELAY_QUEUE_SMALL / 12);
+	EXPECT(n == (RELAY_QUEUE_SMALL - RELAY_SMALL_FRAME) / 12);
+	EXPECT(relay_queue_frame(&queue, &(struct relay_frame){ .type = RELAY_CLOSING }));
 	relay_queue_deinit(&queue);
 }
 
@@ -362,7 +363,7 @@ int main(void)
 	test_what_is_taken_at_once_are_whole_frames();
 	test_order_and_counts_hold_for_any_senders_and_lengths();
 	test_frames_without_a_packet_overtake_and_stay_whole();
-	test_frames_without_a_packet_are_bounded();
+	test_frames_without_a_packet_are_bounded_and_the_last_of_all_has_room();
 	puts("ok");
 	return 0;
 }
