@@ -7,6 +7,8 @@
 #include "node/engine.h"
 #include "node/local_api.h"
 #include "relay/http_server.h"
+#include "relay/machine_limits.h"
+#include "relay/public_node.h"
 #include "relay/relay_metrics.h"
 
 #include <errno.h>
@@ -267,7 +269,26 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 	return local_api_new(options->loop, options->socket, &ports, &daemon->api, reterr);
 }
 
-/* ---- for a monitor ---- */
+/* ---- for who runs a public node ---- */
+
+static void check_machine(const struct node_daemon_options *options)
+{
+	const struct machine_wants wants = { .tls_clients = RELAY_SERVER_CLIENTS,
+					     .udp_clients = MACHINE_UDP_CLIENTS,
+					     .udp_buffer = RELAY_SOCKET_BUFFER,
+					     .tls_port = options->config->tls_port,
+					     .stun_port = options->config->stun_port,
+					     .has_sockets = options->n_public_sockets > 0 };
+	struct machine_warning warnings[MACHINE_MAX_WARNINGS];
+	struct machine_facts facts;
+
+	if (!options->config->is_public)
+		return;
+	machine_limits_read(&wants, &facts);
+	uint32_t n = machine_limits_judge(&facts, &wants, warnings);
+	for (uint32_t i = 0; i < n; i++)
+		log_warning("relay", "%s", warnings[i].text);
+}
 
 static char *text_of(const char *format, const char *what)
 {
@@ -318,6 +339,7 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 
 	if (!daemon)
 		abort();
+	check_machine(options);
 	r = make_engine(daemon, options, reterr);
 	if (r == 0)
 		r = make_api(daemon, options, reterr);

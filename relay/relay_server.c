@@ -26,7 +26,6 @@
 #include <string.h>
 #include <time.h>
 
-#define DEFAULT_CLIENTS	   16384
 #define DEFAULT_HANDSHAKES 1024
 #define DEFAULT_SOURCE	   64
 #define DEFAULT_RATE	   200
@@ -594,7 +593,7 @@ void relay_server_undrain(struct relay_server *server)
 static void set_defaults(struct relay_server_options *options)
 {
 	if (options->max_clients == 0)
-		options->max_clients = DEFAULT_CLIENTS;
+		options->max_clients = RELAY_SERVER_CLIENTS;
 	if (options->max_handshakes == 0)
 		options->max_handshakes = DEFAULT_HANDSHAKES;
 	if (options->max_handshakes_source == 0)

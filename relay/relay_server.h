@@ -21,6 +21,7 @@
 #include <uv.h>
 
 #define RELAY_SERVER_MAX_ADDRESSES 8
+#define RELAY_SERVER_CLIENTS	   16384
 
 struct relay_server;
 
@@ -37,7 +38,7 @@ struct relay_server_options {
 	void (*note_client)(void *owner, const struct public_key *node_key, bool is_here);
 	void (*forward)(void *owner, const struct public_key *from, const struct public_key *to, const uint8_t *bytes,
 			size_t len);
-	uint32_t max_clients;		/* 0: 16384 */
+	uint32_t max_clients;		/* 0: RELAY_SERVER_CLIENTS */
 	uint32_t max_handshakes;	/* in flight; 0: 1024. The oldest gives way */
 	uint32_t max_handshakes_source; /* of these from one /32 or /64; 0: 64 */
 	uint32_t max_rate_source;	/* connections a second from one /24 or /56; 0: 200, twice that at once */

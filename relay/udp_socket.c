@@ -12,7 +12,6 @@
 #define UDP_GRO 104
 #endif
 
-#define SOCKET_BUFFER (7 << 20) /* ten milliseconds of 5 Gb/s */
 #define CONTROL_LEN                                                                                         \
 	(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) + CMSG_SPACE(sizeof(int)))
 #define MESSAGE_MAX 65536
@@ -43,10 +42,10 @@ static int set_option(int fd, int level, int name, int value)
  */
 static int set_options(const struct relay_socket *sock)
 {
-	if (set_option(sock->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) != 0)
-		(void)set_option(sock->fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER); /* as much as there is */
-	if (set_option(sock->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) != 0)
-		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
+	if (set_option(sock->fd, SOL_SOCKET, SO_RCVBUFFORCE, RELAY_SOCKET_BUFFER) != 0)
+		(void)set_option(sock->fd, SOL_SOCKET, SO_RCVBUF, RELAY_SOCKET_BUFFER); /* as much as there is */
+	if (set_option(sock->fd, SOL_SOCKET, SO_SNDBUFFORCE, RELAY_SOCKET_BUFFER) != 0)
+		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, RELAY_SOCKET_BUFFER);
 	(void)set_option(sock->fd, IPPROTO_UDP, UDP_GRO, 1);
 	(void)set_option(sock->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT); /* IPv4, mapped as well */
 	if (sock->is_v6)

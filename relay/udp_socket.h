@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#define RELAY_SOCKET_BUFFER (7 << 20) /* ten milliseconds of 5 Gb/s, both ways */
+
 struct relay_socket {
 	int fd;		      /* -1: none */
 	uint16_t number;      /* udp_way.socket */
