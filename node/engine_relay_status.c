@@ -43,7 +43,8 @@ static void fill_causes(const struct public_node_stats *stats, struct relay_stat
 	relay_status_add_count(&status->refused, "relay full", relay->refused_full + udp->refused_full);
 	relay_status_add_count(&status->refused, "not a member",
 			       relay->refused_not_member + udp->refused_not_member);
-	relay_status_add_count(&status->refused, "draining", relay->refused_draining);
+	relay_status_add_count(&status->refused, "draining",
+			       relay->refused_draining + udp->refused_draining);
 	relay_status_add_count(&status->refused, "no file descriptor", relay->refused_descriptors);
 	relay_status_add_count(&status->refused, "no valid cookie", udp->refused_cookie);
 	relay_status_add_count(&status->refused, "no valid proof", udp->refused_proof);
@@ -55,7 +56,7 @@ static void fill_causes(const struct public_node_stats *stats, struct relay_stat
 	relay_status_add_count(&status->closed, "silent", relay->closed_silent + udp->closed_silent);
 	relay_status_add_count(&status->closed, "protocol broken", relay->closed_protocol);
 	relay_status_add_count(&status->closed, "certificate expired", relay->closed_expired);
-	relay_status_add_count(&status->closed, "drained", relay->closed_drained);
+	relay_status_add_count(&status->closed, "drained", relay->closed_drained + udp->closed_drained);
 }
 
 static void fill_stun(const struct stun_server_counters *stun, struct relay_status_counts *counts)

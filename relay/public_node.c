@@ -244,11 +244,13 @@ void public_node_recheck_members(struct public_node *node)
 void public_node_drain(struct public_node *node, uint32_t spread_ms)
 {
 	relay_server_drain(node->relay, spread_ms);
+	udp_server_drain(node->udp, spread_ms);
 }
 
 void public_node_undrain(struct public_node *node)
 {
 	relay_server_undrain(node->relay);
+	udp_server_undrain(node->udp);
 }
 
 uint32_t public_node_sockets(const struct public_node *node, int ret[PUBLIC_NODE_MAX_SOCKETS])

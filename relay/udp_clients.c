@@ -29,6 +29,8 @@
 #define GONE_PER_S	   10
 #define RETRY_FULL_MS	   10000
 #define RETRY_REPLACED_MS  5000
+#define RETRY_DRAINED_MS   30000
+#define LEAVE_NS	   (5 * SECOND_NS) /* for packets that are on their way to one that was sent away */
 #define MIN_PLACES	   64
 #define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at … */
 #define SWEEP_MIN	   4096 /* … or so many places */
@@ -47,6 +49,7 @@ struct known {
 struct client {
 	struct known *known;
 	bool is_bound, is_elsewhere; /* not neither */
+	bool is_leaving;	     /* it was sent away: pings keep it no longer */
 	struct udp_way way;
 	uint32_t slot, token;
 	uint64_t bind_number;	/* the client's */
@@ -87,6 +90,8 @@ struct udp_clients {
 	uint8_t secret[32]; /* of cookies, challenges, tokens */
 	uint64_t n_random;
 	uint32_t epoch;
+	bool is_draining;
+	uint32_t drain_at; /* all before were sent away */
 	struct source_limit binds;
 	struct budget answers, proofs;
 	struct udp_clients_counters counters;
@@ -408,18 +413,30 @@ static enum udp_clients_verdict bind_client(const struct udp_clients *clients, s
 	client->bind_number = bind->number;
 	client->cookie_ms = cookie_ms;
 	client->way = *from;
+	client->is_leaving = false;
 	client->bound_ns = client->proven_ns = client->heard_ns = now_ns;
 	return answer_bound(clients, client, ret);
+}
+
+static enum udp_clients_verdict refuse_bind(const struct known *known, enum relay_udp_reason reason,
+					    uint32_t retry_after_ms, uint64_t number, struct udp_clients_result *ret)
+{
+	const struct relay_udp_datagram refused = refusal(reason, retry_after_ms, number);
+
+	return answer_proven(ret, &known->proof, &refused);
 }
 
 static enum udp_clients_verdict bind_new(struct udp_clients *clients, struct known *known,
 					 const struct udp_way *from, const struct relay_udp_bind *bind,
 					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
+	if (clients->is_draining) {
+		clients->counters.refused_draining++;
+		return refuse_bind(known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
+	}
 	if (clients->counters.clients >= clients->config.max_clients) {
-		const struct relay_udp_datagram full = refusal(RELAY_UDP_FULL, RETRY_FULL_MS, bind->number);
 		clients->counters.refused_full++;
-		return answer_proven(ret, &known->proof, &full);
+		return refuse_bind(known, RELAY_UDP_FULL, RETRY_FULL_MS, bind->number, ret);
 	}
 	struct client *client = known->client ? known->client : add_client(clients, known);
 	clients->counters.bound++;
@@ -455,9 +472,8 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 	if (is_here && bind->number == client->bind_number)
 		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
 	if (is_older(client, cookie_ms, now_ns)) {
-		const struct relay_udp_datagram old = refusal(RELAY_UDP_OLD, 0, bind->number);
 		clients->counters.refused_old++;
-		return answer_proven(ret, &client->known->proof, &old);
+		return refuse_bind(client->known, RELAY_UDP_OLD, 0, bind->number, ret);
 	}
 	if (!is_here) {
 		tell_replaced(client, ret);
@@ -523,7 +539,7 @@ static enum udp_clients_verdict answer_ping(const struct udp_clients *clients, s
 			  .challenge = challenge_of(clients, client, now_ns / CHALLENGE_NS) },
 	};
 
-	if (is_challenge(clients, client, ping->challenge, now_ns))
+	if (!client->is_leaving && is_challenge(clients, client, ping->challenge, now_ns))
 		client->proven_ns = now_ns;
 	return answer(ret, &pong);
 }
@@ -729,9 +745,14 @@ struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, co
 
 /* ---- time, membership, end ---- */
 
+static uint64_t silence_ns(const struct udp_clients *clients)
+{
+	return (2 * (uint64_t)clients->config.keep_alive_s + 5) * SECOND_NS;
+}
+
 static bool is_silent(const struct udp_clients *clients, const struct client *client, uint64_t now_ns)
 {
-	return now_ns > client->proven_ns + (2 * (uint64_t)clients->config.keep_alive_s + 5) * SECOND_NS;
+	return now_ns > client->proven_ns + silence_ns(clients);
 }
 
 static struct udp_clients_client tell_client(const struct client *client)
@@ -773,7 +794,7 @@ static void sweep(struct udp_clients *clients, struct client *client, uint64_t n
 	if (!client->is_bound)
 		return;
 	if (is_silent(clients, client, now_ns)) {
-		clients->counters.closed_silent++;
+		*(client->is_leaving ? &clients->counters.closed_drained : &clients->counters.closed_silent) += 1;
 		unbind(clients, client);
 		return;
 	}
@@ -830,6 +851,26 @@ void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *
 			at = &(*at)->next;
 		else
 			forget_known(clients, at);
+	}
+}
+
+void udp_clients_set_draining(struct udp_clients *clients, bool is_draining)
+{
+	clients->is_draining = is_draining;
+	clients->drain_at = 0;
+}
+
+void udp_clients_send_away(struct udp_clients *clients, uint32_t n, uint32_t retry_after_ms, uint64_t now_ns,
+			   udp_clients_send *send)
+{
+	for (; n > 0 && clients->drain_at < clients->n_places; clients->drain_at++) {
+		struct client *client = clients->places[clients->drain_at].client;
+		if (!client || !client->is_bound || client->is_leaving)
+			continue;
+		say_refused(clients, client, RELAY_UDP_RESTART, retry_after_ms, send);
+		client->is_leaving = true;
+		client->proven_ns = now_ns - silence_ns(clients) + LEAVE_NS;
+		n--;
 	}
 }
 

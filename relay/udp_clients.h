@@ -59,9 +59,10 @@ struct udp_clients_counters {
 	uint64_t packets, bytes; /* of clients over UDP, forwarded */
 	uint64_t cookies;
 	/* Not bound, by reason. */
-	uint64_t refused_cookie, refused_not_member, refused_proof, refused_old, refused_full, refused_busy;
+	uint64_t refused_cookie, refused_not_member, refused_proof, refused_old, refused_full, refused_busy,
+		refused_draining;
 	/* Clients that left, by reason. */
-	uint64_t closed_silent, closed_removed;
+	uint64_t closed_silent, closed_removed, closed_drained;
 	/* Datagrams dropped, by reason. */
 	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited;
 };
@@ -145,6 +146,13 @@ typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8
 void udp_clients_tick(struct udp_clients *clients, uint64_t now_ns);
 /* The map has changed: tells those that are no longer members, and forgets them. */
 void udp_clients_recheck_members(struct udp_clients *clients, udp_clients_send *send);
+/*
+ * While it drains nobody new is bound. udp_clients_send_away() tells so many of those that are to go elsewhere; who
+ * was told is served for 5 s yet.
+ */
+void udp_clients_set_draining(struct udp_clients *clients, bool is_draining);
+void udp_clients_send_away(struct udp_clients *clients, uint32_t n, uint32_t retry_after_ms, uint64_t now_ns,
+			   udp_clients_send *send);
 /* Tells all that the relay stops. */
 void udp_clients_say_restart(struct udp_clients *clients, uint32_t retry_after_ms, udp_clients_send *send);
 

@@ -24,6 +24,8 @@
 #define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
 #define TICK_MS		 250
 #define RETRY_RESTART_MS 500
+#define RETRY_DRAINED_MS 30000
+#define NO_DRAIN	 UINT64_MAX
 #define STAGED_BYTES	 (256u << 10)
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
@@ -44,6 +46,7 @@ struct udp_server {
 	/* between both */
 	_Atomic bool is_stopping, has_ended;
 	_Atomic bool is_told; /* the thread was woken and has not yet looked */
+	_Atomic uint64_t new_drain; /* spread in ms; NO_DRAIN */
 	struct udp_bridge bridge;
 	struct key_table *_Atomic new_members; /* NULL: none; whoever takes it out owns it */
 	struct udp_clients_busiest *_Atomic new_busiest; /* the same, the other way */
@@ -64,6 +67,11 @@ struct udp_server {
 	struct stun_server stun;
 	uint64_t now_ns, tick_ns;
 	uint64_t busiest_round; /* told */
+	struct {
+		uint64_t spread_ms; /* NO_DRAIN: all stay */
+		uint64_t began_ns;
+		uint32_t n_clients, n_told;
+	} drain;
 	uint64_t dropped_to_tls;
 	bool has_put; /* into the bridge, without a word yet */
 	uint8_t *staged; /* datagrams of clients over TLS, until they are sent */
@@ -245,6 +253,33 @@ static void take_members(struct udp_server *server)
 		udp_clients_recheck_members(server->clients, send_now);
 }
 
+/* As many as are due by now. */
+static void send_some_away(struct udp_server *server)
+{
+	const uint64_t passed_ms = (server->now_ns - server->drain.began_ns) / MILLISECOND_NS;
+	const uint64_t spread_ms = server->drain.spread_ms, all = server->drain.n_clients;
+
+	if (spread_ms == NO_DRAIN)
+		return;
+	const uint32_t due = (uint32_t)(passed_ms < spread_ms ? all * passed_ms / spread_ms : all);
+	udp_clients_send_away(server->clients, due - server->drain.n_told, RETRY_DRAINED_MS, server->now_ns, send_now);
+	server->drain.n_told = due;
+}
+
+static void take_drain(struct udp_server *server)
+{
+	const uint64_t spread_ms = atomic_load(&server->new_drain);
+
+	if (spread_ms == server->drain.spread_ms)
+		return;
+	server->drain.spread_ms = spread_ms;
+	server->drain.began_ns = server->now_ns;
+	server->drain.n_clients = udp_clients_counters(server->clients).clients;
+	server->drain.n_told = 0;
+	udp_clients_set_draining(server->clients, spread_ms != NO_DRAIN);
+	send_some_away(server);
+}
+
 static void take_notes(struct udp_server *server)
 {
 	struct udp_bridge_notes notes;
@@ -319,6 +354,7 @@ static void take_word(struct udp_server *server)
 	take_members(server);
 	if (!server->clients)
 		return;
+	take_drain(server);
 	take_notes(server);
 	take_carried(server);
 }
@@ -371,6 +407,7 @@ static void tick(struct udp_server *server)
 	if (!server->clients)
 		return;
 	udp_clients_tick(server->clients, server->now_ns);
+	send_some_away(server);
 	publish_busiest(server);
 }
 
@@ -559,6 +596,8 @@ static struct udp_server *new_server(const struct udp_server_options *options)
 	server->wake_fd = -1;
 	for (uint32_t i = 0; i < MAX_SOCKETS; i++)
 		server->sockets[i].fd = -1;
+	atomic_store(&server->new_drain, NO_DRAIN);
+	server->drain.spread_ms = NO_DRAIN;
 	server->options = *options;
 	server->options.node_key = NULL; /* it is the caller's */
 	udp_bridge_init(&server->bridge);
@@ -615,6 +654,18 @@ uint32_t udp_server_sockets(const struct udp_server *server, int *ret)
 	for (uint32_t i = 0; i < server->n_sockets; i++)
 		ret[i] = server->sockets[i].fd;
 	return server->n_sockets;
+}
+
+void udp_server_drain(struct udp_server *server, uint32_t spread_ms)
+{
+	atomic_store(&server->new_drain, spread_ms);
+	wake(server);
+}
+
+void udp_server_undrain(struct udp_server *server)
+{
+	atomic_store(&server->new_drain, NO_DRAIN);
+	wake(server);
 }
 
 uint16_t udp_server_port(const struct udp_server *server)

@@ -72,6 +72,9 @@ uint16_t udp_server_port(const struct udp_server *server);
  * among them is told and forgotten.
  */
 void udp_server_set_members(struct udp_server *server, struct key_table *members);
+/* As public_node.h says it. */
+void udp_server_drain(struct udp_server *server, uint32_t spread_ms);
+void udp_server_undrain(struct udp_server *server);
 /* Of some microseconds ago. */
 struct udp_server_counters udp_server_counters(const struct udp_server *server);
 /* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of CLOCK_BOOTTIME. */

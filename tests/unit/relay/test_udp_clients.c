@@ -893,6 +893,33 @@ static void test_a_clock_that_goes_back_forgets_nobody(void)
 	end(&w);
 }
 
+static void test_a_relay_that_drains_sends_its_clients_away_and_takes_none(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	bound(&w, 2);
+
+	udp_clients_set_draining(w.clients, true);
+	udp_clients_send_away(w.clients, 2, 99, w.now_ns, send_to);
+	assert(w.n_sent == 2 && reaches(&w, a, b)); /* what is on its way still arrives */
+	udp_clients_send_away(w.clients, 2, 99, w.now_ns, send_to);
+	assert(w.n_sent == 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert(was_told(&w, &w.nodes[i], RELAY_UDP_RESTART));
+	assert(try_to_bind(&w, &w.nodes[3]) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_REFUSED);
+	assert(w.answer.refused.reason == RELAY_UDP_RESTART && w.answer.refused.retry_after_ms > 0);
+	pass(&w, 4, a);
+	assert(counters(&w).clients == 3 && ping_works(&w, a));
+	pass(&w, 2, a);
+	assert(counters(&w).clients == 0 && counters(&w).closed_drained == 3 && counters(&w).refused_draining == 1);
+	udp_clients_set_draining(w.clients, false);
+	assert(ping_works(&w, bound(&w, 0)));
+	pass(&w, 60, a);
+	assert(counters(&w).clients == 1);
+	end(&w);
+}
+
 static void test_all_are_told_that_the_relay_restarts(void)
 {
 	struct world w;
@@ -1140,6 +1167,7 @@ int main(void)
 	test_the_silent_are_forgotten_after_45_seconds();
 	test_a_client_stays_only_while_it_hears_the_relay();
 	test_a_clock_that_goes_back_forgets_nobody();
+	test_a_relay_that_drains_sends_its_clients_away_and_takes_none();
 	test_all_are_told_that_the_relay_restarts();
 	test_who_has_proven_nothing_gets_so_many_answers_a_second();
 	test_what_is_too_short_for_an_answer_costs_nobody_one();

@@ -400,6 +400,29 @@ static void test_each_hears_the_relay_from_the_address_it_knows(const char *firs
 	finish(&b);
 }
 
+static void test_a_relay_that_drains_sends_clients_away_until_it_is_taken_back(void)
+{
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1), *carol = &b.clients[2];
+
+	udp_server_drain(b.server, 0);
+	await(alice, RELAY_UDP_REFUSED);
+	EXPECT(arrival.datagram.refused.reason == RELAY_UDP_RESTART);
+	await(bob, RELAY_UDP_REFUSED);
+	say(alice, bob, "on its way");
+	await_said(bob, alice, "on its way");
+	carol->fd = open_client("127.0.0.1");
+	carol->relay = alice->relay;
+	ask(carol);
+	send_bind(carol);
+	await(carol, RELAY_UDP_REFUSED);
+	udp_server_undrain(b.server);
+	AWAIT_OTHERS(&b.w, (ask(carol), send_bind(carol), receive_bytes(carol),
+			    relay_udp_type(arrival.bytes, arrival.len) == RELAY_UDP_BOUND));
+	finish(&b);
+}
+
 static void test_clients_are_told_when_the_relay_stops(void)
 {
 	struct bench b;
@@ -439,6 +462,7 @@ int main(void)
 								     "127.0.0.1");
 		close(fd6);
 	}
+	test_a_relay_that_drains_sends_clients_away_until_it_is_taken_back();
 	test_clients_are_told_when_the_relay_stops();
 	puts("ok");
 	return 0;
