@@ -236,11 +236,17 @@ static void report_relays(FILE *out, const struct node_status *status)
 	if (status->n_relays > 0)
 		memcpy(relays, status->relays, status->n_relays * sizeof(*relays));
 	qsort(relays, status->n_relays, sizeof(*relays), by_latency);
-	for (uint32_t i = 0; i < status->n_relays; i++)
-		fprintf(out, FACT "%s: %s%s%s\n", i == 0 ? "relays" : "", relays[i].name,
+	for (uint32_t i = 0; i < status->n_relays; i++) {
+		fprintf(out, FACT "%s: %s%s%s", i == 0 ? "relays" : "", relays[i].name,
 			relays[i].latency_us >= 0 ? format_latency(relays[i].latency_us).s
 						  : "no answer",
 			relays[i].home ? ", home" : "", relays[i].connected ? ", connected" : "");
+		if (relays[i].udp_latency_us >= 0)
+			fprintf(out, ", UDP %s", format_latency(relays[i].udp_latency_us).s);
+		if (relays[i].tls_latency_us >= 0)
+			fprintf(out, ", TLS %s", format_latency(relays[i].tls_latency_us).s);
+		fputc('\n', out);
+	}
 	if (status->n_relays == 0)
 		fprintf(out, FACT "the network has none\n", "relays");
 	free(relays);

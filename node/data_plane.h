@@ -51,6 +51,8 @@ void data_plane_link_changed(struct data_plane *data_plane);
 void data_plane_refresh(struct data_plane *data_plane, void (*cb)(void *owner), void *owner);
 /* As of the last refresh: path, relay, ages, bytes of each peer that the status lists; drops. */
 void data_plane_fill_status(const struct data_plane *data_plane, struct node_status *status);
+/* By what the relay of that id is used, and how far it is by either way. */
+void data_plane_fill_relay(const struct data_plane *data_plane, struct node_status_relay *relay);
 /* Where the last authenticated packet of the peer came from, as of the last refresh. False: nothing yet. */
 bool data_plane_last_arrival(const struct data_plane *data_plane, uint32_t peer_id, struct endpoint *ret_direct,
 			     bool *ret_by_relay);

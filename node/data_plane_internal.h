@@ -75,7 +75,7 @@ struct plane_relay {
 	struct relay_choice choice;
 	struct relay_connection *connection; /* NULL: TLS is not wanted now */
 	struct relay_connection *finishing;  /* was closed, but what is on its way still comes */
-	bool is_tls_up;
+	bool is_tls_up, is_tls_silent; /* silent: what was sent last has no answer */
 	bool has_udp; /* it can be tried */
 	struct relay_udp_fsm udp;
 	bool sends_udp;	 /* what goes now goes by UDP */

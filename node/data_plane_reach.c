@@ -89,7 +89,13 @@ static bool is_ready(const struct plane_relay *relay, const struct plane_peer *p
 
 	if (!relay->is_up || is_absent(place))
 		return false;
-	return can_udp(relay, place) || relay->is_tls_up;
+	return can_udp(relay, place) || (relay->is_tls_up && !relay->is_tls_silent);
+}
+
+/* Not ready, but better than nothing: TLS that was silent just now. */
+static bool is_possible(const struct plane_relay *relay, const struct plane_peer *peer)
+{
+	return relay->is_tls_up && !is_absent(plane_place(peer, relay->relay.id));
 }
 
 /* Where it was found or heard from last. */
@@ -147,7 +153,9 @@ struct plane_relay *plane_reach(const struct data_plane *plane, const struct pla
 	/* A home that is only on its way, and has not failed, is waited for. */
 	if (peer->home_relay != 0 && (!relay || !relay->is_down) && !is_absent(plane_place(peer, peer->home_relay)))
 		return NULL;
-	return any_ready(plane, peer);
+	if ((found = any_ready(plane, peer)) != NULL)
+		return found;
+	return relay && is_possible(relay, peer) ? relay : NULL;
 }
 
 uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer *peer)
@@ -238,7 +246,7 @@ static bool is_settled(const struct data_plane *plane, const struct plane_peer *
 {
 	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 
-	if (!relay || relay->is_leaving || (peer->home_relay != 0 && relay->relay.id != peer->home_relay))
+	if (!relay || !relay->is_up || relay->is_leaving || (peer->home_relay != 0 && relay->relay.id != peer->home_relay))
 		return false;
 	/* Over TLS alone there is no slot to be found. */
 	return can_udp(relay, plane_place(peer, relay->relay.id)) || !relay->sends_udp;
@@ -252,7 +260,7 @@ static bool seek_again(struct data_plane *plane, struct plane_peer *peer, uint64
 
 	if (!is_in_use(peer, now) || is_settled(plane, peer))
 		return false;
-	if (!relay || relay->is_leaving || now - peer->sought_ns >= SEEK_CALM_NS)
+	if (!relay || !relay->is_up || relay->is_leaving || now - peer->sought_ns >= SEEK_CALM_NS)
 		seek(plane, peer);
 	return true;
 }
@@ -358,14 +366,15 @@ static void flush_waiting(struct data_plane *plane)
 }
 
 /* Nobody knows where the peer is: over TLS a relay tells when it is not there. Few, and not often. */
-static bool send_to_all(struct data_plane *plane, struct plane_peer *peer, const struct train *train)
+static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const struct plane_relay *but,
+			const struct train *train)
 {
 	const struct train first = train_slice(train, 0, 1);
 	const uint64_t now = clock_now_ns();
 	uint32_t n = 0;
 
 	for (struct plane_relay *relay = plane->relays; relay && n < MAX_SOUGHT; relay = relay->next) {
-		if (!relay->is_tls_up)
+		if (relay == but || !relay->is_tls_up || relay->is_tls_silent)
 			continue;
 		struct plane_place *place = take_place(peer, relay->relay.id);
 		if (now - place->absent_ns < ABSENT_NS)
@@ -373,7 +382,6 @@ static bool send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 		place->absent_ns = now; /* until the contrary is proven */
 		n += send_by_tls(relay, peer, &first) == 0;
 	}
-	return n > 0;
 }
 
 int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32_t wanted, const struct train *train)
@@ -386,11 +394,12 @@ int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32
 		relay = plane_reach(plane, peer, wanted);
 		rearm(plane, true);
 	}
+	if (!relay || !relay->is_up)
+		send_to_all(plane, peer, relay, train);
 	if (relay)
 		return send_by(relay, peer, train);
 	if (!plane->relays)
 		return -ENOTCONN;
-	send_to_all(plane, peer, train);
 	wait_for_relay(plane, peer, wanted, train);
 	return 0;
 }

@@ -132,6 +132,8 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 		break;
 	case RELAY_UDP_EV_LOST:
 		log_info("relay", "relay %s over UDP: %s", relay->relay.name, event->why);
+		if (relay->connection)
+			relay_connection_poke(relay->connection); /* is it there at all? */
 		plane_relay_udp_publish(relay->plane);
 		break;
 	case RELAY_UDP_EV_LEAVING:

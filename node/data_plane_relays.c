@@ -124,7 +124,7 @@ static void on_tls_drained(void *owner)
 static void close_tls(struct plane_relay *relay)
 {
 	log_debug("relay", "relay=%s: UDP is good, TLS is closed", relay->relay.name);
-	relay->is_tls_up = false;
+	relay->is_tls_up = relay->is_tls_silent = false;
 	relay->n_open++;
 	if (relay->finishing) {
 		relay_connection_close(relay->connection, on_tls_finished, relay);
@@ -164,17 +164,17 @@ void plane_relay_reconsider(struct plane_relay *relay)
 		return;
 	choose_way(relay);
 	const bool bound = is_bound(relay);
-	const bool sends_udp = bound && !(relay->choice.doubts_udp && relay->is_tls_up);
+	const bool sends_udp = bound && !(relay->choice.doubts_udp && relay->is_tls_up && !relay->is_tls_silent);
 	const bool is_changed = sends_udp != relay->sends_udp;
 	relay->sends_udp = sends_udp;
-	if (bound || relay->is_tls_up) {
+	if (bound || (relay->is_tls_up && !relay->is_tls_silent)) {
 		relay->down_ms = 0;
 		if (!relay->is_up)
 			come_up(relay);
 		else if (is_changed)
 			log_info("relay", "relay %s is used over %s", relay->relay.name, sends_udp ? "UDP" : "TLS");
 	} else if (relay->is_up && relay->down_ms == 0) {
-		relay->down_ms = now_ms + DOWN_GRACE_MS;
+		relay->down_ms = now_ms + (relay->is_tls_silent ? 0 : DOWN_GRACE_MS);
 	}
 	if (relay->down_ms != 0 && now_ms >= relay->down_ms)
 		go_down(relay);
@@ -199,7 +199,7 @@ static void on_tls_ready(void *owner, uint32_t relay_id)
 	struct plane_relay *relay = owner;
 
 	relay->is_tls_up = true;
-	relay->is_leaving = false;
+	relay->is_tls_silent = relay->is_leaving = false;
 	/* Perhaps it has just come back. */
 	if (relay->has_udp && !is_bound(relay))
 		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
@@ -213,11 +213,20 @@ static void on_tls_lost(void *owner, uint32_t relay_id, const char *why)
 
 	if (relay->is_tls_up || !relay->is_up)
 		log_info("relay", "relay %s over TLS: %s", relay->relay.name, why);
-	relay->is_tls_up = false;
+	relay->is_tls_up = relay->is_tls_silent = false;
 	plane_relay_reconsider(relay);
 	if (!is_bound(relay))
 		go_down(relay);
 	rearm(relay);
+	plane_reach_changed(relay);
+}
+
+static void on_tls_silent(void *owner, uint32_t relay_id, bool is_silent)
+{
+	struct plane_relay *relay = owner;
+
+	relay->is_tls_silent = is_silent;
+	plane_relay_reconsider(relay);
 	plane_reach_changed(relay);
 }
 
@@ -270,6 +279,7 @@ static void open_tls(struct plane_relay *relay)
 		.ports = { .owner = relay,
 			   .ready = on_tls_ready,
 			   .lost = on_tls_lost,
+			   .silent = on_tls_silent,
 			   .packet = on_tls_packet,
 			   .peer_gone = on_tls_peer_gone },
 	};
@@ -383,6 +393,20 @@ uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_
 	if (is_bound(relay) && relay->udp.rtt_us != 0)
 		return relay->udp.rtt_us;
 	return relay->connection ? relay_connection_rtt_us(relay->connection) : 0;
+}
+
+void data_plane_fill_relay(const struct data_plane *plane, struct node_status_relay *status)
+{
+	const struct plane_relay *relay = plane_find_relay(plane, status->id);
+
+	if (!relay)
+		return;
+	if (relay->is_up)
+		snprintf(status->transport, sizeof(status->transport), "%s", relay->sends_udp ? "udp" : "tls");
+	if (is_bound(relay) && relay->udp.rtt_us != 0)
+		status->udp_latency_us = relay->udp.rtt_us;
+	if (relay->is_tls_up && relay_connection_rtt_us(relay->connection) != 0)
+		status->tls_latency_us = relay_connection_rtt_us(relay->connection);
 }
 
 void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint32_t n)

@@ -551,13 +551,14 @@ static void fill_relays(const struct session *session, const struct map *map, st
 		strcpy(relay->name, map->relays[i].name);
 		relay->latency_us = latency_of(session, relay->id);
 		relay->connected = data_plane_relay_is_up(session->data_plane, relay->id);
+		data_plane_fill_relay(session->data_plane, relay);
 		relay->home = relay->id == home;
 		if (!relay->home)
 			continue;
 		status->home_relay.id = relay->id;
 		strcpy(status->home_relay.name, relay->name);
 		status->home_relay.latency_us = relay->latency_us;
-		strcpy(status->home_relay.transport, "tls");
+		strcpy(status->home_relay.transport, relay->transport);
 	}
 }
 

@@ -97,7 +97,9 @@ struct node_status_relay *node_status_add_relay(struct node_status *status)
 {
 	status->relays = grow(status->relays, status->n_relays, sizeof(*status->relays));
 	struct node_status_relay *relay = &status->relays[status->n_relays++];
-	*relay = (struct node_status_relay){ .latency_us = NODE_STATUS_UNKNOWN };
+	*relay = (struct node_status_relay){ .latency_us = NODE_STATUS_UNKNOWN,
+					     .udp_latency_us = NODE_STATUS_UNKNOWN,
+					     .tls_latency_us = NODE_STATUS_UNKNOWN };
 	return relay;
 }
 
@@ -500,6 +502,9 @@ static struct json *relay_to_json(const struct node_status_relay *relay)
 	json_put_integer(json, "id", relay->id);
 	put_text(json, "name", relay->name);
 	put_known(json, "latency_us", relay->latency_us);
+	put_text(json, "transport", relay->transport);
+	put_known(json, "udp_latency_us", relay->udp_latency_us);
+	put_known(json, "tls_latency_us", relay->tls_latency_us);
 	json_put_boolean(json, "connected", relay->connected);
 	json_put_boolean(json, "home", relay->home);
 	return json;
@@ -515,6 +520,12 @@ static int relay_from_json(const struct json *json, struct node_status *status,
 		r = get_text(json, "name", relay->name, sizeof(relay->name), reterr);
 	if (r == 0)
 		r = get_known(json, "latency_us", &relay->latency_us, reterr);
+	if (r == 0)
+		r = get_text(json, "transport", relay->transport, sizeof(relay->transport), reterr);
+	if (r == 0)
+		r = get_known(json, "udp_latency_us", &relay->udp_latency_us, reterr);
+	if (r == 0)
+		r = get_known(json, "tls_latency_us", &relay->tls_latency_us, reterr);
 	if (r == 0)
 		r = get_flag(json, "connected", &relay->connected, reterr);
 	return r != 0 ? r : get_flag(json, "home", &relay->home, reterr);

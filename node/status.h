@@ -12,7 +12,8 @@
  *     "endpoints": [{"endpoint", "kind"}], "nat": "mapping",
  *     "peers": [{"id", "name", "ip4", "ip6", "node_key", "state", "path", "endpoint", "relay",
  *                "latency_us", "handshake_ms", "packet_ms", "rx_bytes", "tx_bytes", "online"}],
- *     "relays": [{"id", "name", "latency_us", "connected", "home"}],
+ *     "relays": [{"id", "name", "latency_us", "transport", "udp_latency_us", "tls_latency_us", "connected",
+ *                 "home"}],
  *     "offloads": [{"name", "state", "error", "used", "refused", "fell_back"}],
  *     "lanes": [{"role", "tun_packets", "tun_bytes", "udp_datagrams", "udp_bytes", "drops": {…}}],
  *     "drops": {"name": count} }
@@ -96,6 +97,8 @@ struct node_status_relay {
 	uint32_t id;
 	char name[MAP_NAME_LEN + 1];
 	int64_t latency_us; /* by STUN or relay ping, or NODE_STATUS_UNKNOWN */
+	char transport[8];  /* what packets go by now: "udp", "tls"; "" when not connected */
+	int64_t udp_latency_us, tls_latency_us; /* of the pings of each, or NODE_STATUS_UNKNOWN */
 	bool connected, home;
 };
 
@@ -149,7 +152,7 @@ struct node_status {
 		uint32_t id; /* 0: none */
 		char name[MAP_NAME_LEN + 1];
 		int64_t latency_us;
-		char transport[8]; /* "tls" */
+		char transport[8]; /* "udp", "tls"; "" when not connected */
 	} home_relay;
 	uint32_t n_endpoints;
 	struct node_status_endpoint endpoints[NODE_STATUS_MAX_ENDPOINTS];

@@ -26,7 +26,8 @@
 #define BACK_OFF_MIN_MS	 200
 #define BACK_OFF_MAX_MS	 30000
 #define STEADY_MS	 5000  /* ready for so long: the next back-off begins anew */
-#define PROBE_MS	 500   /* we sent, and heard nothing for so long: ping */
+#define PROBE_MS	 300   /* we sent, and heard nothing for so long: ping */
+#define SILENT_MS	 400   /* after a ping, and twice the usual round trip */
 #define GIVE_UP_MS	 3000  /* after a ping */
 #define GIVE_UP_HARD_MS	 10000 /* also if the other side's kernel still acknowledges */
 #define ACK_FRESH_MS	 1500
@@ -56,7 +57,7 @@ struct relay_connection {
 	uv_timer_t timer;
 	uint64_t since_ms; /* in this state */
 	uint64_t retry_ms; /* end of BACKING_OFF */
-	bool is_finishing;
+	bool is_finishing, is_silent;
 	uint32_t back_off_ms, retry_after_ms;
 	uint64_t heard_ms, unanswered_ms; /* unanswered_ms: first sent after heard_ms; 0: none */
 	uint64_t ping_ms;		  /* when the outstanding ping was sent; 0: none */
@@ -146,6 +147,7 @@ static void forget_link(struct relay_connection *connection)
 {
 	discard_all_but(connection, NULL);
 	connection->link = NULL;
+	connection->is_silent = false;
 	connection->counters.dropped_queue += connection->queue.n_dropped + connection->queue.n_packets;
 	relay_queue_deinit(&connection->queue);
 	relay_queue_init(&connection->queue, connection->options.max_queue);
@@ -221,14 +223,30 @@ static void on_pong(struct relay_connection *connection, uint64_t value)
 		connection->rtt_us += (rtt_us - connection->rtt_us) / 4;
 }
 
+static uint64_t silent_deadline(const struct relay_connection *connection)
+{
+	return connection->ping_ms + SILENT_MS + connection->rtt_us / 500;
+}
+
 /* When the state of a ready link must be looked at next. */
 static uint64_t liveness_deadline(const struct relay_connection *connection)
 {
+	if (connection->ping_ms != 0 && !connection->is_silent)
+		return silent_deadline(connection);
 	if (connection->ping_ms != 0)
 		return connection->ping_ms + GIVE_UP_MS;
 	if (connection->unanswered_ms != 0)
 		return connection->unanswered_ms + PROBE_MS;
 	return connection->heard_ms + IDLE_PING_MS;
+}
+
+static void tell_silent(struct relay_connection *connection, bool is_silent)
+{
+	struct relay_connection_ports *ports = &connection->options.ports;
+
+	connection->is_silent = is_silent;
+	if (ports->silent && !connection->is_finishing)
+		ports->silent(ports->owner, connection->options.relay.id, is_silent);
 }
 
 /* A ping that waits behind our own full uplink is not the sign of a dead one: acknowledgements come in. */
@@ -250,6 +268,10 @@ static void watch_link(struct relay_connection *connection, uint64_t now)
 	if (connection->ping_ms == 0) {
 		send_ping(connection);
 		rearm(connection);
+	} else if (!connection->is_silent) {
+		connection->is_silent = true;
+		rearm(connection);
+		tell_silent(connection, true);
 	} else if (is_still_acknowledged(connection, now)) {
 		uv_timer_start(&connection->timer, on_timer, PROBE_MS, 0);
 	} else {
@@ -264,6 +286,8 @@ static void heard(struct relay_connection *connection)
 	connection->heard_ms = now_ms(connection);
 	connection->unanswered_ms = 0;
 	connection->ping_ms = 0;
+	if (connection->is_silent)
+		tell_silent(connection, false);
 }
 
 /* frames */

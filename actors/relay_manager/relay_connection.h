@@ -9,7 +9,8 @@
  *
  * All addresses of the relay are tried, each a little later than the one before; the first that has
  * finished TLS and whose certificate carries the relay's node key wins. A connection that is silent while
- * we send is pinged and given up after 3 s, so that a dead path is noticed long before TCP does.
+ * we send is pinged, called silent when that has no answer within 400 ms, and given up after 3 s: a dead path is
+ * noticed long before TCP does.
  *
  * Loop only. Ports are called from the loop, never from inside these functions.
  */
@@ -47,6 +48,8 @@ struct relay_connection_ports {
 	void (*packet)(void *owner, uint32_t relay_id, const struct public_key *from, const uint8_t *bytes,
 		       size_t len);
 	void (*peer_gone)(void *owner, uint32_t relay_id, const struct public_key *peer);
+	/* A ping has no answer yet: perhaps it is dead, perhaps it stalls. Said again when it is heard. May be NULL. */
+	void (*silent)(void *owner, uint32_t relay_id, bool is_silent);
 };
 
 struct relay_connection_counters {

@@ -68,7 +68,7 @@ static void with_gate(struct node_status *status)
 	struct node_status_relay *relay = node_status_add_relay(status);
 
 	*relay = (struct node_status_relay){ .id = 9, .name = "gate", .latency_us = 12345, .connected = true,
-					     .home = true };
+					     .home = true, .udp_latency_us = 12345, .tls_latency_us = 15000 };
 	status->home_relay.id = 9;
 	strcpy(status->home_relay.name, "gate");
 	strcpy(status->home_relay.transport, "tls");
@@ -199,7 +199,7 @@ static void test_a_netcheck_without_findings(void)
 		"udp         works\n"
 		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
 		"relay       gate, 12.3 ms over tls\n"
-		"relays      gate: 12.3 ms, home, connected\n"
+		"relays      gate: 12.3 ms, home, connected, UDP 12.3 ms, TLS 15.0 ms\n"
 		"            far: no answer\n"
 		"endpoints   10.0.0.2:51820 (local)\n"
 		"            198.51.100.7:40001 (stun)\n"

@@ -54,8 +54,9 @@ static void fill_lists(struct node_status *status)
 					   .latency_us = 900, .handshake_ms = 61000, .packet_ms = 2,
 					   .rx_bytes = UINT64_MAX, .tx_bytes = 1, .online = true };
 	peer->node_key.bytes[31] = 1;
-	*relay = (struct node_status_relay){ .id = 3, .name = "gate", .latency_us = 12345, .connected = true,
-					     .home = true };
+	*relay = (struct node_status_relay){ .id = 3, .name = "gate", .latency_us = 12345, .transport = "udp",
+					     .udp_latency_us = 12000, .tls_latency_us = NODE_STATUS_UNKNOWN,
+					     .connected = true, .home = true };
 	node_status_add_peer(status)->id = 9; /* one of whom nothing is known */
 }
 

@@ -1,0 +1,227 @@
+"""What a user notices when relays fail: a gap, printed for each fault, and no more than that.
+
+    control    north     south            (relays; north is home, since an admin says that south costs)
+       |         |         |
+    ---+---------+---------+--- internet ---+--- office [port-restricted] --- bob
+                                            |
+                                            +--- cafe [symmetric] --- carol
+
+bob and carol have no direct path: 100 small packets a second go from carol to bob and back, by relay. What
+counts is the longest time without an answer from just before the fault on.
+"""
+
+import signal
+import time
+
+import pytest
+
+from lab import TIMEOUT_SCALE, wait_until
+from overlay import Node, Overlay
+from traffic import Echo, Pulse
+
+GAP = 1.0  # seconds; what the issue allows
+GAP_KILLED = 2.0
+
+
+class World:
+    """The overlay above, with a stream between carol and bob."""
+
+    def __init__(self, lab, build, n_relays=2, block_udp=()):
+        self.lab = lab
+        self.overlay = overlay = Overlay(lab, build, ())
+        self.relays = [overlay.relay]
+        overlay.relay.join(overlay.control.link())
+        self.north = self.relays[0]
+        self.nodes = [overlay.add(name) for name in ("bob", "carol")]
+        self.bob, self.carol = self.nodes
+        for name in block_udp:
+            overlay.routers[name].block_udp()
+        for node in self.nodes:
+            node.join(overlay.control.link())
+        for node, other in ((self.bob, "carol"), (self.carol, "bob")):
+            node.wait_for_relay("relay")
+            node.wait_for_peer(other)
+        if n_relays == 2:
+            self.add_south(build)
+        self.echo = Echo(self.bob.host)
+        self.pulse = Pulse(self.carol.host, self.bob.ip)
+        self.pulse.first_answer()
+        self.pulse.keeps_going(100)
+
+    def add_south(self, build):
+        """After the others have chosen their home."""
+        south = Node(build, self.lab.host("south", self.overlay.internet), public=True).start()
+        south.join(self.overlay.control.link())
+        self.overlay.control.admin("relay", "add", "south", "--cost", "50")
+        self.relays.append(south)
+        for node in self.nodes:
+            node.wait_for(lambda s: len(s["relays"]) == 2, "knows both relays")
+
+    @property
+    def south(self):
+        return self.relays[1]
+
+    def close(self):
+        self.pulse.close()
+        self.echo.close()
+
+    def gap(self, fault, answers=200, timeout=20.0):
+        """Seconds of the longest gap from the fault on; the stream must run well again."""
+        begin = time.monotonic()
+        fault()
+        self.pulse.gap_after(time.monotonic(), timeout)
+        self.pulse.keeps_going(answers, timeout)
+        return self.pulse.longest_gap(begin - 0.05)
+
+    def without_control(self):
+        self.overlay.control.kill()
+        for node in self.nodes:
+            node.wait_for(lambda s: not s["control"]["connected"], "notices that control is gone")
+
+
+def transports(node):
+    return {r["name"]: r["transport"] for r in node.status()["relays"]}
+
+
+def wait_for_transport(node, relay, transport, timeout=20.0):
+    wait_until(lambda: transports(node).get(relay) == transport, timeout,
+               lambda: f"{node.name}: {relay} over {transport}; {node.status()['relays']}")
+
+
+@pytest.fixture
+def world(lab, build, request):
+    options = getattr(request, "param", {})
+    world = World(lab, build, **options)
+    yield world
+    world.close()
+
+
+one_relay = pytest.mark.parametrize("world", [{"n_relays": 1}], indirect=True, ids=["one relay"])
+control_or_not = pytest.mark.parametrize("control", [True, False], ids=["", "control away"])
+
+
+# ---- by which way ----------------------------------------------------------------------------------
+
+@one_relay
+def test_udp_is_used_where_it_works_and_tls_is_not_kept(world):
+    for node in world.nodes:
+        wait_for_transport(node, "relay", "udp")
+        relay = node.status()["relays"][0]
+        assert relay["udp_latency_us"] and relay["tls_latency_us"] is None
+    assert {c["transport"] for c in world.north.rpc("relay.status")["clients"]
+            if c["name"] in ("bob", "carol")} == {"udp"}
+
+
+@pytest.mark.parametrize("world", [{"n_relays": 1, "block_udp": ("bob", "carol")}], indirect=True,
+                         ids=["one relay"])
+def test_tls_is_used_where_there_is_no_udp(world):
+    for node in world.nodes:
+        assert transports(node) == {"relay": "tls"}
+
+
+@pytest.mark.parametrize("world", [{"n_relays": 1, "block_udp": ("bob",)},
+                                   {"n_relays": 1, "block_udp": ("carol",)}], indirect=True,
+                         ids=["the receiver", "the sender"])
+def test_one_over_udp_and_one_over_tls_reach_each_other(world, measured):
+    measured("round trip, one over UDP, one over TLS", world.pulse.round_trip())
+    assert sorted(transports(node)["relay"] for node in world.nodes) == ["tls", "udp"]
+
+
+# ---- relays that fail ------------------------------------------------------------------------------
+
+@control_or_not
+def test_a_relay_is_killed(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: relay killed" + ("" if control else ", control away"), world.gap(world.north.kill), GAP_KILLED)
+    for node in world.nodes:
+        node.wait_for_relay("south")
+
+
+@control_or_not
+def test_a_relay_is_cut_off_without_a_word(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: relay cut off" + ("" if control else ", control away"), world.gap(world.north.host.unplug),
+             GAP_KILLED)
+
+
+@control_or_not
+def test_a_relay_is_stopped(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: relay stopped by SIGTERM" + ("" if control else ", control away"),
+             world.gap(lambda: world.north.program.process.send_signal(signal.SIGTERM)), GAP)
+
+
+@one_relay
+@control_or_not
+def test_a_relay_restarts_in_place(world, measured, control):
+    """The gap is counted from when it is there again."""
+    if not control:
+        world.without_control()
+    world.north.kill()
+    world.north.start()
+    back = time.monotonic()
+    measured("gap: relay restarted in place, after it is back" + ("" if control else ", control away"),
+             world.pulse.gap_after(back), GAP)
+    world.pulse.keeps_going(100)
+
+
+def test_a_relay_gets_another_address(world, measured):
+    north, ip = world.north, "198.51.100.77"
+
+    def move():
+        north.kill()
+        north.host.move(ip)
+        north.config.write_text(f"[node]\nname = {north.name}\n[public]\naddress = {ip}\n")
+        north.start()
+    measured("gap: relay moved to another address", world.gap(move), GAP_KILLED)
+
+
+# ---- clients and what is between -------------------------------------------------------------------
+
+@control_or_not
+def test_the_clients_own_address_changes(world, measured, control):
+    if not control:
+        world.without_control()
+    wait_for_transport(world.carol, "relay", "udp")
+    measured("gap: the client's own address changed" + ("" if control else ", control away"),
+             world.gap(lambda: world.carol.host.move("10.2.0.77")), GAP)
+
+
+@control_or_not
+def test_half_of_udp_is_lost(world, measured, control):
+    if not control:
+        world.without_control()
+
+    def lose():
+        world.overlay.routers["carol"].nft(
+            "table inet half { chain forward { type filter hook forward priority -10;\n"
+            "meta l4proto udp numgen random mod 100 < 50 drop\n}\n}")
+    measured("gap: half of UDP lost" + ("" if control else ", control away"), world.gap(lose), GAP)
+    wait_for_transport(world.carol, "relay", "tls", 30)
+    begin = time.monotonic()
+    world.pulse.keeps_going(300)
+    time_of_300 = time.monotonic() - begin
+    assert time_of_300 < 4.5 * TIMEOUT_SCALE, "over TLS nothing is lost"
+
+
+@control_or_not
+def test_all_udp_is_blocked(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: all UDP blocked" + ("" if control else ", control away"),
+             world.gap(world.overlay.routers["carol"].block_udp), GAP_KILLED)
+    wait_for_transport(world.carol, world.carol.home(), "tls")
+
+
+@pytest.mark.parametrize("world", [{"block_udp": ("bob", "carol")}], indirect=True, ids=["no UDP"])
+def test_a_tls_connection_stalls(world, measured):
+    """Nothing is read any more, but the kernel of the relay acknowledges until its window is closed."""
+    world.pulse.keeps_going(100)
+    stop = world.north.program.process
+    try:
+        measured("gap: TLS connection stalled", world.gap(lambda: stop.send_signal(signal.SIGSTOP)), GAP_KILLED)
+    finally:
+        stop.send_signal(signal.SIGCONT)
