@@ -82,11 +82,16 @@ void wg_lane_free(struct wg_lane *lane);
 void wg_lane_send(struct wg_lane *lane, const struct train *packets, struct wg_time now);
 void wg_lane_receive(struct wg_lane *lane, const struct train *datagrams, const struct wg_path *from,
 		     struct wg_time now);
+/* Whose data a datagram is. */
+struct wg_owner {
+	uint32_t peer_id;
+	uint32_t shard; /* which lane opens it */
+};
 /*
- * The id of the peer whose data this is; 0: it is no data, or of no session that this lane opens. Nothing
- * is authenticated yet. Within the same burst as wg_lane_receive().
+ * False: it is no data, or of no session of ours. Nothing is authenticated yet. Within the same burst as
+ * wg_lane_receive().
  */
-uint32_t wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size);
+bool wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size, struct wg_owner *ret);
 /*
  * The only sessions that it opens from now on: those whose index is `shard` modulo n_shards. Before that
  * it opens all. A stranger can have a datagram for another lane's session delivered here (the kernel joins

@@ -40,6 +40,11 @@ struct lane_config {
 	/* From the lane's thread: there are news or notes; events are in the outbox, or the TUN is gone. */
 	void (*wake_device)(void *owner);
 	void (*wake_loop)(void *owner);
+	/*
+	 * From the lane's thread: data, brought by a relay, that the lane of this shard opens; copied. False: it
+	 * could not be passed on, and goes by the loop. NULL: never.
+	 */
+	bool (*pass_on)(void *owner, uint32_t shard, const struct wg_path *from, const struct train *datagrams);
 };
 
 /* 0 or -errno. The thread does not run yet. */
@@ -65,10 +70,16 @@ bool lane_take_news(struct lane *lane, struct wg_time now, unsigned max);
 void lane_mark_news(struct lane *lane);
 bool lane_marked_were_taken(const struct lane *lane);
 
+/* ---- another lane's thread ---- */
+
+enum lane_error { LANE_E_BUSY = 1 };
+/* Data of this lane's; copied. 0; -EAGAIN: full, dropped and counted; LANE_E_BUSY: another is putting just now. */
+P2P_CHECK int lane_pass_on(struct lane *lane, const struct wg_path *from, const struct train *datagrams);
+
 /* ---- loop thread ---- */
 
-int lane_put_relayed(struct lane *lane, const struct wg_path *from,
-			    const struct train *datagrams);
+/* Copied. 0, or -EAGAIN: dropped. */
+int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams);
 struct lane_outbox *lane_outbox(struct lane *lane);
 /* True once, when the interface was deleted. */
 bool lane_take_tun_gone(struct lane *lane);

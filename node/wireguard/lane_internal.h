@@ -42,7 +42,8 @@ struct lane {
 
 	/* between the threads */
 	struct ring news;    /* to the device's */
-	struct ring relayed; /* from the loop's */
+	struct ring relayed; /* from the loop's, and from other lanes: who puts has the claim */
+	_Atomic bool is_claimed;
 	struct lane_outbox outbox;
 	_Atomic(struct lane_call *) call;
 	_Atomic bool is_stopping, is_tun_gone;

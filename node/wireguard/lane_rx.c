@@ -81,20 +81,6 @@ static uint32_t count_alike(const struct train *train, uint32_t first)
 	return n;
 }
 
-/* The way that data of a session of ours has come. False: the loop shall look at it. */
-static bool find_way(const struct lane *lane, const struct endpoint *from, const uint8_t *datagram,
-		     uint32_t size, struct wg_path *ret)
-{
-	const uint32_t relay_id = udp_relays_find(&lane->relays, from, datagram, size);
-
-	if (relay_id == 0)
-		return false;
-	const uint32_t peer_id =
-		wg_lane_find_owner(lane->core, datagram + WG_RELAY_HEADER_LEN, size - WG_RELAY_HEADER_LEN);
-	*ret = (struct wg_path){ .relay_id = relay_id, .peer_id = peer_id };
-	return peer_id != 0;
-}
-
 static struct train without_header(const struct train *train)
 {
 	struct train rest = *train;
@@ -105,24 +91,36 @@ static struct train without_header(const struct train *train)
 	return rest;
 }
 
+/* Data of a session of ours, brought by a relay of ours. False: the loop shall look at it. */
+static bool take_alike(struct lane *lane, const struct endpoint *from, const struct train *alike)
+{
+	const uint32_t size = train_size(alike, 0);
+	const uint32_t relay_id = udp_relays_find(&lane->relays, from, alike->base, size);
+	struct wg_owner owner;
+
+	if (relay_id == 0 || !wg_lane_find_owner(lane->core, alike->base + WG_RELAY_HEADER_LEN,
+						 size - WG_RELAY_HEADER_LEN, &owner))
+		return false;
+	const struct wg_path way = { .relay_id = relay_id, .peer_id = owner.peer_id };
+	const struct train data = without_header(alike);
+	if (owner.shard != lane->config.shard)
+		return lane->config.pass_on && lane->config.pass_on(lane->config.owner, owner.shard, &way, &data);
+	lane_count(&lane->counters.udp_relayed, data.n);
+	wg_lane_receive(lane->core, &data, &way, lane->now);
+	return true;
+}
+
 /*
  * All peers behind a relay are one sender to the kernel: a train that it has joined may hold data of several,
- * and of sessions that are another lane's. Those come to their lane by the loop.
+ * and of sessions that are another lane's.
  */
 static void receive_from_relay(struct lane *lane, const struct wg_path *from, const struct train *train)
 {
-	struct wg_path way;
-
 	for (uint32_t first = 0, n; first < train->n; first += n) {
 		n = count_alike(train, first);
-		const struct train run = train_slice(train, first, n);
-		if (!find_way(lane, &from->remote, run.base, train_size(&run, 0), &way)) {
-			post_datagrams(lane, DEMUX_RELAY, from, &run);
-			continue;
-		}
-		const struct train data = without_header(&run);
-		lane_count(&lane->counters.udp_relayed, n);
-		wg_lane_receive(lane->core, &data, &way, lane->now);
+		const struct train alike = train_slice(train, first, n);
+		if (!take_alike(lane, &from->remote, &alike))
+			post_datagrams(lane, DEMUX_RELAY, from, &alike);
 	}
 }
 
@@ -186,7 +184,10 @@ void lane_serve_udp(struct lane *lane, enum udp_family family)
 	}
 }
 
-/* ---- from the loop ---- */
+/* ---- from the loop, and from lanes that got what is not theirs ---- */
+
+/* The loop waits for a lane that is just putting something. */
+#define CLAIM_ATTEMPTS 1000
 
 /* Head of a record in the ring of relayed datagrams; bytes follow. */
 struct relayed {
@@ -214,20 +215,43 @@ void lane_serve_relayed(struct lane *lane)
 	}
 }
 
-int lane_put_relayed(struct lane *lane, const struct wg_path *from,
-			    const struct train *datagrams)
+/* The ring takes from one at a time: the one who has the claim. */
+static bool claim(struct lane *lane)
+{
+	return !atomic_exchange(&lane->is_claimed, true);
+}
+
+static int put_claimed(struct lane *lane, const struct wg_path *from, const struct train *datagrams)
 {
 	const size_t len = (size_t)train_bytes(datagrams);
 	struct relayed *record =
 		len <= UDP_MESSAGE_MAX ? ring_reserve(&lane->relayed, sizeof(*record) + len) : NULL;
 
+	if (record) {
+		train_copy((uint8_t *)(record + 1), datagrams);
+		record->from = *from;
+		record->train = *datagrams;
+		record->train.stride = datagrams->size;
+		ring_commit(&lane->relayed);
+	}
+	atomic_store(&lane->is_claimed, false);
 	if (!record)
 		return -EAGAIN;
-	train_copy((uint8_t *)(record + 1), datagrams);
-	record->from = *from;
-	record->train = *datagrams;
-	record->train.stride = datagrams->size;
-	ring_commit(&lane->relayed);
 	lane_wake(lane);
 	return 0;
+}
+
+int lane_put_relayed(struct lane *lane, const struct wg_path *from, const struct train *datagrams)
+{
+	for (int i = 0; i < CLAIM_ATTEMPTS; i++) {
+		if (claim(lane))
+			return put_claimed(lane, from, datagrams);
+		sched_yield();
+	}
+	return -EAGAIN;
+}
+
+int lane_pass_on(struct lane *lane, const struct wg_path *from, const struct train *datagrams)
+{
+	return claim(lane) ? put_claimed(lane, from, datagrams) : LANE_E_BUSY;
 }

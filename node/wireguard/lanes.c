@@ -123,6 +123,15 @@ static void wake_loop(void *owner)
 	uv_async_send(&lanes->async);
 }
 
+/* A lane's thread; lanes with sockets of their own are numbered as their shards. */
+static bool pass_on(void *owner, uint32_t shard, const struct wg_path *from, const struct train *datagrams)
+{
+	struct lanes *lanes = owner;
+
+	/* What a full ring drops is counted there. */
+	return shard < lanes->n_lanes && lane_pass_on(lanes->each[shard], from, datagrams) != LANE_E_BUSY;
+}
+
 /* ---- device's thread: ports of the device ---- */
 
 /* Handshakes, keepalives, packets that waited. A full socket drops them: all are repeated. */
@@ -476,6 +485,7 @@ static int add_lane(struct lanes *lanes, const struct lanes_config *config, enum
 		.wants_relay = config->ports.relay,
 		.wake_device = wake_device,
 		.wake_loop = wake_loop,
+		.pass_on = lanes->n_shards > 1 ? pass_on : NULL,
 	};
 	int r = lane_new(&thread, &lanes->each[lanes->n_lanes]);
 

@@ -264,34 +264,30 @@ static void end_batch(struct reception *rx, struct batch *batch)
 			       batch->numbers[k]);
 }
 
-/* NULL: nothing with this index, or it is another lane's. */
-static struct wg_keypair *find_session(const struct wg_lane *lane, uint32_t index)
+/* False: nothing with this index, or it is another lane's. */
+static bool use_session(struct reception *rx, struct batch *batch, uint32_t index)
 {
-	struct wg_keypair *keypair = wg_session_table_find(&lane->device->sessions, index);
+	const struct wg_lane *lane = rx->lane;
 
-	if (!keypair || (lane->shard != WG_ANY_SHARD && lane->shard != keypair->peer->shard))
-		return NULL;
-	return keypair;
+	if (batch->n > 0 && batch->keypair->local_index == index)
+		return true;
+	end_batch(rx, batch);
+	batch->keypair = wg_session_table_find(&lane->device->sessions, index);
+	return batch->keypair && (lane->shard == WG_ANY_SHARD || lane->shard == batch->keypair->peer->shard);
 }
 
-uint32_t wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size)
+bool wg_lane_find_owner(const struct wg_lane *lane, const uint8_t *datagram, uint32_t size, struct wg_owner *ret)
 {
 	const struct wg_keypair *keypair;
 	struct wg_data_header header;
 
 	if (wg_data_header_decode(datagram, size, &header) != 0)
-		return 0;
-	keypair = find_session(lane, header.receiver);
-	return keypair ? wg_peer_id(keypair->peer) : 0;
-}
-
-static bool use_session(struct reception *rx, struct batch *batch, uint32_t index)
-{
-	if (batch->n > 0 && batch->keypair->local_index == index)
-		return true;
-	end_batch(rx, batch);
-	batch->keypair = find_session(rx->lane, index);
-	return batch->keypair != NULL;
+		return false;
+	keypair = wg_session_table_find(&lane->device->sessions, header.receiver);
+	if (!keypair)
+		return false;
+	*ret = (struct wg_owner){ .peer_id = wg_peer_id(keypair->peer), .shard = keypair->peer->shard };
+	return ret->peer_id != 0;
 }
 
 static void add_to_batch(struct reception *rx, struct batch *batch, uint64_t counter, uint32_t i)

@@ -7,7 +7,7 @@
  * being opened, and a train that the kernel joined, which goes where its first datagram belongs. It
  * joins datagrams of one sender, so the second does not happen when all indices that are given to one
  * peer are equal modulo n_shards and nobody forges its address. The third: a relay is one sender for all
- * peers behind it. A lane does not open what is another's.
+ * peers behind it. A lane does not open what is another's; of what a relay brought it passes it on.
  *
  * Opened by the loop thread; each shard is received from by one thread (a lane); sent from by any:
  * sending changes nothing but atomic counters. The sockets stay in the network namespace they were opened

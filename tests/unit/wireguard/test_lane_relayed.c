@@ -415,6 +415,32 @@ static void test_with_a_lane_for_each_session_it_comes_to_that_lane(void)
 	end(&world);
 }
 
+/* Of a train that the kernel joins the first datagram decides who gets it. */
+static void spoil_first_index(struct world *world, struct train *train)
+{
+	if (train->n > 1)
+		train_packet(train, 0)[RELAY_UDP_HEADER_LEN + 4] ^= 1;
+}
+
+static void test_what_comes_to_another_lane_is_passed_on_to_its_own(void)
+{
+	struct world world;
+	struct node *a = &world.nodes[0], *b = &world.nodes[1];
+	begin(&world, 4);
+	connect_both(&world);
+	const uint64_t before = counters_of(b).n_udp_relayed;
+
+	world.spoil = spoil_first_index;
+	b->is_deaf = true;
+	for (uint32_t i = 1; i <= 20; i++) {
+		put_superpacket(a, N_PACKETS);
+		WAIT_UNTIL(&world, b->n_tun_packets == (N_PACKETS - 1) * i && b->n_loop_data == i);
+	}
+	if (world.relay->joins)
+		assert(counters_of(b).n_udp_relayed == before); /* by no lane that received it itself */
+	end(&world);
+}
+
 static void spoil_token(struct world *world, struct train *train)
 {
 	for (uint32_t i = 0; i < train->n; i++)
@@ -520,6 +546,7 @@ int main(void)
 	for (unsigned n_lanes = 1; n_lanes <= 4; n_lanes *= 2)
 		test_data_takes_the_lane_and_trains_stay_trains(n_lanes);
 	test_with_a_lane_for_each_session_it_comes_to_that_lane();
+	test_what_comes_to_another_lane_is_passed_on_to_its_own();
 	test_what_the_relay_did_not_bring_us_is_not_opened(spoil_token);
 	test_what_the_relay_did_not_bring_us_is_not_opened(spoil_slot);
 	test_what_the_relay_did_not_bring_us_is_not_opened(come_from_stranger);
