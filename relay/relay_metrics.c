@@ -98,6 +98,7 @@ static void put_refusals(FILE *out, const struct public_node_stats *stats)
 		{ "tls", "no_file_descriptor", tls->refused_descriptors },
 		{ "udp", "relay_full", udp->refused_full },
 		{ "udp", "not_a_member", udp->refused_not_member },
+		{ "udp", "draining", udp->refused_draining },
 		{ "udp", "no_valid_cookie", udp->refused_cookie },
 		{ "udp", "no_valid_proof", udp->refused_proof },
 		{ "udp", "older_bind", udp->refused_old },
@@ -118,6 +119,7 @@ static void put_closed(FILE *out, const struct public_node_stats *stats)
 		{ "tls", "protocol_broken", tls->closed_protocol },
 		{ "tls", "certificate_expired", tls->closed_expired },
 		{ "tls", "drained", tls->closed_drained },
+		{ "udp", "drained", stats->udp.closed_drained },
 		{ "udp", "removed", stats->udp.closed_removed },
 		{ "udp", "silent", stats->udp.closed_silent },
 	};

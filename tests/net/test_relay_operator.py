@@ -1,6 +1,6 @@
 """The day of who runs a relay: it is drained, restarted in place, watched.
 
-UDP is blocked at both homes, so that all traffic goes by a relay.
+All traffic goes by a relay: at both homes no UDP passes but, with the transport "udp", that of relays.
 """
 
 import re
@@ -11,21 +11,35 @@ import time
 
 import pytest
 
-from lab import Program
+from lab import Program, wait_until
 from overlay import Control, Node, Overlay
 from traffic import Echo, Pulse
 
-DRAIN_S = 2
+DRAIN_S = 10  # over UDP clients are served for 5 s more
 METRICS_PORT = 9100
+UDP_PORT = 3478
 GAP_S = 1.0  # the longest silence that a user may see
 
 
+def leave_only_relays(overlay, transport):
+    for router in overlay.routers.values():
+        if transport == "tls":
+            router.block_udp()
+        else:
+            router.nft("table inet cut { chain forward { type filter hook forward priority -10;\n"
+                       f"udp sport {UDP_PORT} accept\nudp dport {UDP_PORT} accept\nmeta l4proto udp drop\n}}\n}}")
+
+
+@pytest.fixture(params=["tls", "udp"])
+def transport(request):
+    return request.param
+
+
 @pytest.fixture
-def overlay(lab, build):
+def overlay(lab, build, transport):
     """alice and bob, with two relays to choose from."""
     overlay = Overlay(lab, build)
-    for router in overlay.routers.values():
-        router.block_udp()
+    leave_only_relays(overlay, transport)
     second = Node(build, lab.host("second", overlay.internet), public=True).start()
     overlay.nodes["second"] = second
     for name in ("relay", "second", "alice", "bob"):
@@ -39,23 +53,27 @@ def overlay(lab, build):
     return overlay
 
 
-def clients(node):
-    return {client["name"] for client in node.rpc("relay.status")["clients"]}
+def clients(node, transport=None):
+    """Names of those who are connected."""
+    return {client["name"] for client in node.rpc("relay.status")["clients"]
+            if transport in (None, client["transport"])}
 
 
-def test_a_drained_relay_is_left_within_a_second_and_empty_when_the_command_ends(overlay, measured):
+def test_a_drained_relay_is_left_within_a_second_and_empty_when_the_command_ends(overlay, transport, measured):
     alice, bob = overlay.nodes["alice"], overlay.nodes["bob"]
     with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
         pulse.first_answer()
         pulse.keeps_going(100)
         drained = overlay.nodes[bob.home()]
+        wait_until(lambda: {"alice", "bob"} <= clients(drained, transport), 10, f"both are there by {transport}")
         begin = time.monotonic()
         done = drained.ctl("relay", "drain", "--deadline", str(DRAIN_S))
         assert "The relay is empty" in done.stdout
-        assert not clients(drained)
+        status = drained.rpc("relay.status")
+        assert status["tls_clients"] == status["udp_clients"] == 0
         pulse.keeps_going(100)
         gap = pulse.longest_gap(begin - 0.1)
-        measured("longest gap while the relay drained", gap)
+        measured(f"longest gap while the relay drained, {transport}", gap)
         assert gap < GAP_S
         other = ({"relay", "second"} - {drained.name}).pop()
         assert bob.home() == alice.home() == other
@@ -145,11 +163,10 @@ class Supervised(Program):
 
 
 @pytest.fixture
-def supervised(lab, build):
+def supervised(lab, build, transport):
     """alice and bob, with one relay whose sockets outlive it."""
     overlay = Overlay(lab, build)
-    for router in overlay.routers.values():
-        router.block_udp()
+    leave_only_relays(overlay, transport)
     relay = overlay.relay
     relay.program.stop()
     relay.program = Supervised(relay.host, relay.argv, "supervised")
@@ -173,7 +190,7 @@ def test_a_connection_made_while_no_relay_runs_is_served_by_the_next(supervised)
     alice.wait_for_relay()
 
 
-def test_a_relay_restarted_in_place_is_missed_for_less_than_a_second(supervised, measured):
+def test_a_relay_restarted_in_place_is_missed_for_less_than_a_second(supervised, transport, measured):
     relay, alice, bob = (supervised.nodes[name] for name in ("relay", "alice", "bob"))
     with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
         pulse.first_answer()
@@ -184,5 +201,5 @@ def test_a_relay_restarted_in_place_is_missed_for_less_than_a_second(supervised,
         pulse.gap_after(time.monotonic())
         pulse.keeps_going(100)
         gap = pulse.longest_gap(begin - 0.1)
-        measured("longest gap while the relay was restarted in place", gap)
+        measured(f"longest gap while the relay was restarted in place, {transport}", gap)
         assert gap < GAP_S
