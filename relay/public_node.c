@@ -149,6 +149,8 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 		     struct error *reterr)
 {
 	struct udp_server_options udp = { .node_key = options->node_key,
+					  .max_rate_client = options->max_rate_client,
+					  .max_rate = options->max_rate,
 					  .owner = node,
 					  .deliver = deliver_to_tls,
 					  .tell_gone = tell_tls_gone };

@@ -6,6 +6,7 @@
  */
 #include "relay/udp_clients.h"
 
+#include "common/rate_limit.h"
 #include "common/source_limit.h"
 #include "relay/key_table.h"
 
@@ -21,6 +22,9 @@
 #define DEFAULT_ANSWERS	   100000
 #define DEFAULT_BINDS	   200
 #define DEFAULT_PROOFS	   2000
+#define DEFAULT_CONTACTS   1024
+#define CONTACTS_PARTS	   16 /* of a client's contacts so much comes back a second */
+#define PAIRS		   (1u << 18)
 #define SECOND_NS	   UINT64_C(1000000000)
 #define MILLISECOND_NS	   UINT64_C(1000000)
 #define COOKIE_MS	   30000 /* shorter than a silent client is kept: a recorded bind revives nobody */
@@ -56,8 +60,10 @@ struct client {
 	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
 	uint64_t bound_ns, proven_ns;
 	uint64_t heard_ns, heard_elsewhere_ns; /* lately, by which of both? */
-	uint64_t gone_second;
-	uint32_t n_gone; /* told in that second */
+	uint32_t gone_second, n_gone; /* told in that second */
+	uint32_t contact_second, n_contacts; /* when those left were counted; to so many more it may begin to send */
+	uint32_t last_to;		     /* slot */
+	struct rate_limit rate;
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 	uint64_t swept_bytes, recent; /* of both ways when it was last looked at; carried lately */
 };
@@ -94,6 +100,8 @@ struct udp_clients {
 	uint32_t drain_at; /* all before were sent away */
 	struct source_limit binds;
 	struct budget answers, proofs;
+	struct rate_limit rate;
+	uint64_t *pairs; /* who sent to whom, lately: a hash of both in its place */
 	struct udp_clients_counters counters;
 	struct busiest busiest, next_busiest;
 };
@@ -443,6 +451,9 @@ static enum udp_clients_verdict bind_new(struct udp_clients *clients, struct kno
 	clients->counters.clients++;
 	client->is_bound = true;
 	client->token = new_random(clients);
+	client->n_contacts = clients->config.max_contacts;
+	client->contact_second = (uint32_t)(now_ns / SECOND_NS);
+	rate_limit_init(&client->rate, clients->config.max_rate_client, now_ns / MILLISECOND_NS);
 	return bind_client(clients, client, from, bind, cookie_ms, now_ns, ret);
 }
 
@@ -509,11 +520,73 @@ static enum udp_clients_verdict take_bind(struct udp_clients *clients, const str
 	return bind_new(clients, known, from, bind, cookie_ms, now_ns, ret);
 }
 
+/* ---- limits ---- */
+
+/* A hash of both, and not of the other way round; never 0. */
+static uint64_t pair_of(const struct client *from, const struct client *to)
+{
+	uint64_t x = (uint64_t)from->slot << 32 | to->slot;
+
+	x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
+	x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
+	return (x ^ x >> 32) | 1;
+}
+
+static bool spend_contact(const struct udp_clients *clients, struct client *client, uint64_t now_ns)
+{
+	const uint32_t max = clients->config.max_contacts, second = (uint32_t)(now_ns / SECOND_NS);
+	const uint64_t earned = (uint64_t)(second - client->contact_second) * (max / CONTACTS_PARTS + 1);
+
+	client->n_contacts = earned + client->n_contacts < max ? (uint32_t)earned + client->n_contacts : max;
+	client->contact_second = second;
+	if (client->n_contacts == 0)
+		return false;
+	client->n_contacts--;
+	return true;
+}
+
+/*
+ * May it send there? Whoever it sent to before, and whoever has sent to it, yes; others only so many. What is
+ * answered is given back. The table is small, and may forget: then a contact is counted twice.
+ */
+static bool may_contact(struct udp_clients *clients, struct client *client, struct client *to, uint64_t now_ns)
+{
+	if (client->last_to == to->slot)
+		return true;
+	const uint64_t pair = pair_of(client, to), back = pair_of(to, client);
+	if (clients->pairs[pair % PAIRS] != pair) {
+		if (clients->pairs[back % PAIRS] == back)
+			to->n_contacts++;
+		else if (!spend_contact(clients, client, now_ns))
+			return false;
+		clients->pairs[pair % PAIRS] = pair;
+	}
+	client->last_to = to->slot;
+	return true;
+}
+
+/* How many of n datagrams may pass, of `size` bytes each but the last, n_bytes in all. */
+static uint32_t may_pass(struct udp_clients *clients, struct client *client, uint32_t n, size_t size, size_t n_bytes,
+			 uint64_t now_ns)
+{
+	const uint64_t now_ms = now_ns / MILLISECOND_NS;
+	uint32_t i = 0;
+
+	if (n == 1)
+		size = n_bytes;
+	else if (rate_limit_take(&client->rate, n_bytes, now_ms) && rate_limit_take(&clients->rate, n_bytes, now_ms))
+		return n;
+	while (i < n && rate_limit_take(&client->rate, size, now_ms) && rate_limit_take(&clients->rate, size, now_ms))
+		i++;
+	return i;
+}
+
 /* ---- bound ---- */
 
 /* By key or, when that is all zero, by slot: a client that hears from a slot it does not know asks whose it is. */
-static enum udp_clients_verdict answer_find(const struct udp_clients *clients, const struct client *client,
-					    const struct relay_udp_datagram *find, struct udp_clients_result *ret)
+static enum udp_clients_verdict answer_find(struct udp_clients *clients, struct client *client,
+					    const struct relay_udp_datagram *find, uint64_t now_ns,
+					    struct udp_clients_result *ret)
 {
 	const bool is_by_slot = public_key_is_zero(&find->node_key);
 	const struct known *known = is_by_slot ? NULL : key_table_find(&clients->known, &find->node_key);
@@ -524,6 +597,10 @@ static enum udp_clients_verdict answer_find(const struct udp_clients *clients, c
 		.node_key = peer ? peer->known->node_key : find->node_key,
 	};
 
+	if (!peer && !spend_contact(clients, client, now_ns)) {
+		clients->counters.dropped_contacts++;
+		return UDP_CLIENTS_DROP;
+	}
 	return answer(ret, &found);
 }
 
@@ -551,7 +628,7 @@ static enum udp_clients_verdict answer_gone(struct udp_clients *clients, struct 
 		.type = RELAY_UDP_GONE,
 		.header = { RELAY_UDP_GONE, client->slot, slot, client->token },
 	};
-	const uint64_t second = now_ns / SECOND_NS;
+	const uint32_t second = (uint32_t)(now_ns / SECOND_NS);
 
 	clients->counters.dropped_unknown++;
 	if (second != client->gone_second)
@@ -574,6 +651,8 @@ static void count_forwarded(struct udp_clients *clients, struct client *client, 
 	clients->counters.bytes += bytes;
 }
 
+/* ---- forwarding ---- */
+
 /* A node that has lost UDP comes by TLS long before it is found silent here. */
 static bool is_reached_here(const struct client *to)
 {
@@ -590,26 +669,6 @@ static struct udp_clients_route route_to(const struct client *client, struct cli
 static struct relay_udp_header rewritten_header(const struct client *client, const struct client *to)
 {
 	return (struct relay_udp_header){ RELAY_UDP_DATA, to->slot, client->slot, to->token };
-}
-
-static enum udp_clients_verdict forward(struct udp_clients *clients, struct client *client,
-					const struct relay_udp_header *header, void *bytes, size_t len,
-					uint64_t now_ns, struct udp_clients_result *ret)
-{
-	const size_t n = len - RELAY_UDP_HEADER_LEN;
-	struct client *to = find_slot(clients, header->to);
-
-	if (!to) {
-		client->packets_in++;
-		client->bytes_in += n;
-		return answer_gone(clients, client, header->to, now_ns, ret);
-	}
-	count_forwarded(clients, client, to, 1, n);
-	ret->route = route_to(client, to);
-	const struct relay_udp_header rewritten = rewritten_header(client, to);
-	if (ret->route.way)
-		relay_udp_header_encode(bytes, &rewritten);
-	return UDP_CLIENTS_FORWARD;
 }
 
 /* How many datagrams from the first on begin with the same bytes, and have a packet. *ret_bytes: of these. */
@@ -633,10 +692,25 @@ static bool is_of(const struct client *client, const struct relay_udp_header *he
 	       endpoint_equal(&client->way.remote, &from->remote);
 }
 
+static uint32_t drop_run(struct udp_clients_route *ret, uint64_t *counter, uint32_t n)
+{
+	*counter += n;
+	ret->is_dropped = true;
+	return n;
+}
+
+static void rewrite_run(uint8_t *bytes, size_t size, uint32_t n, const struct relay_udp_header *header)
+{
+	uint8_t rewritten[RELAY_UDP_HEADER_LEN];
+
+	relay_udp_header_encode(rewritten, header);
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(bytes + i * size, rewritten, sizeof(rewritten));
+}
+
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
 			   size_t size, uint64_t now_ns, struct udp_clients_route *ret)
 {
-	uint8_t rewritten[RELAY_UDP_HEADER_LEN];
 	struct relay_udp_header header;
 	size_t n_bytes;
 
@@ -645,21 +719,27 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	struct client *client = find_slot(clients, header.from), *to = find_slot(clients, header.to);
 	if (!to || !is_of(client, &header, from))
 		return 0;
-	const uint32_t n = length_of_run(bytes, len, size, &n_bytes);
+	uint32_t n = length_of_run(bytes, len, size, &n_bytes);
 	client->heard_ns = now_ns;
-	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
 	*ret = route_to(client, to);
-	if (!ret->way)
-		return n;
+	if (!may_contact(clients, client, to, now_ns))
+		return drop_run(ret, &clients->counters.dropped_contacts, n);
+	const uint32_t passes = may_pass(clients, client, n, size, n_bytes, now_ns);
+	if (passes == 0)
+		return drop_run(ret, &clients->counters.dropped_rate, n);
+	if (passes < n) {
+		n = passes;
+		n_bytes = n * size;
+	}
+	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
 	header = rewritten_header(client, to);
-	relay_udp_header_encode(rewritten, &header);
-	for (uint32_t i = 0; i < n; i++)
-		memcpy(bytes + i * size, rewritten, sizeof(rewritten));
+	if (ret->way)
+		rewrite_run(bytes, size, n, &header);
 	return n;
 }
 
 static enum udp_clients_verdict take_of_client(struct udp_clients *clients, const struct udp_way *from,
-					       const struct relay_udp_datagram *datagram, void *bytes, size_t len,
+					       const struct relay_udp_datagram *datagram, size_t len,
 					       uint64_t now_ns, struct udp_clients_result *ret)
 {
 	struct client *client = find_slot(clients, datagram->header.from);
@@ -671,11 +751,13 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 	client->heard_ns = now_ns;
 	switch (datagram->type) {
 	case RELAY_UDP_FIND:
-		return answer_find(clients, client, datagram, ret);
+		return answer_find(clients, client, datagram, now_ns, ret);
 	case RELAY_UDP_PING:
 		return answer_ping(clients, client, &datagram->ping, now_ns, ret);
-	default:
-		return forward(clients, client, &datagram->header, bytes, len, now_ns, ret);
+	default: /* a receiver that is here was routed to */
+		client->packets_in++;
+		client->bytes_in += len - RELAY_UDP_HEADER_LEN;
+		return answer_gone(clients, client, datagram->header.to, now_ns, ret);
 	}
 }
 
@@ -685,6 +767,8 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 	struct relay_udp_datagram datagram;
 
 	ret->answer_len = ret->notice_len = 0;
+	if (udp_clients_route(clients, from, bytes, len, len, now_ns, &ret->route) > 0)
+		return ret->route.is_dropped ? UDP_CLIENTS_DROP : UDP_CLIENTS_FORWARD;
 	if (relay_udp_decode(bytes, len, &datagram) != 0)
 		datagram.type = 0;
 	switch (datagram.type) {
@@ -695,7 +779,7 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 	case RELAY_UDP_FIND:
 	case RELAY_UDP_PING:
 	case RELAY_UDP_DATA:
-		return take_of_client(clients, from, &datagram, bytes, len, now_ns, ret);
+		return take_of_client(clients, from, &datagram, len, now_ns, ret);
 	default: /* garbage, or what only a relay says: two relays must not talk to each other for ever */
 		clients->counters.malformed++;
 		return UDP_CLIENTS_DROP;
@@ -892,6 +976,11 @@ int udp_clients_new(const struct udp_clients_config *config, struct udp_clients 
 
 	if (!clients)
 		return -ENOMEM;
+	clients->pairs = calloc(PAIRS, sizeof(*clients->pairs));
+	if (!clients->pairs) {
+		free(clients);
+		return -ENOMEM;
+	}
 	clients->config = *config;
 	clients->config.keep_alive_s = (uint8_t)or_default(config->keep_alive_s, DEFAULT_KEEP_ALIVE);
 	clients->config.max_proofs = or_default(config->max_proofs, DEFAULT_PROOFS);
@@ -902,6 +991,8 @@ int udp_clients_new(const struct udp_clients_config *config, struct udp_clients 
 	key_table_init(&clients->known);
 	const uint32_t binds = or_default(config->max_binds_source, DEFAULT_BINDS);
 	source_limit_init(&clients->binds, binds, binds * 2);
+	clients->config.max_contacts = or_default(config->max_contacts, DEFAULT_CONTACTS);
+	rate_limit_init(&clients->rate, config->max_rate, 0);
 	clients->config.max_answers = or_default(config->max_answers, DEFAULT_ANSWERS);
 	randombytes_buf(clients->secret, sizeof(clients->secret));
 	clients->epoch = new_random(clients);
@@ -919,6 +1010,7 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 	while (clients->first_known)
 		forget_known(clients, &clients->first_known);
 	free(clients->places);
+	free(clients->pairs);
 	key_table_deinit(&clients->known);
 	sodium_memzero(clients, sizeof(*clients));
 	free(clients);

@@ -51,6 +51,8 @@ struct udp_clients_config {
 	uint32_t max_answers;		  /* a second to whoever has proven nothing; 0: 100000 */
 	uint32_t max_binds_source;	  /* first ones a second of one /24 or /56; 0: 200, twice that at once */
 	uint32_t max_proofs;		  /* Diffie-Hellmans a second; 0: 2000 */
+	uint64_t max_rate_client, max_rate; /* bits a second forwarded, of one client and of all; 0: no limit */
+	uint32_t max_contacts; /* receivers of one client that never sent to it, at once, and 1/16 of it a second; 0: 1024 */
 };
 
 struct udp_clients_counters {
@@ -64,7 +66,7 @@ struct udp_clients_counters {
 	/* Clients that left, by reason. */
 	uint64_t closed_silent, closed_removed, closed_drained;
 	/* Datagrams dropped, by reason. */
-	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited;
+	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited, dropped_rate, dropped_contacts;
 };
 
 struct udp_clients_client {
@@ -91,6 +93,7 @@ enum udp_clients_verdict {
 
 /* Where data goes on. Borrowed, until the next call that is not a route. */
 struct udp_clients_route {
+	bool is_dropped;     /* beyond a limit: nowhere */
 	struct udp_way *way; /* NULL: to a client elsewhere */
 	const struct public_key *from, *to;
 };

@@ -129,6 +129,8 @@ static void carry(struct udp_server *server, const struct udp_clients_route *rou
 static void forward(struct udp_server *server, const struct udp_clients_route *route, const uint8_t *bytes,
 		    size_t len, size_t size, uint32_t n)
 {
+	if (route->is_dropped)
+		return;
 	if (route->way)
 		relay_outbox_add_run(server->outboxes[route->way->socket], route->way, bytes, len, size, n);
 	else
@@ -505,7 +507,11 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 {
 	struct udp_clients_config config = { .owner = server,
 					     .is_member = is_member,
-					     .max_clients = options->max_clients };
+					     .max_clients = options->max_clients,
+					     .max_proofs = options->max_proofs,
+					     .max_binds_source = options->max_binds_source,
+					     .max_rate_client = options->max_rate_client,
+					     .max_rate = options->max_rate };
 
 	if (!options->node_key)
 		return 0;

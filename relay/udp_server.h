@@ -42,7 +42,9 @@ struct udp_server_options {
 	uint32_t stun_rate_per_s, stun_burst; /* of one source prefix; 0: 100, 200 */
 	/* Of this node, copied; NULL: STUN alone. Nobody is a member before udp_server_set_members(). */
 	const struct secret_key *node_key;
-	uint32_t max_clients; /* 0: as udp_clients.h */
+	/* As udp_clients.h. */
+	uint32_t max_clients, max_proofs, max_binds_source;
+	uint64_t max_rate_client, max_rate;
 	/* What concerns clients over TLS; on the loop. */
 	void *owner;
 	/* A packet from a client over UDP to one over TLS; NULL: there are none. */

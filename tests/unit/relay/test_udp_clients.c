@@ -584,7 +584,7 @@ static uint32_t route(struct world *w, const struct endpoint *from, uint8_t *byt
 	struct udp_clients_route route = { 0 };
 	const uint32_t n = udp_clients_route(w->clients, &way, bytes, len, TRAIN_SIZE, w->now_ns, &route);
 
-	*ret = route.way;
+	*ret = route.is_dropped ? NULL : route.way;
 	return n;
 }
 
@@ -653,6 +653,88 @@ static void test_what_cannot_be_forwarded_is_not_routed(void)
 	make_train(bytes, a, b->slot, 2, 20);
 	bytes[3] = RELAY_UDP_PING;
 	assert(route(&w, &a->at, bytes, 50, &to) == 0 && counters(&w).packets == 0);
+	end(&w);
+}
+
+/* ---- limits ---- */
+
+static void test_a_client_sends_no_faster_than_its_rate(void)
+{
+	struct world w;
+	/* 1 Mb/s: 64 KiB at once, the room that any packet needs, and 125 bytes a millisecond. */
+	begin_with(&w, (struct udp_clients_config){ .max_rate_client = 1000000 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct udp_way *to;
+	uint8_t bytes[8 * TRAIN_SIZE];
+	uint32_t n = 0;
+
+	for (int i = 0; i < 1000; i++)
+		n += route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 8, TRAIN_SIZE), &to) * (to != NULL);
+	assert(n == 65536 / TRAIN_SIZE && counters(&w).packets == n && counters(&w).dropped_rate > 5000);
+	assert(ping_works(&w, a) && reaches(&w, b, a)); /* another's is its own */
+	w.now_ns += SECOND / 1000;
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 8, TRAIN_SIZE), &to) == 4); /* cut */
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 8, TRAIN_SIZE), &to) == 8 && !to);
+	end(&w);
+}
+
+static void test_all_together_send_no_faster_than_the_relays_rate(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_rate = 1000000 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	unsigned n = 0;
+
+	for (int i = 0; i < 2000; i++)
+		n += reaches(&w, a, b) + reaches(&w, b, a);
+	assert(n == 65536 / 22 && counters(&w).dropped_rate == 4000 - n);
+	end(&w);
+}
+
+/* Nodes that never answer: only so many, and others are not concerned. */
+static void test_a_client_cannot_send_to_everybody(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_contacts = 2 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1), *c = bound(&w, 2), *d = bound(&w, 3);
+
+	assert(reaches(&w, a, b) && reaches(&w, a, c) && reaches(&w, a, b));
+	assert(!reaches(&w, a, d) && counters(&w).dropped_contacts == 1);
+	assert(reaches(&w, a, b) && reaches(&w, a, c)); /* those it knows */
+	assert(reaches(&w, c, a)); /* an answer makes room for another */
+	assert(reaches(&w, a, d) && reaches(&w, d, a) && reaches(&w, a, d));
+	end(&w);
+}
+
+static void test_whoever_was_written_to_may_answer(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_contacts = 1 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1), *c = bound(&w, 2), *d = bound(&w, 3);
+
+	assert(reaches(&w, b, a) && reaches(&w, c, a) && reaches(&w, d, a));
+	assert(reaches(&w, a, b) && reaches(&w, a, c) && reaches(&w, a, d));
+	end(&w);
+}
+
+static void test_asking_for_nodes_that_are_not_here_is_limited(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_contacts = 16 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct relay_udp_datagram find = from_node(a, RELAY_UDP_FIND, 0);
+	unsigned n = 0;
+
+	for (uint8_t i = 1; i < 100; i++) {
+		find.node_key = (struct public_key){ { i } };
+		n += say(&w, &a->at, &find) == UDP_CLIENTS_ANSWER;
+	}
+	assert(n == 16 && counters(&w).dropped_contacts == 99 - 16);
+	find.node_key = b->public; /* those that are, never */
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND));
+	w.now_ns += SECOND;
+	find.node_key.bytes[0]++;
+	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == 0);
 	end(&w);
 }
 
@@ -1156,6 +1238,11 @@ int main(void)
 	test_a_train_to_one_peer_is_routed_at_once();
 	test_a_train_is_cut_where_its_header_changes();
 	test_what_cannot_be_forwarded_is_not_routed();
+	test_a_client_sends_no_faster_than_its_rate();
+	test_all_together_send_no_faster_than_the_relays_rate();
+	test_a_client_cannot_send_to_everybody();
+	test_whoever_was_written_to_may_answer();
+	test_asking_for_nodes_that_are_not_here_is_limited();
 	test_clients_elsewhere_are_found_and_reached();
 	test_nobody_speaks_over_udp_for_a_client_elsewhere();
 	test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls();
