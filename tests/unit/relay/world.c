@@ -35,8 +35,8 @@ void turn(struct world *world, uint64_t until_ms, const char *what, const char *
 		fprintf(stderr, "%s:%d: waited in vain for: %s\n", file, line, what);
 		abort();
 	}
-	uv_update_time(&world->loop); /* else it may be due before the loop waits */
-	uv_timer_start(&world->alarm, on_alarm, until_ms - now, 0);
+	/* Again and again: it may be due before the loop waits. */
+	uv_timer_start(&world->alarm, on_alarm, until_ms - now, until_ms - now);
 	uv_run(&world->loop, UV_RUN_ONCE);
 }
 
@@ -45,8 +45,7 @@ void run_for(struct world *world, uint64_t ms)
 	uint64_t until = uv_hrtime() / 1000000 + ms;
 
 	for (uint64_t now = until - ms; now < until; now = uv_hrtime() / 1000000) {
-		uv_update_time(&world->loop);
-		uv_timer_start(&world->alarm, on_alarm, until - now, 0);
+		uv_timer_start(&world->alarm, on_alarm, until - now, until - now);
 		uv_run(&world->loop, UV_RUN_ONCE);
 	}
 }
