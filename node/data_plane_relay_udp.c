@@ -82,7 +82,7 @@ static void on_found(struct plane_relay *relay, const struct relay_udp_event *ev
 	struct plane_peer *peer = plane_find_by_key(relay->plane, &event->key);
 
 	if (event->slot == 0) {
-		if (peer && !relay->is_tls_up) /* over TLS we are told what did not get through */
+		if (peer)
 			plane_peer_is_absent(relay, peer, false);
 		return;
 	}

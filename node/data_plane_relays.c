@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define RELAY_TELL_NS	 1000000000ull
-#define DOWN_GRACE_MS	 250 /* a lost slot: TLS has so long to come up before the relay counts as down */
+#define DOWN_GRACE_MS	 150 /* a lost slot: TLS has so long to come up before the relay counts as down */
 
 struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id)
 {
@@ -143,11 +143,11 @@ static void choose_way(struct plane_relay *relay)
 		.is_bound = bound,
 		.is_proven = bound && relay_udp_fsm_is_proven(&relay->udp),
 		.missing = bound ? relay_udp_fsm_missing(&relay->udp) : 0,
+		.n_silent = bound ? relay->udp.n_silent : 0,
 		.is_blocked = !relay->has_udp || is_udp_blocked(relay->plane),
 	};
 
 	relay_choice_step(&relay->choice, &view);
-	relay->choice.wants_tls = true; /* as long as relays do not carry between clients over UDP and over TLS */
 	if (relay->choice.wants_tls && !relay->connection)
 		open_tls(relay);
 	else if (!relay->choice.wants_tls && relay->connection)

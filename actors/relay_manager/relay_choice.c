@@ -22,7 +22,7 @@ static void judge_bound(struct relay_choice *choice, const struct relay_choice_v
 {
 	choice->without_ms = 0;
 	choice->was_bound = true;
-	if (view->missing >= RELAY_CHOICE_LOSSY)
+	if (view->missing >= RELAY_CHOICE_LOSSY || view->n_silent >= RELAY_CHOICE_SILENT)
 		choice->wants_tls = choice->doubts_udp = true;
 	if (!view->is_proven)
 		choice->good_ms = 0;

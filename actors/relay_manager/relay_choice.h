@@ -1,7 +1,7 @@
 /*
  * By which way is one relay used: over UDP, or over TLS?
  *
- *                          600 ms without a slot; a slot was lost; 3 of the last 8 pings were
+ *               600 ms without a slot; a slot was lost; 3 of the last 8 pings were; a ping into silence was
  *   UDP alone ────────────────────────────────────────────────────────────────────────────► UDP and TLS
  *      ▲                                                                                         │
  *      └──────────────── UDP has been good for 8 s; packets go by UDP again after 3 ◄────────────┘
@@ -16,6 +16,7 @@
 
 #define RELAY_CHOICE_PATIENCE_MS 600  /* how long UDP alone is tried */
 #define RELAY_CHOICE_LOSSY	 3    /* of the last 8 pings */
+#define RELAY_CHOICE_SILENT	 2    /* pings since anything was heard: the second is sent when the first is late */
 #define RELAY_CHOICE_GOOD_MS	 3000 /* a UDP that lost was good for so long: it is used again … */
 #define RELAY_CHOICE_CLOSE_MS	 8000 /* … and TLS closed */
 
@@ -25,6 +26,7 @@ struct relay_choice_view {
 	bool is_bound;	 /* over UDP */
 	bool is_proven;	 /* and hardly anything was lost */
 	uint32_t missing; /* of the last 8 pings */
+	uint32_t n_silent; /* pings since anything was heard */
 	bool is_blocked; /* other relays are reached over TLS only: do not wait for UDP */
 };
 

@@ -212,7 +212,7 @@ def test_all_udp_is_blocked(world, measured, control):
     if not control:
         world.without_control()
     measured("gap: all UDP blocked" + ("" if control else ", control away"),
-             world.gap(world.overlay.routers["carol"].block_udp), GAP_KILLED)
+             world.gap(world.overlay.routers["carol"].block_udp), GAP)
     wait_for_transport(world.carol, world.carol.home(), "tls")
 
 
@@ -222,6 +222,6 @@ def test_a_tls_connection_stalls(world, measured):
     world.pulse.keeps_going(100)
     stop = world.north.program.process
     try:
-        measured("gap: TLS connection stalled", world.gap(lambda: stop.send_signal(signal.SIGSTOP)), GAP_KILLED)
+        measured("gap: TLS connection stalled", world.gap(lambda: stop.send_signal(signal.SIGSTOP)), GAP)
     finally:
         stop.send_signal(signal.SIGCONT)

@@ -64,6 +64,16 @@ static void test_a_lost_slot_opens_tls_at_once(void)
 	EXPECT(choice.wants_tls);
 }
 
+static void test_tls_is_opened_while_udp_is_silent_before_it_is_dead(void)
+{
+	given_a_relay();
+	bound(1040, 0, false);
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = 5000, .is_bound = true, .n_silent = 1 });
+	EXPECT(!choice.wants_tls);
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = 5150, .is_bound = true, .n_silent = 2 });
+	EXPECT(choice.wants_tls && choice.doubts_udp);
+}
+
 static void test_udp_that_loses_is_doubted_until_it_was_good_for_3_s(void)
 {
 	given_a_relay();
@@ -97,6 +107,7 @@ int main(void)
 	test_with_udp_no_tls_is_opened();
 	test_where_other_relays_have_no_udp_nobody_waits_for_it();
 	test_a_lost_slot_opens_tls_at_once();
+	test_tls_is_opened_while_udp_is_silent_before_it_is_dead();
 	test_udp_that_loses_is_doubted_until_it_was_good_for_3_s();
 	test_tls_is_closed_when_udp_was_good_for_8_s_without_a_break();
 	return 0;
