@@ -110,6 +110,7 @@ struct data_plane {
 	uint32_t n_known_relays;
 	struct map_relay known_relays[MAP_MAX_RELAYS];
 	struct plane_relay *relays;
+	bool is_udp_blocked; /* relays are reached over TLS only */
 	uint32_t n_ranked, ranked[MAP_MAX_RELAYS]; /* ids of relays, nearest first */
 	struct secret_key node_key;
 	struct public_key node_key_public;

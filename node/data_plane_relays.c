@@ -72,17 +72,18 @@ static bool is_bound(const struct plane_relay *relay)
 	return relay->has_udp && relay_udp_fsm_is_bound(&relay->udp);
 }
 
-/* Is this a network without UDP? Then nobody waits for it at the next relay. */
-static bool is_udp_blocked(const struct data_plane *plane)
+/* Is this a network without UDP? Then nobody waits for it at the next relay. Remembered while none is connected. */
+static bool is_udp_blocked(struct data_plane *plane)
 {
-	bool any_tls = false;
-
 	for (const struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
-		if (is_bound(relay))
-			return false;
-		any_tls = any_tls || relay->is_tls_up;
+		if (is_bound(relay)) {
+			plane->is_udp_blocked = false;
+			break;
+		}
+		if (relay->is_tls_up)
+			plane->is_udp_blocked = true;
 	}
-	return any_tls;
+	return plane->is_udp_blocked;
 }
 
 static void on_timer(uv_timer_t *timer);
