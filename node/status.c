@@ -578,6 +578,7 @@ static struct json *lane_to_json(const struct node_status_lane *lane)
 	json_put_u64(json, "tun_bytes", lane->tun_bytes);
 	json_put_u64(json, "udp_datagrams", lane->udp_datagrams);
 	json_put_u64(json, "udp_bytes", lane->udp_bytes);
+	json_put_u64(json, "udp_relayed", lane->udp_relayed);
 	json_put(json, "drops", drops_to_json(lane->drops, lane->n_drops));
 	return json;
 }
@@ -611,6 +612,8 @@ static int lane_from_json(const struct json *json, struct node_status *status, s
 		r = json_get_u64(json, "udp_datagrams", &lane->udp_datagrams, reterr);
 	if (r == 0)
 		r = json_get_u64(json, "udp_bytes", &lane->udp_bytes, reterr);
+	if (r == 0)
+		r = json_get_u64(json, "udp_relayed", &lane->udp_relayed, reterr);
 	return r != 0 ? r : lane_drops_from_json(json, lane, reterr);
 }
 

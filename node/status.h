@@ -15,7 +15,8 @@
  *     "relays": [{"id", "name", "latency_us", "transport", "udp_latency_us", "tls_latency_us", "connected",
  *                 "home"}],
  *     "offloads": [{"name", "state", "error", "used", "refused", "fell_back"}],
- *     "lanes": [{"role", "tun_packets", "tun_bytes", "udp_datagrams", "udp_bytes", "drops": {…}}],
+ *     "lanes": [{"role", "tun_packets", "tun_bytes", "udp_datagrams", "udp_bytes", "udp_relayed",
+ *                "drops": {…}}],
  *     "drops": {"name": count} }
  * *_ms are ages. Counts of bytes, packets, offloads and drops are decimal strings (64 bits).
  */
@@ -120,6 +121,7 @@ struct node_status_lane {
 	char role[8]; /* "seals", "opens", "both" */
 	uint64_t tun_packets, tun_bytes;     /* from the interface */
 	uint64_t udp_datagrams, udp_bytes; /* from the network */
+	uint64_t udp_relayed;		   /* … of these: data that a relay brought, taken by the lane itself */
 	uint32_t n_drops;
 	struct node_status_drop drops[NODE_STATUS_MAX_LANE_DROPS];
 };

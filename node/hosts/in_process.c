@@ -456,6 +456,7 @@ static void fill_lanes(struct in_process *in_process, struct node_status *status
 		told->tun_bytes = lane.n_tun_bytes;
 		told->udp_datagrams = lane.n_udp_datagrams;
 		told->udp_bytes = lane.n_udp_bytes;
+		told->udp_relayed = lane.n_udp_relayed;
 		for (int drop = 0; drop < WG_N_DROPS; drop++)
 			node_status_add_lane_drop(told, wg_drop_name((enum wg_drop)drop), lane.drops[drop]);
 		node_status_add_lane_drop(told, "events_full", lane.n_events_dropped);

@@ -124,7 +124,8 @@ class Forwarding:
         return {"rate": rate / 1e3, "gbits": rate * case.size * 8 / 1e9,
                 "cpu": flood["relay_cpu_ns"] / flood["received"] / 1e3,
                 "p50": time_of(half["p50_us"]), "p99": time_of(half["p99_us"]),
-                "cpu_half": half["relay_cpu_ns"] / half["received"] / 1e3, "own": flood["own_cpu_ns"] / 1e9 / flood["seconds"],
+                "cpu_half": half["relay_cpu_ns"] / half["received"] / 1e3,
+                "own": flood["own_cpu_ns"] / 1e9 / flood["seconds"],
                 "relay_cores": flood["relay_cpu_ns"] / 1e9 / flood["seconds"],
                 "lost": 1 - flood["received"] / flood["sent"], "lost_half": 1 - half["received"] / half["sent"]}
 
@@ -212,8 +213,8 @@ class Forwarding:
 def verdict(column, values, target):
     """The worst of (value, case) decides."""
     worst, case = max(values)
-    return {"column": column, "case": name_of(case), "value": worst, "median": statistics.median(v for v, _ in values),
-            "target": target, "reached": worst <= target}
+    return {"column": column, "case": name_of(case), "value": worst,
+            "median": statistics.median(v for v, _ in values), "target": target, "reached": worst <= target}
 
 
 class Relayed(Tunnel):

@@ -69,9 +69,8 @@ def test_flows_of_several_peers_stay_whole_and_in_order(lab, build, kind, lanes)
     assert opening == (1 if lanes < 4 else 3), told  # a peer's sessions belong to one
 
 
-@pytest.mark.parametrize("lanes, roles", [(1, ["both"]), (2, ["opens", "seals"])])
-def test_a_node_tells_what_its_lanes_moved(lab, build, lanes, roles):
-    """Also that it gave up no capability before the queues had been made."""
+def bob_and_carol(lab, build, lanes):
+    """bob with so many lanes. Only a relay joins them: one NAT is symmetric, the other port-restricted."""
     overlay = Overlay(lab, build, ())
     for name in "bob", "carol":
         overlay.add(name)
@@ -80,6 +79,31 @@ def test_a_node_tells_what_its_lanes_moved(lab, build, lanes, roles):
     bob.config.write_text(bob.config.read_text() + f"lanes = {lanes}\n")
     bob.start()
     overlay.join()
+    return bob, carol
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_what_a_relay_brings_over_udp_the_lanes_take_themselves(lab, build, lanes):
+    bob, carol = bob_and_carol(lab, build, lanes)
+
+    def relayed():
+        return [int(lane["udp_relayed"]) for lane in bob.status()["lanes"]]
+
+    with Echo(bob.host), Pulse(carol.host, bob.ip) as pulse:
+        pulse.first_answer()
+        wait_until(lambda: sum(relayed()), 15, "the relay over UDP is used")
+        before = sum(relayed())
+        pulse.keeps_going(50)
+        wait_until(lambda: sum(relayed()) >= before + 50, 5, "all come over UDP")
+
+    assert sum(n > 0 for n in relayed()) == 1  # a peer's sessions belong to one lane
+    assert bob.peer("carol")["path"] == "relay"
+
+
+@pytest.mark.parametrize("lanes, roles", [(1, ["both"]), (2, ["opens", "seals"])])
+def test_a_node_tells_what_its_lanes_moved(lab, build, lanes, roles):
+    """Also that it gave up no capability before the queues had been made."""
+    bob, carol = bob_and_carol(lab, build, lanes)
 
     with Echo(bob.host), Pulse(carol.host, bob.ip) as pulse:
         pulse.first_answer()

@@ -46,7 +46,7 @@ static void fill_lists(struct node_status *status)
 		.name = "udp-gso", .state = "refused", .error = "EIO", .used = 1, .refused = 2, .fell_back = UINT64_MAX
 	};
 	struct node_status_lane *lane = node_status_add_lane(status);
-	*lane = (struct node_status_lane){ .role = "opens", .udp_datagrams = 7, .udp_bytes = UINT64_MAX };
+	*lane = (struct node_status_lane){ .role = "opens", .udp_datagrams = 7, .udp_bytes = UINT64_MAX, .udp_relayed = 3 };
 	node_status_add_lane_drop(lane, "replay", 3);
 	node_status_add_lane_drop(lane, "forged", 0); /* not told */
 	*peer = (struct node_status_peer){ .id = 8, .name = "bob", .state = "established",
