@@ -18,6 +18,7 @@
 #include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIECE_LEN	 65536
@@ -26,6 +27,9 @@
 #define TURN_LEN	 65536		  /* what one stream may bring in a turn of the loop, about */
 #define MAX_WAITING	 (1024 * 1024) /* bytes in libuv: more are only made by a peer that abuses key updates */
 #define USER_TIMEOUT_MS	 15000
+#define BUSY_TURN_NS	 200000 /* turns that follow so soon … */
+#define LITTLE_BYTES	 16384	/* … and bring no more than this are too many */
+#define NAP_NS		 50000	/* and the kernel's slack of about as much */
 #define NOTSENT_LOWAT	 131072 /* what waits should do so in the owner's queue, not in the kernel's */
 
 struct tls_host {
@@ -35,6 +39,8 @@ struct tls_host {
 	BIO_METHOD *bio_method;
 	struct tls_stream *dirty;
 	uint64_t turn; /* of the loop */
+	uint64_t turn_ns;  /* when the last one ended */
+	size_t turn_bytes; /* that this one brought */
 	uint8_t *piece, *plain;
 	uint8_t *cipher; /* what TLS has written, not yet handed to the kernel */
 	size_t n_cipher, cipher_cap;
@@ -306,9 +312,30 @@ static void flush_dirty(struct tls_host *host)
 	}
 }
 
+/*
+ * Single packets that come fast would each cost a turn of the loop and its system calls: after a turn that follows
+ * close on another and brought little, more of them is awaited for a moment.
+ */
+static void gather_more(struct tls_host *host)
+{
+	const struct timespec nap = { .tv_nsec = NAP_NS };
+	uint64_t now_ns = uv_hrtime();
+	bool is_busy = now_ns - host->turn_ns < BUSY_TURN_NS;
+
+	host->turn_ns = now_ns;
+	if (is_busy && host->turn_bytes > 0 && host->turn_bytes < LITTLE_BYTES) {
+		nanosleep(&nap, NULL);
+		host->turn_ns = now_ns + NAP_NS;
+	}
+	host->turn_bytes = 0;
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
-	flush_dirty(container_of(prepare, struct tls_host, prepare));
+	struct tls_host *host = container_of(prepare, struct tls_host, prepare);
+
+	flush_dirty(host);
+	gather_more(host);
 }
 
 static void on_check(uv_check_t *check)
@@ -352,6 +379,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 		return;
 	}
 	stream->n_turn += (uint32_t)n;
+	stream->host->turn_bytes += (size_t)n;
 	stream->bytes_in += (uint64_t)n;
 	stream->in = (const uint8_t *)buf->base;
 	stream->n_in = (size_t)n;
