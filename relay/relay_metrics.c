@@ -70,6 +70,7 @@ static void put_drops(FILE *out, const struct public_node_stats *stats)
 		{ "tls", "destination_unknown", tls->dropped_unknown },
 		{ "tls", "queue_full", tls->dropped_queue },
 		{ "tls", "rate_limit", tls->dropped_rate },
+		{ "tls", "nobody_answers", tls->dropped_unanswered },
 		{ "tls", "malformed", tls->malformed },
 		{ "udp", "destination_unknown", udp->dropped_unknown },
 		{ "udp", "queue_full", stats->udp_out.full[RELAY_OUTBOX_DATA] },

@@ -16,12 +16,14 @@
 #include "common/relay_wire.h"
 #include "common/tls.h"
 #include "relay/key_table.h"
+#include "relay/reach_limit.h"
 #include "common/source_limit.h"
 #include "relay/tcp_listener.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <openssl/ssl.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -58,6 +60,7 @@ struct client {
 	uint64_t gone_at_ms; /* the bucket of peer gone frames: when it was last filled */
 	uint32_t gone_tokens;
 	struct rate_limit rate;
+	struct reach_limit reach;
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 };
 
@@ -76,6 +79,7 @@ struct relay_server {
 	struct key_table table;
 	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct rate_limit rate;		  /* of all clients */
+	uint64_t reach_seed;
 	struct relay_server_counters counters;
 	struct log_limit log_limit;
 	struct {
@@ -179,6 +183,7 @@ static void unregister(struct client *client)
 	key_table_remove(&server->table, &client->identity.node_key, client);
 	if (server->options.note_client && !key_table_find(&server->table, &client->identity.node_key))
 		server->options.note_client(server->options.owner, &client->identity.node_key, false);
+	reach_limit_deinit(&client->reach);
 	relay_queue_drop_packets(&client->queue);
 	server->counters.dropped_queue += client->queue.n_dropped;
 	relay_decoder_deinit(&client->decoder);
@@ -235,6 +240,7 @@ static void admit(struct client *client)
 	client->heard_ms = client->pinged_ms = client->since_ms;
 	client->gone_tokens = GONE_BURST;
 	rate_limit_init(&client->rate, server->options.max_rate_client, now_ms(server));
+	client->reach.seed = server->reach_seed;
 	server->counters.admitted++;
 
 	struct client *older = key_table_put(&server->table, &client->identity.node_key, client);
@@ -326,6 +332,7 @@ static void tell_gone(struct client *client, const struct public_key *peer)
 
 static void deliver(struct client *to, const struct public_key *from, const uint8_t *bytes, size_t len)
 {
+	reach_limit_hear(&to->reach, from, now_ms(to->server) / 1000);
 	relay_queue_packet(&to->queue, RELAY_RECV, &(struct relay_packet){ *from, bytes, len });
 	if (to->queue.n_bytes >= FLUSH_LEN)
 		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
@@ -340,6 +347,10 @@ static void forward(struct client *client, const struct relay_packet *packet)
 
 	if (!rate_limit_take(&client->rate, packet->len, now) || !rate_limit_take(&server->rate, packet->len, now)) {
 		server->counters.dropped_rate++;
+		return;
+	}
+	if (!reach_limit_send(&client->reach, &packet->key, now / 1000)) {
+		server->counters.dropped_unanswered++;
 		return;
 	}
 	struct client *to = key_table_find(&server->table, &packet->key);
@@ -642,6 +653,7 @@ int relay_server_start(const struct relay_server_options *options, struct relay_
 	source_limit_init(&server->source_limit, server->options.max_rate_source,
 			  2 * server->options.max_rate_source);
 	rate_limit_init(&server->rate, server->options.max_rate, now_ms(server));
+	randombytes_buf(&server->reach_seed, sizeof(server->reach_seed));
 	uv_timer_init(tls_host_loop(options->host), &server->tick);
 	uv_timer_init(tls_host_loop(options->host), &server->drain_tick);
 	server->n_open = 2;

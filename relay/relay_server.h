@@ -70,6 +70,7 @@ struct relay_server_counters {
 	/* Packets dropped, by reason. */
 	uint64_t dropped_unknown; /* destination not here */
 	uint64_t dropped_rate;	  /* more than one client, or all, may send */
+	uint64_t dropped_unanswered; /* to one more node that has not answered (reach_limit.h) */
 	uint64_t dropped_queue;	  /* oldest of a full queue, or left in it when its client went */
 	uint64_t malformed;	  /* frames with a body of a wrong form, or sent the wrong way */
 };

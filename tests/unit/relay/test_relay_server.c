@@ -442,6 +442,23 @@ static void test_a_client_over_its_rate_loses_packets_and_others_do_not(void)
 	finish(&p);
 }
 
+static void test_who_tries_all_keys_is_stopped_and_still_reaches_who_answers(void)
+{
+	struct pair p;
+	struct member nobody = { 0 };
+	begin_connected(&p);
+
+	EXPECT(send_text(&p.bob, &p.alice, "hello") == 0);
+	AWAIT(&p.w, got_text(&p.alice, "hello"));
+	for (uint16_t i = 1; i <= 600; i++) {
+		memcpy(nobody.key.bytes, &i, sizeof(i));
+		EXPECT(send_text(&p.alice, &nobody, "anybody?") == 0);
+	}
+	AWAIT(&p.w, counters(&p).dropped_unanswered == 600 - 512);
+	expect_they_still_talk(&p);
+	finish(&p);
+}
+
 static void test_the_silent_are_pinged_then_dropped(void)
 {
 	struct pair p;
@@ -566,6 +583,7 @@ int main(void)
 	test_a_newer_connection_replaces_the_older();
 	test_a_full_relay_says_so_but_takes_back_whom_it_has();
 	test_a_client_over_its_rate_loses_packets_and_others_do_not();
+	test_who_tries_all_keys_is_stopped_and_still_reaches_who_answers();
 	test_the_silent_are_pinged_then_dropped();
 	test_an_expired_certificate_ends_its_connection();
 	test_a_relay_that_stops_says_so_to_all();

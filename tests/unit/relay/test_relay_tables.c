@@ -2,6 +2,7 @@
  * What the relay looks things up in: clients by node key, and how often a source may ask.
  */
 #include "relay/key_table.h"
+#include "relay/reach_limit.h"
 #include "common/rate_limit.h"
 #include "common/source_limit.h"
 
@@ -135,6 +136,54 @@ static void test_a_small_rate_lets_the_largest_packet_pass_now_and_then(void)
 	EXPECT(rate_limit_take(&limit, SIZE_MAX, 0));
 }
 
+static uint32_t reached(struct reach_limit *limit, uint32_t first, uint32_t n, uint64_t now_s)
+{
+	uint32_t n_reached = 0;
+
+	for (uint32_t i = first; i < first + n; i++) {
+		struct public_key key = key_of(i);
+		n_reached += reach_limit_send(limit, &key, now_s) ? 1 : 0;
+	}
+	return n_reached;
+}
+
+static void hear(struct reach_limit *limit, uint32_t first, uint32_t n, uint64_t now_s)
+{
+	for (uint32_t i = first; i < first + n; i++) {
+		struct public_key key = key_of(i);
+		reach_limit_hear(limit, &key, now_s);
+	}
+}
+
+static void test_so_many_nodes_may_be_sent_to_that_do_not_answer(void)
+{
+	struct reach_limit limit = { .seed = 7 };
+
+	EXPECT(reached(&limit, 1, 10000, 100) == REACH_MAX_UNANSWERED);
+	EXPECT(reached(&limit, 1, REACH_MAX_UNANSWERED, 130) == REACH_MAX_UNANSWERED); /* these again */
+	EXPECT(reached(&limit, 20000, 100, 159) == 0);
+	hear(&limit, 1, 10, 159);
+	EXPECT(reached(&limit, 20000, 100, 159) == 10);
+	EXPECT(reached(&limit, 30000, 10000, 160) == REACH_MAX_UNANSWERED - 10); /* the first have waited a minute */
+	reach_limit_deinit(&limit);
+}
+
+static void test_nodes_that_answer_are_as_many_as_they_like(void)
+{
+	struct reach_limit limit = { .seed = 8 };
+
+	for (uint32_t i = 1; i < 100000; i += 100) {
+		EXPECT(reached(&limit, i, 100, i / 1000) == 100);
+		hear(&limit, i, 100, i / 1000);
+		EXPECT(limit.n_unanswered == 0 && limit.capacity <= 32768);
+	}
+	hear(&limit, 200000, 5000, 200);
+	EXPECT(reached(&limit, 200000, 5000, 200) == 5000); /* whom it answers */
+	reach_limit_deinit(&limit);
+	EXPECT(limit.entries == NULL && reached(&limit, 1, 1, 0) == 1);
+	reach_limit_deinit(&limit);
+}
+
 int main(void)
 {
 	EXPECT(sodium_init() >= 0);
@@ -143,6 +192,8 @@ int main(void)
 	test_a_prefix_shares_its_rate_and_others_have_their_own();
 	test_a_rate_lets_that_much_pass_and_a_tenth_of_a_second_at_once();
 	test_a_small_rate_lets_the_largest_packet_pass_now_and_then();
+	test_so_many_nodes_may_be_sent_to_that_do_not_answer();
+	test_nodes_that_answer_are_as_many_as_they_like();
 	puts("ok");
 	return 0;
 }
