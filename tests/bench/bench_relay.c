@@ -1,6 +1,7 @@
 /*
- * What a relay carries and what a client costs it: one relay process, two members that exchange packets
- * of 1400 bytes through it as fast as it goes, then idle members.
+ * What a relay carries over TLS and what a client costs it: one relay process, two members that exchange packets
+ * of 1400 bytes through it as fast as it goes, then idle members: their memory, and over one keep-alive period of
+ * theirs the time that the relay takes for them.
  *
  *   bench_relay [SECONDS [IDLE_CLIENTS]]
  */
@@ -18,6 +19,7 @@
 
 #define PACKET_LEN 1400
 #define WINDOW	   256 /* packets on the way at most */
+#define KEEP_ALIVE_MS 20000
 
 static long rss_kib(pid_t pid)
 {
@@ -114,6 +116,11 @@ static void measure_memory(struct world *w, pid_t relay, unsigned n)
 	}
 	run_for(w, 500);
 	long after = rss_kib(relay);
+	double cpu = cpu_seconds(relay);
+	run_for(w, KEEP_ALIVE_MS);
+	cpu = cpu_seconds(relay) - cpu;
+	printf("relay: %u idle clients, their keep-alives served for %d s: %.2f %% of a core\n", n_ready,
+	       KEEP_ALIVE_MS / 1000, 100 * cpu * 1000 / KEEP_ALIVE_MS);
 	printf("relay: %u idle clients: %.1f KiB each (RSS %ld -> %ld KiB)\n", n_ready,
 	       (double)(after - before) / n_ready, before, after);
 	for (unsigned i = 0; i < n; i++)
