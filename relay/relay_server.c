@@ -41,6 +41,7 @@
 #define RETRY_REFUSED_MS   10000
 #define RETRY_DRAINED_MS   30000
 #define DRAIN_PERIOD_MS	   50
+#define NOTE_MS		   1000 /* so often the relay over UDP hears that a client sends here */
 #define GONE_PER_S	   10 /* peer gone frames to one client */
 #define GONE_BURST	   10
 
@@ -57,6 +58,7 @@ struct client {
 	struct endpoint remote;
 	uint64_t since_ms; /* it is in this state */
 	uint64_t heard_ms, pinged_ms;
+	uint64_t noted_ms; /* when the relay over UDP was told of it */
 	uint64_t gone_at_ms; /* the bucket of peer gone frames: when it was last filled */
 	uint32_t gone_tokens;
 	struct rate_limit rate;
@@ -231,6 +233,16 @@ static bool is_member(const struct relay_server *server, const struct public_key
 	return !server->options.is_member || server->options.is_member(server->options.owner, node_key);
 }
 
+/* To the other relay, over UDP: this client was heard from over TLS just now. */
+static void note_here(struct client *client)
+{
+	struct relay_server *server = client->server;
+
+	client->noted_ms = now_ms(server);
+	if (server->options.note_client)
+		server->options.note_client(server->options.owner, &client->identity.node_key, true);
+}
+
 static void admit(struct client *client)
 {
 	struct relay_server *server = client->server;
@@ -244,8 +256,7 @@ static void admit(struct client *client)
 	server->counters.admitted++;
 
 	struct client *older = key_table_put(&server->table, &client->identity.node_key, client);
-	if (!older && server->options.note_client)
-		server->options.note_client(server->options.owner, &client->identity.node_key, true);
+	note_here(client); /* also when it was here: from now on it is reached by this */
 	if (older) {
 		server->counters.closed_replaced++;
 		leave(older, RELAY_CLOSING_REPLACED, RETRY_REPLACED_MS);
@@ -353,6 +364,8 @@ static void forward(struct client *client, const struct relay_packet *packet)
 		server->counters.dropped_unanswered++;
 		return;
 	}
+	if (now - client->noted_ms >= NOTE_MS)
+		note_here(client);
 	struct client *to = key_table_find(&server->table, &packet->key);
 	server->counters.packets++;
 	server->counters.bytes += packet->len;

@@ -24,7 +24,9 @@
 #define DEFAULT_PROOFS	   2000
 #define DEFAULT_CONTACTS   1024
 #define CONTACTS_PARTS	   16 /* of a client's contacts so much comes back a second */
-#define PAIRS		   (1u << 18)
+#define PAIRS_A_CLIENT	   8 /* places in the table of who sent to whom … */
+#define MAX_PAIRS	   (1u << 20) /* … which has so many at most */
+#define FINDS_PER_S	   1024 /* of nodes that are not here, by one client */
 #define SECOND_NS	   UINT64_C(1000000000)
 #define MILLISECOND_NS	   UINT64_C(1000000)
 #define COOKIE_MS	   30000 /* shorter than a silent client is kept: a recorded bind revives nobody */
@@ -61,6 +63,7 @@ struct client {
 	uint64_t bound_ns, proven_ns;
 	uint64_t heard_ns, heard_elsewhere_ns; /* lately, by which of both? */
 	uint32_t gone_second, n_gone; /* told in that second */
+	uint32_t find_second, n_finds; /* in vain, in that second */
 	uint32_t contact_second, n_contacts; /* when those left were counted; to so many more it may begin to send */
 	uint32_t last_to;		     /* slot */
 	struct rate_limit rate;
@@ -92,7 +95,8 @@ struct udp_clients {
 	struct key_table known;	    /* by node key */
 	struct known *first_known;
 	struct place *places; /* [0] is not used: slot 0 is the relay */
-	uint32_t n_places, first_free, sweep_at;
+	uint32_t n_places, sweep_at;
+	uint32_t first_free, last_free; /* the longest free first; 0: none */
 	uint8_t secret[32]; /* of cookies, challenges, tokens */
 	uint64_t n_random;
 	uint32_t epoch;
@@ -101,6 +105,7 @@ struct udp_clients {
 	struct source_limit binds;
 	struct budget answers, proofs;
 	struct rate_limit rate;
+	uint32_t n_pairs; /* a power of two */
 	uint64_t *pairs; /* who sent to whom, lately: a hash of both in its place */
 	struct udp_clients_counters counters;
 	struct busiest busiest, next_busiest;
@@ -160,6 +165,17 @@ static struct client *find_slot(const struct udp_clients *clients, uint32_t slot
 	return client && client->slot == slot ? client : NULL;
 }
 
+/* Behind all that are free: a slot comes back as late as can be, for peers may still know whose it was. */
+static void free_place(struct udp_clients *clients, uint32_t i)
+{
+	clients->places[i].next_free = 0;
+	if (clients->first_free == 0)
+		clients->first_free = i;
+	else
+		clients->places[clients->last_free].next_free = i;
+	clients->last_free = i;
+}
+
 static void add_places(struct udp_clients *clients)
 {
 	const uint32_t before = clients->n_places, n = before ? before * 2 : MIN_PLACES;
@@ -168,10 +184,9 @@ static void add_places(struct udp_clients *clients)
 	if (!clients->places)
 		abort();
 	memset(clients->places + before, 0, (n - before) * sizeof(*clients->places));
-	for (uint32_t i = n - 1; i >= before && i > 0; i--) {
+	for (uint32_t i = before > 0 ? before : 1; i < n; i++) {
 		clients->places[i].generation = new_random(clients);
-		clients->places[i].next_free = clients->first_free;
-		clients->first_free = i;
+		free_place(clients, i);
 	}
 	clients->n_places = n;
 }
@@ -202,8 +217,7 @@ static void remove_client(struct udp_clients *clients, struct client *client)
 	client->known->client = NULL;
 	place->client = NULL;
 	place->generation++;
-	place->next_free = clients->first_free;
-	clients->first_free = i;
+	free_place(clients, i);
 	free(client);
 }
 
@@ -486,6 +500,10 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 		clients->counters.refused_old++;
 		return refuse_bind(client->known, RELAY_UDP_OLD, 0, bind->number, ret);
 	}
+	if (clients->is_draining && client->is_leaving) { /* it was told, and would stay for ever */
+		clients->counters.refused_draining++;
+		return refuse_bind(client->known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
+	}
 	if (!is_here) {
 		tell_replaced(client, ret);
 		client->token = new_random(clients); /* what the old address knows is worth nothing any more */
@@ -532,6 +550,11 @@ static uint64_t pair_of(const struct client *from, const struct client *to)
 	return (x ^ x >> 32) | 1;
 }
 
+static uint64_t *place_of(struct udp_clients *clients, uint64_t pair)
+{
+	return &clients->pairs[(pair >> 1) % clients->n_pairs];
+}
+
 static bool spend_contact(const struct udp_clients *clients, struct client *client, uint64_t now_ns)
 {
 	const uint32_t max = clients->config.max_contacts, second = (uint32_t)(now_ns / SECOND_NS);
@@ -551,16 +574,18 @@ static bool spend_contact(const struct udp_clients *clients, struct client *clie
  */
 static bool may_contact(struct udp_clients *clients, struct client *client, struct client *to, uint64_t now_ns)
 {
-	if (client->last_to == to->slot)
-		return true;
-	const uint64_t pair = pair_of(client, to), back = pair_of(to, client);
-	if (clients->pairs[pair % PAIRS] != pair) {
-		if (clients->pairs[back % PAIRS] == back)
+	const uint64_t pair = pair_of(client, to);
+	uint64_t *place = place_of(clients, pair);
+
+	/* Written anew each time: another may have taken its place, and the receiver's answers look for it. */
+	if (*place != pair && client->last_to != to->slot) {
+		const uint64_t back = pair_of(to, client);
+		if (*place_of(clients, back) == back)
 			to->n_contacts++;
 		else if (!spend_contact(clients, client, now_ns))
 			return false;
-		clients->pairs[pair % PAIRS] = pair;
 	}
+	*place = pair;
 	client->last_to = to->slot;
 	return true;
 }
@@ -583,6 +608,25 @@ static uint32_t may_pass(struct udp_clients *clients, struct client *client, uin
 
 /* ---- bound ---- */
 
+/* So many a second: *second is the one in which *n were spent. */
+static bool spend_of_second(uint32_t *second, uint32_t *n, uint32_t max, uint64_t now_ns)
+{
+	const uint32_t now = (uint32_t)(now_ns / SECOND_NS);
+
+	if (now != *second)
+		*n = 0;
+	*second = now;
+	if (*n == max)
+		return false;
+	++*n;
+	return true;
+}
+
+static bool spend_gone(struct client *client, uint64_t now_ns)
+{
+	return spend_of_second(&client->gone_second, &client->n_gone, GONE_PER_S, now_ns);
+}
+
 /* By key or, when that is all zero, by slot: a client that hears from a slot it does not know asks whose it is. */
 static enum udp_clients_verdict answer_find(struct udp_clients *clients, struct client *client,
 					    const struct relay_udp_datagram *find, uint64_t now_ns,
@@ -597,7 +641,7 @@ static enum udp_clients_verdict answer_find(struct udp_clients *clients, struct 
 		.node_key = peer ? peer->known->node_key : find->node_key,
 	};
 
-	if (!peer && !spend_contact(clients, client, now_ns)) {
+	if (!peer && !spend_of_second(&client->find_second, &client->n_finds, FINDS_PER_S, now_ns)) {
 		clients->counters.dropped_contacts++;
 		return UDP_CLIENTS_DROP;
 	}
@@ -621,6 +665,7 @@ static enum udp_clients_verdict answer_ping(const struct udp_clients *clients, s
 	return answer(ret, &pong);
 }
 
+
 static enum udp_clients_verdict answer_gone(struct udp_clients *clients, struct client *client, uint32_t slot,
 					    uint64_t now_ns, struct udp_clients_result *ret)
 {
@@ -628,16 +673,9 @@ static enum udp_clients_verdict answer_gone(struct udp_clients *clients, struct 
 		.type = RELAY_UDP_GONE,
 		.header = { RELAY_UDP_GONE, client->slot, slot, client->token },
 	};
-	const uint32_t second = (uint32_t)(now_ns / SECOND_NS);
 
 	clients->counters.dropped_unknown++;
-	if (second != client->gone_second)
-		client->n_gone = 0;
-	client->gone_second = second;
-	if (client->n_gone == GONE_PER_S)
-		return UDP_CLIENTS_DROP;
-	client->n_gone++;
-	return answer(ret, &gone);
+	return spend_gone(client, now_ns) ? answer(ret, &gone) : UDP_CLIENTS_DROP;
 }
 
 static void count_forwarded(struct udp_clients *clients, struct client *client, struct client *to, uint32_t n,
@@ -808,6 +846,13 @@ void udp_clients_remove_elsewhere(struct udp_clients *clients, const struct publ
 		remove_client(clients, known->client);
 }
 
+bool udp_clients_may_tell_gone(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns)
+{
+	const struct known *known = key_table_find(&clients->known, node_key);
+
+	return known && known->client && spend_gone(known->client, now_ns);
+}
+
 struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
 						 const struct public_key *to, size_t len, uint64_t now_ns,
 						 struct relay_udp_header *ret)
@@ -976,7 +1021,11 @@ int udp_clients_new(const struct udp_clients_config *config, struct udp_clients 
 
 	if (!clients)
 		return -ENOMEM;
-	clients->pairs = calloc(PAIRS, sizeof(*clients->pairs));
+	clients->n_pairs = 1;
+	while (clients->n_pairs < MAX_PAIRS &&
+	       clients->n_pairs < (uint64_t)or_default(config->max_clients, DEFAULT_CLIENTS) * PAIRS_A_CLIENT)
+		clients->n_pairs *= 2;
+	clients->pairs = calloc(clients->n_pairs, sizeof(*clients->pairs));
 	if (!clients->pairs) {
 		free(clients);
 		return -ENOMEM;

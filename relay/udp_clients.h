@@ -140,6 +140,9 @@ struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, co
 						 const struct public_key *to, size_t len, uint64_t now_ns,
 						 struct relay_udp_header *ret);
 
+/* Is a client elsewhere told that what it sent went nowhere? Ten times a second; counted as told. */
+bool udp_clients_may_tell_gone(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns);
+
 /* Whom what is sent here reaches; bytes are borrowed. */
 typedef void udp_clients_send(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len);
 /*

@@ -276,23 +276,26 @@ static uint32_t send_singly(struct relay_outbox *outbox, uint32_t i)
 	return sent;
 }
 
-/* Our address is no longer ours, perhaps: any other is better than none. */
-static void send_without_source(struct relay_outbox *outbox, uint32_t i)
+/* Our address is no longer ours, perhaps: any other is better than none. False: that was not it. */
+static bool send_without_source(struct relay_outbox *outbox, uint32_t i)
 {
 	const struct message *message = &outbox->messages[i];
-	struct msghdr *header = &outbox->headers[i].msg_hdr;
+	struct msghdr header = outbox->headers[i].msg_hdr;
+	struct {
+		_Alignas(struct cmsghdr) uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
+	} control = { 0 };
 
-	header->msg_control = outbox->controls[i].bytes;
-	header->msg_controllen = 0;
+	header.msg_control = control.bytes;
+	header.msg_controllen = 0;
 	if (message->n > 1)
-		put_control(header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
+		put_control(&header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
 			    sizeof(uint16_t));
 	else
-		header->msg_control = NULL;
-	if (send_one(outbox, header) == 0)
-		count_sent(outbox, message, message->n, message->bytes);
-	else
-		outbox->counters->failed[message->kind] += message->n;
+		header.msg_control = NULL;
+	if (send_one(outbox, &header) != 0)
+		return false;
+	count_sent(outbox, message, message->n, message->bytes);
+	return true;
 }
 
 /*
@@ -303,13 +306,13 @@ static void take_refusal(struct relay_outbox *outbox, uint32_t i, int error)
 {
 	const struct message *message = &outbox->messages[i];
 
+	if (outbox->sock->tells_address && (error == EINVAL || error == ENETUNREACH || error == EADDRNOTAVAIL) &&
+	    send_without_source(outbox, i))
+		return;
 	if (message->n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
 		if (send_singly(outbox, i) > 0) /* otherwise it was not the segmentation that was refused */
 			refused_paths_note(outbox->refused, &message->remote,
 					   error == EIO ? 0 : message->size - 1, outbox->now_s);
-	} else if (outbox->sock->tells_address &&
-		   (error == EINVAL || error == ENETUNREACH || error == EADDRNOTAVAIL)) {
-		send_without_source(outbox, i);
 	} else {
 		outbox->counters->failed[message->kind] += message->n;
 	}

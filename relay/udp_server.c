@@ -4,6 +4,7 @@
  */
 #include "relay/udp_server.h"
 
+#include "common/relay_wire.h"
 #include "common/log.h"
 #include "common/macros.h"
 #include "relay/udp_bridge.h"
@@ -27,6 +28,8 @@
 #define RETRY_DRAINED_MS 30000
 #define NO_DRAIN	 UINT64_MAX
 #define STAGED_BYTES	 (256u << 10)
+#define MAX_CARRIED	 1024 /* packets of the bridge to UDP in one turn */
+#define MAX_DELIVERED	 2048 /* of that to TLS */
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
 #define N_COUNTERS	 (sizeof(struct udp_server_counters) / sizeof(uint64_t))
@@ -120,7 +123,10 @@ static void carry(struct udp_server *server, const struct udp_clients_route *rou
 		.from = *route->from, .to = *route->to, .size = (uint32_t)size, .len = (uint32_t)len
 	};
 
-	if (udp_bridge_put(&server->bridge.to_tls, &run, bytes))
+	/* The longest datagrams of IPv6 have no room in a frame. */
+	if (size - RELAY_UDP_HEADER_LEN > RELAY_MAX_PACKET)
+		server->dropped_to_tls += n;
+	else if (udp_bridge_put(&server->bridge.to_tls, &run, bytes))
 		server->has_put = true;
 	else
 		server->dropped_to_tls += n;
@@ -325,6 +331,17 @@ static void send_carried(struct udp_server *server, struct udp_way *way, const s
 	relay_outbox_add_run(server->outboxes[way->socket], way, at, whole, whole, 1);
 }
 
+/* One system call, until the thread has looked. */
+static void wake(struct udp_server *server)
+{
+	const uint64_t one = 1;
+
+	if (atomic_exchange(&server->is_told, true))
+		return;
+	if (write(server->wake_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN); /* it is awake */
+}
+
 static void take_carried(struct udp_server *server)
 {
 	struct ring *ring = &server->bridge.to_udp;
@@ -333,11 +350,15 @@ static void take_carried(struct udp_server *server)
 	struct relay_udp_header header;
 	const uint8_t *bytes;
 
-	while (!ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes))) {
+	for (int n = 0; !ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes)); n++) {
+		if (n == MAX_CARRIED) { /* the sockets have their turn, and then the rest */
+			wake(server);
+			break;
+		}
 		struct udp_way *way = route_carried(server, run, &header);
 		if (way) {
 			send_carried(server, way, &header, bytes, run->len);
-		} else {
+		} else if (udp_clients_may_tell_gone(server->clients, &run->from, server->now_ns)) {
 			const struct udp_bridge_run gone = { .from = run->to, .to = run->from, .is_gone = true };
 			server->has_put |= udp_bridge_put(&server->bridge.to_tls, &gone, NULL);
 		}
@@ -350,9 +371,13 @@ static void take_word(struct udp_server *server)
 {
 	uint64_t n;
 
-	atomic_store(&server->is_told, false); /* before looking: what is put from now on is a new word */
+	/*
+	 * The word is taken in first: read after is_told was cleared, it could be the next one, of which nobody
+	 * would hear. Then an exchange, which sees what was put before the words that it swallows.
+	 */
 	if (read(server->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		log_error("relay", "UDP: eventfd: %s", strerror(errno)); /* cannot be: it is there and whole */
+	(void)atomic_exchange(&server->is_told, false);
 	take_members(server);
 	if (!server->clients)
 		return;
@@ -575,7 +600,12 @@ static void on_word(uv_async_t *word)
 	}
 	if (atomic_load(&server->is_stopping))
 		return; /* whom it would be delivered to may be gone */
-	while (!ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes))) {
+	for (uint32_t n = 0; !ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes));) {
+		if (n >= MAX_DELIVERED) { /* the others of the loop have their turn, and then the rest */
+			uv_async_send(word);
+			break;
+		}
+		n += run->size ? run->len / run->size + 1 : 1;
 		deliver(server, run, bytes);
 		ring_release(ring);
 	}
@@ -595,10 +625,11 @@ static int start_thread(struct udp_server *server)
 
 static struct udp_server *new_server(const struct udp_server_options *options)
 {
-	struct udp_server *server = calloc(1, sizeof(*server));
+	struct udp_server *server = aligned_alloc(_Alignof(struct udp_server), sizeof(*server));
 
 	if (!server)
 		return NULL;
+	memset(server, 0, sizeof(*server));
 	server->wake_fd = -1;
 	for (uint32_t i = 0; i < MAX_SOCKETS; i++)
 		server->sockets[i].fd = -1;
@@ -634,17 +665,6 @@ int udp_server_start(uv_loop_t *loop, const struct udp_server_options *options, 
 	}
 	*ret = server;
 	return 0;
-}
-
-/* One system call, until the thread has looked. */
-static void wake(struct udp_server *server)
-{
-	const uint64_t one = 1;
-
-	if (atomic_exchange(&server->is_told, true))
-		return;
-	if (write(server->wake_fd, &one, sizeof(one)) < 0)
-		assert(errno == EAGAIN); /* it is awake */
 }
 
 void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *owner)

@@ -725,16 +725,35 @@ static void test_asking_for_nodes_that_are_not_here_is_limited(void)
 	struct relay_udp_datagram find = from_node(a, RELAY_UDP_FIND, 0);
 	unsigned n = 0;
 
-	for (uint8_t i = 1; i < 100; i++) {
-		find.node_key = (struct public_key){ { i } };
+	for (uint32_t i = 1; i <= 1100; i++) {
+		find.node_key = (struct public_key){ { (uint8_t)i, (uint8_t)(i >> 8), 1 } };
 		n += say(&w, &a->at, &find) == UDP_CLIENTS_ANSWER;
 	}
-	assert(n == 16 && counters(&w).dropped_contacts == 99 - 16);
+	assert(n == 1024 && counters(&w).dropped_contacts == 1100 - 1024);
+	assert(reaches(&w, a, b)); /* that is another matter */
 	find.node_key = b->public; /* those that are, never */
 	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND));
 	w.now_ns += SECOND;
 	find.node_key.bytes[0]++;
 	assert(is_answered(&w, &a->at, &find, RELAY_UDP_FOUND) && w.answer.header.from == 0);
+	end(&w);
+}
+
+static void test_a_slot_comes_back_only_after_all_others_that_are_free(void)
+{
+	struct world w;
+	uint32_t seen[40];
+	begin(&w);
+
+	for (int i = 0; i < 40; i++) { /* of 63 at first */
+		seen[i] = bound(&w, 0)->slot & 0xfffff;
+		for (int j = 0; j < i; j++)
+			assert(seen[j] != seen[i]);
+		w.nodes[0].is_member = false;
+		udp_clients_recheck_members(w.clients, send_to);
+		w.nodes[0].is_member = true;
+		w.n_sent = 0;
+	}
 	end(&w);
 }
 
@@ -888,7 +907,15 @@ static void test_what_is_meant_for_who_has_gone_does_not_reach_the_next(void)
 	udp_clients_recheck_members(w.clients, send_to);
 	const struct node *c = bound(&w, 2);
 
-	assert((c->slot & 0xfffff) == (b->slot & 0xfffff) && c->slot != b->slot); /* its place, another number */
+	for (int i = 0; (c->slot & 0xfffff) != (b->slot & 0xfffff); i++) { /* until it has that one's place */
+		assert(i < 63);
+		w.nodes[2].is_member = false;
+		udp_clients_recheck_members(w.clients, send_to);
+		w.nodes[2].is_member = true;
+		w.n_sent = 0;
+		c = bound(&w, 2);
+	}
+	assert(c->slot != b->slot);
 	assert(is_told_gone(&w, a, b->slot) && reaches(&w, a, c));
 	assert(is_told_gone(&w, a, 0) && is_told_gone(&w, a, UINT32_MAX));
 	assert(counters(&w).dropped_unknown == 3);
@@ -991,10 +1018,12 @@ static void test_a_relay_that_drains_sends_its_clients_away_and_takes_none(void)
 		assert(was_told(&w, &w.nodes[i], RELAY_UDP_RESTART));
 	assert(try_to_bind(&w, &w.nodes[3]) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_REFUSED);
 	assert(w.answer.refused.reason == RELAY_UDP_RESTART && w.answer.refused.retry_after_ms > 0);
+	b->at.port++; /* nor does a new address let one stay */
+	assert(try_to_bind(&w, b) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_REFUSED);
 	pass(&w, 4, a);
 	assert(counters(&w).clients == 3 && ping_works(&w, a));
 	pass(&w, 2, a);
-	assert(counters(&w).clients == 0 && counters(&w).closed_drained == 3 && counters(&w).refused_draining == 1);
+	assert(counters(&w).clients == 0 && counters(&w).closed_drained == 3 && counters(&w).refused_draining == 2);
 	udp_clients_set_draining(w.clients, false);
 	assert(ping_works(&w, bound(&w, 0)));
 	pass(&w, 60, a);
@@ -1243,6 +1272,7 @@ int main(void)
 	test_a_client_cannot_send_to_everybody();
 	test_whoever_was_written_to_may_answer();
 	test_asking_for_nodes_that_are_not_here_is_limited();
+	test_a_slot_comes_back_only_after_all_others_that_are_free();
 	test_clients_elsewhere_are_found_and_reached();
 	test_nobody_speaks_over_udp_for_a_client_elsewhere();
 	test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls();

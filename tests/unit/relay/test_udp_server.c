@@ -255,6 +255,29 @@ static void test_a_long_train_goes_in_parts(void)
 	finish(&b);
 }
 
+static void test_a_packet_too_long_for_a_frame_is_dropped_on_its_way_to_tls(void)
+{
+	static const uint8_t longest[65527 - RELAY_UDP_HEADER_LEN]; /* IPv6 takes it */
+	struct bench b;
+	begin_on(&b, "::1", NULL);
+	struct client *alice = bound_at(&b, 0, "::1", "::1"), *bob = &b.clients[1];
+
+	udp_server_note_elsewhere(b.server, &bob->public, true);
+	struct relay_udp_datagram datagram = { .type = RELAY_UDP_FIND,
+					       .header = header_to(alice, RELAY_UDP_FIND, 0),
+					       .node_key = bob->public };
+	do { /* until the note has arrived */
+		send_datagram(alice, &datagram);
+		await(alice, RELAY_UDP_FOUND);
+	} while (arrival.datagram.header.from == 0);
+	datagram = (struct relay_udp_datagram){ .type = RELAY_UDP_DATA,
+						.header = header_to(alice, RELAY_UDP_DATA, arrival.datagram.header.from),
+						.packet = { longest, sizeof(longest) } };
+	send_datagram(alice, &datagram);
+	AWAIT_OTHERS(&b.w, counters(&b).dropped_bridge == 1);
+	finish(&b);
+}
+
 static void test_stun_has_the_same_port(void)
 {
 	struct bench b;
@@ -445,6 +468,7 @@ int main(void)
 	test_a_train_stays_a_train();
 	test_a_train_to_two_peers_is_parted_and_keeps_its_order();
 	test_a_long_train_goes_in_parts();
+	test_a_packet_too_long_for_a_frame_is_dropped_on_its_way_to_tls();
 	test_stun_has_the_same_port();
 	test_who_is_no_client_is_told_so_and_reaches_nobody();
 	test_a_forged_bind_is_not_answered();

@@ -44,7 +44,7 @@ void send_bytes(const struct client *client, const void *bytes, size_t n)
 
 void send_datagram(const struct client *client, const struct relay_udp_datagram *datagram)
 {
-	uint8_t bytes[2048];
+	static uint8_t bytes[65536];
 
 	send_bytes(client, bytes, relay_udp_encode(bytes, sizeof(bytes), datagram));
 }
