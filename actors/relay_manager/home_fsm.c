@@ -105,8 +105,8 @@ static void drop(struct home_relay *relay, struct home_actions *out)
 	order(out, relay->id, false);
 }
 
-/* The one unused for longest gives way when there are too many. */
-static void make_room(struct home_fsm *fsm, struct home_actions *out)
+/* The one unused for longest gives way when there are too many; one in use would only be wanted again at once. */
+static void make_room(struct home_fsm *fsm, uint64_t now_ms, struct home_actions *out)
 {
 	struct home_relay *oldest = NULL;
 	uint32_t n_held = 0;
@@ -116,7 +116,7 @@ static void make_room(struct home_fsm *fsm, struct home_actions *out)
 		if (r->is_held && r->id != fsm->home && (!oldest || r->used_ms < oldest->used_ms))
 			oldest = r;
 	}
-	if (n_held >= HOME_MAX_HELD && oldest)
+	if (n_held >= HOME_MAX_HELD && oldest && now_ms - oldest->used_ms >= HOME_BUSY_MS)
 		drop(oldest, out);
 }
 
@@ -125,7 +125,7 @@ static void hold(struct home_fsm *fsm, struct home_relay *relay, uint64_t now_ms
 	relay->used_ms = now_ms;
 	if (relay->is_held)
 		return;
-	make_room(fsm, out);
+	make_room(fsm, now_ms, out);
 	relay->is_held = true;
 	order(out, relay->id, true);
 }
@@ -321,7 +321,7 @@ static enum home_event on_up(struct home_fsm *fsm, struct home_relay *relay, uin
 			     struct home_actions *out)
 {
 	if (!relay->is_held) {
-		make_room(fsm, out);
+		make_room(fsm, now_ms, out);
 		relay->is_held = true;
 		relay->used_ms = now_ms;
 	}

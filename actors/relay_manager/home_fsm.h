@@ -27,8 +27,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HOME_MAX_HELD	  16 /* relays with a connection, home included */
-#define HOME_MAX_ORDERS	  (HOME_MAX_HELD + 1)
+#define HOME_MAX_HELD	  16 /* relays with a connection, home included; more only while they are all in use */
+#define HOME_BUSY_MS	  10000 /* a relay is in use so long after it was used */
+#define HOME_MAX_ORDERS	  (MAP_MAX_RELAYS + 1)
 #define HOME_WINDOW	  5 /* rounds whose best latency counts */
 #define HOME_ROUND_MS	  20000
 #define HOME_CHOOSE_MS	  150	 /* how long the first choice waits for a measurement */

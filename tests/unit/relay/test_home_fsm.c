@@ -428,7 +428,7 @@ static void test_no_more_are_held_than_there_is_room_for(void)
 	relays(&w, 64, ids);
 	measured(&w, 1, 1 * MS);
 	for (uint32_t i = 2; i <= 64; i++) {
-		w.now_ms++;
+		until(&w, w.now_ms + 1000);
 		happens(&w, HOME_IN_USED, i);
 		w.orders[0] = '\0';
 	}
@@ -436,6 +436,28 @@ static void test_no_more_are_held_than_there_is_room_for(void)
 		n_held += w.fsm.relays[i].is_held;
 	EXPECT(n_held == HOME_MAX_HELD);
 	EXPECT(w.fsm.relays[0].is_held && w.fsm.relays[63].is_held); /* home, and the last used */
+}
+
+static void test_those_in_use_are_held_however_many_they_are(void)
+{
+	struct world w;
+	uint32_t ids[64], n_held = 0;
+	begin(&w);
+
+	for (uint32_t i = 0; i < 64; i++)
+		ids[i] = i + 1;
+	relays(&w, 64, ids);
+	measured(&w, 1, 1 * MS);
+	w.orders[0] = '\0';
+	for (int round = 0; round < 3; round++) /* none pushes another out, which would come back and push out the next */
+		for (uint32_t i = 2; i <= 40; i++)
+			happens(&w, HOME_IN_USED, i);
+	for (uint32_t i = 0; i < 64; i++)
+		n_held += w.fsm.relays[i].is_held;
+	EXPECT(n_held == 40 && !strstr(w.orders, "drop"));
+	w.orders[0] = '\0';
+	until(&w, w.now_ms + HOME_IDLE_MS);
+	EXPECT(w.fsm.relays[0].is_held && !w.fsm.relays[1].is_held && !w.fsm.relays[39].is_held);
 }
 
 static void test_any_sequence_keeps_the_invariant(void)
@@ -524,6 +546,7 @@ int main(int argc, char **argv)
 	test_a_home_that_leaves_the_map_is_left_and_dropped();
 	test_other_relays_are_held_while_they_are_used();
 	test_no_more_are_held_than_there_is_room_for();
+	test_those_in_use_are_held_however_many_they_are();
 	test_any_sequence_keeps_the_invariant();
 	if (argc > 1)
 		test_the_table_is_the_documented_diagram(argv[1]);
