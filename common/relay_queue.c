@@ -10,7 +10,8 @@
 
 struct relay_queue_item {
 	struct relay_queue_item *next;
-	size_t len;
+	uint32_t at_ms; /* when it came */
+	uint32_t len;
 	uint8_t bytes[];
 };
 
@@ -227,7 +228,8 @@ void relay_queue_packet(struct relay_queue *queue, enum relay_frame_type type, c
 	}
 	struct relay_queue_item *item = allocate(sizeof(*item) + len);
 	item->next = NULL;
-	item->len = len;
+	item->at_ms = (uint32_t)queue->now_ms;
+	item->len = (uint32_t)len;
 	relay_encode_packet_head(item->bytes, type, &packet->key, packet->len);
 	memcpy(item->bytes + RELAY_PACKET_HEAD, packet->bytes, packet->len);
 	struct flow *flow = find_flow(queue->flows, node);
@@ -281,6 +283,15 @@ static struct flow *next_flow(struct relay_queue_flows *flows)
 	return flows->turn;
 }
 
+static void count_wait(struct relay_queue *queue, const struct relay_queue_item *item)
+{
+	uint32_t waited_ms = (uint32_t)queue->now_ms - item->at_ms;
+
+	queue->waited_ms += waited_ms;
+	if (waited_ms > queue->longest_ms)
+		queue->longest_ms = waited_ms;
+}
+
 static size_t take_cut(struct relay_queue *queue, uint8_t *buf, size_t cap)
 {
 	size_t left = queue->cut->len - queue->at, n = left < cap ? left : cap;
@@ -304,6 +315,7 @@ static size_t take_packet(struct relay_queue *queue, uint8_t *buf, size_t cap, b
 	flow->may_send -= flow->first->len;
 	queue->cut = pop(queue, flow);
 	queue->at = 0;
+	count_wait(queue, queue->cut);
 	return take_cut(queue, buf, cap);
 }
 

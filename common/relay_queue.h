@@ -32,6 +32,10 @@ struct relay_queue {
 	struct relay_queue_item *cut;	 /* owned, or NULL: a packet of which a part has been taken … */
 	size_t at;			 /* … so many bytes */
 	uint64_t n_dropped, dropped_bytes; /* counted, for the owner to read */
+	/* The owner's clock, set by it before packets come and are taken; and how long they waited by it. */
+	uint64_t now_ms;
+	uint64_t waited_ms; /* the sum, of all that were taken */
+	uint32_t longest_ms; /* since the owner has set it to 0 */
 };
 
 void relay_queue_init(struct relay_queue *queue, size_t max_bytes);

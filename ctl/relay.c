@@ -10,7 +10,7 @@
 
 #define TIMEOUT_MS   5000
 #define MAX_SECONDS  3600
-#define SUMMARY_ROWS 14 /* what stands above and below the clients, with the cursor */
+#define SUMMARY_ROWS 15 /* what stands above and below the clients, with the cursor */
 
 enum { STATUS_WATCH };
 

@@ -47,6 +47,8 @@ static void report_head(FILE *out, const struct relay_status *status)
 	fprintf(out, FACT "%" PRIu64 " in (%s), %" PRIu64 " out (%s)\n", "packets", status->totals.packets_in,
 		format_bytes(status->totals.bytes_in).s, status->totals.packets_out,
 		format_bytes(status->totals.bytes_out).s);
+	fprintf(out, FACT "%.1f ms waited for by a packet over TLS, %" PRIu64 " ms at most lately\n", "queue",
+		(double)status->queue_mean_us / 1e3, status->queue_longest_ms);
 }
 
 static void report_rates(FILE *out, const struct relay_status *status, const struct relay_status *earlier,

@@ -159,6 +159,9 @@ int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_statu
 						       .bytes_out = stats.relay.bytes_out + stats.udp_out.data_bytes };
 	status->tls_clients = stats.relay.clients;
 	status->udp_clients = stats.udp.clients;
+	status->queue_longest_ms = stats.relay.longest_ms;
+	if (stats.relay.packets_out > 0)
+		status->queue_mean_us = stats.relay.waited_ms * 1000 / stats.relay.packets_out;
 	status->draining = engine->relay_drains;
 	if (engine->relay_drains && engine->relay_drained_ms > filling.now_ms)
 		status->drain_left_ms = engine->relay_drained_ms - filling.now_ms;

@@ -233,6 +233,8 @@ struct json *relay_status_to_json(const struct relay_status *status)
 	json_put_integer(json, "drain_left_ms", (int64_t)status->drain_left_ms);
 	json_put_integer(json, "tls_clients", status->tls_clients);
 	json_put_integer(json, "udp_clients", status->udp_clients);
+	json_put_integer(json, "queue_mean_us", (int64_t)status->queue_mean_us);
+	json_put_integer(json, "queue_longest_ms", (int64_t)status->queue_longest_ms);
 	json_put(json, "totals", totals_to_json(&status->totals));
 	for (size_t i = 0; i < ARRAY_LEN(causes); i++)
 		json_put(json, causes[i].name,
@@ -246,8 +248,9 @@ struct json *relay_status_to_json(const struct relay_status *status)
 static int head_from_json(const struct json *json, struct relay_status *ret, struct error *reterr)
 {
 	static const char *const known[] = { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes",
-					     "draining", "drain_left_ms", "tls_clients", "udp_clients", "totals",
-					     "drops", "refused", "closed", "stun", "clients", NULL };
+					     "draining", "drain_left_ms", "tls_clients", "udp_clients",
+					     "queue_mean_us", "queue_longest_ms", "totals", "drops", "refused",
+					     "closed", "stun", "clients", NULL };
 	uint64_t tls_port = 0, stun_port = 0, handshakes = 0, tls_clients = 0, udp_clients = 0;
 	int r = json_only_members(json, known, reterr);
 
@@ -269,6 +272,10 @@ static int head_from_json(const struct json *json, struct relay_status *ret, str
 		r = get_number(json, "tls_clients", UINT32_MAX, &tls_clients, reterr);
 	if (r == 0)
 		r = get_number(json, "udp_clients", UINT32_MAX, &udp_clients, reterr);
+	if (r == 0)
+		r = get_number(json, "queue_mean_us", MAX_MS, &ret->queue_mean_us, reterr);
+	if (r == 0)
+		r = get_number(json, "queue_longest_ms", MAX_MS, &ret->queue_longest_ms, reterr);
 	ret->tls_port = (uint16_t)tls_port;
 	ret->stun_port = (uint16_t)stun_port;
 	ret->handshakes = (uint32_t)handshakes;

@@ -6,7 +6,7 @@
  *
  * JSON, every member always there, and no other:
  *   { "tls_port", "stun_port", "uptime_ms", "cpu_ms", "handshakes", "draining", "drain_left_ms",
- *     "tls_clients", "udp_clients",
+ *     "tls_clients", "udp_clients", "queue_mean_us", "queue_longest_ms",
  *     "totals": {"accepted", "admitted", "packets_in", "bytes_in", "packets_out", "bytes_out"},
  *     "drops": {cause: count}, "refused": {cause: count}, "closed": {cause: count}, "stun": {what: count},
  *     "clients": [{"name", "node_key", "transport", "remote", "connected_ms", "packets_in", "bytes_in",
@@ -66,6 +66,8 @@ struct relay_status {
 	struct relay_status_counts closed;  /* clients that left not by themselves */
 	struct relay_status_counts stun;
 	uint32_t tls_clients, udp_clients; /* now; listed are all or, of many, the busiest */
+	/* How long packets waited for receivers over TLS: on average, always; at most, in the last 10 to 20 s. */
+	uint64_t queue_mean_us, queue_longest_ms;
 	uint32_t n_clients;
 	struct relay_status_client *clients;
 };

@@ -62,6 +62,15 @@ static void put_traffic(FILE *out, const struct public_node_stats *stats)
 		 tls->bytes_out, stats->udp_out.data_bytes);
 }
 
+/* The sum by the count of packets is their mean. */
+static void put_queue(FILE *out, const struct relay_server_counters *tls)
+{
+	put_head(out, "relay_queued_seconds_total", "counter", "Sum of the times that packets out waited in the relay.");
+	fprintf(out, PREFIX "relay_queued_seconds_total{transport=\"tls\"} %.3f\n", (double)tls->waited_ms / 1e3);
+	put_head(out, "relay_queued_seconds_longest", "gauge", "The longest of these in the last 10 to 20 s.");
+	fprintf(out, PREFIX "relay_queued_seconds_longest{transport=\"tls\"} %.3f\n", (double)tls->longest_ms / 1e3);
+}
+
 static void put_drops(FILE *out, const struct public_node_stats *stats)
 {
 	const struct relay_server_counters *tls = &stats->relay;
@@ -184,6 +193,7 @@ char *relay_metrics_text(const struct relay_metrics *metrics)
 		put_gauge(out, "relay_handshakes", "TLS connections now that are not clients yet.",
 			  metrics->stats->relay.handshakes);
 		put_traffic(out, metrics->stats);
+		put_queue(out, &metrics->stats->relay);
 		put_drops(out, metrics->stats);
 		put_refusals(out, metrics->stats);
 		put_closed(out, metrics->stats);

@@ -42,6 +42,7 @@
 #define RETRY_DRAINED_MS   30000
 #define DRAIN_PERIOD_MS	   50
 #define NOTE_MS		   1000 /* so often the relay over UDP hears that a client sends here */
+#define LONGEST_PERIOD_MS  10000
 #define GONE_PER_S	   10 /* peer gone frames to one client */
 #define GONE_BURST	   10
 
@@ -82,6 +83,8 @@ struct relay_server {
 	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct rate_limit rate;		  /* of all clients */
 	uint64_t reach_seed;
+	uint32_t longest_ms[2]; /* that a packet waited, in this period and the one before */
+	uint64_t period_ms;	/* since when */
 	struct relay_server_counters counters;
 	struct log_limit log_limit;
 	struct {
@@ -343,7 +346,8 @@ static void tell_gone(struct client *client, const struct public_key *peer)
 
 static void deliver(struct client *to, const struct public_key *from, const uint8_t *bytes, size_t len)
 {
-	reach_limit_hear(&to->reach, from, now_ms(to->server) / 1000);
+	to->queue.now_ms = now_ms(to->server);
+	reach_limit_hear(&to->reach, from, to->queue.now_ms / 1000);
 	relay_queue_packet(&to->queue, RELAY_RECV, &(struct relay_packet){ *from, bytes, len });
 	if (to->queue.n_bytes >= FLUSH_LEN)
 		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
@@ -454,14 +458,22 @@ static void on_received(void *owner, const uint8_t *bytes, size_t len)
 static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 {
 	struct client *client = owner;
-	uint32_t before = client->queue.n_packets;
-	size_t n = relay_queue_take(&client->queue, buf, cap);
-	uint32_t sent = before - client->queue.n_packets;
+	struct relay_server *server = client->server;
+	struct relay_queue *queue = &client->queue;
+	uint64_t before_ms = queue->waited_ms;
+	uint32_t before = queue->n_packets;
 
+	queue->now_ms = now_ms(server);
+	queue->longest_ms = 0;
+	size_t n = relay_queue_take(queue, buf, cap);
+	uint32_t sent = before - queue->n_packets;
 	client->packets_out += sent;
 	client->bytes_out += n;
-	client->server->counters.packets_out += sent;
-	client->server->counters.bytes_out += n;
+	server->counters.packets_out += sent;
+	server->counters.bytes_out += n;
+	server->counters.waited_ms += queue->waited_ms - before_ms;
+	if (queue->longest_ms > server->longest_ms[0])
+		server->longest_ms[0] = queue->longest_ms;
 	return n;
 }
 
@@ -558,6 +570,11 @@ static void on_tick(uv_timer_t *timer)
 	uint64_t now = now_ms(server);
 	struct client *next;
 
+	if (now - server->period_ms >= LONGEST_PERIOD_MS) {
+		server->period_ms = now;
+		server->longest_ms[1] = server->longest_ms[0];
+		server->longest_ms[0] = 0;
+	}
 	for (struct client *c = server->lists[ADMITTED].first; c; c = next) {
 		next = c->next;
 		keep_alive(c, now);
@@ -744,6 +761,7 @@ struct relay_server_counters relay_server_counters(const struct relay_server *se
 
 	counters.clients = server->lists[ADMITTED].n;
 	counters.handshakes = server->lists[SHAKING_HANDS].n;
+	counters.longest_ms = server->longest_ms[server->longest_ms[1] > server->longest_ms[0]];
 	for (uint32_t i = 0; i < server->n_listeners; i++)
 		counters.refused_descriptors += server->listeners[i].n_refused;
 	for (struct client *c = server->lists[ADMITTED].first; c; c = c->next)

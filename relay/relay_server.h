@@ -56,6 +56,8 @@ struct relay_server_counters {
 	uint64_t packets, bytes; /* taken in for forwarding */
 	uint64_t packets_out;	 /* written to their receivers' streams */
 	uint64_t bytes_out;	 /* of all frames written, with their headers */
+	uint64_t waited_ms;	 /* sum of the times that packets_out waited for their receivers */
+	uint32_t longest_ms;	 /* the longest of these in the last 10 to 20 s */
 	/* Connections that came to nothing, by reason. */
 	uint64_t refused_tls;	      /* not TLS, wrong or no certificate, wrong ALPN */
 	uint64_t refused_timeout;     /* the handshake took too long */

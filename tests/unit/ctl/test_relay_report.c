@@ -47,6 +47,8 @@ static void gate(struct relay_status *status)
 	status->uptime_ms = 7500000;
 	status->cpu_ms = 15000;
 	status->handshakes = 1;
+	status->queue_mean_us = 412;
+	status->queue_longest_ms = 12;
 	status->totals = (struct relay_status_totals){ 12, 9, 1000, 1 << 20, 900, 3 << 20 };
 	relay_status_add_count(&status->drops, "destination unknown", 98);
 	relay_status_add_count(&status->drops, "queue full", 2);
@@ -66,6 +68,7 @@ static void test_a_relay_without_clients(void)
 	       "process     running for 2 h 5 min, CPU time 15.0 s (0.2 % of a core)\n"
 	       "clients     0 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     1000 in (1.0 MiB), 900 out (3.0 MiB)\n"
+	       "queue       0.4 ms waited for by a packet over TLS, 12 ms at most lately\n"
 	       "dropped     destination unknown 98, queue full 2\n"
 	       "refused     none\n"
 	       "closed      none\n"
@@ -87,6 +90,7 @@ static void test_clients_with_most_bytes_come_first(void)
 	       "process     running for 2 h 5 min, CPU time 15.0 s (0.2 % of a core)\n"
 	       "clients     3 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     1000 in (1.0 MiB), 900 out (3.0 MiB)\n"
+	       "queue       0.4 ms waited for by a packet over TLS, 12 ms at most lately\n"
 	       "dropped     destination unknown 98, queue full 2\n"
 	       "refused     none\n"
 	       "closed      none\n"
@@ -122,6 +126,7 @@ static void test_rates_are_of_the_time_since_the_earlier_status(void)
 	       "process     running for 2 h 5 min, CPU time 15.5 s (0.2 % of a core)\n"
 	       "clients     4 by TLS, 0 by UDP; 9 admitted of 12 connections, 1 in their handshake\n"
 	       "packets     3000 in (3.0 MiB), 900 out (3.0 MiB)\n"
+	       "queue       0.4 ms waited for by a packet over TLS, 12 ms at most lately\n"
 	       "now         1000 packets/s in (1.0 MiB/s), 0 out (0 B/s), CPU 25.0 % of a core\n"
 	       "dropped     destination unknown 98, queue full 2\n"
 	       "refused     none\n"
@@ -152,6 +157,7 @@ static void test_after_a_restart_there_are_no_rates(void)
 	       "process     running for less than 1 s, CPU time 0.0 s (1.0 % of a core)\n"
 	       "clients     0 by TLS, 0 by UDP; 0 admitted of 0 connections, 1 in their handshake\n"
 	       "packets     0 in (0 B), 0 out (0 B)\n"
+	       "queue       0.4 ms waited for by a packet over TLS, 12 ms at most lately\n"
 	       "dropped     none\n"
 	       "refused     none\n"
 	       "closed      none\n"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const char empty[] = "{\"tls_port\":0,\"stun_port\":0,\"uptime_ms\":0,\"cpu_ms\":0,\"handshakes\":0,"
-			    "\"draining\":false,\"drain_left_ms\":0,\"tls_clients\":0,\"udp_clients\":0,"
+			    "\"draining\":false,\"drain_left_ms\":0,\"tls_clients\":0,\"udp_clients\":0,\"queue_mean_us\":0,\"queue_longest_ms\":0,"
 			    "\"totals\":{\"accepted\":\"0\",\"admitted\":\"0\",\"packets_in\":\"0\",\"bytes_in\":\"0\","
 			    "\"packets_out\":\"0\",\"bytes_out\":\"0\"},"
 			    "\"drops\":{},\"refused\":{},\"closed\":{},\"stun\":{},\"clients\":[]}";
@@ -53,7 +53,8 @@ static void fill(struct relay_status *status)
 {
 	relay_status_init(status);
 	*status = (struct relay_status){ .tls_port = 443, .stun_port = 3478, .uptime_ms = 7000, .cpu_ms = 12,
-					 .handshakes = 3, .draining = true, .drain_left_ms = 1500 };
+					 .handshakes = 3, .draining = true, .drain_left_ms = 1500, .queue_mean_us = 21,
+					 .queue_longest_ms = 22 };
 	status->totals = (struct relay_status_totals){ 1, 2, 3, 4, 5, UINT64_MAX };
 	relay_status_add_count(&status->drops, "destination unknown", UINT64_MAX);
 	relay_status_add_count(&status->refused, "not a member", 0);
@@ -80,6 +81,7 @@ static void test_what_is_written_is_read_back(void)
 	assert(strcmp(text, text_again) == 0);
 	assert(again.tls_port == 443 && again.stun_port == 3478 && again.handshakes == 3);
 	assert(again.draining && again.drain_left_ms == 1500);
+	assert(again.queue_mean_us == 21 && again.queue_longest_ms == 22);
 	assert(again.tls_clients == 16 && again.udp_clients == 100000);
 	assert(again.uptime_ms == 7000 && again.cpu_ms == 12 && again.totals.bytes_out == UINT64_MAX);
 	assert(again.drops.n == 1 && again.drops.items[0].n == UINT64_MAX);

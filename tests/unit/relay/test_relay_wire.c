@@ -285,6 +285,22 @@ static void test_what_is_taken_at_once_are_whole_frames(void)
 	relay_decoder_deinit(&decoder);
 }
 
+static void test_how_long_packets_waited_is_counted_by_the_owners_clock(void)
+{
+	struct relay_queue queue;
+	char seen[256];
+	relay_queue_init(&queue, 10000);
+
+	queue.now_ms = UINT32_MAX - 5ull; /* also where 32 bits end */
+	queue_packet(&queue, 1, 100);
+	queue.now_ms += 10;
+	queue_packet(&queue, 2, 100);
+	queue.now_ms += 20;
+	drain(&queue, 4096, seen);
+	EXPECT(queue.waited_ms == 50 && queue.longest_ms == 30);
+	relay_queue_deinit(&queue);
+}
+
 /* Whatever comes and goes: each sender's packets leave in their order, and every packet leaves or is counted. */
 static void test_order_and_counts_hold_for_any_senders_and_lengths(void)
 {
@@ -361,6 +377,7 @@ int main(void)
 	test_each_sender_has_its_turn();
 	test_who_sends_too_fast_pushes_out_its_own_packets_only();
 	test_what_is_taken_at_once_are_whole_frames();
+	test_how_long_packets_waited_is_counted_by_the_owners_clock();
 	test_order_and_counts_hold_for_any_senders_and_lengths();
 	test_frames_without_a_packet_overtake_and_stay_whole();
 	test_frames_without_a_packet_are_bounded_and_the_last_of_all_has_room();
