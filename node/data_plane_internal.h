@@ -82,6 +82,11 @@ struct plane_relay {
 	bool is_up;	 /* by one way or the other, as the stage was told */
 	bool is_down;	 /* it was tried, and failed */
 	bool is_leaving; /* it has said that it will stop */
+	struct plane_relay_view {
+		bool is_up, sends_udp, is_tls_up, is_tls_silent, is_leaving;
+		uint32_t slot, token;
+		struct endpoint remote;
+	} seen; /* as peers were last looked at for it */
 	uint64_t down_ms; /* to be called down then; 0: no */
 	uint64_t told_ns; /* relay_used */
 	uv_timer_t timer;
@@ -116,6 +121,7 @@ struct data_plane {
 	struct public_key node_key_public;
 	uint32_t n_waiting;
 	struct waiting waiting[MAX_WAITING]; /* oldest first */
+	bool is_flushing;
 	uv_timer_t seek_timer;
 
 	uv_timer_t sample_timer;
@@ -145,7 +151,7 @@ void plane_publish(struct data_plane *plane);
 struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id);
 /* As plane_find_relay(), but one that the map has is opened. */
 struct plane_relay *plane_relay_on_demand(struct data_plane *plane, uint32_t relay_id);
-/* Something about its UDP or TLS is other than before: chooses anew, tells who must know. */
+/* Something about its UDP or TLS may be other than before: chooses anew, tells who must know, sets the timer. */
 void plane_relay_reconsider(struct plane_relay *relay);
 /* The stage shall know that it is used. */
 void plane_relay_used(struct plane_relay *relay);
@@ -180,8 +186,9 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bool was_lost);
 /* The place of a peer at a relay, NULL: nothing is known. */
 struct plane_place *plane_place(const struct plane_peer *peer, uint32_t relay_id);
-/* A relay came, went, or is used otherwise than before; new_epoch: slots there are nobody's. */
-void plane_reach_changed(struct plane_relay *relay);
+/* A relay came, went, or is used otherwise than before. */
+void plane_reach_changed(struct data_plane *plane);
+/* Slots there are nobody's any more. */
 void plane_forget_slots(struct plane_relay *relay);
 /* The peer may be elsewhere than before. */
 void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer);

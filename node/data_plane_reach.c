@@ -347,6 +347,9 @@ static void flush_waiting(struct data_plane *plane)
 {
 	const uint64_t now = clock_now_ns();
 
+	if (plane->is_flushing) /* sending may bring news, and these us */
+		return;
+	plane->is_flushing = true;
 	for (uint32_t i = 0; i < plane->n_waiting;) {
 		struct waiting *waiting = &plane->waiting[i];
 		struct plane_peer *peer = plane_find_by_id(plane, waiting->peer_id);
@@ -363,6 +366,7 @@ static void flush_waiting(struct data_plane *plane)
 		else
 			i++;
 	}
+	plane->is_flushing = false;
 }
 
 /* Nobody knows where the peer is: over TLS a relay tells when it is not there. Few, and not often. */
@@ -498,15 +502,16 @@ void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer)
 	rearm(plane, true);
 }
 
-void plane_reach_changed(struct plane_relay *relay)
+void plane_reach_changed(struct data_plane *plane)
 {
-	struct data_plane *plane = relay->plane;
+	const uint64_t now = clock_now_ns();
 
 	if (plane->closed)
 		return;
 	for (uint32_t i = 0; i < BUCKETS; i++)
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
-			plane_reach_peer_changed(plane, peer);
+			if (peer->way.relay_id != 0 || is_in_use(peer, now))
+				plane_reach_peer_changed(plane, peer);
 	flush_waiting(plane);
 }
 

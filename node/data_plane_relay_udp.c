@@ -153,7 +153,6 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 		return;
 	}
 	plane_relay_reconsider(relay);
-	plane_reach_changed(relay);
 }
 
 /* ---- the machine ---- */

@@ -157,12 +157,35 @@ static void choose_way(struct plane_relay *relay)
 		relay_udp_fsm_watch(&relay->udp, relay->choice.wants_tls && bound, view.now_ms * 1000);
 }
 
-void plane_relay_reconsider(struct plane_relay *relay)
+/* Peers are many: they are looked at only when something is other than it was. */
+static void tell_peers(struct plane_relay *relay)
+{
+	static const struct endpoint nowhere;
+	const bool bound = is_bound(relay);
+	const struct plane_relay_view view = {
+		.is_up = relay->is_up,
+		.sends_udp = relay->sends_udp,
+		.is_tls_up = relay->is_tls_up,
+		.is_tls_silent = relay->is_tls_silent,
+		.is_leaving = relay->is_leaving,
+		.slot = bound ? relay->udp.slot : 0,
+		.token = bound ? relay->udp.token : 0,
+		.remote = bound ? relay_udp_fsm_remote(&relay->udp) : nowhere,
+	};
+	const struct plane_relay_view *seen = &relay->seen;
+
+	if (view.is_up == seen->is_up && view.sends_udp == seen->sends_udp && view.is_tls_up == seen->is_tls_up &&
+	    view.is_tls_silent == seen->is_tls_silent && view.is_leaving == seen->is_leaving &&
+	    view.slot == seen->slot && view.token == seen->token && endpoint_equal(&view.remote, &seen->remote))
+		return;
+	relay->seen = view;
+	plane_reach_changed(relay->plane);
+}
+
+static void judge(struct plane_relay *relay)
 {
 	const uint64_t now_ms = clock_now_ns() / 1000000;
 
-	if (relay->is_closing)
-		return;
 	choose_way(relay);
 	const bool bound = is_bound(relay);
 	const bool sends_udp = bound && !(relay->choice.doubts_udp && relay->is_tls_up && !relay->is_tls_silent);
@@ -179,7 +202,15 @@ void plane_relay_reconsider(struct plane_relay *relay)
 	}
 	if (relay->down_ms != 0 && now_ms >= relay->down_ms)
 		go_down(relay);
+}
+
+void plane_relay_reconsider(struct plane_relay *relay)
+{
+	if (relay->is_closing)
+		return;
+	judge(relay);
 	rearm(relay);
+	tell_peers(relay);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -190,7 +221,6 @@ static void on_timer(uv_timer_t *timer)
 	if (relay->has_udp && relay->udp.deadline_us != 0 && relay->udp.deadline_us <= now_us)
 		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_DEADLINE });
 	plane_relay_reconsider(relay);
-	plane_reach_changed(relay);
 }
 
 /* ---- from the TLS connection ---- */
@@ -205,7 +235,6 @@ static void on_tls_ready(void *owner, uint32_t relay_id)
 	if (relay->has_udp && !is_bound(relay))
 		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
 	plane_relay_reconsider(relay);
-	plane_reach_changed(relay);
 }
 
 static void on_tls_lost(void *owner, uint32_t relay_id, const char *why)
@@ -215,11 +244,9 @@ static void on_tls_lost(void *owner, uint32_t relay_id, const char *why)
 	if (relay->is_tls_up || !relay->is_up)
 		log_info("relay", "relay %s over TLS: %s", relay->relay.name, why);
 	relay->is_tls_up = relay->is_tls_silent = false;
-	plane_relay_reconsider(relay);
 	if (!is_bound(relay))
 		go_down(relay);
-	rearm(relay);
-	plane_reach_changed(relay);
+	plane_relay_reconsider(relay);
 }
 
 static void on_tls_silent(void *owner, uint32_t relay_id, bool is_silent)
@@ -228,7 +255,6 @@ static void on_tls_silent(void *owner, uint32_t relay_id, bool is_silent)
 
 	relay->is_tls_silent = is_silent;
 	plane_relay_reconsider(relay);
-	plane_reach_changed(relay);
 }
 
 static void on_tls_packet(void *owner, uint32_t relay_id, const struct public_key *from, const uint8_t *bytes,
@@ -305,7 +331,7 @@ void plane_close_relay(struct plane_relay *relay)
 	relay->is_closing = true;
 	relay->is_up = relay->sends_udp = relay->is_tls_up = false;
 	plane_relay_udp_close(relay);
-	plane_reach_changed(relay);
+	plane_reach_changed(relay->plane);
 	relay->plane->n_open++;
 	relay->n_open++;
 	uv_close((uv_handle_t *)&relay->timer, on_timer_closed);

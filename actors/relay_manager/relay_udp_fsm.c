@@ -199,6 +199,10 @@ static void send_find(struct relay_udp_fsm *fsm, struct relay_udp_find *find, ui
 	put(out, &to, &datagram);
 	find->next_us = now_us + longer(jittered_us(fsm, (uint64_t)ASK_MS << find->n_tries), 2 * (uint64_t)fsm->rtt_us);
 	find->n_tries++;
+	/* Somebody waits for the answer, as for one to a packet. */
+	fsm->used_us = now_us;
+	if (fsm->unanswered_us == 0)
+		fsm->unanswered_us = now_us;
 }
 
 static void remove_find(struct relay_udp_fsm *fsm, uint32_t i)

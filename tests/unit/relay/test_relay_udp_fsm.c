@@ -211,6 +211,19 @@ static void test_a_dead_relay_is_noticed_in_use_within_800_ms(void)
 	world_end(&w);
 }
 
+static void test_a_question_without_an_answer_is_silence_like_a_packet_without(void)
+{
+	static struct world w;
+	given_bound(&w, 1);
+
+	world_pass(&w, 20000);
+	w.is_dead = true;
+	world_find(&w.nodes[0], &w.nodes[1].key, 0);
+	world_pass(&w, 800);
+	EXPECT_TRACE(&w.nodes[0], "[ 22750] bound: silent -> asking\n");
+	world_end(&w);
+}
+
 static void test_who_only_receives_notices_a_restart_within_half_a_second_of_the_last_packet(void)
 {
 	static struct world w;
@@ -491,6 +504,7 @@ int main(int argc, char **argv)
 	test_many_moved_for_many_packets_bind_once();
 	test_a_relay_that_restarts_is_bound_to_within_two_round_trips_of_the_next_packet();
 	test_a_dead_relay_is_noticed_in_use_within_800_ms();
+	test_a_question_without_an_answer_is_silence_like_a_packet_without();
 	test_who_only_receives_notices_a_restart_within_half_a_second_of_the_last_packet();
 	test_a_lost_relay_is_asked_for_until_it_is_back();
 	test_nobody_there_is_tried_again_later_and_later();
