@@ -3,25 +3,42 @@
 #include "common/log.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-static bool is_wildcard(const struct endpoint *address)
+static bool has_ip(const struct endpoint *address, const struct endpoint *other)
 {
-	const struct endpoint any4 = endpoint_from_v4(0, 0), any6 = { 0 };
+	return memcmp(address->ip, other->ip, sizeof(other->ip)) == 0;
+}
 
-	return memcmp(address->ip, any4.ip, sizeof(any4.ip)) == 0 || memcmp(address->ip, any6.ip, sizeof(any6.ip)) == 0;
+static int option(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, level, name, &value, &len) == 0 ? value : 0;
 }
 
 static bool is_of_type(int fd, int type)
 {
-	int its_type = 0;
-	socklen_t len = sizeof(its_type);
+	return fd >= 0 && option(fd, SOL_SOCKET, SO_TYPE) == type &&
+	       (type != SOCK_STREAM || option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 0);
+}
 
-	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &its_type, &len) == 0 && its_type == type;
+/* Does what is for the address come to a socket that is bound to `its`? */
+static bool covers(int fd, const struct endpoint *its, const struct endpoint *address)
+{
+	const struct endpoint any4 = endpoint_from_v4(0, 0), any6 = { 0 };
+
+	if (has_ip(its, &any4))
+		return endpoint_is_v4(address);
+	if (!has_ip(its, &any6))
+		return has_ip(its, address);
+	return option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0 || (!endpoint_is_v4(address) && !has_ip(address, &any6));
 }
 
 static bool has_address(int fd, const struct endpoint *address)
@@ -32,7 +49,7 @@ static bool has_address(int fd, const struct endpoint *address)
 	if (getsockname(fd, (struct sockaddr *)&sockaddr, &len) < 0)
 		return false;
 	struct endpoint its = endpoint_from_sockaddr((struct sockaddr *)&sockaddr);
-	return its.port == address->port && (is_wildcard(&its) || memcmp(its.ip, address->ip, sizeof(its.ip)) == 0);
+	return its.port == address->port && covers(fd, &its, address);
 }
 
 int listen_sockets_take(const struct listen_sockets *sockets, int type, const struct endpoint *address)

@@ -18,7 +18,7 @@ struct listen_sockets {
 
 /*
  * A copy (close-on-exec, non-blocking) of the one of that type, SOCK_STREAM or SOCK_DGRAM, that has this address, or
- * all addresses with its port. -1: there is none.
+ * all addresses of its family, with its port. -1: there is none.
  */
 int listen_sockets_take(const struct listen_sockets *sockets, int type, const struct endpoint *address);
 /* Closes those of that type that none of the addresses takes: they would be in the way, and nobody serves them. */

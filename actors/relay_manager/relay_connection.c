@@ -57,6 +57,7 @@ struct relay_connection {
 	uv_timer_t timer;
 	uint64_t since_ms; /* in this state */
 	uint64_t retry_ms; /* end of BACKING_OFF */
+	uint64_t not_before_ms; /* the relay said so: it sends its clients away one after another */
 	bool is_finishing, is_silent;
 	uint32_t back_off_ms, retry_after_ms;
 	uint64_t heard_ms, unanswered_ms; /* unanswered_ms: first sent after heard_ms; 0: none */
@@ -310,6 +311,7 @@ static void on_closing(struct relay_connection *connection, const struct relay_f
 	connection->retry_after_ms = frame->closing.retry_after_ms < BACK_OFF_MAX_MS
 					     ? frame->closing.retry_after_ms
 					     : BACK_OFF_MAX_MS;
+	connection->not_before_ms = now_ms(connection) + connection->retry_after_ms;
 	lose(connection, relay_closing_reason_text(frame->closing.reason));
 }
 
@@ -642,7 +644,7 @@ void relay_connection_poke(struct relay_connection *connection)
 	switch (connection->state) {
 	case RELAY_CONNECTION_BACKING_OFF:
 		connection->back_off_ms = BACK_OFF_MIN_MS;
-		connection->retry_ms = now;
+		connection->retry_ms = now > connection->not_before_ms ? now : connection->not_before_ms;
 		rearm(connection);
 		break;
 	case RELAY_CONNECTION_CONNECTING:

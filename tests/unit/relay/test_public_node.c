@@ -161,6 +161,46 @@ static void test_sockets_that_are_handed_over_are_served_and_others_closed(void)
 	world_end(&w);
 }
 
+/* A stream socket at that address, any port; -1: cannot be. */
+static int listening_at(const char *ip, bool is_v6_only)
+{
+	struct endpoint address;
+	struct sockaddr_storage sockaddr;
+
+	EXPECT(endpoint_parse_ip(ip, 0, &address) == 0);
+	socklen_t len = endpoint_to_sockaddr(&address, &sockaddr);
+	int fd = socket(sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sockaddr.ss_family == AF_INET6)
+		EXPECT(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ is_v6_only }, sizeof(int)) == 0);
+	EXPECT(bind(fd, (struct sockaddr *)&sockaddr, len) == 0);
+	return fd;
+}
+
+static bool is_taken_for(const char *at, bool is_v6_only, bool listens, const char *ip)
+{
+	struct listen_sockets sockets = { 1, { listening_at(at, is_v6_only) } };
+	struct endpoint address;
+
+	EXPECT(!listens || listen(sockets.fds[0], 1) == 0);
+	EXPECT(endpoint_parse_ip(ip, port_of(sockets.fds[0]), &address) == 0);
+	int fd = listen_sockets_take(&sockets, SOCK_STREAM, &address);
+	if (fd >= 0)
+		close(fd);
+	close(sockets.fds[0]);
+	return fd >= 0;
+}
+
+static void test_a_socket_is_taken_for_the_addresses_that_it_serves(void)
+{
+	EXPECT(is_taken_for("::", false, true, "::") && is_taken_for("::", false, true, "192.0.2.1"));
+	EXPECT(is_taken_for("::", true, true, "::1") && !is_taken_for("::", true, true, "192.0.2.1"));
+	EXPECT(!is_taken_for("::", true, true, "::")); /* both families are wanted */
+	EXPECT(is_taken_for("0.0.0.0", false, true, "192.0.2.1") && !is_taken_for("0.0.0.0", false, true, "::1"));
+	EXPECT(!is_taken_for("0.0.0.0", false, true, "::"));
+	EXPECT(is_taken_for("127.0.0.1", false, true, "127.0.0.1") && !is_taken_for("127.0.0.1", false, true, "127.0.0.2"));
+	EXPECT(!is_taken_for("127.0.0.1", false, false, "127.0.0.1")); /* it does not listen */
+}
+
 /* ---- clients over TLS and over UDP ---- */
 
 /* Alice comes by TLS, bob and carol by UDP. */
@@ -314,6 +354,7 @@ int main(void)
 	test_packets_between_both_keep_their_order();
 	test_who_is_neither_here_nor_there_is_gone();
 	test_a_client_that_leaves_tls_is_gone_for_those_over_udp();
+	test_a_socket_is_taken_for_the_addresses_that_it_serves();
 	test_sockets_that_are_handed_over_are_served_and_others_closed();
 	puts("ok");
 	return 0;
