@@ -128,7 +128,7 @@ struct relay_inbox {
 	struct {
 		_Alignas(struct cmsghdr) uint8_t bytes[CONTROL_LEN];
 	} controls[RELAY_INBOX_MESSAGES];
-	uint32_t wanted;
+	uint32_t wanted, n_used; /* the first ones, of which the kernel has changed the headers */
 	uint8_t *buffers; /* BUFFER_STRIDE each */
 };
 
@@ -147,7 +147,7 @@ struct relay_inbox *relay_inbox_new(void)
 	}
 	for (uint32_t i = 0; i < RELAY_INBOX_MESSAGES; i++)
 		inbox->pieces[i] = (struct iovec){ inbox->buffers + (size_t)i * BUFFER_STRIDE, MESSAGE_MAX };
-	inbox->wanted = RELAY_INBOX_MESSAGES;
+	inbox->wanted = inbox->n_used = RELAY_INBOX_MESSAGES;
 	return inbox;
 }
 
@@ -166,7 +166,7 @@ struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i)
 
 static void prepare(struct relay_inbox *inbox)
 {
-	for (uint32_t i = 0; i < inbox->wanted; i++)
+	for (uint32_t i = 0; i < inbox->n_used; i++)
 		inbox->headers[i].msg_hdr = (struct msghdr){ .msg_name = &inbox->names[i],
 							     .msg_namelen = sizeof(inbox->names[i]),
 							     .msg_iov = &inbox->pieces[i],
@@ -225,6 +225,7 @@ uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socke
 	do
 		n = recvmmsg(sock->fd, inbox->headers, inbox->wanted, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
+	inbox->n_used = n > 0 ? (uint32_t)n : 1;
 	for (int i = 0; i < n; i++)
 		bytes += read_message(inbox, sock, (uint32_t)i);
 	*ret_is_full = n == (int)inbox->wanted;
