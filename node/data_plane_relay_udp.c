@@ -125,6 +125,8 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 {
 	switch (event->type) {
 	case RELAY_UDP_EV_BOUND:
+		if (relay->is_leaving)
+			relay->is_up = false; /* the stage is told that it is back */
 		relay->is_leaving = false;
 		if (event->is_new_epoch)
 			forget_slots(relay);

@@ -216,6 +216,20 @@ def test_all_udp_is_blocked(world, measured, control):
     wait_for_transport(world.carol, world.carol.home(), "tls")
 
 
+@one_relay
+def test_udp_comes_back_and_nothing_is_lost_when_tls_is_closed(world):
+    carol, router = world.carol, world.overlay.routers["carol"]
+    router.block_udp()
+    wait_for_transport(carol, "relay", "tls")
+    world.pulse.keeps_going(100)
+    back = time.monotonic()
+    router.unblock_udp()
+    wait_for_transport(carol, "relay", "udp")
+    carol.wait_for(lambda s: s["relays"][0]["tls_latency_us"] is None, "TLS is closed", 30)
+    world.pulse.keeps_going(100)
+    assert world.pulse.lost(since=back) == 0
+
+
 @pytest.mark.parametrize("world", [{"block_udp": ("bob", "carol")}], indirect=True, ids=["no UDP"])
 def test_a_tls_connection_stalls(world, measured):
     """Nothing is read any more, but the kernel of the relay acknowledges until its window is closed."""
