@@ -19,7 +19,7 @@
 #define MAX_WAITING	  64 /* packets that wait for a relay to come up, or for their peer to be found */
 #define MAX_STRANGERS	  32 /* packets whose sender the relay is asked for; of one relay */
 #define MAX_SLOTS	  1024 /* senders of one relay that are remembered */
-#define MAX_PLACES	  4 /* relays at which a peer was looked for */
+#define MAX_PLACES	  8 /* relays at which a peer was looked for */
 
 /* What is known of a peer at one relay; times of CLOCK_BOOTTIME, 0: never. */
 struct plane_place {
@@ -89,6 +89,7 @@ struct plane_relay {
 	} seen; /* as peers were last looked at for it */
 	uint64_t down_ms; /* to be called down then; 0: no */
 	uint64_t told_ns; /* relay_used */
+	uint64_t searched_ns; /* all peers were looked through for a slot */
 	uv_timer_t timer;
 	uint32_t n_strangers;
 	struct stranger strangers[MAX_STRANGERS]; /* oldest first */
@@ -188,6 +189,8 @@ void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bo
 struct plane_place *plane_place(const struct plane_peer *peer, uint32_t relay_id);
 /* A relay came, went, or is used otherwise than before. */
 void plane_reach_changed(struct data_plane *plane);
+/* A relay went. Nobody is asked for before the next turn: it may be opened anew, or another closed, in this one. */
+void plane_reach_lost(struct data_plane *plane);
 /* Slots there are nobody's any more. */
 void plane_forget_slots(struct plane_relay *relay);
 /* The peer may be elsewhere than before. */

@@ -50,7 +50,17 @@ static uint64_t last_news_ns(const struct plane_place *place)
 	return ns > place->asked_ns ? ns : place->asked_ns;
 }
 
-/* The one of which nothing was heard for longest gives way. */
+/* Free ones first, then those where the peer is not; its home, and where it is, last of all. */
+static int worth(const struct plane_peer *peer, const struct plane_place *place)
+{
+	if (place->relay_id == 0)
+		return 0;
+	if (place->relay_id == peer->home_relay)
+		return 3;
+	return place->here_ns > place->absent_ns ? 2 : 1;
+}
+
+/* Of equal worth, the one of which nothing was heard for longest gives way. */
 static struct plane_place *take_place(struct plane_peer *peer, uint32_t relay_id)
 {
 	struct plane_place *place = plane_place(peer, relay_id);
@@ -58,9 +68,12 @@ static struct plane_place *take_place(struct plane_peer *peer, uint32_t relay_id
 	if (place)
 		return place;
 	place = &peer->places[0];
-	for (uint32_t i = 1; i < MAX_PLACES; i++)
-		if (last_news_ns(&peer->places[i]) < last_news_ns(place))
-			place = &peer->places[i];
+	for (uint32_t i = 1; i < MAX_PLACES; i++) {
+		struct plane_place *other = &peer->places[i];
+		const int more = worth(peer, other) - worth(peer, place);
+		if (more < 0 || (more == 0 && last_news_ns(other) < last_news_ns(place)))
+			place = other;
+	}
 	*place = (struct plane_place){ .relay_id = relay_id };
 	return place;
 }
@@ -234,10 +247,12 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 			continue;
 		n++;
 		plane_relay_used(relay);
+		ask(relay, peer, now);
 	}
-	for (struct plane_relay *relay = plane->relays, *next; relay; relay = next) {
-		next = relay->next;
-		if (relay != home)
+	for (uint32_t i = 0; i < MAX_PLACES; i++) {
+		struct plane_relay *relay = is_here(&peer->places[i]) ? plane_find_relay(plane, peer->places[i].relay_id) :
+									 NULL;
+		if (relay)
 			ask(relay, peer, now);
 	}
 }
@@ -313,9 +328,10 @@ static int send_by(struct plane_relay *relay, struct plane_peer *peer, const str
 	plane_relay_used(relay);
 	if (can_udp(relay, place))
 		return plane_relay_udp_send(relay, place->slot, train);
-	if (relay->sends_udp)
+	const int r = send_by_tls(relay, peer, train);
+	if (relay->sends_udp) /* afterwards: the answer to anything may be that TLS is closed */
 		ask(relay, peer, clock_now_ns());
-	return send_by_tls(relay, peer, train);
+	return r;
 }
 
 static void remove_waiting(struct data_plane *plane, uint32_t i)
@@ -513,6 +529,19 @@ void plane_reach_changed(struct data_plane *plane)
 			if (peer->way.relay_id != 0 || is_in_use(peer, now))
 				plane_reach_peer_changed(plane, peer);
 	flush_waiting(plane);
+}
+
+void plane_reach_lost(struct data_plane *plane)
+{
+	const uint64_t now = clock_now_ns();
+
+	if (plane->closed)
+		return;
+	for (uint32_t i = 0; i < BUCKETS; i++)
+		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
+			if (peer->way.relay_id != 0 || is_in_use(peer, now))
+				update_way(plane, peer);
+	rearm(plane, true);
 }
 
 static struct plane_relay *relay_of_way(const struct data_plane *plane, const struct plane_peer *peer)

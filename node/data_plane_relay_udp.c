@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define STRANGER_WAIT_NS 2000000000ull
+#define SEARCH_NS	 100000000ull
 
 static uint64_t now_us(void)
 {
@@ -93,12 +94,32 @@ static void on_found(struct plane_relay *relay, const struct relay_udp_event *ev
 	name_strangers(relay, event->slot, peer);
 }
 
+/* Another's slot may have taken its place in the table. Peers are many: not often. */
+static struct plane_peer *search_slot(struct plane_relay *relay, uint32_t slot)
+{
+	const uint64_t now = clock_now_ns();
+
+	if (now - relay->searched_ns < SEARCH_NS)
+		return NULL;
+	relay->searched_ns = now;
+	for (uint32_t i = 0; i < BUCKETS; i++)
+		for (struct plane_peer *peer = relay->plane->by_id[i]; peer; peer = peer->next_by_id) {
+			const struct plane_place *place = plane_place(peer, relay->relay.id);
+			if (place && place->slot == slot)
+				return peer;
+		}
+	return NULL;
+}
+
 static void on_gone(struct plane_relay *relay, uint32_t slot)
 {
 	struct plane_peer *peer = peer_of_slot(relay, slot);
-	struct plane_place *place = peer ? plane_place(peer, relay->relay.id) : NULL;
 
-	*slot_place(relay, slot) = (struct plane_slot){ 0 };
+	if (peer)
+		*slot_place(relay, slot) = (struct plane_slot){ 0 };
+	else if (slot != 0)
+		peer = search_slot(relay, slot);
+	struct plane_place *place = peer ? plane_place(peer, relay->relay.id) : NULL;
 	if (place && place->slot == slot)
 		plane_peer_is_absent(relay, peer, true);
 }

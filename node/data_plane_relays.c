@@ -332,7 +332,7 @@ void plane_close_relay(struct plane_relay *relay)
 	relay->is_closing = true;
 	relay->is_up = relay->sends_udp = relay->is_tls_up = false;
 	plane_relay_udp_close(relay);
-	plane_reach_changed(relay->plane);
+	plane_reach_lost(relay->plane);
 	relay->plane->n_open++;
 	relay->n_open++;
 	uv_close((uv_handle_t *)&relay->timer, on_timer_closed);
