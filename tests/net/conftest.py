@@ -78,7 +78,7 @@ def watchdog():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than 20 s; starts first")
-    config.addinivalue_line("markers", "alone: compares speeds, or takes the whole machine; nothing runs beside it")
+    config.addinivalue_line("markers", "alone: compares speeds, measures gaps, or takes the whole machine; nothing runs beside it")
 
 
 def pytest_collection_modifyitems(items):

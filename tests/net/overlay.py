@@ -205,7 +205,7 @@ class Node:
 
 
 class Overlay:
-    """The network that the issue draws, all members joined:
+    """The network as drawn, all members joined:
 
         control   relay (public node)
            |        |
