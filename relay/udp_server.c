@@ -18,12 +18,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MAX_SOCKETS	 (STUN_SERVER_MAX_ADDRESSES * STUN_SERVER_MAX_PORTS)
 #define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
 #define TICK_MS		 250
+#define HASTY_NS	 200000 /* from one turn to the next … */
+#define HASTY_TURNS	 16	/* … so often … */
+#define LITTLE_BYTES	 16384	/* … and the last brought no more: the next ones are let come together … */
+#define GATHER_NS	 50000	/* … for so long */
+#define TIMER_SLACK_NS	 1000
 #define RETRY_RESTART_MS 500
 #define RETRY_DRAINED_MS 30000
 #define NO_DRAIN	 UINT64_MAX
@@ -69,6 +75,9 @@ struct udp_server {
 	struct key_table *members;   /* NULL: none */
 	struct stun_server stun;
 	uint64_t now_ns, tick_ns;
+	uint32_t n_hasty; /* turns, one right after the other */
+	bool has_more;	  /* in a socket, when the last turn was over */
+	size_t turn_bytes; /* that it brought */
 	uint64_t busiest_round; /* told */
 	struct {
 		uint64_t spread_ms; /* NO_DRAIN: all stay */
@@ -210,16 +219,21 @@ static void flush(struct udp_server *server)
 	server->n_staged = 0;
 }
 
-static void serve(struct udp_server *server, const struct relay_socket *sock)
+/* True when more waits. */
+static bool serve(struct udp_server *server, const struct relay_socket *sock)
 {
 	bool is_full = true;
 
 	for (int i = 0; i < BATCHES_A_TURN && is_full; i++) {
 		const uint32_t n = relay_inbox_receive(server->inbox, sock, &is_full);
-		for (uint32_t m = 0; m < n; m++)
-			take_message(server, relay_inbox_message(server->inbox, m));
+		for (uint32_t m = 0; m < n; m++) {
+			const struct relay_message *message = relay_inbox_message(server->inbox, m);
+			server->turn_bytes += message->len;
+			take_message(server, message);
+		}
 		flush(server);
 	}
+	return is_full;
 }
 
 /* ---- the thread: everything else ---- */
@@ -438,16 +452,34 @@ static void tick(struct udp_server *server)
 	publish_busiest(server);
 }
 
+/*
+ * To wake up costs as much as to forward some packets. So when turn follows turn, each for a few, the next ones wait
+ * for others, as network cards do with their interrupts; and what is from one client to one leaves as a train.
+ */
+static int gather(struct udp_server *server)
+{
+	const struct timespec pause = { .tv_nsec = GATHER_NS };
+	const uint64_t before_ns = server->now_ns;
+
+	if (server->n_hasty >= HASTY_TURNS && !server->has_more && server->turn_bytes < LITTLE_BYTES)
+		nanosleep(&pause, NULL);
+	const int n = poll(server->waits, 1 + server->n_sockets, TICK_MS);
+	read_clock(server);
+	server->n_hasty = server->now_ns - before_ns < HASTY_NS ? server->n_hasty + 1 : 0;
+	return n;
+}
+
 static void turn(struct udp_server *server)
 {
-	const int n = poll(server->waits, 1 + server->n_sockets, TICK_MS);
+	const int n = gather(server);
 
-	read_clock(server);
+	server->has_more = false;
+	server->turn_bytes = 0;
 	if (n > 0 && server->waits[0].revents)
 		take_word(server);
 	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
 		if (server->waits[1 + i].revents)
-			serve(server, &server->sockets[i]);
+			server->has_more |= serve(server, &server->sockets[i]);
 	if (server->has_put)
 		uv_async_send(&server->word);
 	server->has_put = false;
@@ -459,6 +491,7 @@ static void *run(void *owner)
 {
 	struct udp_server *server = owner;
 
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* by default it doubles a short sleep */
 	read_clock(server);
 	while (!atomic_load(&server->is_stopping))
 		turn(server);
