@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,11 +30,15 @@ static uint64_t resident_bytes(void)
 	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Linux says how many since 6.2. To count thousands takes milliseconds, in which no packet goes on. */
 static uint32_t open_fds(void)
 {
-	DIR *folder = opendir("/proc/self/fd");
+	struct stat size;
 	uint32_t n = 0;
 
+	if (stat("/proc/self/fd", &size) == 0 && size.st_size > 0)
+		return (uint32_t)size.st_size;
+	DIR *folder = opendir("/proc/self/fd");
 	if (!folder)
 		return 0;
 	while (readdir(folder))
