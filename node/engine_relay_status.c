@@ -31,11 +31,11 @@ static void fill_causes(const struct public_node_stats *stats, struct relay_stat
 	relay_status_add_count(&status->drops, "destination unknown", relay->dropped_unknown + udp->dropped_unknown);
 	relay_status_add_count(&status->drops, "queue full", relay->dropped_queue + out->full[RELAY_OUTBOX_DATA] + stats->dropped_bridge);
 	relay_status_add_count(&status->drops, "rate limit", relay->dropped_rate + udp->dropped_rate);
-	relay_status_add_count(&status->drops, "nobody answers", relay->dropped_unanswered);
 	relay_status_add_count(&status->drops, "frame malformed", relay->malformed + udp->malformed);
 	relay_status_add_count(&status->drops, "not bound", udp->dropped_stranger);
 	relay_status_add_count(&status->drops, "strangers limited", udp->dropped_limited);
-	relay_status_add_count(&status->drops, "too many receivers", udp->dropped_contacts);
+	relay_status_add_count(&status->drops, "too many receivers",
+			       relay->dropped_unanswered + udp->dropped_contacts);
 	relay_status_add_count(&status->drops, "sending failed", out->failed[RELAY_OUTBOX_DATA]);
 
 	relay_status_add_count(&status->refused, "no valid TLS", relay->refused_tls);
