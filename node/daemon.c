@@ -276,6 +276,7 @@ static void check_machine(const struct node_daemon_options *options)
 	const struct machine_wants wants = { .tls_clients = RELAY_SERVER_CLIENTS,
 					     .udp_clients = MACHINE_UDP_CLIENTS,
 					     .udp_buffer = RELAY_SOCKET_BUFFER,
+					     .udp_send_buffer = RELAY_SEND_BUFFER,
 					     .tls_port = options->config->tls_port,
 					     .stun_port = options->config->stun_port,
 					     .has_sockets = options->n_public_sockets > 0 };

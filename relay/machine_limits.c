@@ -83,7 +83,7 @@ uint32_t machine_limits_judge(const struct machine_facts *facts, const struct ma
 
 	judge_files(facts, wants, &warnings);
 	judge_buffer("receive", "net.core.rmem_max", facts->receive_buffer, wants->udp_buffer, &warnings);
-	judge_buffer("send", "net.core.wmem_max", facts->send_buffer, wants->udp_buffer, &warnings);
+	judge_buffer("send", "net.core.wmem_max", facts->send_buffer, wants->udp_send_buffer, &warnings);
 	judge_conntrack(facts, wants, &warnings);
 	if (!wants->has_sockets) {
 		judge_port(facts, "TCP", wants->tls_port, &warnings);
@@ -143,7 +143,7 @@ void machine_limits_read(const struct machine_wants *wants, struct machine_facts
 	*ret = (struct machine_facts){
 		.open_files = getrlimit(RLIMIT_NOFILE, &files) == 0 ? (uint64_t)files.rlim_max : UINT64_MAX,
 		.receive_buffer = buffer_given(fd, SO_RCVBUFFORCE, SO_RCVBUF, wants->udp_buffer),
-		.send_buffer = buffer_given(fd, SO_SNDBUFFORCE, SO_SNDBUF, wants->udp_buffer),
+		.send_buffer = buffer_given(fd, SO_SNDBUFFORCE, SO_SNDBUF, wants->udp_send_buffer),
 		.conntrack_max = number_in("/proc/sys/net/netfilter/nf_conntrack_max", 0),
 		.lowest_port = (uint32_t)number_in("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024),
 		.may_bind_low = has_capability(CAP_NET_BIND_SERVICE),

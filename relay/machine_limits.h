@@ -22,7 +22,7 @@ struct machine_facts {
 
 struct machine_wants {
 	uint32_t tls_clients, udp_clients; /* at most */
-	uint64_t udp_buffer;		   /* bytes */
+	uint64_t udp_buffer, udp_send_buffer; /* bytes */
 	uint16_t tls_port, stun_port;
 	bool has_sockets; /* they are open already */
 };

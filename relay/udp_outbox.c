@@ -3,8 +3,12 @@
  * found again and grow, up to what one UDP_SEGMENT takes:
  *
  *   note of the receiver's way ──► message ──► piece ──► piece ──► …     (each: one or more datagrams, in place)
+ *
+ * When the socket is full, what was not sent is copied into the backlog, and sent from there when there is room.
  */
 #include "relay/udp_socket.h"
+
+#include "relay/udp_backlog.h"
 
 #include <errno.h>
 #include <netinet/udp.h>
@@ -20,6 +24,8 @@
 #define SEGMENTS      63    /* UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the header into that */
 #define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
 #define NONE	      UINT16_MAX
+#define RESUME	      128 /* datagrams that leave the backlog at once */
+#define NOTES	      256
 
 struct piece {
 	const uint8_t *bytes;
@@ -43,8 +49,11 @@ struct relay_outbox {
 	const struct relay_socket *sock;
 	struct refused_paths *refused;
 	struct relay_outbox_counters *counters;
+	struct udp_backlog *backlog;
+	uint16_t notes[NOTES]; /* of ways from the backlog, by the receiver's slot; may be wrong, as all notes */
 	uint32_t n, n_pieces, now_s;
 	struct message messages[MESSAGES];
+	struct udp_way ways[MESSAGES];
 	struct piece pieces[PIECES];
 	/* what sendmmsg(2) works with */
 	struct mmsghdr headers[MESSAGES];
@@ -60,6 +69,11 @@ struct relay_outbox *relay_outbox_new(const struct relay_socket *sock, struct re
 
 	if (!outbox)
 		return NULL;
+	outbox->backlog = udp_backlog_new();
+	if (!outbox->backlog) {
+		free(outbox);
+		return NULL;
+	}
 	outbox->sock = sock;
 	outbox->refused = refused;
 	outbox->counters = counters;
@@ -68,6 +82,8 @@ struct relay_outbox *relay_outbox_new(const struct relay_socket *sock, struct re
 
 void relay_outbox_free(struct relay_outbox *outbox)
 {
+	if (outbox)
+		udp_backlog_free(outbox->backlog);
 	free(outbox);
 }
 
@@ -128,6 +144,7 @@ static struct message *add_message(struct relay_outbox *outbox, enum relay_outbo
 	header->msg_namelen = put_name(outbox->sock, &outbox->names[i], &to->remote);
 	if (outbox->sock->tells_address && has_source(to))
 		put_source(outbox->sock, header, to);
+	outbox->ways[i] = *to;
 	*message = (struct message){
 		.remote = to->remote, .kind = kind, .size = (uint32_t)size, .first = NONE, .last = NONE
 	};
@@ -182,8 +199,36 @@ static uint32_t limit_of(size_t size)
 	return n > SEGMENTS ? SEGMENTS : n > 0 ? (uint32_t)n : 1;
 }
 
-void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
-			  size_t size, uint32_t n)
+static uint32_t slot_in(const uint8_t *bytes)
+{
+	uint32_t slot;
+
+	memcpy(&slot, bytes, sizeof(slot));
+	return ntohl(slot);
+}
+
+static uint32_t receiver_of(const uint8_t *header)
+{
+	return slot_in(header + 4);
+}
+
+static uint32_t sender_of(const uint8_t *header)
+{
+	return slot_in(header + 8);
+}
+
+static void put_in_backlog(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len,
+			   size_t size)
+{
+	for (size_t at = 0; at < len; at += size) {
+		const size_t left = len - at;
+		outbox->counters->full[RELAY_OUTBOX_DATA] += udp_backlog_put(
+			outbox->backlog, sender_of(bytes + at), to, bytes + at, left < size ? left : size);
+	}
+}
+
+static void add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len, size_t size,
+		    uint32_t n)
 {
 	if (n == 1)
 		size = len;
@@ -200,6 +245,15 @@ void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const
 		len -= part_len;
 		n -= part;
 	}
+}
+
+void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
+			  size_t size, uint32_t n)
+{
+	if (udp_backlog_is_empty(outbox->backlog))
+		add_run(outbox, to, bytes, len, size, n);
+	else
+		put_in_backlog(outbox, to, bytes, len, size);
 }
 
 /* ---- sending ---- */
@@ -318,10 +372,52 @@ static void take_refusal(struct relay_outbox *outbox, uint32_t i, int error)
 	}
 }
 
-static void drop_from(struct relay_outbox *outbox, uint32_t i)
+/* The way of a message, as it was given. */
+static struct udp_way way_of(const struct relay_outbox *outbox, uint32_t i)
 {
+	struct udp_way way = outbox->ways[i];
+
+	way.note = 0;
+	return way;
+}
+
+/* Its pieces from the last to the first: those that come from the backlog go back to the head of their queue. */
+static void put_back(struct relay_outbox *outbox, const struct message *message)
+{
+	const uint8_t *pieces[SEGMENTS];
+	uint32_t n = 0;
+
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
+		pieces[n++] = outbox->pieces[p].bytes;
+	while (n > 0)
+		udp_backlog_put_back(outbox->backlog, pieces[--n]);
+}
+
+static void keep(struct relay_outbox *outbox, uint32_t i)
+{
+	const struct message *message = &outbox->messages[i];
+	const struct udp_way way = way_of(outbox, i);
+
+	if (message->kind != RELAY_OUTBOX_DATA) {
+		outbox->counters->full[message->kind] += message->n;
+		return;
+	}
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
+		put_in_backlog(outbox, &way, outbox->pieces[p].bytes, outbox->pieces[p].len, message->size);
+}
+
+/* The socket is full. What came from the backlog was taken in turn, so the last goes back first. */
+static void keep_from(struct relay_outbox *outbox, uint32_t i)
+{
+	const struct message *first = &outbox->messages[i];
+
+	if (i < outbox->n && udp_backlog_has(outbox->backlog, outbox->pieces[first->first].bytes)) {
+		for (uint32_t j = outbox->n; j > i; j--)
+			put_back(outbox, &outbox->messages[j - 1]);
+		return;
+	}
 	for (; i < outbox->n; i++)
-		outbox->counters->full[outbox->messages[i].kind] += outbox->messages[i].n;
+		keep(outbox, i);
 }
 
 /* All before `end`, none of which is to be sent singly. False: the socket is full. */
@@ -334,7 +430,8 @@ static bool send_range(struct relay_outbox *outbox, uint32_t begin, uint32_t end
 				count_sent(outbox, &outbox->messages[begin], outbox->messages[begin].n,
 					   outbox->messages[begin].bytes);
 		} else if (errno == EAGAIN || errno == ENOBUFS) {
-			drop_from(outbox, begin);
+			outbox->counters->n_full++;
+			keep_from(outbox, begin);
 			return false;
 		} else if (errno != EINTR) {
 			take_refusal(outbox, begin++, errno);
@@ -362,4 +459,30 @@ void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
 	if (goes_on)
 		send_range(outbox, begin, outbox->n);
 	outbox->n = outbox->n_pieces = 0;
+}
+
+bool relay_outbox_is_waiting(const struct relay_outbox *outbox)
+{
+	return !udp_backlog_is_empty(outbox->backlog);
+}
+
+/* As much as the socket takes, in turns; trains are joined again. */
+void relay_outbox_resume(struct relay_outbox *outbox, uint32_t now_s)
+{
+	const uint64_t full = outbox->counters->n_full;
+	struct udp_way to;
+	size_t len;
+
+	relay_outbox_flush(outbox, now_s); /* nothing else lies in it from here on */
+	while (relay_outbox_is_waiting(outbox) && outbox->counters->n_full == full) {
+		const uint8_t *bytes;
+		for (int i = 0; i < RESUME && (bytes = udp_backlog_take(outbox->backlog, &to, &len)); i++) {
+			uint16_t *note = &outbox->notes[receiver_of(bytes) % NOTES];
+			to.note = *note;
+			add_run(outbox, &to, bytes, len, len, 1);
+			*note = to.note;
+		}
+		relay_outbox_flush(outbox, now_s);
+		udp_backlog_settle(outbox->backlog);
+	}
 }

@@ -469,8 +469,20 @@ static int gather(struct udp_server *server)
 	return n;
 }
 
+/* What waits for a socket goes before what is new. True when there may be more to receive. */
+static bool attend(struct udp_server *server, uint32_t i)
+{
+	const struct pollfd *wait = &server->waits[1 + i];
+
+	if (wait->revents & POLLOUT)
+		relay_outbox_resume(server->outboxes[i], now_s(server));
+	return wait->revents & ~POLLOUT ? serve(server, &server->sockets[i]) : false;
+}
+
 static void turn(struct udp_server *server)
 {
+	for (uint32_t i = 0; i < server->n_sockets; i++)
+		server->waits[1 + i].events = relay_outbox_is_waiting(server->outboxes[i]) ? POLLIN | POLLOUT : POLLIN;
 	const int n = gather(server);
 
 	server->has_more = false;
@@ -478,8 +490,7 @@ static void turn(struct udp_server *server)
 	if (n > 0 && server->waits[0].revents)
 		take_word(server);
 	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
-		if (server->waits[1 + i].revents)
-			server->has_more |= serve(server, &server->sockets[i]);
+		server->has_more |= attend(server, i);
 	if (server->has_put)
 		uv_async_send(&server->word);
 	server->has_put = false;

@@ -44,8 +44,8 @@ static int set_options(const struct relay_socket *sock)
 {
 	if (set_option(sock->fd, SOL_SOCKET, SO_RCVBUFFORCE, RELAY_SOCKET_BUFFER) != 0)
 		(void)set_option(sock->fd, SOL_SOCKET, SO_RCVBUF, RELAY_SOCKET_BUFFER); /* as much as there is */
-	if (set_option(sock->fd, SOL_SOCKET, SO_SNDBUFFORCE, RELAY_SOCKET_BUFFER) != 0)
-		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, RELAY_SOCKET_BUFFER);
+	if (set_option(sock->fd, SOL_SOCKET, SO_SNDBUFFORCE, RELAY_SEND_BUFFER) != 0)
+		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, RELAY_SEND_BUFFER);
 	(void)set_option(sock->fd, IPPROTO_UDP, UDP_GRO, 1);
 	(void)set_option(sock->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT); /* IPv4, mapped as well */
 	if (sock->is_v6)

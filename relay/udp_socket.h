@@ -18,7 +18,9 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define RELAY_SOCKET_BUFFER (7 << 20) /* ten milliseconds of 5 Gb/s, both ways */
+#define RELAY_SOCKET_BUFFER (7 << 20) /* for receiving: ten milliseconds of 5 Gb/s */
+/* For sending: what is in it leaves in its order. Little, so that others do not wait for who sends much. */
+#define RELAY_SEND_BUFFER (1 << 20)
 
 struct relay_socket {
 	int fd;		      /* -1: none */
@@ -63,10 +65,11 @@ struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i)
 enum relay_outbox_kind { RELAY_OUTBOX_DATA, RELAY_OUTBOX_ANSWER, RELAY_OUTBOX_STUN, RELAY_OUTBOX_N_KINDS };
 
 struct relay_outbox_counters {
-	/* Datagrams by kind: taken by the kernel; dropped, because the socket is full; refused otherwise. */
+	/* Datagrams by kind: taken by the kernel; dropped, because the socket was full; refused otherwise. */
 	uint64_t sent[RELAY_OUTBOX_N_KINDS], full[RELAY_OUTBOX_N_KINDS], failed[RELAY_OUTBOX_N_KINDS];
 	uint64_t data_bytes; /* of the data sent, with headers */
 	uint64_t messages;   /* what all were sent in */
+	uint64_t n_full;     /* times the socket was full */
 };
 
 #define RELAY_OUTBOX_MAX_LEN 65507 /* of a datagram or a train: 65535 - 20 - 8 */
@@ -87,5 +90,11 @@ void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, 
  */
 void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
 			  size_t size, uint32_t n);
-/* At the end of a batch; now_s as refused_paths.h. */
+/*
+ * At the end of a batch; now_s as refused_paths.h. When the socket is full, data waits (udp_backlog.h), also what is
+ * added from then on; what else there is, is dropped.
+ */
 void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s);
+/* Does data wait until the socket takes more? Then relay_outbox_resume() when it does. */
+bool relay_outbox_is_waiting(const struct relay_outbox *outbox);
+void relay_outbox_resume(struct relay_outbox *outbox, uint32_t now_s);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const struct machine_wants wants = {
-	.tls_clients = 16384, .udp_clients = 131072, .udp_buffer = 4 << 20, .tls_port = 443, .stun_port = 3478
+	.tls_clients = 16384, .udp_clients = 131072, .udp_buffer = 4 << 20, .udp_send_buffer = 4 << 20, .tls_port = 443, .stun_port = 3478
 };
 static const struct machine_facts good = { .open_files = 1048576,
 					   .receive_buffer = 4 << 20,
