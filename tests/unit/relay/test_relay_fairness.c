@@ -249,8 +249,11 @@ static void connect_others(struct test *t)
 		struct relay_connection_options options = { .host = t->w.host,
 							    .context = other->context,
 							    .relay = relay_at(&t->w),
-							    .ports = { other, on_ready, on_lost, on_packet,
-								       on_gone } };
+							    .ports = { .owner = other,
+								       .ready = on_ready,
+								       .lost = on_lost,
+								       .packet = on_packet,
+								       .peer_gone = on_gone } };
 		EXPECT(relay_connection_new(&options, &other->connection) == 0);
 	}
 	AWAIT(&t->w, atomic_load(&t->shared->n_ready) == N_OTHERS + 1);

@@ -234,7 +234,11 @@ void connect_member(struct member *member)
 		.host = member->world->host,
 		.context = member->context,
 		.relay = relay_at(member->world),
-		.ports = { member, on_ready, on_lost, on_packet, on_gone },
+		.ports = { .owner = member,
+			   .ready = on_ready,
+			   .lost = on_lost,
+			   .packet = on_packet,
+			   .peer_gone = on_gone },
 	};
 
 	EXPECT(relay_connection_new(&member->options, &member->connection) == 0);
