@@ -61,7 +61,7 @@ struct client {
 	uint64_t bind_number;	/* the client's */
 	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
 	uint64_t bound_ns, proven_ns;
-	uint64_t heard_ns, heard_elsewhere_ns; /* lately, by which of both? */
+	uint64_t heard_ns, heard_elsewhere_ns; /* a packet of it: lately, by which of both? */
 	uint32_t gone_second, n_gone; /* told in that second */
 	uint32_t find_second, n_finds; /* in vain, in that second */
 	uint32_t contact_second, n_contacts; /* when those left were counted; to so many more it may begin to send */
@@ -436,7 +436,7 @@ static enum udp_clients_verdict bind_client(const struct udp_clients *clients, s
 	client->cookie_ms = cookie_ms;
 	client->way = *from;
 	client->is_leaving = false;
-	client->bound_ns = client->proven_ns = client->heard_ns = now_ns;
+	client->bound_ns = client->proven_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
 
@@ -505,6 +505,7 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 		return refuse_bind(client->known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
 	}
 	if (!is_here) {
+		client->heard_ns = now_ns; /* its connection over TLS is perhaps of its old address */
 		tell_replaced(client, ret);
 		client->token = new_random(clients); /* what the old address knows is worth nothing any more */
 		clients->counters.moved++;
@@ -691,7 +692,10 @@ static void count_forwarded(struct udp_clients *clients, struct client *client, 
 
 /* ---- forwarding ---- */
 
-/* A node that has lost UDP comes by TLS long before it is found silent here. */
+/*
+ * A node that has lost UDP, or loses too much there, comes by TLS, and goes on pinging here: what counts is by which
+ * way it sends.
+ */
 static bool is_reached_here(const struct client *to)
 {
 	return to->is_bound && (!to->is_elsewhere || to->heard_ns > to->heard_elsewhere_ns);
@@ -786,13 +790,13 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 		clients->counters.dropped_stranger++;
 		return answer_moved(clients, from, datagram->header.token, len, now_ns, ret);
 	}
-	client->heard_ns = now_ns;
 	switch (datagram->type) {
 	case RELAY_UDP_FIND:
 		return answer_find(clients, client, datagram, now_ns, ret);
 	case RELAY_UDP_PING:
 		return answer_ping(clients, client, &datagram->ping, now_ns, ret);
 	default: /* a receiver that is here was routed to */
+		client->heard_ns = now_ns;
 		client->packets_in++;
 		client->bytes_in += len - RELAY_UDP_HEADER_LEN;
 		return answer_gone(clients, client, datagram->header.to, now_ns, ret);

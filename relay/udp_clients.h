@@ -14,7 +14,7 @@
  * minute and a half: addresses change hands.
  *
  * Clients over TLS ("elsewhere") have slots as well, so that both reach each other: the caller says who is there, and
- * carries their packets. A node that is here and there is reached the way it was heard from last.
+ * carries their packets. A node that is here and there is reached the way its last packet came.
  *
  * No I/O and no clock: the caller brings datagrams and sends what it is told. Times are of one monotonic clock.
  * One thread. sodium_init() must have been called.

@@ -10,7 +10,7 @@ static void judge_without(struct relay_choice *choice, const struct relay_choice
 	if (choice->without_ms == 0)
 		choice->without_ms = view->now_ms;
 	choice->good_ms = 0;
-	choice->doubts_udp = false;
+	choice->doubts_udp = choice->was_bound; /* it may be lost again soon */
 	const uint64_t patience = choice->was_bound || view->is_blocked ? 0 : RELAY_CHOICE_PATIENCE_MS;
 	if (view->now_ms >= choice->without_ms + patience)
 		choice->wants_tls = true;

@@ -62,6 +62,8 @@ static void test_a_lost_slot_opens_tls_at_once(void)
 	bound(1040, 0, false);
 	unbound(5000);
 	EXPECT(choice.wants_tls);
+	bound(5500, 0, false); /* and is not forgotten as soon as there is another */
+	EXPECT(choice.wants_tls && choice.doubts_udp);
 }
 
 static void test_tls_is_opened_while_udp_is_silent_before_it_is_dead(void)

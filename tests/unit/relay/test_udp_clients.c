@@ -849,13 +849,13 @@ static void test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls(void)
 	pass(&w, 60, a); /* b has lost UDP */
 	assert(counters(&w).clients == 1 && slot_of(&w, a, b) == slot && is_carried(&w, a, slot, b));
 	bound(&w, 1);
-	assert(b->slot == slot && reaches(&w, a, b));
+	assert(b->slot == slot && is_carried(&w, a, slot, b) && reaches(&w, b, a) && reaches(&w, a, b));
 	udp_clients_remove_elsewhere(w.clients, &b->public);
 	assert(slot_of(&w, a, b) == slot && reaches(&w, a, b));
 	end(&w);
 }
 
-static void test_who_is_here_and_elsewhere_is_reached_where_it_was_heard_last(void)
+static void test_who_is_here_and_elsewhere_is_reached_the_way_its_last_packet_came(void)
 {
 	struct world w;
 	begin(&w);
@@ -865,7 +865,11 @@ static void test_who_is_here_and_elsewhere_is_reached_where_it_was_heard_last(vo
 	arrive_elsewhere(&w, b);
 	assert(is_carried(&w, a, b->slot, b));
 	w.now_ns += SECOND;
-	assert(ping_works(&w, b) && reaches(&w, a, b));
+	assert(ping_works(&w, b) && is_carried(&w, a, b->slot, b));
+	bound(&w, 1);
+	assert(is_carried(&w, a, b->slot, b));
+	w.now_ns += SECOND;
+	assert(reaches(&w, b, a) && reaches(&w, a, b));
 	w.now_ns += SECOND;
 	assert(comes_from_elsewhere(&w, b, b->slot, a) && is_carried(&w, a, b->slot, b));
 	end(&w);
@@ -1276,7 +1280,7 @@ int main(void)
 	test_clients_elsewhere_are_found_and_reached();
 	test_nobody_speaks_over_udp_for_a_client_elsewhere();
 	test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls();
-	test_who_is_here_and_elsewhere_is_reached_where_it_was_heard_last();
+	test_who_is_here_and_elsewhere_is_reached_the_way_its_last_packet_came();
 	test_a_removed_member_that_is_elsewhere_loses_udp();
 	test_what_is_meant_for_who_has_gone_does_not_reach_the_next();
 	test_gone_is_said_ten_times_a_second();
