@@ -163,9 +163,10 @@ static bool measure_memory(void)
 static pid_t fork_relay(uint16_t *ret_port)
 {
 	int ends[2];
-	pid_t pid;
 
-	expect(pipe(ends) == 0 && (pid = fork()) >= 0, "cannot fork");
+	expect(pipe(ends) == 0, "no pipe");
+	const pid_t pid = fork();
+	expect(pid >= 0, "cannot fork");
 	if (pid > 0) {
 		expect(read(ends[0], ret_port, sizeof(*ret_port)) == sizeof(*ret_port), "the relay did not start");
 		return pid;
