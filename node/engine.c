@@ -338,6 +338,16 @@ static void tell_listening(const struct p2p_engine *engine)
 		engine->callbacks.listening(engine->callbacks.owner, sockets, n);
 }
 
+/* Only for a process that follows: who leaves the network has no clients any more. */
+static void on_save_relay_clients(void *owner, const uint8_t *saved, size_t len)
+{
+	const struct p2p_engine *engine = owner;
+	struct error error;
+
+	if (engine->stopping && state_dir_save_relay_clients(&engine->dir, saved, len, &error) != 0)
+		log_warning("relay", "clients over UDP must be bound anew: %s", error.message);
+}
+
 static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 {
 	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
@@ -349,7 +359,9 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 					       .owner = engine,
 					       .is_member = on_is_member,
 					       .node_key = &engine->node_key,
-					       .each_member = on_each_member };
+					       .each_member = on_each_member,
+					       .save_udp = on_save_relay_clients };
+	char *saved = NULL;
 	int r;
 
 	if (!engine->is_public)
@@ -364,7 +376,10 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = make_context(engine, true, &options.context, reterr);
 	if (r != 0)
 		return r;
+	if (state_dir_take_relay_clients(&engine->dir, &saved, &options.saved_udp_len, NULL) == 0)
+		options.saved_udp = (const uint8_t *)saved;
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
+	free(saved);
 	SSL_CTX_free(options.context);
 	if (r == 0)
 		tell_listening(engine);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define MAX_TEXT	   (64 * 1024)
+#define MAX_RELAY_CLIENTS (32 << 20)
 #define MAX_MAP		   (64 * 1024 * 1024)
 #define MEMBERSHIP_FORMAT  1
 
@@ -268,6 +269,23 @@ void state_dir_save_port(const struct state_dir *dir, uint16_t port)
 static int remove_file(const struct state_dir *dir, const char *file, struct error *reterr)
 {
 	return file_remove(path_of(dir, file).s, reterr);
+}
+
+int state_dir_take_relay_clients(const struct state_dir *dir, char **ret, size_t *ret_len, struct error *reterr)
+{
+	int r = file_read(path_of(dir, "relay-clients").s, MAX_RELAY_CLIENTS, ret, ret_len, reterr);
+
+	if (r != 0)
+		return r;
+	r = remove_file(dir, "relay-clients", reterr);
+	if (r != 0) /* one that comes again would be out of date */
+		free(*ret);
+	return r;
+}
+
+int state_dir_save_relay_clients(const struct state_dir *dir, const void *bytes, size_t len, struct error *reterr)
+{
+	return file_write_atomic(path_of(dir, "relay-clients").s, bytes, len, 0600, reterr);
 }
 
 int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)

@@ -5,6 +5,7 @@
  *   identity.key     the identity key, PEM, mode 0600
  *   membership.json  where control is, how to know it, who we are, our certificate and the CA's
  *   map.json         the last map, to start from when control is away
+ *   relay-clients    between two runs of a public node: its clients over UDP, sealed, mode 0600
  *   port             the UDP port last used, so that NAT mappings and peers' knowledge stay good
  *
  * membership.json is written last when joining and removed first when leaving: the node is a member
@@ -60,6 +61,12 @@ P2P_CHECK int state_dir_save_map(const struct state_dir *dir, const struct map *
 /* 0 when none was kept. */
 uint16_t state_dir_load_port(const struct state_dir *dir);
 void state_dir_save_port(const struct state_dir *dir, uint16_t port);
+
+/* What a relay hands on to itself; taken once: it is removed. -ENOENT and others: none. The caller frees *ret. */
+P2P_CHECK int state_dir_take_relay_clients(const struct state_dir *dir, char **ret, size_t *ret_len,
+					   struct error *reterr);
+P2P_CHECK int state_dir_save_relay_clients(const struct state_dir *dir, const void *bytes, size_t len,
+					   struct error *reterr);
 
 /* Forgets the cached map; 0 also when there is none. */
 P2P_CHECK int state_dir_forget_map(const struct state_dir *dir, struct error *reterr);

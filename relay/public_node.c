@@ -17,6 +17,7 @@ struct public_node {
 	SSL_CTX *context;
 	void *options_owner;
 	bool (*is_member)(void *owner, const struct public_key *node_key);
+	void (*save_udp)(void *owner, const uint8_t *saved, size_t len);
 	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 	uint32_t n_open; /* parts that still run */
 	void (*stopped)(void *owner);
@@ -145,12 +146,22 @@ static void tell_members(const struct public_node *node)
 	udp_server_set_members(node->udp, members);
 }
 
+static void save_udp(void *owner, const uint8_t *saved, size_t len)
+{
+	const struct public_node *node = owner;
+
+	node->save_udp(node->options_owner, saved, len);
+}
+
 static int start_udp(struct public_node *node, uv_loop_t *loop, const struct public_node_options *options,
 		     struct error *reterr)
 {
 	struct udp_server_options udp = { .node_key = options->node_key,
 					  .max_rate_client = options->max_rate_client,
 					  .max_rate = options->max_rate,
+					  .saved = options->saved_udp,
+					  .saved_len = options->saved_udp_len,
+					  .save = options->save_udp ? save_udp : NULL,
 					  .owner = node,
 					  .deliver = deliver_to_tls,
 					  .tell_gone = tell_tls_gone };
@@ -179,6 +190,7 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 	SSL_CTX_up_ref(node->context);
 	node->options_owner = options->owner;
 	node->is_member = options->is_member;
+	node->save_udp = options->save_udp;
 	node->each_member = options->each_member;
 	int r = tls_host_new(loop, &node->host);
 	if (r < 0) {

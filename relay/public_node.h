@@ -33,6 +33,10 @@ struct public_node_options {
 	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
 	/* For the relay over UDP, which knows members by their keys alone; NULL: none. */
 	const struct secret_key *node_key;
+	/* Hands the clients over UDP on, from one run to the next: as udp_server.h. save may be NULL. */
+	const uint8_t *saved_udp;
+	size_t saved_udp_len;
+	void (*save_udp)(void *owner, const uint8_t *saved, size_t len);
 	/* Calls add(set, key) for every member. */
 	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 };

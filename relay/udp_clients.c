@@ -8,6 +8,7 @@
 
 #include "common/rate_limit.h"
 #include "common/source_limit.h"
+#include "common/wire.h"
 #include "relay/key_table.h"
 
 #include <errno.h>
@@ -56,6 +57,7 @@ struct client {
 	struct known *known;
 	bool is_bound, is_elsewhere; /* not neither */
 	bool is_leaving;	     /* it was sent away: pings keep it no longer */
+	bool is_handed_over;	     /* by the relay before: it shall be bound anew */
 	struct udp_way way;
 	uint32_t slot, token;
 	uint64_t bind_number;	/* the client's */
@@ -435,7 +437,7 @@ static enum udp_clients_verdict bind_client(const struct udp_clients *clients, s
 	client->bind_number = bind->number;
 	client->cookie_ms = cookie_ms;
 	client->way = *from;
-	client->is_leaving = false;
+	client->is_leaving = client->is_handed_over = false;
 	client->bound_ns = client->proven_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
@@ -650,7 +652,7 @@ static enum udp_clients_verdict answer_find(struct udp_clients *clients, struct 
 }
 
 /* A ping proves that the last pong arrived: data alone could come from whoever had the address before. */
-static enum udp_clients_verdict answer_ping(const struct udp_clients *clients, struct client *client,
+static enum udp_clients_verdict answer_ping(struct udp_clients *clients, struct client *client,
 					    const struct relay_udp_ping *ping, uint64_t now_ns,
 					    struct udp_clients_result *ret)
 {
@@ -663,6 +665,8 @@ static enum udp_clients_verdict answer_ping(const struct udp_clients *clients, s
 
 	if (!client->is_leaving && is_challenge(clients, client, ping->challenge, now_ns))
 		client->proven_ns = now_ns;
+	if (client->is_handed_over) /* so that it knows that the relay has come back */
+		return answer_moved(clients, &client->way, client->token, RELAY_UDP_HEADER_LEN + 12, now_ns, ret);
 	return answer(ret, &pong);
 }
 
@@ -964,8 +968,13 @@ static void say_refused(const struct udp_clients *clients, const struct client *
 {
 	const struct relay_udp_datagram refused = refusal(reason, retry_after_ms, client->bind_number);
 	struct udp_clients_result result;
+	struct relay_udp_key proof = client->known->proof;
 
-	answer_proven(&result, &client->known->proof, &refused);
+	if (!client->known->has_proof && /* handed over */
+	    relay_udp_key(&clients->config.node_key, &clients->public, &client->known->node_key, true, &proof) != 0)
+		return;
+	answer_proven(&result, &proof, &refused);
+	sodium_memzero(&proof, sizeof(proof));
 	send(clients->config.owner, &client->way, result.answer, result.answer_len);
 }
 
@@ -1068,6 +1077,178 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 	sodium_memzero(clients, sizeof(*clients));
 	free(clients);
 	return NULL;
+}
+
+/* ---- handing over ---- */
+
+#define SAVED_LABEL   "p2pnode relay UDP clients 1"
+#define SAVED_MAX_NS  (60 * SECOND_NS)
+#define SAVED_HEAD    (8 + 4 + 32 + 8 + 4)
+#define SAVED_CLIENT  (KEY_LEN + 16 + 2 + 4 + 16 + 4 + 2 + 4 + 4 + 8 + 4 + 8 + 8)
+#define SEAL_OVERHEAD (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
+
+static void saved_key(const struct secret_key *node_key, uint8_t ret[crypto_secretbox_KEYBYTES])
+{
+	crypto_generichash(ret, crypto_secretbox_KEYBYTES, (const uint8_t *)SAVED_LABEL, sizeof(SAVED_LABEL) - 1,
+			   node_key->bytes, sizeof(node_key->bytes));
+}
+
+static void put_client(struct wire_writer *w, const struct client *client)
+{
+	wire_put(w, client->known->node_key.bytes, KEY_LEN);
+	wire_put(w, client->way.remote.ip, 16);
+	wire_put_u16(w, client->way.remote.port);
+	wire_put_u32(w, client->way.remote.scope_id);
+	wire_put(w, client->way.local_ip, 16);
+	wire_put_u32(w, client->way.ifindex);
+	wire_put_u16(w, client->way.socket);
+	wire_put_u32(w, client->slot);
+	wire_put_u32(w, client->token);
+	wire_put_u64(w, client->bind_number);
+	wire_put_u32(w, client->cookie_ms);
+	wire_put_u64(w, client->bound_ns);
+	wire_put_u64(w, client->proven_ns);
+}
+
+static void put_all(struct wire_writer *w, const struct udp_clients *clients, uint64_t now_ns)
+{
+	wire_put_u64(w, now_ns);
+	wire_put_u32(w, clients->epoch);
+	wire_put(w, clients->secret, sizeof(clients->secret));
+	wire_put_u64(w, clients->n_random);
+	wire_put_u32(w, clients->counters.clients);
+	for (uint32_t i = 0; i < clients->n_places; i++)
+		if (clients->places[i].client && clients->places[i].client->is_bound)
+			put_client(w, clients->places[i].client);
+}
+
+void udp_clients_save(const struct udp_clients *clients, uint64_t now_ns, uint8_t **ret, size_t *ret_len)
+{
+	const size_t len = SAVED_HEAD + clients->counters.clients * (size_t)SAVED_CLIENT;
+	uint8_t key[crypto_secretbox_KEYBYTES], *sealed = malloc(SEAL_OVERHEAD + len);
+
+	if (!sealed)
+		abort();
+	uint8_t *plain = sealed + SEAL_OVERHEAD;
+	struct wire_writer w = wire_writer(plain, len);
+	put_all(&w, clients, now_ns);
+	saved_key(&clients->config.node_key, key);
+	randombytes_buf(sealed, crypto_secretbox_NONCEBYTES);
+	crypto_secretbox_easy(sealed + crypto_secretbox_NONCEBYTES, plain, len, sealed, key);
+	sodium_memzero(key, sizeof(key));
+	*ret = sealed;
+	*ret_len = SEAL_OVERHEAD + len;
+}
+
+static bool is_slot_good(const struct udp_clients *clients, uint32_t slot)
+{
+	return index_of(slot) != 0 && (index_of(slot) >= clients->n_places || !clients->places[index_of(slot)].client);
+}
+
+/* False: what is there contradicts itself. */
+static bool restore_client(struct udp_clients *clients, struct wire_reader *r, uint32_t n_sockets, uint64_t now_ns)
+{
+	struct client read = { .is_bound = true, .is_handed_over = true };
+	struct public_key node_key;
+
+	wire_bytes(r, node_key.bytes, KEY_LEN);
+	wire_bytes(r, read.way.remote.ip, 16);
+	read.way.remote.port = wire_u16(r);
+	read.way.remote.scope_id = wire_u32(r);
+	wire_bytes(r, read.way.local_ip, 16);
+	read.way.ifindex = wire_u32(r);
+	read.way.socket = wire_u16(r);
+	read.slot = wire_u32(r);
+	read.token = wire_u32(r);
+	read.bind_number = wire_u64(r);
+	read.cookie_ms = wire_u32(r);
+	read.bound_ns = wire_u64(r);
+	read.proven_ns = read.heard_ns = wire_u64(r);
+	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || read.bound_ns > now_ns ||
+	    read.proven_ns > now_ns)
+		return false;
+	read.known = get_known(clients, &node_key);
+	if (read.known->client)
+		return false;
+	while (index_of(read.slot) >= clients->n_places)
+		add_places(clients);
+	struct client *client = malloc(sizeof(*client));
+	if (!client)
+		abort();
+	read.n_contacts = clients->config.max_contacts;
+	read.contact_second = (uint32_t)(now_ns / SECOND_NS);
+	rate_limit_init(&read.rate, clients->config.max_rate_client, now_ns / MILLISECOND_NS);
+	*client = read;
+	client->known->client = client;
+	clients->places[index_of(read.slot)].client = client;
+	clients->places[index_of(read.slot)].generation = read.slot >> INDEX_BITS;
+	clients->counters.clients++;
+	return true;
+}
+
+/* After places were taken out of turn. */
+static void collect_free_places(struct udp_clients *clients)
+{
+	clients->first_free = clients->last_free = 0;
+	for (uint32_t i = 1; i < clients->n_places; i++)
+		if (!clients->places[i].client)
+			free_place(clients, i);
+}
+
+static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t len, uint32_t n_sockets, uint64_t now_ns)
+{
+	struct wire_reader r = wire_reader(plain, len);
+	const uint64_t saved_ns = wire_u64(&r);
+
+	clients->epoch = wire_u32(&r);
+	wire_bytes(&r, clients->secret, sizeof(clients->secret));
+	clients->n_random = wire_u64(&r);
+	const uint32_t n = wire_u32(&r);
+	if (r.failed || saved_ns > now_ns || now_ns - saved_ns > SAVED_MAX_NS || n > clients->config.max_clients ||
+	    wire_left(&r) != n * (size_t)SAVED_CLIENT)
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		if (!restore_client(clients, &r, n_sockets, now_ns))
+			return false;
+	collect_free_places(clients);
+	return true;
+}
+
+int udp_clients_new_from_plain(const struct udp_clients_config *config, const uint8_t *plain, size_t len,
+			       uint32_t n_sockets, uint64_t now_ns, struct udp_clients **ret)
+{
+	struct udp_clients *clients;
+	int r = udp_clients_new(config, &clients);
+
+	if (r < 0)
+		return r;
+	if (!restore(clients, plain, len, n_sockets, now_ns)) {
+		udp_clients_free(clients);
+		return UDP_CLIENTS_E_SAVED;
+	}
+	*ret = clients;
+	return 0;
+}
+
+int udp_clients_new_from(const struct udp_clients_config *config, const uint8_t *saved, size_t len,
+			 uint32_t n_sockets, uint64_t now_ns, struct udp_clients **ret)
+{
+	uint8_t key[crypto_secretbox_KEYBYTES];
+
+	if (len < SEAL_OVERHEAD)
+		return UDP_CLIENTS_E_SAVED;
+	uint8_t *plain = malloc(len);
+	if (!plain)
+		return -ENOMEM;
+	saved_key(&config->node_key, key);
+	int r = crypto_secretbox_open_easy(plain, saved + crypto_secretbox_NONCEBYTES,
+					   len - crypto_secretbox_NONCEBYTES, saved, key) == 0
+			? udp_clients_new_from_plain(config, plain, len - SEAL_OVERHEAD, n_sockets, now_ns, ret)
+			: UDP_CLIENTS_E_SAVED;
+	sodium_memzero(key, sizeof(key));
+	sodium_memzero(plain, len);
+	free(plain);
+	return r;
 }
 
 struct udp_clients_counters udp_clients_counters(const struct udp_clients *clients)

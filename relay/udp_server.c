@@ -88,6 +88,8 @@ struct udp_server {
 	bool has_put; /* into the bridge, without a word yet */
 	uint8_t *staged; /* datagrams of clients over TLS, until they are sent */
 	size_t n_staged;
+	uint8_t *saved; /* at the end */
+	size_t saved_len;
 };
 
 /* ---- the thread: datagrams ---- */
@@ -508,6 +510,8 @@ static void *run(void *owner)
 		turn(server);
 	if (server->clients)
 		udp_clients_say_restart(server->clients, RETRY_RESTART_MS, send_now);
+	if (server->clients && server->options.save)
+		udp_clients_save(server->clients, server->now_ns, &server->saved, &server->saved_len);
 	atomic_store(&server->has_ended, true);
 	uv_async_send(&server->word);
 	return NULL;
@@ -528,6 +532,7 @@ static void free_server(struct udp_server *server)
 	free(atomic_load(&server->new_busiest));
 	free(server->busiest);
 	free(server->staged);
+	free(server->saved);
 	udp_bridge_deinit(&server->bridge);
 	if (server->wake_fd >= 0)
 		close(server->wake_fd);
@@ -585,7 +590,17 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 	if (!options->node_key)
 		return 0;
 	config.node_key = *options->node_key;
-	int r = udp_clients_new(&config, &server->clients);
+	int r = UDP_CLIENTS_E_SAVED;
+	read_clock(server);
+	if (options->saved)
+		r = udp_clients_new_from(&config, options->saved, options->saved_len,
+					 options->n_listen * (options->other_port != 0 ? 2u : 1u), server->now_ns,
+					 &server->clients);
+	if (options->saved)
+		log_info("relay", "UDP: clients of the relay that ran before: %u",
+			 r == 0 ? udp_clients_counters(server->clients).clients : 0);
+	if (r == UDP_CLIENTS_E_SAVED)
+		r = udp_clients_new(&config, &server->clients);
 	secret_key_wipe(&config.node_key);
 	return r;
 }
@@ -610,6 +625,8 @@ static void on_closed(uv_handle_t *handle)
 	void (*stopped)(void *owner) = server->stopped;
 	void *owner = server->owner;
 
+	if (server->saved)
+		server->options.save(server->options.owner, server->saved, server->saved_len);
 	free_server(server);
 	if (stopped)
 		stopped(owner);
@@ -680,7 +697,8 @@ static struct udp_server *new_server(const struct udp_server_options *options)
 	atomic_store(&server->new_drain, NO_DRAIN);
 	server->drain.spread_ms = NO_DRAIN;
 	server->options = *options;
-	server->options.node_key = NULL; /* it is the caller's */
+	server->options.node_key = NULL; /* it is the caller's, and so is that: */
+	server->options.saved = NULL;
 	udp_bridge_init(&server->bridge);
 	stun_server_init(&server->stun, options->stun_rate_per_s, options->stun_burst);
 	return server;

@@ -45,6 +45,11 @@ struct udp_server_options {
 	/* As udp_clients.h. */
 	uint32_t max_clients, max_proofs, max_binds_source;
 	uint64_t max_rate_client, max_rate;
+	/* What the server before gave to save(), if it was of the same node; borrowed during the call. NULL: nothing. */
+	const uint8_t *saved;
+	size_t saved_len;
+	/* At its end, on the loop: for the server that runs next (udp_clients_save()). NULL: it is not wanted. */
+	void (*save)(void *owner, const uint8_t *saved, size_t len);
 	/* What concerns clients over TLS; on the loop. */
 	void *owner;
 	/* A packet from a client over UDP to one over TLS; NULL: there are none. */

@@ -24,6 +24,7 @@ struct node {
 
 struct world {
 	struct udp_clients *clients;
+	struct udp_clients_config config;
 	struct public_key relay;
 	struct node nodes[N_NODES];
 	uint64_t now_ns;
@@ -74,6 +75,7 @@ static void begin_with(struct world *w, struct udp_clients_config config)
 	secret_key_public(&config.node_key, &w->relay);
 	config.owner = w;
 	config.is_member = is_member;
+	w->config = config;
 	assert(udp_clients_new(&config, &w->clients) == 0);
 	for (unsigned i = 0; i < N_NODES; i++) {
 		struct node *node = &w->nodes[i];
@@ -1156,6 +1158,103 @@ static void test_nothing_is_said_to_what_only_a_relay_says(void)
 	end(&w);
 }
 
+/* ---- handing over ---- */
+
+#define N_SOCKETS 5000 /* their numbers are ports here */
+
+static int hand_over(struct world *w, uint64_t pause_ns)
+{
+	struct udp_clients_config config = w->config;
+	uint8_t *saved;
+	size_t len;
+
+	udp_clients_save(w->clients, w->now_ns, &saved, &len);
+	udp_clients_free(w->clients);
+	w->now_ns += pause_ns;
+	const int r = udp_clients_new_from(&config, saved, len, N_SOCKETS, w->now_ns, &w->clients);
+	free(saved);
+	if (r != 0)
+		assert(udp_clients_new(&config, &w->clients) == 0);
+	return r;
+}
+
+static void test_nobody_notices_that_another_relay_runs(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	bound(&w, 2);
+
+	assert(hand_over(&w, SECOND) == 0 && counters(&w).clients == 3);
+	assert(reaches(&w, a, b) && reaches(&w, b, a) && reaches(&w, &w.nodes[2], a));
+	/* A ping is answered with a cookie, and bound it is anew, with the same slot and token. */
+	const struct node before = *a;
+	assert(!ping_works(&w, a) && w.answer.type == RELAY_UDP_MOVED && w.answer.moved.what == a->token);
+	a->number++;
+	assert(bind_with(&w, a, &a->proof, w.answer.moved.cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+	assert(a->slot == before.slot && a->token == before.token && a->epoch == before.epoch);
+	assert(ping_works(&w, a) && reaches(&w, a, b));
+	/* Others find places that are free. */
+	const struct node *d = bound(&w, 3);
+	assert(d->slot != a->slot && d->slot != b->slot && reaches(&w, d, b) && reaches(&w, b, d));
+	end(&w);
+}
+
+static void test_who_was_handed_over_is_forgotten_like_others(void)
+{
+	struct world w;
+	begin(&w);
+	bound(&w, 0);
+	struct node *b = bound(&w, 1);
+
+	assert(hand_over(&w, SECOND) == 0);
+	b->is_member = false;
+	udp_clients_recheck_members(w.clients, send_to);
+	assert(was_told(&w, b, RELAY_UDP_NOT_ADMITTED) && counters(&w).clients == 1);
+	pass(&w, 50, NULL);
+	assert(counters(&w).clients == 0 && counters(&w).closed_silent == 1);
+	end(&w);
+}
+
+static void test_what_was_saved_too_long_ago_is_not_taken(void)
+{
+	struct world w;
+	begin(&w);
+	bound(&w, 0);
+	assert(hand_over(&w, 61 * SECOND) == UDP_CLIENTS_E_SAVED && counters(&w).clients == 0);
+	bound(&w, 0);
+	assert(hand_over(&w, -SECOND) == UDP_CLIENTS_E_SAVED); /* the machine was started anew */
+	end(&w);
+}
+
+static void test_what_was_saved_is_taken_whole_or_not_at_all(void)
+{
+	struct world w;
+	begin(&w);
+	bound(&w, 0);
+	bound(&w, 1);
+	struct udp_clients_config config = w.config, others = w.config;
+	struct udp_clients *clients;
+	uint8_t *saved;
+	size_t len;
+
+	udp_clients_save(w.clients, w.now_ns, &saved, &len);
+	for (size_t i = 0; i < len; i++) {
+		assert(udp_clients_new_from(&config, saved, i, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
+		saved[i] ^= 1;
+		assert(udp_clients_new_from(&config, saved, len, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
+		saved[i] ^= 1;
+	}
+	secret_key_generate(&others.node_key);
+	assert(udp_clients_new_from(&others, saved, len, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
+	assert(udp_clients_new_from(&config, saved, len, 100, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
+	config.max_clients = 1;
+	assert(udp_clients_new_from(&config, saved, len, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
+	free(saved);
+	end(&w);
+}
+
 /* ---- many ---- */
 
 static bool is_anybody(void *owner, const struct public_key *node_key)
@@ -1297,6 +1396,10 @@ int main(void)
 	test_another_run_of_the_relay_has_another_epoch();
 	test_nothing_is_said_to_what_only_a_relay_says();
 	test_the_busiest_come_first_and_who_was_busy_once_sinks();
+	test_nobody_notices_that_another_relay_runs();
+	test_who_was_handed_over_is_forgotten_like_others();
+	test_what_was_saved_too_long_ago_is_not_taken();
+	test_what_was_saved_is_taken_whole_or_not_at_all();
 	test_thousands_come_and_go();
 	puts("ok");
 }

@@ -53,9 +53,9 @@ static void make_clients(struct bench *b)
 	}
 }
 
-static void begin_on(struct bench *b, const char *first, const char *second)
+static void begin_with(struct bench *b, const struct udp_server_options *wanted)
 {
-	struct udp_server_options options = { .n_listen = second ? 2 : 1, .listen = { at(first, 0) } };
+	struct udp_server_options options = *wanted;
 	struct error err = { 0 };
 
 	*b = (struct bench){ 0 };
@@ -63,13 +63,20 @@ static void begin_on(struct bench *b, const char *first, const char *second)
 	secret_key_generate(&b->secret);
 	secret_key_public(&b->secret, &b->public);
 	options.node_key = &b->secret;
-	if (second)
-		options.listen[1] = at(second, 0);
 	if (udp_server_start(&b->w.loop, &options, &b->server, &err) != 0)
 		fprintf(stderr, "%s\n", err.message);
 	EXPECT(b->server != NULL);
 	make_clients(b);
 	tell_members(b, MAX_CLIENTS);
+}
+
+static void begin_on(struct bench *b, const char *first, const char *second)
+{
+	struct udp_server_options options = { .n_listen = second ? 2 : 1, .listen = { at(first, 0) } };
+
+	if (second)
+		options.listen[1] = at(second, 0);
+	begin_with(b, &options);
 }
 
 static void begin(struct bench *b)
@@ -446,6 +453,49 @@ static void test_a_relay_that_drains_sends_clients_away_until_it_is_taken_back(v
 	finish(&b);
 }
 
+static uint8_t saved[4096];
+static size_t saved_len;
+
+static void save(void *owner, const uint8_t *bytes, size_t len)
+{
+	EXPECT(len <= sizeof(saved));
+	memcpy(saved, bytes, len);
+	saved_len = len;
+}
+
+/* The same key and port, and what was saved. */
+static void start_next(struct bench *b, uint16_t port)
+{
+	const struct udp_server_options options = { .n_listen = 1,
+						    .listen = { at("127.0.0.1", port) },
+						    .node_key = &b->secret,
+						    .saved = saved,
+						    .saved_len = saved_len };
+
+	b->stopped = false;
+	EXPECT(udp_server_start(&b->w.loop, &options, &b->server, NULL) == 0);
+	tell_members(b, MAX_CLIENTS);
+}
+
+static void test_the_relay_that_follows_has_the_clients_of_the_one_before(void)
+{
+	struct bench b;
+	begin_with(&b, &(struct udp_server_options){ .n_listen = 1, .listen = { at("127.0.0.1", 0) }, .save = save });
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+	const uint16_t port = udp_server_port(b.server);
+
+	stop(&b);
+	await(alice, RELAY_UDP_REFUSED);
+	await(bob, RELAY_UDP_REFUSED);
+	start_next(&b, port);
+	say(alice, bob, "still here");
+	await_said(bob, alice, "still here");
+	say(bob, alice, "so am I");
+	await_said(alice, bob, "so am I");
+	AWAIT_OTHERS(&b.w, counters(&b).clients.clients == 2);
+	finish(&b);
+}
+
 static void test_clients_are_told_when_the_relay_stops(void)
 {
 	struct bench b;
@@ -487,6 +537,7 @@ int main(void)
 		close(fd6);
 	}
 	test_a_relay_that_drains_sends_clients_away_until_it_is_taken_back();
+	test_the_relay_that_follows_has_the_clients_of_the_one_before();
 	test_clients_are_told_when_the_relay_stops();
 	puts("ok");
 	return 0;
