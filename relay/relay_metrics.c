@@ -65,6 +65,7 @@ static void put_traffic(FILE *out, const struct public_node_stats *stats)
 /* The sum by the count of packets is their mean. */
 static void put_queue(FILE *out, const struct relay_server_counters *tls)
 {
+	put_gauge(out, "relay_queued_bytes", "Bytes that wait now for receivers over TLS.", tls->queued_bytes);
 	put_head(out, "relay_queued_seconds_total", "counter", "Sum of the times that packets out waited in the relay.");
 	fprintf(out, PREFIX "relay_queued_seconds_total{transport=\"tls\"} %.3f\n", (double)tls->waited_ms / 1e3);
 	put_head(out, "relay_queued_seconds_longest", "gauge", "The longest of these in the last 10 to 20 s.");

@@ -32,6 +32,8 @@
 #define DEFAULT_SOURCE	   64
 #define DEFAULT_RATE	   200
 #define DEFAULT_QUEUE	   (512 * 1024)
+#define DEFAULT_QUEUES	   (256u << 20)
+#define SMALL_QUEUE	   RELAY_MAX_FRAME
 #define DEFAULT_KEEP_ALIVE 20
 #define FLUSH_LEN	   (64 * 1024)
 #define LEAVE_MS	   1000 /* for the closing frame to go out */
@@ -189,6 +191,7 @@ static void unregister(struct client *client)
 	if (server->options.note_client && !key_table_find(&server->table, &client->identity.node_key))
 		server->options.note_client(server->options.owner, &client->identity.node_key, false);
 	reach_limit_deinit(&client->reach);
+	server->counters.queued_bytes -= client->queue.n_bytes;
 	relay_queue_drop_packets(&client->queue);
 	server->counters.dropped_queue += client->queue.n_dropped;
 	relay_decoder_deinit(&client->decoder);
@@ -346,9 +349,16 @@ static void tell_gone(struct client *client, const struct public_key *peer)
 
 static void deliver(struct client *to, const struct public_key *from, const uint8_t *bytes, size_t len)
 {
-	to->queue.now_ms = now_ms(to->server);
+	struct relay_server *server = to->server;
+	size_t before = to->queue.n_bytes;
+	bool is_crowded = server->counters.queued_bytes > server->options.max_queues;
+
+	to->queue.max_bytes = is_crowded && SMALL_QUEUE < server->options.max_queue ? SMALL_QUEUE
+										     : server->options.max_queue;
+	to->queue.now_ms = now_ms(server);
 	reach_limit_hear(&to->reach, from, to->queue.now_ms / 1000);
 	relay_queue_packet(&to->queue, RELAY_RECV, &(struct relay_packet){ *from, bytes, len });
+	server->counters.queued_bytes += to->queue.n_bytes - before; /* modulo 2^64: it may be fewer */
 	if (to->queue.n_bytes >= FLUSH_LEN)
 		tls_stream_flush(&to->stream); /* much comes at once: do not overflow for want of a loop turn */
 	else
@@ -461,6 +471,7 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 	struct relay_server *server = client->server;
 	struct relay_queue *queue = &client->queue;
 	uint64_t before_ms = queue->waited_ms;
+	size_t before_bytes = queue->n_bytes;
 	uint32_t before = queue->n_packets;
 
 	queue->now_ms = now_ms(server);
@@ -471,6 +482,7 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 	client->bytes_out += n;
 	server->counters.packets_out += sent;
 	server->counters.bytes_out += n;
+	server->counters.queued_bytes -= before_bytes - queue->n_bytes;
 	server->counters.waited_ms += queue->waited_ms - before_ms;
 	if (queue->longest_ms > server->longest_ms[0])
 		server->longest_ms[0] = queue->longest_ms;
@@ -643,6 +655,8 @@ static void set_defaults(struct relay_server_options *options)
 		options->max_rate_source = DEFAULT_RATE;
 	if (options->max_queue == 0)
 		options->max_queue = DEFAULT_QUEUE;
+	if (options->max_queues == 0)
+		options->max_queues = DEFAULT_QUEUES;
 	if (options->keep_alive_s == 0)
 		options->keep_alive_s = DEFAULT_KEEP_ALIVE;
 	if (options->dead_ms == 0)

@@ -44,6 +44,7 @@ struct relay_server_options {
 	uint32_t max_rate_source;	/* connections a second from one /24 or /56; 0: 200, twice that at once */
 	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
 	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
+	uint64_t max_queues;		/* … for all; beyond it a client has no more than 64 KiB. 0: 256 MiB */
 	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
 	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 20 */
 	uint32_t dead_ms;		/* silence after which a client is dropped; 0: 2 × keep_alive_s + 5 s */
@@ -56,6 +57,7 @@ struct relay_server_counters {
 	uint64_t packets, bytes; /* taken in for forwarding */
 	uint64_t packets_out;	 /* written to their receivers' streams */
 	uint64_t bytes_out;	 /* of all frames written, with their headers */
+	uint64_t queued_bytes;	 /* that wait now, for all clients */
 	uint64_t waited_ms;	 /* sum of the times that packets_out waited for their receivers */
 	uint32_t longest_ms;	 /* the longest of these in the last 10 to 20 s */
 	/* Connections that came to nothing, by reason. */

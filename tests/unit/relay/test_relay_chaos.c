@@ -114,6 +114,7 @@ static void run_chaos(unsigned seed)
 	AWAIT(&c.w, c.raws[0].n_hello == 1);
 	flip(&c, 0);
 	AWAIT(&c.w, relay_server_counters(c.w.server).clients == 0);
+	EXPECT(relay_server_counters(c.w.server).queued_bytes == 0);
 	for (int i = 0; i < N_CLIENTS; i++)
 		SSL_CTX_free(c.contexts[i]);
 	world_end(&c.w);

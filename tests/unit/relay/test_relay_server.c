@@ -424,6 +424,45 @@ static void test_a_full_relay_says_so_but_takes_back_whom_it_has(void)
 	finish(&p);
 }
 
+static void test_what_waits_for_all_is_bounded_and_each_still_has_a_share(void)
+{
+	enum { N = 6, LEN = 1400 };
+	struct pair p;
+	struct raw raws[N];
+	SSL_CTX *contexts[N];
+	struct member to[N];
+	begin(&p);
+	p.w.server_options.max_queues = 200000;
+	start_server(&p.w);
+	connect_and_await(&p.alice);
+	for (uint8_t i = 0; i < N; i++) {
+		memset(to[i].key.bytes, 10 + i, sizeof(to[i].key.bytes));
+		contexts[i] = make_context(&p.w, NULL, "stalled", &to[i].key, false, 3600);
+		raw_connect(&raws[i], &p.w, contexts[i]);
+		AWAIT(&p.w, raws[i].n_hello == 1);
+		tls_stream_pause(&raws[i].stream, true);
+	}
+
+	/* Until the kernel takes no more, and then until all queues have dropped. */
+	for (uint64_t number = 1; counters(&p).dropped_queue < N * 1000; number++) {
+		for (int i = 0; i < N; i++)
+			send_number(&p.alice, &to[i], number, LEN);
+		if (number % 16 == 0)
+			run_for(&p.w, 1);
+	}
+	uint64_t most = 200000 + N * RELAY_MAX_FRAME;
+	EXPECT(counters(&p).queued_bytes > 200000 / 2 && counters(&p).queued_bytes <= most);
+	for (int i = 0; i < N; i++)
+		tls_stream_pause(&raws[i].stream, false);
+	AWAIT(&p.w, counters(&p).queued_bytes == 0);
+	for (int i = 0; i < N; i++) {
+		EXPECT(raws[i].n_packets > 0 && raws[i].n_misordered == 0);
+		raw_close(&raws[i]);
+		SSL_CTX_free(contexts[i]);
+	}
+	finish(&p);
+}
+
 static void test_a_client_over_its_rate_loses_packets_and_others_do_not(void)
 {
 	struct pair p;
@@ -582,6 +621,7 @@ int main(void)
 	test_out_of_descriptors_turns_new_ones_away_and_goes_on();
 	test_a_newer_connection_replaces_the_older();
 	test_a_full_relay_says_so_but_takes_back_whom_it_has();
+	test_what_waits_for_all_is_bounded_and_each_still_has_a_share();
 	test_a_client_over_its_rate_loses_packets_and_others_do_not();
 	test_who_tries_all_keys_is_stopped_and_still_reaches_who_answers();
 	test_the_silent_are_pinged_then_dropped();
