@@ -8,7 +8,7 @@
  *              a quarter of a second before and after. So what else the machine does concerns both.
  *
  * Rate and latency are those of the median turn: what else the machine does concerns some. Where it has no time left
- * even that says little: five measurements are made before one counts as failed.
+ * even that says little: and the fast sender may be none: eight measurements are made before one counts as failed.
  */
 #include "world.h"
 
@@ -36,7 +36,7 @@
 #define SLOW_READ_MS	20 /* it reads for one millisecond in so many */
 #define FLOOD_WAITING	(256 * 1024) /* bytes in the fast sender's queue */
 #define MAX_P99_MORE_NS 5000000ull
-#define N_ATTEMPTS	5
+#define N_ATTEMPTS	8
 
 struct shared {
 	atomic_bool is_on, has_ended;
@@ -352,8 +352,8 @@ static bool judge(struct test *t)
 	       100 * to_slow, (unsigned long long)atomic_load(&t->shared->n_flooded),
 	       (unsigned long long)atomic_load(&t->shared->n_slow_flood));
 	fflush(stdout);
-	EXPECT(atomic_load(&t->shared->n_slow_flood) < atomic_load(&t->shared->n_flooded) / 2);
-	return on_share > 0.9 * off_share && on_ns < off_ns + MAX_P99_MORE_NS &&
+	const bool was_flood = atomic_load(&t->shared->n_slow_flood) < atomic_load(&t->shared->n_flooded) / 2;
+	return was_flood && on_share > 0.9 * off_share && on_ns < off_ns + MAX_P99_MORE_NS &&
 	       to_slow > 0.9;
 }
 
