@@ -8,7 +8,7 @@
  *              a quarter of a second before and after. So what else the machine does concerns both.
  *
  * Rate and latency are those of the median turn: what else the machine does concerns some. Where it has no time left
- * even that says little: and the fast sender may be none: eight measurements are made before one counts as failed.
+ * even that says little, and the fast sender may be none: eight measurements are made before one counts as failed.
  */
 #include "world.h"
 
