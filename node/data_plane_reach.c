@@ -449,9 +449,22 @@ static bool is_reached(const struct data_plane *plane, const struct plane_peer *
 	return plane_reach(plane, peer, WIREGUARD_RELAY_ANY) != NULL;
 }
 
+/* Said with every packet that the loop takes in. */
+static bool is_no_news(const struct plane_place *place, uint32_t slot)
+{
+	return is_here(place) && (slot == 0 || place->slot == slot);
+}
+
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot)
 {
 	struct data_plane *plane = relay->plane;
+	struct plane_place *known = plane_place(peer, relay->relay.id);
+
+	if (is_no_news(known, slot)) {
+		known->here_ns = clock_now_ns();
+		peer->used_ns = slot == 0 ? known->here_ns : peer->used_ns;
+		return;
+	}
 	/* What waits will be sent; else a handshake may have been lost meanwhile. */
 	const bool was_cut_off = !is_reached(plane, peer) && !has_waiting(plane, peer);
 	struct plane_place *place = take_place(peer, relay->relay.id);

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from lab import TIMEOUT_SCALE, wait_until
-from overlay import Node, Overlay
+from overlay import Control, Node, Overlay
 from traffic import Echo, Pulse
 
 pytestmark = pytest.mark.alone
@@ -127,6 +127,27 @@ def test_tls_is_used_where_there_is_no_udp(world):
 def test_one_over_udp_and_one_over_tls_reach_each_other(world, measured):
     measured("round trip, one over UDP, one over TLS", world.pulse.round_trip())
     assert sorted(transports(node)["relay"] for node in world.nodes) == ["tls", "udp"]
+
+
+def test_a_relay_that_has_only_ipv6_is_used_over_udp(lab, build):
+    internet = lab.network("internet", v6="2001:db8::/64")
+    control = Control(build, lab.host("control", internet)).start()
+    relay = Node(build, lab.host("relay", internet), public=True)
+    relay.config.write_text(f"[node]\nname = relay\n[public]\naddress = {relay.host.ip6}\n")
+    relay.start().join(control.link())
+    nodes = [Node(build, lab.host(name, internet)).start() for name in ("alice", "bob")]
+    for node in nodes:
+        node.host.nft("table inet cut { chain out { type filter hook output priority 0;\n"
+                      'oifname "eth0" meta l4proto udp udp dport != 3478 drop\n}\n}')  # nothing direct
+        node.join(control.link())
+    for node, other in (nodes, reversed(nodes)):
+        node.wait_for_relay("relay")
+        node.wait_for_peer(other.name)
+    with Echo(nodes[1].host), Pulse(nodes[0].host, nodes[1].ip) as pulse:
+        pulse.first_answer()
+        pulse.keeps_going(100)
+        assert pulse.lost() == 0
+    assert [transports(node)["relay"] for node in nodes] == ["udp", "udp"]
 
 
 # ---- relays that fail ------------------------------------------------------------------------------
