@@ -22,8 +22,11 @@ static void judge_bound(struct relay_choice *choice, const struct relay_choice_v
 {
 	choice->without_ms = 0;
 	choice->was_bound = true;
-	if (view->missing >= RELAY_CHOICE_LOSSY || view->n_silent >= RELAY_CHOICE_SILENT)
+	if (view->missing >= RELAY_CHOICE_LOSSY || view->n_silent >= RELAY_CHOICE_SILENT) {
 		choice->wants_tls = choice->doubts_udp = true;
+		choice->good_ms = 0; /* however long it was: silence comes before the pings are missing */
+		return;
+	}
 	if (!view->is_proven)
 		choice->good_ms = 0;
 	else if (choice->good_ms == 0)

@@ -30,6 +30,7 @@
 #define PING_IDLE_AGAIN_MS 500
 #define EXPECT_MS	2000  /* so long after a packet we expect another */
 #define SILENT_MS	300   /* sent, and nothing heard */
+#define IDLE_MS		2000  /* … or nothing heard for so long before it was sent: a ping at once */
 #define N_DEAD		3     /* pings without a sign of life; and two for each that went missing before */
 #define N_DEAD_IDLE	3     /* and these, when nobody waits for it */
 #define PING_COPIES	3     /* of a ping into silence */
@@ -649,7 +650,10 @@ static uint64_t ping_due_us(const struct relay_udp_fsm *fsm, bool *ret_into_sile
 		*ret_into_silence = fsm->n_silent > 0;
 	}
 	if (is_used && fsm->n_silent == 0) {
-		const uint64_t silent_us = silent_since_us(fsm) + longer(SILENT_MS * MS, 2 * (uint64_t)fsm->rtt_us);
+		/* Is it still there? After a pause nobody knows, and is asked with the first packet. */
+		const bool was_idle = fsm->unanswered_us >= fsm->heard_us + IDLE_MS * MS;
+		const uint64_t patience = was_idle ? 0 : longer(SILENT_MS * MS, 2 * (uint64_t)fsm->rtt_us);
+		const uint64_t silent_us = silent_since_us(fsm) + patience;
 		if (silent_us < at) {
 			at = silent_us;
 			*ret_into_silence = true;

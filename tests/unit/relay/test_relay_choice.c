@@ -76,6 +76,19 @@ static void test_tls_is_opened_while_udp_is_silent_before_it_is_dead(void)
 	EXPECT(choice.wants_tls && choice.doubts_udp);
 }
 
+static void test_silence_is_believed_however_long_udp_was_good(void)
+{
+	given_a_relay();
+	for (uint64_t ms = 2000; ms < 90000; ms += 1000)
+		bound(ms, 0, true);
+	EXPECT(!choice.wants_tls && !choice.doubts_udp);
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = 90000, .is_bound = true, .is_proven = true,
+								.n_silent = RELAY_CHOICE_SILENT });
+	EXPECT(choice.wants_tls && choice.doubts_udp);
+	bound(90100, 0, true);
+	EXPECT(choice.wants_tls && choice.doubts_udp && choice.deadline_ms == 90100 + RELAY_CHOICE_GOOD_MS);
+}
+
 static void test_udp_that_loses_is_doubted_until_it_was_good_for_3_s(void)
 {
 	given_a_relay();
@@ -110,6 +123,7 @@ int main(void)
 	test_where_other_relays_have_no_udp_nobody_waits_for_it();
 	test_a_lost_slot_opens_tls_at_once();
 	test_tls_is_opened_while_udp_is_silent_before_it_is_dead();
+	test_silence_is_believed_however_long_udp_was_good();
 	test_udp_that_loses_is_doubted_until_it_was_good_for_3_s();
 	test_tls_is_closed_when_udp_was_good_for_8_s_without_a_break();
 	return 0;

@@ -220,7 +220,7 @@ static void test_a_question_without_an_answer_is_silence_like_a_packet_without(v
 	w.is_dead = true;
 	world_find(&w.nodes[0], &w.nodes[1].key, 0);
 	world_pass(&w, 800);
-	EXPECT_TRACE(&w.nodes[0], "[ 22750] bound: silent -> asking\n");
+	EXPECT_TRACE(&w.nodes[0], "[ 22450] bound: silent -> asking\n");
 	world_end(&w);
 }
 
