@@ -17,9 +17,9 @@
  * round trip, and the slot stays.
  *
  * Pings tell the distance, the loss, and whether anybody is there: every second while the relay is used, and
- * when we have sent (or were sent something until just now) and heard nothing for 300 ms, three of them 150 ms apart (each in three copies), or more
- * where pings have been lost before; a relay from which nothing comes then is dead. Half of the packets lost is
- * not enough for that.
+ * when we have sent (or were sent something until just now) and heard nothing for 300 ms, three of them 150 ms
+ * apart (each in three copies), or more where pings have been lost before; a relay from which nothing comes then
+ * is dead. Half of the packets lost is not enough for that.
  *
  * Pure: no I/O, no clock, no allocation. What does not come from the relay's address, or lacks our token, the
  * number of our question or the relay's mac, changes nothing. Times are of one monotonic clock, in µs.

@@ -164,6 +164,79 @@ static void test_another_member_cannot_pass_for_the_relay(void)
 	world_end(&w);
 }
 
+/* A relay that says hello, and else what the test wants. */
+struct puppet {
+	struct world w;
+	struct member alice;
+	struct trap trap;
+	struct raw relay;
+};
+
+static void puppet_begin(struct puppet *p)
+{
+	world_begin(&p->w);
+	start_server(&p->w);
+	stop_server(&p->w); /* for a port */
+	trap_open(&p->trap, &p->w, "127.0.0.1", p->w.port);
+	make_member(&p->alice, &p->w, "alice", 1);
+	connect_member(&p->alice);
+	AWAIT(&p->w, p->trap.fd >= 0);
+	raw_accept(&p->relay, &p->w, p->w.server_options.context, p->trap.fd);
+	raw_say_frame(&p->relay, &(struct relay_frame){ .type = RELAY_HELLO, .hello = { RELAY_VERSION, 20 } });
+	AWAIT(&p->w, p->alice.n_ready == 1);
+	AWAIT(&p->w, p->relay.n_pings == 1);
+}
+
+static void puppet_end(struct puppet *p)
+{
+	raw_close(&p->relay);
+	if (p->trap.n_accepted > 1)
+		close(p->trap.fd);
+	trap_close(&p->trap);
+	world_end(&p->w);
+}
+
+static void test_a_connection_without_an_answer_is_silent_until_it_is_heard(void)
+{
+	struct puppet p;
+	puppet_begin(&p);
+
+	send_number(&p.alice, &p.alice, 1, 100);
+	AWAIT(&p.w, p.alice.is_silent);
+	EXPECT(p.alice.n_lost == 0);
+	raw_say_frame(&p.relay, &(struct relay_frame){ .type = RELAY_PONG });
+	AWAIT(&p.w, !p.alice.is_silent);
+	EXPECT(p.alice.n_lost == 0);
+
+	close_member(&p.alice);
+	puppet_end(&p);
+}
+
+static void on_finished(void *owner)
+{
+	((struct member *)owner)->closed = true;
+}
+
+static void test_what_is_on_its_way_arrives_when_it_finishes(void)
+{
+	struct puppet p;
+	puppet_begin(&p);
+	const uint8_t packet[] = "late";
+
+	relay_connection_finish(p.alice.connection, on_finished, &p.alice);
+	p.alice.connection = NULL;
+	raw_say_frame(&p.relay, &(struct relay_frame){ .type = RELAY_RECV,
+						       .packet = { p.alice.key, packet, sizeof(packet) - 1 } });
+	AWAIT(&p.w, p.alice.n_packets == 1 && got_text(&p.alice, "late"));
+	EXPECT(!p.alice.closed);
+	AWAIT(&p.w, p.relay.is_ended);
+	AWAIT(&p.w, p.alice.closed); /* after a while, at the latest */
+	EXPECT(p.alice.n_lost == 0);
+
+	close_member(&p.alice);
+	puppet_end(&p);
+}
+
 /* The relay's process hangs: TLS is up, hello was said, and then nothing more. */
 static void test_a_dead_connection_is_noticed_within_seconds(void)
 {
@@ -248,6 +321,8 @@ int main(void)
 	test_of_several_addresses_the_first_that_works_wins();
 	test_another_member_cannot_pass_for_the_relay();
 	test_a_dead_connection_is_noticed_within_seconds();
+	test_a_connection_without_an_answer_is_silent_until_it_is_heard();
+	test_what_is_on_its_way_arrives_when_it_finishes();
 	test_a_busy_connection_measures_its_distance();
 	test_it_can_be_closed_at_any_turn_of_the_loop();
 	puts("ok");

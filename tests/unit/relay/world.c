@@ -203,6 +203,11 @@ static void on_packet(void *owner, uint32_t relay_id, const struct public_key *f
 	memcpy(member->last, bytes, member->last_len);
 }
 
+static void on_silent(void *owner, uint32_t relay_id, bool is_silent)
+{
+	((struct member *)owner)->is_silent = is_silent;
+}
+
 static void on_gone(void *owner, uint32_t relay_id, const struct public_key *peer)
 {
 	struct member *member = owner;
@@ -238,7 +243,8 @@ void connect_member(struct member *member)
 			   .ready = on_ready,
 			   .lost = on_lost,
 			   .packet = on_packet,
-			   .peer_gone = on_gone },
+			   .peer_gone = on_gone,
+			   .silent = on_silent },
 	};
 
 	EXPECT(relay_connection_new(&member->options, &member->connection) == 0);

@@ -57,6 +57,7 @@ struct member {
 	struct relay_connection *connection;
 	struct relay_connection_options options;
 	uint32_t n_ready, n_lost, n_packets, n_gone, n_misordered;
+	bool is_silent;
 	uint64_t last_number; /* packets of tests carry a number that only grows */
 	struct public_key last_from, last_gone;
 	uint8_t last[2048];
