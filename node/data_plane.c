@@ -353,15 +353,29 @@ void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *
 	plane->ports = *ports;
 }
 
+/* Are they still there, and are we where they think? */
+static void poke_relays(struct data_plane *plane)
+{
+	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
+		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
+		if (relay->connection)
+			relay_connection_poke(relay->connection);
+	}
+}
+
 void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)
 {
 	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
 
 	if (!peer)
 		return;
+	const bool needs_relay = path->relay && peer->path.direct && !peer->path.relay;
 	peer->path = *path;
 	peer->is_dirty = true;
 	publish_changes(plane);
+	/* What cut the direct path may have cut the relays': we are reached by them, and may have nothing to send. */
+	if (needs_relay)
+		poke_relays(plane);
 	if (path->direct && !plane->is_sampling && !uv_is_active((uv_handle_t *)&plane->sample_timer))
 		plan_sample(plane);
 }
@@ -494,11 +508,7 @@ void data_plane_link_changed(struct data_plane *plane)
 {
 	udp_routes_changed(plane->udp);
 	plane->host->class->link_changed(plane->host);
-	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
-		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });
-		if (relay->connection)
-			relay_connection_poke(relay->connection);
-	}
+	poke_relays(plane);
 }
 
 bool data_plane_last_arrival(const struct data_plane *plane, uint32_t peer_id, struct endpoint *ret_direct,
