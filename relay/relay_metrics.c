@@ -86,6 +86,7 @@ static void put_drops(FILE *out, const struct public_node_stats *stats)
 		{ "udp", "queue_full", stats->udp_out.full[RELAY_OUTBOX_DATA] },
 		{ "udp", "rate_limit", udp->dropped_rate },
 		{ "udp", "too_many_receivers", udp->dropped_contacts },
+		{ "udp", "overload", udp->dropped_unfair },
 		{ "udp", "to_or_from_tls", stats->dropped_bridge },
 		{ "udp", "malformed", udp->malformed },
 		{ "udp", "not_bound", udp->dropped_stranger },

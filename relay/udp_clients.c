@@ -28,6 +28,8 @@
 #define PAIRS_A_CLIENT	   8 /* places in the table of who sent to whom … */
 #define MAX_PAIRS	   (1u << 20) /* … which has so many at most */
 #define FINDS_PER_S	   1024 /* of nodes that are not here, by one client */
+#define FAIR_MIN	   512 /* packets of one client in a round */
+#define FAIR_MAX	   (1u << 20)
 #define SECOND_NS	   UINT64_C(1000000000)
 #define MILLISECOND_NS	   UINT64_C(1000000)
 #define COOKIE_MS	   30000 /* shorter than a silent client is kept: a recorded bind revives nobody */
@@ -69,6 +71,7 @@ struct client {
 	uint32_t contact_second, n_contacts; /* when those left were counted; to so many more it may begin to send */
 	uint32_t last_to;		     /* slot */
 	struct rate_limit rate;
+	uint32_t round, n_round; /* packets that it sent in that round */
 	uint64_t packets_in, bytes_in, packets_out, bytes_out;
 	uint64_t swept_bytes, recent; /* of both ways when it was last looked at; carried lately */
 };
@@ -107,6 +110,10 @@ struct udp_clients {
 	struct source_limit binds;
 	struct budget answers, proofs;
 	struct rate_limit rate;
+	struct {
+		uint32_t number, n_packets, n_senders, n_most; /* n_most: of one client */
+		uint32_t fair; /* packets of one client in this round; UINT32_MAX: any number */
+	} round;
 	uint32_t n_pairs; /* a power of two */
 	uint64_t *pairs; /* who sent to whom, lately: a hash of both in its place */
 	struct udp_clients_counters counters;
@@ -593,6 +600,40 @@ static bool may_contact(struct udp_clients *clients, struct client *client, stru
 	return true;
 }
 
+/* Counts n packets more of this round. */
+static bool is_fair(struct udp_clients *clients, struct client *client, uint32_t n)
+{
+	if (client->round != clients->round.number) {
+		client->round = clients->round.number;
+		client->n_round = 0;
+		clients->round.n_senders++;
+	}
+	client->n_round += n;
+	clients->round.n_packets += n;
+	if (client->n_round > clients->round.n_most)
+		clients->round.n_most = client->n_round;
+	return client->n_round <= clients->round.fair;
+}
+
+static uint32_t fair_of(const struct udp_clients *clients, bool is_overloaded)
+{
+	const uint32_t fair = clients->round.fair, most = clients->round.n_most;
+	const uint32_t least = clients->round.n_senders > 0 ? 2 * (clients->round.n_packets / clients->round.n_senders) : 0;
+	uint32_t less = (fair < most ? fair : most) / 4 * 3;
+
+	if (!is_overloaded)
+		return fair < FAIR_MAX ? fair + fair / 8 : UINT32_MAX;
+	less = less < least ? least : less;
+	return less < FAIR_MIN ? FAIR_MIN : less;
+}
+
+void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded)
+{
+	clients->round.fair = fair_of(clients, is_overloaded);
+	clients->round.n_packets = clients->round.n_senders = clients->round.n_most = 0;
+	clients->round.number++;
+}
+
 /* How many of n datagrams may pass, of `size` bytes each but the last, n_bytes in all. */
 static uint32_t may_pass(struct udp_clients *clients, struct client *client, uint32_t n, size_t size, size_t n_bytes,
 			 uint64_t now_ns)
@@ -768,6 +809,8 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	uint32_t n = length_of_run(bytes, len, size, &n_bytes);
 	client->heard_ns = now_ns;
 	*ret = route_to(client, to);
+	if (!is_fair(clients, client, n))
+		return drop_run(ret, &clients->counters.dropped_unfair, n);
 	if (!may_contact(clients, client, to, now_ns))
 		return drop_run(ret, &clients->counters.dropped_contacts, n);
 	const uint32_t passes = may_pass(clients, client, n, size, n_bytes, now_ns);
@@ -1053,6 +1096,8 @@ int udp_clients_new(const struct udp_clients_config *config, struct udp_clients 
 	key_table_init(&clients->known);
 	const uint32_t binds = or_default(config->max_binds_source, DEFAULT_BINDS);
 	source_limit_init(&clients->binds, binds, binds * 2);
+	clients->round.number = 1; /* what a client never was in */
+	clients->round.fair = UINT32_MAX;
 	clients->config.max_contacts = or_default(config->max_contacts, DEFAULT_CONTACTS);
 	rate_limit_init(&clients->rate, config->max_rate, 0);
 	clients->config.max_answers = or_default(config->max_answers, DEFAULT_ANSWERS);

@@ -66,7 +66,7 @@ struct udp_clients_counters {
 	/* Clients that left, by reason. */
 	uint64_t closed_silent, closed_removed, closed_drained;
 	/* Datagrams dropped, by reason. */
-	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited, dropped_rate, dropped_contacts;
+	uint64_t malformed, dropped_stranger, dropped_unknown, dropped_limited, dropped_rate, dropped_contacts, dropped_unfair;
 };
 
 struct udp_clients_client {
@@ -145,6 +145,13 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
  */
 uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *from, uint8_t *bytes, size_t len,
 			   size_t size, uint64_t now_ns, struct udp_clients_route *ret);
+
+/*
+ * From one of these to the next is a round: always as long, some milliseconds. After one in which more came in than
+ * can be carried, those that sent most may send a quarter less in the next, before it costs much, down to twice what
+ * clients send on average: others do not wait for them. It grows again when there is room.
+ */
+void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded);
 
 /* ---- clients elsewhere ---- */
 

@@ -33,6 +33,7 @@
 #define RETRY_RESTART_MS 500
 #define RETRY_DRAINED_MS 30000
 #define NO_DRAIN	 UINT64_MAX
+#define ROUND_NS	 (4 * MILLISECOND_NS) /* when there was always more to receive for so long, it piles up */
 #define STAGED_BYTES	 (256u << 10)
 #define MAX_CARRIED	 1024 /* packets of the bridge to UDP in one turn */
 #define MAX_DELIVERED	 2048 /* of that to TLS */
@@ -79,6 +80,7 @@ struct udp_server {
 	bool has_more;	  /* in a socket, when the last turn was over */
 	size_t turn_bytes; /* that it brought */
 	uint64_t busiest_round; /* told */
+	uint64_t idle_ns, round_ns; /* when all that had come was received; when the round began */
 	struct {
 		uint64_t spread_ms; /* NO_DRAIN: all stay */
 		uint64_t began_ns;
@@ -481,6 +483,16 @@ static bool attend(struct udp_server *server, uint32_t i)
 	return wait->revents & ~POLLOUT ? serve(server, &server->sockets[i]) : false;
 }
 
+static void end_round(struct udp_server *server)
+{
+	if (!server->has_more)
+		server->idle_ns = server->now_ns;
+	if (!server->clients || server->now_ns - server->round_ns < ROUND_NS)
+		return;
+	udp_clients_end_round(server->clients, server->idle_ns < server->round_ns);
+	server->round_ns = server->now_ns;
+}
+
 static void turn(struct udp_server *server)
 {
 	for (uint32_t i = 0; i < server->n_sockets; i++)
@@ -496,6 +508,7 @@ static void turn(struct udp_server *server)
 	if (server->has_put)
 		uv_async_send(&server->word);
 	server->has_put = false;
+	end_round(server);
 	tick(server);
 	publish(server);
 }

@@ -693,6 +693,51 @@ static void test_all_together_send_no_faster_than_the_relays_rate(void)
 	end(&w);
 }
 
+/* Sends n packets in this round; how many pass. */
+static unsigned n_that_pass(struct world *w, const struct node *from, const struct node *to, unsigned n)
+{
+	unsigned passed = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		passed += reaches(w, from, to);
+	return passed;
+}
+
+static void test_when_too_much_comes_in_those_that_send_most_lose(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *fast = bound(&w, 0), *a = bound(&w, 1), *b = bound(&w, 2), *c = bound(&w, 3);
+	unsigned before = 3001;
+
+	for (int round = 0; round < 4; round++) { /* each carries less of the fast one, and all of the others */
+		const unsigned n = n_that_pass(&w, fast, a, 3000);
+		assert(round == 0 ? n == 3000 : n < before && n >= 1000);
+		assert(n_that_pass(&w, a, b, 10) == 10 && n_that_pass(&w, b, c, 10) == 10 &&
+		       n_that_pass(&w, c, a, 10) == 10);
+		udp_clients_end_round(w.clients, true);
+		before = n;
+	}
+	assert(counters(&w).dropped_unfair > 1000);
+	for (int round = 0; round < 100; round++)
+		udp_clients_end_round(w.clients, false);
+	assert(n_that_pass(&w, fast, a, 3000) == 3000);
+	end(&w);
+}
+
+static void test_one_who_sends_alone_loses_nothing(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+
+	for (int round = 0; round < 10; round++) {
+		assert(n_that_pass(&w, a, b, 1000) == 1000 && (round % 2 || n_that_pass(&w, b, a, 900) == 900));
+		udp_clients_end_round(w.clients, true);
+	}
+	end(&w);
+}
+
 /* Nodes that never answer: only so many, and others are not concerned. */
 static void test_a_client_cannot_send_to_everybody(void)
 {
@@ -1372,6 +1417,8 @@ int main(void)
 	test_what_cannot_be_forwarded_is_not_routed();
 	test_a_client_sends_no_faster_than_its_rate();
 	test_all_together_send_no_faster_than_the_relays_rate();
+	test_when_too_much_comes_in_those_that_send_most_lose();
+	test_one_who_sends_alone_loses_nothing();
 	test_a_client_cannot_send_to_everybody();
 	test_whoever_was_written_to_may_answer();
 	test_asking_for_nodes_that_are_not_here_is_limited();
