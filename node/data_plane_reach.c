@@ -409,6 +409,7 @@ int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32
 	struct plane_relay *relay = plane_reach(plane, peer, wanted);
 
 	peer->used_ns = clock_now_ns();
+	update_way(plane, peer); /* who was not in use was left out when the relay changed */
 	if (!relay || !is_settled(plane, peer)) {
 		seek(plane, peer);
 		relay = plane_reach(plane, peer, wanted);

@@ -376,7 +376,8 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = make_context(engine, true, &options.context, reterr);
 	if (r != 0)
 		return r;
-	if (state_dir_take_relay_clients(&engine->dir, &saved, &options.saved_udp_len, NULL) == 0)
+	/* Without a map nobody is known to be a member: they would all be sent away, with a proof. */
+	if (state_dir_take_relay_clients(&engine->dir, &saved, &options.saved_udp_len, NULL) == 0 && engine->map)
 		options.saved_udp = (const uint8_t *)saved;
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	free(saved);

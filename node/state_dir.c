@@ -278,8 +278,10 @@ int state_dir_take_relay_clients(const struct state_dir *dir, char **ret, size_t
 	if (r != 0)
 		return r;
 	r = remove_file(dir, "relay-clients", reterr);
-	if (r != 0) /* one that comes again would be out of date */
+	if (r != 0) { /* one that comes again would be out of date */
 		free(*ret);
+		*ret = NULL;
+	}
 	return r;
 }
 
@@ -295,7 +297,7 @@ int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)
 
 int state_dir_forget(const struct state_dir *dir, struct error *reterr)
 {
-	static const char *const files[] = { "membership.json", "map.json", "identity.key" };
+	static const char *const files[] = { "membership.json", "map.json", "identity.key", "relay-clients" };
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(files) && r == 0; i++)

@@ -1129,18 +1129,26 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 #define SAVED_LABEL   "p2pnode relay UDP clients 1"
 #define SAVED_MAX_NS  (60 * SECOND_NS)
 #define SAVED_HEAD    (8 + 4 + 32 + 8 + 4)
-#define SAVED_CLIENT  (KEY_LEN + 16 + 2 + 4 + 16 + 4 + 2 + 4 + 4 + 8 + 4 + 8 + 8)
+#define SAVED_CLIENT  (KEY_LEN + 1 + KEY_LEN + 16 + 2 + 4 + 16 + 4 + 2 + 4 + 4 + 8 + 4 + 8 + 8)
 #define SEAL_OVERHEAD (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
 
-static void saved_key(const struct secret_key *node_key, uint8_t ret[crypto_secretbox_KEYBYTES])
+/* Of this node, and for its like only. */
+static void saved_key(const struct udp_clients_config *config, uint8_t ret[crypto_secretbox_KEYBYTES])
 {
-	crypto_generichash(ret, crypto_secretbox_KEYBYTES, (const uint8_t *)SAVED_LABEL, sizeof(SAVED_LABEL) - 1,
-			   node_key->bytes, sizeof(node_key->bytes));
+	uint8_t label[sizeof(SAVED_LABEL) - 1 + sizeof(config->saved_for)];
+
+	memcpy(label, SAVED_LABEL, sizeof(SAVED_LABEL) - 1);
+	memcpy(label + sizeof(SAVED_LABEL) - 1, config->saved_for, sizeof(config->saved_for));
+	crypto_generichash(ret, crypto_secretbox_KEYBYTES, label, sizeof(label), config->node_key.bytes,
+			   sizeof(config->node_key.bytes));
 }
 
 static void put_client(struct wire_writer *w, const struct client *client)
 {
 	wire_put(w, client->known->node_key.bytes, KEY_LEN);
+	/* Thousands come back at once: without it each would cost a Diffie-Hellman. */
+	wire_put_u8(w, client->known->has_proof);
+	wire_put(w, client->known->proof.bytes, KEY_LEN);
 	wire_put(w, client->way.remote.ip, 16);
 	wire_put_u16(w, client->way.remote.port);
 	wire_put_u32(w, client->way.remote.scope_id);
@@ -1177,7 +1185,7 @@ void udp_clients_save(const struct udp_clients *clients, uint64_t now_ns, uint8_
 	uint8_t *plain = sealed + SEAL_OVERHEAD;
 	struct wire_writer w = wire_writer(plain, len);
 	put_all(&w, clients, now_ns);
-	saved_key(&clients->config.node_key, key);
+	saved_key(&clients->config, key);
 	randombytes_buf(sealed, crypto_secretbox_NONCEBYTES);
 	crypto_secretbox_easy(sealed + crypto_secretbox_NONCEBYTES, plain, len, sealed, key);
 	sodium_memzero(key, sizeof(key));
@@ -1195,8 +1203,11 @@ static bool restore_client(struct udp_clients *clients, struct wire_reader *r, u
 {
 	struct client read = { .is_bound = true, .is_handed_over = true };
 	struct public_key node_key;
+	struct relay_udp_key proof;
 
 	wire_bytes(r, node_key.bytes, KEY_LEN);
+	const uint8_t has_proof = wire_u8(r);
+	wire_bytes(r, proof.bytes, KEY_LEN);
 	wire_bytes(r, read.way.remote.ip, 16);
 	read.way.remote.port = wire_u16(r);
 	read.way.remote.scope_id = wire_u32(r);
@@ -1210,11 +1221,13 @@ static bool restore_client(struct udp_clients *clients, struct wire_reader *r, u
 	read.bound_ns = wire_u64(r);
 	read.proven_ns = read.heard_ns = wire_u64(r);
 	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || read.bound_ns > now_ns ||
-	    read.proven_ns > now_ns)
+	    read.proven_ns > now_ns || has_proof > 1)
 		return false;
 	read.known = get_known(clients, &node_key);
 	if (read.known->client)
 		return false;
+	read.known->has_proof = has_proof != 0;
+	read.known->proof = proof;
 	while (index_of(read.slot) >= clients->n_places)
 		add_places(clients);
 	struct client *client = malloc(sizeof(*client));
@@ -1285,7 +1298,7 @@ int udp_clients_new_from(const struct udp_clients_config *config, const uint8_t 
 	uint8_t *plain = malloc(len);
 	if (!plain)
 		return -ENOMEM;
-	saved_key(&config->node_key, key);
+	saved_key(config, key);
 	int r = crypto_secretbox_open_easy(plain, saved + crypto_secretbox_NONCEBYTES,
 					   len - crypto_secretbox_NONCEBYTES, saved, key) == 0
 			? udp_clients_new_from_plain(config, plain, len - SEAL_OVERHEAD, n_sockets, now_ns, ret)

@@ -43,6 +43,8 @@ struct udp_way {
 
 struct udp_clients_config {
 	struct secret_key node_key; /* of this node; copied, wiped when freed */
+	/* What is saved is read back only where this is the same: of the sockets, whose numbers are saved, and of the clock. */
+	uint8_t saved_for[32];
 	void *owner;
 	/* NULL: everybody who proves to have a key. */
 	bool (*is_member)(void *owner, const struct public_key *node_key);

@@ -4,16 +4,18 @@
  */
 #include "relay/udp_server.h"
 
-#include "common/relay_wire.h"
 #include "common/log.h"
 #include "common/macros.h"
+#include "common/relay_wire.h"
 #include "relay/udp_bridge.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -590,6 +592,25 @@ static int open_all(struct udp_server *server, const struct udp_server_options *
 	return 0;
 }
 
+/* Whose clients they could be: those of the same sockets, in the same order, since the machine was started. */
+static void hash_place(const struct udp_server_options *options, uint8_t ret[crypto_generichash_BYTES])
+{
+	crypto_generichash_state state;
+	char boot_id[64] = { 0 };
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, boot_id, sizeof(boot_id) - 1) < 0)
+		boot_id[0] = '\0'; /* then the clock alone must tell */
+	if (fd >= 0)
+		close(fd);
+	crypto_generichash_init(&state, NULL, 0, crypto_generichash_BYTES);
+	crypto_generichash_update(&state, (const uint8_t *)boot_id, sizeof(boot_id));
+	for (uint32_t i = 0; i < options->n_listen; i++)
+		crypto_generichash_update(&state, options->listen[i].ip, sizeof(options->listen[i].ip));
+	crypto_generichash_update(&state, (const uint8_t *)&options->other_port, sizeof(options->other_port));
+	crypto_generichash_final(&state, ret, crypto_generichash_BYTES);
+}
+
 static int make_clients(struct udp_server *server, const struct udp_server_options *options)
 {
 	struct udp_clients_config config = { .owner = server,
@@ -603,6 +624,7 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 	if (!options->node_key)
 		return 0;
 	config.node_key = *options->node_key;
+	hash_place(options, config.saved_for);
 	int r = UDP_CLIENTS_E_SAVED;
 	read_clock(server);
 	if (options->saved)

@@ -1292,6 +1292,9 @@ static void test_what_was_saved_is_taken_whole_or_not_at_all(void)
 		saved[i] ^= 1;
 	}
 	secret_key_generate(&others.node_key);
+	struct udp_clients_config elsewhere = config;
+	elsewhere.saved_for[0] = 1;
+	assert(udp_clients_new_from(&elsewhere, saved, len, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
 	assert(udp_clients_new_from(&others, saved, len, N_SOCKETS, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
 	assert(udp_clients_new_from(&config, saved, len, 100, w.now_ns, &clients) == UDP_CLIENTS_E_SAVED);
 	config.max_clients = 1;
