@@ -125,7 +125,7 @@ def test_a_corrupt_map_cache_is_fetched_anew(overlay, garbage):
     ("[node]\n\nlisten_port = many\n", r"p2pnode\.conf:3"),
     ("[node]\nlisten_port = 65536\n", r"p2pnode\.conf:2.*65535"),
     ("[nodes]\nname = a\n", r"p2pnode\.conf:1.*\[?node"),
-    ("[public]\n", r"p2pnode\.conf.*address"),
+    ("[public]\nmax_rate = fast\n", r"p2pnode\.conf:2.*max_rate"),
     ("[public]\naddress = example.org\n", r"p2pnode\.conf:2.*address"),
     ("name = a\n", r"p2pnode\.conf:1.*section"),
 ])

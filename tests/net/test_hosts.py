@@ -53,7 +53,7 @@ def block_direct(overlay):
     """Only relays are reached over UDP."""
     for router in overlay.routers.values():
         router.nft("table inet cut { chain forward { type filter hook forward priority -10;\n"
-                   "meta l4proto udp udp dport != 3478 udp sport != 3478 drop\n}\n}")
+                   "udp dport 3478 accept\nudp sport 3478 accept\nmeta l4proto udp drop\n}\n}")
 
 
 def test_the_first_answers_come_by_relay_then_directly_and_none_is_lost(overlay):
