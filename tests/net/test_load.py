@@ -37,7 +37,7 @@ def p2pwg_of(name):
     return BUILDS[name]().program("p2pwg")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("kind, lanes", [("sanitized", None), ("threads", 4)])
 def test_flows_stay_whole_and_in_order_whatever_happens_to_the_tunnel(lab, build, kind, lanes):
     """Streams byte-exact, nothing out of order, no growth, a clean end: while sessions are renewed,
