@@ -6,7 +6,8 @@ Forwarding: the cases, the relays, and who is compared.
     bench_relay_load   p2pnode, coturn, derper: all at the same time, on ports of their own
 
 A case is a kind of traffic through all relays of one group; its candidates are measured one after the other, so
-that whatever disturbs the machine disturbs all of them.
+that whatever disturbs the machine disturbs all of them: each as fast as it goes, and then each at one and the same
+rate, half of what the slowest of them carries.
 
 Overlays: TCP through two nodes, directly and through a relay.
 
@@ -24,10 +25,11 @@ from tunnels import MTU, Control, LabError, Node, Tunnel, wait_until
 
 SIZES, PAIRS = (64, 576, 1400), (1, 100)
 MAX_CLIENTS = 2 * max(PAIRS)
-COTURN_PORT, DERP_PORT = 3600, 3340
+COTURN_PORT, DERP_PORT, DERP_TLS_PORT, DERP_NAME = 3600, 3340, 3343, "derp.test"
 TRAIN_BYTES, TRAIN_PACKETS = 65507, 44
 UDP_WINDOW = 768  # packets of all pairs on the way, about
 FRAMES, STREAM_WINDOW = 16, 32  # of one pair, written together and on the way: derper keeps no more
+PLAIN = "derper-plain"
 TLS_MAX_US = 4.0  # what a public node may take where there is no derper to compare with
 
 Case = namedtuple("Case", "group pairs size")
@@ -40,6 +42,8 @@ GROUPS = (
     Group("tls-singles", "TLS, each frame in a write", "derper", 1 / 8),
 )
 UDP_GROUPS = GROUPS[:2]
+WHEN = (("cpu", "flooded"), ("paced_cpu", "at the same rate"))
+NAMES = {"coturn": "coturn's", "derper": "derper's with TLS", PLAIN: "derper's without TLS"}
 
 
 def cases(groups=None, sizes=SIZES, pairs=PAIRS):
@@ -88,16 +92,30 @@ class Forwarding:
         return None
 
     def add_derper(self):
+        """Twice: with TLS, as its clients use it, and without, as behind something that does TLS for it."""
         if not tunnels.is_installed("derper"):
             return self.skip("derper: not on PATH (go install tailscale.com/cmd/derper@latest)")
-        argv = ["derper", "-a", f"{self.server.ip}:{DERP_PORT}", "-http-port", "-1", "-stun=false",
-                "-c", self.server.folder / "derper.json"]
-        program = self.server.start(argv, name="derper")
-        wait_until(lambda: tunnels._listens(self.server, DERP_PORT), 10, "derper listens")
-        for group in GROUPS:
-            if is_tls(group.key):
-                self.candidates.append(Candidate("derper", "derper", group.key, "derp", DERP_PORT, program, []))
+        folder = self.make_certificate()
+        for key, title, transport, port, options in (
+                ("derper", "derper (TLS)", "derp-tls", DERP_TLS_PORT,
+                 ["-certmode", "manual", "-certdir", folder, "-hostname", DERP_NAME]),
+                (PLAIN, "derper (plain TCP)", "derp", DERP_PORT, [])):
+            argv = ["derper", "-a", f"{self.server.ip}:{port}", "-http-port", "-1", "-stun=false",
+                    "-c", self.server.folder / f"derper-{port}.json", *options]
+            program = self.server.start(argv, name=f"derper-{port}")
+            wait_until(lambda p=port: tunnels._listens(self.server, p), 10, f"{title} listens")
+            for group in GROUPS:
+                if is_tls(group.key):
+                    self.candidates.append(Candidate(key, title, group.key, transport, port, program, []))
         return None
+
+    def make_certificate(self):
+        """P-256, as p2pnode's."""
+        folder = self.server.folder
+        self.server.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                         "-days", "2", "-subj", f"/CN={DERP_NAME}", "-addext", f"subjectAltName=DNS:{DERP_NAME}",
+                         "-keyout", folder / f"{DERP_NAME}.key", "-out", folder / f"{DERP_NAME}.crt"])
+        return folder
 
     def skip(self, why):
         self.skipped.append(f"SKIPPED {why}")
@@ -115,6 +133,15 @@ class Forwarding:
                                  f"size={case.size}", f"train={train}", f"window={window}", f"seconds={seconds}",
                                  *options], timeout=4 * seconds + 60)
         return json.loads(done.stdout)
+
+    def measure_paced(self, candidate, case, seconds, rate):
+        """At so many thousands of packets a second."""
+        found = self.generate(candidate.transport, candidate.port, case, seconds,
+                              [*candidate.options, f"pid={candidate.program.pid}", f"rate={1e3 * rate:.0f}"])["paced"]
+        return {"paced_rate": found["received_in_time"] / found["seconds"] / 1e3,
+                "paced_cpu": found["relay_cpu_ns"] / found["received"] / 1e3,
+                "paced_p50": time_of(found["p50_us"]), "paced_p99": time_of(found["p99_us"]),
+                "paced_lost": 1 - found["received"] / found["sent"]}
 
     def measure(self, candidate, case, seconds):
         found = self.generate(candidate.transport, candidate.port, case, seconds,
@@ -138,19 +165,28 @@ class Forwarding:
         for case in some_cases:
             own = [c for c in self.candidates if c.group == case.group]
             begin = number % len(own) if own else 0
-            for candidate in own[begin:] + own[:begin]:
-                try:
-                    found = self.measure(candidate, case, seconds)
-                except (LabError, OSError, ValueError, ZeroDivisionError) as error:
-                    self.fail(f"{candidate.key}: {name_of(case)}: round {number + 1}: {error}")
-                    continue
-                for column, value in found.items():
-                    self.values.setdefault((candidate.key, case), {}).setdefault(column, []).append(value)
-                self.say(f"round {number + 1}: {name_of(case)}: {candidate.key}: "
-                         + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+            own = own[begin:] + own[:begin]
+            rates = [found["rate"] for candidate in own
+                     for found in [self.attempt(number, candidate, case, self.measure, seconds)] if found]
+            if len(rates) > 1:
+                for candidate in own:
+                    self.attempt(number, candidate, case, self.measure_paced, seconds, min(rates) / 2)
             if not is_tls(case.group):
                 for column, value in self.measure_alone(case, min(seconds, 1)).items():
                     self.alone.setdefault(case, {}).setdefault(column, []).append(value)
+
+    def attempt(self, number, candidate, case, measure, *words):
+        """What was found, or None."""
+        try:
+            found = measure(candidate, case, *words)
+        except (LabError, OSError, ValueError, ZeroDivisionError) as error:
+            self.fail(f"{candidate.key}: {name_of(case)}: round {number + 1}: {error}")
+            return None
+        for column, value in found.items():
+            self.values.setdefault((candidate.key, case), {}).setdefault(column, []).append(value)
+        self.say(f"round {number + 1}: {name_of(case)}: {candidate.key}: "
+                 + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        return found
 
     # ---- telling
 
@@ -164,44 +200,50 @@ class Forwarding:
         alone = self.alone.get(case, {}).get(column)
         return value if value is None or not alone else max(0, value - statistics.median(alone))
 
-    def ratios(self, group):
+    def ratios(self, group, peer, column):
         """[(ours / peer's, case)] of CPU per packet, where both were measured."""
         found = []
         for case in sorted({c for _, c in self.values if c.group == group.key}, key=str):
-            ours, peer = self.median("p2pnode", case, "cpu"), self.median(group.peer, case, "cpu")
-            if ours and peer:
-                found.append((ours / peer, case))
+            ours, theirs = self.median("p2pnode", case, column), self.median(peer, case, column)
+            if ours and theirs:
+                found.append((ours / theirs, case))
         return found
 
     def verdicts(self):
         told = []
         for group in GROUPS:
-            ratios = self.ratios(group)
-            if ratios:
-                told.append(verdict(f"{group.title}: CPU per packet, ours / {group.peer}'s", ratios, group.target))
+            for column, when in WHEN:
+                for peer, target in ((group.peer, group.target), (PLAIN, None)):
+                    ratios = self.ratios(group, peer, column) if target or is_tls(group.key) else []
+                    if ratios:
+                        told.append(verdict(f"{group.title}, {when}: CPU per packet, ours / {NAMES[peer]}", ratios,
+                                            target))
             ours = [(value, case) for (key, case), columns in self.values.items() if key == "p2pnode"
                     and case.group == group.key for value in [statistics.median(columns["cpu"])]]
             if is_tls(group.key) and ours:
-                told.append(verdict(f"{group.title}: µs of CPU per packet", ours, TLS_MAX_US))
+                told.append(verdict(f"{group.title}, {WHEN[0][1]}: µs of CPU per packet", ours, TLS_MAX_US))
         return told
 
     def print_table(self):
         print("\n| relay | traffic | pairs | bytes | packets/s, k | Gb/s | CPU of the relay, µs a packet |"
-              " p50 µs added | p99 µs added |\n|---|---|--:|--:|--:|--:|--:|--:|--:|")
+              " p50 µs added | p99 µs added | same rate, k | CPU at it |\n|---|---|" + "--:|" * 9)
         titles = {g.key: g.title for g in GROUPS}
         for case in dict.fromkeys(c for _, c in self.values):
             for candidate in (c for c in self.candidates if c.group == case.group):
                 cells = [self.median(candidate.key, case, c) for c in ("rate", "gbits", "cpu")]
                 delays = [self.added(candidate.key, case, c) for c in ("p50", "p99")]
+                paced = [self.median(candidate.key, case, c) for c in ("paced_rate", "paced_cpu")]
                 if cells[0] is None:
                     continue
                 print(f"| {candidate.title} | {titles[case.group]} | {case.pairs} | {case.size} | {cells[0]:.0f} |"
-                      f" {cells[1]:.2f} | {cells[2]:.3f} | " + " | ".join(text_of(d) for d in delays) + " |")
+                      f" {cells[1]:.2f} | {cells[2]:.3f} | " + " | ".join(text_of(d) for d in delays)
+                      + f" | {text_of(paced[0])} | {text_of(paced[1], 3)} |")
 
     def print_verdicts(self):
         for v in self.verdicts():
             print(f"{v['column']}, the worst case ({v['case']}): {v['value']:.3f}, median of all cases"
-                  f" {v['median']:.3f}; target ≤ {v['target']:.3f}: {'PASS' if v['reached'] else 'NOT REACHED'}")
+                  f" {v['median']:.3f}" + (f"; target ≤ {v['target']:.3f}:"
+                                           f" {'PASS' if v['reached'] else 'NOT REACHED'}" if v["target"] else ""))
 
     def as_json(self):
         return {"values": [{"relay": key, **case._asdict(), **columns}
@@ -211,10 +253,11 @@ class Forwarding:
 
 
 def verdict(column, values, target):
-    """The worst of (value, case) decides."""
+    """The worst of (value, case) decides; target None: it is told, no more."""
     worst, case = max(values)
     return {"column": column, "case": name_of(case), "value": worst,
-            "median": statistics.median(v for v, _ in values), "target": target, "reached": worst <= target}
+            "median": statistics.median(v for v, _ in values), "target": target,
+            "reached": target is None or worst <= target}
 
 
 class Relayed(Tunnel):

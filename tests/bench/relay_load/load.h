@@ -5,7 +5,7 @@
  *   main.c      options, the run, the result as JSON
  *   members.c   the clients' keys, made of their numbers; makes them members of a network
  *   udp.c       all clients over one socket, an address for each: ours, TURN, and none (no relay)
- *   stream.c    a connection for each client: ours over TLS, DERP over TCP
+ *   stream.c    a connection for each client: ours over TLS, DERP over TLS and over TCP
  *
  * The generator must not be what is measured: one thread that never sleeps, trains by UDP_SEGMENT and
  * UDP_GRO, or many datagrams of different clients in one sendmmsg(2).
@@ -36,7 +36,7 @@ struct load_transport {
 	void (*receive)(struct load *load);
 };
 
-extern const struct load_transport load_udp, load_turn, load_none, load_tls, load_derp;
+extern const struct load_transport load_udp, load_turn, load_none, load_tls, load_derp, load_derp_tls;
 
 struct load_pair {
 	uint64_t n_sent, n_arrived_at; /* packets; one behind the number of the last that arrived */
@@ -53,6 +53,7 @@ struct load {
 	uint32_t window;	       /* packets of one pair on the way at most */
 	const char *pid;	       /* of the relay, whose CPU time is counted */
 	double seconds;
+	double rate; /* packets a second of all pairs; 0: flood, then half of that */
 
 	/* of a run */
 	uint64_t run; /* packets of another run do not count */

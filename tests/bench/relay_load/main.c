@@ -1,12 +1,12 @@
 /*
  * bench_relay_load members FOLDER N
  *     makes N clients members of the network that control keeps there
- * bench_relay_load udp|turn|none|tls|derp IP PORT [OPTION=VALUE]...
- *     pairs=1 size=1400 train=1 window=64 seconds=2 first=64.0.0.1 key=HEX folder=CONTROL pid=RELAY
+ * bench_relay_load udp|turn|none|tls|derp|derp-tls IP PORT [OPTION=VALUE]...
+ *     pairs=1 size=1400 train=1 window=64 seconds=2 rate=0 first=64.0.0.1 key=HEX folder=CONTROL pid=RELAY
  *
- * Floods, then sends at half the rate that arrived, SECONDS each, and prints a line of JSON for both: packets
- * sent, received, lost (of the half), nanoseconds of the relay's CPU time and of our own, delay in µs as the
- * receiver sees it, of all packets sent, so that a lost one took for ever (-1).
+ * Floods, then sends at half the rate that arrived, SECONDS each; or, with rate=, sends so many packets a second.
+ * Prints a line of JSON for what it did: packets sent, received, nanoseconds of the relay's CPU time and of our own,
+ * delay in µs as the receiver sees it, of all packets sent, so that a lost one took for ever (-1).
  */
 #include "tests/bench/relay_load/load.h"
 
@@ -26,7 +26,8 @@
 #define WARM_UP_NS  200000000
 #define MIN_AT_ONCE 64 /* packets */
 
-static const struct load_transport *const transports[] = { &load_udp, &load_turn, &load_none, &load_tls, &load_derp };
+static const struct load_transport *const transports[] = { &load_udp, &load_turn, &load_none, &load_tls, &load_derp,
+						      &load_derp_tls };
 static uint32_t delays_ns[LOAD_MAX_DELAYS];
 static struct load load;
 
@@ -269,6 +270,8 @@ static void take_option(const char *word)
 		load.window = (uint32_t)atoi(value);
 	else if (strncmp(word, "seconds=", 8) == 0)
 		load.seconds = atof(value);
+	else if (strncmp(word, "rate=", 5) == 0)
+		load.rate = atof(value);
 	else if (strncmp(word, "pid=", 4) == 0)
 		load.pid = value;
 	else if (strncmp(word, "folder=", 7) == 0)
@@ -288,11 +291,11 @@ static void take_options(int argc, char *argv[])
 		if (argc >= 4 && strcmp(argv[1], transports[i]->name) == 0)
 			load.transport = transports[i];
 	if (!load.transport || endpoint_parse_ip(argv[2], (uint16_t)atoi(argv[3]), &load.relay) != 0)
-		load_fail("udp|turn|none|tls|derp IP PORT [OPTION=VALUE]..., or members FOLDER N");
+		load_fail("udp|turn|none|tls|derp|derp-tls IP PORT [OPTION=VALUE]..., or members FOLDER N");
 	for (int i = 4; i < argc; i++)
 		take_option(argv[i]);
 	if (load.n_pairs == 0 || load.n_pairs > LOAD_MAX_CLIENTS / 2 || load.size < LOAD_MIN_SIZE || load.size > 1500 ||
-	    load.train == 0 || load.window < load.train || load.seconds <= 0)
+	    load.train == 0 || load.window < load.train || load.seconds <= 0 || load.rate < 0)
 		load_fail("options out of range");
 }
 
@@ -308,15 +311,17 @@ int main(int argc, char *argv[])
 	take_options(argc, argv);
 	load.transport->connect(&load);
 	begin_run();
-	run_for(WARM_UP_NS, 0);
-	const struct result flood = run(0);
-	if (flood.n_received == 0)
+	run_for(WARM_UP_NS, load.rate);
+	const struct result first = run(load.rate);
+	if (first.n_received == 0)
 		load_fail("nothing arrived");
-	const struct result half = run((double)flood.n_received / flood.seconds / 2);
 	putchar('{');
-	print_result("flood", &flood);
-	fputs(", ", stdout);
-	print_result("half", &half);
+	print_result(load.rate > 0 ? "paced" : "flood", &first);
+	if (load.rate == 0) {
+		const struct result half = run((double)first.n_received / first.seconds / 2);
+		fputs(", ", stdout);
+		print_result("half", &half);
+	}
 	puts("}");
 	return 0;
 }

@@ -1,6 +1,6 @@
 /*
- * A connection for each client, with many frames in one write: our relay protocol over TLS, and DERP over
- * plain TCP, as derper speaks it where something else does its TLS.
+ * A connection for each client, with many frames in one write: our relay protocol over TLS, DERP over TLS, and
+ * DERP over plain TCP, as derper speaks it where something else does its TLS.
  */
 #include "tests/bench/relay_load/load.h"
 
@@ -265,6 +265,22 @@ static char *read_file(const char *folder, const char *name)
 	return text;
 }
 
+/* The same for all relays: the generator shall cost the same beside each. */
+static void tune(SSL_CTX *context)
+{
+	SSL_CTX_set_read_ahead(context, 1);
+	SSL_CTX_set_default_read_buffer_len(context, 65536);
+	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+}
+
+static void connect_ssl(struct connection *c, uint32_t client, SSL_CTX *context, const char *server_name)
+{
+	c->ssl = SSL_new(context);
+	if (!c->ssl || (server_name && SSL_set_tlsext_host_name(c->ssl, server_name) != 1) ||
+	    SSL_set_fd(c->ssl, c->fd) != 1 || SSL_connect(c->ssl) != 1)
+		load_fail("client %u: TLS: %s", client, tls_take_error().s);
+}
+
 static SSL_CTX *make_context(const struct certificate_authority *ca, const char *ca_pem, uint32_t client)
 {
 	char *key = NULL, *request = NULL, *certificate = NULL, name[32];
@@ -283,9 +299,7 @@ static SSL_CTX *make_context(const struct certificate_authority *ca, const char 
 					     .alpn = RELAY_ALPN };
 	if (tls_context_new(&options, &context, &error) != 0)
 		load_fail("%s", error.message);
-	SSL_CTX_set_read_ahead(context, 1);
-	SSL_CTX_set_default_read_buffer_len(context, 65536);
-	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	tune(context);
 	certificate_free_secret(key);
 	free(request);
 	free(certificate);
@@ -299,10 +313,8 @@ static void connect_tls_client(const struct load *load, const struct certificate
 	SSL_CTX *context = make_context(ca, ca_pem, client);
 	size_t len;
 
-	c->ssl = SSL_new(context);
+	connect_ssl(c, client, context, NULL);
 	SSL_CTX_free(context);
-	if (!c->ssl || SSL_set_fd(c->ssl, c->fd) != 1 || SSL_connect(c->ssl) != 1)
-		load_fail("client %u: TLS: %s", client, tls_take_error().s);
 	if (await_frame(c, &len) != RELAY_HELLO)
 		load_fail("client %u: no hello", client);
 	drop_bytes(c, len);
@@ -334,6 +346,7 @@ static void connect_tls(struct load *load)
 #define DERP_CLIENT_INFO 0x02
 #define DERP_SERVER_INFO 0x03
 #define DERP_MAGIC_LEN	 8
+#define DERP_NAME	 "derp.test" /* in its certificate: tests/bench/relaying.py */
 
 static void put_all(struct connection *c, const void *bytes, size_t len)
 {
@@ -377,24 +390,50 @@ static void say_who(struct connection *c, uint32_t client, const uint8_t server_
 	put_all(c, frame, 5 + len);
 }
 
-static void connect_derp(struct load *load)
+/* context: NULL without TLS. */
+static void connect_derp_client(const struct load *load, uint32_t client, SSL_CTX *context)
+{
+	struct connection *c = open_connection(load, client);
+	size_t len;
+
+	if (context)
+		connect_ssl(c, client, context, DERP_NAME);
+	upgrade(c);
+	if (await_frame(c, &len) != DERP_SERVER_KEY || len < 5 + DERP_MAGIC_LEN + KEY_LEN)
+		load_fail("derper says no key");
+	say_who(c, client, c->in + 5 + DERP_MAGIC_LEN);
+	drop_bytes(c, len);
+	if (await_frame(c, &len) != DERP_SERVER_INFO)
+		load_fail("derper says nothing about itself");
+	drop_bytes(c, len);
+	watch(c);
+}
+
+static void connect_derp_clients(struct load *load, SSL_CTX *context)
 {
 	stream.framing = &derp;
 	stream.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	for (uint32_t client = 0; client < 2 * load->n_pairs; client++) {
-		struct connection *c = open_connection(load, client);
-		size_t len;
-		upgrade(c);
-		if (await_frame(c, &len) != DERP_SERVER_KEY || len < 5 + DERP_MAGIC_LEN + KEY_LEN)
-			load_fail("derper says no key");
-		say_who(c, client, c->in + 5 + DERP_MAGIC_LEN);
-		drop_bytes(c, len);
-		if (await_frame(c, &len) != DERP_SERVER_INFO)
-			load_fail("derper says nothing about itself");
-		drop_bytes(c, len);
-		watch(c);
-	}
+	for (uint32_t client = 0; client < 2 * load->n_pairs; client++)
+		connect_derp_client(load, client, context);
+}
+
+static void connect_derp(struct load *load)
+{
+	connect_derp_clients(load, NULL);
+}
+
+/* Whose certificate it is does not matter here. */
+static void connect_derp_tls(struct load *load)
+{
+	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+
+	if (!context || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1)
+		load_fail("TLS: %s", tls_take_error().s);
+	tune(context);
+	connect_derp_clients(load, context);
+	SSL_CTX_free(context);
 }
 
 const struct load_transport load_tls = { "tls", connect_tls, stream_send, stream_flush, stream_receive };
 const struct load_transport load_derp = { "derp", connect_derp, stream_send, stream_flush, stream_receive };
+const struct load_transport load_derp_tls = { "derp-tls", connect_derp_tls, stream_send, stream_flush, stream_receive };
