@@ -17,7 +17,7 @@
 
 struct data_plane;
 
-/* What was carried for one peer; times of CLOCK_BOOTTIME in ns, 0: never. */
+/* What was carried for one peer; times of common/clock.h in ns, 0: never. */
 struct data_plane_activity {
 	uint32_t peer_id;
 	uint64_t rx_direct_ns;	     /* last authenticated packet that came directly … */

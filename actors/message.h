@@ -96,7 +96,7 @@ struct message {
 			uint64_t n_bytes; /* in this direction since the last look */
 		} activity;
 		struct {
-			/* CLOCK_BOOTTIME, 0: never. Of any authenticated packet … */
+			/* common/clock.h, 0: never. Of any authenticated packet … */
 			uint64_t rx_direct_ns, rx_relay_ns;
 			struct endpoint rx_endpoint;
 			/* … and of data, without keepalives and handshakes. */

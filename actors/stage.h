@@ -74,7 +74,7 @@ uv_loop_t *stage_loop(const struct stage *stage);
 void stage_add(struct stage *stage, struct actor *actor, const struct actor_class *class, uint32_t peer_id);
 void stage_remove(struct stage *stage, struct actor *actor);
 
-/* CLOCK_BOOTTIME in ns, read once per event. */
+/* common/clock.h in ns, read once per event. */
 uint64_t stage_now_ns(const struct stage *stage);
 /* One deadline per actor: a later call replaces it, 0 clears it. */
 void stage_set_deadline(struct actor *actor, uint64_t at_ns);

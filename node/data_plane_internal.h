@@ -21,7 +21,7 @@
 #define MAX_SLOTS	  1024 /* senders of one relay that are remembered */
 #define MAX_PLACES	  8 /* relays at which a peer was looked for */
 
-/* What is known of a peer at one relay; times of CLOCK_BOOTTIME, 0: never. */
+/* What is known of a peer at one relay; times of common/clock.h, 0: never. */
 struct plane_place {
 	uint32_t relay_id; /* 0: not in use */
 	uint32_t slot;	   /* its own there, over UDP; 0: not known */

@@ -1,12 +1,12 @@
 /* What a public node tells of its relay, and how it is drained. */
 #include "node/engine_internal.h"
 
+#include "common/clock.h"
 #include "common/rpc.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 /* Other relays get the clients one after another; few go at once, since pairs are apart until both have gone. */
 #define DRAIN_CLIENT_MS	    2
@@ -121,12 +121,10 @@ static void add_udp_client(const struct filling *filling, const struct udp_clien
 static void add_udp_clients(const struct filling *filling)
 {
 	const struct udp_clients_busiest *busiest = public_node_busiest_udp(filling->engine->public_node);
-	struct timespec now;
+	const uint64_t now_ns = clock_now_ns();
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
 	for (uint32_t i = 0; busiest && i < busiest->n; i++)
-		add_udp_client(filling, &busiest->clients[i],
-			       (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+		add_udp_client(filling, &busiest->clients[i], now_ns);
 }
 
 static int serves_relay(const struct p2p_engine *engine)

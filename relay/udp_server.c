@@ -4,6 +4,7 @@
  */
 #include "relay/udp_server.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/relay_wire.h"
@@ -105,10 +106,7 @@ static uint32_t now_s(const struct udp_server *server)
 
 static void read_clock(struct udp_server *server)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	server->now_ns = (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
+	server->now_ns = clock_now_ns();
 }
 
 static void take_question(struct udp_server *server, const struct relay_message *message, uint8_t *bytes,

@@ -84,7 +84,7 @@ void udp_server_drain(struct udp_server *server, uint32_t spread_ms);
 void udp_server_undrain(struct udp_server *server);
 /* Of some microseconds ago. */
 struct udp_server_counters udp_server_counters(const struct udp_server *server);
-/* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of CLOCK_BOOTTIME. */
+/* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of common/clock.h. */
 const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server);
 /* Who is connected by TLS: reached by clients over UDP from now on, or not any more. */
 void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there);

@@ -63,7 +63,7 @@ enum endpoint_input_type {
 /* Arrays are borrowed for the call; what is above a limit is left out. */
 struct endpoint_input {
 	enum endpoint_input_type type;
-	uint64_t now_ns; /* CLOCK_BOOTTIME; never 0, never goes back */
+	uint64_t now_ns; /* common/clock.h; never 0, never goes back */
 	const struct endpoint_server *servers;
 	const struct endpoint *endpoints;
 	uint32_t n;

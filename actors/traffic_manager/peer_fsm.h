@@ -125,7 +125,7 @@ struct peer_source {
  */
 struct peer_input {
 	enum peer_input_type type;
-	uint64_t now_ns; /* CLOCK_BOOTTIME; never 0, never goes back */
+	uint64_t now_ns; /* common/clock.h; never 0, never goes back */
 
 	uint64_t session;	    /* INFO: id of the peer's session key; 0: has none yet */
 	const struct endpoint *endpoints; /* INFO: at most 16 are used; RENDEZVOUS: at most 32 */

@@ -41,7 +41,7 @@ struct loopback_options {
 	uint16_t wireguard_port;
 };
 
-/* What went by for one peer; times of CLOCK_BOOTTIME in ns, 0: never. */
+/* What went by for one peer; times of common/clock.h in ns, 0: never. */
 struct loopback_carried {
 	/* To WireGuard: bytes of what it counts when it is authentic. */
 	uint64_t rx_direct_bytes, rx_relay_bytes;

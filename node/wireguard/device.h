@@ -46,7 +46,7 @@ struct wg_peer;
 /* ---- time ---- */
 
 struct wg_time {
-	uint64_t ns;	  /* CLOCK_BOOTTIME, nanoseconds, never 0: suspended time counts */
+	uint64_t ns;	  /* common/clock.h, nanoseconds, never 0: suspended time counts */
 	uint64_t real_ns; /* CLOCK_REALTIME, nanoseconds since 1970: for handshake time stamps only */
 };
 

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 /* Handshakes, or trains that wait for a session: what comes beyond is dropped and counted. */
@@ -28,12 +29,11 @@
 
 struct wg_time lane_time_now(void)
 {
-	struct timespec boot, real;
+	struct timespec real;
 
-	clock_gettime(CLOCK_BOOTTIME, &boot);
 	clock_gettime(CLOCK_REALTIME, &real);
 	return (struct wg_time){
-		.ns = (uint64_t)boot.tv_sec * 1000000000 + (uint64_t)boot.tv_nsec,
+		.ns = clock_now_ns(),
 		.real_ns = (uint64_t)real.tv_sec * 1000000000 + (uint64_t)real.tv_nsec,
 	};
 }

@@ -72,8 +72,8 @@ class Control:
 class Node:
     """p2pnode on a host, with files of its own below the host's folder."""
 
-    def __init__(self, build, host, name=None, public=False, config=""):
-        self.build, self.host, self.name = build, host, name or host.name
+    def __init__(self, build, host, name=None, public=False, config="", launcher=()):
+        self.build, self.host, self.name, self.launcher = build, host, name or host.name, launcher
         self.state = host.folder / "state"
         self.socket_path = host.folder / "p2pnode.sock"
         self.config = host.folder / "p2pnode.conf"
@@ -85,7 +85,7 @@ class Node:
 
     @property
     def argv(self):
-        return [self.build.program("p2pnode"), "--config", self.config, "--state-dir", self.state,
+        return [*self.launcher, self.build.program("p2pnode"), "--config", self.config, "--state-dir", self.state,
                 "--socket", self.socket_path, "--log-level", LOG_LEVEL]
 
     def start(self):
@@ -219,12 +219,12 @@ class Overlay:
     NATS = {"alice": ("home", "port-restricted"), "bob": ("office", "port-restricted"),
             "carol": ("cafe", "symmetric")}
 
-    def __init__(self, lab, build, members=("alice", "bob"), config=None):
-        """config: lines for the [node] section, by the member's name."""
-        self.lab, self.build, self.config = lab, build, config or {}
+    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=()):
+        """config: lines for the [node] section, by the member's name. launcher: what starts p2pnode."""
+        self.lab, self.build, self.config, self.launcher = lab, build, config or {}, launcher
         self.internet = lab.network("internet")
         self.control = Control(build, lab.host("control", self.internet)).start()
-        self.relay = Node(build, lab.host("relay", self.internet), public=True).start()
+        self.relay = Node(build, lab.host("relay", self.internet), public=True, launcher=launcher).start()
         self.routers, self.nodes = {}, {"relay": self.relay}
         for name in members:
             self.add(name)
@@ -234,7 +234,7 @@ class Overlay:
         router, nat = self.NATS[name]
         self.routers[name] = self.lab.router(router, self.internet, nat=nat)
         self.nodes[name] = Node(self.build, self.lab.host(name, self.routers[name].inside),
-                                config=self.config.get(name, "")).start()
+                                config=self.config.get(name, ""), launcher=self.launcher).start()
         return self.nodes[name]
 
     def join(self):
