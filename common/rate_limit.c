@@ -41,3 +41,9 @@ bool rate_limit_take(struct rate_limit *limit, size_t bytes, uint64_t now_ms)
 	limit->bits -= bytes * 8;
 	return true;
 }
+
+void rate_limit_give_back(struct rate_limit *limit, size_t bytes)
+{
+	if (limit->bits_per_s > 0)
+		limit->bits += bytes * 8;
+}

@@ -18,6 +18,7 @@
 
 #define INDEX_BITS	   20
 #define INDEX_MASK	   ((1u << INDEX_BITS) - 1)
+#define GENERATION_MASK	   (UINT32_MAX >> INDEX_BITS)
 #define DEFAULT_CLIENTS	   131072
 #define DEFAULT_KEEP_ALIVE 20
 #define DEFAULT_ANSWERS	   100000
@@ -52,6 +53,8 @@ struct known {
 	struct public_key node_key;
 	struct relay_udp_key proof;
 	struct client *client; /* NULL: neither bound nor elsewhere */
+	uint64_t bound_ns;  /* last, or moved; 0: never */
+	uint32_t cookie_ms; /* when the cookie of that bind was made: binds are ordered by it, also when it has left */
 	bool has_proof;
 };
 
@@ -63,8 +66,7 @@ struct client {
 	struct udp_way way;
 	uint32_t slot, token;
 	uint64_t bind_number;	/* the client's */
-	uint32_t cookie_ms;	/* when the cookie of its bind was made: binds are ordered by that */
-	uint64_t bound_ns, proven_ns;
+	uint64_t proven_ns;
 	uint64_t heard_ns, heard_elsewhere_ns; /* a packet of it: lately, by which of both? */
 	uint32_t gone_second, n_gone; /* told in that second */
 	uint32_t find_second, n_finds; /* in vain, in that second */
@@ -442,10 +444,10 @@ static enum udp_clients_verdict bind_client(const struct udp_clients *clients, s
 					    uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
 	client->bind_number = bind->number;
-	client->cookie_ms = cookie_ms;
+	client->known->cookie_ms = cookie_ms;
 	client->way = *from;
 	client->is_leaving = client->is_handed_over = false;
-	client->bound_ns = client->proven_ns = now_ns;
+	client->known->bound_ns = client->proven_ns = now_ns;
 	return answer_bound(clients, client, ret);
 }
 
@@ -457,10 +459,26 @@ static enum udp_clients_verdict refuse_bind(const struct known *known, enum rela
 	return answer_proven(ret, &known->proof, &refused);
 }
 
+/* A cookie that is still good was made after any bind of longer ago: the times need not be compared, and wrap. */
+static bool is_older(const struct known *known, uint32_t cookie_ms, uint64_t now_ns)
+{
+	return now_ns - known->bound_ns <= COOKIE_MS * MILLISECOND_NS &&
+	       (int32_t)(cookie_ms - known->cookie_ms) <= 0;
+}
+
+static enum udp_clients_verdict refuse_older(struct udp_clients *clients, const struct known *known, uint64_t number,
+					     struct udp_clients_result *ret)
+{
+	clients->counters.refused_old++;
+	return refuse_bind(known, RELAY_UDP_OLD, 0, number, ret);
+}
+
 static enum udp_clients_verdict bind_new(struct udp_clients *clients, struct known *known,
 					 const struct udp_way *from, const struct relay_udp_bind *bind,
 					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
+	if (is_older(known, cookie_ms, now_ns)) /* recorded, and its client has left meanwhile */
+		return refuse_older(clients, known, bind->number, ret);
 	if (clients->is_draining) {
 		clients->counters.refused_draining++;
 		return refuse_bind(known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
@@ -490,13 +508,6 @@ static void tell_replaced(const struct client *client, struct udp_clients_result
 	ret->notice_to = client->way;
 }
 
-/* A cookie that is still good was made after any bind of longer ago: the times need not be compared, and wrap. */
-static bool is_older(const struct client *client, uint32_t cookie_ms, uint64_t now_ns)
-{
-	return now_ns - client->bound_ns <= COOKIE_MS * MILLISECOND_NS &&
-	       (int32_t)(cookie_ms - client->cookie_ms) <= 0;
-}
-
 static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct client *client,
 					   const struct udp_way *from, const struct relay_udp_bind *bind,
 					   uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
@@ -505,10 +516,8 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 
 	if (is_here && bind->number == client->bind_number)
 		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
-	if (is_older(client, cookie_ms, now_ns)) {
-		clients->counters.refused_old++;
-		return refuse_bind(client->known, RELAY_UDP_OLD, 0, bind->number, ret);
-	}
+	if (is_older(client->known, cookie_ms, now_ns))
+		return refuse_older(clients, client->known, bind->number, ret);
 	if (clients->is_draining && client->is_leaving) { /* it was told, and would stay for ever */
 		clients->counters.refused_draining++;
 		return refuse_bind(client->known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
@@ -634,6 +643,17 @@ void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded)
 	clients->round.number++;
 }
 
+/* What the limit of all refuses is not charged to its sender. */
+static bool takes_rate(struct udp_clients *clients, struct client *client, size_t bytes, uint64_t now_ms)
+{
+	if (!rate_limit_take(&client->rate, bytes, now_ms))
+		return false;
+	if (rate_limit_take(&clients->rate, bytes, now_ms))
+		return true;
+	rate_limit_give_back(&client->rate, bytes);
+	return false;
+}
+
 /* How many of n datagrams may pass, of `size` bytes each but the last, n_bytes in all. */
 static uint32_t may_pass(struct udp_clients *clients, struct client *client, uint32_t n, size_t size, size_t n_bytes,
 			 uint64_t now_ns)
@@ -643,9 +663,9 @@ static uint32_t may_pass(struct udp_clients *clients, struct client *client, uin
 
 	if (n == 1)
 		size = n_bytes;
-	else if (rate_limit_take(&client->rate, n_bytes, now_ms) && rate_limit_take(&clients->rate, n_bytes, now_ms))
+	else if (takes_rate(clients, client, n_bytes, now_ms))
 		return n;
-	while (i < n && rate_limit_take(&client->rate, size, now_ms) && rate_limit_take(&clients->rate, size, now_ms))
+	while (i < n && takes_rate(clients, client, size, now_ms))
 		i++;
 	return i;
 }
@@ -941,7 +961,7 @@ static struct udp_clients_client tell_client(const struct client *client)
 		.node_key = client->known->node_key,
 		.way = client->way,
 		.slot = client->slot,
-		.bound_ns = client->bound_ns,
+		.bound_ns = client->known->bound_ns,
 		.proven_ns = client->proven_ns,
 		.packets_in = client->packets_in,
 		.bytes_in = client->bytes_in,
@@ -1126,9 +1146,10 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 
 /* ---- handing over ---- */
 
-#define SAVED_LABEL   "p2pnode relay UDP clients 1"
+#define SAVED_LABEL   "p2pnode relay UDP clients 2"
 #define SAVED_MAX_NS  (60 * SECOND_NS)
-#define SAVED_HEAD    (8 + 4 + 32 + 8 + 4)
+#define SAVED_HEAD    (8 + 4 + 32 + 8 + 4 + 4)
+#define SAVED_PLACE   2
 #define SAVED_CLIENT  (KEY_LEN + 1 + KEY_LEN + 16 + 2 + 4 + 16 + 4 + 2 + 4 + 4 + 8 + 4 + 8 + 8)
 #define SEAL_OVERHEAD (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
 
@@ -1158,9 +1179,15 @@ static void put_client(struct wire_writer *w, const struct client *client)
 	wire_put_u32(w, client->slot);
 	wire_put_u32(w, client->token);
 	wire_put_u64(w, client->bind_number);
-	wire_put_u32(w, client->cookie_ms);
-	wire_put_u64(w, client->bound_ns);
+	wire_put_u32(w, client->known->cookie_ms);
+	wire_put_u64(w, client->known->bound_ns);
 	wire_put_u64(w, client->proven_ns);
+}
+
+/* Of who is here after whoever is bound has gone. A client elsewhere comes to the relay that follows by itself. */
+static uint16_t next_generation(const struct place *place)
+{
+	return (uint16_t)((place->generation + (place->client ? 1 : 0)) & GENERATION_MASK);
 }
 
 static void put_all(struct wire_writer *w, const struct udp_clients *clients, uint64_t now_ns)
@@ -1170,14 +1197,18 @@ static void put_all(struct wire_writer *w, const struct udp_clients *clients, ui
 	wire_put(w, clients->secret, sizeof(clients->secret));
 	wire_put_u64(w, clients->n_random);
 	wire_put_u32(w, clients->counters.clients);
+	wire_put_u32(w, clients->n_places);
 	for (uint32_t i = 0; i < clients->n_places; i++)
 		if (clients->places[i].client && clients->places[i].client->is_bound)
 			put_client(w, clients->places[i].client);
+	for (uint32_t i = 0; i < clients->n_places; i++)
+		wire_put_u16(w, next_generation(&clients->places[i]));
 }
 
 void udp_clients_save(const struct udp_clients *clients, uint64_t now_ns, uint8_t **ret, size_t *ret_len)
 {
-	const size_t len = SAVED_HEAD + clients->counters.clients * (size_t)SAVED_CLIENT;
+	const size_t len = SAVED_HEAD + clients->counters.clients * (size_t)SAVED_CLIENT +
+			   clients->n_places * (size_t)SAVED_PLACE;
 	uint8_t key[crypto_secretbox_KEYBYTES], *sealed = malloc(SEAL_OVERHEAD + len);
 
 	if (!sealed)
@@ -1195,7 +1226,7 @@ void udp_clients_save(const struct udp_clients *clients, uint64_t now_ns, uint8_
 
 static bool is_slot_good(const struct udp_clients *clients, uint32_t slot)
 {
-	return index_of(slot) != 0 && (index_of(slot) >= clients->n_places || !clients->places[index_of(slot)].client);
+	return index_of(slot) != 0 && index_of(slot) < clients->n_places && !clients->places[index_of(slot)].client;
 }
 
 /* False: what is there contradicts itself. */
@@ -1217,10 +1248,10 @@ static bool restore_client(struct udp_clients *clients, struct wire_reader *r, u
 	read.slot = wire_u32(r);
 	read.token = wire_u32(r);
 	read.bind_number = wire_u64(r);
-	read.cookie_ms = wire_u32(r);
-	read.bound_ns = wire_u64(r);
+	const uint32_t cookie_ms = wire_u32(r);
+	const uint64_t bound_ns = wire_u64(r);
 	read.proven_ns = read.heard_ns = wire_u64(r);
-	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || read.bound_ns > now_ns ||
+	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || bound_ns > now_ns ||
 	    read.proven_ns > now_ns || has_proof > 1)
 		return false;
 	read.known = get_known(clients, &node_key);
@@ -1228,8 +1259,8 @@ static bool restore_client(struct udp_clients *clients, struct wire_reader *r, u
 		return false;
 	read.known->has_proof = has_proof != 0;
 	read.known->proof = proof;
-	while (index_of(read.slot) >= clients->n_places)
-		add_places(clients);
+	read.known->cookie_ms = cookie_ms;
+	read.known->bound_ns = bound_ns;
 	struct client *client = malloc(sizeof(*client));
 	if (!client)
 		abort();
@@ -1244,13 +1275,27 @@ static bool restore_client(struct udp_clients *clients, struct wire_reader *r, u
 	return true;
 }
 
-/* After places were taken out of turn. */
-static void collect_free_places(struct udp_clients *clients)
+/* Those that are free go on with their generations, for peers may still know whose they were. */
+static void restore_free_places(struct udp_clients *clients, struct wire_reader *r)
 {
 	clients->first_free = clients->last_free = 0;
-	for (uint32_t i = 1; i < clients->n_places; i++)
-		if (!clients->places[i].client)
-			free_place(clients, i);
+	for (uint32_t i = 0; i < clients->n_places; i++) {
+		const uint16_t generation = wire_u16(r);
+		if (clients->places[i].client || i == 0)
+			continue;
+		clients->places[i].generation = generation;
+		free_place(clients, i);
+	}
+}
+
+/* As many as there were. False: so many there cannot have been. */
+static bool restore_places(struct udp_clients *clients, uint32_t n)
+{
+	if (n > UDP_CLIENTS_MAX)
+		return false;
+	while (clients->n_places < n)
+		add_places(clients);
+	return clients->n_places == n;
 }
 
 static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t len, uint32_t n_sockets, uint64_t now_ns)
@@ -1261,14 +1306,15 @@ static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t le
 	clients->epoch = wire_u32(&r);
 	wire_bytes(&r, clients->secret, sizeof(clients->secret));
 	clients->n_random = wire_u64(&r);
-	const uint32_t n = wire_u32(&r);
+	const uint32_t n = wire_u32(&r), n_places = wire_u32(&r);
 	if (r.failed || saved_ns > now_ns || now_ns - saved_ns > SAVED_MAX_NS || n > clients->config.max_clients ||
-	    wire_left(&r) != n * (size_t)SAVED_CLIENT)
+	    wire_left(&r) != n * (size_t)SAVED_CLIENT + n_places * (size_t)SAVED_PLACE ||
+	    !restore_places(clients, n_places))
 		return false;
 	for (uint32_t i = 0; i < n; i++)
 		if (!restore_client(clients, &r, n_sockets, now_ns))
 			return false;
-	collect_free_places(clients);
+	restore_free_places(clients, &r);
 	return true;
 }
 

@@ -409,6 +409,28 @@ static void test_a_recorded_bind_is_worth_nothing(void)
 	end(&w);
 }
 
+/* Who was sent away is not brought back by whoever recorded how it came. */
+static void test_a_recorded_bind_is_worth_nothing_when_its_client_has_left(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = &w.nodes[0];
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	ask(&w, &a->at, cookie);
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+
+	udp_clients_set_draining(w.clients, true);
+	udp_clients_send_away(w.clients, 1, 0, w.now_ns, send_to);
+	pass(&w, 10, NULL);
+	udp_clients_set_draining(w.clients, false);
+	assert(counters(&w).clients == 0);
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_REFUSED &&
+	       w.answer.refused.reason == RELAY_UDP_OLD && counters(&w).clients == 0);
+	assert(ping_works(&w, bound(&w, 0))); /* it may come back itself */
+	end(&w);
+}
+
 static void test_a_bind_whose_answer_was_lost_is_answered_the_same(void)
 {
 	struct world w;
@@ -690,6 +712,25 @@ static void test_all_together_send_no_faster_than_the_relays_rate(void)
 	for (int i = 0; i < 2000; i++)
 		n += reaches(&w, a, b) + reaches(&w, b, a);
 	assert(n == 65536 / 22 && counters(&w).dropped_rate == 4000 - n);
+	end(&w);
+}
+
+static void test_what_the_relays_rate_refuses_is_not_charged_to_its_sender(void)
+{
+	struct world w;
+	/* Room for 64 KiB each; in 400 ms a third of a train comes back to a client, and three trains to the relay. */
+	begin_with(&w, (struct udp_clients_config){ .max_rate_client = 100000, .max_rate = 1000000 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	struct udp_way *to;
+	uint8_t bytes[600 * TRAIN_SIZE];
+
+	for (int i = 0; i < 5; i++)
+		assert(route(&w, &b->at, bytes, make_train(bytes, b, a->slot, 600, TRAIN_SIZE), &to) > 0);
+	assert(!to && counters(&w).packets == 65536 / TRAIN_SIZE); /* all is spent */
+	for (int i = 0; i < 5; i++)
+		assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 500, TRAIN_SIZE), &to) == 500 && !to);
+	w.now_ns += 400 * (SECOND / 1000);
+	assert(route(&w, &a->at, bytes, make_train(bytes, a, b->slot, 500, TRAIN_SIZE), &to) == 500 && to);
 	end(&w);
 }
 
@@ -1246,6 +1287,32 @@ static void test_nobody_notices_that_another_relay_runs(void)
 	end(&w);
 }
 
+static uint32_t generation_of(uint32_t slot)
+{
+	return slot >> 20;
+}
+
+static void test_generations_go_on_when_another_relay_runs(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	const uint32_t of_one_who_left = a->slot, of_one_handed_over = b->slot;
+
+	pass(&w, 46, b);
+	assert(counters(&w).clients == 1 && hand_over(&w, SECOND) == 0);
+	const struct node *c = bound(&w, 2);
+	assert((c->slot & 0xfffff) == (of_one_who_left & 0xfffff)); /* the first free place */
+	assert(generation_of(c->slot) == ((generation_of(of_one_who_left) + 1) & 0xfff));
+
+	pass(&w, 46, &w.nodes[2]);
+	assert(counters(&w).clients == 1 && hand_over(&w, SECOND) == 0);
+	const struct node *d = bound(&w, 3);
+	assert((d->slot & 0xfffff) == (of_one_handed_over & 0xfffff));
+	assert(generation_of(d->slot) == ((generation_of(of_one_handed_over) + 1) & 0xfff));
+	end(&w);
+}
+
 static void test_who_was_handed_over_is_forgotten_like_others(void)
 {
 	struct world w;
@@ -1406,6 +1473,7 @@ int main(void)
 	test_binds_are_ordered_by_their_cookies_not_by_their_clocks();
 	test_a_client_that_stays_for_a_month_can_still_bind_anew();
 	test_a_recorded_bind_is_worth_nothing();
+	test_a_recorded_bind_is_worth_nothing_when_its_client_has_left();
 	test_a_bind_whose_answer_was_lost_is_answered_the_same();
 	test_a_full_relay_says_so_but_keeps_whom_it_has();
 	test_another_version_is_not_bound();
@@ -1420,6 +1488,7 @@ int main(void)
 	test_what_cannot_be_forwarded_is_not_routed();
 	test_a_client_sends_no_faster_than_its_rate();
 	test_all_together_send_no_faster_than_the_relays_rate();
+	test_what_the_relays_rate_refuses_is_not_charged_to_its_sender();
 	test_when_too_much_comes_in_those_that_send_most_lose();
 	test_one_who_sends_alone_loses_nothing();
 	test_a_client_cannot_send_to_everybody();
@@ -1447,6 +1516,7 @@ int main(void)
 	test_nothing_is_said_to_what_only_a_relay_says();
 	test_the_busiest_come_first_and_who_was_busy_once_sinks();
 	test_nobody_notices_that_another_relay_runs();
+	test_generations_go_on_when_another_relay_runs();
 	test_who_was_handed_over_is_forgotten_like_others();
 	test_what_was_saved_too_long_ago_is_not_taken();
 	test_what_was_saved_is_taken_whole_or_not_at_all();
