@@ -1,4 +1,4 @@
-/* Places are known by their index, and lie in one list each: free, taken, or that of a queue. */
+/* Places are known by their index, and lie in one list each: free, taken, put back, or that of a queue. */
 #include "relay/udp_backlog.h"
 
 #include <stdlib.h>
@@ -12,20 +12,21 @@ enum place_state { PLACE_FREE, PLACE_WAITS, PLACE_IS_TAKEN, PLACE_WAS_PUT_BACK }
 
 struct place {
 	struct udp_way to;
-	uint16_t len, queue, next;
+	uint16_t len, next;
 	enum place_state state;
 };
 
 struct queue {
 	uint16_t first, last;	 /* places */
 	uint16_t next, previous; /* queues that wait, in a ring */
-	uint32_t n, bytes;
+	uint32_t n;
 	int32_t deficit; /* bytes that it may send yet in this turn */
 };
 
 struct udp_backlog {
 	uint8_t *bytes; /* UDP_BACKLOG_MAX_LEN for each place */
 	uint16_t first_free, turn; /* turn: the queue whose it is; NONE: none waits */
+	uint16_t put_back; /* the first of what goes before all turns */
 	uint32_t n_taken;
 	uint16_t taken[UDP_BACKLOG_PLACES];
 	struct place places[UDP_BACKLOG_PLACES];
@@ -49,7 +50,7 @@ struct udp_backlog *udp_backlog_new(void)
 		backlog->places[i].next = i + 1 < UDP_BACKLOG_PLACES ? (uint16_t)(i + 1) : NONE;
 	for (uint32_t i = 0; i < UDP_BACKLOG_QUEUES; i++)
 		backlog->queues[i].first = backlog->queues[i].last = NONE;
-	backlog->turn = NONE;
+	backlog->turn = backlog->put_back = NONE;
 	return backlog;
 }
 
@@ -63,7 +64,7 @@ void udp_backlog_free(struct udp_backlog *backlog)
 
 bool udp_backlog_is_empty(const struct udp_backlog *backlog)
 {
-	return backlog->turn == NONE;
+	return backlog->turn == NONE && backlog->put_back == NONE;
 }
 
 static uint8_t *bytes_of(const struct udp_backlog *backlog, uint16_t place)
@@ -122,9 +123,7 @@ static uint16_t remove_first(struct udp_backlog *backlog, uint16_t q)
 	queue->first = backlog->places[p].next;
 	if (queue->first == NONE)
 		queue->last = NONE;
-	queue->n--;
-	queue->bytes -= backlog->places[p].len;
-	if (queue->n == 0)
+	if (--queue->n == 0)
 		leave_ring(backlog, q);
 	return p;
 }
@@ -141,7 +140,7 @@ static uint16_t longest_queue(const struct udp_backlog *backlog)
 	uint16_t longest = backlog->turn;
 
 	for (uint16_t q = backlog->queues[longest].next; q != backlog->turn; q = backlog->queues[q].next)
-		if (backlog->queues[q].bytes > backlog->queues[longest].bytes)
+		if (backlog->queues[q].n > backlog->queues[longest].n)
 			longest = q;
 	return longest;
 }
@@ -172,28 +171,40 @@ uint32_t udp_backlog_put(struct udp_backlog *backlog, uint32_t sender, const str
 	const uint16_t p = backlog->first_free;
 	struct place *place = &backlog->places[p];
 	backlog->first_free = place->next;
-	*place = (struct place){ .to = *to, .len = (uint16_t)len, .queue = q, .next = NONE, .state = PLACE_WAITS };
+	*place = (struct place){ .to = *to, .len = (uint16_t)len, .next = NONE, .state = PLACE_WAITS };
 	memcpy(bytes_of(backlog, p), bytes, len);
 	if (queue->last == NONE)
 		queue->first = p;
 	else
 		backlog->places[queue->last].next = p;
 	queue->last = p;
-	queue->bytes += (uint32_t)len;
 	if (queue->n++ == 0)
 		join_ring(backlog, q);
 	return n_dropped;
 }
 
-const uint8_t *udp_backlog_take(struct udp_backlog *backlog, struct udp_way *ret_to, size_t *ret_len)
+static uint16_t next_put_back(struct udp_backlog *backlog)
 {
-	if (backlog->turn == NONE)
-		return NULL;
+	const uint16_t p = backlog->put_back;
+
+	backlog->put_back = backlog->places[p].next;
+	return p;
+}
+
+static uint16_t next_in_turn(struct udp_backlog *backlog)
+{
 	while (backlog->queues[backlog->turn].deficit < backlog->places[backlog->queues[backlog->turn].first].len)
 		pass_turn(backlog);
 	const uint16_t q = backlog->turn;
 	backlog->queues[q].deficit -= backlog->places[backlog->queues[q].first].len;
-	const uint16_t p = remove_first(backlog, q);
+	return remove_first(backlog, q);
+}
+
+const uint8_t *udp_backlog_take(struct udp_backlog *backlog, struct udp_way *ret_to, size_t *ret_len)
+{
+	if (udp_backlog_is_empty(backlog))
+		return NULL;
+	const uint16_t p = backlog->put_back != NONE ? next_put_back(backlog) : next_in_turn(backlog);
 	backlog->places[p].state = PLACE_IS_TAKEN;
 	backlog->taken[backlog->n_taken++] = p;
 	*ret_to = backlog->places[p].to;
@@ -209,18 +220,10 @@ bool udp_backlog_has(const struct udp_backlog *backlog, const uint8_t *bytes)
 void udp_backlog_put_back(struct udp_backlog *backlog, const uint8_t *bytes)
 {
 	const uint16_t p = (uint16_t)((size_t)(bytes - backlog->bytes) / UDP_BACKLOG_MAX_LEN);
-	struct place *place = &backlog->places[p];
-	struct queue *queue = &backlog->queues[place->queue];
 
-	place->state = PLACE_WAS_PUT_BACK;
-	place->next = queue->first;
-	queue->first = p;
-	if (queue->last == NONE)
-		queue->last = p;
-	queue->bytes += place->len;
-	if (queue->n++ == 0)
-		join_ring(backlog, place->queue);
-	queue->deficit += place->len;
+	backlog->places[p].state = PLACE_WAS_PUT_BACK;
+	backlog->places[p].next = backlog->put_back;
+	backlog->put_back = p;
 }
 
 void udp_backlog_settle(struct udp_backlog *backlog)

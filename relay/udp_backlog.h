@@ -2,12 +2,14 @@
  * What waits while a socket is full: a queue a sender, served in turn by bytes (deficit round robin), so that who
  * sends much waits for itself.
  *
- *   put ──► queue of the sender ─┐
- *   put ──► queue of another ────┼─► take, take, … ──► settle        what was not sent after all: put_back
- *   put ──► …                   ─┘
+ *   put ──► queue of the sender ─┐               ┌─► settle
+ *   put ──► queue of another ────┼─► take, take, … ┤
+ *   put ──► …                   ─┘   ▲             └─► put_back: what was not sent after all
+ *                                    └─ first ─────────┘
  *
- * All share a fixed pool. When it is full the longest queue loses its oldest datagrams: a fast sender those of its
- * own. Senders whose slots are equal modulo UDP_BACKLOG_QUEUES share a queue. Nothing is allocated after the
+ * What was put back has had its turn: it is taken before all others, so that who waits for one datagram is not passed
+ * over for as long as the socket takes a few at a time. All share a fixed pool. When it is full the queue with most in
+ * it (datagrams: a place is a place) loses its oldest: a fast sender those of its own. Senders whose slots are equal modulo UDP_BACKLOG_QUEUES share a queue. Nothing is allocated after the
  * beginning; memory is touched only when something waits. One thread. No I/O.
  */
 #pragma once
@@ -34,7 +36,7 @@ uint32_t udp_backlog_put(struct udp_backlog *backlog, uint32_t sender, const str
 			 size_t len);
 /* The next in turn; NULL: none. The bytes stay until udp_backlog_settle(). */
 const uint8_t *udp_backlog_take(struct udp_backlog *backlog, struct udp_way *ret_to, size_t *ret_len);
-/* One that was taken, known by its bytes: the first of its queue again. Of one sender the last taken comes first. */
+/* One that was taken, known by its bytes: the next to be taken. So what was taken last is put back first. */
 void udp_backlog_put_back(struct udp_backlog *backlog, const uint8_t *bytes);
 /* Are these bytes of one that was taken? */
 bool udp_backlog_has(const struct udp_backlog *backlog, const uint8_t *bytes);

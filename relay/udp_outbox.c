@@ -131,11 +131,15 @@ static bool has_source(const struct udp_way *way)
 	return memcmp(way->local_ip, none, sizeof(none)) != 0;
 }
 
+static bool is_full(const struct relay_outbox *outbox)
+{
+	return outbox->n == MESSAGES || outbox->n_pieces == PIECES;
+}
+
+/* There is room for it. */
 static struct message *add_message(struct relay_outbox *outbox, enum relay_outbox_kind kind,
 				   const struct udp_way *to, size_t size)
 {
-	if (outbox->n == MESSAGES || outbox->n_pieces == PIECES)
-		relay_outbox_flush(outbox, outbox->now_s);
 	const uint32_t i = outbox->n++;
 	struct msghdr *header = &outbox->headers[i].msg_hdr;
 	struct message *message = &outbox->messages[i];
@@ -171,9 +175,9 @@ static void add_piece(struct relay_outbox *outbox, struct message *message, cons
 void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, const struct udp_way *to,
 		      const uint8_t *bytes, size_t len)
 {
-	struct message *message = add_message(outbox, kind, to, len);
-
-	add_piece(outbox, message, bytes, len, 1);
+	if (is_full(outbox))
+		relay_outbox_flush(outbox, outbox->now_s);
+	add_piece(outbox, add_message(outbox, kind, to, len), bytes, len, 1);
 }
 
 /* The message that this may follow; NULL: none. The note i may be an old one. */
@@ -227,33 +231,38 @@ static void put_in_backlog(struct relay_outbox *outbox, const struct udp_way *to
 	}
 }
 
-static void add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len, size_t size,
-		    uint32_t n)
+/* No more than one message takes, and there is room for it. */
+static void add_part(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len, size_t size,
+		     uint32_t n)
+{
+	struct message *message = find_recent(outbox, to->note, bytes, len, size, n);
+
+	if (!message) {
+		message = add_message(outbox, RELAY_OUTBOX_DATA, to, size);
+		to->note = (uint16_t)(outbox->n - 1);
+	}
+	add_piece(outbox, message, bytes, len, n);
+}
+
+void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
+			  size_t size, uint32_t n)
 {
 	if (n == 1)
 		size = len;
 	while (n > 0) {
 		const uint32_t limit = limit_of(size), part = n < limit ? n : limit;
 		const size_t part_len = part < n ? part * size : len;
-		struct message *message = find_recent(outbox, to->note, bytes, part_len, size, part);
-		if (!message) {
-			message = add_message(outbox, RELAY_OUTBOX_DATA, to, size);
-			to->note = (uint16_t)(outbox->n - 1);
+		if (is_full(outbox))
+			relay_outbox_flush(outbox, outbox->now_s);
+		if (relay_outbox_is_waiting(outbox)) { /* since before, or since now: nothing goes past what waits */
+			put_in_backlog(outbox, to, bytes, len, size);
+			return;
 		}
-		add_piece(outbox, message, bytes, part_len, part);
+		add_part(outbox, to, bytes, part_len, size, part);
 		bytes += part_len;
 		len -= part_len;
 		n -= part;
 	}
-}
-
-void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
-			  size_t size, uint32_t n)
-{
-	if (udp_backlog_is_empty(outbox->backlog))
-		add_run(outbox, to, bytes, len, size, n);
-	else
-		put_in_backlog(outbox, to, bytes, len, size);
 }
 
 /* ---- sending ---- */
@@ -289,6 +298,11 @@ static void count_sent(struct relay_outbox *outbox, const struct message *messag
 	outbox->counters->messages++;
 }
 
+static bool says_full(int r)
+{
+	return r == -EAGAIN || r == -ENOBUFS;
+}
+
 static int send_one(const struct relay_outbox *outbox, const struct msghdr *header)
 {
 	ssize_t n;
@@ -299,35 +313,97 @@ static int send_one(const struct relay_outbox *outbox, const struct msghdr *head
 	return n < 0 ? -errno : 0;
 }
 
-/* The datagrams of one message by themselves; how many were sent. */
-static uint32_t send_singly(struct relay_outbox *outbox, uint32_t i)
+/* The way of a message, as it was given. */
+static struct udp_way way_of(const struct relay_outbox *outbox, uint32_t i)
+{
+	struct udp_way way = outbox->ways[i];
+
+	way.note = 0;
+	return way;
+}
+
+/* Its pieces from the last to the first: those that come from the backlog, each one datagram, go back to its head. */
+static void put_back(struct relay_outbox *outbox, const struct message *message, uint32_t n_sent)
+{
+	const uint8_t *pieces[SEGMENTS];
+	uint32_t n = 0;
+
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
+		pieces[n++] = outbox->pieces[p].bytes;
+	while (n > n_sent)
+		udp_backlog_put_back(outbox->backlog, pieces[--n]);
+}
+
+static void keep(struct relay_outbox *outbox, uint32_t i, uint32_t n_sent)
+{
+	const struct message *message = &outbox->messages[i];
+	const struct udp_way way = way_of(outbox, i);
+	size_t sent = (size_t)n_sent * message->size;
+
+	if (message->kind != RELAY_OUTBOX_DATA) {
+		outbox->counters->full[message->kind] += message->n - n_sent;
+		return;
+	}
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next) {
+		const struct piece *piece = &outbox->pieces[p];
+		const size_t skipped = sent < piece->len ? sent : piece->len;
+		put_in_backlog(outbox, &way, piece->bytes + skipped, piece->len - skipped, message->size);
+		sent -= skipped;
+	}
+}
+
+/*
+ * The socket is full; of message i so many datagrams are sent. What came from the backlog was taken in turn, so the
+ * last goes back first.
+ */
+static void keep_from(struct relay_outbox *outbox, uint32_t i, uint32_t n_sent)
+{
+	const struct message *first = &outbox->messages[i];
+
+	outbox->counters->n_full++;
+	if (udp_backlog_has(outbox->backlog, outbox->pieces[first->first].bytes)) {
+		for (uint32_t j = outbox->n - 1; j > i; j--)
+			put_back(outbox, &outbox->messages[j], 0);
+		put_back(outbox, first, n_sent);
+		return;
+	}
+	for (uint32_t j = i; j < outbox->n; j++)
+		keep(outbox, j, j == i ? n_sent : 0);
+}
+
+/* The datagrams of one message by themselves. False: the socket is full, and keeps what was not sent, and the rest. */
+static bool send_singly(struct relay_outbox *outbox, uint32_t i, uint32_t *ret_sent)
 {
 	const struct message *message = &outbox->messages[i];
 	struct msghdr header = outbox->headers[i].msg_hdr;
-	uint32_t sent = 0;
-	int r = 0;
+	uint32_t n = 0; /* sent or refused */
 
+	*ret_sent = 0;
 	if (message->n > 1) /* without UDP_SEGMENT, which is the last */
 		header.msg_controllen -= CMSG_SPACE(sizeof(uint16_t));
 	if (header.msg_controllen == 0)
 		header.msg_control = NULL;
-	for (uint16_t p = message->first; p != NONE && r != -EAGAIN; p = outbox->pieces[p].next) {
+	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next) {
 		const struct piece *piece = &outbox->pieces[p];
-		for (uint32_t at = 0; at < piece->len && r != -EAGAIN; at += message->size) {
+		for (uint32_t at = 0; at < piece->len; at += message->size, n++) {
 			const uint32_t left = piece->len - at;
 			struct iovec iov = { (void *)(uintptr_t)(piece->bytes + at),
 					     left < message->size ? left : message->size };
 			header.msg_iov = &iov;
 			header.msg_iovlen = 1;
-			r = send_one(outbox, &header);
-			if (r == 0) {
-				count_sent(outbox, message, 1, (uint32_t)iov.iov_len);
-				sent++;
+			const int r = send_one(outbox, &header);
+			if (says_full(r)) {
+				outbox->counters->failed[message->kind] += n - *ret_sent;
+				keep_from(outbox, i, n);
+				return false;
 			}
+			if (r == 0)
+				count_sent(outbox, message, 1, (uint32_t)iov.iov_len);
+			*ret_sent += r == 0;
 		}
 	}
-	outbox->counters->failed[message->kind] += message->n - sent;
-	return sent;
+	outbox->counters->failed[message->kind] += message->n - *ret_sent;
+	return true;
 }
 
 /* Our address is no longer ours, perhaps: any other is better than none. False: that was not it. */
@@ -354,70 +430,24 @@ static bool send_without_source(struct relay_outbox *outbox, uint32_t i)
 
 /*
  * The kernel did not take it. EIO: this route cannot segment at all (no checksum offload, or IPsec). EINVAL and
- * EMSGSIZE: a datagram and its headers exceed the path's MTU; smaller ones go.
+ * EMSGSIZE: a datagram and its headers exceed the path's MTU; smaller ones go. False: the socket is full.
  */
-static void take_refusal(struct relay_outbox *outbox, uint32_t i, int error)
+static bool take_refusal(struct relay_outbox *outbox, uint32_t i, int error)
 {
 	const struct message *message = &outbox->messages[i];
+	uint32_t n_sent;
 
 	if (outbox->sock->tells_address && (error == EINVAL || error == ENETUNREACH || error == EADDRNOTAVAIL) &&
 	    send_without_source(outbox, i))
-		return;
-	if (message->n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
-		if (send_singly(outbox, i) > 0) /* otherwise it was not the segmentation that was refused */
-			refused_paths_note(outbox->refused, &message->remote,
-					   error == EIO ? 0 : message->size - 1, outbox->now_s);
-	} else {
+		return true;
+	if (message->n == 1 || (error != EIO && error != EINVAL && error != EMSGSIZE)) {
 		outbox->counters->failed[message->kind] += message->n;
+		return true;
 	}
-}
-
-/* The way of a message, as it was given. */
-static struct udp_way way_of(const struct relay_outbox *outbox, uint32_t i)
-{
-	struct udp_way way = outbox->ways[i];
-
-	way.note = 0;
-	return way;
-}
-
-/* Its pieces from the last to the first: those that come from the backlog go back to the head of their queue. */
-static void put_back(struct relay_outbox *outbox, const struct message *message)
-{
-	const uint8_t *pieces[SEGMENTS];
-	uint32_t n = 0;
-
-	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
-		pieces[n++] = outbox->pieces[p].bytes;
-	while (n > 0)
-		udp_backlog_put_back(outbox->backlog, pieces[--n]);
-}
-
-static void keep(struct relay_outbox *outbox, uint32_t i)
-{
-	const struct message *message = &outbox->messages[i];
-	const struct udp_way way = way_of(outbox, i);
-
-	if (message->kind != RELAY_OUTBOX_DATA) {
-		outbox->counters->full[message->kind] += message->n;
-		return;
-	}
-	for (uint16_t p = message->first; p != NONE; p = outbox->pieces[p].next)
-		put_in_backlog(outbox, &way, outbox->pieces[p].bytes, outbox->pieces[p].len, message->size);
-}
-
-/* The socket is full. What came from the backlog was taken in turn, so the last goes back first. */
-static void keep_from(struct relay_outbox *outbox, uint32_t i)
-{
-	const struct message *first = &outbox->messages[i];
-
-	if (i < outbox->n && udp_backlog_has(outbox->backlog, outbox->pieces[first->first].bytes)) {
-		for (uint32_t j = outbox->n; j > i; j--)
-			put_back(outbox, &outbox->messages[j - 1]);
-		return;
-	}
-	for (; i < outbox->n; i++)
-		keep(outbox, i);
+	const bool goes_on = send_singly(outbox, i, &n_sent);
+	if (n_sent > 0) /* otherwise it was not the segmentation that was refused */
+		refused_paths_note(outbox->refused, &message->remote, error == EIO ? 0 : message->size - 1, outbox->now_s);
+	return goes_on;
 }
 
 /* All before `end`, none of which is to be sent singly. False: the socket is full. */
@@ -429,12 +459,11 @@ static bool send_range(struct relay_outbox *outbox, uint32_t begin, uint32_t end
 			for (; n > 0; n--, begin++)
 				count_sent(outbox, &outbox->messages[begin], outbox->messages[begin].n,
 					   outbox->messages[begin].bytes);
-		} else if (errno == EAGAIN || errno == ENOBUFS) {
-			outbox->counters->n_full++;
-			keep_from(outbox, begin);
+		} else if (says_full(-errno)) {
+			keep_from(outbox, begin, 0);
 			return false;
-		} else if (errno != EINTR) {
-			take_refusal(outbox, begin++, errno);
+		} else if (errno != EINTR && !take_refusal(outbox, begin++, errno)) {
+			return false;
 		}
 	}
 	return true;
@@ -442,7 +471,7 @@ static bool send_range(struct relay_outbox *outbox, uint32_t begin, uint32_t end
 
 void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
 {
-	uint32_t n_iovecs = 0, begin = 0;
+	uint32_t n_iovecs = 0, begin = 0, n_sent;
 	bool goes_on = true;
 
 	outbox->now_s = now_s;
@@ -451,9 +480,7 @@ void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
 	for (uint32_t i = 0; i < outbox->n && goes_on; i++) {
 		if (outbox->messages[i].n == 1 || may_segment(outbox, &outbox->messages[i]))
 			continue;
-		goes_on = send_range(outbox, begin, i);
-		if (goes_on)
-			send_singly(outbox, i);
+		goes_on = send_range(outbox, begin, i) && send_singly(outbox, i, &n_sent);
 		begin = i + 1;
 	}
 	if (goes_on)
@@ -479,7 +506,7 @@ void relay_outbox_resume(struct relay_outbox *outbox, uint32_t now_s)
 		for (int i = 0; i < RESUME && (bytes = udp_backlog_take(outbox->backlog, &to, &len)); i++) {
 			uint16_t *note = &outbox->notes[receiver_of(bytes) % NOTES];
 			to.note = *note;
-			add_run(outbox, &to, bytes, len, len, 1);
+			add_part(outbox, &to, bytes, len, len, 1);
 			*note = to.note;
 		}
 		relay_outbox_flush(outbox, now_s);

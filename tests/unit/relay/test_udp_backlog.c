@@ -135,6 +135,47 @@ static void test_what_was_not_sent_is_the_first_again(void)
 	udp_backlog_free(b);
 }
 
+/* A socket that takes three of the twenty that are tried each time: they go in their turns all the same. */
+static void test_what_was_put_back_keeps_its_turn(void)
+{
+	struct udp_backlog *b = udp_backlog_new();
+	const uint8_t *taken[20];
+	uint32_t senders[20], number;
+	bool is_sent = false;
+
+	for (uint32_t sender = 1; sender <= 8; sender++)
+		for (uint32_t i = 0; i < 200; i++)
+			put(b, sender, i, LEN);
+	put(b, 9, 0, LEN);
+	for (int tries = 0; tries < 8 && !is_sent; tries++) { /* two datagrams are a turn: it is the seventeenth */
+		for (int i = 0; i < 20; i++)
+			assert((taken[i] = take(b, &senders[i], &number)));
+		for (int i = 19; i >= 3; i--)
+			udp_backlog_put_back(b, taken[i]);
+		for (int i = 0; i < 3; i++)
+			is_sent |= senders[i] == 9;
+		udp_backlog_settle(b);
+	}
+	assert(is_sent);
+	udp_backlog_free(b);
+}
+
+/* What is scarce are places, and a small datagram takes one as a large one does. */
+static void test_when_it_is_full_many_small_ones_do_not_push_out_a_few_large_ones(void)
+{
+	struct udp_backlog *b = udp_backlog_new();
+	uint32_t sender, number, n_large = 0;
+
+	for (uint32_t i = 0; i < 200; i++)
+		assert(put(b, 2, i, UDP_BACKLOG_MAX_LEN) == 0);
+	for (uint32_t i = 0; i < 2 * UDP_BACKLOG_PLACES; i++)
+		put(b, 1, i, 64);
+	while (take(b, &sender, &number))
+		n_large += sender == 2;
+	assert(n_large == 200);
+	udp_backlog_free(b);
+}
+
 static void test_what_is_too_long_is_dropped(void)
 {
 	struct udp_backlog *b = udp_backlog_new();
@@ -167,6 +208,8 @@ int main(void)
 	test_who_sends_little_does_not_wait_for_who_sends_much();
 	test_when_it_is_full_the_longest_queue_loses_its_oldest();
 	test_what_was_not_sent_is_the_first_again();
+	test_what_was_put_back_keeps_its_turn();
+	test_when_it_is_full_many_small_ones_do_not_push_out_a_few_large_ones();
 	test_what_is_too_long_is_dropped();
 	test_when_everything_is_taken_the_new_one_is_dropped();
 	puts("ok");

@@ -1,0 +1,239 @@
+/*
+ * What leaves by a socket that takes only so much, and one that cannot segment: everything in its order, once.
+ * The socket is a model: sendmmsg(2) and sendmsg(2) are defined here.
+ */
+#include "common/relay_udp_wire.h"
+#include "relay/udp_socket.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+#define SIZE	 100 /* of a datagram */
+#define MAX_SENT 4096
+
+static struct {
+	uint32_t room; /* datagrams, before it is full; a train goes whole, as there is room for its first */
+	bool cannot_segment;
+	uint32_t n_sent, sent[MAX_SENT]; /* their numbers */
+	uint32_t n_calls;
+} kernel;
+
+static uint32_t segment_of(const struct msghdr *header)
+{
+	uint16_t size = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, c))
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT)
+			memcpy(&size, CMSG_DATA(c), sizeof(size));
+	return size;
+}
+
+static void deliver(const uint8_t *datagram)
+{
+	uint32_t number;
+
+	memcpy(&number, datagram + RELAY_UDP_HEADER_LEN, sizeof(number));
+	assert(kernel.n_sent < MAX_SENT);
+	kernel.sent[kernel.n_sent++] = number;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
+{
+	const uint32_t segment = segment_of(header);
+	static uint8_t bytes[65536];
+	size_t len = 0;
+
+	kernel.n_calls++;
+	for (size_t i = 0; i < header->msg_iovlen; i++) {
+		memcpy(bytes + len, header->msg_iov[i].iov_base, header->msg_iov[i].iov_len);
+		len += header->msg_iov[i].iov_len;
+	}
+	const uint32_t size = segment ? segment : (uint32_t)len, n = (uint32_t)((len + size - 1) / size);
+	if (segment && kernel.cannot_segment)
+		errno = EIO;
+	else if (kernel.room == 0)
+		errno = EAGAIN;
+	else {
+		kernel.room -= n < kernel.room ? n : kernel.room;
+		for (uint32_t i = 0; i < n; i++)
+			deliver(bytes + (size_t)i * size);
+		return (ssize_t)len;
+	}
+	return -1;
+}
+
+int sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (sendmsg(fd, &headers[i].msg_hdr, flags) < 0)
+			return i > 0 ? (int)i : -1;
+	return (int)n;
+}
+
+struct bench {
+	struct relay_socket sock;
+	struct refused_paths refused;
+	struct relay_outbox_counters counters;
+	struct relay_outbox *outbox;
+	struct udp_way ways[4]; /* by receiver */
+	uint8_t (*bytes)[SIZE];
+	uint32_t n; /* numbered so far */
+};
+
+static void begin(struct bench *b, uint32_t room, bool cannot_segment)
+{
+	*b = (struct bench){ .sock = { .fd = 99 } };
+	memset(&kernel, 0, sizeof(kernel));
+	kernel.room = room;
+	kernel.cannot_segment = cannot_segment;
+	b->outbox = relay_outbox_new(&b->sock, &b->refused, &b->counters);
+	b->bytes = calloc(MAX_SENT, SIZE);
+	assert(b->outbox && b->bytes);
+	for (unsigned i = 0; i < 4; i++)
+		b->ways[i] = (struct udp_way){ .remote = endpoint_from_v4(0x0a000001 + i, 4000) };
+}
+
+static void end(struct bench *b)
+{
+	relay_outbox_free(b->outbox);
+	free(b->bytes);
+}
+
+/* A train of n from the sender to the receiver, with the next numbers. */
+static void add(struct bench *b, uint32_t sender, uint32_t receiver, uint32_t n)
+{
+	const struct relay_udp_header header = { RELAY_UDP_DATA, receiver, sender, 7 };
+	const uint32_t first = b->n;
+
+	assert(first + n <= MAX_SENT);
+	for (uint32_t i = 0; i < n; i++, b->n++) {
+		relay_udp_header_encode(b->bytes[b->n], &header);
+		memcpy(b->bytes[b->n] + RELAY_UDP_HEADER_LEN, &b->n, sizeof(b->n));
+	}
+	relay_outbox_add_run(b->outbox, &b->ways[receiver], b->bytes[first], (size_t)n * SIZE, SIZE, n);
+}
+
+/* The bytes may change from here on, as they do when the next batch is received. */
+static void flush(struct bench *b)
+{
+	relay_outbox_flush(b->outbox, 1);
+	memset(b->bytes, 0xff, (size_t)b->n * SIZE);
+}
+
+/* The socket takes so many more. */
+static void make_room(struct bench *b, uint32_t room)
+{
+	kernel.room = room;
+	relay_outbox_resume(b->outbox, 1);
+}
+
+/* All numbers below n, each once, in their order. */
+static bool all_were_sent_in_order(uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (i >= kernel.n_sent || kernel.sent[i] != i)
+			return false;
+	return kernel.n_sent == n;
+}
+
+static void test_a_full_socket_loses_nothing_and_keeps_the_order(void)
+{
+	struct bench b;
+	begin(&b, 45, false);
+
+	for (int i = 0; i < 5; i++)
+		add(&b, 1, 0, 20);
+	flush(&b);
+	assert(relay_outbox_is_waiting(b.outbox));
+	add(&b, 1, 0, 20); /* behind what waits */
+	flush(&b);
+	while (relay_outbox_is_waiting(b.outbox))
+		make_room(&b, 7);
+	assert(all_were_sent_in_order(120) && b.counters.sent[RELAY_OUTBOX_DATA] == 120);
+	assert(b.counters.full[RELAY_OUTBOX_DATA] == 0 && b.counters.failed[RELAY_OUTBOX_DATA] == 0);
+	end(&b);
+}
+
+static void test_a_full_socket_that_cannot_segment_loses_nothing_either(void)
+{
+	for (uint32_t room = 0; room < 60; room++) {
+		struct bench b;
+		begin(&b, room, true);
+
+		for (int i = 0; i < 3; i++)
+			add(&b, 1, 0, 20); /* one message */
+		add(&b, 1, 0, 20);
+		flush(&b);
+		add(&b, 1, 0, 20);
+		flush(&b);
+		while (relay_outbox_is_waiting(b.outbox))
+			make_room(&b, 3);
+		assert(all_were_sent_in_order(100) && b.counters.sent[RELAY_OUTBOX_DATA] == 100);
+		assert(b.counters.failed[RELAY_OUTBOX_DATA] == 0 && b.counters.full[RELAY_OUTBOX_DATA] == 0);
+		end(&b);
+	}
+}
+
+/* More than one batch has room for: it is sent while the rest is still being added. */
+static void test_a_batch_that_is_full_is_not_overtaken_by_its_rest(void)
+{
+	struct bench b;
+	begin(&b, 10, false);
+
+	for (int i = 0; i < 600; i++)
+		add(&b, 1, (uint32_t)i % 4, 1);
+	for (int i = 0; i < 600; i++)
+		add(&b, 1, 0, 2);
+	flush(&b);
+	while (relay_outbox_is_waiting(b.outbox))
+		make_room(&b, 50);
+	uint32_t next = 600; /* those to the first receiver, all of the same sender */
+	for (uint32_t i = 0; i < kernel.n_sent; i++)
+		if (kernel.sent[i] >= 600)
+			assert(kernel.sent[i] == next++);
+	assert(next == 1800 && kernel.n_sent == 1800);
+	end(&b);
+}
+
+static void test_a_train_that_was_refused_is_not_tried_again_at_once(void)
+{
+	struct bench b;
+	begin(&b, 1000, true);
+
+	for (int i = 0; i < 2; i++) {
+		add(&b, 1, 0, 10);
+		flush(&b);
+	}
+	assert(all_were_sent_in_order(20) && kernel.n_calls == 1 + 10 + 10);
+	end(&b);
+}
+
+static void test_a_full_socket_drops_answers_and_counts_them(void)
+{
+	struct bench b;
+	begin(&b, 1, false);
+
+	for (int i = 0; i < 3; i++)
+		relay_outbox_add(b.outbox, RELAY_OUTBOX_ANSWER, &b.ways[0], b.bytes[0], SIZE);
+	flush(&b);
+	assert(!relay_outbox_is_waiting(b.outbox) && kernel.n_sent == 1 && b.counters.full[RELAY_OUTBOX_ANSWER] == 2);
+	end(&b);
+}
+
+int main(void)
+{
+	test_a_full_socket_loses_nothing_and_keeps_the_order();
+	test_a_full_socket_that_cannot_segment_loses_nothing_either();
+	test_a_batch_that_is_full_is_not_overtaken_by_its_rest();
+	test_a_train_that_was_refused_is_not_tried_again_at_once();
+	test_a_full_socket_drops_answers_and_counts_them();
+	puts("ok");
+}
