@@ -37,6 +37,8 @@ struct data_plane_ports {
 	void (*relay_leaving)(void *owner, uint32_t relay_id); /* still up, but it has said that it will stop */
 	void (*relay_used)(void *owner, uint32_t relay_id); /* wanted or used; at most once a second each */
 	void (*peer_gone)(void *owner, uint32_t relay_id, uint32_t peer_id);
+	/* What was sent to the peer by relay has no answer: has it lost its way to its relays, and does not know? */
+	void (*peer_silent)(void *owner, uint32_t peer_id);
 	void (*link_changed)(void *owner);
 };
 

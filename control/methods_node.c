@@ -324,6 +324,25 @@ static int on_update(struct control *c, struct connection *conn, const struct js
 	return control_put_member(c, &m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
 }
 
+/* Who is not connected, or left just now, is nobody's error: the one who asks cannot know. */
+static int on_wake(struct control *c, struct connection *conn, const struct json *params,
+		   struct json **ret_result, struct rpc_error *reterr)
+{
+	int64_t peer_id;
+	struct error err;
+
+	if (json_get_integer(params, "peer", 1, UINT32_MAX, &peer_id, &err) != 0)
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	const struct member *peer = directory_find(&c->directory, (uint32_t)peer_id);
+	struct connection *to = peer ? peer->connection : NULL;
+	const uint64_t now_ms = uv_now(c->loop);
+	if (!to || to == conn || (to->woken_ms != 0 && now_ms - to->woken_ms < CONTROL_WAKE_PAUSE_MS))
+		return 0;
+	to->woken_ms = now_ms;
+	control_send_notification(to, "wake", json_object());
+	return 0;
+}
+
 static void close_after_leave(struct control *c, struct connection *conn)
 {
 	websocket_close(conn->ws, "it left");
@@ -355,6 +374,7 @@ const struct method node_methods[] = {
 	{ "node.renew",     FOR_ANYBODY, on_renew     }, /* by proof, or as a member */
 	{ "node.hello",     FOR_MEMBERS, on_hello     },
 	{ "node.update",    FOR_MEMBERS, on_update    },
+	{ "node.wake",      FOR_MEMBERS, on_wake      },
 	{ "node.leave",     FOR_MEMBERS, on_leave     },
 	{ 0 },
 };

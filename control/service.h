@@ -17,6 +17,7 @@
 #define CONTROL_STRANGER_REQUESTS 16 /* of who is neither member nor admin; joining takes two */
 #define CONTROL_REQUESTS_PER_S 20 /* of one member's connection, in the long run */
 #define CONTROL_REQUESTS_BURST 200
+#define CONTROL_WAKE_PAUSE_MS  500 /* a node is woken no more often, however many wait for it */
 
 struct connection {
 	struct websocket *ws;
@@ -29,6 +30,7 @@ struct connection {
 	uint64_t opened_ms;
 	uint32_t n_errors, n_strange; /* requests: refused; of a stranger */
 	uint64_t budget_ms, filled_ms; /* a member's: each request takes its part of a second */
+	uint64_t woken_ms; /* when it was last told that somebody waits for it */
 	bool has_challenge;
 	struct node_challenge challenge;
 	struct secret_key challenge_secret;

@@ -60,6 +60,7 @@ struct control_client {
 	char removed_why[256];
 
 	bool has_update, update_in_flight, renewing;
+	bool cannot_wake; /* control does not know how */
 	struct node_update update;
 
 	bool closing;
@@ -350,6 +351,8 @@ static void on_notified(void *owner, const char *method, const struct json *para
 		on_snapshot(client, params);
 	else if (strcmp(method, "map.patch") == 0)
 		on_patch(client, params);
+	else if (strcmp(method, "wake") == 0)
+		client->ports.woken(client->ports.owner);
 	else
 		log_debug(MODULE, "notification %s -> ignored", method);
 }
@@ -604,6 +607,24 @@ void control_client_update(struct control_client *client, const struct node_upda
 	client->has_update = true;
 	client->update_ms = now_ms(client) ? now_ms(client) : 1;
 	rearm(client);
+}
+
+static void on_wake_answered(void *owner, const struct json *result, const struct rpc_error *error)
+{
+	struct control_client *client = owner;
+
+	/* A control of before: each further question would count as an error. */
+	if (error && error->code == RPC_METHOD_NOT_FOUND)
+		client->cannot_wake = true;
+}
+
+void control_client_wake(struct control_client *client, uint32_t peer_id)
+{
+	if (!control_client_is_connected(client) || client->cannot_wake)
+		return;
+	struct json *params = json_object();
+	json_put_integer(params, "peer", peer_id);
+	call(client, "node.wake", params, on_wake_answered);
 }
 
 bool control_client_is_connected(const struct control_client *client)

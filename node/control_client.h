@@ -40,6 +40,8 @@ struct control_client_ports {
 	void (*identity_renewed)(void *owner, const char *certificate_pem);
 	/* We are no member any more. No further attempt is made; the owner closes. */
 	void (*removed)(void *owner, const char *reason);
+	/* A peer sends to us by relay and hears nothing: are our relays still there? */
+	void (*woken)(void *owner);
 };
 
 struct control_client_options {
@@ -75,6 +77,8 @@ P2P_CHECK int control_client_new(const struct control_client_options *options,
 void control_client_close(struct control_client *client, void (*cb)(void *owner), void *owner);
 /* The latest state; sent when it differs from what control last acknowledged. */
 void control_client_update(struct control_client *client, const struct node_update *update);
+/* That peer shall look whether its relays are still there. Nothing happens while there is no connection. */
+void control_client_wake(struct control_client *client, uint32_t peer_id);
 bool control_client_is_connected(const struct control_client *client);
 const struct map *control_client_map(const struct control_client *client);
 /* Reconnect now (a network change): the back-off starts over. */

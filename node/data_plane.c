@@ -363,6 +363,11 @@ static void poke_relays(struct data_plane *plane)
 	}
 }
 
+void data_plane_check_relays(struct data_plane *plane)
+{
+	poke_relays(plane);
+}
+
 void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)
 {
 	struct plane_peer *peer = plane_find_by_id(plane, peer_id);

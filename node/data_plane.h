@@ -46,6 +46,8 @@ void data_plane_set_relay_context(struct data_plane *data_plane, SSL_CTX *contex
 void data_plane_apply_map(struct data_plane *data_plane, const struct map *map);
 /* The network of the machine changed: sources forgotten, relay connections probed. */
 void data_plane_link_changed(struct data_plane *data_plane);
+/* Somebody says that we are not reached by relay: do they answer? */
+void data_plane_check_relays(struct data_plane *data_plane);
 
 /* A fresh look at every peer: cb is called once, from the loop, after the status of all peers is current. */
 void data_plane_refresh(struct data_plane *data_plane, void (*cb)(void *owner), void *owner);

@@ -5,10 +5,12 @@
  *   data_plane_relays.c     relays: held, by UDP or TLS, up or down
  *   data_plane_relay_udp.c  their UDP side: datagrams, slots, senders nobody knows yet
  *   data_plane_reach.c      at which of them is a peer, and how does a packet get there
+ *   data_plane_silence.c    peers that do not answer there
  */
 #pragma once
 
 #include "actors/buffer.h"
+#include "actors/relay_manager/peer_silence.h"
 #include "actors/relay_manager/relay_choice.h"
 #include "actors/relay_manager/relay_connection.h"
 #include "actors/relay_manager/relay_udp_fsm.h"
@@ -28,6 +30,7 @@ struct plane_place {
 	uint64_t here_ns;  /* found there, or heard from there */
 	uint64_t absent_ns; /* said not to be there */
 	uint64_t asked_ns;
+	uint64_t deaf_ns; /* what was sent there had no answer then; 0: or it had one since */
 };
 
 struct plane_peer {
@@ -50,6 +53,7 @@ struct plane_peer {
 	struct wireguard_relay_way way; /* as WireGuard's host was told, or is about to be */
 	uint64_t used_ns;		/* when something for it or from it last went by relay */
 	uint64_t sought_ns;		/* when relays were last asked for it */
+	struct peer_silence silence;
 };
 
 struct waiting {
@@ -198,5 +202,16 @@ void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer)
 /* What was carried for the peer since the last sample. */
 void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
 void plane_reach_close(struct data_plane *plane);
+/* Relays are asked for the peer, unless they were just now. */
+void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer);
 /* The relay that a packet would take, for people; 0: none. */
 uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer *peer);
+
+/* ---- data_plane_silence.c ---- */
+
+/* What was carried for the peer since the last sample; does what is due. */
+void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
+/* What was sent there lately had no answer. */
+bool plane_is_deaf(const struct plane_place *place, uint64_t now);
+/* With the next change WireGuard asks for a session again, if it waits for one; but not for ever. */
+void plane_ask_again(struct plane_peer *peer);

@@ -29,7 +29,6 @@
 #define IN_USE_NS	 5000000000ull
 #define MAX_SOUGHT	 4 /* relays that are opened for a peer whose home does not have it */
 #define MAX_SEEKERS	 64 /* peers of one round */
-#define MAX_GONE_RETRIES 20
 
 /* ---- places ---- */
 
@@ -111,6 +110,13 @@ static bool is_possible(const struct plane_relay *relay, const struct plane_peer
 	return relay->is_tls_up && !is_absent(plane_place(peer, relay->relay.id));
 }
 
+/* Ready, and nothing speaks against it. */
+static bool is_good(const struct plane_relay *relay, const struct plane_peer *peer)
+{
+	return !relay->is_leaving && is_ready(relay, peer) &&
+	       !plane_is_deaf(plane_place(peer, relay->relay.id), clock_now_ns());
+}
+
 /* Where it was found or heard from last. */
 static struct plane_relay *last_seen_at(const struct data_plane *plane, const struct plane_peer *peer)
 {
@@ -120,8 +126,7 @@ static struct plane_relay *last_seen_at(const struct data_plane *plane, const st
 	for (uint32_t i = 0; i < MAX_PLACES; i++) {
 		const struct plane_place *place = &peer->places[i];
 		struct plane_relay *relay = place->relay_id ? plane_find_relay(plane, place->relay_id) : NULL;
-		if (!relay || relay->is_leaving || !is_here(place) || !is_ready(relay, peer) ||
-		    place->here_ns <= last_ns)
+		if (!relay || !is_here(place) || !is_good(relay, peer) || place->here_ns <= last_ns)
 			continue;
 		last = relay;
 		last_ns = place->here_ns;
@@ -157,7 +162,7 @@ struct plane_relay *plane_reach(const struct data_plane *plane, const struct pla
 	if (relay && is_ready(relay, peer))
 		return relay;
 	relay = peer->home_relay ? plane_find_relay(plane, peer->home_relay) : NULL;
-	if (relay && !relay->is_leaving && is_ready(relay, peer))
+	if (relay && is_good(relay, peer))
 		return relay;
 	if ((found = last_seen_at(plane, peer)) != NULL)
 		return found;
@@ -226,7 +231,9 @@ static bool is_home_good(const struct data_plane *plane, const struct plane_peer
 {
 	const struct plane_relay *home = peer->home_relay ? plane_find_relay(plane, peer->home_relay) : NULL;
 
-	return home && !home->is_leaving && !home->is_down && !is_absent(plane_place(peer, peer->home_relay));
+	return home && !home->is_leaving && !home->is_down && !is_absent(plane_place(peer, peer->home_relay)) &&
+	       !plane_is_deaf(plane_place(peer, peer->home_relay), clock_now_ns()) &&
+	       !peer_silence_is_doubted(&peer->silence, clock_now_ns());
 }
 
 static void seek(struct data_plane *plane, struct plane_peer *peer)
@@ -255,6 +262,12 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 		if (relay)
 			ask(relay, peer, now);
 	}
+}
+
+void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer)
+{
+	if (clock_now_ns() - peer->sought_ns >= SEEK_MS * 1000000ull)
+		seek(plane, peer);
 }
 
 static bool is_settled(const struct data_plane *plane, const struct plane_peer *peer)
@@ -456,11 +469,20 @@ static bool is_no_news(const struct plane_place *place, uint32_t slot)
 	return is_here(place) && (slot == 0 || place->slot == slot);
 }
 
+static void is_heard(struct plane_peer *peer, struct plane_place *place)
+{
+	if (place)
+		place->deaf_ns = 0;
+	peer_silence_heard(&peer->silence, clock_now_ns());
+}
+
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot)
 {
 	struct data_plane *plane = relay->plane;
 	struct plane_place *known = plane_place(peer, relay->relay.id);
 
+	if (slot == 0)
+		is_heard(peer, known);
 	if (is_no_news(known, slot)) {
 		known->here_ns = clock_now_ns();
 		peer->used_ns = slot == 0 ? known->here_ns : peer->used_ns;
@@ -486,16 +508,6 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 	}
 }
 
-/* It may be about to connect: what waits for a session is asked again soon, but not for ever. */
-static void ask_again(struct data_plane *plane, struct plane_peer *peer)
-{
-	if (peer->n_gone == MAX_GONE_RETRIES)
-		return;
-	peer->n_gone++;
-	peer->is_gone = true;
-	plane_wake(plane);
-}
-
 void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bool was_lost)
 {
 	struct data_plane *plane = relay->plane;
@@ -503,8 +515,10 @@ void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bo
 
 	place->absent_ns = clock_now_ns();
 	place->slot = 0;
-	if (was_lost)
-		ask_again(plane, peer);
+	if (was_lost) { /* it may be about to connect: what waits for a session is asked again soon */
+		plane_ask_again(peer);
+		plane_wake(plane);
+	}
 	update_way(plane, peer);
 	rearm(plane, is_in_use(peer, place->absent_ns));
 	if (plane->is_attached)
@@ -571,7 +585,9 @@ void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, cons
 	if (now->relayed.ns != before->relayed.ns && (relay = plane_find_relay(plane, now->relayed.path.relay_id))) {
 		peer->used_ns = now->relayed.ns;
 		plane_relay_used(relay);
-		take_place(peer, relay->relay.id)->here_ns = now->relayed.ns;
+		struct plane_place *place = take_place(peer, relay->relay.id);
+		place->here_ns = now->relayed.ns;
+		place->deaf_ns = 0;
 		if (relay->has_udp && relay_udp_fsm_received(&relay->udp, now->relayed.ns / 1000))
 			plane_relay_reconsider(relay);
 	}
@@ -582,6 +598,7 @@ void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, cons
 			plane_relay_reconsider(relay);
 		rearm(plane, !is_settled(plane, peer));
 	}
+	plane_silence_sampled(plane, peer, before);
 }
 
 void plane_reach_close(struct data_plane *plane)

@@ -202,6 +202,14 @@ static void on_peer_gone(void *owner, uint32_t relay_id, uint32_t peer_id)
 	log_debug("relay", "peer=%u is not connected to relay=%u", peer_id, relay_id);
 }
 
+static void on_peer_silent(void *owner, uint32_t peer_id)
+{
+	struct session *session = owner;
+
+	if (session->control)
+		control_client_wake(session->control, peer_id);
+}
+
 /* from the actors */
 
 static void tell_control(struct session *session)
@@ -302,6 +310,11 @@ static void on_map_changed(void *owner, const struct map *map)
 	take_map(session, map);
 }
 
+static void on_woken(void *owner)
+{
+	data_plane_check_relays(((struct session *)owner)->data_plane);
+}
+
 static void on_identity_renewed(void *owner, const char *certificate_pem)
 {
 	struct session *session = owner;
@@ -360,6 +373,7 @@ static void attach(struct session *session)
 		.relay_leaving = on_relay_leaving,
 		.relay_used = on_relay_used,
 		.peer_gone = on_peer_gone,
+		.peer_silent = on_peer_silent,
 	};
 
 	data_plane_attach(session->data_plane, &ports);
@@ -380,6 +394,7 @@ static int start_control(struct session *session, const struct session_options *
 			   .connected = on_connected,
 			   .disconnected = on_disconnected,
 			   .map_changed = on_map_changed,
+			   .woken = on_woken,
 			   .identity_renewed = on_identity_renewed,
 			   .removed = on_removed },
 	};

@@ -168,7 +168,11 @@ static uint64_t ping_interval_us(struct relay_udp_fsm *fsm, uint64_t now_us)
 		return PING_LEAVING_MS * MS;
 	if (fsm->is_watched || (fsm->used_us != 0 && now_us - fsm->used_us < USED_MS * MS))
 		return jittered_us(fsm, PING_USED_MS);
-	return jittered_us(fsm, fsm->keep_alive_ms);
+	/* The longer nothing went or came, the less it matters when we learn that nothing can. */
+	const uint64_t pause_ms = (now_us - longer(fsm->used_us, fsm->bound_us)) / 2 / MS;
+	return jittered_us(fsm, pause_ms < PING_USED_MS	      ? PING_USED_MS :
+				pause_ms < fsm->keep_alive_ms ? pause_ms :
+								fsm->keep_alive_ms);
 }
 
 static void send_ping(struct relay_udp_fsm *fsm, uint64_t now_us, uint32_t n_copies, struct relay_udp_output *out)

@@ -16,7 +16,8 @@
  * back-off. In BOUND and REBINDING there is a slot, and packets may go and come: a new address of ours costs one
  * round trip, and the slot stays.
  *
- * Pings tell the distance, the loss, and whether anybody is there: every second while the relay is used, and
+ * Pings tell the distance, the loss, and whether anybody is there: every second while the relay is used, after that
+ * as often as half of the time since, and
  * when we have sent (or were sent something until just now) and heard nothing for 300 ms, three of them 150 ms
  * apart (each in three copies), or more where pings have been lost before; a relay from which nothing comes then
  * is dead. Half of the packets lost is not enough for that.

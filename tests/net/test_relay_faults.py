@@ -17,7 +17,7 @@ import pytest
 
 from lab import TIMEOUT_SCALE, wait_until
 from overlay import Control, Node, Overlay
-from traffic import Echo, Pulse
+from traffic import Echo, Pulse, Stream
 
 pytestmark = pytest.mark.alone
 
@@ -237,6 +237,55 @@ def test_all_udp_is_blocked(world, measured, control):
     measured("gap: all UDP blocked" + ("" if control else ", control away"),
              world.gap(world.overlay.routers["carol"].block_udp), GAP)
     wait_for_transport(world.carol, world.carol.home(), "tls")
+
+
+@control_or_not
+def test_all_udp_of_the_receiver_is_blocked(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: all UDP of the receiver blocked" + ("" if control else ", control away"),
+             world.gap(world.overlay.routers["bob"].block_udp), GAP)
+    wait_for_transport(world.bob, world.bob.home(), "tls")
+
+
+@control_or_not
+@pytest.mark.parametrize("whose", ["carol", "bob"], ids=["the sender's", "the receiver's"])
+def test_all_udp_is_blocked_while_one_only_sends_and_one_only_receives(world, measured, control, whose):
+    world.pulse.close()
+    if not control:
+        world.without_control()
+    with Stream(world.carol.host, world.bob.host, world.bob.ip) as stream:
+        stream.keeps_going(300)
+        begin = time.monotonic()
+        world.overlay.routers[whose].block_udp()
+        wait_until(lambda: stream.longest_gap(begin - 0.05) > 0.1, 20, "the stream stops and flows again")
+        stream.keeps_going(200)
+        measured(f"gap: all UDP of {whose} blocked, carol only sends, bob only receives" +
+                 ("" if control else ", control away"), stream.longest_gap(begin - 0.05), GAP)
+
+
+def test_all_udp_was_blocked_while_nobody_talked(world, measured):
+    """bob cannot notice by himself; he is woken by who sends to him and hears nothing."""
+    world.pulse.close()
+    wait_until(lambda: world.bob.peer("carol")["packet_ms"] > 4000, 20, "nobody talks for a while")
+    world.overlay.routers["bob"].block_udp()
+    world.pulse = Pulse(world.carol.host, world.bob.ip)
+    measured("first answer after all UDP was blocked while nobody talked", world.pulse.first_answer(), GAP)
+
+
+@control_or_not
+def test_the_receiver_loses_only_its_way_to_its_home(world, measured, control):
+    """Both relays run on, and carol reaches both. She has to look for bob at the other."""
+    if not control:
+        world.without_control()
+    north = world.north.host.ip
+
+    def cut():
+        world.overlay.routers["bob"].nft(
+            "table inet cut { chain forward { type filter hook forward priority -10;\n"
+            f"ip daddr {north} drop\nip saddr {north} drop\n}}\n}}")
+    measured("gap: the receiver's way to its home is cut" + ("" if control else ", control away"),
+             world.gap(cut, timeout=60), GAP_KILLED)
 
 
 @one_relay

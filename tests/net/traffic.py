@@ -137,6 +137,58 @@ class Pulse:
         self.close()
 
 
+class Stream:
+    """A datagram from one host to another every `interval` seconds, and nothing back: when they arrived."""
+
+    def __init__(self, source, target, ip, interval=0.01, port=ECHO_PORT + 2):
+        self.sink = target.socket(_family(ip))
+        self.sink.bind((ip, port))
+        self.sink.settimeout(0.1)
+        self.socket = source.socket(_family(ip))
+        self.to, self.interval, self.arrivals = (ip, port), interval, []
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self):
+        while not self._ended.wait(self.interval):
+            try:
+                self.socket.sendto(bytes(64), self.to)
+            except OSError:
+                pass
+
+    def _receive(self):
+        while not self._ended.is_set():
+            try:
+                self.sink.recv(2048)
+                self.arrivals.append(time.monotonic())
+            except OSError:
+                continue
+
+    def keeps_going(self, arrivals, timeout=10.0):
+        """Waits for so many more."""
+        goal = len(self.arrivals) + arrivals
+        wait_until(lambda: len(self.arrivals) >= goal, timeout, lambda: f"{arrivals} more arrive at {self.to[0]}")
+
+    def longest_gap(self, since):
+        times = [at for at in list(self.arrivals) if at >= since]
+        return max((b - a for a, b in zip(times, times[1:])), default=0.0)
+
+    def close(self):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self.socket.close()
+        self.sink.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
 class PingPulse(Pulse):
     """The same with ICMP echoes (IPv4): every host answers them."""
 

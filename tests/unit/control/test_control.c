@@ -44,7 +44,7 @@ struct node {
 	struct membership membership;
 	struct control_client *client;
 	bool is_joined, is_closed;
-	int n_connected, n_disconnected, n_maps, n_renewed, n_removed;
+	int n_connected, n_disconnected, n_maps, n_renewed, n_removed, n_woken;
 	struct error join_error;
 	char disconnected_why[256];
 	struct map map; /* as last told */
@@ -237,6 +237,11 @@ static void on_removed(void *owner, const char *why)
 	((struct node *)owner)->n_removed++;
 }
 
+static void on_woken(void *owner)
+{
+	((struct node *)owner)->n_woken++;
+}
+
 static void start_node(struct node *n, const struct map *cached)
 {
 	const struct control_client_options options = {
@@ -249,7 +254,7 @@ static void start_node(struct node *n, const struct map *cached)
 		.node_key = &n->key,
 		.cached = cached,
 		.ports = { n, on_connected, on_disconnected, on_map_changed, on_renewed,
-			   on_removed },
+			   on_removed, on_woken },
 	};
 	struct error err = { 0 };
 
@@ -560,6 +565,27 @@ static void on_answer(void *owner, const struct json *result, const struct rpc_e
 	answer->is_there = true;
 	answer->code = error ? error->code : 0;
 	answer->text = result ? json_print(result) : strdup(error->message);
+}
+
+static void test_a_node_is_woken_by_a_peer_but_not_without_end(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	UNTIL(&w, peer(&alice, "bob"));
+	control_client_wake(alice.client, 4711); /* nobody */
+	control_client_wake(alice.client, peer(&alice, "bob")->id);
+	control_client_wake(alice.client, peer(&alice, "bob")->id);
+	UNTIL(&w, bob.n_woken == 1);
+	control_client_update(alice.client, &(struct node_update){ .session_key = { { 9 } } });
+	UNTIL(&w, peer(&bob, "alice")->session_key.bytes[0] == 9); /* it came after the second */
+	assert(bob.n_woken == 1 && alice.n_woken == 0 && alice.n_disconnected == 0);
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
 }
 
 static void test_a_node_that_leaves_vanishes(void)
@@ -1216,6 +1242,7 @@ int main(void)
 	RUN(test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it);
 	RUN(test_a_relays_region_is_a_label_and_its_cost_bounded);
 	RUN(test_who_joins_with_a_key_for_relays_is_one_when_it_offers);
+	RUN(test_a_node_is_woken_by_a_peer_but_not_without_end);
 	RUN(test_a_node_that_leaves_vanishes);
 	RUN(test_an_admin_removes_and_renames_nodes);
 	RUN(test_an_admin_makes_and_revokes_keys);

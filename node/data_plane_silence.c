@@ -1,0 +1,96 @@
+/*
+ * Peers that we send to by relay and hear nothing of (peer_silence.h): is it they who have lost their relay?
+ *
+ *   they do not know it ── wake ──► control ──► they look whether their relay answers, and come by TLS
+ *   they are at another by now ── seek ──► the nearest relays are asked ── turn ──► what goes to them goes there
+ *   what should have begun a session was lost ── again ──► WireGuard asks for one once more
+ *
+ * A relay of which a peer did not answer is deaf to us: another at which it is is preferred, until something of the
+ * peer comes by the deaf one, or a while has passed.
+ */
+#include "node/data_plane_internal.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define DEAF_NS		 60000000000ull /* after that the relay knows itself whether the peer is there */
+#define MAX_GONE_RETRIES 20
+
+/* ---- deaf relays ---- */
+
+bool plane_is_deaf(const struct plane_place *place, uint64_t now)
+{
+	return place && place->deaf_ns != 0 && now - place->deaf_ns < DEAF_NS;
+}
+
+/* It was in vain everywhere: from the beginning. */
+static void forget_deaf(struct plane_peer *peer)
+{
+	for (uint32_t i = 0; i < MAX_PLACES; i++)
+		peer->places[i].deaf_ns = 0;
+}
+
+static void turn(struct data_plane *plane, struct plane_peer *peer, uint64_t now)
+{
+	struct plane_relay *from = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+	struct plane_place *place = from ? plane_place(peer, from->relay.id) : NULL;
+
+	if (!place)
+		return;
+	place->deaf_ns = now;
+	struct plane_relay *to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+	if (!to || to == from) {
+		/* Nowhere else, yet: asked again as soon as it may have been found. But who was tried elsewhere is tried at home. */
+		forget_deaf(peer);
+		to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+		if (to == from)
+			return;
+	}
+	log_debug("relay", "peer=%u does not answer at relay=%s", peer->id, from->relay.name);
+	peer_silence_turned(&peer->silence, now);
+	plane_reach_peer_changed(plane, peer);
+}
+
+/* ---- deeds ---- */
+
+void plane_ask_again(struct plane_peer *peer)
+{
+	if (peer->n_gone == MAX_GONE_RETRIES)
+		return;
+	peer->n_gone++;
+	peer->is_gone = true;
+}
+
+static void look(struct data_plane *plane, struct plane_peer *peer)
+{
+	const uint64_t now = clock_now_ns();
+	const uint32_t due = peer->path.relay ? peer_silence_due(&peer->silence, now) : 0;
+
+	if ((due & PEER_SILENCE_WAKE) && plane->is_attached)
+		plane->ports.peer_silent(plane->ports.owner, peer->id);
+	if (due & PEER_SILENCE_SEEK)
+		plane_reach_seek(plane, peer);
+	if (due & PEER_SILENCE_TURN)
+		turn(plane, peer, now);
+	if (due & PEER_SILENCE_AGAIN)
+		plane_ask_again(peer);
+}
+
+/* Asks WireGuard for a session that there is none of, again and again? */
+static bool asks_for_session(const struct wg_stats *before, const struct wg_stats *now)
+{
+	return !now->has_session && now->n_staged > 0 && now->handshake_attempts != before->handshake_attempts;
+}
+
+void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before)
+{
+	const struct wg_stats *now = &peer->stats;
+
+	peer_silence_heard(&peer->silence,
+			   now->relayed.ns > now->direct.ns ? now->relayed.ns : now->direct.ns);
+	if (asks_for_session(before, now))
+		peer_silence_sent(&peer->silence, now->last_send_ns, true);
+	if (now->last_send_data_ns != before->last_send_data_ns)
+		peer_silence_sent(&peer->silence, now->last_send_data_ns, false);
+	look(plane, peer);
+}
