@@ -8,6 +8,12 @@
 #define N_LENGTHS 64
 #define QUANTUM	  2048 /* bytes of one turn, kept when the packet in front is longer */
 
+/* Frames of full-sized packets are kept by a pool: smaller ones malloc() has at hand itself, and larger are few. */
+#define POOL_MIN_LEN 1232
+#define POOL_LEN     1568
+#define POOL_ITEMS   1024
+#define POOL_FLOWS   64
+
 struct relay_queue_item {
 	struct relay_queue_item *next;
 	uint32_t at_ms; /* when it came */
@@ -31,6 +37,7 @@ struct relay_queue_flows {
 	struct flow *as_long[N_LENGTHS]; /* by the highest bit of n_bytes */
 	uint64_t lengths;		 /* a bit for each of as_long that is not empty */
 	struct flow *turn;		 /* whose turn it is */
+	struct relay_queue_flows *next_spare; /* in a pool */
 };
 
 void relay_queue_init(struct relay_queue *queue, size_t max_bytes)
@@ -45,6 +52,79 @@ static void *allocate(size_t size)
 	if (!memory)
 		abort();
 	return memory;
+}
+
+/* the pool */
+
+static bool is_pooled(size_t len)
+{
+	return len >= POOL_MIN_LEN && len <= POOL_LEN;
+}
+
+static struct relay_queue_item *new_item(struct relay_queue_pool *pool, size_t len)
+{
+	struct relay_queue_item *item;
+
+	if (!pool || !is_pooled(len))
+		return allocate(sizeof(*item) + len);
+	item = pool->items;
+	if (!item)
+		return allocate(sizeof(*item) + POOL_LEN);
+	pool->items = item->next;
+	pool->n_items--;
+	return item;
+}
+
+static void free_item(struct relay_queue_pool *pool, struct relay_queue_item *item)
+{
+	if (!pool || !is_pooled(item->len) || pool->n_items == POOL_ITEMS) {
+		free(item);
+		return;
+	}
+	item->next = pool->items;
+	pool->items = item;
+	pool->n_items++;
+}
+
+/* Without a flow all of it is zero: so is one that a pool has kept. */
+static struct relay_queue_flows *new_flows(struct relay_queue_pool *pool)
+{
+	struct relay_queue_flows *flows = pool ? pool->flows : NULL;
+
+	if (flows) {
+		pool->flows = flows->next_spare;
+		pool->n_flows--;
+		flows->next_spare = NULL;
+		return flows;
+	}
+	flows = allocate(sizeof(*flows));
+	memset(flows, 0, sizeof(*flows));
+	return flows;
+}
+
+static void free_flows(struct relay_queue_pool *pool, struct relay_queue_flows *flows)
+{
+	if (!pool || pool->n_flows == POOL_FLOWS) {
+		free(flows);
+		return;
+	}
+	assert(flows->lengths == 0 && !flows->turn);
+	flows->next_spare = pool->flows;
+	pool->flows = flows;
+	pool->n_flows++;
+}
+
+void relay_queue_pool_deinit(struct relay_queue_pool *pool)
+{
+	for (struct relay_queue_item *item; (item = pool->items);) {
+		pool->items = item->next;
+		free(item);
+	}
+	for (struct relay_queue_flows *flows; (flows = pool->flows);) {
+		pool->flows = flows->next_spare;
+		free(flows);
+	}
+	*pool = (struct relay_queue_pool){ 0 };
 }
 
 /* flows */
@@ -173,7 +253,7 @@ static struct relay_queue_item *pop(struct relay_queue *queue, struct flow *flow
 	}
 	free_flow(queue->flows, flow);
 	if (!queue->flows->turn) {
-		free(queue->flows);
+		free_flows(queue->pool, queue->flows);
 		queue->flows = NULL;
 	}
 	return item;
@@ -182,8 +262,9 @@ static struct relay_queue_item *pop(struct relay_queue *queue, struct flow *flow
 void relay_queue_deinit(struct relay_queue *queue)
 {
 	while (queue->flows)
-		free(pop(queue, queue->flows->turn));
-	free(queue->cut);
+		free_item(queue->pool, pop(queue, queue->flows->turn));
+	if (queue->cut)
+		free_item(queue->pool, queue->cut);
 	queue->cut = NULL;
 	free(queue->small);
 	queue->small = NULL;
@@ -208,7 +289,7 @@ static void drop_oldest(struct relay_queue *queue)
 	struct relay_queue_item *item = pop(queue, queue->flows->as_long[longest]);
 
 	count_drop(queue, item->len);
-	free(item);
+	free_item(queue->pool, item);
 }
 
 void relay_queue_packet(struct relay_queue *queue, enum relay_frame_type type, const struct relay_packet *packet)
@@ -222,11 +303,9 @@ void relay_queue_packet(struct relay_queue *queue, enum relay_frame_type type, c
 	}
 	while (queue->n_bytes + len > queue->max_bytes)
 		drop_oldest(queue);
-	if (!queue->flows) {
-		queue->flows = allocate(sizeof(*queue->flows));
-		memset(queue->flows, 0, sizeof(*queue->flows));
-	}
-	struct relay_queue_item *item = allocate(sizeof(*item) + len);
+	if (!queue->flows)
+		queue->flows = new_flows(queue->pool);
+	struct relay_queue_item *item = new_item(queue->pool, len);
 	item->next = NULL;
 	item->at_ms = (uint32_t)queue->now_ms;
 	item->len = (uint32_t)len;
@@ -299,7 +378,7 @@ static size_t take_cut(struct relay_queue *queue, uint8_t *buf, size_t cap)
 	memcpy(buf, queue->cut->bytes + queue->at, n);
 	queue->at += n;
 	if (n == left) {
-		free(queue->cut);
+		free_item(queue->pool, queue->cut);
 		queue->cut = NULL;
 	}
 	return n;

@@ -11,7 +11,8 @@
  * as much): who sends too fast pushes out its own, and what waited longest is worth least to WireGuard. Frames without a packet (pong,
  * peer gone, closing) overtake packets, are never dropped for them, and have a bound of their own.
  *
- * Pure; holds no memory while empty.
+ * Pure; holds no memory while empty. Queues that come and go with each packet may share a pool, which keeps a bounded
+ * number of what they have freed.
  */
 #pragma once
 
@@ -22,8 +23,16 @@
 struct relay_queue_item;
 struct relay_queue_flows;
 
+/* Of one thread; zero is the state to begin with. It must outlive its queues. */
+struct relay_queue_pool {
+	struct relay_queue_item *items;	 /* of full-sized packets */
+	struct relay_queue_flows *flows; /* empty */
+	uint32_t n_items, n_flows;
+};
+
 struct relay_queue {
 	size_t max_bytes; /* of packets, with their heads */
+	struct relay_queue_pool *pool; /* borrowed, or NULL; set by the owner while the queue is empty */
 	size_t n_bytes;
 	uint32_t n_packets;
 	struct relay_queue_flows *flows; /* owned, or NULL: no packets */
@@ -37,6 +46,9 @@ struct relay_queue {
 	uint64_t waited_ms; /* the sum, of all that were taken */
 	uint32_t longest_ms; /* since the owner has set it to 0 */
 };
+
+/* Frees what it keeps. */
+void relay_queue_pool_deinit(struct relay_queue_pool *pool);
 
 void relay_queue_init(struct relay_queue *queue, size_t max_bytes);
 void relay_queue_deinit(struct relay_queue *queue);

@@ -2,7 +2,7 @@
  * TLS over a libuv TCP handle, without a buffer of its own: TLS reads straight from the piece that libuv
  * has just read (into a buffer all streams share), always to its end; what TLS writes gathers in another
  * shared buffer and leaves in one system call. Only what the socket does not take is copied and waits in
- * libuv, and until it has gone the owner is not asked for more.
+ * libuv, and until it has gone the owner is not asked for more. TLS's own buffers are kept for the streams used last.
  */
 #include "common/tls_stream.h"
 
@@ -30,6 +30,7 @@
 #define BUSY_TURN_NS	 200000 /* turns that follow so soon … */
 #define LITTLE_BYTES	 16384	/* … and bring no more than this are too many */
 #define NAP_NS		 50000	/* and the kernel's slack of about as much */
+#define MAX_WARM	 256	/* streams that keep TLS's buffers, 17 KiB each way */
 #define NOTSENT_LOWAT	 131072 /* what waits should do so in the owner's queue, not in the kernel's */
 
 struct tls_host {
@@ -38,6 +39,8 @@ struct tls_host {
 	uv_check_t check;
 	BIO_METHOD *bio_method;
 	struct tls_stream *dirty;
+	struct tls_stream *warm, *coolest; /* whose TLS keeps its buffers, the last used first */
+	unsigned n_warm;
 	uint64_t turn; /* of the loop */
 	uint64_t turn_ns;  /* when the last one ended */
 	size_t turn_bytes; /* that this one brought */
@@ -60,6 +63,41 @@ static void write_out(struct tls_stream *stream);
 static bool is_closing(const struct tls_stream *stream)
 {
 	return stream->ssl == NULL;
+}
+
+/* TLS's buffers: to get and free one for each record costs more than what is in it, when that is a single packet */
+
+static void cool(struct tls_stream *stream)
+{
+	struct tls_host *host = stream->host;
+
+	if (!stream->is_warm)
+		return;
+	*(stream->warmer ? &stream->warmer->cooler : &host->warm) = stream->cooler;
+	*(stream->cooler ? &stream->cooler->warmer : &host->coolest) = stream->warmer;
+	stream->is_warm = false;
+	host->n_warm--;
+}
+
+/* It has just been used; of too many the one that was so longest ago gives its buffers back. */
+static void warm(struct tls_stream *stream)
+{
+	struct tls_host *host = stream->host;
+
+	if (host->warm == stream)
+		return;
+	cool(stream);
+	if (host->n_warm == MAX_WARM) {
+		struct tls_stream *coolest = host->coolest;
+		cool(coolest);
+		(void)SSL_free_buffers(coolest->ssl); /* not what has a part of a record in it */
+	}
+	stream->warmer = NULL;
+	stream->cooler = host->warm;
+	*(host->warm ? &host->warm->warmer : &host->coolest) = stream;
+	host->warm = stream;
+	stream->is_warm = true;
+	host->n_warm++;
 }
 
 /* the BIO: TLS's view of the socket */
@@ -245,6 +283,7 @@ static int gather(struct tls_stream *stream)
 	struct tls_host *host = stream->host;
 	size_t sum = 0;
 
+	warm(stream);
 	ERR_clear_error();
 	while (sum < GATHER_LEN) {
 		size_t n = stream->ports.produce(stream->ports.owner, host->plain, RECORD_LEN);
@@ -401,6 +440,7 @@ static bool shake_hands(struct tls_stream *stream)
 	if (why != SSL_ERROR_NONE || sent < 0)
 		return false;
 	stream->is_ready = true;
+	SSL_clear_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS); /* but see warm() */
 	uv_timer_stop(&stream->deadline);
 	tls_stream_wake(stream);
 	stream->ports.ready(stream->ports.owner);
@@ -434,13 +474,16 @@ static bool read_record(struct tls_stream *stream)
 	if (n <= 0)
 		return false;
 	stream->ports.received(stream->ports.owner, plain, (size_t)n);
-	return !is_closing(stream) && !stream->is_failed;
+	if (is_closing(stream) || stream->is_failed)
+		return false;
+	return stream->n_in > 0 || SSL_has_pending(stream->ssl); /* else there is no more: TLS need not be asked */
 }
 
 static void pump(struct tls_stream *stream)
 {
 	if (!stream->is_ready && !shake_hands(stream))
 		return;
+	warm(stream);
 	while (read_record(stream))
 		;
 }
@@ -626,6 +669,7 @@ static void on_closed(uv_handle_t *handle)
 void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner))
 {
 	assert(!is_closing(stream));
+	cool(stream);
 	unlink_dirty(stream);
 	SSL_free(stream->ssl);
 	stream->ssl = NULL;

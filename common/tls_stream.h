@@ -11,7 +11,8 @@
  *
  * The program must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
  *
- * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer.
+ * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer, unless it is one
+ * of the 256 used last.
  *
  * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner (but
  * produce by tls_stream_flush()). In any other callback than produce the owner may close the stream. A
@@ -64,9 +65,10 @@ struct tls_stream {
 	const uint8_t *in; /* borrowed while reading: what TLS has not yet taken */
 	size_t n_in;
 	struct tls_stream *next_dirty;
+	struct tls_stream *warmer, *cooler; /* in the list of those used last */
 	uint64_t turn;	 /* of the loop, when it last read … */
 	uint32_t n_turn; /* … so many bytes */
-	bool is_server, is_connected, is_ready, is_dirty;
+	bool is_server, is_connected, is_ready, is_dirty, is_warm;
 	bool is_failed; /* ended was called */
 	bool is_shutting_down, is_shut_down;
 	uint8_t n_open;	    /* libuv handles */

@@ -82,6 +82,7 @@ struct relay_server {
 	struct client_list lists[N_LISTS];
 	uint32_t n_streams; /* also of clients that are only waiting for their handles to close */
 	struct key_table table;
+	struct relay_queue_pool pool; /* of all clients' queues */
 	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct rate_limit rate;		  /* of all clients */
 	uint64_t reach_seed;
@@ -140,6 +141,7 @@ static void on_handle_closed(struct relay_server *server)
 	void *owner = server->stopped_owner;
 
 	key_table_deinit(&server->table);
+	relay_queue_pool_deinit(&server->pool);
 	SSL_CTX_free(server->options.context);
 	free(server);
 	if (stopped)
@@ -545,6 +547,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	client->server = server;
 	client->remote = *remote;
 	relay_queue_init(&client->queue, server->options.max_queue);
+	client->queue.pool = &server->pool;
 	const struct tls_stream_ports ports = { client, on_ready, on_received, on_produce, on_ended };
 	if (tls_stream_open_server(&client->stream, server->options.host, server->options.context, fd,
 				   server->options.handshake_ms, &ports) < 0) {

@@ -207,6 +207,39 @@ static void test_a_full_queue_drops_its_oldest_packets(void)
 	relay_queue_deinit(&queue);
 }
 
+static void test_a_pool_keeps_what_its_queues_free_and_no_more_than_it_may(void)
+{
+	struct relay_queue_pool pool = { 0 };
+	struct relay_queue queues[100];
+	char seen[8192];
+
+	for (unsigned i = 0; i < ARRAY_LEN(queues); i++) {
+		relay_queue_init(&queues[i], 1 << 20);
+		queues[i].pool = &pool;
+	}
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < ARRAY_LEN(queues); i++) {
+			for (uint8_t k = 0; k < 12; k++)
+				queue_packet(&queues[i], k, 1400);
+			queue_packet(&queues[i], 12, 100); /* small ones and large ones are not of the pool */
+			queue_packet(&queues[i], 13, 1900);
+		}
+		EXPECT(pool.n_items == 0 && pool.n_flows == 0);
+		for (unsigned i = 0; i < ARRAY_LEN(queues) - 1; i++) {
+			drain(&queues[i], 4096, seen);
+			EXPECT(strlen(seen) > 0);
+		}
+		relay_queue_deinit(&queues[ARRAY_LEN(queues) - 1]);
+		EXPECT(pool.n_items == 1024 && pool.n_flows == 64);
+	}
+	queue_packet(&queues[0], 1, 1400);
+	EXPECT(pool.n_items == 1023 && pool.n_flows == 63);
+	drain(&queues[0], 50, seen); /* in parts */
+	EXPECT(strcmp(seen, "p1 ") == 0 && pool.n_items == 1024 && pool.n_flows == 64);
+	relay_queue_pool_deinit(&pool);
+	EXPECT(!pool.items && !pool.flows);
+}
+
 static void test_a_packet_that_has_begun_to_leave_is_not_dropped(void)
 {
 	struct relay_queue queue;
@@ -373,6 +406,7 @@ int main(void)
 	test_a_frame_that_is_too_long_ends_the_stream();
 	test_malformed_and_unknown_frames_are_skipped();
 	test_a_full_queue_drops_its_oldest_packets();
+	test_a_pool_keeps_what_its_queues_free_and_no_more_than_it_may();
 	test_a_packet_that_has_begun_to_leave_is_not_dropped();
 	test_each_sender_has_its_turn();
 	test_who_sends_too_fast_pushes_out_its_own_packets_only();
