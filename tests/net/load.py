@@ -5,6 +5,7 @@ datagrams, checked for order, repetition and damage.
 """
 
 import json
+import math
 import random
 import re
 import signal
@@ -115,6 +116,34 @@ class Result:
                 f"{self.total('damaged')} damaged")
 
 
+class Order:
+    """In what order the segments of TCP streams leave an interface and come to another: exact, where
+    TCP's own count of reordered segments also tells of acknowledgements that got lost."""
+
+    def __init__(self, tool, interfaces):
+        self.tool, self.files = tool, {i: i.host.folder / "order" for i in interfaces}
+        self.witnesses = [i.host.start([tool, "record", i.name, file], name="order")
+                          for i, file in self.files.items()]
+        for witness in self.witnesses:
+            witness.wait_for_log("recording")
+
+    def stop(self):
+        """How many segments came after one that was sent later, and how many could be looked at."""
+        for witness in self.witnesses:
+            witness.stop(20)
+            seen = json.loads(witness.output().splitlines()[-1])
+            assert seen["missed"] <= seen["segments"] / 100, f"{witness}: {seen}"
+        late = compared = 0
+        for source, sent in self.files.items():
+            for target, received in self.files.items():
+                if source is not target:
+                    found = json.loads(source.host.run([self.tool, "compare", sent, received], timeout=120).stdout)
+                    late, compared = late + found["late"], compared + found["compared"]
+        for file in self.files.values():
+            file.unlink()
+        return late, compared
+
+
 class Soak:
     """Interface a with peers b and c, under everything at once.
 
@@ -128,10 +157,11 @@ class Soak:
     REKEY, STRANGERS, MOVE, REMOVE = 5.0, 2.0, 6.0, 7.0
     N_STRANGERS = 40
 
-    def __init__(self, lab, p2pwg, flows, wire, lanes=None, share=1.0, say=print):
-        """p2pwg: of which build; lanes: how many, None: what suits the machine; share: of the datagrams,
-        for slow builds."""
-        self.flows, self.wire_tool, self.share, self.say = flows, wire, share, say
+    def __init__(self, lab, p2pwg, tools, lanes=None, share=1.0, say=print):
+        """p2pwg: of which build; tools: what a name of tests/load becomes a path by; lanes: how many, None:
+        what suits the machine; share: of the datagrams, for slow builds."""
+        self.flows, self.wire_tool, self.order_tool = tools("flows"), tools("wire"), tools("order")
+        self.share, self.say = share, say
         argv = [p2pwg, "--lanes", str(lanes)] if lanes else p2pwg
         self.internet = lab.network("internet")
         self.interfaces = []
@@ -233,44 +263,46 @@ class Soak:
         flows.add(a, "fd09::2", "tcp", few, datagrams("uso", 1000, 1372))
         flows.add(a, "10.9.0.3", "tcp", few)
         flows.add(c, "10.9.0.1", few, datagrams("uso", 1000, 1000))
+        order = Order(self.order_tool, self.interfaces)
         flows.begin()
         self.handshakes.clear()
         self.disturb(flows)
         result = flows.finish()
-        self.say(f"{result}; {len(self.handshakes)} sessions of b with a seen")
+        result.late_segments, result.segments = order.stop()
+        self.say(f"{result}; {result.late_segments} of {result.segments} segments out of order; "
+                 f"{len(self.handshakes)} sessions of b with a seen")
         for interface in self.interfaces:
             self.say(f"{interface.host}: {counters(interface)}")
         result.check_streams()
+        assert result.segments * 1000 > sum(f["received"] for f in result.seen["tcp"].values()) / 4
         assert len(self.handshakes) >= seconds / self.REKEY * 0.6, "sessions are not renewed"
         return result
 
     def calm(self, seconds):
         """The network loses packets, but keeps their order: so must we."""
         self.internet.loss(0.5)
-        self.run_flows(seconds).check_datagrams(late=0)
-        assert self.reordered() == 0, "streams found segments out of order"
+        for part in self.parts(seconds):
+            result = self.run_flows(part)
+            result.check_datagrams(late=0)
+            assert result.late_segments == 0, f"{result.late_segments} of {result.segments} segments out of order"
         self.internet.loss(0)
 
-    def reordered(self):
-        """How often a stream's sender has found that a segment was not lost but late."""
-        n = 0
-        for interface in self.interfaces:
-            lines = [line.split() for line in interface.host.run(["cat", "/proc/net/netstat"]).stdout.splitlines()
-                     if line.startswith("TcpExt:")]
-            counters = dict(zip(*lines))
-            n += int(counters["TCPSACKReorder"]) + int(counters["TCPTSReorder"])
-        return n
+    def parts(self, seconds):
+        """Of a minute at most: so long, what the witnesses write down stays small."""
+        n = math.ceil(seconds / 60)
+        return [(seconds + at) // n for at in range(n)]
 
     def confused(self, seconds):
         """The network mixes packets up: nothing is late that was not held back there."""
-        before = self.reordered()
         wire = self.b.host.wire(self.wire_tool, 20, 30)
-        result = self.run_flows(seconds)
+        results = [self.run_flows(part) for part in self.parts(seconds)]
         wire.stop()
         carried = json.loads(wire.output().splitlines()[-1])
         self.say(f"the network held back {carried['late']} of {carried['frames']} frames")
-        assert carried["late"] > 100 and result.total("late") > 0 and self.reordered() > before
-        result.check_datagrams(late=carried["late"])
+        assert carried["late"] > 100
+        for result in results:
+            assert result.total("late") > 0 and result.late_segments > 0
+            result.check_datagrams(late=carried["late"])
 
     def check_memory(self):
         for interface, samples in self.rss.items():

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,7 @@ def p2pwg_of(name):
 def test_flows_stay_whole_and_in_order_whatever_happens_to_the_tunnel(lab, build, kind, lanes):
     """Streams byte-exact, nothing out of order, no growth, a clean end: while sessions are renewed,
     peers come and go, one moves, and the network loses packets and then mixes them up."""
-    soak = Soak(lab, p2pwg_of(kind), tool(build, "flows"), tool(build, "wire"), lanes,
-                0.2 if kind == "threads" else 1)
+    soak = Soak(lab, p2pwg_of(kind), partial(tool, build), lanes, 0.2 if kind == "threads" else 1)
     soak.calm(14)
     soak.confused(8)
     if kind != "threads":  # ThreadSanitizer's own memory follows what is touched
