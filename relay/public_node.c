@@ -106,6 +106,13 @@ static void tell_tls_gone(void *owner, const struct public_key *client, const st
 	relay_server_tell_gone(node->relay, client, node_key);
 }
 
+static void tell_tls_back(void *owner, const struct public_key *client)
+{
+	const struct public_node *node = owner;
+
+	relay_server_tell_back(node->relay, client);
+}
+
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
 {
 	struct relay_server_options relay = { .host = node->host,
@@ -164,7 +171,7 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 					  .save = options->save_udp ? save_udp : NULL,
 					  .owner = node,
 					  .deliver = deliver_to_tls,
-					  .tell_gone = tell_tls_gone };
+					  .tell_gone = tell_tls_gone, .tell_back = tell_tls_back };
 
 	udp.n_listen = addresses_to_use(options, udp.listen);
 	for (uint32_t i = 0; i < udp.n_listen; i++)

@@ -62,6 +62,7 @@ struct client {
 	uint64_t since_ms; /* it is in this state */
 	uint64_t heard_ms, pinged_ms;
 	uint64_t noted_ms; /* when the relay over UDP was told of it */
+	bool is_elsewhere; /* what it sent last it sent over UDP: there it is reached, this connection may be dead */
 	uint64_t gone_at_ms; /* the bucket of peer gone frames: when it was last filled */
 	uint32_t gone_tokens;
 	struct rate_limit rate;
@@ -247,6 +248,7 @@ static void note_here(struct client *client)
 	struct relay_server *server = client->server;
 
 	client->noted_ms = now_ms(server);
+	client->is_elsewhere = false;
 	if (server->options.note_client)
 		server->options.note_client(server->options.owner, &client->identity.node_key, true);
 }
@@ -380,14 +382,14 @@ static void forward(struct client *client, const struct relay_packet *packet)
 		server->counters.dropped_unanswered++;
 		return;
 	}
-	if (now - client->noted_ms >= NOTE_MS)
+	if (client->is_elsewhere || now - client->noted_ms >= NOTE_MS)
 		note_here(client);
 	struct client *to = key_table_find(&server->table, &packet->key);
 	server->counters.packets++;
 	server->counters.bytes += packet->len;
 	client->packets_in++;
 	client->bytes_in += packet->len;
-	if (to) {
+	if (to && !to->is_elsewhere) {
 		deliver(to, &client->identity.node_key, packet->bytes, packet->len);
 	} else if (server->options.forward) {
 		server->options.forward(server->options.owner, &client->identity.node_key, &packet->key, packet->bytes,
@@ -414,9 +416,20 @@ void relay_server_tell_gone(struct relay_server *server, const struct public_key
 {
 	struct client *client = key_table_find(&server->table, client_key);
 
+	struct client *peer = key_table_find(&server->table, node_key);
 	server->counters.dropped_unknown++;
-	if (client)
+	if (peer) /* over UDP it is gone, but here it is not */
+		note_here(peer);
+	else if (client)
 		tell_gone(client, node_key);
+}
+
+void relay_server_tell_back(struct relay_server *server, const struct public_key *client_key)
+{
+	struct client *client = key_table_find(&server->table, client_key);
+
+	if (client)
+		client->is_elsewhere = true;
 }
 
 static void handle_frame(struct client *client, const struct relay_frame *frame)

@@ -119,3 +119,5 @@ void relay_server_deliver(struct relay_server *server, const struct public_key *
 /* Nobody has what a client of ours sent to this node. */
 void relay_server_tell_gone(struct relay_server *server, const struct public_key *client,
 			    const struct public_key *node_key);
+/* A client of ours has sent something elsewhere: there it is reached, until something of it comes here. */
+void relay_server_tell_back(struct relay_server *server, const struct public_key *client);

@@ -25,6 +25,7 @@
 struct udp_bridge_run {
 	struct public_key from, to;
 	bool is_gone; /* without bytes: what `to` sent to `from` went nowhere */
+	bool is_back; /* without bytes: `from` is connected by TLS, but reached over UDP from now on */
 	uint32_t size, len;
 };
 

@@ -61,6 +61,7 @@ struct known {
 struct client {
 	struct known *known;
 	bool is_bound, is_elsewhere; /* not neither */
+	bool is_told_here;	     /* elsewhere it is known that it is reached here */
 	bool is_leaving;	     /* it was sent away: pings keep it no longer */
 	bool is_handed_over;	     /* by the relay before: it shall be bound anew */
 	struct udp_way way;
@@ -841,6 +842,8 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 		n_bytes = n * size;
 	}
 	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
+	ret->is_back = client->is_elsewhere && !client->is_told_here && is_reached_here(client);
+	client->is_told_here = client->is_told_here || ret->is_back;
 	header = rewritten_header(client, to);
 	if (ret->way)
 		rewrite_run(bytes, size, n, &header);
@@ -903,6 +906,7 @@ void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_
 	struct client *client = known->client ? known->client : add_client(clients, known);
 
 	client->is_elsewhere = true;
+	client->is_told_here = false;
 	client->heard_elsewhere_ns = now_ns;
 }
 

@@ -96,6 +96,7 @@ enum udp_clients_verdict {
 /* Where data goes on. Borrowed, until the next call that is not a route. */
 struct udp_clients_route {
 	bool is_dropped;     /* beyond a limit: nowhere */
+	bool is_back;	     /* the sender is elsewhere, too, but is reached here from now on: said once */
 	struct udp_way *way; /* NULL: to a client elsewhere */
 	const struct public_key *from, *to;
 };

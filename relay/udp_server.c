@@ -150,6 +150,10 @@ static void forward(struct udp_server *server, const struct udp_clients_route *r
 {
 	if (route->is_dropped)
 		return;
+	if (route->is_back) {
+		const struct udp_bridge_run back = { .from = *route->from, .is_back = true };
+		server->has_put |= udp_bridge_put(&server->bridge.to_tls, &back, NULL);
+	}
 	if (route->way)
 		relay_outbox_add_run(server->outboxes[route->way->socket], route->way, bytes, len, size, n);
 	else
@@ -671,6 +675,8 @@ static void deliver(const struct udp_server *server, const struct udp_bridge_run
 
 	if (run->is_gone && options->tell_gone)
 		options->tell_gone(options->owner, &run->to, &run->from);
+	if (run->is_back && options->tell_back)
+		options->tell_back(options->owner, &run->from);
 	for (uint32_t at = 0; at < run->len; at += run->size) {
 		const uint32_t left = run->len - at, len = left < run->size ? left : run->size;
 		if (options->deliver)

@@ -57,6 +57,8 @@ struct udp_server_options {
 			size_t len);
 	/* What a client over TLS sent to this node went nowhere. */
 	void (*tell_gone)(void *owner, const struct public_key *client, const struct public_key *node_key);
+	/* This one sends over UDP, though it is connected by TLS as well: over UDP it is reached. */
+	void (*tell_back)(void *owner, const struct public_key *client);
 };
 
 struct udp_server_counters {
@@ -88,6 +90,6 @@ struct udp_server_counters udp_server_counters(const struct udp_server *server);
 const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server);
 /* Who is connected by TLS: reached by clients over UDP from now on, or not any more. */
 void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there);
-/* A packet from a client over TLS to a node that is not connected so. */
+/* A packet from a client over TLS to a node that is not connected so, or reached by UDP all the same. */
 void udp_server_forward(struct udp_server *server, const struct public_key *from, const struct public_key *to,
 			const uint8_t *bytes, size_t len);

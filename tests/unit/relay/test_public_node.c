@@ -345,6 +345,33 @@ static void test_a_client_that_leaves_tls_is_gone_for_those_over_udp(void)
 	finish_both(&b);
 }
 
+/* Its TLS may be dead, and nobody know yet. */
+static void test_who_sends_over_udp_though_it_has_tls_is_reached_over_udp_by_who_has_tls(void)
+{
+	struct both b;
+	begin_both(&b);
+	struct client alice = { 0 };
+	struct member bob; /* the same node over TLS */
+
+	bob = (struct member){ .world = &b.w, .name = "bob", .key = b.bob.public };
+	bob.context = make_context(&b.w, NULL, bob.name, &bob.key, false, 3600);
+	connect_and_await(&bob);
+	EXPECT(send_text(&b.alice, &bob, "by TLS") == 0);
+	AWAIT(&b.w, got_text(&bob, "by TLS"));
+	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
+	say(&b.bob, &alice, "I am back");
+	AWAIT(&b.w, got_text(&b.alice, "I am back"));
+	EXPECT(send_text(&b.alice, &bob, "by UDP") == 0);
+	run_for(&b.w, 1);
+	await_said(&b.bob, &alice, "by UDP");
+	EXPECT(send_text(&bob, &b.alice, "by TLS again") == 0);
+	AWAIT(&b.w, got_text(&b.alice, "by TLS again"));
+	EXPECT(send_text(&b.alice, &bob, "and so are you") == 0);
+	AWAIT(&b.w, got_text(&bob, "and so are you"));
+	close_member(&bob);
+	finish_both(&b);
+}
+
 int main(void)
 {
 	test_a_public_node_relays_and_answers_stun();
@@ -354,6 +381,7 @@ int main(void)
 	test_packets_between_both_keep_their_order();
 	test_who_is_neither_here_nor_there_is_gone();
 	test_a_client_that_leaves_tls_is_gone_for_those_over_udp();
+	test_who_sends_over_udp_though_it_has_tls_is_reached_over_udp_by_who_has_tls();
 	test_a_socket_is_taken_for_the_addresses_that_it_serves();
 	test_sockets_that_are_handed_over_are_served_and_others_closed();
 	puts("ok");
