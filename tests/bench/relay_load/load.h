@@ -53,6 +53,8 @@ struct load {
 	uint32_t window;	       /* packets of one pair on the way at most */
 	const char *pid;	       /* of the relay, whose CPU time is counted */
 	double seconds;
+	uint32_t nap_us; /* rests so long between turns: beside others who need the processor */
+	bool is_slow;	 /* the receivers look only now and then, and are sent to as fast as it goes all the same */
 	double rate; /* packets a second of all pairs; 0: flood, then half of that */
 
 	/* of a run */
@@ -88,6 +90,8 @@ void load_received(struct load *load, const uint8_t *bytes, size_t len);
 uint32_t load_address(const struct load *load, uint32_t client);
 
 /* members.c */
+/* The client's keys are those of this number and what is added here, so that two processes have clients of their own. */
+extern uint32_t load_first_client;
 void load_keys(uint32_t client, struct secret_key *ret_secret, struct public_key *ret_public);
 /* Adds the clients to a network that control does not serve now. */
 void load_make_members(const char *control_folder, uint32_t n);

@@ -2,9 +2,12 @@
  * bench_relay_load members FOLDER N
  *     makes N clients members of the network that control keeps there
  * bench_relay_load udp|turn|none|tls|derp|derp-tls IP PORT [OPTION=VALUE]...
- *     pairs=1 size=1400 train=1 window=64 seconds=2 rate=0 first=64.0.0.1 key=HEX folder=CONTROL pid=RELAY
+ *     pairs=1 size=1400 train=1 window=64 seconds=2 rate=0 nap=0 slow=0 first=64.0.0.1 client=0 key=HEX folder=CONTROL
+ *     pid=RELAY
  *
  * Floods, then sends at half the rate that arrived, SECONDS each; or, with rate=, sends so many packets a second.
+ * SIGTERM ends a run early. With nap= it rests so many µs between turns. With slow=1 it floods without a window, and the receivers read for a
+ * millisecond in 20. client= is the number of its first client.
  * Prints a line of JSON for what it did: packets sent, received, nanoseconds of the relay's CPU time and of our own,
  * delay in µs as the receiver sees it, of all packets sent, so that a lost one took for ever (-1).
  */
@@ -20,16 +23,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PATIENCE_NS 20000000  /* a window of which nothing has arrived for so long is lost */
 #define TAIL_NS	    100000000 /* for the last packets */
 #define WARM_UP_NS  200000000
 #define MIN_AT_ONCE 64 /* packets */
+#define SLOW_NS	    20000000 /* a slow receiver reads once in so long … */
+#define SLOW_READ_NS 1000000 /* … and for so long */
 
 static const struct load_transport *const transports[] = { &load_udp, &load_turn, &load_none, &load_tls, &load_derp,
 						      &load_derp_tls };
 static uint32_t delays_ns[LOAD_MAX_DELAYS];
 static struct load load;
+static volatile sig_atomic_t is_ended; /* SIGTERM: what was measured until now is printed */
+
+static void on_end(int number)
+{
+	(void)number;
+	is_ended = 1;
+}
 
 void load_fail(const char *format, ...)
 {
@@ -162,7 +175,7 @@ static void send_where_there_is_room(void)
 	for (uint32_t k = 0; k <= times; k++) {
 		for (uint32_t i = 0; i < load.n_pairs; i++) {
 			const struct load_pair *pair = &load.pairs[i];
-			if (pair->n_sent - pair->n_arrived_at + load.train <= load.window)
+			if (load.is_slow || pair->n_sent - pair->n_arrived_at + load.train <= load.window)
 				(void)load.transport->send(&load, i, load.train);
 		}
 	}
@@ -183,8 +196,11 @@ static void send_what_is_due(uint64_t begin_ns, double rate)
 
 static void turn(void)
 {
+	if (load.nap_us > 0)
+		usleep(load.nap_us);
 	load.now_ns = load_now_ns();
-	load.transport->receive(&load);
+	if (!load.is_slow || load.now_ns % SLOW_NS < SLOW_READ_NS)
+		load.transport->receive(&load);
 }
 
 static void run_for(uint64_t ns, double rate)
@@ -192,7 +208,7 @@ static void run_for(uint64_t ns, double rate)
 	const uint64_t begin_ns = load.now_ns;
 	uint64_t looked_ns = begin_ns, n_before = 0;
 
-	while (load.now_ns < begin_ns + ns) {
+	while (load.now_ns < begin_ns + ns && !is_ended) {
 		if (rate == 0)
 			send_where_there_is_room();
 		else
@@ -270,6 +286,12 @@ static void take_option(const char *word)
 		load.window = (uint32_t)atoi(value);
 	else if (strncmp(word, "seconds=", 8) == 0)
 		load.seconds = atof(value);
+	else if (strncmp(word, "nap=", 4) == 0)
+		load.nap_us = (uint32_t)atoi(value);
+	else if (strncmp(word, "slow=", 5) == 0)
+		load.is_slow = atoi(value) != 0;
+	else if (strncmp(word, "client=", 7) == 0)
+		load_first_client = (uint32_t)atoi(value);
 	else if (strncmp(word, "rate=", 5) == 0)
 		load.rate = atof(value);
 	else if (strncmp(word, "pid=", 4) == 0)
@@ -304,6 +326,7 @@ int main(int argc, char *argv[])
 	if (sodium_init() < 0)
 		return EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, on_end);
 	if (argc == 4 && strcmp(argv[1], "members") == 0) {
 		load_make_members(argv[2], (uint32_t)atoi(argv[3]));
 		return 0;
@@ -313,11 +336,11 @@ int main(int argc, char *argv[])
 	begin_run();
 	run_for(WARM_UP_NS, load.rate);
 	const struct result first = run(load.rate);
-	if (first.n_received == 0)
+	if (first.n_received == 0 && !load.is_slow)
 		load_fail("nothing arrived");
 	putchar('{');
 	print_result(load.rate > 0 ? "paced" : "flood", &first);
-	if (load.rate == 0) {
+	if (load.rate == 0 && !load.is_slow) {
 		const struct result half = run((double)first.n_received / first.seconds / 2);
 		fputs(", ", stdout);
 		print_result("half", &half);

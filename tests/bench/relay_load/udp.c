@@ -76,14 +76,15 @@ static void set_option(int level, int name, int value)
 		load_fail("socket option %d: %s", name, strerror(errno));
 }
 
-static void open_socket(void)
+static void open_socket(const struct load *load)
 {
 	const struct sockaddr_in any = { .sin_family = AF_INET };
 
 	udp.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (udp.fd < 0 || bind(udp.fd, (const void *)&any, sizeof(any)) != 0)
 		load_fail("socket: %s", strerror(errno));
-	set_option(SOL_SOCKET, SO_RCVBUFFORCE, BUFFER);
+	if (!load->is_slow)
+		set_option(SOL_SOCKET, SO_RCVBUFFORCE, BUFFER);
 	set_option(SOL_SOCKET, SO_SNDBUFFORCE, BUFFER);
 	set_option(IPPROTO_IP, IP_PKTINFO, 1);
 	set_option(IPPROTO_UDP, UDP_GRO, 1);
@@ -314,7 +315,7 @@ static uint32_t find_client(struct load *load, uint32_t from, const struct relay
 
 static void connect_udp(struct load *load)
 {
-	open_socket();
+	open_socket(load);
 	udp.header_len = udp.arrival_header_len = RELAY_UDP_HEADER_LEN;
 	for (uint32_t pair = 0; pair < load->n_pairs; pair++) {
 		struct sender *sender = &udp.senders[pair];
@@ -401,7 +402,7 @@ static void connect_turn_pair(struct load *load, uint32_t pair)
 
 static void connect_turn(struct load *load)
 {
-	open_socket();
+	open_socket(load);
 	udp.header_len = CHANNEL_HEADER;
 	udp.arrival_header_len = 0; /* the receiver is no client of the server: it gets the packet itself */
 	for (uint32_t pair = 0; pair < load->n_pairs; pair++)
@@ -412,7 +413,7 @@ static void connect_turn(struct load *load)
 
 static void connect_none(struct load *load)
 {
-	open_socket();
+	open_socket(load);
 	for (uint32_t pair = 0; pair < load->n_pairs; pair++) {
 		udp.senders[pair].to = address(load_address(load, load_receiver(pair)), own_port());
 		udp.senders[pair].source = load_address(load, load_sender(pair));
