@@ -19,8 +19,8 @@
 #define UDP_SEGMENT 103
 #endif
 
-#define MESSAGES      512
-#define PIECES	      1024
+#define MESSAGES      1024
+#define PIECES	      2048
 #define SEGMENTS      63    /* UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the header into that */
 #define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
 #define NONE	      UINT16_MAX

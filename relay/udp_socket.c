@@ -17,9 +17,12 @@
 #define MESSAGE_MAX 65536
 /* Not a whole number of pages: else the heads of all messages would fight for the same lines of the cache. */
 #define BUFFER_STRIDE (MESSAGE_MAX + 4096 + 320)
-/* Trains fill the cache: fewer at once. */
-#define TRAINS_AT_ONCE 8
-#define MUCH_BYTES     (TRAINS_AT_ONCE * 16384)
+/*
+ * Of small messages many are taken at once, so that those to one client can leave as a train: to send a message costs
+ * most of what there is to do. Of trains no more than the cache holds.
+ */
+#define BYTES_AT_ONCE (1u << 20)
+#define MIN_AT_ONCE   8
 
 /* ---- opening ---- */
 
@@ -216,6 +219,14 @@ static size_t read_message(struct relay_inbox *inbox, const struct relay_socket 
 	return len;
 }
 
+/* Of messages like the last n. */
+static uint32_t number_at_once(size_t bytes, uint32_t n)
+{
+	const size_t number = bytes > 0 ? (size_t)BYTES_AT_ONCE * n / bytes : RELAY_INBOX_MESSAGES;
+
+	return number < MIN_AT_ONCE ? MIN_AT_ONCE : number < RELAY_INBOX_MESSAGES ? (uint32_t)number : RELAY_INBOX_MESSAGES;
+}
+
 uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socket *sock, bool *ret_is_full)
 {
 	size_t bytes = 0;
@@ -229,6 +240,8 @@ uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socke
 	for (int i = 0; i < n; i++)
 		bytes += read_message(inbox, sock, (uint32_t)i);
 	*ret_is_full = n == (int)inbox->wanted;
-	inbox->wanted = bytes > MUCH_BYTES ? TRAINS_AT_ONCE : RELAY_INBOX_MESSAGES;
-	return n > 0 ? (uint32_t)n : 0;
+	if (n <= 0)
+		return 0;
+	inbox->wanted = number_at_once(bytes, (uint32_t)n);
+	return (uint32_t)n;
 }

@@ -1,9 +1,9 @@
 /*
  * The relay's UDP sockets, for one thread: trains are received and sent in batches, in place.
  *
- *    socket ──► relay_inbox: up to 256 messages, each one datagram or a train (UDP_GRO)
+ *    socket ──► relay_inbox: up to 1024 messages, each one datagram or a train (UDP_GRO)
  *                    │  the owner looks at each, rewrites it where it lies
- *    socket ◄── relay_outbox: up to 512 messages; what goes on to one client is joined (UDP_SEGMENT)
+ *    socket ◄── relay_outbox: up to 1024 messages; what goes on to one client is joined (UDP_SEGMENT)
  *
  * What an outbox was given must stay where it is until it is flushed. Which address of ours was asked is had from
  * the kernel only where the socket does not say it, and an answer leaves by that.
@@ -38,7 +38,7 @@ void relay_socket_close(struct relay_socket *sock);
 
 /* ---- receiving ---- */
 
-#define RELAY_INBOX_MESSAGES 256
+#define RELAY_INBOX_MESSAGES 1024
 
 struct relay_message {
 	struct udp_way from;
