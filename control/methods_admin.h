@@ -1,0 +1,31 @@
+/*
+ * What an admin asks, a file for each thing that is asked about. Not for others.
+ *
+ *   methods_admin.c (login, nodes, status; the table) ──┬─► admin_keys.c    join keys
+ *                                                       └─► admin_relays.c  relays
+ *
+ * The handlers are as service.h says. On the service's loop.
+ */
+#pragma once
+
+#include "control/service.h"
+
+int admin_key_create(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		     struct rpc_error *reterr);
+int admin_key_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		   struct rpc_error *reterr);
+int admin_key_revoke(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		     struct rpc_error *reterr);
+int admin_relay_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		    struct rpc_error *reterr);
+int admin_relay_remove(struct control *c, struct connection *conn, const struct json *params,
+		       struct json **ret_result, struct rpc_error *reterr);
+int admin_relay_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		     struct rpc_error *reterr);
+
+/* Something of ours has failed: logged, and answered without the reason. 1. */
+int admin_internal(struct rpc_error *reterr, const struct error *err);
+/* By "name" in params: 0 and *ret, borrowed until the directory changes; or 1. */
+int admin_find_node(struct control *c, const struct json *params, struct member **ret, struct rpc_error *reterr);
+/* "a,b" as an array of names, on the heap. */
+struct json *admin_tags_json(const char *tags);
