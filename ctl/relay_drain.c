@@ -30,9 +30,12 @@ static enum ctl_exit call(struct ctl *ctl, const char *method, struct json *para
 
 static enum ctl_exit look(struct ctl *ctl, struct relay_status *ret)
 {
+	struct json *params = json_object();
 	struct rpc_message answer;
 	struct error error;
-	enum ctl_exit exit = client_call(ctl, "relay.status", NULL, TIMEOUT_MS, &answer);
+
+	json_put_boolean(params, "clients", false); /* there may be thousands, and it is asked often */
+	enum ctl_exit exit = client_call(ctl, "relay.status", params, TIMEOUT_MS, &answer);
 
 	if (exit != CTL_OK)
 		return exit;

@@ -146,13 +146,13 @@ static void refuse_no_relay(struct node_daemon *daemon, local_api_request reques
 				 : "this node serves no relay before it has joined a network: p2pctl join LINK");
 }
 
-static void on_relay_status(void *owner, local_api_request request)
+static void on_relay_status(void *owner, local_api_request request, bool with_clients)
 {
 	struct node_daemon *daemon = owner;
 	struct relay_status status;
 
 	relay_status_init(&status);
-	int r = engine_fill_relay_status(daemon->engine, &status);
+	int r = engine_fill_relay_status(daemon->engine, with_clients, &status);
 	if (r == 0)
 		local_api_answer_relay_status(daemon->api, request, &status);
 	else

@@ -16,10 +16,11 @@
 void engine_fill_status(const struct p2p_engine *engine, struct node_status *status);
 
 /*
- * Fills an initialised status. 0, RPC_NOT_FOUND (the configuration makes no public node of it), or
+ * Fills an initialised status, on request with the list of clients. 0, RPC_NOT_FOUND (the configuration makes no public node of it), or
  * RPC_UNAVAILABLE (it serves nothing, because it is no member).
  */
-P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status);
+P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, bool with_clients,
+				       struct relay_status *status);
 
 /*
  * The relay takes no clients any more and sends away those it has, all of them within deadline_s; until undrain, or
@@ -29,7 +30,7 @@ P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s)
 P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
 
 /* The figures of a public node for Prometheus, on the heap; there are some also while it serves nothing. */
-char *engine_metrics(const struct p2p_engine *engine);
+char *engine_metrics(struct p2p_engine *engine);
 /* NULL: relay and STUN are served; else why not. */
 const char *engine_health(const struct p2p_engine *engine);
 

@@ -66,6 +66,10 @@ struct p2p_engine {
 	struct data_plane *data_plane;
 	struct public_node *public_node;
 	bool relay_drains;
+	struct {
+		uint64_t until_ms; /* is good enough */
+		uint32_t n;
+	} open_fds;
 	uint64_t relay_drained_ms; /* when all clients are sent away */
 	struct map_ref *map; /* the last one known, also without a Session */
 	uint64_t map_due_ns; /* when it may be written again */

@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define COUNT_FDS_MS 5000 /* however often it is asked for */
+
 static double seconds_of(const struct timeval *time)
 {
 	return (double)time->tv_sec + (double)time->tv_usec / 1e6;
@@ -31,7 +33,7 @@ static uint64_t resident_bytes(void)
 }
 
 /* Linux says how many since 6.2. To count thousands takes milliseconds, in which no packet goes on. */
-static uint32_t open_fds(void)
+static uint32_t count_open_fds(void)
 {
 	struct stat size;
 	uint32_t n = 0;
@@ -47,7 +49,18 @@ static uint32_t open_fds(void)
 	return n > 3 ? n - 3 : 0; /* ".", "..", and the folder */
 }
 
-static void fill_process(const struct p2p_engine *engine, struct relay_metrics *metrics)
+static uint32_t open_fds(struct p2p_engine *engine)
+{
+	const uint64_t now_ms = uv_now(engine->loop);
+
+	if (now_ms >= engine->open_fds.until_ms) {
+		engine->open_fds.n = count_open_fds();
+		engine->open_fds.until_ms = now_ms + COUNT_FDS_MS;
+	}
+	return engine->open_fds.n;
+}
+
+static void fill_process(struct p2p_engine *engine, struct relay_metrics *metrics)
 {
 	struct rusage usage = { 0 };
 	struct rlimit limit = { 0 };
@@ -57,11 +70,11 @@ static void fill_process(const struct p2p_engine *engine, struct relay_metrics *
 	metrics->cpu_s = seconds_of(&usage.ru_utime) + seconds_of(&usage.ru_stime);
 	metrics->started_s = (double)time(NULL) - (double)(uv_now(engine->loop) - engine->started_ms) / 1e3;
 	metrics->resident_bytes = resident_bytes();
-	metrics->open_fds = open_fds();
+	metrics->open_fds = open_fds(engine);
 	metrics->max_fds = (uint32_t)limit.rlim_cur;
 }
 
-char *engine_metrics(const struct p2p_engine *engine)
+char *engine_metrics(struct p2p_engine *engine)
 {
 	struct relay_metrics metrics = { .is_draining = engine->relay_drains,
 					 .has_control = p2p_engine_get_state(engine) == P2P_ENGINE_ONLINE };

@@ -134,7 +134,7 @@ static int serves_relay(const struct p2p_engine *engine)
 	return engine->public_node ? 0 : RPC_UNAVAILABLE;
 }
 
-int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_status *status)
+int engine_fill_relay_status(const struct p2p_engine *engine, bool with_clients, struct relay_status *status)
 {
 	struct filling filling = { engine, status, uv_now(engine->loop) };
 
@@ -165,6 +165,8 @@ int engine_fill_relay_status(const struct p2p_engine *engine, struct relay_statu
 		status->drain_left_ms = engine->relay_drained_ms - filling.now_ms;
 	fill_causes(&stats, status);
 	fill_stun(&stats.stun, &status->stun);
+	if (!with_clients)
+		return 0;
 	relay_server_each_client(public_node_relay(engine->public_node), add_client, &filling);
 	add_udp_clients(&filling);
 	return 0;

@@ -243,7 +243,7 @@ static void dispatch(struct local_api *api, local_api_request request,
 		local_api_done(api, request);
 		break;
 	case LOCAL_API_RELAY_STATUS:
-		ports->relay_status(ports->owner, request);
+		ports->relay_status(ports->owner, request, call->with_clients);
 		break;
 	case LOCAL_API_RELAY_DRAIN:
 		ports->relay_drain(ports->owner, request, call->drain_s);

@@ -58,7 +58,7 @@ struct local_api_ports {
 	/* Measures relays and endpoints anew, then local_api_answer_netcheck(). */
 	void (*netcheck)(void *owner, local_api_request request);
 	/* local_api_answer_relay_status(), or a refusal that says what makes a relay of this node. */
-	void (*relay_status)(void *owner, local_api_request request);
+	void (*relay_status)(void *owner, local_api_request request, bool with_clients);
 	/* Begins to send the relay's clients away, all within that many seconds; local_api_done() at once. */
 	void (*relay_drain)(void *owner, local_api_request request, uint32_t deadline_s);
 	/* The relay takes clients again: local_api_done(), also when it did before. */

@@ -87,6 +87,17 @@ static int decode_log_level(const struct json *params, struct local_api_call *re
 	return r;
 }
 
+static int decode_relay_status(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "clients", NULL };
+	int r = params ? json_only_members(params, known, reterr) : 0;
+
+	ret->with_clients = true;
+	if (params && r == 0)
+		r = json_get_boolean_or(params, "clients", true, &ret->with_clients, reterr);
+	return r;
+}
+
 static int decode_drain(const struct json *params, struct local_api_call *ret, struct error *reterr)
 {
 	static const char *const known[] = { "deadline_s", NULL };
@@ -111,7 +122,7 @@ static const struct {
 	[LOCAL_API_PING] = { "node.ping", true, decode_ping },
 	[LOCAL_API_NETCHECK] = { "node.netcheck", false, decode_nothing },
 	[LOCAL_API_LOG_LEVEL] = { "node.log_level", true, decode_log_level },
-	[LOCAL_API_RELAY_STATUS] = { "relay.status", false, decode_nothing },
+	[LOCAL_API_RELAY_STATUS] = { "relay.status", false, decode_relay_status },
 	[LOCAL_API_RELAY_DRAIN] = { "relay.drain", false, decode_drain },
 	[LOCAL_API_RELAY_UNDRAIN] = { "relay.undrain", false, decode_nothing },
 };

@@ -7,7 +7,7 @@
  *   node.ping      {"peer": "bob" | "10.77.0.3" | "fd…::3", "timeout_ms": 2000?}
  *   node.netcheck  {}
  *   node.log_level {"level": "debug"}
- *   relay.status   {}
+ *   relay.status   {"clients": true?}                    false: none is listed
  *   relay.drain    {"deadline_s": 60?}
  *   relay.undrain  {}
  *
@@ -59,6 +59,7 @@ struct local_api_call {
 	} join;
 	struct local_api_ping ping;
 	enum log_level log_level;
+	bool with_clients; /* are they listed? */
 	uint32_t drain_s; /* until all clients of the relay are sent away */
 };
 

@@ -105,13 +105,17 @@ static void port_netcheck(void *owner, local_api_request request)
 }
 
 /* A relay while the node is a member; with each question a second has passed, and alice has sent more. */
-static void port_relay_status(void *owner, local_api_request request)
+static void port_relay_status(void *owner, local_api_request request, bool with_clients)
 {
 	struct node *node = owner;
 	struct relay_status status;
 
 	if (!node->joined) {
 		local_api_refuse(node->api, request, RPC_NOT_FOUND, "this node serves no relay: a section is missing");
+		return;
+	}
+	if (with_clients && node->drains && node->clients > 0) { /* there may be thousands, and it is asked often */
+		local_api_refuse(node->api, request, RPC_BUSY, "who waits for clients to leave wants no list of them");
 		return;
 	}
 	relay_status_init(&status);

@@ -71,14 +71,15 @@ static void port_netcheck(void *owner, local_api_request request)
 	node_netcheck_deinit(&netcheck);
 }
 
-static void port_relay_status(void *owner, local_api_request request)
+static void port_relay_status(void *owner, local_api_request request, bool with_clients)
 {
 	struct world *w = owner;
 	struct relay_status status;
 
 	relay_status_init(&status);
 	status.tls_port = 443;
-	strcpy(relay_status_add_client(&status)->name, "alice");
+	if (with_clients)
+		strcpy(relay_status_add_client(&status)->name, "alice");
 	local_api_answer_relay_status(w->api, request, &status);
 	relay_status_deinit(&status);
 }
@@ -213,7 +214,9 @@ static void test_each_method_reaches_its_port(void)
 	expect(&w, fd, "\"id\":4");
 	assert(log_get_level() == LOG_LEVEL_ERROR);
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"relay.status\"}");
-	expect(&w, fd, "\"id\":7,\"result\":{\"tls_port\":443,");
+	expect(&w, fd, "\"clients\":[{\"name\":\"alice\"");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"relay.status\",\"params\":{\"clients\":false}}");
+	expect(&w, fd, "\"clients\":[]");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"relay.status\",\"params\":{\"of\":\"gate\"}}");
 	expect(&w, fd, "\"code\":-32602");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"relay.drain\",\"params\":{\"deadline_s\":7}}");
