@@ -2,17 +2,17 @@
  * What clients of the relay over UDP cost when they only stay, memory and CPU for their keep-alives, and what
  * becomes of them under a flood.
  *
- *   bench_udp_clients [CLIENTS [SECONDS]]        (100000, 5)
- *
- * First without sockets: CLIENTS are bound, and the bytes on the heap counted. Then a relay in a process of its own,
- * to which as many come, each from an address of its own in 127.0.0.0/8, and ping as often as it says. Exits with 1
- * when a client costs more than 512 bytes, or all of them 10 % of a core.
+ * First without sockets: so many are bound, and the bytes on the heap counted. Then a relay in a process of its own,
+ * to which as many come, each from an address of its own in 127.0.0.0/8, and ping as often as it says. A client may
+ * cost 512 bytes, and all of them 10 % of a core.
  *
  * Then strangers send 200,000 datagrams a second to that relay, each from another address: questions for cookies,
  * binds with made-up cookies, binds in a member's name with a cookie that is right, again and again, data and pings of
  * slots and tokens that are nobody's. Fails when fewer than half of the pings are answered, the relay grows by more
  * than 16 MiB, or strangers get more bytes than they sent.
  */
+#include "tests/bench/relay_clients/clients.h"
+
 #include "common/relay_udp_wire.h"
 #include "relay/udp_server.h"
 #include "relay/udp_clients.h"
@@ -54,7 +54,7 @@ static void expect(bool holds, const char *what)
 {
 	if (holds)
 		return;
-	fprintf(stderr, "bench_udp_clients: %s\n", what);
+	fprintf(stderr, "bench_relay_clients: %s\n", what);
 	exit(2);
 }
 
@@ -495,11 +495,9 @@ static bool measure_flood(pid_t relay, uint16_t port, int fd, double seconds)
 	return honest >= MIN_HONEST && growth <= MAX_GROWTH && factor <= 1;
 }
 
-int main(int argc, char **argv)
+bool clients_over_udp(unsigned n, double seconds)
 {
-	n_clients = argc > 1 ? (unsigned)atoi(argv[1]) : 100000;
-	const double seconds = argc > 2 ? atof(argv[2]) : 5;
-
+	n_clients = n;
 	expect(sodium_init() >= 0 && n_clients > 0 && n_clients <= 120000, "1 to 120000 clients");
 	make_clients();
 	const bool is_small = measure_memory();
@@ -508,7 +506,10 @@ int main(int argc, char **argv)
 	const int fd = open_generator(port, 4000);
 	bind_all(fd);
 	const bool is_cheap = measure_keep_alives(relay, fd, seconds), is_robust = measure_flood(relay, port, fd, seconds);
+	fflush(stdout);
 	kill(relay, SIGTERM);
 	waitpid(relay, NULL, 0);
-	return is_small && is_cheap && is_robust ? 0 : 1;
+	free(clients);
+	close(fd);
+	return is_small && is_cheap && is_robust;
 }
