@@ -128,7 +128,7 @@ static void set_traffic(struct scenario *s, uint64_t interval_ns)
 
 static bool can_be_direct(const struct scenario *s, uint32_t a, uint32_t b)
 {
-	const struct nat *nat_a = world_nat_of(&s->world, a), *nat_b = world_nat_of(&s->world, b);
+	const struct nat_rules *nat_a = world_nat_of(&s->world, a), *nat_b = world_nat_of(&s->world, b);
 
 	if (nat_a && nat_a == nat_b)
 		return !s->world.isolated;
@@ -138,7 +138,7 @@ static bool can_be_direct(const struct scenario *s, uint32_t a, uint32_t b)
 /* Behind one NAT with isolation only hairpinning helps, and that depends: either is right. */
 static bool may_be_either(const struct scenario *s, uint32_t a, uint32_t b)
 {
-	const struct nat *nat = world_nat_of(&s->world, a);
+	const struct nat_rules *nat = world_nat_of(&s->world, a);
 
 	return nat && nat == world_nat_of(&s->world, b) && s->world.isolated;
 }
@@ -308,7 +308,7 @@ static uint64_t begin_fault(struct scenario *s)
 		return 0;
 	case FAULT_NAT_RESTART:
 		if (node->nat >= 0)
-			nat_forget(&w->nats[node->nat]);
+			nat_forget(&w->nats[node->nat].nat);
 		world_log(w, "the nat of node %u forgets", s->victim);
 		return 0;
 	case FAULT_NODE_RESTART:

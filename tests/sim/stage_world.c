@@ -14,6 +14,7 @@
 #define STUN_IP(relay) (0xc6336401u + (relay)) /* 198.51.100.1 … */
 #define STUN_PORT      3478
 #define PUBLIC_IP(i)   (0xc6336480u + (i))
+#define NAT_IP(i)      (0xcb00710au + (uint32_t)(i))
 #define LAN_IP(nat, i) (0x0a000002u + ((uint32_t)(nat) << 8) + (i))
 #define UDP_PORT       7000
 #define MESSAGE_BYTES  200 /* on the wire, of what is no data */
@@ -85,9 +86,9 @@ void world_log(struct stage_world *w, const char *format, ...)
 	putchar('\n');
 }
 
-const struct nat *world_nat_of(const struct stage_world *w, uint32_t node)
+const struct nat_rules *world_nat_of(const struct stage_world *w, uint32_t node)
 {
-	return w->nodes[node].nat >= 0 ? &w->nats[w->nodes[node].nat] : NULL;
+	return w->nodes[node].nat >= 0 ? &w->nats[w->nodes[node].nat].nat.config.rules[NAT_UDP] : NULL;
 }
 
 /* ---- the queue of what will happen: a binary heap ---- */
@@ -185,9 +186,9 @@ static uint64_t distance_to_ip(const struct stage_world *w, uint32_t ip)
 		if (ip == STUN_IP(i))
 			return w->relays[i].distance_ns;
 	for (uint32_t i = 0; i < w->n_nodes; i++) {
-		const struct nat *nat = world_nat_of(w, i);
+		const int nat = w->nodes[i].nat;
 
-		if (ip == (nat ? nat->ip : ip_of(&w->nodes[i].local)))
+		if (ip == (nat >= 0 ? NAT_IP(nat) : ip_of(&w->nodes[i].local)))
 			return w->nodes[i].distance_ns;
 	}
 	return MS(10);
@@ -226,12 +227,13 @@ static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint
 		return;
 	}
 	if (node->nat >= 0) {
-		struct nat *nat = &w->nats[node->nat];
+		struct sim_nat *router = &w->nats[node->nat];
 
-		if (!nat_out(nat, w->now_ns, &node->local, to, &source))
+		if (router->udp_cut ||
+		    nat_out(&router->nat, w->now_ns, NAT_UDP, &node->local, to, &source) != 0)
 			return;
-		if (ip_of(to) == nat->ip) {
-			if (!nat->hairpin)
+		if (nat_has_address(&router->nat, to)) {
+			if (router->nat.config.hairpin == NAT_HAIRPIN_OFF)
 				return;
 			distance_ns = wait_ns + MS(1);
 		}
@@ -541,8 +543,9 @@ static void arrive_udp(struct stage_world *w, const struct event *event)
 		if (ip == STUN_IP(i))
 			answer_stun(w, i, event);
 	for (uint32_t i = 0; i < MAX_NATS; i++)
-		if (ip == w->nats[i].ip &&
-		    !nat_in(&w->nats[i], w->now_ns, &event->source, event->to.port, &inside))
+		if (nat_has_address(&w->nats[i].nat, &event->to) &&
+		    (w->nats[i].udp_cut || nat_in(&w->nats[i].nat, w->now_ns, NAT_UDP, &event->source,
+						  &event->to, &inside) != 0))
 			return;
 	node = node_at(w, &inside);
 	if (node >= 0 && !is_lost_between(w, event->packet.from, (uint32_t)node))
@@ -693,7 +696,7 @@ void world_move_node(struct stage_world *w, uint32_t i, int nat)
 {
 	struct sim_node *node = &w->nodes[i];
 
-	world_log(w, "node %u moves behind %s", i, nat_name(&w->nats[nat]));
+	world_log(w, "node %u moves behind %s", i, nat_name(&w->nats[nat].nat.config.rules[NAT_UDP]));
 	node->nat = nat;
 	node->local = endpoint_from_v4(LAN_IP(nat, i), UDP_PORT);
 	for (uint32_t r = 0; r < MAX_RELAYS; r++)
@@ -884,6 +887,24 @@ void world_run_until(struct stage_world *w, uint64_t ns)
 				w->flows[i][k].longest_gap_ns = ns - w->flows[i][k].good_ns;
 }
 
+static void make_nat(struct stage_world *w, uint32_t i)
+{
+	struct sim_nat *router = &w->nats[i];
+	const struct nat_tables tables = { router->mappings, router->sessions, router->buckets,
+					   NAT_MAPPINGS,     NAT_SESSIONS,     NAT_BUCKETS };
+	struct nat_config config = { .addresses = { NAT_IP(i) }, .n_addresses = 1, .seed = w->seed + i };
+	struct nat_rules *rules = &config.rules[NAT_UDP];
+
+	rules->mapping = (enum nat_behaviour)world_random(w, 3);
+	rules->filtering = (enum nat_behaviour)world_random(w, 3);
+	rules->timeout_ns = SECONDS(30);
+	rules->is_kept_by_inbound = true;
+	config.hairpin = world_random(w, 2) == 1 ? NAT_HAIRPIN_EXTERNAL : NAT_HAIRPIN_OFF;
+	rules->filter_lag_ns = world_random(w, 2) * world_random(w, MS(100));
+	config.ports = rules->mapping == NAT_INDEPENDENT ? NAT_PORTS_PRESERVE : NAT_PORTS_RANDOM;
+	nat_init(&router->nat, &config, &tables);
+}
+
 void world_init(struct stage_world *w, uint64_t seed, bool trace)
 {
 	memset(w, 0, sizeof(*w));
@@ -895,15 +916,8 @@ void world_init(struct stage_world *w, uint64_t seed, bool trace)
 	for (uint32_t i = 0; i < MAX_RELAYS; i++)
 		w->relays[i] = (struct relay){ .up = true,
 					       .distance_ns = MS(2) + world_random(w, MS(20)) };
-	for (uint32_t i = 0; i < MAX_NATS; i++) {
-		w->nats[i] = (struct nat){ .ip = 0xcb00710au + i,
-					   .timeout_ns = SECONDS(30),
-					   .next_port = (uint16_t)i };
-		w->nats[i].mapping = (enum nat_behaviour)world_random(w, 3);
-		w->nats[i].filtering = (enum nat_behaviour)world_random(w, 3);
-		w->nats[i].hairpin = world_random(w, 2) == 1;
-		w->nats[i].filter_lag_ns = world_random(w, 2) * world_random(w, MS(100));
-	}
+	for (uint32_t i = 0; i < MAX_NATS; i++)
+		make_nat(w, i);
 	for (uint32_t i = 0; i < MAX_NODES; i++) {
 		struct sim_node *node = &w->nodes[i];
 

@@ -16,7 +16,7 @@
 #include "actors/endpoint_manager/endpoint_fsm.h"
 #include "actors/session_manager/session_box.h"
 #include "actors/traffic_manager/peer_fsm.h"
-#include "tests/sim/nat.h"
+#include "tests/lib/nat/nat.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -79,6 +79,19 @@ struct sim_node {
 	uint64_t link_free_ns;
 };
 
+#define NAT_MAPPINGS 96
+#define NAT_SESSIONS 512
+#define NAT_BUCKETS  64
+
+/* A router: its NAT, and whether it carries nothing but TCP. */
+struct sim_nat {
+	struct nat nat;
+	bool udp_cut;
+	struct nat_mapping mappings[NAT_MAPPINGS];
+	struct nat_session sessions[NAT_SESSIONS];
+	struct nat_link buckets[3 * NAT_BUCKETS];
+};
+
 struct relay {
 	bool up;
 	uint64_t distance_ns;
@@ -99,7 +112,7 @@ struct stage_world {
 	bool trace;
 	uint32_t n_nodes;
 	struct sim_node nodes[MAX_NODES];
-	struct nat nats[MAX_NATS];
+	struct sim_nat nats[MAX_NATS];
 	struct relay relays[MAX_RELAYS];
 	struct flow flows[MAX_NODES][MAX_NODES];
 	double loss, duplicates;
@@ -134,4 +147,4 @@ void world_move_node(struct stage_world *w, uint32_t node, int nat);
 /* Forgive what did not arrive until now. */
 void world_reset_gaps(struct stage_world *w);
 
-const struct nat *world_nat_of(const struct stage_world *w, uint32_t node);
+const struct nat_rules *world_nat_of(const struct stage_world *w, uint32_t node);
