@@ -4,35 +4,23 @@
  *
  *   table ──► known ◄──► client ◄── places
  */
-#include "relay/udp_clients.h"
-
-#include "common/rate_limit.h"
-#include "common/source_limit.h"
-#include "common/wire.h"
-#include "relay/key_table.h"
+#include "relay/udp_clients_internal.h"
+#include "relay/udp_limits.h"
 
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define INDEX_BITS	   20
-#define INDEX_MASK	   ((1u << INDEX_BITS) - 1)
-#define GENERATION_MASK	   (UINT32_MAX >> INDEX_BITS)
 #define DEFAULT_CLIENTS	   131072
 #define DEFAULT_KEEP_ALIVE 20
 #define DEFAULT_ANSWERS	   100000
 #define DEFAULT_BINDS	   200
 #define DEFAULT_PROOFS	   2000
 #define DEFAULT_CONTACTS   1024
-#define CONTACTS_PARTS	   16 /* of a client's contacts so much comes back a second */
 #define PAIRS_A_CLIENT	   8 /* places in the table of who sent to whom … */
 #define MAX_PAIRS	   (1u << 20) /* … which has so many at most */
 #define FINDS_PER_S	   1024 /* of nodes that are not here, by one client */
-#define FAIR_MIN	   512 /* packets of one client in a round */
-#define FAIR_MAX	   (1u << 20)
-#define SECOND_NS	   UINT64_C(1000000000)
-#define MILLISECOND_NS	   UINT64_C(1000000)
 #define COOKIE_MS	   30000 /* shorter than a silent client is kept: a recorded bind revives nobody */
 #define CHALLENGE_NS	   (32 * SECOND_NS)
 #define CHALLENGES	   3 /* now and before */
@@ -44,84 +32,6 @@
 #define MIN_PLACES	   64
 #define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at … */
 #define SWEEP_MIN	   4096 /* … or so many places */
-
-struct client;
-
-/* A member who was bound once, or is elsewhere. */
-struct known {
-	struct known *next;
-	struct public_key node_key;
-	struct relay_udp_key proof;
-	struct client *client; /* NULL: neither bound nor elsewhere */
-	uint64_t bound_ns;  /* last, or moved; 0: never */
-	uint32_t cookie_ms; /* when the cookie of that bind was made: binds are ordered by it, also when it has left */
-	bool has_proof;
-};
-
-struct client {
-	struct known *known;
-	bool is_bound, is_elsewhere; /* not neither */
-	bool is_told_here;	     /* elsewhere it is known that it is reached here */
-	bool is_leaving;	     /* it was sent away: pings keep it no longer */
-	bool is_handed_over;	     /* by the relay before: it shall be bound anew */
-	struct udp_way way;
-	uint32_t slot, token;
-	uint64_t bind_number;	/* the client's */
-	uint64_t proven_ns;
-	uint64_t heard_ns, heard_elsewhere_ns; /* a packet of it: lately, by which of both? */
-	uint32_t gone_second, n_gone; /* told in that second */
-	uint32_t find_second, n_finds; /* in vain, in that second */
-	uint32_t contact_second, n_contacts; /* when those left were counted; to so many more it may begin to send */
-	uint32_t last_to;		     /* slot */
-	struct rate_limit rate;
-	uint32_t round, n_round; /* packets that it sent in that round */
-	uint64_t packets_in, bytes_in, packets_out, bytes_out;
-	uint64_t swept_bytes, recent; /* of both ways when it was last looked at; carried lately */
-};
-
-struct place {
-	struct client *client; /* NULL: free */
-	uint32_t generation;   /* of the next client here, or of this one */
-	uint32_t next_free;    /* index, 0: the last */
-};
-
-/* A list in the making, and how busy each of it is. */
-struct busiest {
-	struct udp_clients_busiest list;
-	uint64_t recent[UDP_CLIENTS_BUSIEST];
-};
-
-/* So many a second. */
-struct budget {
-	uint64_t second;
-	uint32_t n; /* spent in that second */
-};
-
-struct udp_clients {
-	struct udp_clients_config config;
-	struct public_key public;
-	struct key_table known;	    /* by node key */
-	struct known *first_known;
-	struct place *places; /* [0] is not used: slot 0 is the relay */
-	uint32_t n_places, sweep_at;
-	uint32_t first_free, last_free; /* the longest free first; 0: none */
-	uint8_t secret[32]; /* of cookies, challenges, tokens */
-	uint64_t n_random;
-	uint32_t epoch;
-	bool is_draining;
-	uint32_t drain_at; /* all before were sent away */
-	struct source_limit binds;
-	struct budget answers, proofs;
-	struct rate_limit rate;
-	struct {
-		uint32_t number, n_packets, n_senders, n_most; /* n_most: of one client */
-		uint32_t fair; /* packets of one client in this round; UINT32_MAX: any number */
-	} round;
-	uint32_t n_pairs; /* a power of two */
-	uint64_t *pairs; /* who sent to whom, lately: a hash of both in its place */
-	struct udp_clients_counters counters;
-	struct busiest busiest, next_busiest;
-};
 
 static bool spend(struct budget *budget, uint32_t max, uint64_t now_ns)
 {
@@ -164,21 +74,16 @@ static uint32_t new_random(struct udp_clients *clients)
 
 /* ---- the array ---- */
 
-static uint32_t index_of(uint32_t slot)
-{
-	return slot & INDEX_MASK;
-}
-
 static struct client *find_slot(const struct udp_clients *clients, uint32_t slot)
 {
-	const uint32_t i = index_of(slot);
+	const uint32_t i = udp_clients_index_of(slot);
 	struct client *client = i < clients->n_places ? clients->places[i].client : NULL;
 
 	return client && client->slot == slot ? client : NULL;
 }
 
 /* Behind all that are free: a slot comes back as late as can be, for peers may still know whose it was. */
-static void free_place(struct udp_clients *clients, uint32_t i)
+void udp_clients_free_place(struct udp_clients *clients, uint32_t i)
 {
 	clients->places[i].next_free = 0;
 	if (clients->first_free == 0)
@@ -188,7 +93,7 @@ static void free_place(struct udp_clients *clients, uint32_t i)
 	clients->last_free = i;
 }
 
-static void add_places(struct udp_clients *clients)
+void udp_clients_add_places(struct udp_clients *clients)
 {
 	const uint32_t before = clients->n_places, n = before ? before * 2 : MIN_PLACES;
 
@@ -198,7 +103,7 @@ static void add_places(struct udp_clients *clients)
 	memset(clients->places + before, 0, (n - before) * sizeof(*clients->places));
 	for (uint32_t i = before > 0 ? before : 1; i < n; i++) {
 		clients->places[i].generation = new_random(clients);
-		free_place(clients, i);
+		udp_clients_free_place(clients, i);
 	}
 	clients->n_places = n;
 }
@@ -210,7 +115,7 @@ static struct client *add_client(struct udp_clients *clients, struct known *know
 	if (!client)
 		abort();
 	if (clients->first_free == 0)
-		add_places(clients);
+		udp_clients_add_places(clients);
 	const uint32_t i = clients->first_free;
 	struct place *place = &clients->places[i];
 	clients->first_free = place->next_free;
@@ -223,13 +128,13 @@ static struct client *add_client(struct udp_clients *clients, struct known *know
 
 static void remove_client(struct udp_clients *clients, struct client *client)
 {
-	const uint32_t i = index_of(client->slot);
+	const uint32_t i = udp_clients_index_of(client->slot);
 	struct place *place = &clients->places[i];
 
 	client->known->client = NULL;
 	place->client = NULL;
 	place->generation++;
-	free_place(clients, i);
+	udp_clients_free_place(clients, i);
 	free(client);
 }
 
@@ -367,7 +272,7 @@ static bool is_member(const struct udp_clients *clients, const struct public_key
 	return !clients->config.is_member || clients->config.is_member(clients->config.owner, node_key);
 }
 
-static struct known *get_known(struct udp_clients *clients, const struct public_key *node_key)
+struct known *udp_clients_get_known(struct udp_clients *clients, const struct public_key *node_key)
 {
 	struct known *known = key_table_find(&clients->known, node_key);
 
@@ -408,7 +313,7 @@ static struct known *find_known(struct udp_clients *clients, const struct endpoi
 		clients->counters.refused_proof++;
 		return NULL;
 	}
-	known = get_known(clients, node_key);
+	known = udp_clients_get_known(clients, node_key);
 	known->proof = proof;
 	known->has_proof = true;
 	sodium_memzero(&proof, sizeof(proof));
@@ -556,119 +461,6 @@ static enum udp_clients_verdict take_bind(struct udp_clients *clients, const str
 	if (known->client && known->client->is_bound)
 		return bind_again(clients, known->client, from, bind, cookie_ms, now_ns, ret);
 	return bind_new(clients, known, from, bind, cookie_ms, now_ns, ret);
-}
-
-/* ---- limits ---- */
-
-/* A hash of both, and not of the other way round; never 0. */
-static uint64_t pair_of(const struct client *from, const struct client *to)
-{
-	uint64_t x = (uint64_t)from->slot << 32 | to->slot;
-
-	x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
-	x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
-	return (x ^ x >> 32) | 1;
-}
-
-static uint64_t *place_of(struct udp_clients *clients, uint64_t pair)
-{
-	return &clients->pairs[(pair >> 1) % clients->n_pairs];
-}
-
-static bool spend_contact(const struct udp_clients *clients, struct client *client, uint64_t now_ns)
-{
-	const uint32_t max = clients->config.max_contacts, second = (uint32_t)(now_ns / SECOND_NS);
-	const uint64_t earned = (uint64_t)(second - client->contact_second) * (max / CONTACTS_PARTS + 1);
-
-	client->n_contacts = earned + client->n_contacts < max ? (uint32_t)earned + client->n_contacts : max;
-	client->contact_second = second;
-	if (client->n_contacts == 0)
-		return false;
-	client->n_contacts--;
-	return true;
-}
-
-/*
- * May it send there? Whoever it sent to before, and whoever has sent to it, yes; others only so many. What is
- * answered is given back. The table is small, and may forget: then a contact is counted twice.
- */
-static bool may_contact(struct udp_clients *clients, struct client *client, struct client *to, uint64_t now_ns)
-{
-	const uint64_t pair = pair_of(client, to);
-	uint64_t *place = place_of(clients, pair);
-
-	/* Written anew each time: another may have taken its place, and the receiver's answers look for it. */
-	if (*place != pair && client->last_to != to->slot) {
-		const uint64_t back = pair_of(to, client);
-		if (*place_of(clients, back) == back)
-			to->n_contacts++;
-		else if (!spend_contact(clients, client, now_ns))
-			return false;
-	}
-	*place = pair;
-	client->last_to = to->slot;
-	return true;
-}
-
-/* Counts n packets more of this round. */
-static bool is_fair(struct udp_clients *clients, struct client *client, uint32_t n)
-{
-	if (client->round != clients->round.number) {
-		client->round = clients->round.number;
-		client->n_round = 0;
-		clients->round.n_senders++;
-	}
-	client->n_round += n;
-	clients->round.n_packets += n;
-	if (client->n_round > clients->round.n_most)
-		clients->round.n_most = client->n_round;
-	return client->n_round <= clients->round.fair;
-}
-
-static uint32_t fair_of(const struct udp_clients *clients, bool is_overloaded)
-{
-	const uint32_t fair = clients->round.fair, most = clients->round.n_most;
-	const uint32_t least = clients->round.n_senders > 0 ? 2 * (clients->round.n_packets / clients->round.n_senders) : 0;
-	uint32_t less = (fair < most ? fair : most) / 4 * 3;
-
-	if (!is_overloaded)
-		return fair < FAIR_MAX ? fair + fair / 8 : UINT32_MAX;
-	less = less < least ? least : less;
-	return less < FAIR_MIN ? FAIR_MIN : less;
-}
-
-void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded)
-{
-	clients->round.fair = fair_of(clients, is_overloaded);
-	clients->round.n_packets = clients->round.n_senders = clients->round.n_most = 0;
-	clients->round.number++;
-}
-
-/* What the limit of all refuses is not charged to its sender. */
-static bool takes_rate(struct udp_clients *clients, struct client *client, size_t bytes, uint64_t now_ms)
-{
-	if (!rate_limit_take(&client->rate, bytes, now_ms))
-		return false;
-	if (rate_limit_take(&clients->rate, bytes, now_ms))
-		return true;
-	rate_limit_give_back(&client->rate, bytes);
-	return false;
-}
-
-/* How many of n datagrams may pass, of `size` bytes each but the last, n_bytes in all. */
-static uint32_t may_pass(struct udp_clients *clients, struct client *client, uint32_t n, size_t size, size_t n_bytes,
-			 uint64_t now_ns)
-{
-	const uint64_t now_ms = now_ns / MILLISECOND_NS;
-	uint32_t i = 0;
-
-	if (n == 1)
-		size = n_bytes;
-	else if (takes_rate(clients, client, n_bytes, now_ms))
-		return n;
-	while (i < n && takes_rate(clients, client, size, now_ms))
-		i++;
-	return i;
 }
 
 /* ---- bound ---- */
@@ -830,11 +622,11 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	uint32_t n = length_of_run(bytes, len, size, &n_bytes);
 	client->heard_ns = now_ns;
 	*ret = route_to(client, to);
-	if (!is_fair(clients, client, n))
+	if (!udp_limits_is_fair(clients, client, n))
 		return drop_run(ret, &clients->counters.dropped_unfair, n);
-	if (!may_contact(clients, client, to, now_ns))
+	if (!udp_limits_may_contact(clients, client, to, now_ns))
 		return drop_run(ret, &clients->counters.dropped_contacts, n);
-	const uint32_t passes = may_pass(clients, client, n, size, n_bytes, now_ns);
+	const uint32_t passes = udp_limits_may_pass(clients, client, n, size, n_bytes, now_ns);
 	if (passes == 0)
 		return drop_run(ret, &clients->counters.dropped_rate, n);
 	if (passes < n) {
@@ -902,7 +694,7 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 
 void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns)
 {
-	struct known *known = get_known(clients, node_key);
+	struct known *known = udp_clients_get_known(clients, node_key);
 	struct client *client = known->client ? known->client : add_client(clients, known);
 
 	client->is_elsewhere = true;
@@ -1146,217 +938,6 @@ struct udp_clients *udp_clients_free(struct udp_clients *clients)
 	sodium_memzero(clients, sizeof(*clients));
 	free(clients);
 	return NULL;
-}
-
-/* ---- handing over ---- */
-
-#define SAVED_LABEL   "p2pnode relay UDP clients 2"
-#define SAVED_MAX_NS  (60 * SECOND_NS)
-#define SAVED_HEAD    (8 + 4 + 32 + 8 + 4 + 4)
-#define SAVED_PLACE   2
-#define SAVED_CLIENT  (KEY_LEN + 1 + KEY_LEN + 16 + 2 + 4 + 16 + 4 + 2 + 4 + 4 + 8 + 4 + 8 + 8)
-#define SEAL_OVERHEAD (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
-
-/* Of this node, and for its like only. */
-static void saved_key(const struct udp_clients_config *config, uint8_t ret[crypto_secretbox_KEYBYTES])
-{
-	uint8_t label[sizeof(SAVED_LABEL) - 1 + sizeof(config->saved_for)];
-
-	memcpy(label, SAVED_LABEL, sizeof(SAVED_LABEL) - 1);
-	memcpy(label + sizeof(SAVED_LABEL) - 1, config->saved_for, sizeof(config->saved_for));
-	crypto_generichash(ret, crypto_secretbox_KEYBYTES, label, sizeof(label), config->node_key.bytes,
-			   sizeof(config->node_key.bytes));
-}
-
-static void put_client(struct wire_writer *w, const struct client *client)
-{
-	wire_put(w, client->known->node_key.bytes, KEY_LEN);
-	/* Thousands come back at once: without it each would cost a Diffie-Hellman. */
-	wire_put_u8(w, client->known->has_proof);
-	wire_put(w, client->known->proof.bytes, KEY_LEN);
-	wire_put(w, client->way.remote.ip, 16);
-	wire_put_u16(w, client->way.remote.port);
-	wire_put_u32(w, client->way.remote.scope_id);
-	wire_put(w, client->way.local_ip, 16);
-	wire_put_u32(w, client->way.ifindex);
-	wire_put_u16(w, client->way.socket);
-	wire_put_u32(w, client->slot);
-	wire_put_u32(w, client->token);
-	wire_put_u64(w, client->bind_number);
-	wire_put_u32(w, client->known->cookie_ms);
-	wire_put_u64(w, client->known->bound_ns);
-	wire_put_u64(w, client->proven_ns);
-}
-
-/* Of who is here after whoever is bound has gone. A client elsewhere comes to the relay that follows by itself. */
-static uint16_t next_generation(const struct place *place)
-{
-	return (uint16_t)((place->generation + (place->client ? 1 : 0)) & GENERATION_MASK);
-}
-
-static void put_all(struct wire_writer *w, const struct udp_clients *clients, uint64_t now_ns)
-{
-	wire_put_u64(w, now_ns);
-	wire_put_u32(w, clients->epoch);
-	wire_put(w, clients->secret, sizeof(clients->secret));
-	wire_put_u64(w, clients->n_random);
-	wire_put_u32(w, clients->counters.clients);
-	wire_put_u32(w, clients->n_places);
-	for (uint32_t i = 0; i < clients->n_places; i++)
-		if (clients->places[i].client && clients->places[i].client->is_bound)
-			put_client(w, clients->places[i].client);
-	for (uint32_t i = 0; i < clients->n_places; i++)
-		wire_put_u16(w, next_generation(&clients->places[i]));
-}
-
-void udp_clients_save(const struct udp_clients *clients, uint64_t now_ns, uint8_t **ret, size_t *ret_len)
-{
-	const size_t len = SAVED_HEAD + clients->counters.clients * (size_t)SAVED_CLIENT +
-			   clients->n_places * (size_t)SAVED_PLACE;
-	uint8_t key[crypto_secretbox_KEYBYTES], *sealed = malloc(SEAL_OVERHEAD + len);
-
-	if (!sealed)
-		abort();
-	uint8_t *plain = sealed + SEAL_OVERHEAD;
-	struct wire_writer w = wire_writer(plain, len);
-	put_all(&w, clients, now_ns);
-	saved_key(&clients->config, key);
-	randombytes_buf(sealed, crypto_secretbox_NONCEBYTES);
-	crypto_secretbox_easy(sealed + crypto_secretbox_NONCEBYTES, plain, len, sealed, key);
-	sodium_memzero(key, sizeof(key));
-	*ret = sealed;
-	*ret_len = SEAL_OVERHEAD + len;
-}
-
-static bool is_slot_good(const struct udp_clients *clients, uint32_t slot)
-{
-	return index_of(slot) != 0 && index_of(slot) < clients->n_places && !clients->places[index_of(slot)].client;
-}
-
-/* False: what is there contradicts itself. */
-static bool restore_client(struct udp_clients *clients, struct wire_reader *r, uint32_t n_sockets, uint64_t now_ns)
-{
-	struct client read = { .is_bound = true, .is_handed_over = true };
-	struct public_key node_key;
-	struct relay_udp_key proof;
-
-	wire_bytes(r, node_key.bytes, KEY_LEN);
-	const uint8_t has_proof = wire_u8(r);
-	wire_bytes(r, proof.bytes, KEY_LEN);
-	wire_bytes(r, read.way.remote.ip, 16);
-	read.way.remote.port = wire_u16(r);
-	read.way.remote.scope_id = wire_u32(r);
-	wire_bytes(r, read.way.local_ip, 16);
-	read.way.ifindex = wire_u32(r);
-	read.way.socket = wire_u16(r);
-	read.slot = wire_u32(r);
-	read.token = wire_u32(r);
-	read.bind_number = wire_u64(r);
-	const uint32_t cookie_ms = wire_u32(r);
-	const uint64_t bound_ns = wire_u64(r);
-	read.proven_ns = read.heard_ns = wire_u64(r);
-	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || bound_ns > now_ns ||
-	    read.proven_ns > now_ns || has_proof > 1)
-		return false;
-	read.known = get_known(clients, &node_key);
-	if (read.known->client)
-		return false;
-	read.known->has_proof = has_proof != 0;
-	read.known->proof = proof;
-	read.known->cookie_ms = cookie_ms;
-	read.known->bound_ns = bound_ns;
-	struct client *client = malloc(sizeof(*client));
-	if (!client)
-		abort();
-	read.n_contacts = clients->config.max_contacts;
-	read.contact_second = (uint32_t)(now_ns / SECOND_NS);
-	rate_limit_init(&read.rate, clients->config.max_rate_client, now_ns / MILLISECOND_NS);
-	*client = read;
-	client->known->client = client;
-	clients->places[index_of(read.slot)].client = client;
-	clients->places[index_of(read.slot)].generation = read.slot >> INDEX_BITS;
-	clients->counters.clients++;
-	return true;
-}
-
-/* Those that are free go on with their generations, for peers may still know whose they were. */
-static void restore_free_places(struct udp_clients *clients, struct wire_reader *r)
-{
-	clients->first_free = clients->last_free = 0;
-	for (uint32_t i = 0; i < clients->n_places; i++) {
-		const uint16_t generation = wire_u16(r);
-		if (clients->places[i].client || i == 0)
-			continue;
-		clients->places[i].generation = generation;
-		free_place(clients, i);
-	}
-}
-
-/* As many as there were. False: so many there cannot have been. */
-static bool restore_places(struct udp_clients *clients, uint32_t n)
-{
-	if (n > UDP_CLIENTS_MAX)
-		return false;
-	while (clients->n_places < n)
-		add_places(clients);
-	return clients->n_places == n;
-}
-
-static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t len, uint32_t n_sockets, uint64_t now_ns)
-{
-	struct wire_reader r = wire_reader(plain, len);
-	const uint64_t saved_ns = wire_u64(&r);
-
-	clients->epoch = wire_u32(&r);
-	wire_bytes(&r, clients->secret, sizeof(clients->secret));
-	clients->n_random = wire_u64(&r);
-	const uint32_t n = wire_u32(&r), n_places = wire_u32(&r);
-	if (r.failed || saved_ns > now_ns || now_ns - saved_ns > SAVED_MAX_NS || n > clients->config.max_clients ||
-	    wire_left(&r) != n * (size_t)SAVED_CLIENT + n_places * (size_t)SAVED_PLACE ||
-	    !restore_places(clients, n_places))
-		return false;
-	for (uint32_t i = 0; i < n; i++)
-		if (!restore_client(clients, &r, n_sockets, now_ns))
-			return false;
-	restore_free_places(clients, &r);
-	return true;
-}
-
-int udp_clients_new_from_plain(const struct udp_clients_config *config, const uint8_t *plain, size_t len,
-			       uint32_t n_sockets, uint64_t now_ns, struct udp_clients **ret)
-{
-	struct udp_clients *clients;
-	int r = udp_clients_new(config, &clients);
-
-	if (r < 0)
-		return r;
-	if (!restore(clients, plain, len, n_sockets, now_ns)) {
-		udp_clients_free(clients);
-		return UDP_CLIENTS_E_SAVED;
-	}
-	*ret = clients;
-	return 0;
-}
-
-int udp_clients_new_from(const struct udp_clients_config *config, const uint8_t *saved, size_t len,
-			 uint32_t n_sockets, uint64_t now_ns, struct udp_clients **ret)
-{
-	uint8_t key[crypto_secretbox_KEYBYTES];
-
-	if (len < SEAL_OVERHEAD)
-		return UDP_CLIENTS_E_SAVED;
-	uint8_t *plain = malloc(len);
-	if (!plain)
-		return -ENOMEM;
-	saved_key(config, key);
-	int r = crypto_secretbox_open_easy(plain, saved + crypto_secretbox_NONCEBYTES,
-					   len - crypto_secretbox_NONCEBYTES, saved, key) == 0
-			? udp_clients_new_from_plain(config, plain, len - SEAL_OVERHEAD, n_sockets, now_ns, ret)
-			: UDP_CLIENTS_E_SAVED;
-	sodium_memzero(key, sizeof(key));
-	sodium_memzero(plain, len);
-	free(plain);
-	return r;
 }
 
 struct udp_clients_counters udp_clients_counters(const struct udp_clients *clients)

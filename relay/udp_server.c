@@ -9,6 +9,7 @@
 #include "common/macros.h"
 #include "common/relay_wire.h"
 #include "relay/udp_bridge.h"
+#include "relay/udp_clients_saved.h"
 
 #include <assert.h>
 #include <errno.h>

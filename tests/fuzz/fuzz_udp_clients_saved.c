@@ -2,7 +2,7 @@
  * Target: udp_clients_new_from_plain: whatever a relay is said to have handed over is refused, or makes clients that
  * can be saved, read back, and forgotten.
  */
-#include "relay/udp_clients.h"
+#include "relay/udp_clients_saved.h"
 
 #include <sodium.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Clients of the relay over UDP, on virtual time: every line of a test is a datagram and what comes of it. */
-#include "relay/udp_clients.h"
+#include "relay/udp_clients_saved.h"
 
 #include <assert.h>
 #include <sodium.h>
