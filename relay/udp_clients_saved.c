@@ -92,50 +92,75 @@ static bool is_slot_good(const struct udp_clients *clients, uint32_t slot)
 	return udp_clients_index_of(slot) != 0 && udp_clients_index_of(slot) < clients->n_places && !clients->places[udp_clients_index_of(slot)].client;
 }
 
+/* One client as it was saved; what of it belongs to its key is apart. */
+struct saved_client {
+	struct client client;
+	struct public_key node_key;
+	struct relay_udp_key proof;
+	uint8_t has_proof;
+	uint32_t cookie_ms;
+	uint64_t bound_ns;
+};
+
+static void get_client(struct wire_reader *r, struct saved_client *ret)
+{
+	struct client *client = &ret->client;
+
+	*ret = (struct saved_client){ .client = { .is_bound = true, .is_handed_over = true } };
+	wire_bytes(r, ret->node_key.bytes, KEY_LEN);
+	ret->has_proof = wire_u8(r);
+	wire_bytes(r, ret->proof.bytes, KEY_LEN);
+	wire_bytes(r, client->way.remote.ip, 16);
+	client->way.remote.port = wire_u16(r);
+	client->way.remote.scope_id = wire_u32(r);
+	wire_bytes(r, client->way.local_ip, 16);
+	client->way.ifindex = wire_u32(r);
+	client->way.socket = wire_u16(r);
+	client->slot = wire_u32(r);
+	client->token = wire_u32(r);
+	client->bind_number = wire_u64(r);
+	ret->cookie_ms = wire_u32(r);
+	ret->bound_ns = wire_u64(r);
+	client->proven_ns = client->heard_ns = wire_u64(r);
+}
+
+static void add_restored(struct udp_clients *clients, struct known *known, const struct saved_client *saved,
+			 uint64_t now_ns)
+{
+	struct client *client = malloc(sizeof(*client));
+
+	if (!client)
+		abort();
+	*client = saved->client;
+	client->known = known;
+	client->n_contacts = clients->config.max_contacts;
+	client->contact_second = (uint32_t)(now_ns / SECOND_NS);
+	rate_limit_init(&client->rate, clients->config.max_rate_client, now_ns / MILLISECOND_NS);
+	known->client = client;
+	known->has_proof = saved->has_proof != 0;
+	known->proof = saved->proof;
+	known->cookie_ms = saved->cookie_ms;
+	known->bound_ns = saved->bound_ns;
+	struct place *place = &clients->places[udp_clients_index_of(client->slot)];
+	place->client = client;
+	place->generation = client->slot >> INDEX_BITS;
+	clients->counters.clients++;
+}
+
 /* False: what is there contradicts itself. */
 static bool restore_client(struct udp_clients *clients, struct wire_reader *r, uint32_t n_sockets, uint64_t now_ns)
 {
-	struct client read = { .is_bound = true, .is_handed_over = true };
-	struct public_key node_key;
-	struct relay_udp_key proof;
+	struct saved_client saved;
 
-	wire_bytes(r, node_key.bytes, KEY_LEN);
-	const uint8_t has_proof = wire_u8(r);
-	wire_bytes(r, proof.bytes, KEY_LEN);
-	wire_bytes(r, read.way.remote.ip, 16);
-	read.way.remote.port = wire_u16(r);
-	read.way.remote.scope_id = wire_u32(r);
-	wire_bytes(r, read.way.local_ip, 16);
-	read.way.ifindex = wire_u32(r);
-	read.way.socket = wire_u16(r);
-	read.slot = wire_u32(r);
-	read.token = wire_u32(r);
-	read.bind_number = wire_u64(r);
-	const uint32_t cookie_ms = wire_u32(r);
-	const uint64_t bound_ns = wire_u64(r);
-	read.proven_ns = read.heard_ns = wire_u64(r);
-	if (r->failed || read.way.socket >= n_sockets || !is_slot_good(clients, read.slot) || bound_ns > now_ns ||
-	    read.proven_ns > now_ns || has_proof > 1)
-		return false;
-	read.known = udp_clients_get_known(clients, &node_key);
-	if (read.known->client)
-		return false;
-	read.known->has_proof = has_proof != 0;
-	read.known->proof = proof;
-	read.known->cookie_ms = cookie_ms;
-	read.known->bound_ns = bound_ns;
-	struct client *client = malloc(sizeof(*client));
-	if (!client)
-		abort();
-	read.n_contacts = clients->config.max_contacts;
-	read.contact_second = (uint32_t)(now_ns / SECOND_NS);
-	rate_limit_init(&read.rate, clients->config.max_rate_client, now_ns / MILLISECOND_NS);
-	*client = read;
-	client->known->client = client;
-	clients->places[udp_clients_index_of(read.slot)].client = client;
-	clients->places[udp_clients_index_of(read.slot)].generation = read.slot >> INDEX_BITS;
-	clients->counters.clients++;
-	return true;
+	get_client(r, &saved);
+	bool is_good = !r->failed && saved.client.way.socket < n_sockets && is_slot_good(clients, saved.client.slot) &&
+		       saved.bound_ns <= now_ns && saved.client.proven_ns <= now_ns && saved.has_proof <= 1;
+	struct known *known = is_good ? udp_clients_get_known(clients, &saved.node_key) : NULL;
+	is_good = known && !known->client;
+	if (is_good)
+		add_restored(clients, known, &saved, now_ns);
+	sodium_memzero(&saved.proof, sizeof(saved.proof));
+	return is_good;
 }
 
 /* Those that are free go on with their generations, for peers may still know whose they were. */
