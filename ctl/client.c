@@ -169,7 +169,7 @@ static enum ctl_exit exchange(struct ctl *ctl, const char *request, uint64_t dea
 	struct lines lines;
 	char *line;
 	size_t len;
-	int fd;
+	int fd = -1;
 	enum ctl_exit exit = dial(ctl, &fd);
 
 	if (exit != CTL_OK)

@@ -626,7 +626,7 @@ int loopback_add_peer(struct loopback *loopback, uint32_t id, struct loopback_pe
 {
 	struct sockaddr_in name = { 0 };
 	socklen_t len = sizeof(name);
-	int fd, r = open_socket(loopback, &fd);
+	int fd = -1, r = open_socket(loopback, &fd);
 
 	if (r != 0)
 		return error_set(reterr, r, "cannot open a loopback socket: %s", strerror(-r));

@@ -122,7 +122,7 @@ static int ask(const char *interface, const char *request, size_t len, struct ua
 {
 	char *answer = NULL;
 	size_t answer_len = 0;
-	int fd, r = connect_to(interface, &fd, reterr);
+	int fd = -1, r = connect_to(interface, &fd, reterr);
 
 	if (r != 0)
 		return r;
