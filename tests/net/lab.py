@@ -11,6 +11,16 @@
         node.wait_for_log("joined")
         home.block_udp()
 
+NATs are of two makes. Linux's own, in the old words ("full-cone" … "symmetric"), is what most home routers
+run. Its mappings are as it likes, though, and it cannot be asked for others; so those in RFC 4787's words
+("eim-eif" … "apdm-apdf": how it maps, whom it lets in) are ours (nat.py), with much else that real ones do:
+
+    lab.router("r", internet, nat="apdm-adf", ports="step:2", hairpin="external", timeout_s=25, lag_ms=80)
+    home = lab.router("home", carrier.inside, nat="eim-apdf")       # behind carrier's NAT
+    lab.router("r", internet, firewall=True)                        # no NAT, but replies only
+    lab.router("r", internet, nat="eim-eif", inside6="2001:db8:1::/64")  # IPv6, with the same firewall
+    home.block_udp(), home.block_all_but_443(), home.reboot("198.51.100.9"), home.counts()["sessions"]
+
 Each host, router and network is a network namespace (and a mount namespace with its own /run, so
 that /run/wireguard and the like do not collide) held by a sleeping process. A network is a bridge.
 There are no names to clash: labs run side by side.
@@ -40,6 +50,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+from nat import TYPES as USERSPACE_NAT_TYPES, UserspaceNat
 
 MARK = "P2P_LAB"
 LABS = Path(os.environ.get("P2P_LAB_DIR", "/tmp/p2p-lab"))
@@ -371,12 +383,32 @@ class Network(Place):
         self.v6 = ipaddress.ip_network(v6) if v6 else None
         self.mtu = mtu
         self.gateway = self.gateway6 = None
+        self.router = None  # whose inside this is
         self._used = 0
+        self._hosts, self._routes6 = [], []
         self._commands([f"link add br0 mtu {mtu} type bridge mcast_snooping 0", "link set br0 up"])
 
     def next_number(self):
         self._used += 1
         return self._used
+
+    def add_host(self, host):
+        self._hosts.append(host)
+        for prefix, via in self._routes6:
+            self._tell(host, prefix, via)
+
+    def route6(self, prefix, via):
+        """All who are here, now or later, and all beyond, reach an IPv6 prefix by way of this address."""
+        self._routes6.append((prefix, via))
+        for host in self._hosts:
+            self._tell(host, prefix, via)
+        if self.router and self.router.ip6:
+            self.router.outside.route6(prefix, self.router.ip6)
+
+    @staticmethod
+    def _tell(host, prefix, via):
+        if host.ip6 and host.ip6 != via:
+            host._commands([f"route replace {prefix} via {via}"])
 
     def loss(self, percent):
         """Drops this share of all packets that cross the network, in each direction."""
@@ -408,6 +440,7 @@ class Host(Place):
         self._commands(self._addressing(network, interface, ip, ip6))
         self.interfaces.append((interface, network, port))
         self.ip, self.ip6 = self.ip or ip, self.ip6 or ip6
+        network.add_host(self)
         return interface
 
     def cable(self, other, v4="192.0.2.0/24", mtu=1500):
@@ -523,9 +556,21 @@ table inet filter {{
 """
 
 
-class Router(Host):
-    """A router between .outside (eth0) and .inside (eth1, a network of its own), with NAT or without.
+# Without NAT: what was not asked for from inside stays outside.
+_FIREWALL = """
+table inet filter {
+    chain forward { type filter hook forward priority filter; policy drop;
+        iifname "eth1" accept
+        ct state established,related accept
+    }
+}
+"""
 
+
+class Router(Host):
+    """A router between .outside and .inside (a network of its own), by eth0 and eth1, with NAT or without.
+
+    Linux's NAT:
     full-cone         anyone may send to a mapping
     restricted        those may whose address was sent to
     port-restricted   those may whose address and port was sent to
@@ -533,25 +578,36 @@ class Router(Host):
     None              routes; stateless
 
     The first two serve the first host inside: what they let in without being asked goes there.
+    For ours see Lab.router. .addresses are the public ones, .ip the first of them.
     """
 
     def __init__(self, lab, name, nat):
         super().__init__(lab, name)
-        if nat not in _MASQUERADE:
-            raise ValueError(f"nat={nat!r}: one of {NAT_TYPES} or None")
+        if nat not in _MASQUERADE and nat not in USERSPACE_NAT_TYPES:
+            raise ValueError(f"nat={nat!r}: one of {NAT_TYPES + USERSPACE_NAT_TYPES} or None")
         self.nat = nat
-        self.inside = None
+        self.outside = self.inside = self.userspace = None
+        self.addresses = []
 
-    def connect(self, outside, inside, ip=None, ip6=None):
+    def connect(self, outside, inside, ip=None, ip6=None, addresses=1, firewall=False, **options):
         self.attach(outside, ip, ip6)
-        self.inside = inside
+        self.outside, self.inside = outside, inside
         self.attach(inside)
+        inside.router = self
         inside.gateway = str(inside.v4[1]) if inside.v4 else None
         inside.gateway6 = str(inside.v6[1]) if inside.v6 else None
+        self.addresses = [self.ip] + [str(outside.v4[outside.next_number()]) for _ in range(addresses - 1)]
+        self._commands([f"addr add {a}/{outside.v4.prefixlen} dev eth0" for a in self.addresses[1:]])
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)
-        if self.nat:
-            self.nft(self._rules())
+        if self.nat in USERSPACE_NAT_TYPES:
+            self.userspace = UserspaceNat(self, self.nat, self.addresses, **options)
+        elif options or addresses > 1:
+            raise ValueError(f"nat={self.nat!r} has no options, and one address")
+        elif self.nat or firewall:
+            self.nft(self._rules() if self.nat else _FIREWALL)
+        if self.ip6 and inside.v6:
+            outside.route6(inside.v6, self.ip6)
 
     def _rules(self):
         first = self.inside.v4[2]  # the router itself is number 1
@@ -563,18 +619,47 @@ class Router(Host):
 
     def block_udp(self):
         """Drops all UDP through the router, both ways, without a word; also of flows that exist."""
-        self.nft("table inet cut { chain forward { type filter hook forward priority -10;\n"
-                 "meta l4proto udp drop\n}\n}")
+        self._block("cut", "meta l4proto udp drop")
 
     def unblock_udp(self):
         self.nft("delete table inet cut")
 
+    def block_all_but_443(self):
+        """Nothing passes but TCP to and from port 443, as in a guest's network; no ping, no DNS."""
+        self._block("only443", "tcp dport 443 accept; tcp sport 443 accept; drop")
+
+    def unblock_all(self):
+        self.nft("delete table inet only443")
+
+    def _block(self, table, rules):
+        self.nft(f"table inet {table} {{ chain forward {{ type filter hook forward priority -10;\n"
+                 f"{rules}\n}}\n}}")
+
     def forget(self):
         """Ends all mappings, as a reboot does."""
-        self.run(["conntrack", "-F"])
+        if self.userspace:
+            self.userspace.forget()
+        else:
+            self.run(["conntrack", "-F"])
 
+    def reboot(self, ip=None):
+        """Ends all mappings; with ip, it comes back with another public address in place of the first."""
+        if ip:
+            size = self.outside.v4.prefixlen
+            self._commands([f"addr del {a}/{size} dev eth0" for a in self.addresses])
+            self.ip, self.addresses[0] = ip, ip
+            self._commands(self._addressing(self.outside, "eth0", ip, None)
+                           + [f"addr add {a}/{size} dev eth0" for a in self.addresses[1:]])
+        if self.userspace:
+            self.userspace.readdress(self.addresses)
+        else:
+            self.forget()
 
-
+    def counts(self):
+        """What the NAT holds now and at most held, and what it refused; Linux's tells "sessions" alone."""
+        if self.userspace:
+            return self.userspace.counts()
+        return {"sessions": int(self.run(["conntrack", "-C"]).stdout)}
 
 
 # ---- the lab -------------------------------------------------------------------------------------
@@ -608,13 +693,28 @@ class Lab:
             host.attach(network, ip, ip6)
         return host
 
-    def router(self, name, outside, nat=None, ip=None, ip6=None, inside=None, inside6=None):
-        """A router on the network outside with a new network inside (10.N.0.0/24 by itself)."""
+    def router(self, name, outside, nat=None, ip=None, ip6=None, inside=None, inside6=None, **options):
+        """A router on the network outside with a new network inside (10.N.0.0/24 by itself).
+
+        firewall=True            with nat=None: only what inside has asked for comes in; a NAT always is one
+        With nat="eim-eif" … "apdm-apdf" (EIM, ADM, APDM: how it maps; EIF, ADF, APDF: whom it lets in):
+        hairpin="external"       what inside sends to a public address of the router comes back in, from the
+                                 sender's mapping; "internal": from its address inside
+        ports="step:2"           the next port is the last one plus 2; "preserve": the one inside if it is
+                                 free (default of EIM); "random" (default of the others)
+        port_range=(a, b)        all ports it has
+        addresses=2, pool="…"    public addresses; "paired": a host has one, "arbitrary": a mapping has one
+        lag_ms=80                whom a packet asked is let in so long after it
+        timeout_s=25             a mapping of UDP unused for so long is gone; refresh="outbound": what comes
+                                 in is no use
+        mappings=, sessions=     how many it can hold; what would be one more is dropped and counted
+        seed=                    of its random ports
+        """
         self._inside_count += 1
         router = self._add(Router(self, name, nat))
         network = self.network(f"{name}-inside", inside or f"10.{self._inside_count}.0.0/24", inside6,
                                outside.mtu)
-        router.connect(outside, network, ip, ip6)
+        router.connect(outside, network, ip, ip6, **options)
         return router
 
     def _add(self, place):
