@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -18,6 +19,7 @@
 #include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -708,6 +710,17 @@ uint32_t tls_stream_last_ack_ms(const struct tls_stream *stream)
 	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return UINT32_MAX;
 	return info.tcpi_last_ack_recv;
+}
+
+uint64_t tls_stream_acked(const struct tls_stream *stream)
+{
+	const uint64_t waiting = uv_stream_get_write_queue_size((const uv_stream_t *)&stream->tcp);
+	uv_os_fd_t fd;
+	int unacked;
+
+	if (uv_fileno((const uv_handle_t *)&stream->tcp, &fd) < 0 || ioctl(fd, SIOCOUTQ, &unacked) < 0)
+		return 0;
+	return stream->bytes_out - waiting - (uint64_t)unacked;
 }
 
 /* the host */

@@ -106,3 +106,5 @@ bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol);
 struct endpoint tls_stream_remote(const struct tls_stream *stream);
 /* Milliseconds since the other side's kernel last acknowledged anything; UINT32_MAX when unknown. */
 uint32_t tls_stream_last_ack_ms(const struct tls_stream *stream);
+/* How many of bytes_out it has acknowledged; 0 when unknown. */
+uint64_t tls_stream_acked(const struct tls_stream *stream);

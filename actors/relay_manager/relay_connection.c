@@ -4,6 +4,7 @@
  */
 #include "actors/relay_manager/relay_connection.h"
 
+#include "actors/relay_manager/uplink_watch.h"
 #include "common/certificate.h"
 #include "common/log.h"
 #include "common/macros.h"
@@ -63,6 +64,8 @@ struct relay_connection {
 	uint64_t heard_ms, unanswered_ms; /* unanswered_ms: first sent after heard_ms; 0: none */
 	uint64_t ping_ms;		  /* when the outstanding ping was sent; 0: none */
 	uint64_t ping_ns, ping_value;
+	struct uplink_watch watch; /* of that ping */
+	bool is_ping_queued;	   /* it waits in queue */
 	uint32_t rtt_us;
 	char why[256]; /* the last attempt failed, or the relay's reason to close */
 	struct relay_connection_counters counters;
@@ -200,6 +203,8 @@ static void lose(struct relay_connection *connection, const char *why)
 static void send_ping(struct relay_connection *connection)
 {
 	connection->ping_ms = now_ms(connection);
+	connection->is_ping_queued = true;
+	uplink_watch_ask(&connection->watch, connection->ping_ms, tls_stream_acked(&connection->link->stream));
 	connection->ping_ns = uv_hrtime();
 	randombytes_buf(&connection->ping_value, sizeof(connection->ping_value));
 	relay_queue_frame(&connection->queue,
@@ -226,16 +231,17 @@ static void on_pong(struct relay_connection *connection, uint64_t value)
 
 static uint64_t silent_deadline(const struct relay_connection *connection)
 {
-	return connection->ping_ms + SILENT_MS + connection->rtt_us / 500;
+	return connection->watch.since_ms + SILENT_MS + connection->rtt_us / 500;
 }
 
 /* When the state of a ready link must be looked at next. */
 static uint64_t liveness_deadline(const struct relay_connection *connection)
 {
-	if (connection->ping_ms != 0 && !connection->is_silent)
-		return silent_deadline(connection);
-	if (connection->ping_ms != 0)
-		return connection->ping_ms + GIVE_UP_MS;
+	if (connection->ping_ms != 0) {
+		const uint64_t at = connection->is_silent ? connection->watch.since_ms + GIVE_UP_MS : silent_deadline(connection);
+		const uint64_t look = now_ms(connection) + UPLINK_LOOK_MS;
+		return connection->watch.is_queued && look < at ? look : at;
+	}
 	if (connection->unanswered_ms != 0)
 		return connection->unanswered_ms + PROBE_MS;
 	return connection->heard_ms + IDLE_PING_MS;
@@ -253,14 +259,24 @@ static void tell_silent(struct relay_connection *connection, bool is_silent)
 /* A ping that waits behind our own full uplink is not the sign of a dead one: acknowledgements come in. */
 static bool is_still_acknowledged(const struct relay_connection *connection, uint64_t now)
 {
-	return now - connection->ping_ms < GIVE_UP_HARD_MS &&
+	return now - connection->watch.since_ms < GIVE_UP_HARD_MS &&
 	       tls_stream_last_ack_ms(&connection->link->stream) < ACK_FRESH_MS;
+}
+
+static void look_at_uplink(struct relay_connection *connection, uint64_t now)
+{
+	uplink_watch_look(&connection->watch, now, tls_stream_acked(&connection->link->stream));
+	if (connection->is_silent && now < silent_deadline(connection))
+		tell_silent(connection, false); /* it moves again */
 }
 
 static void watch_link(struct relay_connection *connection, uint64_t now)
 {
-	uint64_t deadline = liveness_deadline(connection);
 	char why[64];
+
+	if (connection->ping_ms != 0)
+		look_at_uplink(connection, now);
+	uint64_t deadline = liveness_deadline(connection);
 
 	if (now < deadline) {
 		rearm(connection);
@@ -277,7 +293,7 @@ static void watch_link(struct relay_connection *connection, uint64_t now)
 		uv_timer_start(&connection->timer, on_timer, PROBE_MS, 0);
 	} else {
 		snprintf(why, sizeof(why), "no answer to a ping for %llu ms",
-			 (unsigned long long)(now - connection->ping_ms));
+			 (unsigned long long)(now - connection->watch.since_ms));
 		lose(connection, why);
 	}
 }
@@ -385,9 +401,16 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 {
 	struct attempt *attempt = owner;
 
+	struct relay_connection *connection = attempt->connection;
+
 	if (attempt->role != LINK)
 		return 0;
-	return relay_queue_take(&attempt->connection->queue, buf, cap);
+	const size_t n = relay_queue_take(&connection->queue, buf, cap);
+	if (n > 0 && connection->is_ping_queued) { /* it goes before packets: in this record */
+		connection->is_ping_queued = false;
+		uplink_watch_sent(&connection->watch, attempt->stream.bytes_out + n);
+	}
+	return n;
 }
 
 static void try_next_address(struct relay_connection *connection);

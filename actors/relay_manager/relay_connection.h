@@ -10,7 +10,7 @@
  * All addresses of the relay are tried, each a little later than the one before; the first that has
  * finished TLS and whose certificate carries the relay's node key wins. A connection that is silent while
  * we send is pinged, called silent when that has no answer within 400 ms, and given up after 3 s: a dead path is
- * noticed long before TCP does.
+ * noticed long before TCP does. These times begin when the ping has got through our own traffic (uplink_watch.h).
  *
  * Loop only. Ports are called from the loop, never from inside these functions.
  */

@@ -212,6 +212,33 @@ static void test_a_connection_without_an_answer_is_silent_until_it_is_heard(void
 	puppet_end(&p);
 }
 
+/* A ping behind our own traffic: silence while nothing moves, and none while something does, answered or not. */
+static void test_what_waits_behind_our_own_traffic_is_no_silence_of_the_relays(void)
+{
+	struct puppet p;
+	puppet_begin(&p);
+
+	tls_stream_pause(&p.relay.stream, true);
+	uint64_t n = 1;
+	while (relay_connection_counters(p.alice.connection).dropped_queue == 0) { /* its window is closed */
+		send_number(&p.alice, &p.alice, n++, 1400);
+		if (n % 100 == 0)
+			run_for(&p.w, 1);
+	}
+	raw_say_frame(&p.relay, &(struct relay_frame){ .type = RELAY_PONG }); /* heard: the next ping comes later */
+	AWAIT(&p.w, !p.alice.is_silent);
+	run_for(&p.w, 50);
+	send_number(&p.alice, &p.alice, n, 1400);
+	AWAIT(&p.w, p.alice.is_silent);
+	EXPECT(p.relay.n_pings == 1);
+	tls_stream_pause(&p.relay.stream, false);
+	AWAIT(&p.w, !p.alice.is_silent);
+	EXPECT(p.alice.n_lost == 0 && p.alice.n_packets == 0);
+
+	close_member(&p.alice);
+	puppet_end(&p);
+}
+
 static void on_finished(void *owner)
 {
 	((struct member *)owner)->closed = true;
@@ -322,6 +349,7 @@ int main(void)
 	test_another_member_cannot_pass_for_the_relay();
 	test_a_dead_connection_is_noticed_within_seconds();
 	test_a_connection_without_an_answer_is_silent_until_it_is_heard();
+	test_what_waits_behind_our_own_traffic_is_no_silence_of_the_relays();
 	test_what_is_on_its_way_arrives_when_it_finishes();
 	test_a_busy_connection_measures_its_distance();
 	test_it_can_be_closed_at_any_turn_of_the_loop();
