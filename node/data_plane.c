@@ -33,7 +33,7 @@ static void sample_soon(struct data_plane *plane);
 
 static struct plane_peer **id_bucket(const struct data_plane *plane, uint32_t id)
 {
-	return (struct plane_peer **)&plane->by_id[id % BUCKETS];
+	return &plane->by_id[id & (plane->n_buckets - 1)];
 }
 
 static struct plane_peer **key_bucket(const struct data_plane *plane, const struct public_key *key)
@@ -41,7 +41,44 @@ static struct plane_peer **key_bucket(const struct data_plane *plane, const stru
 	uint32_t hash;
 
 	memcpy(&hash, key->bytes, sizeof(hash)); /* keys of members: control signed them */
-	return (struct plane_peer **)&plane->by_key[hash % BUCKETS];
+	return &plane->by_key[hash & (plane->n_buckets - 1)];
+}
+
+static struct plane_peer **new_buckets(uint32_t n)
+{
+	struct plane_peer **buckets = calloc(n, sizeof(struct plane_peer *));
+
+	if (!buckets)
+		abort();
+	return buckets;
+}
+
+static void link_peer(struct data_plane *plane, struct plane_peer *peer)
+{
+	peer->next_by_id = *id_bucket(plane, peer->id);
+	peer->next_by_key = *key_bucket(plane, &peer->key);
+	*id_bucket(plane, peer->id) = peer;
+	*key_bucket(plane, &peer->key) = peer;
+}
+
+/* Chains stay short, however many members there are. */
+static void make_room(struct data_plane *plane)
+{
+	struct plane_peer **before = plane->by_id;
+	const uint32_t n_before = plane->n_buckets;
+
+	if (plane->n_peers < n_before)
+		return;
+	free(plane->by_key);
+	plane->n_buckets = n_before == 0 ? MIN_BUCKETS : 2 * n_before;
+	plane->by_id = new_buckets(plane->n_buckets);
+	plane->by_key = new_buckets(plane->n_buckets);
+	for (uint32_t i = 0; i < n_before; i++)
+		for (struct plane_peer *peer = before[i], *next; peer; peer = next) {
+			next = peer->next_by_id;
+			link_peer(plane, peer);
+		}
+	free(before);
 }
 
 struct plane_peer *plane_find_by_id(const struct data_plane *plane, uint32_t id)
@@ -71,11 +108,9 @@ static struct plane_peer *add_peer(struct data_plane *plane, const struct map_pe
 	*peer = (struct plane_peer){ .id = record->id,
 				     .key = record->node_key,
 				     .path = { .relay = true },
-				     .is_new = true,
-				     .next_by_id = *id_bucket(plane, record->id),
-				     .next_by_key = *key_bucket(plane, &record->node_key) };
-	*id_bucket(plane, record->id) = peer;
-	*key_bucket(plane, &record->node_key) = peer;
+				     .is_new = true };
+	make_room(plane);
+	link_peer(plane, peer);
 	plane->n_peers++;
 	return peer;
 }
@@ -129,7 +164,7 @@ static struct wireguard_change *collect_changes(struct data_plane *plane)
 	change->peers = calloc(plane->n_peers + 1, sizeof(*change->peers));
 	if (!change->peers)
 		abort();
-	for (uint32_t i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < plane->n_buckets; i++) {
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id) {
 			if (!peer->is_new && !peer->is_dirty && !peer->is_reborn && !peer->is_gone)
 				continue;
@@ -208,7 +243,7 @@ static void take_stats(struct data_plane *plane, const struct wireguard_peer_sam
 
 static bool any_direct(const struct data_plane *plane)
 {
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < plane->n_buckets; i++)
 		for (const struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
 			if (peer->path.direct)
 				return true;
@@ -443,7 +478,7 @@ static void forget_peer(struct data_plane *plane, struct plane_peer *peer)
 
 static void forget_absent(struct data_plane *plane)
 {
-	for (uint32_t i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < plane->n_buckets; i++) {
 		struct plane_peer *next;
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = next) {
 			next = peer->next_by_id;
@@ -598,7 +633,7 @@ void data_plane_fill_status(const struct data_plane *plane, struct node_status *
 {
 	snprintf(status->interface, sizeof(status->interface), "%s", plane->interface);
 	status->mtu = plane->options.mtu;
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < plane->n_buckets; i++)
 		for (const struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
 			fill_peer(plane, peer, node_status_add_peer(status));
 	fill_offloads(plane, status);
@@ -647,10 +682,13 @@ int data_plane_new(const struct data_plane_options *options, struct data_plane *
 		.n_shards = options->wireguard == WIREGUARD_IN_PROCESS ? lanes_n_shards(options->n_lanes) : 1,
 	};
 	plane->options = *options;
+	make_room(plane);
 	plane->offloads.switches = options->offloads;
 	snprintf(plane->interface, sizeof(plane->interface), "%s", options->interface);
 	if ((r = udp_open(&udp_options, &plane->udp, reterr)) != 0 || (r = start_host(plane, reterr)) != 0) {
 		udp_free(plane->udp);
+		free(plane->by_id);
+		free(plane->by_key);
 		free(plane);
 		return r;
 	}
@@ -673,9 +711,11 @@ void plane_part_closed(void *owner)
 		return;
 	void (*closed)(void *) = plane->closed;
 	void *closed_owner = plane->closed_owner;
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < plane->n_buckets; i++)
 		while (plane->by_id[i])
 			free_peer(plane, plane->by_id[i]);
+	free(plane->by_id);
+	free(plane->by_key);
 	free(plane->removed);
 	udp_free(plane->udp);
 	SSL_CTX_free(plane->options.relay_context);

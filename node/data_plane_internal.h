@@ -17,7 +17,7 @@
 #include "node/data_plane.h"
 #include "node/wireguard_host.h"
 
-#define BUCKETS		  1024
+#define MIN_BUCKETS	  256
 #define MAX_WAITING	  64 /* packets that wait for a relay to come up, or for their peer to be found */
 #define MAX_STRANGERS	  32 /* packets whose sender the relay is asked for; of one relay */
 #define MAX_SLOTS	  1024 /* senders of one relay that are remembered */
@@ -111,7 +111,8 @@ struct data_plane {
 	struct wireguard_host *host;
 	char interface[IF_NAMESIZE];
 
-	struct plane_peer *by_id[BUCKETS], *by_key[BUCKETS];
+	struct plane_peer **by_id, **by_key;
+	uint32_t n_buckets; /* of each; a power of two, not much less than there are peers */
 	uint32_t n_peers;
 	struct public_key *removed; /* keys WireGuard must still forget */
 	uint32_t n_removed;

@@ -306,7 +306,7 @@ static void on_seek_due(uv_timer_t *timer)
 		if (peer)
 			seek(plane, peer);
 	}
-	for (uint32_t i = 0; i < BUCKETS && n < MAX_SEEKERS; i++)
+	for (uint32_t i = 0; i < plane->n_buckets && n < MAX_SEEKERS; i++)
 		for (struct plane_peer *peer = plane->by_id[i]; peer && n < MAX_SEEKERS; peer = peer->next_by_id)
 			n += seek_again(plane, peer, now);
 	flush_waiting(plane);
@@ -527,7 +527,7 @@ void plane_peer_is_absent(struct plane_relay *relay, struct plane_peer *peer, bo
 
 void plane_forget_slots(struct plane_relay *relay)
 {
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < relay->plane->n_buckets; i++)
 		for (struct plane_peer *peer = relay->plane->by_id[i]; peer; peer = peer->next_by_id) {
 			struct plane_place *place = plane_place(peer, relay->relay.id);
 			if (place)
@@ -546,29 +546,30 @@ void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer)
 	rearm(plane, true);
 }
 
-void plane_reach_changed(struct data_plane *plane)
+/* Those that are sent to by a relay, or were just now; the others when they are. */
+static void each_in_use(struct data_plane *plane, void (*look)(struct data_plane *plane, struct plane_peer *peer))
 {
 	const uint64_t now = clock_now_ns();
 
-	if (plane->closed)
-		return;
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < plane->n_buckets; i++)
 		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
 			if (peer->way.relay_id != 0 || is_in_use(peer, now))
-				plane_reach_peer_changed(plane, peer);
+				look(plane, peer);
+}
+
+void plane_reach_changed(struct data_plane *plane)
+{
+	if (plane->closed)
+		return;
+	each_in_use(plane, plane_reach_peer_changed);
 	flush_waiting(plane);
 }
 
 void plane_reach_lost(struct data_plane *plane)
 {
-	const uint64_t now = clock_now_ns();
-
 	if (plane->closed)
 		return;
-	for (uint32_t i = 0; i < BUCKETS; i++)
-		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id)
-			if (peer->way.relay_id != 0 || is_in_use(peer, now))
-				update_way(plane, peer);
+	each_in_use(plane, update_way);
 	rearm(plane, true);
 }
 

@@ -102,7 +102,7 @@ static struct plane_peer *search_slot(struct plane_relay *relay, uint32_t slot)
 	if (now - relay->searched_ns < SEARCH_NS)
 		return NULL;
 	relay->searched_ns = now;
-	for (uint32_t i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < relay->plane->n_buckets; i++)
 		for (struct plane_peer *peer = relay->plane->by_id[i]; peer; peer = peer->next_by_id) {
 			const struct plane_place *place = plane_place(peer, relay->relay.id);
 			if (place && place->slot == slot)
