@@ -28,6 +28,7 @@
 #define BACK_OFF_MAX_MS	 30000
 #define STEADY_MS	 5000  /* ready for so long: the next back-off begins anew */
 #define PROBE_MS	 300   /* we sent, and heard nothing for so long: ping */
+#define EXPECT_MS	 2000  /* so long after a packet came we expect another */
 #define SILENT_MS	 400   /* after a ping, and twice the usual round trip */
 #define GIVE_UP_MS	 3000  /* after a ping */
 #define GIVE_UP_HARD_MS	 10000 /* also if the other side's kernel still acknowledges */
@@ -62,6 +63,7 @@ struct relay_connection {
 	bool is_finishing, is_silent;
 	uint32_t back_off_ms, retry_after_ms;
 	uint64_t heard_ms, unanswered_ms; /* unanswered_ms: first sent after heard_ms; 0: none */
+	uint64_t received_ms;		  /* the last packet; 0: none */
 	uint64_t ping_ms;		  /* when the outstanding ping was sent; 0: none */
 	uint64_t ping_ns, ping_value;
 	struct uplink_watch watch; /* of that ping */
@@ -152,6 +154,7 @@ static void forget_link(struct relay_connection *connection)
 	discard_all_but(connection, NULL);
 	connection->link = NULL;
 	connection->is_silent = false;
+	connection->received_ms = 0;
 	connection->counters.dropped_queue += connection->queue.n_dropped + connection->queue.n_packets;
 	relay_queue_deinit(&connection->queue);
 	relay_queue_init(&connection->queue, connection->options.max_queue);
@@ -204,7 +207,8 @@ static void send_ping(struct relay_connection *connection)
 {
 	connection->ping_ms = now_ms(connection);
 	connection->is_ping_queued = true;
-	uplink_watch_ask(&connection->watch, connection->ping_ms, tls_stream_acked(&connection->link->stream));
+	uplink_watch_ask(&connection->watch, connection->ping_ms, connection->link->stream.bytes_out,
+			 tls_stream_acked(&connection->link->stream));
 	connection->ping_ns = uv_hrtime();
 	randombytes_buf(&connection->ping_value, sizeof(connection->ping_value));
 	relay_queue_frame(&connection->queue,
@@ -234,16 +238,25 @@ static uint64_t silent_deadline(const struct relay_connection *connection)
 	return connection->watch.since_ms + SILENT_MS + connection->rtt_us / 500;
 }
 
+/* Who only receives would not notice that nothing comes any more. */
+static bool is_expecting(const struct relay_connection *connection)
+{
+	return connection->received_ms != 0 && connection->heard_ms < connection->received_ms + EXPECT_MS;
+}
+
 /* When the state of a ready link must be looked at next. */
 static uint64_t liveness_deadline(const struct relay_connection *connection)
 {
 	if (connection->ping_ms != 0) {
-		const uint64_t at = connection->is_silent ? connection->watch.since_ms + GIVE_UP_MS : silent_deadline(connection);
+		const uint64_t at = connection->is_silent ? connection->watch.since_ms + GIVE_UP_MS
+							  : silent_deadline(connection);
 		const uint64_t look = now_ms(connection) + UPLINK_LOOK_MS;
 		return connection->watch.is_queued && look < at ? look : at;
 	}
 	if (connection->unanswered_ms != 0)
 		return connection->unanswered_ms + PROBE_MS;
+	if (is_expecting(connection))
+		return connection->heard_ms + PROBE_MS;
 	return connection->heard_ms + IDLE_PING_MS;
 }
 
@@ -307,6 +320,16 @@ static void heard(struct relay_connection *connection)
 		tell_silent(connection, false);
 }
 
+static void note_received(struct relay_connection *connection)
+{
+	const bool is_first = connection->received_ms == 0 ||
+			      now_ms(connection) >= connection->received_ms + EXPECT_MS;
+
+	connection->received_ms = now_ms(connection);
+	if (is_first && !connection->is_finishing)
+		rearm(connection); /* it is looked at sooner than was planned */
+}
+
 /* frames */
 
 static void become_ready(struct relay_connection *connection)
@@ -345,6 +368,7 @@ static void handle_frame(struct relay_connection *connection, const struct relay
 	case RELAY_RECV:
 		if (!is_ready)
 			break;
+		note_received(connection);
 		connection->counters.packets_in++;
 		connection->counters.bytes_in += frame->packet.len;
 		ports->packet(ports->owner, id, &frame->packet.key, frame->packet.bytes, frame->packet.len);

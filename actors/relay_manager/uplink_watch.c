@@ -1,8 +1,10 @@
 #include "actors/relay_manager/uplink_watch.h"
 
-void uplink_watch_ask(struct uplink_watch *watch, uint64_t now_ms, uint64_t acked)
+#define QUEUE 16384 /* so little before it is no queue */
+
+void uplink_watch_ask(struct uplink_watch *watch, uint64_t now_ms, uint64_t sent, uint64_t acked)
 {
-	*watch = (struct uplink_watch){ .acked = acked, .since_ms = now_ms, .is_queued = true };
+	*watch = (struct uplink_watch){ .acked = acked, .since_ms = now_ms, .is_queued = sent - acked > QUEUE };
 }
 
 void uplink_watch_sent(struct uplink_watch *watch, uint64_t end)

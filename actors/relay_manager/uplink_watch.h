@@ -21,11 +21,11 @@ struct uplink_watch {
 	uint64_t end;	   /* the question's last byte; 0: not yet given to the socket */
 	uint64_t acked;	   /* bytes, as of the last look */
 	uint64_t since_ms; /* patience counts from here */
-	bool is_queued;    /* the question is not acknowledged yet */
+	bool is_queued;    /* there was a queue, and the question is not acknowledged yet */
 };
 
-/* A question was asked; so many bytes were acknowledged before. */
-void uplink_watch_ask(struct uplink_watch *watch, uint64_t now_ms, uint64_t acked);
+/* A question was asked; so many bytes were sent before, and of these so many were acknowledged. */
+void uplink_watch_ask(struct uplink_watch *watch, uint64_t now_ms, uint64_t sent, uint64_t acked);
 /* It was given to the socket, and ends with this byte. Later calls for the same question are ignored. */
 void uplink_watch_sent(struct uplink_watch *watch, uint64_t end);
 /* So much is acknowledged now. */

@@ -10,6 +10,7 @@ bob and carol have no direct path: 100 small packets a second go from carol to b
 counts is the longest time without an answer from just before the fault on.
 """
 
+import re
 import signal
 import time
 
@@ -28,9 +29,11 @@ GAP_KILLED = 2.0
 class World:
     """The overlay above, with a stream between carol and bob."""
 
-    def __init__(self, lab, build, n_relays=2, block_udp=()):
+    def __init__(self, lab, build, n_relays=2, block_udp=(), relay_rmem=None):
         self.lab = lab
         self.overlay = overlay = Overlay(lab, build, ())
+        if relay_rmem:
+            overlay.relay.host.sysctl("net.ipv4.tcp_rmem", relay_rmem)
         self.relays = [overlay.relay]
         overlay.relay.join(overlay.control.link())
         self.north = self.relays[0]
@@ -191,15 +194,30 @@ def test_a_relay_restarts_in_place(world, measured, control):
     world.pulse.keeps_going(100)
 
 
-def test_a_relay_gets_another_address(world, measured):
+@control_or_not
+def test_a_relay_is_drained(world, measured, control):
+    if not control:
+        world.without_control()
+    measured("gap: relay drained" + ("" if control else ", control away"),
+             world.gap(lambda: world.north.ctl("relay", "drain")), GAP)
+    for node in world.nodes:
+        node.wait_for_relay("south")
+
+
+@control_or_not
+def test_a_relay_gets_another_address(world, measured, control):
+    """Without control nobody can be told where: its clients go to the other."""
     north, ip = world.north, "198.51.100.77"
+    if not control:
+        world.without_control()
 
     def move():
         north.kill()
         north.host.move(ip)
         north.config.write_text(f"[node]\nname = {north.name}\n[public]\naddress = {ip}\n")
         north.start()
-    measured("gap: relay moved to another address", world.gap(move), GAP_KILLED)
+    measured("gap: relay moved to another address" + ("" if control else ", control away"), world.gap(move),
+             GAP_KILLED)
 
 
 # ---- clients and what is between -------------------------------------------------------------------
@@ -302,12 +320,49 @@ def test_udp_comes_back_and_nothing_is_lost_when_tls_is_closed(world):
     assert world.pulse.lost(since=back) == 0
 
 
-@pytest.mark.parametrize("world", [{"block_udp": ("bob", "carol")}], indirect=True, ids=["no UDP"])
-def test_a_tls_connection_stalls(world, measured):
-    """Nothing is read any more, but the kernel of the relay acknowledges until its window is closed."""
+no_udp = pytest.mark.parametrize("world", [{"block_udp": ("bob", "carol")}], indirect=True, ids=["no UDP"])
+
+
+@no_udp
+@control_or_not
+def test_a_tls_connection_stalls(world, measured, control):
+    """Nothing is read any more, but the kernel of the relay acknowledges: its window is far from closed."""
+    if not control:
+        world.without_control()
     world.pulse.keeps_going(100)
     stop = world.north.program.process
     try:
-        measured("gap: TLS connection stalled", world.gap(lambda: stop.send_signal(signal.SIGSTOP)), GAP)
+        measured("gap: TLS connection stalled" + ("" if control else ", control away"),
+                 world.gap(lambda: stop.send_signal(signal.SIGSTOP)), GAP)
     finally:
         stop.send_signal(signal.SIGCONT)
+
+
+def window(node, relay):
+    """Bytes that the relay's kernel takes more from this node over TLS; ss leaves the number out when it is 0."""
+    line = node.host.run(["ss", "-tinOH", "state", "established", "dst", f"{relay.host.ip}:443"]).stdout
+    assert "cwnd:" in line, "there is one connection, and it is known"
+    found = re.search(r"snd_wnd:(\d+)", line)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("world", [{"block_udp": ("bob", "carol"), "relay_rmem": "4096 16384 65536"}], indirect=True,
+                         ids=["no UDP"])
+@control_or_not
+def test_the_window_of_a_tls_connection_closes(world, measured, control):
+    """The same under bulk traffic: the relay's kernel has room for nothing more, and says so."""
+    if not control:
+        world.without_control()
+    stop = world.north.program.process
+
+    def stall():
+        stop.send_signal(signal.SIGSTOP)
+        wait_until(lambda: window(world.carol, world.north) == 0, 10, "the window is closed", 0.02)
+    with Stream(world.carol.host, world.bob.host, world.bob.ip, interval=0.001, size=1200) as stream:
+        stream.keeps_going(500)
+        wait_until(lambda: window(world.carol, world.north) > 0, 10, "the window is open")
+        try:
+            measured("gap: window of TLS connection closed" + ("" if control else ", control away"),
+                     world.gap(stall), GAP)
+        finally:
+            stop.send_signal(signal.SIGCONT)

@@ -140,12 +140,12 @@ class Pulse:
 class Stream:
     """A datagram from one host to another every `interval` seconds, and nothing back: when they arrived."""
 
-    def __init__(self, source, target, ip, interval=0.01, port=ECHO_PORT + 2):
+    def __init__(self, source, target, ip, interval=0.01, port=ECHO_PORT + 2, size=64):
         self.sink = target.socket(_family(ip))
         self.sink.bind((ip, port))
         self.sink.settimeout(0.1)
         self.socket = source.socket(_family(ip))
-        self.to, self.interval, self.arrivals = (ip, port), interval, []
+        self.to, self.interval, self.arrivals, self.bytes = (ip, port), interval, [], bytes(size)
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=t, daemon=True) for t in (self._send, self._receive)]
         for thread in self._threads:
@@ -154,7 +154,7 @@ class Stream:
     def _send(self):
         while not self._ended.wait(self.interval):
             try:
-                self.socket.sendto(bytes(64), self.to)
+                self.socket.sendto(self.bytes, self.to)
             except OSError:
                 pass
 

@@ -212,6 +212,22 @@ static void test_a_connection_without_an_answer_is_silent_until_it_is_heard(void
 	puppet_end(&p);
 }
 
+static void test_who_only_receives_notices_that_nothing_comes_any_more(void)
+{
+	struct puppet p;
+	puppet_begin(&p);
+
+	raw_say_frame(&p.relay, &(struct relay_frame){ .type = RELAY_PONG });
+	raw_say_frame(&p.relay, &(struct relay_frame){ .type = RELAY_RECV,
+						       .packet = { p.alice.key, (const uint8_t *)"last", 4 } });
+	AWAIT(&p.w, got_text(&p.alice, "last"));
+	AWAIT(&p.w, p.relay.n_pings == 2);
+	AWAIT(&p.w, p.alice.is_silent);
+
+	close_member(&p.alice);
+	puppet_end(&p);
+}
+
 /* A ping behind our own traffic: silence while nothing moves, and none while something does, answered or not. */
 static void test_what_waits_behind_our_own_traffic_is_no_silence_of_the_relays(void)
 {
@@ -349,6 +365,7 @@ int main(void)
 	test_another_member_cannot_pass_for_the_relay();
 	test_a_dead_connection_is_noticed_within_seconds();
 	test_a_connection_without_an_answer_is_silent_until_it_is_heard();
+	test_who_only_receives_notices_that_nothing_comes_any_more();
 	test_what_waits_behind_our_own_traffic_is_no_silence_of_the_relays();
 	test_what_is_on_its_way_arrives_when_it_finishes();
 	test_a_busy_connection_measures_its_distance();
