@@ -395,6 +395,74 @@ static void test_the_rule_calls_31_of_45_pairs_possible(void)
 	assert(n == 45 && n_direct == 31);
 }
 
+/* ---- two nodes behind two NATs ---- */
+
+struct side {
+	struct nat nat;
+	struct nat_mapping mappings[N_MAPPINGS];
+	struct nat_session sessions[N_SESSIONS];
+	struct nat_link buckets[3 * N_BUCKETS];
+	struct endpoint host, known; /* known: as a STUN server saw it */
+	struct endpoint seen;	     /* where a ping of the other one came from */
+	bool has_pong;
+};
+
+static void start_side(struct side *side, unsigned type, uint32_t n)
+{
+	struct nat_config config = config_of((enum nat_behaviour)(type / 3), (enum nat_behaviour)(type % 3));
+	const struct nat_tables tables = { side->mappings, side->sessions, side->buckets,
+					   N_MAPPINGS,	   N_SESSIONS,	   N_BUCKETS };
+	const struct endpoint stun = at(1, 3478);
+
+	memset(side, 0, sizeof(*side));
+	config.addresses[0] = public_ip + n;
+	config.seed = n;
+	nat_init(&side->nat, &config, &tables);
+	side->host = inside(2 + n, 5000);
+	assert(nat_out(&side->nat, now_ns, NAT_UDP, &side->host, &stun, &side->known) == 0);
+}
+
+/* A datagram of one to the other, who sees where it came from, if it came. */
+static bool reaches(struct side *from, struct side *to, struct endpoint where)
+{
+	struct endpoint source, whom;
+
+	if (nat_out(&from->nat, now_ns, NAT_UDP, &from->host, &where, &source) != 0 ||
+	    nat_in(&to->nat, now_ns, NAT_UDP, &source, &where, &whom) != 0)
+		return false;
+	to->seen = source;
+	return true;
+}
+
+/* To where the other one is known to be, and was seen; it answers to where it sees us. */
+static void ping(struct side *from, struct side *to)
+{
+	const struct endpoint where[] = { to->known, from->seen };
+
+	for (int i = 0; i < 2; i++)
+		if (where[i].port && reaches(from, to, where[i]) && reaches(to, from, to->seen))
+			from->has_pong = true;
+}
+
+static void test_two_nodes_punch_through_where_the_rule_says_so(void)
+{
+	static struct side one, two;
+
+	now_ns = SECONDS(1000);
+	for (unsigned a = 0; a < 9; a++)
+		for (unsigned b = 0; b < 9; b++) {
+			start_side(&one, a, 1);
+			start_side(&two, b, 2);
+			for (int round = 0; round < 4; round++) {
+				ping(&one, &two);
+				ping(&two, &one);
+			}
+			const bool is_direct = one.has_pong || two.has_pong;
+			assert(is_direct == nat_pair_can_be_direct(&one.nat.config.rules[NAT_UDP],
+								   &two.nat.config.rules[NAT_UDP]));
+		}
+}
+
 static void test_a_type_has_one_name(void)
 {
 	struct nat_rules rules = { 0 };
@@ -428,6 +496,7 @@ int main(void)
 	test_what_one_mapping_asks_is_bounded_by_sessions();
 	test_an_error_finds_both_ends_and_changes_nothing();
 	test_the_rule_calls_31_of_45_pairs_possible();
+	test_two_nodes_punch_through_where_the_rule_says_so();
 	test_a_type_has_one_name();
 	puts("ok");
 }
