@@ -6,6 +6,7 @@
  *   data_plane_relay_udp.c  their UDP side: datagrams, slots, senders nobody knows yet
  *   data_plane_reach.c      at which of them is a peer, and how does a packet get there
  *   data_plane_silence.c    peers that do not answer there
+ *   plane_places.c          what is remembered of the relays at which a peer was looked for (pure)
  */
 #pragma once
 
@@ -15,23 +16,13 @@
 #include "actors/relay_manager/relay_connection.h"
 #include "actors/relay_manager/relay_udp_fsm.h"
 #include "node/data_plane.h"
+#include "node/plane_places.h"
 #include "node/wireguard_host.h"
 
 #define MIN_BUCKETS	  256
 #define MAX_WAITING	  64 /* packets that wait for a relay to come up, or for their peer to be found */
 #define MAX_STRANGERS	  32 /* packets whose sender the relay is asked for; of one relay */
 #define MAX_SLOTS	  1024 /* senders of one relay that are remembered */
-#define MAX_PLACES	  8 /* relays at which a peer was looked for */
-
-/* What is known of a peer at one relay; times of common/clock.h, 0: never. */
-struct plane_place {
-	uint32_t relay_id; /* 0: not in use */
-	uint32_t slot;	   /* its own there, over UDP; 0: not known */
-	uint64_t here_ns;  /* found there, or heard from there */
-	uint64_t absent_ns; /* said not to be there */
-	uint64_t asked_ns;
-	uint64_t deaf_ns; /* what was sent there had no answer then; 0: or it had one since */
-};
 
 struct plane_peer {
 	uint32_t id;
@@ -49,7 +40,7 @@ struct plane_peer {
 	uint32_t n_gone;       /* times that was done since there was a session */
 	bool in_map, has_moved_home; /* has_moved_home: by the last map */
 	struct wg_stats stats; /* of the last sample */
-	struct plane_place places[MAX_PLACES];
+	struct plane_place places[PLANE_PLACES];
 	struct wireguard_relay_way way; /* as WireGuard's host was told, or is about to be */
 	uint64_t used_ns;		/* when something for it or from it last went by relay */
 	uint64_t sought_ns;		/* when relays were last asked for it */
@@ -212,7 +203,5 @@ uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer 
 
 /* What was carried for the peer since the last sample; does what is due. */
 void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
-/* What was sent there lately had no answer. */
-bool plane_is_deaf(const struct plane_place *place, uint64_t now);
 /* With the next change WireGuard asks for a session again, if it waits for one; but not for ever. */
 void plane_ask_again(struct plane_peer *peer);

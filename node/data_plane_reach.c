@@ -34,57 +34,12 @@
 
 struct plane_place *plane_place(const struct plane_peer *peer, uint32_t relay_id)
 {
-	for (uint32_t i = 0; i < MAX_PLACES; i++)
-		if (peer->places[i].relay_id == relay_id)
-			return (struct plane_place *)&peer->places[i];
-	return NULL;
+	return plane_places_find(peer->places, relay_id);
 }
 
-static uint64_t last_news_ns(const struct plane_place *place)
-{
-	uint64_t ns = place->here_ns > place->absent_ns ? place->here_ns : place->absent_ns;
-
-	if (place->relay_id == 0)
-		return 0;
-	return ns > place->asked_ns ? ns : place->asked_ns;
-}
-
-/* Free ones first, then those where the peer is not; its home, and where it is, last of all. */
-static int worth(const struct plane_peer *peer, const struct plane_place *place)
-{
-	if (place->relay_id == 0)
-		return 0;
-	if (place->relay_id == peer->home_relay)
-		return 3;
-	return place->here_ns > place->absent_ns ? 2 : 1;
-}
-
-/* Of equal worth, the one of which nothing was heard for longest gives way. */
 static struct plane_place *take_place(struct plane_peer *peer, uint32_t relay_id)
 {
-	struct plane_place *place = plane_place(peer, relay_id);
-
-	if (place)
-		return place;
-	place = &peer->places[0];
-	for (uint32_t i = 1; i < MAX_PLACES; i++) {
-		struct plane_place *other = &peer->places[i];
-		const int more = worth(peer, other) - worth(peer, place);
-		if (more < 0 || (more == 0 && last_news_ns(other) < last_news_ns(place)))
-			place = other;
-	}
-	*place = (struct plane_place){ .relay_id = relay_id };
-	return place;
-}
-
-static bool is_absent(const struct plane_place *place)
-{
-	return place && place->absent_ns > place->here_ns;
-}
-
-static bool is_here(const struct plane_place *place)
-{
-	return place && place->here_ns > place->absent_ns;
+	return plane_places_take(peer->places, peer->home_relay, relay_id);
 }
 
 /* ---- which relay ---- */
@@ -99,7 +54,7 @@ static bool is_ready(const struct plane_relay *relay, const struct plane_peer *p
 {
 	const struct plane_place *place = plane_place(peer, relay->relay.id);
 
-	if (!relay->is_up || is_absent(place))
+	if (!relay->is_up || plane_place_is_absent(place))
 		return false;
 	return can_udp(relay, place) || (relay->is_tls_up && !relay->is_tls_silent);
 }
@@ -107,14 +62,14 @@ static bool is_ready(const struct plane_relay *relay, const struct plane_peer *p
 /* Not ready, but better than nothing: TLS that was silent just now. */
 static bool is_possible(const struct plane_relay *relay, const struct plane_peer *peer)
 {
-	return relay->is_tls_up && !is_absent(plane_place(peer, relay->relay.id));
+	return relay->is_tls_up && !plane_place_is_absent(plane_place(peer, relay->relay.id));
 }
 
 /* Ready, and nothing speaks against it. */
 static bool is_good(const struct plane_relay *relay, const struct plane_peer *peer)
 {
 	return !relay->is_leaving && is_ready(relay, peer) &&
-	       !plane_is_deaf(plane_place(peer, relay->relay.id), clock_now_ns());
+	       !plane_place_is_deaf(plane_place(peer, relay->relay.id), clock_now_ns());
 }
 
 /* Where it was found or heard from last. */
@@ -123,10 +78,10 @@ static struct plane_relay *last_seen_at(const struct data_plane *plane, const st
 	struct plane_relay *last = NULL;
 	uint64_t last_ns = 0;
 
-	for (uint32_t i = 0; i < MAX_PLACES; i++) {
+	for (uint32_t i = 0; i < PLANE_PLACES; i++) {
 		const struct plane_place *place = &peer->places[i];
 		struct plane_relay *relay = place->relay_id ? plane_find_relay(plane, place->relay_id) : NULL;
-		if (!relay || !is_here(place) || !is_good(relay, peer) || place->here_ns <= last_ns)
+		if (!relay || !plane_place_is_here(place) || !is_good(relay, peer) || place->here_ns <= last_ns)
 			continue;
 		last = relay;
 		last_ns = place->here_ns;
@@ -169,7 +124,8 @@ struct plane_relay *plane_reach(const struct data_plane *plane, const struct pla
 	if (relay && is_ready(relay, peer))
 		return relay;
 	/* A home that is only on its way, and has not failed, is waited for. */
-	if (peer->home_relay != 0 && (!relay || !relay->is_down) && !is_absent(plane_place(peer, peer->home_relay)))
+	if (peer->home_relay != 0 && (!relay || !relay->is_down) &&
+	    !plane_place_is_absent(plane_place(peer, peer->home_relay)))
 		return NULL;
 	if ((found = any_ready(plane, peer)) != NULL)
 		return found;
@@ -230,10 +186,11 @@ static void ask(struct plane_relay *relay, struct plane_peer *peer, uint64_t now
 static bool is_home_good(const struct data_plane *plane, const struct plane_peer *peer)
 {
 	const struct plane_relay *home = peer->home_relay ? plane_find_relay(plane, peer->home_relay) : NULL;
+	const struct plane_place *place = plane_place(peer, peer->home_relay);
+	const uint64_t now = clock_now_ns();
 
-	return home && !home->is_leaving && !home->is_down && !is_absent(plane_place(peer, peer->home_relay)) &&
-	       !plane_is_deaf(plane_place(peer, peer->home_relay), clock_now_ns()) &&
-	       !peer_silence_is_doubted(&peer->silence, clock_now_ns());
+	return home && !home->is_leaving && !home->is_down && !plane_place_is_absent(place) &&
+	       !plane_place_is_deaf(place, now) && !peer_silence_is_doubted(&peer->silence, now);
 }
 
 static void seek(struct data_plane *plane, struct plane_peer *peer)
@@ -256,9 +213,10 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 		plane_relay_used(relay);
 		ask(relay, peer, now);
 	}
-	for (uint32_t i = 0; i < MAX_PLACES; i++) {
-		struct plane_relay *relay = is_here(&peer->places[i]) ? plane_find_relay(plane, peer->places[i].relay_id) :
-									 NULL;
+	for (uint32_t i = 0; i < PLANE_PLACES; i++) {
+		const struct plane_place *place = &peer->places[i];
+		struct plane_relay *relay =
+			plane_place_is_here(place) ? plane_find_relay(plane, place->relay_id) : NULL;
 		if (relay)
 			ask(relay, peer, now);
 	}
@@ -466,7 +424,7 @@ static bool is_reached(const struct data_plane *plane, const struct plane_peer *
 /* Said with every packet that the loop takes in. */
 static bool is_no_news(const struct plane_place *place, uint32_t slot)
 {
-	return is_here(place) && (slot == 0 || place->slot == slot);
+	return plane_place_is_here(place) && (slot == 0 || place->slot == slot);
 }
 
 static void is_heard(struct plane_peer *peer, struct plane_place *place)
@@ -491,7 +449,7 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 	/* What waits will be sent; else a handshake may have been lost meanwhile. */
 	const bool was_cut_off = !is_reached(plane, peer) && !has_waiting(plane, peer);
 	struct plane_place *place = take_place(peer, relay->relay.id);
-	const bool is_news = is_absent(place) || (slot != 0 && place->slot != slot);
+	const bool is_news = plane_place_is_absent(place) || (slot != 0 && place->slot != slot);
 
 	place->here_ns = clock_now_ns();
 	if (slot != 0)

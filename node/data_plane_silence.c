@@ -13,20 +13,14 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define DEAF_NS		 60000000000ull /* after that the relay knows itself whether the peer is there */
 #define MAX_GONE_RETRIES 20
 
 /* ---- deaf relays ---- */
 
-bool plane_is_deaf(const struct plane_place *place, uint64_t now)
-{
-	return place && place->deaf_ns != 0 && now - place->deaf_ns < DEAF_NS;
-}
-
 /* It was in vain everywhere: from the beginning. */
 static void forget_deaf(struct plane_peer *peer)
 {
-	for (uint32_t i = 0; i < MAX_PLACES; i++)
+	for (uint32_t i = 0; i < PLANE_PLACES; i++)
 		peer->places[i].deaf_ns = 0;
 }
 

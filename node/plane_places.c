@@ -1,0 +1,63 @@
+#include "node/plane_places.h"
+
+#include <stddef.h>
+
+struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLACES], uint32_t relay_id)
+{
+	for (uint32_t i = 0; i < PLANE_PLACES; i++)
+		if (places[i].relay_id == relay_id)
+			return (struct plane_place *)&places[i];
+	return NULL;
+}
+
+static uint64_t last_news_ns(const struct plane_place *place)
+{
+	uint64_t ns = place->here_ns > place->absent_ns ? place->here_ns : place->absent_ns;
+
+	if (place->relay_id == 0)
+		return 0;
+	return ns > place->asked_ns ? ns : place->asked_ns;
+}
+
+/* Free ones first, then those where the peer is not; its home, and where it is, last of all. */
+static int worth(const struct plane_place *place, uint32_t home_relay)
+{
+	if (place->relay_id == 0)
+		return 0;
+	if (place->relay_id == home_relay)
+		return 3;
+	return place->here_ns > place->absent_ns ? 2 : 1;
+}
+
+/* Of equal worth, the one of which nothing was heard for longest gives way. */
+struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id)
+{
+	struct plane_place *place = plane_places_find(places, relay_id);
+
+	if (place)
+		return place;
+	place = &places[0];
+	for (uint32_t i = 1; i < PLANE_PLACES; i++) {
+		struct plane_place *other = &places[i];
+		const int more = worth(other, home_relay) - worth(place, home_relay);
+		if (more < 0 || (more == 0 && last_news_ns(other) < last_news_ns(place)))
+			place = other;
+	}
+	*place = (struct plane_place){ .relay_id = relay_id };
+	return place;
+}
+
+bool plane_place_is_absent(const struct plane_place *place)
+{
+	return place && place->absent_ns > place->here_ns;
+}
+
+bool plane_place_is_here(const struct plane_place *place)
+{
+	return place && place->here_ns > place->absent_ns;
+}
+
+bool plane_place_is_deaf(const struct plane_place *place, uint64_t now_ns)
+{
+	return place && place->deaf_ns != 0 && now_ns - place->deaf_ns < PLANE_DEAF_NS;
+}

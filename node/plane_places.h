@@ -1,0 +1,38 @@
+/*
+ * The relays at which a peer was looked for, found, or heard: a handful, of which the least useful gives way.
+ *
+ *            found, or heard from there
+ *   UNKNOWN ─────────────────────────────► HERE ── does not answer ──► DEAF (and still HERE)
+ *      │                                  │    ▲                         │
+ *      │ said not to be there             ▼    │ found, or heard         └── heard from there, or a minute later:
+ *      └────────────────────────────────► ABSENT                             not deaf any more
+ *
+ * Pure. Times are of CLOCK_BOOTTIME in ns, 0: never.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PLANE_PLACES  8
+#define PLANE_DEAF_NS 60000000000ull /* after that the relay knows itself whether the peer is there */
+
+/* What is known of a peer at one relay. */
+struct plane_place {
+	uint32_t relay_id; /* 0: not in use */
+	uint32_t slot;	   /* its own there, over UDP; 0: not known */
+	uint64_t here_ns;  /* found there, or heard from there */
+	uint64_t absent_ns; /* said not to be there */
+	uint64_t asked_ns;
+	uint64_t deaf_ns; /* what was sent there had no answer then; 0: or it had one since */
+};
+
+/* NULL: nothing is known. */
+struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLACES], uint32_t relay_id);
+/* The place there is, or a new one; its home, and where it is, give way last. */
+struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id);
+
+/* All of these: false for NULL. */
+bool plane_place_is_absent(const struct plane_place *place);
+bool plane_place_is_here(const struct plane_place *place);
+bool plane_place_is_deaf(const struct plane_place *place, uint64_t now_ns);

@@ -1,0 +1,97 @@
+/* What is remembered of where a peer is, and what is forgotten first. */
+#include "node/plane_places.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void expect(bool holds, const char *what, int line)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "line %d: does not hold: %s\n", line, what);
+	abort();
+}
+#define EXPECT(condition) expect(condition, #condition, __LINE__)
+
+#define HOME 1
+
+static struct plane_place places[PLANE_PLACES];
+
+/* Relays 1 … 8, of which 1 is home; asked for the peer one after another, 8 longest ago. */
+static void given_all_are_taken(void)
+{
+	memset(places, 0, sizeof(places));
+	for (uint32_t id = HOME; id <= PLANE_PLACES; id++)
+		plane_places_take(places, HOME, id)->asked_ns = 1000 - id;
+}
+
+static void test_a_place_is_kept_once_taken(void)
+{
+	given_all_are_taken();
+	for (uint32_t id = HOME; id <= PLANE_PLACES; id++)
+		EXPECT(plane_places_take(places, HOME, id)->asked_ns == 1000 - id);
+	EXPECT(plane_places_find(places, 9) == NULL);
+}
+
+static void test_of_which_nothing_was_heard_for_longest_gives_way(void)
+{
+	given_all_are_taken();
+	struct plane_place *place = plane_places_take(places, HOME, 9);
+
+	EXPECT(place->relay_id == 9 && place->asked_ns == 0 && !plane_places_find(places, 8));
+	EXPECT(plane_places_find(places, 7) && plane_places_find(places, HOME));
+}
+
+static void test_where_the_peer_is_stays_however_old(void)
+{
+	given_all_are_taken();
+	plane_places_find(places, 8)->here_ns = 1;
+	plane_places_find(places, 8)->asked_ns = 0;
+	plane_places_take(places, HOME, 9);
+	EXPECT(plane_places_find(places, 8) && !plane_places_find(places, 7));
+}
+
+static void test_its_home_gives_way_to_nothing(void)
+{
+	given_all_are_taken();
+	plane_places_find(places, HOME)->asked_ns = 0;
+	for (uint32_t id = 2; id <= PLANE_PLACES; id++)
+		plane_places_find(places, id)->here_ns = 2000;
+	for (uint32_t id = 9; id < 30; id++)
+		plane_places_take(places, HOME, id)->here_ns = 2000 + id;
+	EXPECT(plane_places_find(places, HOME));
+}
+
+static void test_the_latest_news_tell_whether_it_is_there(void)
+{
+	struct plane_place place = { .relay_id = 3 };
+
+	EXPECT(!plane_place_is_here(&place) && !plane_place_is_absent(&place));
+	place.here_ns = 10;
+	EXPECT(plane_place_is_here(&place) && !plane_place_is_absent(&place));
+	place.absent_ns = 20;
+	EXPECT(!plane_place_is_here(&place) && plane_place_is_absent(&place));
+	EXPECT(!plane_place_is_here(NULL) && !plane_place_is_absent(NULL) && !plane_place_is_deaf(NULL, 1));
+}
+
+static void test_who_did_not_answer_is_deaf_for_a_minute(void)
+{
+	struct plane_place place = { .relay_id = 3, .here_ns = 10 };
+
+	EXPECT(!plane_place_is_deaf(&place, 20));
+	place.deaf_ns = 20;
+	EXPECT(plane_place_is_deaf(&place, 20) && plane_place_is_deaf(&place, 19 + PLANE_DEAF_NS));
+	EXPECT(!plane_place_is_deaf(&place, 20 + PLANE_DEAF_NS) && plane_place_is_here(&place));
+}
+
+int main(void)
+{
+	test_a_place_is_kept_once_taken();
+	test_of_which_nothing_was_heard_for_longest_gives_way();
+	test_where_the_peer_is_stays_however_old();
+	test_its_home_gives_way_to_nothing();
+	test_the_latest_news_tell_whether_it_is_there();
+	test_who_did_not_answer_is_deaf_for_a_minute();
+	return 0;
+}
