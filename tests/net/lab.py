@@ -641,6 +641,8 @@ class Router(Host):
             self.userspace.forget()
         else:
             self.run(["conntrack", "-F"])
+            if self.nat:
+                self.nft("flush set ip nat contacted")
 
     def reboot(self, ip=None):
         """Ends all mappings; with ip, it comes back with another public address in place of the first."""

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-TYPES = tuple(f"{mapping}-{filtering}" for mapping in ("eim", "adm", "apdm") for filtering in ("eif", "adf", "apdf"))
+TYPES = tuple(f"{mapping}-{filtering}" for mapping in ("eim", "adm", "apdm")
+              for filtering in ("eif", "adf", "apdf"))
 
 _RULES = """
 table ip steer {{
@@ -58,9 +59,10 @@ _SETTINGS = ("cd /proc/sys/net/ipv4/conf; for i in natin natout; do echo 1 >$i/a
 
 def program():
     """nat_box of the build under test: $P2P_BUILD, or build-check."""
-    path = Path(os.environ.get("P2P_BUILD", ROOT / "build-check")).resolve() / "tests" / "lib" / "nat" / "nat_box"
+    build = Path(os.environ.get("P2P_BUILD", ROOT / "build-check")).resolve()
+    path = build / "tests" / "lib" / "nat" / "nat_box"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: ninja -C {path.parents[3]}")
+        raise FileNotFoundError(f"{path} is not there: ninja -C {build}")
     return path
 
 

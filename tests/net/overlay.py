@@ -219,9 +219,11 @@ class Overlay:
     NATS = {"alice": ("home", "port-restricted"), "bob": ("office", "port-restricted"),
             "carol": ("cafe", "symmetric")}
 
-    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=()):
-        """config: lines for the [node] section, by the member's name. launcher: what starts p2pnode."""
+    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=(), nats=None):
+        """config: lines for the [node] section, by the member's name. launcher: what starts p2pnode.
+        nats: a router's options (Lab.router) in place of those above, by the member's name."""
         self.lab, self.build, self.config, self.launcher = lab, build, config or {}, launcher
+        self.nats = nats or {}
         self.internet = lab.network("internet")
         self.control = Control(build, lab.host("control", self.internet)).start()
         self.relay = Node(build, lab.host("relay", self.internet), public=True, launcher=launcher).start()
@@ -232,7 +234,7 @@ class Overlay:
     def add(self, name):
         """A started node that has not joined."""
         router, nat = self.NATS[name]
-        self.routers[name] = self.lab.router(router, self.internet, nat=nat)
+        self.routers[name] = self.lab.router(router, self.internet, **{"nat": nat, **self.nats.get(name, {})})
         self.nodes[name] = Node(self.build, self.lab.host(name, self.routers[name].inside),
                                 config=self.config.get(name, ""), launcher=self.launcher).start()
         return self.nodes[name]

@@ -202,7 +202,7 @@ def test_an_independent_mapping_costs_a_session_for_each_remote(lab):
     assert counts["mappings_peak"] == 1
 
 
-@pytest.mark.parametrize("nat", ["port-restricted", "eim-eif"])
+@pytest.mark.parametrize("nat", ["restricted", "port-restricted", "eim-eif"])
 def test_a_reboot_loses_all_mappings_and_may_change_the_address(lab, nat):
     net = Net(lab, nat)
     client = net.client(5000)
@@ -263,7 +263,7 @@ def test_nothing_but_443_can_be_left(lab, nat):
     with pytest.raises(TimeoutError):
         connect(net.host, http, NEVER)
     net.client().sendto(b"?", net.server.getsockname())
-    assert net.host.run(["ping", "-c1", "-W1", net.hosts[0].ip], check=False).returncode == 1
+    assert net.host.run(["ping", "-c1", "-W0.3", net.hosts[0].ip], check=False).returncode == 1
     assert arrived(net.server) is None
 
     net.router.unblock_all()
@@ -332,6 +332,26 @@ def test_behind_two_nats_the_worse_mapping_holds(lab, outer, inner, mapping):
     assert client.recvfrom(16)[1] == net.server.getsockname()
 
 
+def test_two_homes_meet_by_their_carriers_hairpin(lab):
+    """
+                                   +--- home-a [eim-apdf] --- alice
+    server --- internet --- carrier [eim-apdf, hairpin]
+                                   +--- home-b [eim-apdf] --- bob
+    """
+    net = Net(lab, "eim-apdf", hairpin="external")
+    homes = [lab.router(f"home-{x}", net.router.inside, nat="eim-apdf") for x in "ab"]
+    alice, bob = (net.client(host=lab.host(name, home.inside)) for name, home in zip(("alice", "bob"), homes))
+    seen = {s: ask(s, net.server) for s in (alice, bob)}
+    assert [s.recvfrom(16)[1] for s in (alice, bob)] == [net.server.getsockname()] * 2
+
+    def ping(sender, receiver):
+        sender.sendto(b"!", seen[receiver])
+        return arrived(receiver)
+    ping(alice, bob)
+    assert wait_until(lambda: ping(bob, alice), 5, "alice has asked") == seen[bob]
+    assert wait_until(lambda: ping(alice, bob), 5, "bob has asked") == seen[alice]
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_firewall_lets_in_replies_only(lab, family):
     """
@@ -359,7 +379,7 @@ def test_a_firewall_lets_in_replies_only(lab, family):
 
 def test_ipv6_passes_from_behind_one_nat_to_behind_another(lab):
     """
-    alice --- home [eim-eif] --- carrier [apdm-apdf] --- internet --- office [eim-apdf] --- bob     IPv6 throughout
+    alice --- home [eim-eif] --- carrier [apdm-apdf] --- internet --- office [eim-apdf] --- bob
     """
     internet = lab.network(v6="2001:db8::/64")
     carrier = lab.router("carrier", internet, nat="apdm-apdf", inside6="2001:db8:1::/64")

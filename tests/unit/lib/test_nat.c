@@ -91,7 +91,8 @@ static void test_the_mapping_depends_on_as_much_of_the_remote_as_its_name_says(v
 			const struct endpoint first = out(inside(2, 5000), at(1, 4000));
 
 			assert(is(out(inside(2, 5000), at(1, 4000)), first));
-			assert(is(out(inside(2, 5000), at(1, 4001)), first) == (mapping < NAT_ADDRESS_AND_PORT));
+			assert(is(out(inside(2, 5000), at(1, 4001)), first) ==
+			       (mapping < NAT_ADDRESS_AND_PORT));
 			assert(is(out(inside(2, 5000), at(2, 4000)), first) == (mapping == NAT_INDEPENDENT));
 			assert(!is(out(inside(2, 5001), at(1, 4000)), first));
 			assert(!is(out(inside(3, 5000), at(1, 4000)), first));
@@ -317,7 +318,8 @@ static void test_a_hairpin_is_filtered_as_what_comes_from_outside(void)
 
 	config.hairpin = NAT_HAIRPIN_EXTERNAL;
 	start(&config);
-	const struct endpoint two = out(inside(2, 5000), at(1, 4000)), three = out(inside(3, 6000), at(1, 4000));
+	const struct endpoint two = out(inside(2, 5000), at(1, 4000));
+	const struct endpoint three = out(inside(3, 6000), at(1, 4000));
 	assert(turn(inside(3, 6000), two, &source) == NAT_FILTERED);
 	out(inside(2, 5000), three);
 	assert(turn(inside(3, 6000), two, &source) == 0);
