@@ -431,9 +431,12 @@ class Host(Place):
         interface = interface or f"eth{len(self.interfaces)}"
         port = f"{self.name[:9]}.{len(self.interfaces)}"
         number = network.next_number()
-        subprocess.run(["ip", "link", "add", interface, "mtu", str(network.mtu), "netns",
-                        str(self.pid), "type", "veth", "peer", "name", port, "mtu",
-                        str(network.mtu), "netns", str(network.pid)], check=True)
+        # Where both ends of a pair have the same index, Linux takes up to a second to see that a cable is in,
+        # and IPv6 waits for that.
+        subprocess.run(["ip", "link", "add", interface, "index", str(100 + len(self.interfaces)), "mtu",
+                        str(network.mtu), "netns", str(self.pid), "type", "veth", "peer", "name", port,
+                        "index", str(1000 + number), "mtu", str(network.mtu), "netns", str(network.pid)],
+                       check=True)
         network._commands([f"link set {port} master br0 up"])
         ip = ip or (network.v4 and str(network.v4[number]))
         ip6 = ip6 or (network.v6 and str(network.v6[number]))
