@@ -5,7 +5,7 @@
       hosts                              >  nat_box  <                              internet
              eth1 <-- route --- natin --'            `--- natout <-- mark 2 -- eth0
 
-The kernel does all else: ARP, routes, fragments (which it joins before), IPv6, what is cut.
+The kernel does all else: ARP, routes, fragments, IPv6, what is cut.
 """
 
 import json
@@ -47,7 +47,9 @@ table inet filter {{
 
 # The kernel's own addresses come after the marks, and may be sources of what nat_box sends.
 _DEVICES = ["tuntap add dev natin mode tun", "tuntap add dev natout mode tun"]
-_ROUTES = ["link set natin mtu 65535 txqueuelen 2000 up", "link set natout mtu 65535 txqueuelen 2000 up",
+# What the other side's network would not carry is told, or cut, on the way in here.
+_ROUTES = ["link set natin mtu {outside_mtu} txqueuelen 2000 up",
+           "link set natout mtu {inside_mtu} txqueuelen 2000 up",
            "route add default dev natin table 101", "route add default dev natout table 102",
            "rule add pref 10 fwmark 1 lookup 101", "rule add pref 11 fwmark 2 lookup 102",
            "rule add pref 20 lookup local", "rule del pref 0"]
@@ -86,7 +88,8 @@ class UserspaceNat:
         self._set_public(addresses)
         router._commands(_DEVICES)
         router.run(["sh", "-ec", _SETTINGS])
-        router._commands(_ROUTES)
+        mtus = {"outside_mtu": router.outside.mtu, "inside_mtu": router.inside.mtu}
+        router._commands([line.format(**mtus) for line in _ROUTES])
         self.box = router.start(self.argv, name="nat")
         self.box.wait_for_log("^ready")
 
