@@ -262,23 +262,16 @@ static void count_error(struct connection *conn)
 }
 
 /* False: it has asked more than its share. Admins may ask what they like. */
-static bool is_within_bounds(struct control *c, struct connection *conn)
+static bool is_within_bounds(struct control *c, struct connection *conn, const struct method *method)
 {
-	const uint64_t cost_ms = 1000 / CONTROL_REQUESTS_PER_S;
-	const uint64_t full_ms = CONTROL_REQUESTS_BURST * cost_ms;
+	/* What can wait takes nothing from what cannot. */
+	struct token_bucket *bucket = method && strcmp(method->name, "node.wake") == 0 ? &conn->wakes : &conn->requests;
 
 	if (conn->is_admin)
 		return true;
 	if (!directory_find(&c->directory, conn->node_id))
 		return ++conn->n_strange <= CONTROL_STRANGER_REQUESTS;
-	conn->budget_ms += uv_now(c->loop) - conn->filled_ms;
-	conn->filled_ms = uv_now(c->loop);
-	if (conn->budget_ms > full_ms)
-		conn->budget_ms = full_ms;
-	if (conn->budget_ms < cost_ms)
-		return false;
-	conn->budget_ms -= cost_ms;
-	return true;
+	return token_bucket_take(bucket, uv_now(c->loop), CONTROL_REQUESTS_BURST, 1000 / CONTROL_REQUESTS_PER_S);
 }
 
 static int call(struct control *c, struct connection *conn, const struct rpc_message *message,
@@ -288,7 +281,7 @@ static int call(struct control *c, struct connection *conn, const struct rpc_mes
 	const struct method *method = find_method(message->method);
 	P2P_CLEANUP(json_freep) struct json *nothing = NULL;
 
-	if (!is_within_bounds(c, conn))
+	if (!is_within_bounds(c, conn, method))
 		return answer_code(reterr, RPC_BUSY);
 	if (!method)
 		return answer_code(reterr, RPC_METHOD_NOT_FOUND);
@@ -366,8 +359,7 @@ static void on_opened(void *owner, struct websocket *ws)
 	if (!conn)
 		abort();
 	conn->ws = ws;
-	conn->opened_ms = conn->filled_ms = uv_now(c->loop);
-	conn->budget_ms = CONTROL_REQUESTS_BURST * 1000 / CONTROL_REQUESTS_PER_S;
+	conn->opened_ms = uv_now(c->loop);
 	conn->next = c->connections;
 	if (conn->next)
 		conn->next->previous = conn;
@@ -421,6 +413,8 @@ static void sweep_members(struct control *c, uint64_t now)
 
 	for (struct member *m = directory_next(&c->directory, NULL); m; m = next) {
 		next = directory_next(&c->directory, m);
+		if (m->wake_waits)
+			control_wake(c, m);
 		if (m->offline_at_ms != 0 && m->offline_at_ms <= now)
 			set_online(c, m, false);
 		else if (has_expired(m) && m->offline_at_ms == 0 &&

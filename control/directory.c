@@ -99,6 +99,9 @@ static void copy_record(struct member *to, const struct member *from)
 	copy.newer = to->newer;
 	copy.connection = to->connection;
 	copy.offline_at_ms = to->offline_at_ms;
+	copy.wakes = to->wakes;
+	copy.woken = to->woken;
+	copy.wake_waits = to->wake_waits;
 	*to = copy;
 }
 

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "common/map.h"
+#include "common/token_bucket.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -38,6 +39,8 @@ struct member {
 
 	struct connection *connection; /* that greets for it now; not kept */
 	uint64_t offline_at_ms;        /* connection lost: when to say so; 0: no */
+	struct token_bucket wakes, woken; /* what it may have others told, and is told itself; not kept */
+	bool wake_waits;		  /* it shall be told when it may */
 	struct member *older, *newer;
 };
 

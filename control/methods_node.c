@@ -324,22 +324,40 @@ static int on_update(struct control *c, struct connection *conn, const struct js
 	return control_put_member(c, &m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
 }
 
-/* Who is not connected, or left just now, is nobody's error: the one who asks cannot know. */
+void control_wake(struct control *c, struct member *m)
+{
+	m->wake_waits = m->connection && !token_bucket_take(&m->woken, uv_now(c->loop), CONTROL_WOKEN_BURST,
+							    CONTROL_WOKEN_EACH_MS);
+	if (m->connection && !m->wake_waits)
+		control_send_notification(m->connection, "wake", json_object());
+}
+
+/*
+ * Who is not connected, or left just now, is nobody's error: the one who asks cannot know. Nor is too much of it, which
+ * is not done.
+ */
 static int on_wake(struct control *c, struct connection *conn, const struct json *params,
 		   struct json **ret_result, struct rpc_error *reterr)
 {
-	int64_t peer_id;
+	struct member *self = member_of(c, conn);
+	const struct json *peers;
+	uint32_t n = 0;
 	struct error err;
 
-	if (json_get_integer(params, "peer", 1, UINT32_MAX, &peer_id, &err) != 0)
+	if (json_get_array(params, "peers", &peers, &err) != 0)
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
-	const struct member *peer = directory_find(&c->directory, (uint32_t)peer_id);
-	struct connection *to = peer ? peer->connection : NULL;
-	const uint64_t now_ms = uv_now(c->loop);
-	if (!to || to == conn || (to->woken_ms != 0 && now_ms - to->woken_ms < CONTROL_WAKE_PAUSE_MS))
-		return 0;
-	to->woken_ms = now_ms;
-	control_send_notification(to, "wake", json_object());
+	for (const struct json *i = json_first(peers); i; i = json_next(i)) {
+		int64_t id;
+		if (n++ == CONTROL_WAKE_MAX || json_integer_value(i, 1, UINT32_MAX, &id) != 0) {
+			error_set(&err, -EINVAL, "member 'peers': must hold at most %d ids", CONTROL_WAKE_MAX);
+			return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+		}
+		struct member *peer = directory_find(&c->directory, (uint32_t)id);
+		if (self->connection != conn || !peer || !peer->connection || peer == self || peer->wake_waits)
+			continue;
+		if (token_bucket_take(&self->wakes, uv_now(c->loop), CONTROL_WAKE_MAX, CONTROL_WAKES_EACH_MS))
+			control_wake(c, peer);
+	}
 	return 0;
 }
 

@@ -17,7 +17,10 @@
 #define CONTROL_STRANGER_REQUESTS 16 /* of who is neither member nor admin; joining takes two */
 #define CONTROL_REQUESTS_PER_S 20 /* of one member's connection, in the long run */
 #define CONTROL_REQUESTS_BURST 200
-#define CONTROL_WAKE_PAUSE_MS  500 /* a node is woken no more often, however many wait for it */
+#define CONTROL_WAKE_MAX	64  /* peers of one node.wake */
+#define CONTROL_WAKES_EACH_MS	200 /* peers that a member has woken: 64 at once, 5 a second in the long run */
+#define CONTROL_WOKEN_BURST	4   /* a member is woken so often at once … */
+#define CONTROL_WOKEN_EACH_MS	10000 /* … and so often in the long run, however many wait for it */
 
 struct connection {
 	struct websocket *ws;
@@ -29,8 +32,7 @@ struct connection {
 	uint64_t sent_sequence;
 	uint64_t opened_ms;
 	uint32_t n_errors, n_strange; /* requests: refused; of a stranger */
-	uint64_t budget_ms, filled_ms; /* a member's: each request takes its part of a second */
-	uint64_t woken_ms; /* when it was last told that somebody waits for it */
+	struct token_bucket requests, wakes; /* a member's: of node.wake, and of all else */
 	bool has_challenge;
 	struct node_challenge challenge;
 	struct secret_key challenge_secret;
@@ -87,6 +89,8 @@ P2P_CHECK int control_remove_member(struct control *control, struct member *memb
 void control_greet(struct control *control, struct member *member, struct connection *connection);
 /* What the connection has missed, or a snapshot when sent_sequence is 0. */
 void control_send_map(struct control *control, struct connection *connection);
+/* Told that somebody waits for it; if that was too often, later. */
+void control_wake(struct control *control, struct member *member);
 void control_send_notification(struct connection *connection, const char *method,
 			       struct json *params_take);
 /* The certificate of a member for the request in params ("request"). */

@@ -15,6 +15,7 @@
 #include "common/macros.h"
 #include "common/node_proof.h"
 #include "common/rpc_connection.h"
+#include "node/wake_queue.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -60,7 +61,8 @@ struct control_client {
 	char removed_why[256];
 
 	bool has_update, update_in_flight, renewing;
-	bool cannot_wake; /* control does not know how */
+	struct wake_queue wakes;
+	bool cannot_wake; /* this control does not know how */
 	struct node_update update;
 
 	bool closing;
@@ -295,6 +297,7 @@ static void on_map(struct control_client *client)
 		client->backoff_ms = 0;
 		client->n_failures = 0;
 		client->update_in_flight = false;
+		client->cannot_wake = false;
 		client->update_ms = client->has_update ? now_ms(client) : 0;
 		rearm(client);
 	}
@@ -419,6 +422,36 @@ static void send_renewal(struct control_client *client)
 	client->renewing = call(client, "node.renew", request_params(client), on_renewed);
 }
 
+static void on_wakes_answered(void *owner, const struct json *result, const struct rpc_error *error)
+{
+	struct control_client *client = owner;
+
+	if (client->closing || (error && error->code == RPC_DISCONNECTED))
+		return;
+	/* A control of before: each further question would count as an error. */
+	if (error && error->code == RPC_METHOD_NOT_FOUND)
+		client->cannot_wake = true;
+	wake_queue_answered(&client->wakes, error != NULL, now_ms(client));
+	rearm(client);
+}
+
+/* Unlike all else: when it cannot be sent now, the connection is none the worse. */
+static void send_wakes(struct control_client *client)
+{
+	uint32_t ids[WAKE_QUEUE_MAX];
+	const uint32_t n = wake_queue_take(&client->wakes, now_ms(client), ids);
+
+	if (n == 0)
+		return;
+	struct json *params = json_object(), *peers = json_array();
+	for (uint32_t i = 0; i < n; i++)
+		json_append(peers, json_integer(ids[i]));
+	json_put(params, "peers", peers);
+	if (rpc_connection_call(client->connection, "node.wake", params, CALL_TIMEOUT_MS, on_wakes_answered,
+				client) != 0)
+		wake_queue_answered(&client->wakes, true, now_ms(client));
+}
+
 /* Attempts */
 
 static void on_closed(void *owner, const char *why);
@@ -477,6 +510,7 @@ static void on_closed(void *owner, const char *why)
 
 	client->connection = NULL;
 	client->update_in_flight = client->renewing = false;
+	wake_queue_reset(&client->wakes);
 	if (client->closing) {
 		uv_close((uv_handle_t *)&client->timer, on_timer_closed);
 		return;
@@ -504,6 +538,8 @@ static void on_due(uv_timer_t *timer)
 	if (client->state == CURRENT && client->renew_ms != 0 && client->renew_ms <= now &&
 	    !client->renewing)
 		send_renewal(client);
+	if (client->state == CURRENT)
+		send_wakes(client);
 	rearm(client);
 }
 
@@ -524,6 +560,8 @@ static void rearm(struct control_client *client)
 		at = earlier(at, client->update_ms);
 	if (client->state == CURRENT && !client->renewing)
 		at = earlier(at, client->renew_ms);
+	if (client->state == CURRENT)
+		at = earlier(at, wake_queue_due_ms(&client->wakes));
 	if (at == 0)
 		uv_timer_stop(&client->timer);
 	else
@@ -609,22 +647,16 @@ void control_client_update(struct control_client *client, const struct node_upda
 	rearm(client);
 }
 
-static void on_wake_answered(void *owner, const struct json *result, const struct rpc_error *error)
-{
-	struct control_client *client = owner;
-
-	/* A control of before: each further question would count as an error. */
-	if (error && error->code == RPC_METHOD_NOT_FOUND)
-		client->cannot_wake = true;
-}
-
 void control_client_wake(struct control_client *client, uint32_t peer_id)
 {
 	if (!control_client_is_connected(client) || client->cannot_wake)
 		return;
-	struct json *params = json_object();
-	json_put_integer(params, "peer", peer_id);
-	call(client, "node.wake", params, on_wake_answered);
+	/* Who has no connection cannot be told. */
+	const struct map_peer *peer = map_find_peer(&client->map, peer_id);
+	if (!peer || !peer->online)
+		return;
+	wake_queue_add(&client->wakes, peer_id, now_ms(client));
+	rearm(client);
 }
 
 bool control_client_is_connected(const struct control_client *client)

@@ -26,6 +26,8 @@
 #define SAMPLE_DIRECT_MS 500 /* while nothing flows, but a direct path is in force */
 #define ACTIVE_NS	 (11 * 1000000000ull)
 #define MAX_DATAGRAM	 1500
+#define CHECKS_BURST	 8    /* of our relays, because somebody says so: more than control lets through … */
+#define CHECKS_EACH_MS	 5000 /* … also in the long run */
 
 static void sample_soon(struct data_plane *plane);
 
@@ -398,9 +400,18 @@ static void poke_relays(struct data_plane *plane)
 	}
 }
 
+/*
+ * Unlike after a change of the network, what is lost is known to be, and being mended: only what seems to be well is asked.
+ */
 void data_plane_check_relays(struct data_plane *plane)
 {
-	poke_relays(plane);
+	if (!token_bucket_take(&plane->checks, clock_now_ns() / 1000000, CHECKS_BURST, CHECKS_EACH_MS))
+		return;
+	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next) {
+		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_VERIFY });
+		if (relay->connection && relay_connection_state(relay->connection) == RELAY_CONNECTION_READY)
+			relay_connection_poke(relay->connection);
+	}
 }
 
 void data_plane_set_path(struct data_plane *plane, uint32_t peer_id, const struct peer_path *path)

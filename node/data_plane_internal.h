@@ -15,6 +15,7 @@
 #include "actors/relay_manager/relay_choice.h"
 #include "actors/relay_manager/relay_connection.h"
 #include "actors/relay_manager/relay_udp_fsm.h"
+#include "common/token_bucket.h"
 #include "node/data_plane.h"
 #include "node/plane_places.h"
 #include "node/wireguard_host.h"
@@ -120,9 +121,13 @@ struct data_plane {
 	struct waiting waiting[MAX_WAITING]; /* oldest first */
 	bool is_flushing;
 	uv_timer_t seek_timer;
+	uint32_t seek_bucket; /* of by_id: where the last round ended */
+	uint64_t round_ns; /* of peers that do not answer: when it began, and … */
+	uint32_t n_sought; /* … how many of them were sought in it */
 
 	uv_timer_t sample_timer;
 	bool is_sampling, sample_again;
+	struct token_bucket checks;
 	uint64_t active_ns; /* when a packet was last seen to flow */
 	struct refresh *refreshes, *answered; /* who waits for the next sample, for the one under way */
 	uint64_t n_unknown_datagrams, n_unknown_senders, n_unattached, n_relay_dropped, n_not_reached;
@@ -194,8 +199,8 @@ void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer)
 /* What was carried for the peer since the last sample. */
 void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
 void plane_reach_close(struct data_plane *plane);
-/* Relays are asked for the peer, unless they were just now. */
-void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer);
+/* Relays are asked for the peer, unless they were just now, or too many others are sought. opens: also those not held. */
+void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer, bool opens);
 /* The relay that a packet would take, for people; 0: none. */
 uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer *peer);
 
@@ -203,5 +208,7 @@ uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer 
 
 /* What was carried for the peer since the last sample; does what is due. */
 void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
+/* Something of the peer came. */
+void plane_silence_heard(struct data_plane *plane, struct plane_peer *peer, uint64_t at_ns);
 /* With the next change WireGuard asks for a session again, if it waits for one; but not for ever. */
 void plane_ask_again(struct plane_peer *peer);

@@ -25,6 +25,7 @@
 #define MAX_WAIT_NS	 2000000000ull
 #define SEEK_MS		 100  /* between two rounds of questions for what waits … */
 #define SEEK_CALM_NS	 1000000000ull /* … and for a peer that is reached elsewhere meanwhile */
+#define SEEK_SILENT_NS	 300000000ull /* the same for one that does not answer */
 #define ABSENT_NS	 300000000ull /* over TLS, who was not there is tried again after that */
 #define IN_USE_NS	 5000000000ull
 #define MAX_SOUGHT	 4 /* relays that are opened for a peer whose home does not have it */
@@ -190,10 +191,10 @@ static bool is_home_good(const struct data_plane *plane, const struct plane_peer
 	const uint64_t now = clock_now_ns();
 
 	return home && !home->is_leaving && !home->is_down && !plane_place_is_absent(place) &&
-	       !plane_place_is_deaf(place, now) && !peer_silence_is_doubted(&peer->silence, now);
+	       !plane_place_is_deaf(place, now) && !peer_silence_is_strange(&peer->silence, now);
 }
 
-static void seek(struct data_plane *plane, struct plane_peer *peer)
+static void seek(struct data_plane *plane, struct plane_peer *peer, bool opens)
 {
 	const uint64_t now = clock_now_ns();
 
@@ -206,7 +207,8 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 	if (is_home_good(plane, peer))
 		return;
 	for (uint32_t i = 0, n = 0; i < plane->n_ranked && n < MAX_SOUGHT; i++) {
-		struct plane_relay *relay = plane_relay_on_demand(plane, plane->ranked[i]);
+		struct plane_relay *relay = opens ? plane_relay_on_demand(plane, plane->ranked[i]) :
+						    plane_find_relay(plane, plane->ranked[i]);
 		if (!relay || relay == home)
 			continue;
 		n++;
@@ -222,10 +224,19 @@ static void seek(struct data_plane *plane, struct plane_peer *peer)
 	}
 }
 
-void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer)
+/* Each waits longer than a round: so all have their turn. */
+void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer, bool opens)
 {
-	if (clock_now_ns() - peer->sought_ns >= SEEK_MS * 1000000ull)
-		seek(plane, peer);
+	const uint64_t now = clock_now_ns();
+
+	if (now - plane->round_ns >= SEEK_MS * 1000000ull) {
+		plane->round_ns = now;
+		plane->n_sought = 0;
+	}
+	if (now - peer->sought_ns < SEEK_SILENT_NS || plane->n_sought == MAX_SEEKERS)
+		return;
+	plane->n_sought++;
+	seek(plane, peer, opens);
 }
 
 static bool is_settled(const struct data_plane *plane, const struct plane_peer *peer)
@@ -244,10 +255,13 @@ static bool seek_again(struct data_plane *plane, struct plane_peer *peer, uint64
 {
 	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 
-	if (!is_in_use(peer, now) || is_settled(plane, peer))
+	if (!is_in_use(peer, now))
+		return false;
+	update_way(plane, peer); /* a relay may not be deaf any more */
+	if (is_settled(plane, peer))
 		return false;
 	if (!relay || !relay->is_up || relay->is_leaving || now - peer->sought_ns >= SEEK_CALM_NS)
-		seek(plane, peer);
+		seek(plane, peer, true);
 	return true;
 }
 
@@ -262,11 +276,13 @@ static void on_seek_due(uv_timer_t *timer)
 	for (uint32_t i = 0; i < plane->n_waiting; i++) {
 		struct plane_peer *peer = plane_find_by_id(plane, plane->waiting[i].peer_id);
 		if (peer)
-			seek(plane, peer);
+			seek(plane, peer, true);
 	}
-	for (uint32_t i = 0; i < plane->n_buckets && n < MAX_SEEKERS; i++)
-		for (struct plane_peer *peer = plane->by_id[i]; peer && n < MAX_SEEKERS; peer = peer->next_by_id)
+	for (uint32_t i = 0; i < plane->n_buckets && n < MAX_SEEKERS; i++) {
+		plane->seek_bucket = (plane->seek_bucket + 1) % plane->n_buckets; /* who is left begins the next round */
+		for (struct plane_peer *peer = plane->by_id[plane->seek_bucket]; peer; peer = peer->next_by_id)
 			n += seek_again(plane, peer, now);
+	}
 	flush_waiting(plane);
 	rearm(plane, n > 0);
 }
@@ -382,7 +398,7 @@ int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32
 	peer->used_ns = clock_now_ns();
 	update_way(plane, peer); /* who was not in use was left out when the relay changed */
 	if (!relay || !is_settled(plane, peer)) {
-		seek(plane, peer);
+		seek(plane, peer, true);
 		relay = plane_reach(plane, peer, wanted);
 		rearm(plane, true);
 	}
@@ -427,11 +443,13 @@ static bool is_no_news(const struct plane_place *place, uint32_t slot)
 	return plane_place_is_here(place) && (slot == 0 || place->slot == slot);
 }
 
-static void is_heard(struct plane_peer *peer, struct plane_place *place)
+static void is_heard(struct data_plane *plane, struct plane_peer *peer, struct plane_place *place)
 {
-	if (place)
+	if (place && place->deaf_ns != 0) {
 		place->deaf_ns = 0;
-	peer_silence_heard(&peer->silence, clock_now_ns());
+		update_way(plane, peer);
+	}
+	plane_silence_heard(plane, peer, clock_now_ns());
 }
 
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot)
@@ -440,7 +458,7 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 	struct plane_place *known = plane_place(peer, relay->relay.id);
 
 	if (slot == 0)
-		is_heard(peer, known);
+		is_heard(plane, peer, known);
 	if (is_no_news(known, slot)) {
 		known->here_ns = clock_now_ns();
 		peer->used_ns = slot == 0 ? known->here_ns : peer->used_ns;
@@ -500,7 +518,7 @@ void plane_reach_peer_changed(struct data_plane *plane, struct plane_peer *peer)
 	update_way(plane, peer);
 	if (!is_in_use(peer, now) || is_settled(plane, peer))
 		return;
-	seek(plane, peer);
+	seek(plane, peer, true);
 	rearm(plane, true);
 }
 
@@ -546,12 +564,16 @@ void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, cons
 		plane_relay_used(relay);
 		struct plane_place *place = take_place(peer, relay->relay.id);
 		place->here_ns = now->relayed.ns;
-		place->deaf_ns = 0;
+		if (place->deaf_ns != 0) {
+			place->deaf_ns = 0;
+			update_way(plane, peer);
+		}
 		if (relay->has_udp && relay_udp_fsm_received(&relay->udp, now->relayed.ns / 1000))
 			plane_relay_reconsider(relay);
 	}
 	if (now->last_send_ns != before->last_send_ns && peer->path.relay && (relay = relay_of_way(plane, peer))) {
 		peer->used_ns = now->last_send_ns;
+		update_way(plane, peer); /* as is what was deaf until now */
 		plane_relay_used(relay);
 		if (relay->has_udp && relay_udp_fsm_sent(&relay->udp, now->last_send_ns / 1000))
 			plane_relay_reconsider(relay);

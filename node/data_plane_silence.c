@@ -2,17 +2,19 @@
  * Peers that we send to by relay and hear nothing of (peer_silence.h): is it they who have lost their relay?
  *
  *   they do not know it ── wake ──► control ──► they look whether their relay answers, and come by TLS
- *   they are at another by now ── seek ──► the nearest relays are asked ── turn ──► what goes to them goes there
+ *   they are at another by now ── seek, ask ──► the nearest relays ── turn ──► what goes to them goes there
  *   what should have begun a session was lost ── again ──► WireGuard asks for one once more
  *
- * A relay of which a peer did not answer is deaf to us: another at which it is is preferred, until something of the
- * peer comes by the deaf one, or a while has passed.
+ * As long as our own relay has not proven that it hears us, it is not they. A relay of which a peer did not answer
+ * is deaf to us: another at which it is is preferred, until something of the peer comes by the deaf one, it turns
+ * out that the peer only took its time, or a while has passed.
  */
 #include "node/data_plane_internal.h"
 
 #include "common/clock.h"
 #include "common/log.h"
 
+#define TURNED_NS	 2000000000ull	/* an answer so long after a turn is none to it */
 #define MAX_GONE_RETRIES 20
 
 /* ---- deaf relays ---- */
@@ -55,19 +57,43 @@ void plane_ask_again(struct plane_peer *peer)
 	peer->is_gone = true;
 }
 
+/* The relay that we use has answered us since the peer has not. A ping of this moment may be under way. */
+static bool is_proven(const struct plane_relay *relay, const struct peer_silence *silence)
+{
+	if (!relay || !relay->is_up)
+		return false;
+	if (relay->sends_udp)
+		return relay->udp.n_silent <= 1 && relay->udp.heard_us * 1000 >= silence->unanswered_ns;
+	return relay->is_tls_up && !relay->is_tls_silent;
+}
+
 static void look(struct data_plane *plane, struct plane_peer *peer)
 {
 	const uint64_t now = clock_now_ns();
-	const uint32_t due = peer->path.relay ? peer_silence_due(&peer->silence, now) : 0;
 
+	if (!peer_silence_is_doubted(&peer->silence, now) ||
+	    !is_proven(plane_reach(plane, peer, WIREGUARD_RELAY_ANY), &peer->silence))
+		return;
+	const uint32_t due = peer_silence_due(&peer->silence, now);
 	if ((due & PEER_SILENCE_WAKE) && plane->is_attached)
 		plane->ports.peer_silent(plane->ports.owner, peer->id);
-	if (due & PEER_SILENCE_SEEK)
-		plane_reach_seek(plane, peer);
+	if (due & (PEER_SILENCE_SEEK | PEER_SILENCE_ASK))
+		plane_reach_seek(plane, peer, due & PEER_SILENCE_SEEK);
 	if (due & PEER_SILENCE_TURN)
 		turn(plane, peer, now);
 	if (due & PEER_SILENCE_AGAIN)
 		plane_ask_again(peer);
+}
+
+void plane_silence_heard(struct data_plane *plane, struct plane_peer *peer, uint64_t at_ns)
+{
+	const uint64_t turned_ns = peer->silence.turned_ns;
+
+	peer_silence_heard(&peer->silence, at_ns);
+	if (turned_ns == 0 || peer->silence.turned_ns != 0 || at_ns < turned_ns + TURNED_NS)
+		return;
+	forget_deaf(peer);
+	plane_reach_peer_changed(plane, peer);
 }
 
 /* Asks WireGuard for a session that there is none of, again and again? */
@@ -80,8 +106,12 @@ void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, co
 {
 	const struct wg_stats *now = &peer->stats;
 
-	peer_silence_heard(&peer->silence,
-			   now->relayed.ns > now->direct.ns ? now->relayed.ns : now->direct.ns);
+	plane_silence_heard(plane, peer, now->relayed.ns > now->direct.ns ? now->relayed.ns : now->direct.ns);
+	/* What goes directly is no relay's business, and what WireGuard gave up waits for no answer. */
+	if (!peer->path.relay || (!now->has_session && now->n_staged == 0)) {
+		peer_silence_forget(&peer->silence);
+		return;
+	}
 	if (asks_for_session(before, now))
 		peer_silence_sent(&peer->silence, now->last_send_ns, true);
 	if (now->last_send_data_ns != before->last_send_data_ns)

@@ -708,6 +708,21 @@ static enum relay_udp_cause on_deadline(struct relay_udp_fsm *fsm, const struct 
 	return RELAY_UDP_ON_NOTHING;
 }
 
+static enum relay_udp_cause verify(struct relay_udp_fsm *fsm, const struct relay_udp_input *input,
+				   struct relay_udp_output *out)
+{
+	if (fsm->state != RELAY_UDP_IS_BOUND)
+		return RELAY_UDP_ON_NOTHING;
+	/* Somebody waits: what is being found out already is so no longer at leisure. */
+	if (fsm->unanswered_us == 0)
+		fsm->unanswered_us = input->now_us;
+	if (fsm->n_silent == 0) {
+		send_ping(fsm, input->now_us, 1, out);
+		fsm->n_silent++;
+	}
+	return RELAY_UDP_ON_NOTHING;
+}
+
 /*
  * Bound: is it still there, and are we still where it thinks? The answer says so. Who was told when to come back
  * waits until then, whatever happens here.
@@ -720,15 +735,8 @@ static enum relay_udp_cause on_poke(struct relay_udp_fsm *fsm, const struct rela
 		return RELAY_UDP_ON_NOTHING;
 	fsm->poked_us = input->now_us;
 	fsm->n_failures = 0;
-	if (fsm->state == RELAY_UDP_IS_BOUND && fsm->n_silent > 0)
-		return RELAY_UDP_ON_NOTHING; /* that is being found out */
-	if (fsm->state == RELAY_UDP_IS_BOUND) {
-		send_ping(fsm, input->now_us, 1, out);
-		fsm->n_silent++;
-		if (fsm->unanswered_us == 0)
-			fsm->unanswered_us = input->now_us;
-		return RELAY_UDP_ON_NOTHING;
-	}
+	if (fsm->state == RELAY_UDP_IS_BOUND)
+		return verify(fsm, input, out);
 	return fsm->state == RELAY_UDP_REBINDING ? RELAY_UDP_ON_NOTHING : RELAY_UDP_ON_POKED;
 }
 
@@ -808,6 +816,8 @@ static enum relay_udp_cause take_in(struct relay_udp_fsm *fsm, const struct rela
 		return RELAY_UDP_ON_UNWANTED;
 	case RELAY_UDP_IN_POKE:
 		return on_poke(fsm, input, out);
+	case RELAY_UDP_IN_VERIFY:
+		return verify(fsm, input, out);
 	case RELAY_UDP_IN_DATAGRAM:
 		return take_datagram(fsm, input, out);
 	case RELAY_UDP_IN_DEADLINE:

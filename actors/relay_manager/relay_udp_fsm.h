@@ -71,6 +71,7 @@ enum relay_udp_input_type {
 	RELAY_UDP_IN_START,    /* the relay is wanted */
 	RELAY_UDP_IN_STOP,     /* … is not */
 	RELAY_UDP_IN_POKE,     /* the network changed, or somebody wants it now */
+	RELAY_UDP_IN_VERIFY,   /* a slot may be lost without our knowing: a ping; what is under way goes on as it is */
 	RELAY_UDP_IN_DATAGRAM, /* of kind DEMUX_RELAY; from whomever */
 	RELAY_UDP_IN_DEADLINE,
 	RELAY_UDP_IN_FIND,     /* the slot of a node: key; or the node of a slot: slot, and the key zero */

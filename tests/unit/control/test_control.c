@@ -577,12 +577,14 @@ static void test_a_node_is_woken_by_a_peer_but_not_without_end(void)
 	bring_up(&w, &bob, "bob");
 	UNTIL(&w, peer(&alice, "bob"));
 	control_client_wake(alice.client, 4711); /* nobody */
-	control_client_wake(alice.client, peer(&alice, "bob")->id);
-	control_client_wake(alice.client, peer(&alice, "bob")->id);
+	for (int i = 0; i < 300; i++)
+		control_client_wake(alice.client, peer(&alice, "bob")->id);
 	UNTIL(&w, bob.n_woken == 1);
 	control_client_update(alice.client, &(struct node_update){ .session_key = { { 9 } } });
 	UNTIL(&w, peer(&bob, "alice")->session_key.bytes[0] == 9); /* it came after the second */
 	assert(bob.n_woken == 1 && alice.n_woken == 0 && alice.n_disconnected == 0);
+	control_client_wake(alice.client, peer(&alice, "bob")->id);
+	UNTIL(&w, bob.n_woken == 2);
 	node_deinit(&alice);
 	node_deinit(&bob);
 	end(&w);
@@ -958,6 +960,66 @@ static struct json *hello_params(void)
 	return params;
 }
 
+static struct json *wake_params(uint32_t peer_id)
+{
+	struct json *params = json_object(), *peers = json_array();
+
+	json_append(peers, json_integer(peer_id));
+	json_put(params, "peers", peers);
+	return params;
+}
+
+static void test_who_has_not_greeted_wakes_nobody(void)
+{
+	struct world w;
+	struct node alice, bob;
+	struct raw raw;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	raw_connect(&w, &raw, &alice);
+	raw_call(&w, &raw, "node.wake", wake_params(bob.membership.node_id));
+	assert(strstr(raw.last, "result"));
+	control_client_update(alice.client, &(struct node_update){ .session_key = { { 9 } } });
+	UNTIL(&w, peer(&bob, "alice")->session_key.bytes[0] == 9);
+	assert(bob.n_woken == 0);
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_wakes_without_end_are_put_off_and_take_nothing_from_other_requests(void)
+{
+	struct world w;
+	struct node alice, bob;
+	struct raw raw;
+
+	begin(&w);
+	node_init(&w, &alice);
+	assert(join(&alice, &w.link, "alice") == 0);
+	bring_up(&w, &bob, "bob");
+	raw_connect(&w, &raw, &alice);
+	raw_call(&w, &raw, "node.hello", hello_params());
+	UNTIL(&w, raw.n_messages == 2);
+	for (int i = 0; i < 190; i++) {
+		raw_call(&w, &raw, "node.wake", wake_params(bob.membership.node_id));
+		assert(strstr(raw.last, "result"));
+	}
+	for (int i = 0; i < 150; i++) {
+		struct json *params = json_object();
+		json_put_public_key(params, "session_key", &alice.public_key);
+		json_put(params, "endpoints", json_array());
+		raw_call(&w, &raw, "node.update", params);
+		assert(!strstr(raw.last, "error"));
+	}
+	UNTIL(&w, bob.n_woken == 4);
+	UNTIL(&w, bob.n_woken == 5); /* 10 s after the first: the one that was put off */
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
 /* What proves the key of a node, with the challenge that raw got last. */
 static struct json *join_params(struct world *w, struct raw *raw, const struct node *as)
 {
@@ -1243,6 +1305,8 @@ int main(void)
 	RUN(test_a_relays_region_is_a_label_and_its_cost_bounded);
 	RUN(test_who_joins_with_a_key_for_relays_is_one_when_it_offers);
 	RUN(test_a_node_is_woken_by_a_peer_but_not_without_end);
+	RUN(test_who_has_not_greeted_wakes_nobody);
+	RUN(test_wakes_without_end_are_put_off_and_take_nothing_from_other_requests);
 	RUN(test_a_node_that_leaves_vanishes);
 	RUN(test_an_admin_removes_and_renames_nodes);
 	RUN(test_an_admin_makes_and_revokes_keys);

@@ -405,6 +405,49 @@ static void test_pokes_without_end_do_not_keep_it_from_binding(void)
 	world_end(&w);
 }
 
+/* Pings leave 15 … 20 s after the last; one of them is the first into the silence. */
+static void test_who_is_woken_finds_out_within_a_second_also_just_after_a_ping_of_its_own(void)
+{
+	for (uint64_t later_ms = 0; later_ms < 400; later_ms += 50) {
+		static struct world w;
+		given_bound(&w, 1);
+		struct world_node *a = &w.nodes[0];
+
+		world_pass(&w, 120000); /* at leisure */
+		w.is_dead = true;
+		for (int i = 0; i < 300 && a->fsm.n_silent == 0; i++)
+			world_pass(&w, 100);
+		EXPECT(a->fsm.n_silent == 1);
+		world_pass(&w, later_ms);
+		world_input(a, RELAY_UDP_IN_VERIFY);
+		world_pass(&w, 600);
+		EXPECT(a->n_lost == 1);
+		world_end(&w);
+	}
+}
+
+static void test_to_verify_leaves_alone_what_is_being_attempted_and_its_waits(void)
+{
+	static struct world w;
+	world_begin(&w);
+	struct world_node *a = &w.nodes[0];
+
+	w.is_dead = true;
+	world_start(a);
+	world_until(&w, 3600 * 1000);
+	EXPECT(a->fsm.state == RELAY_UDP_WAITING);
+	const struct relay_udp_fsm before = a->fsm;
+	world_input(a, RELAY_UDP_IN_VERIFY);
+	EXPECT(a->fsm.state == RELAY_UDP_WAITING && a->fsm.retry_us == before.retry_us &&
+	       a->fsm.n_failures == before.n_failures);
+	while (a->fsm.state != RELAY_UDP_ASKING)
+		world_pass(&w, 100);
+	const uint32_t n_tries = a->fsm.n_tries;
+	world_input(a, RELAY_UDP_IN_VERIFY);
+	EXPECT(a->fsm.state == RELAY_UDP_ASKING && a->fsm.n_tries == n_tries && a->fsm.n_failures == before.n_failures);
+	world_end(&w);
+}
+
 static void test_a_cookie_that_is_no_good_is_replaced_once_or_twice(void)
 {
 	static struct world w;
@@ -515,6 +558,8 @@ int main(int argc, char **argv)
 	test_who_gets_a_cookie_and_no_answer_to_the_bind_waits_longer_and_longer();
 	test_pokes_without_end_neither_hide_nor_invent_that_a_relay_is_dead();
 	test_pokes_without_end_do_not_keep_it_from_binding();
+	test_who_is_woken_finds_out_within_a_second_also_just_after_a_ping_of_its_own();
+	test_to_verify_leaves_alone_what_is_being_attempted_and_its_waits();
 	test_a_cookie_that_is_no_good_is_replaced_once_or_twice();
 	test_strangers_change_nothing();
 	test_unwanted_is_silent();
