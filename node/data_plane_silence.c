@@ -14,7 +14,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define TURNED_NS	 2000000000ull	/* an answer so long after a turn is none to it */
 #define MAX_GONE_RETRIES 20
 
 /* ---- deaf relays ---- */
@@ -87,10 +86,7 @@ static void look(struct data_plane *plane, struct plane_peer *peer)
 
 void plane_silence_heard(struct data_plane *plane, struct plane_peer *peer, uint64_t at_ns)
 {
-	const uint64_t turned_ns = peer->silence.turned_ns;
-
-	peer_silence_heard(&peer->silence, at_ns);
-	if (turned_ns == 0 || peer->silence.turned_ns != 0 || at_ns < turned_ns + TURNED_NS)
+	if (!peer_silence_heard(&peer->silence, at_ns))
 		return;
 	forget_deaf(peer);
 	plane_reach_peer_changed(plane, peer);

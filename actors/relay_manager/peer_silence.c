@@ -16,6 +16,7 @@
 #define PAUSE_NS     (10000 * MS) /* nothing was sent for so long */
 #define TURN_NS	     (600 * MS)	  /* as for wakes */
 #define TURN_MAX_NS  (60000 * MS)
+#define TURNED_NS    (2000 * MS) /* an answer so long after a turn is none to it */
 #define HANDSHAKE_NS (4000 * MS) /* WireGuard begins another after 5 s, a little less at times … */
 #define N_AGAIN	     5		 /* … and is made to begin so many more */
 
@@ -48,8 +49,13 @@ static bool has_ended(const struct peer_silence *silence, uint64_t now_ns)
 
 void peer_silence_sent(struct peer_silence *silence, uint64_t at_ns, bool is_handshake)
 {
-	if (at_ns <= silence->heard_ns)
+	if (at_ns <= silence->heard_ns) {
+		if (at_ns > silence->sent_ns) { /* answered before we looked */
+			silence->sent_ns = at_ns;
+			silence->n_answers += silence->n_answers < N_ANSWERS;
+		}
 		return;
+	}
 	if (at_ns > silence->sent_ns && has_ended(silence, at_ns))
 		peer_silence_forget(silence);
 	/* One that was asked for by us is part of the last. */
@@ -67,12 +73,18 @@ void peer_silence_sent(struct peer_silence *silence, uint64_t at_ns, bool is_han
 		silence->unanswered_ns = at_ns;
 }
 
+static bool was_in_vain(const struct peer_silence *silence, uint64_t at_ns)
+{
+	return silence->turned_ns != 0 && at_ns >= silence->turned_ns + TURNED_NS;
+}
+
 /* A silence has ended; if not by our doing, it is a usual one. */
 static void learn(struct peer_silence *silence, uint64_t at_ns)
 {
 	const uint64_t lasted_ns = at_ns - silence->unanswered_ns;
 
-	if (silence->turned_ns != 0 || silence->handshake_ns != 0 || has_ended(silence, at_ns))
+	if ((silence->turned_ns != 0 && !was_in_vain(silence, at_ns)) || silence->handshake_ns != 0 ||
+	    has_ended(silence, at_ns))
 		return;
 	silence->n_answers += silence->n_answers < N_ANSWERS;
 	if (lasted_ns < silence->longest_ns && at_ns - silence->longest_at_ns < LONGEST_NS)
@@ -81,16 +93,17 @@ static void learn(struct peer_silence *silence, uint64_t at_ns)
 	silence->longest_at_ns = at_ns;
 }
 
-void peer_silence_heard(struct peer_silence *silence, uint64_t at_ns)
+bool peer_silence_heard(struct peer_silence *silence, uint64_t at_ns)
 {
 	if (at_ns <= silence->heard_ns)
-		return;
+		return false;
 	silence->heard_ns = at_ns;
 	if (silence->unanswered_ns == 0 || silence->unanswered_ns > at_ns) {
 		if (silence->handshake_ns <= at_ns)
 			silence->handshake_ns = 0;
-		return;
+		return false;
 	}
+	const bool in_vain = was_in_vain(silence, at_ns);
 	learn(silence, at_ns);
 	const uint64_t handshake_ns = silence->handshake_ns;
 	peer_silence_forget(silence);
@@ -100,6 +113,7 @@ void peer_silence_heard(struct peer_silence *silence, uint64_t at_ns)
 	}
 	/* What was sent last is as fresh as this. */
 	silence->unanswered_ns = silence->sent_ns > at_ns ? silence->sent_ns : 0;
+	return in_vain;
 }
 
 bool peer_silence_is_doubted(const struct peer_silence *silence, uint64_t now_ns)
@@ -181,6 +195,7 @@ uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns)
 
 void peer_silence_turned(struct peer_silence *silence, uint64_t now_ns)
 {
-	silence->turned_ns = now_ns;
+	if (silence->turned_ns == 0)
+		silence->turned_ns = now_ns;
 	silence->turn_ns = now_ns + doubled(TURN_NS, silence->n_turns++, TURN_MAX_NS);
 }

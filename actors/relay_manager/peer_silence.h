@@ -45,13 +45,14 @@ struct peer_silence {
 	uint32_t n_wakes;
 	bool may_wake; /* sent after a pause: the next wake need not wait */
 	uint64_t ask_ns, turn_ns, again_ns; /* when due next; 0: as soon as in doubt */
-	uint64_t turned_ns;		    /* in this silence; 0: not */
+	uint64_t turned_ns;		    /* first in this silence; 0: not */
 	uint32_t n_asks, n_turns, n_again;
 };
 
 /* Something was sent that wants an answer: data, or the begin of a handshake. Earlier than what was told before: no news. */
 void peer_silence_sent(struct peer_silence *silence, uint64_t at_ns, bool is_handshake);
-void peer_silence_heard(struct peer_silence *silence, uint64_t at_ns);
+/* True: it was turned for nothing, the peer only took its time. */
+bool peer_silence_heard(struct peer_silence *silence, uint64_t at_ns);
 /* What was sent needs no answer any more: it went another way, or WireGuard gave up. */
 void peer_silence_forget(struct peer_silence *silence);
 bool peer_silence_is_doubted(const struct peer_silence *silence, uint64_t now_ns);

@@ -20,7 +20,7 @@ static struct peer_silence silence;
 static void given_a_peer_that_answered_at(uint64_t ms)
 {
 	silence = (struct peer_silence){ 0 };
-	peer_silence_heard(&silence, ms * MS);
+	(void)peer_silence_heard(&silence, ms * MS);
 }
 
 static void data_sent(uint64_t ms)
@@ -52,7 +52,7 @@ static void test_a_peer_that_answers_is_never_in_doubt(void)
 	for (uint64_t ms = 1010; ms < 9000; ms += 10) {
 		data_sent(ms);
 		if (ms % 200 == 0)
-			peer_silence_heard(&silence, (ms - 20) * MS);
+			(void)peer_silence_heard(&silence, (ms - 20) * MS);
 		EXPECT(due(ms) == 0);
 	}
 }
@@ -63,7 +63,7 @@ static void given_one_that_answers_within_20_ms(uint64_t until_ms)
 	for (uint64_t ms = 1010; ms < until_ms; ms += 10) {
 		data_sent(ms);
 		if (ms % 50 == 0)
-			peer_silence_heard(&silence, (ms + 5) * MS);
+			(void)peer_silence_heard(&silence, (ms + 5) * MS);
 	}
 }
 
@@ -103,7 +103,7 @@ static uint32_t count_in_an_hour_of_receiving(uint32_t deeds)
 		if (ms % 50 == 0)
 			n += (due(ms) & deeds) != 0;
 		if (ms % 10000 == 1050)
-			peer_silence_heard(&silence, ms * MS);
+			(void)peer_silence_heard(&silence, ms * MS);
 	}
 	return n;
 }
@@ -158,7 +158,7 @@ static void test_after_a_pause_the_first_wake_is_due_at_once_however_many_there_
 {
 	given_a_peer_that_answered_at(1000);
 	(void)count(PEER_SILENCE_WAKE, 1010, 100000);
-	peer_silence_heard(&silence, 100000 * MS);
+	(void)peer_silence_heard(&silence, 100000 * MS);
 	data_sent(200000);
 	data_sent(200200);
 	EXPECT(due(200200) == 0); /* not before the usual 0.4 s */
@@ -192,7 +192,7 @@ static void test_a_silence_as_long_as_one_that_ended_by_itself_is_not_strange(vo
 {
 	given_one_that_answers_within_20_ms(2000);
 	(void)count(PEER_SILENCE_WAKE, 2000, 6000);
-	peer_silence_heard(&silence, 5995 * MS);
+	(void)peer_silence_heard(&silence, 5995 * MS);
 	EXPECT(count(PEER_SILENCE_SEEK | PEER_SILENCE_TURN, 6000, 10950) == 0);
 	EXPECT(count(PEER_SILENCE_TURN, 10950, 11250) > 0);
 }
@@ -202,15 +202,37 @@ static void test_a_silence_that_a_turn_ended_is_not_usual(void)
 	given_one_that_answers_within_20_ms(2000);
 	(void)count(PEER_SILENCE_TURN, 2000, 6000);
 	peer_silence_turned(&silence, 6000 * MS);
-	peer_silence_heard(&silence, 6100 * MS);
+	(void)peer_silence_heard(&silence, 6100 * MS);
 	EXPECT(count(PEER_SILENCE_TURN, 6110, 6650) > 0);
+}
+
+static void test_an_answer_long_after_a_turn_is_usual_and_told_and_there_is_no_turn_so_soon_again(void)
+{
+	given_one_that_answers_within_20_ms(2000);
+	(void)count(PEER_SILENCE_TURN, 2000, 2500);
+	peer_silence_turned(&silence, 2500 * MS);
+	(void)count(PEER_SILENCE_TURN, 2500, 11500);
+	peer_silence_turned(&silence, 11500 * MS); /* and back */
+	EXPECT(peer_silence_heard(&silence, 11995 * MS));
+	EXPECT(count(PEER_SILENCE_TURN | PEER_SILENCE_SEEK, 12000, 22000) == 0);
+	EXPECT(!peer_silence_heard(&silence, 22000 * MS));
+}
+
+static void test_answers_that_came_before_anybody_looked_count_too(void)
+{
+	given_a_peer_that_answered_at(1000);
+	for (uint64_t ms = 1050; ms <= 1450; ms += 50) {
+		(void)peer_silence_heard(&silence, ms * MS);
+		data_sent(ms - 5);
+	}
+	EXPECT(count(PEER_SILENCE_TURN, 1460, 1950) > 0);
 }
 
 static void test_an_answer_ends_it_and_what_was_sent_since_waits_anew(void)
 {
 	given_a_peer_that_answered_at(1000);
 	(void)count(PEER_SILENCE_WAKE, 1010, 2000);
-	peer_silence_heard(&silence, 1980 * MS);
+	(void)peer_silence_heard(&silence, 1980 * MS);
 	EXPECT(due(2000) == 0);
 	EXPECT(!peer_silence_is_doubted(&silence, 2380 * MS));
 	data_sent(2390);
@@ -240,7 +262,7 @@ static void test_a_handshake_that_was_answered_is_over(void)
 	EXPECT(silence.handshake_ns == 0);
 	data_sent(3000);
 	peer_silence_sent(&silence, 2900 * MS, true); /* told later than what came after it */
-	peer_silence_heard(&silence, 2950 * MS);
+	(void)peer_silence_heard(&silence, 2950 * MS);
 	EXPECT(silence.handshake_ns == 0);
 }
 
@@ -259,7 +281,7 @@ static void test_news_that_come_late_change_nothing(void)
 	given_a_peer_that_answered_at(2000);
 	data_sent(1500);
 	EXPECT(silence.unanswered_ns == 0);
-	peer_silence_heard(&silence, 1000 * MS);
+	(void)peer_silence_heard(&silence, 1000 * MS);
 	EXPECT(silence.heard_ns == 2000 * MS);
 }
 
@@ -280,6 +302,8 @@ int main(void)
 	test_a_turn_is_due_until_there_was_one_and_then_later_and_later();
 	test_a_silence_as_long_as_one_that_ended_by_itself_is_not_strange();
 	test_a_silence_that_a_turn_ended_is_not_usual();
+	test_an_answer_long_after_a_turn_is_usual_and_told_and_there_is_no_turn_so_soon_again();
+	test_answers_that_came_before_anybody_looked_count_too();
 	test_an_answer_ends_it_and_what_was_sent_since_waits_anew();
 	test_a_session_is_asked_for_again_five_times_however_often_that_is_told();
 	test_a_handshake_that_was_answered_is_over();
