@@ -29,7 +29,7 @@ static int parse_host(const char *text, size_t len, struct endpoint *ret)
 {
 	char host[sizeof("255.255.255.255:65535")];
 
-	if (len >= sizeof(host) || memchr(text, '\0', len))
+	if (len == 0 || len >= sizeof(host) || text[0] == '[' || memchr(text, '\0', len))
 		return -EINVAL;
 	memcpy(host, text, len);
 	host[len] = '\0';
