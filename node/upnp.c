@@ -397,6 +397,8 @@ static struct run *begin(const struct upnp_request *request, struct error *error
 	run->request = request;
 	run->error = error;
 	run->deadline_ns = clock_now_ns() + UPNP_MAX_MS * NS_PER_MS;
+	if (request->max_ms != 0)
+		run->deadline_ns = deadline_in_ms(run, request->max_ms);
 	run->services = (struct upnp_services){ 0 };
 	return run;
 }

@@ -6,7 +6,7 @@
  *                                              in turn, until one is online  └ for good only: so be it
  *   upnp_remove()   search ──► description ──► delete mapping, each service in turn
  *
- * Both block, for UPNP_MAX_MS at most: call them from a thread that may, like those of libuv's pool. Any thread, any
+ * Both block, for UPNP_MAX_MS at most, or less if so asked: call them from a thread that may, like those of libuv's pool. Any thread, any
  * number at once: there is no state outside a call. They allocate up to 64 KiB, for the call.
  *
  * A router is a stranger: what it sends is believed only if it comes from its own address, its URLs lead to that
@@ -31,6 +31,7 @@ struct upnp_request {
 	struct endpoint ours;	/* IPv4: our address in the router's network, and the port to forward to */
 	uint16_t external_port;	/* map: wanted, 0: ours.port; remove: that of the mapping */
 	uint32_t lifetime_s;	/* wanted, 0: for good; remove: of no meaning */
+	uint32_t max_ms;	/* how long it may take, 0: UPNP_MAX_MS; never longer than that */
 	uint16_t search_port;	/* 0: UPNP_SEARCH_PORT; another one is for tests */
 };
 

@@ -36,7 +36,7 @@ struct router {
 	bool has_stranger;
 
 	/* What it was asked for. */
-	unsigned n_gets, n_calls;
+	unsigned n_searches, n_gets, n_calls;
 	char calls[MAX_CALLS][UPNP_CALL_MAX_LEN];
 
 	int search_fd, listen_fd, stop_fd;
@@ -121,7 +121,10 @@ static void answer_search(struct router *router)
 	socklen_t len = sizeof(from);
 	uint16_t port;
 
-	if (recvfrom(router->search_fd, ignored, sizeof(ignored), 0, (struct sockaddr *)&from, &len) <= 0 || !*location)
+	if (recvfrom(router->search_fd, ignored, sizeof(ignored), 0, (struct sockaddr *)&from, &len) <= 0)
+		return;
+	router->n_searches++;
+	if (!*location)
 		return;
 	if (router->has_stranger) {
 		static const char lie[] = "HTTP/1.1 200 OK\r\nLOCATION: http://127.0.0.2:1/\r\n"
@@ -636,6 +639,20 @@ static void test_a_router_without_upnp_is_given_up(void)
 	expect_failure((struct router){ .location = "" }, -ETIMEDOUT);
 }
 
+/* The search is repeated after 700 ms. */
+static void test_who_has_less_time_is_answered_sooner(void)
+{
+	struct router router = { .location = "" };
+	struct error error;
+
+	begin(&router);
+	struct upnp_request request = request_to(&router);
+	request.max_ms = 300;
+	assert(upnp_remove(&request, &error) == -ETIMEDOUT);
+	end(&router);
+	assert(router.n_searches <= UPNP_N_IGD_VERSIONS);
+}
+
 static void test_a_description_where_nobody_listens_is_an_error(void)
 {
 	expect_failure((struct router){ .location = "http://127.0.0.2:1/" }, -ECONNREFUSED);
@@ -680,6 +697,7 @@ int main(void)
 	test_numbers_that_are_none_are_no_answer();
 	test_a_trickle_is_not_waited_for();
 	test_a_router_without_upnp_is_given_up();
+	test_who_has_less_time_is_answered_sooner();
 	test_a_description_where_nobody_listens_is_an_error();
 	test_a_request_must_make_sense();
 	puts("ok");
