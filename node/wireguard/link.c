@@ -246,3 +246,61 @@ int link_remove_route(int ifindex, const struct link_prefix *to, struct error *r
 	route_request(&request, RTM_DELROUTE, 0, ifindex, to);
 	return change(&request, ifindex, "remove a route", reterr);
 }
+
+/* Where packets to an address that nobody has (RFC 5737) would go. */
+#define FAR_AWAY 0xc0000201u /* 192.0.2.1 */
+
+static int route_to(const struct in_addr *to, void *answer, size_t size, size_t *ret_len)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	struct request request;
+	struct rtmsg *info = request_begin(&request, RTM_GETROUTE, 0, sizeof(*info));
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 0;
+
+	if (fd < 0)
+		return -errno;
+	info->rtm_family = AF_INET;
+	info->rtm_dst_len = 32;
+	request_put(&request, RTA_DST, to, sizeof(*to));
+	ssize_t n = sendto(fd, &request, request.header.nlmsg_len, 0, (const void *)&kernel, sizeof(kernel));
+	if (n >= 0)
+		n = recv(fd, answer, size, 0);
+	if (n < 0)
+		r = -errno;
+	else
+		*ret_len = (size_t)n;
+	close(fd);
+	return r;
+}
+
+int link_find_router(struct in_addr *ret_router, struct in_addr *ret_ours, int *ret_ifindex)
+{
+	const struct in_addr far_away = { htonl(FAR_AWAY) };
+	struct in_addr router = { 0 }, ours = { 0 };
+	_Alignas(struct nlmsghdr) char answer[4096];
+	size_t len = 0;
+	int ifindex = 0;
+	int r = route_to(&far_away, answer, sizeof(answer), &len);
+
+	if (r != 0)
+		return r;
+	const struct nlmsghdr *header = (const void *)answer;
+	if (!NLMSG_OK(header, len) || header->nlmsg_type != RTM_NEWROUTE)
+		return -ENETUNREACH;
+	unsigned left = (unsigned)RTM_PAYLOAD(header);
+	for (const struct rtattr *a = RTM_RTA((const struct rtmsg *)NLMSG_DATA(header)); RTA_OK(a, left);
+	     a = RTA_NEXT(a, left)) {
+		if (a->rta_type == RTA_GATEWAY && RTA_PAYLOAD(a) == sizeof(router))
+			memcpy(&router, RTA_DATA(a), sizeof(router));
+		if (a->rta_type == RTA_PREFSRC && RTA_PAYLOAD(a) == sizeof(ours))
+			memcpy(&ours, RTA_DATA(a), sizeof(ours));
+		if (a->rta_type == RTA_OIF && RTA_PAYLOAD(a) == sizeof(ifindex))
+			memcpy(&ifindex, RTA_DATA(a), sizeof(ifindex));
+	}
+	if (router.s_addr == 0 || ours.s_addr == 0)
+		return -ENETUNREACH;
+	*ret_router = router;
+	*ret_ours = ours;
+	*ret_ifindex = ifindex;
+	return 0;
+}
