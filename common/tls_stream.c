@@ -25,6 +25,7 @@
 
 #define PIECE_LEN	 65536
 #define RECORD_LEN	 16384
+#define RECORD_HEAD	 5 /* bytes; the last two are the length of the rest */
 #define GATHER_LEN	 (4 * RECORD_LEN) /* what goes out in one system call, about */
 #define TURN_LEN	 65536		  /* what one stream may bring in a turn of the loop, about */
 #define MAX_WAITING	 (1024 * 1024) /* bytes in libuv: more are only made by a peer that abuses key updates */
@@ -32,7 +33,6 @@
 #define BUSY_TURN_NS	 200000 /* turns that follow so soon … */
 #define LITTLE_BYTES	 16384	/* … and bring no more than this are too many */
 #define NAP_NS		 50000	/* and the kernel's slack of about as much */
-#define MAX_WARM	 256	/* streams that keep TLS's buffers, 17 KiB each way */
 #define NOTSENT_LOWAT	 131072 /* what waits should do so in the owner's queue, not in the kernel's */
 
 struct tls_host {
@@ -42,7 +42,7 @@ struct tls_host {
 	BIO_METHOD *bio_method;
 	struct tls_stream *dirty;
 	struct tls_stream *warm, *coolest; /* whose TLS keeps its buffers, the last used first */
-	unsigned n_warm;
+	unsigned n_warm, max_warm;
 	uint64_t turn; /* of the loop */
 	uint64_t turn_ns;  /* when the last one ended */
 	size_t turn_bytes; /* that this one brought */
@@ -81,6 +81,16 @@ static void cool(struct tls_stream *stream)
 	host->n_warm--;
 }
 
+/*
+ * What has a part of a record keeps its buffers until it is used again: OpenSSL before its fix of CVE-2024-4741 frees
+ * them even when the rest is still to be read into them.
+ */
+static void give_back(struct tls_stream *stream)
+{
+	if (stream->n_head == 0 && !SSL_has_pending(stream->ssl))
+		(void)SSL_free_buffers(stream->ssl);
+}
+
 /* It has just been used; of too many the one that was so longest ago gives its buffers back. */
 static void warm(struct tls_stream *stream)
 {
@@ -89,10 +99,10 @@ static void warm(struct tls_stream *stream)
 	if (host->warm == stream)
 		return;
 	cool(stream);
-	if (host->n_warm == MAX_WARM) {
+	while (host->n_warm > 0 && host->n_warm >= host->max_warm) {
 		struct tls_stream *coolest = host->coolest;
 		cool(coolest);
-		(void)SSL_free_buffers(coolest->ssl); /* not what has a part of a record in it */
+		give_back(coolest);
 	}
 	stream->warmer = NULL;
 	stream->cooler = host->warm;
@@ -103,6 +113,23 @@ static void warm(struct tls_stream *stream)
 }
 
 /* the BIO: TLS's view of the socket */
+
+/* Where in a record TLS is, by what it has taken of the stream. */
+static void follow_records(struct tls_stream *stream, const uint8_t *bytes, size_t n)
+{
+	for (size_t at = 0; at < n;) {
+		if (stream->n_head < RECORD_HEAD) {
+			stream->n_body = (uint16_t)(stream->n_body << 8 | bytes[at++]); /* the last two of them stay */
+			stream->n_head++;
+		} else {
+			size_t part = n - at < stream->n_body ? n - at : stream->n_body;
+			stream->n_body = (uint16_t)(stream->n_body - part);
+			at += part;
+		}
+		if (stream->n_head == RECORD_HEAD && stream->n_body == 0)
+			stream->n_head = 0;
+	}
+}
 
 static int bio_read(BIO *bio, char *buf, int len)
 {
@@ -115,6 +142,7 @@ static int bio_read(BIO *bio, char *buf, int len)
 		return -1;
 	}
 	memcpy(buf, stream->in, n);
+	follow_records(stream, stream->in, n);
 	stream->in += n;
 	stream->n_in -= n;
 	return (int)n;
@@ -442,7 +470,6 @@ static bool shake_hands(struct tls_stream *stream)
 	if (why != SSL_ERROR_NONE || sent < 0)
 		return false;
 	stream->is_ready = true;
-	SSL_clear_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS); /* but see warm() */
 	uv_timer_stop(&stream->deadline);
 	tls_stream_wake(stream);
 	stream->ports.ready(stream->ports.owner);
@@ -488,6 +515,8 @@ static void pump(struct tls_stream *stream)
 	warm(stream);
 	while (read_record(stream))
 		;
+	if (!is_closing(stream))
+		warm(stream); /* others were used meanwhile: what it has given back it has got again */
 }
 
 /* opening */
@@ -555,7 +584,8 @@ static int open_ssl(struct tls_stream *stream, SSL_CTX *context)
 	}
 	BIO_set_data(bio, stream);
 	SSL_set_bio(stream->ssl, bio, bio);
-	SSL_set_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
+	/* See warm(). Now: from the first key on OpenSSL 3.2 would not learn of it. */
+	SSL_clear_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
 	if (stream->is_server)
 		SSL_set_accept_state(stream->ssl);
 	else
@@ -741,6 +771,7 @@ int tls_host_new(uv_loop_t *loop, struct tls_host **ret)
 	if (!host)
 		return -ENOMEM;
 	host->loop = loop;
+	host->max_warm = TLS_HOST_KEPT;
 	host->bio_method = make_bio_method();
 	host->piece = malloc(PIECE_LEN);
 	host->plain = malloc(RECORD_LEN);
@@ -780,6 +811,12 @@ void tls_host_close(struct tls_host *host, void (*cb)(void *owner), void *owner)
 	host->owner = owner;
 	uv_close((uv_handle_t *)&host->prepare, on_host_closed);
 	uv_close((uv_handle_t *)&host->check, on_host_closed);
+}
+
+void tls_host_keep(struct tls_host *host, unsigned n)
+{
+	assert(n > 0);
+	host->max_warm = n;
 }
 
 uv_loop_t *tls_host_loop(const struct tls_host *host)

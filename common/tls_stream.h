@@ -12,7 +12,7 @@
  * The program must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
  *
  * One tls_host a loop; it owns the buffers that all its streams share. An idle stream holds no buffer, unless it is one
- * of the 256 used last.
+ * of the 256 used last, is in its handshake, or was sent a part of a record and not yet the rest.
  *
  * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner (but
  * produce by tls_stream_flush()). In any other callback than produce the owner may close the stream. A
@@ -30,12 +30,16 @@
 #include <uv.h>
 
 #define TLS_STREAM_HANDSHAKE_MS 10000
+#define TLS_HOST_KEPT		256		/* streams that keep TLS's buffers */
+#define TLS_STREAM_BUFFERS	(33 * 1024) /* what these take of one stream, bytes, about */
 
 struct tls_host;
 
 P2P_CHECK int tls_host_new(uv_loop_t *loop, struct tls_host **ret);
 /* All its streams must be closed, their callbacks made. Frees itself from the loop, then calls cb (may be NULL). */
 void tls_host_close(struct tls_host *host, void (*cb)(void *owner), void *owner);
+/* From the next use on only the n (> 0) streams used last keep TLS's buffers; else TLS_HOST_KEPT. */
+void tls_host_keep(struct tls_host *host, unsigned n);
 uv_loop_t *tls_host_loop(const struct tls_host *host);
 
 struct tls_stream_ports {
@@ -68,6 +72,8 @@ struct tls_stream {
 	struct tls_stream *warmer, *cooler; /* in the list of those used last */
 	uint64_t turn;	 /* of the loop, when it last read … */
 	uint32_t n_turn; /* … so many bytes */
+	uint16_t n_body; /* bytes to come of the record that TLS reads … */
+	uint8_t n_head;	 /* … and how many of its head have; 0: none is begun */
 	bool is_server, is_connected, is_ready, is_dirty, is_warm;
 	bool is_failed; /* ended was called */
 	bool is_shutting_down, is_shut_down;
