@@ -21,6 +21,8 @@ struct relay_queue_item {
 	uint8_t bytes[];
 };
 
+static_assert(sizeof(struct relay_queue_item) + sizeof(size_t) <= RELAY_QUEUE_ITEM, "malloc() keeps a word beside it");
+
 /* What waits from, or to, one node. It is in three lists, and gone when empty. */
 struct flow {
 	uint64_t node;
@@ -59,6 +61,12 @@ static void *allocate(size_t size)
 static bool is_pooled(size_t len)
 {
 	return len >= POOL_MIN_LEN && len <= POOL_LEN;
+}
+
+/* What a packet takes of memory. */
+static size_t size_of(const struct relay_queue *queue, size_t len)
+{
+	return RELAY_QUEUE_ITEM + (queue->pool && is_pooled(len) ? POOL_LEN : len);
 }
 
 static struct relay_queue_item *new_item(struct relay_queue_pool *pool, size_t len)
@@ -233,7 +241,7 @@ static void push(struct relay_queue *queue, struct flow *flow, struct relay_queu
 	flow->last_next = &item->next;
 	flow->n_bytes += item->len;
 	link_length(queue->flows, flow);
-	queue->n_bytes += item->len;
+	queue->n_bytes += size_of(queue, item->len);
 	queue->n_packets++;
 }
 
@@ -245,7 +253,7 @@ static struct relay_queue_item *pop(struct relay_queue *queue, struct flow *flow
 	unlink_length(queue->flows, flow);
 	flow->first = item->next;
 	flow->n_bytes -= item->len;
-	queue->n_bytes -= item->len;
+	queue->n_bytes -= size_of(queue, item->len);
 	queue->n_packets--;
 	if (flow->first) {
 		link_length(queue->flows, flow);
@@ -301,8 +309,8 @@ void relay_queue_packet(struct relay_queue *queue, enum relay_frame_type type, c
 		count_drop(queue, len);
 		return;
 	}
-	while (queue->n_bytes + len > queue->max_bytes)
-		drop_oldest(queue);
+	while (queue->flows && queue->n_bytes + size_of(queue, len) > queue->max_bytes)
+		drop_oldest(queue); /* until one is alone: the longest packet has room in the smallest queue */
 	if (!queue->flows)
 		queue->flows = new_flows(queue->pool);
 	struct relay_queue_item *item = new_item(queue->pool, len);

@@ -7,9 +7,10 @@
  *
  * The other end of a packet is the node whose key it carries: at a relay its sender, at a client its receiver.
  * Each has its share of the connection (deficit round robin), and packets between two nodes keep their order.
- * All together are bounded by bytes. When a packet does not fit, the oldest go of one who has most (nobody has twice
- * as much): who sends too fast pushes out its own, and what waited longest is worth least to WireGuard. Frames without a packet (pong,
- * peer gone, closing) overtake packets, are never dropped for them, and have a bound of their own.
+ * All together are bounded by the memory they take. When a packet does not fit, the oldest go of one who has most
+ * (nobody has twice as much): who sends too fast pushes out its own, and what waited longest is worth least to
+ * WireGuard. Frames without a packet (pong, peer gone, closing) overtake packets, are never dropped for them, and have
+ * a bound of their own.
  *
  * Pure; holds no memory while empty. Queues that come and go with each packet may share a pool, which keeps a bounded
  * number of what they have freed.
@@ -19,6 +20,7 @@
 #include "common/relay_wire.h"
 
 #define RELAY_QUEUE_SMALL (8 * RELAY_SMALL_FRAME)
+#define RELAY_QUEUE_ITEM  24 /* bytes of memory beside a packet and its head */
 
 struct relay_queue_item;
 struct relay_queue_flows;
@@ -31,9 +33,9 @@ struct relay_queue_pool {
 };
 
 struct relay_queue {
-	size_t max_bytes; /* of packets, with their heads */
+	size_t max_bytes; /* of memory that packets take; one packet alone may be as long as this and take more */
 	struct relay_queue_pool *pool; /* borrowed, or NULL; set by the owner while the queue is empty */
-	size_t n_bytes;
+	size_t n_bytes; /* of memory, so */
 	uint32_t n_packets;
 	struct relay_queue_flows *flows; /* owned, or NULL: no packets */
 	uint8_t *small;			 /* owned, or NULL: frames without a packet */

@@ -5,6 +5,7 @@
 #include "common/relay_queue.h"
 #include "common/relay_wire.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,8 @@ static void test_malformed_and_unknown_frames_are_skipped(void)
 
 /* the queue */
 
+#define ROOM_OF_100 (RELAY_QUEUE_ITEM + RELAY_PACKET_HEAD + 100) /* what a packet of 100 bytes takes */
+
 static void queue_packet_from(struct relay_queue *queue, uint8_t sender, uint8_t number, size_t len)
 {
 	struct public_key from = { { sender } };
@@ -194,7 +197,7 @@ static void test_a_full_queue_drops_its_oldest_packets(void)
 {
 	struct relay_queue queue;
 	char seen[256];
-	relay_queue_init(&queue, 3 * (RELAY_PACKET_HEAD + 100));
+	relay_queue_init(&queue, 3 * ROOM_OF_100);
 
 	for (uint8_t i = 1; i <= 5; i++)
 		queue_packet(&queue, i, 100);
@@ -205,6 +208,42 @@ static void test_a_full_queue_drops_its_oldest_packets(void)
 	queue_packet(&queue, 7, 1000); /* larger than all */
 	EXPECT(relay_queue_is_empty(&queue) && queue.n_dropped == 5);
 	relay_queue_deinit(&queue);
+}
+
+static void test_a_queue_takes_no_more_memory_than_it_may(void)
+{
+	enum { MAX = 60000 };
+	struct relay_queue_pool pool = { 0 };
+	struct relay_queue queue;
+	char seen[8192];
+	relay_queue_init(&queue, MAX);
+	queue.pool = &pool;
+
+	for (unsigned i = 0; i < 2000; i++) /* the shortest of the pool, all of whose items are as long */
+		queue_packet(&queue, 1, 1240);
+	const size_t n_long = queue.n_packets;
+	drain(&queue, 4096, seen);
+	EXPECT(pool.n_items == n_long && n_long * malloc_usable_size(pool.items) <= MAX);
+	EXPECT((n_long + 2) * malloc_usable_size(pool.items) > MAX); /* nor much less */
+
+	for (unsigned i = 0; i < 2000; i++)
+		queue_packet(&queue, 1, 1);
+	EXPECT(queue.n_packets * (RELAY_QUEUE_ITEM + RELAY_PACKET_HEAD + 1) <= MAX);
+	drain(&queue, 4096, seen);
+	relay_queue_pool_deinit(&pool);
+}
+
+static void test_the_longest_packet_has_room_in_a_queue_of_its_own_length(void)
+{
+	struct relay_queue queue;
+	char seen[8192];
+	relay_queue_init(&queue, RELAY_PACKET_HEAD + 1900);
+
+	queue_packet(&queue, 1, 100);
+	queue_packet(&queue, 2, 1900);
+	EXPECT(queue.n_dropped == 1);
+	drain(&queue, 4096, seen);
+	EXPECT(strcmp(seen, "p2 ") == 0);
 }
 
 static void test_a_pool_keeps_what_its_queues_free_and_no_more_than_it_may(void)
@@ -246,7 +285,7 @@ static void test_a_packet_that_has_begun_to_leave_is_not_dropped(void)
 	struct relay_decoder decoder = { 0 };
 	struct relay_frame frame;
 	uint8_t buf[4096];
-	relay_queue_init(&queue, 2 * (RELAY_PACKET_HEAD + 100));
+	relay_queue_init(&queue, 2 * ROOM_OF_100);
 
 	queue_packet(&queue, 1, 100);
 	queue_packet(&queue, 2, 100);
@@ -285,7 +324,7 @@ static void test_who_sends_too_fast_pushes_out_its_own_packets_only(void)
 {
 	struct relay_queue queue;
 	char seen[256];
-	relay_queue_init(&queue, 10 * (RELAY_PACKET_HEAD + 100));
+	relay_queue_init(&queue, 10 * ROOM_OF_100);
 
 	queue_packet_from(&queue, 'a', 1, 100);
 	for (uint8_t i = 11; i <= 110; i++)
@@ -406,6 +445,8 @@ int main(void)
 	test_a_frame_that_is_too_long_ends_the_stream();
 	test_malformed_and_unknown_frames_are_skipped();
 	test_a_full_queue_drops_its_oldest_packets();
+	test_a_queue_takes_no_more_memory_than_it_may();
+	test_the_longest_packet_has_room_in_a_queue_of_its_own_length();
 	test_a_pool_keeps_what_its_queues_free_and_no_more_than_it_may();
 	test_a_packet_that_has_begun_to_leave_is_not_dropped();
 	test_each_sender_has_its_turn();
