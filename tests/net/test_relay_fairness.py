@@ -66,13 +66,18 @@ class Crowd:
         """Appends how many packets a second were sent, and how many of them arrived."""
         before = self.carried()
         # The others shall wait for the relay, not for this program to let them have the processor.
-        program = self.clients.start(["nice", "-n", "19", *self.argv(client=FLOOD, slow=1, size=1400, train=40,
+        program = self.clients.start(["nice", "-n", "10", *self.argv(client=FLOOD, slow=1, size=1400, train=40,
                                                                      seconds=100)], name="flood")
         wait_until(lambda: self.carried() > before + 10000, 20, "the flood is on")
         yield
         program.stop()
         found = json.loads(program.output())["flood"]
         sent.append((found["sent"] / found["seconds"], found["received"] / found["seconds"]))
+
+
+def is_flood(sent, arrived):
+    """As fast as that, and to one that does not keep up."""
+    return sent > 2 * RATE and arrived < sent / 2
 
 
 def measure(crowd):
@@ -95,8 +100,9 @@ def test_a_flood_to_a_slow_receiver_costs_others_little(lab, build, transport, r
                 f"lose {100 * lost:.1f} % of their rate, and {more_us / 1000:.2f} ms of p99 "
                 f"({off[1] / 1000:.2f} -> {on[1] / 1000:.2f} ms)")
         print(told)
-        if lost < MAX_RATE_LOST and more_us < MAX_P99_MORE_US and off[0] > 0.9 and off[1] < MAX_P99_ALONE_US:
+        says_something = is_flood(sent, arrived) and off[0] > 0.9 and off[1] < MAX_P99_ALONE_US
+        if says_something and lost < MAX_RATE_LOST and more_us < MAX_P99_MORE_US:
             break
     request.node.user_properties.append(("measured", told))
-    assert sent > 2 * RATE and arrived < sent / 2, told
+    assert is_flood(sent, arrived), told
     assert lost < MAX_RATE_LOST and more_us < MAX_P99_MORE_US, told
