@@ -42,6 +42,7 @@ GROUPS = (
     Group("tls-singles", "TLS, each frame in a write", "derper", 1 / 8),
 )
 UDP_GROUPS = GROUPS[:2]
+PACED = (("paced_rate", 0), ("paced_cpu", 3), ("paced_p50", 0), ("paced_p99", 0))
 WHEN = (("cpu", "flooded"), ("paced_cpu", "at the same rate"))
 NAMES = {"coturn": "coturn's", "derper": "derper's with TLS", PLAIN: "derper's without TLS"}
 
@@ -62,6 +63,8 @@ class Forwarding:
     def __init__(self, build, server, clients, say):
         self.load, self.server, self.clients, self.say = build.bench("bench_relay_load"), server, clients, say
         self.candidates, self.skipped, self.failed, self.values, self.alone = [], [], [], {}, {}
+        self.rounds = {}  # (candidate, case, column): {round: value}
+        self.ciphers = {}  # candidate over TLS: what its clients agreed on with it
 
     # ---- the relays
 
@@ -140,6 +143,7 @@ class Forwarding:
                               [*candidate.options, f"pid={candidate.program.pid}", f"rate={1e3 * rate:.0f}"])["paced"]
         return {"paced_rate": found["received_in_time"] / found["seconds"] / 1e3,
                 "paced_cpu": found["relay_cpu_ns"] / found["received"] / 1e3,
+                **softirq("paced_softirq", found),
                 "paced_p50": time_of(found["p50_us"]), "paced_p99": time_of(found["p99_us"]),
                 "paced_lost": 1 - found["received"] / found["sent"]}
 
@@ -147,14 +151,24 @@ class Forwarding:
         found = self.generate(candidate.transport, candidate.port, case, seconds,
                               [*candidate.options, f"pid={candidate.program.pid}"])
         flood, half = found["flood"], found["half"]
+        self.note_cipher(candidate, found.get("tls"))
         rate = flood["received_in_time"] / flood["seconds"]
         return {"rate": rate / 1e3, "gbits": rate * case.size * 8 / 1e9,
                 "cpu": flood["relay_cpu_ns"] / flood["received"] / 1e3,
                 "p50": time_of(half["p50_us"]), "p99": time_of(half["p99_us"]),
                 "cpu_half": half["relay_cpu_ns"] / half["received"] / 1e3,
+                **softirq("softirq", flood),
                 "own": flood["own_cpu_ns"] / 1e9 / flood["seconds"],
                 "relay_cores": flood["relay_cpu_ns"] / 1e9 / flood["seconds"],
                 "lost": 1 - flood["received"] / flood["sent"], "lost_half": 1 - half["received"] / half["sent"]}
+
+    def note_cipher(self, candidate, cipher):
+        """What TLS costs is compared: it must be the same TLS."""
+        if not cipher or candidate.key in self.ciphers:
+            return
+        self.ciphers[candidate.key] = cipher
+        if len(set(self.ciphers.values())) > 1:
+            self.fail("TLS differs: " + ", ".join(f"{key}: {c}" for key, c in self.ciphers.items()))
 
     def measure_alone(self, case, seconds):
         """What of the delay is the generator's own."""
@@ -184,6 +198,7 @@ class Forwarding:
             return None
         for column, value in found.items():
             self.values.setdefault((candidate.key, case), {}).setdefault(column, []).append(value)
+            self.rounds.setdefault((candidate.key, case, column), {})[number] = value
         self.say(f"round {number + 1}: {name_of(case)}: {candidate.key}: "
                  + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
         return found
@@ -201,12 +216,13 @@ class Forwarding:
         return value if value is None or not alone else max(0, value - statistics.median(alone))
 
     def ratios(self, group, peer, column):
-        """[(ours / peer's, case)] of CPU per packet, where both were measured."""
+        """[(ours / peer's, case)] of CPU per packet: the median of the rounds' in which both were measured."""
         found = []
         for case in sorted({c for _, c in self.values if c.group == group.key}, key=str):
-            ours, theirs = self.median("p2pnode", case, column), self.median(peer, case, column)
-            if ours and theirs:
-                found.append((ours / theirs, case))
+            ours, theirs = (self.rounds.get((key, case, column), {}) for key in ("p2pnode", peer))
+            ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
+            if ratios:
+                found.append((statistics.median(ratios), case))
         return found
 
     def verdicts(self):
@@ -226,18 +242,21 @@ class Forwarding:
 
     def print_table(self):
         print("\n| relay | traffic | pairs | bytes | packets/s, k | Gb/s | CPU of the relay, µs a packet |"
-              " p50 µs added | p99 µs added | same rate, k | CPU at it |\n|---|---|" + "--:|" * 9)
+              " ksoftirqd, µs a packet | p50 µs | p99 µs | same rate, k | CPU at it | p50 µs at it | p99 µs at it |"
+              " lost at it, % |\n|---|---|" + "--:|" * 13)
         titles = {g.key: g.title for g in GROUPS}
         for case in dict.fromkeys(c for _, c in self.values):
             for candidate in (c for c in self.candidates if c.group == case.group):
                 cells = [self.median(candidate.key, case, c) for c in ("rate", "gbits", "cpu")]
-                delays = [self.added(candidate.key, case, c) for c in ("p50", "p99")]
-                paced = [self.median(candidate.key, case, c) for c in ("paced_rate", "paced_cpu")]
+                softirqs = text_of(self.median(candidate.key, case, "softirq"), 3)
+                delays = [text_of(self.added(candidate.key, case, c)) for c in ("p50", "p99")]
+                paced = [text_of(self.median(candidate.key, case, column), digits) for column, digits in PACED]
+                lost = self.median(candidate.key, case, "paced_lost")
                 if cells[0] is None:
                     continue
                 print(f"| {candidate.title} | {titles[case.group]} | {case.pairs} | {case.size} | {cells[0]:.0f} |"
-                      f" {cells[1]:.2f} | {cells[2]:.3f} | " + " | ".join(text_of(d) for d in delays)
-                      + f" | {text_of(paced[0])} | {text_of(paced[1], 3)} |")
+                      f" {cells[1]:.2f} | {cells[2]:.3f} | "
+                      + " | ".join([softirqs, *delays, *paced, text_of(lost and 100 * lost, 2)]) + " |")
 
     def print_verdicts(self):
         for v in self.verdicts():
@@ -249,7 +268,13 @@ class Forwarding:
         return {"values": [{"relay": key, **case._asdict(), **columns}
                            for (key, case), columns in self.values.items()],
                 "alone": [{**case._asdict(), **columns} for case, columns in self.alone.items()],
+                "tls": self.ciphers,
                 "verdicts": self.verdicts()}
+
+
+def softirq(column, found):
+    """µs a packet, where the kernel's threads can be seen."""
+    return {column: found["softirq_cpu_ns"] / found["received"] / 1e3} if "softirq_cpu_ns" in found else {}
 
 
 def verdict(column, values, target):

@@ -116,6 +116,10 @@ def test_a_relay_is_compared_by_what_a_packet_costs_it(build, tmp_path):
             expected |= {(name, group) for group in groups}
     assert measured == expected
     assert len(found["relay"]["verdicts"]) >= 2
+    paced = [v for v in found["relay"]["values"] if "paced_cpu" in v]
+    assert all(v["paced_p50"][0] > 0 and v["paced_lost"][0] < 1 for v in paced)
+    ciphers = found["relay"]["tls"]
+    assert ciphers["p2pnode"].startswith("TLSv1.3 ") and len(set(ciphers.values())) == 1
 
 
 def test_an_overlay_through_a_relay_is_compared_with_a_direct_one(build, tmp_path):

@@ -52,6 +52,7 @@ struct load {
 	uint32_t n_pairs, size, train; /* packets that leave together */
 	uint32_t window;	       /* packets of one pair on the way at most */
 	const char *pid;	       /* of the relay, whose CPU time is counted */
+	const char *tls_version, *tls_cipher; /* of all clients; NULL: no TLS */
 	double seconds;
 	uint32_t nap_us; /* rests so long between turns: beside others who need the processor */
 	bool is_slow;	 /* the receivers look only now and then, and are sent to as fast as it goes all the same */

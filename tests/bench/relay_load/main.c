@@ -8,8 +8,9 @@
  * Floods, then sends at half the rate that arrived, SECONDS each; or, with rate=, sends so many packets a second.
  * SIGTERM ends a run early. With nap= it rests so many µs between turns. With slow=1 it floods without a window, and the receivers read for a
  * millisecond in 20. client= is the number of its first client.
- * Prints a line of JSON for what it did: packets sent, received, nanoseconds of the relay's CPU time and of our own,
- * delay in µs as the receiver sees it, of all packets sent, so that a lost one took for ever (-1).
+ * Prints a line of JSON for what it did: packets sent, received, nanoseconds of the relay's CPU time, of our own, and of
+ * the kernel's threads ksoftirqd (of the whole machine: whose work they did nobody can tell; absent where they cannot
+ * be seen), delay in µs as the receiver sees it, of all packets sent, so that a lost one took for ever (-1).
  */
 #include "tests/bench/relay_load/load.h"
 
@@ -29,6 +30,7 @@
 #define TAIL_NS	    100000000 /* for the last packets */
 #define WARM_UP_NS  200000000
 #define MIN_AT_ONCE 64 /* packets */
+#define MAX_SOFTIRQ 1024 /* processors */
 #define SLOW_NS	    20000000 /* a slow receiver reads once in so long … */
 #define SLOW_READ_NS 1000000 /* … and for so long */
 
@@ -74,14 +76,15 @@ uint32_t load_address(const struct load *l, uint32_t client)
 	return l->first_source + (client << 8);
 }
 
-/* ---- CPU time of the relay: of all its threads, to the nanosecond ---- */
+/* ---- CPU time: of all threads of the relay, and of what the kernel does in nobody's name, to the nanosecond ---- */
 
-static uint64_t thread_cpu_ns(const char *pid, const char *thread)
+static unsigned n_softirq;
+static char softirq_pids[MAX_SOFTIRQ][16];
+
+static uint64_t cpu_ns_at(const char *path)
 {
 	unsigned long long ns = 0;
-	char path[600];
 
-	snprintf(path, sizeof(path), "/proc/%s/task/%s/schedstat", pid, thread);
 	FILE *file = fopen(path, "r");
 	if (!file)
 		return 0;
@@ -91,11 +94,48 @@ static uint64_t thread_cpu_ns(const char *pid, const char *thread)
 	return ns;
 }
 
+static bool is_softirq(const char *pid)
+{
+	char path[64], name[32] = "";
+
+	snprintf(path, sizeof(path), "/proc/%.15s/comm", pid);
+	FILE *file = fopen(path, "r");
+	if (!file)
+		return false;
+	const bool is_read = fgets(name, sizeof(name), file) != NULL;
+	fclose(file);
+	return is_read && strncmp(name, "ksoftirqd/", 10) == 0;
+}
+
+static void find_softirqs(void)
+{
+	const struct dirent *entry;
+	DIR *folder = opendir("/proc");
+
+	while (folder && n_softirq < MAX_SOFTIRQ && (entry = readdir(folder)))
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && is_softirq(entry->d_name))
+			snprintf(softirq_pids[n_softirq++], sizeof(*softirq_pids), "%.15s", entry->d_name);
+	if (folder)
+		closedir(folder);
+}
+
+static uint64_t softirq_cpu_ns(void)
+{
+	uint64_t ns = 0;
+	char path[64];
+
+	for (unsigned i = 0; i < n_softirq; i++) {
+		snprintf(path, sizeof(path), "/proc/%s/schedstat", softirq_pids[i]);
+		ns += cpu_ns_at(path);
+	}
+	return ns;
+}
+
 static uint64_t relay_cpu_ns(void)
 {
 	const struct dirent *entry;
 	uint64_t ns = 0;
-	char path[64];
+	char path[600];
 
 	if (!load.pid)
 		return 0;
@@ -103,11 +143,21 @@ static uint64_t relay_cpu_ns(void)
 	DIR *folder = opendir(path);
 	if (!folder)
 		load_fail("the relay has ended");
-	while ((entry = readdir(folder)))
-		if (entry->d_name[0] != '.')
-			ns += thread_cpu_ns(load.pid, entry->d_name);
+	while ((entry = readdir(folder))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/task/%s/schedstat", load.pid, entry->d_name);
+		ns += cpu_ns_at(path);
+	}
 	closedir(folder);
 	return ns;
+}
+
+static uint64_t more_than(uint64_t before_ns, uint64_t now_ns)
+{
+	if (now_ns < before_ns)
+		load_fail("a thread whose CPU time was counted has ended");
+	return now_ns - before_ns;
 }
 
 /* ---- packets ---- */
@@ -141,7 +191,7 @@ void load_received(struct load *l, const uint8_t *bytes, size_t len)
 
 struct result {
 	double seconds;
-	uint64_t n_sent, n_received, n_received_in_all, relay_ns, own_ns, resets;
+	uint64_t n_sent, n_received, n_received_in_all, relay_ns, own_ns, softirq_ns, resets;
 	double p50_us, p99_us;
 };
 
@@ -240,14 +290,16 @@ static struct result run(double rate)
 	struct result result;
 	begin_run();
 
-	const uint64_t begin_ns = load.now_ns, relay_ns = relay_cpu_ns(), own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	const uint64_t begin_ns = load.now_ns, relay_ns = relay_cpu_ns(), softirq_ns = softirq_cpu_ns(),
+		       own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	run_for((uint64_t)(load.seconds * 1e9), rate);
 	result.seconds = (double)(load.now_ns - begin_ns) / 1e9;
 	result.n_received = load.n_received;
 	result.own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_ns;
 	for (const uint64_t end_ns = load.now_ns + TAIL_NS; load.now_ns < end_ns && load.n_received < load.n_sent;)
 		turn();
-	result.relay_ns = relay_cpu_ns() - relay_ns;
+	result.relay_ns = more_than(relay_ns, relay_cpu_ns());
+	result.softirq_ns = more_than(softirq_ns, softirq_cpu_ns());
 	result.n_sent = load.n_sent;
 	result.n_received_in_all = load.n_received;
 	result.resets = load.n_lost_reset;
@@ -261,9 +313,12 @@ static void print_result(const char *name, const struct result *r)
 {
 	printf("\"%s\": {\"seconds\": %.6f, \"sent\": %" PRIu64 ", \"received_in_time\": %" PRIu64
 	       ", \"received\": %" PRIu64 ", \"relay_cpu_ns\": %" PRIu64 ", \"own_cpu_ns\": %" PRIu64
-	       ", \"stalls\": %" PRIu64 ", \"p50_us\": %.1f, \"p99_us\": %.1f}",
+	       ", \"stalls\": %" PRIu64 ", \"p50_us\": %.1f, \"p99_us\": %.1f",
 	       name, r->seconds, r->n_sent, r->n_received, r->n_received_in_all, r->relay_ns, r->own_ns, r->resets,
 	       r->p50_us, r->p99_us);
+	if (n_softirq > 0)
+		printf(", \"softirq_cpu_ns\": %" PRIu64, r->softirq_ns);
+	putchar('}');
 }
 
 /* ---- options ---- */
@@ -333,6 +388,7 @@ int main(int argc, char *argv[])
 	}
 	take_options(argc, argv);
 	load.transport->connect(&load);
+	find_softirqs();
 	begin_run();
 	run_for(WARM_UP_NS, load.rate);
 	const struct result first = run(load.rate);
@@ -345,6 +401,8 @@ int main(int argc, char *argv[])
 		fputs(", ", stdout);
 		print_result("half", &half);
 	}
+	if (load.tls_version)
+		printf(", \"tls\": \"%s %s\"", load.tls_version, load.tls_cipher);
 	puts("}");
 	return 0;
 }

@@ -271,14 +271,27 @@ static void tune(SSL_CTX *context)
 	SSL_CTX_set_read_ahead(context, 1);
 	SSL_CTX_set_default_read_buffer_len(context, 65536);
 	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_clear_mode(context, SSL_MODE_RELEASE_BUFFERS); /* which ours comes with */
 }
 
-static void connect_ssl(struct connection *c, uint32_t client, SSL_CTX *context, const char *server_name)
+/* What was agreed on, for whoever compares; the same for all clients. */
+static void note_cipher(struct load *load, const SSL *ssl)
+{
+	if (load->tls_cipher && (strcmp(load->tls_cipher, SSL_get_cipher_name(ssl)) != 0 ||
+				 strcmp(load->tls_version, SSL_get_version(ssl)) != 0))
+		load_fail("TLS: clients have different ciphers");
+	load->tls_version = SSL_get_version(ssl); /* static texts */
+	load->tls_cipher = SSL_get_cipher_name(ssl);
+}
+
+static void connect_ssl(struct load *load, struct connection *c, uint32_t client, SSL_CTX *context,
+			const char *server_name)
 {
 	c->ssl = SSL_new(context);
 	if (!c->ssl || (server_name && SSL_set_tlsext_host_name(c->ssl, server_name) != 1) ||
 	    SSL_set_fd(c->ssl, c->fd) != 1 || SSL_connect(c->ssl) != 1)
 		load_fail("client %u: TLS: %s", client, tls_take_error().s);
+	note_cipher(load, c->ssl);
 }
 
 static SSL_CTX *make_context(const struct certificate_authority *ca, const char *ca_pem, uint32_t client)
@@ -306,14 +319,14 @@ static SSL_CTX *make_context(const struct certificate_authority *ca, const char 
 	return context;
 }
 
-static void connect_tls_client(const struct load *load, const struct certificate_authority *ca, const char *ca_pem,
+static void connect_tls_client(struct load *load, const struct certificate_authority *ca, const char *ca_pem,
 			       uint32_t client)
 {
 	struct connection *c = open_connection(load, client);
 	SSL_CTX *context = make_context(ca, ca_pem, client);
 	size_t len;
 
-	connect_ssl(c, client, context, NULL);
+	connect_ssl(load, c, client, context, NULL);
 	SSL_CTX_free(context);
 	if (await_frame(c, &len) != RELAY_HELLO)
 		load_fail("client %u: no hello", client);
@@ -391,13 +404,13 @@ static void say_who(struct connection *c, uint32_t client, const uint8_t server_
 }
 
 /* context: NULL without TLS. */
-static void connect_derp_client(const struct load *load, uint32_t client, SSL_CTX *context)
+static void connect_derp_client(struct load *load, uint32_t client, SSL_CTX *context)
 {
 	struct connection *c = open_connection(load, client);
 	size_t len;
 
 	if (context)
-		connect_ssl(c, client, context, DERP_NAME);
+		connect_ssl(load, c, client, context, DERP_NAME);
 	upgrade(c);
 	if (await_frame(c, &len) != DERP_SERVER_KEY || len < 5 + DERP_MAGIC_LEN + KEY_LEN)
 		load_fail("derper says no key");
