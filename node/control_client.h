@@ -77,7 +77,10 @@ P2P_CHECK int control_client_new(const struct control_client_options *options,
 void control_client_close(struct control_client *client, void (*cb)(void *owner), void *owner);
 /* The latest state; sent when it differs from what control last acknowledged. */
 void control_client_update(struct control_client *client, const struct node_update *update);
-/* That peer shall look whether its relays are still there. Nothing happens while there is no connection. */
+/*
+ * That peer shall look whether its relays are still there. Collected, seldom, and never to the harm of anything else here;
+ * nothing happens while there is no connection, or the peer has none.
+ */
 void control_client_wake(struct control_client *client, uint32_t peer_id);
 bool control_client_is_connected(const struct control_client *client);
 const struct map *control_client_map(const struct control_client *client);

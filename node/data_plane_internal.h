@@ -208,6 +208,8 @@ uint32_t plane_reach_id(const struct data_plane *plane, const struct plane_peer 
 
 /* What was carried for the peer since the last sample; does what is due. */
 void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before);
+/* We reach that relay otherwise than before: who did not answer there may now. */
+void plane_forget_deaf(struct plane_relay *relay);
 /* Something of the peer came. */
 void plane_silence_heard(struct data_plane *plane, struct plane_peer *peer, uint64_t at_ns);
 /* With the next change WireGuard asks for a session again, if it waits for one; but not for ever. */

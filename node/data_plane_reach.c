@@ -457,8 +457,10 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 	struct data_plane *plane = relay->plane;
 	struct plane_place *known = plane_place(peer, relay->relay.id);
 
-	if (slot == 0)
+	if (slot == 0) {
 		is_heard(plane, peer, known);
+		known = plane_place(peer, relay->relay.id); /* looking elsewhere may have taken its room */
+	}
 	if (is_no_news(known, slot)) {
 		known->here_ns = clock_now_ns();
 		peer->used_ns = slot == 0 ? known->here_ns : peer->used_ns;

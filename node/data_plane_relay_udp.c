@@ -157,6 +157,7 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 		log_info("relay", "relay %s over UDP: %s", relay->relay.name, event->why);
 		if (relay->connection)
 			relay_connection_poke(relay->connection); /* is it there at all? */
+		plane_forget_deaf(relay);
 		plane_relay_udp_publish(relay->plane);
 		break;
 	case RELAY_UDP_EV_LEAVING:

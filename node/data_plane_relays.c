@@ -232,6 +232,7 @@ static void on_tls_ready(void *owner, uint32_t relay_id)
 	relay->is_tls_up = true;
 	relay->is_tls_silent = false;
 	relay->is_leaving = relay->is_leaving && is_bound(relay);
+	plane_forget_deaf(relay);
 	/* Perhaps it has just come back. */
 	if (relay->has_udp && !is_bound(relay))
 		plane_relay_udp_input(relay, &(struct relay_udp_input){ .type = RELAY_UDP_IN_POKE });

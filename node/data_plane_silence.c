@@ -18,6 +18,18 @@
 
 /* ---- deaf relays ---- */
 
+void plane_forget_deaf(struct plane_relay *relay)
+{
+	struct data_plane *plane = relay->plane;
+
+	for (uint32_t i = 0; i < plane->n_buckets; i++)
+		for (struct plane_peer *peer = plane->by_id[i]; peer; peer = peer->next_by_id) {
+			struct plane_place *place = plane_place(peer, relay->relay.id);
+			if (place)
+				place->deaf_ns = 0;
+		}
+}
+
 /* It was in vain everywhere: from the beginning. */
 static void forget_deaf(struct plane_peer *peer)
 {
@@ -56,24 +68,24 @@ void plane_ask_again(struct plane_peer *peer)
 	peer->is_gone = true;
 }
 
-/* The relay that we use has answered us since the peer has not. A ping of this moment may be under way. */
-static bool is_proven(const struct plane_relay *relay, const struct peer_silence *silence)
+/* When the relay that we send by was last heard; 0: it seems to be lost. A ping of this moment may be under way. */
+static uint64_t heard_ns(const struct plane_relay *relay, uint64_t now)
 {
 	if (!relay || !relay->is_up)
-		return false;
+		return 0;
 	if (relay->sends_udp)
-		return relay->udp.n_silent <= 1 && relay->udp.heard_us * 1000 >= silence->unanswered_ns;
-	return relay->is_tls_up && !relay->is_tls_silent;
+		return relay->udp.n_silent <= 1 ? relay->udp.heard_us * 1000 : 0;
+	return relay->is_tls_up && !relay->is_tls_silent ? now : 0;
 }
 
 static void look(struct data_plane *plane, struct plane_peer *peer)
 {
 	const uint64_t now = clock_now_ns();
 
-	if (!peer_silence_is_doubted(&peer->silence, now) ||
-	    !is_proven(plane_reach(plane, peer, WIREGUARD_RELAY_ANY), &peer->silence))
+	if (!peer_silence_is_doubted(&peer->silence, now))
 		return;
-	const uint32_t due = peer_silence_due(&peer->silence, now);
+	const uint64_t relay_ns = heard_ns(plane_reach(plane, peer, WIREGUARD_RELAY_ANY), now);
+	const uint32_t due = peer_silence_due(&peer->silence, now, relay_ns);
 	if ((due & PEER_SILENCE_WAKE) && plane->is_attached)
 		plane->ports.peer_silent(plane->ports.owner, peer->id);
 	if (due & (PEER_SILENCE_SEEK | PEER_SILENCE_ASK))

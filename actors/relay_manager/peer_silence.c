@@ -175,11 +175,11 @@ static uint32_t seek_due(struct peer_silence *silence, uint64_t now_ns)
 	return PEER_SILENCE_ASK;
 }
 
-uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns)
+uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns, uint64_t relay_ns)
 {
 	uint32_t due = 0;
 
-	if (!peer_silence_is_doubted(silence, now_ns))
+	if (!peer_silence_is_doubted(silence, now_ns) || relay_ns < silence->unanswered_ns)
 		return 0;
 	if (is_wake_due(silence, now_ns))
 		due |= PEER_SILENCE_WAKE;

@@ -58,7 +58,10 @@ void peer_silence_forget(struct peer_silence *silence);
 bool peer_silence_is_doubted(const struct peer_silence *silence, uint64_t now_ns);
 /* … and silent for longer than it usually is. */
 bool peer_silence_is_strange(const struct peer_silence *silence, uint64_t now_ns);
-/* What is due now, as bits of enum peer_silence_deed. TURN is due until peer_silence_turned(). */
-uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns);
+/*
+ * What is due now, as bits of enum peer_silence_deed; nothing as long as the relay that we send by, last heard at relay_ns,
+ * may be what is silent. TURN is due until peer_silence_turned().
+ */
+uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns, uint64_t relay_ns);
 /* What goes to the peer goes elsewhere now. */
 void peer_silence_turned(struct peer_silence *silence, uint64_t now_ns);

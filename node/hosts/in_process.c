@@ -352,7 +352,7 @@ static void on_lane_peer(void *owner, const struct lanes_peer_event *event)
 		plan_reroute(in_process, follow, false);
 		flush_reroutes(in_process);
 	}
-	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION)
+	if (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_SESSION || event->type == WG_EVENT_SENT)
 		in_process->ports.moved(in_process->ports.owner);
 }
 

@@ -83,6 +83,20 @@ static void take_handshake(struct wg_stats *stats, const struct traffic_look *lo
 	stats->has_session = real_ns != 0 && look->now.ns - stats->last_handshake_ns < SESSION_NS;
 }
 
+/* Since the last handshake that was answered; WireGuard does not count them. */
+static void take_initiation(struct traffic *traffic, const struct traffic_look *look)
+{
+	struct wg_stats *stats = &traffic->stats;
+	const uint64_t asked_ns = look->carried.tx_initiation_ns;
+
+	if (asked_ns <= stats->last_handshake_ns)
+		stats->handshake_attempts = 0;
+	else if (asked_ns != traffic->carried.tx_initiation_ns)
+		stats->handshake_attempts++;
+	if (asked_ns > stats->last_send_ns)
+		stats->last_send_ns = asked_ns;
+}
+
 void traffic_take(struct traffic *traffic, const struct traffic_look *look)
 {
 	struct wg_stats *stats = &traffic->stats;
@@ -90,6 +104,7 @@ void traffic_take(struct traffic *traffic, const struct traffic_look *look)
 	notice_reset(traffic, look);
 	const struct change change = change_since(traffic, look);
 	take_handshake(stats, look);
+	take_initiation(traffic, look);
 	take_arrivals(traffic, look, &change);
 	if (look->carried.tx_data_ns > stats->last_send_data_ns)
 		stats->last_send_data_ns = look->carried.tx_data_ns;

@@ -111,6 +111,7 @@ enum wg_event_type {
 	WG_EVENT_NO_PATH, /* there is something to send and no route; at most once in 5 s */
 	WG_EVENT_GAVE_UP, /* no answer in 90 s of trying: what waited was dropped */
 	WG_EVENT_EXPIRED, /* 540 s without a new session: all keys are wiped */
+	WG_EVENT_SENT,	  /* data, or the begin of a handshake, is sent: told once a second */
 };
 
 struct wg_event {

@@ -108,6 +108,8 @@ uint64_t wg_device_hash(const struct wg_device *device, const void *data, size_t
 /* Call when a peer's timers may have changed. */
 void wg_peer_reschedule(struct wg_peer *peer);
 void wg_peer_tell(struct wg_peer *peer, enum wg_event_type type, const struct wg_path *path);
+/* WG_EVENT_SENT, if that was not told just now. */
+void wg_peer_tell_sent(struct wg_peer *peer, struct wg_time now);
 /* Call when peer->route has changed. */
 void wg_peer_publish_route(struct wg_peer *peer);
 

@@ -143,6 +143,7 @@ void wg_peer_initiate(struct wg_peer *peer, bool is_retry, struct wg_time now)
 	if (!peer->reached_nobody)
 		send_initiation(peer, now);
 	wg_timers_on_initiation_sent(&peer->timers, now.ns);
+	wg_peer_tell_sent(peer, now);
 	wg_peer_reschedule(peer);
 }
 

@@ -6,7 +6,18 @@
 #include <string.h>
 
 #define ARRIVAL_TOLD_NS WG_SECOND_NS
+#define SENT_TOLD_NS	WG_SECOND_NS
 #define LOST_SESSION_NS (WG_SECOND_NS / 10)
+
+/* ---- packets that leave ---- */
+
+void wg_peer_tell_sent(struct wg_peer *peer, struct wg_time now)
+{
+	if (wg_is_recent(peer->sent_told_ns, SENT_TOLD_NS, now.ns))
+		return;
+	peer->sent_told_ns = now.ns;
+	wg_peer_tell(peer, WG_EVENT_SENT, NULL);
+}
 
 /* ---- authenticated packets ---- */
 

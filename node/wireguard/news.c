@@ -87,8 +87,10 @@ void wg_peer_collect(struct wg_peer *peer, struct wg_time now)
 	report_received(peer, n_arrivals, n_data);
 	if (n_sent > 0 && !sent_first)
 		report_sent(peer, sent_ns);
-	if (n_sent > 0)
+	if (n_sent > 0) {
 		wg_peer_keep_fresh(peer, now);
+		wg_peer_tell_sent(peer, now);
+	}
 	if (n_arrivals > 0 || n_data > 0)
 		use_last_minute(peer, now);
 	wg_peer_reschedule(peer);

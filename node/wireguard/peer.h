@@ -96,6 +96,8 @@ struct wg_peer {
 	uint32_t n_initiations; /* since the last complete handshake */
 	struct wg_stats stats;	/* the fields that are counted here; the others are filled on request */
 
+	uint64_t sent_told_ns;
+
 	/* marks as they were when collected last */
 	uint64_t seen_tx_packets, seen_arrivals, seen_data;
 

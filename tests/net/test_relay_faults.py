@@ -282,13 +282,23 @@ def test_all_udp_is_blocked_while_one_only_sends_and_one_only_receives(world, me
                  ("" if control else ", control away"), stream.longest_gap(begin - 0.05), GAP)
 
 
-def test_all_udp_was_blocked_while_nobody_talked(world, measured):
+@pytest.mark.parametrize("idle_s", [4, 13], ids=["4 s", "13 s"])
+def test_all_udp_was_blocked_while_nobody_talked(world, measured, idle_s):
     """bob cannot notice by himself; he is woken by who sends to him and hears nothing."""
     world.pulse.close()
-    wait_until(lambda: world.bob.peer("carol")["packet_ms"] > 4000, 20, "nobody talks for a while")
+    for node, other in ((world.bob, "carol"), (world.carol, "bob")):
+        wait_until(lambda node=node, other=other: node.peer(other)["packet_ms"] > idle_s * 1000, 60,
+                   f"nobody talks for {idle_s} s")
     world.overlay.routers["bob"].block_udp()
     world.pulse = Pulse(world.carol.host, world.bob.ip)
-    measured("first answer after all UDP was blocked while nobody talked", world.pulse.first_answer(), GAP)
+    measured(f"first answer after all UDP was blocked while nobody talked for {idle_s} s", world.pulse.first_answer(), GAP)
+
+
+def cut_off_from_north(world):
+    north = world.north.host.ip
+    world.overlay.routers["bob"].nft(
+        "table inet cut { chain forward { type filter hook forward priority -10;\n"
+        f"ip daddr {north} drop\nip saddr {north} drop\n}}\n}}")
 
 
 @control_or_not
@@ -296,14 +306,8 @@ def test_the_receiver_loses_only_its_way_to_its_home(world, measured, control):
     """Both relays run on, and carol reaches both. She has to look for bob at the other."""
     if not control:
         world.without_control()
-    north = world.north.host.ip
-
-    def cut():
-        world.overlay.routers["bob"].nft(
-            "table inet cut { chain forward { type filter hook forward priority -10;\n"
-            f"ip daddr {north} drop\nip saddr {north} drop\n}}\n}}")
     measured("gap: the receiver's way to its home is cut" + ("" if control else ", control away"),
-             world.gap(cut, timeout=60), GAP_KILLED)
+             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP_KILLED)
 
 
 @one_relay

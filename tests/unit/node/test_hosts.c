@@ -160,6 +160,19 @@ static void test_an_initiation_without_an_answer_is_packets_that_wait(void)
 	assert(take_after(7 * S)->n_staged == 0);
 }
 
+static void test_initiations_without_an_answer_are_counted_and_are_sent(void)
+{
+	begin_traffic();
+	for (uint32_t i = 1; i <= 3; i++) {
+		look.carried.tx_initiation_ns = look.now.ns;
+		const struct wg_stats *stats = take_after(50 * MS);
+		assert(stats->handshake_attempts == i && stats->last_send_ns == look.carried.tx_initiation_ns);
+		assert(take_after(5 * S)->handshake_attempts == i);
+	}
+	look.last_handshake_real_ns = look.now.real_ns + 1;
+	assert(take_after(50 * MS)->handshake_attempts == 0);
+}
+
 /* ---- bypass ---- */
 
 static struct bypass bypass;
@@ -424,6 +437,7 @@ int main(void)
 	test_counts_go_on_when_wireguard_was_told_to_forget_the_peer();
 	test_the_age_of_a_handshake_is_told_by_our_clock();
 	test_an_initiation_without_an_answer_is_packets_that_wait();
+	test_initiations_without_an_answer_are_counted_and_are_sent();
 	test_nothing_is_tried_before_the_peer_has_told_its_port();
 	test_a_way_on_which_something_comes_back_is_used();
 	test_a_way_on_which_nothing_comes_back_is_left_in_half_a_second_and_tried_ever_more_seldom();

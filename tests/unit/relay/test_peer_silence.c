@@ -30,7 +30,7 @@ static void data_sent(uint64_t ms)
 
 static uint32_t due(uint64_t ms)
 {
-	return peer_silence_due(&silence, ms * MS);
+	return peer_silence_due(&silence, ms * MS, ms * MS);
 }
 
 /* A packet every 10 ms; how often something was due, looked at every 50 ms. */
@@ -166,6 +166,16 @@ static void test_after_a_pause_the_first_wake_is_due_at_once_however_many_there_
 	EXPECT(count(PEER_SILENCE_WAKE, 200410, 203000) == 0);
 }
 
+static void test_as_long_as_our_own_relay_is_silent_too_nothing_is_due_and_no_wake_used_up(void)
+{
+	given_one_that_answers_within_20_ms(2000);
+	for (uint64_t ms = 2010; ms < 5000; ms += 10) {
+		data_sent(ms);
+		EXPECT(peer_silence_due(&silence, ms * MS, 1950 * MS) == 0);
+	}
+	EXPECT(peer_silence_due(&silence, 5000 * MS, 4990 * MS) & PEER_SILENCE_WAKE);
+}
+
 static void test_pauses_do_not_make_more_than_a_wake_in_10_s(void)
 {
 	uint32_t n = 0;
@@ -298,6 +308,7 @@ int main(void)
 	test_nothing_is_due_when_nothing_is_sent_any_more();
 	test_nothing_is_due_10_s_after_the_last_handshake_was_begun();
 	test_after_a_pause_the_first_wake_is_due_at_once_however_many_there_were();
+	test_as_long_as_our_own_relay_is_silent_too_nothing_is_due_and_no_wake_used_up();
 	test_pauses_do_not_make_more_than_a_wake_in_10_s();
 	test_a_turn_is_due_until_there_was_one_and_then_later_and_later();
 	test_a_silence_as_long_as_one_that_ended_by_itself_is_not_strange();

@@ -260,6 +260,36 @@ static void test_a_restarted_peer_is_back_with_its_first_packet(void)
 	world_end(&w);
 }
 
+static void test_that_packets_leave_is_told_once_a_second_though_nothing_comes(void)
+{
+	begin_connected();
+	wait_s(&w, 30);
+	const uint32_t before = w.alice.n_sent_told;
+
+	for (int i = 0; i < 50; i++) { /* within a second */
+		say(&w.alice, 1, 100);
+		w.now.ns += SECOND_NS / 100;
+	}
+	cable_lose(&w);
+	assert(w.alice.n_sent_told == before + 1);
+	wait_s_deaf(&w, 1);
+	say(&w.alice, 1, 100);
+	cable_lose(&w);
+	assert(w.alice.n_sent_told == before + 2);
+	world_end(&w);
+}
+
+static void test_that_a_handshake_is_begun_is_told(void)
+{
+	world_begin(&w);
+	say(&w.alice, 1, 100);
+	cable_lose(&w);
+	assert(w.alice.n_sent_told == 1);
+	wait_s_deaf(&w, 20);
+	assert(w.alice.n_sent_told >= 4);
+	world_end(&w);
+}
+
 int main(void)
 {
 	test_the_initiator_rekeys_after_120_seconds_and_no_packet_is_lost();
@@ -275,5 +305,7 @@ int main(void)
 	test_many_messages_are_a_reason_to_rekey_too();
 	test_packets_under_way_during_a_rekey_still_arrive();
 	test_a_restarted_peer_is_back_with_its_first_packet();
+	test_that_packets_leave_is_told_once_a_second_though_nothing_comes();
+	test_that_a_handshake_is_begun_is_told();
 	puts("ok");
 }

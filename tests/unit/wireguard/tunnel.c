@@ -69,7 +69,8 @@ static void on_event(void *owner, struct wg_peer *peer, const struct wg_event *e
 	struct node *node = owner;
 
 	assert((event->path != NULL) == (event->type == WG_EVENT_ARRIVAL || event->type == WG_EVENT_ROAMED));
-	if (event->type != WG_EVENT_ARRIVAL)
+	node->n_sent_told += event->type == WG_EVENT_SENT;
+	if (event->type != WG_EVENT_ARRIVAL && event->type != WG_EVENT_SENT)
 		note(node->world, "%s: %s", node->name, event_names[event->type]);
 }
 

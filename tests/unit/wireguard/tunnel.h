@@ -39,6 +39,7 @@ struct node {
 		uint8_t bytes[DATAGRAM_MAX];
 	} inbox[INBOX_MAX]; /* plain packets, as delivered */
 	uint32_t n_rejected;
+	uint32_t n_sent_told; /* WG_EVENT_SENT */
 };
 
 struct world {
