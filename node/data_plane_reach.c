@@ -26,7 +26,6 @@
 #define SEEK_MS		 100  /* between two rounds of questions for what waits … */
 #define SEEK_CALM_NS	 1000000000ull /* … and for a peer that is reached elsewhere meanwhile */
 #define SEEK_SILENT_NS	 300000000ull /* the same for one that does not answer */
-#define ABSENT_NS	 300000000ull /* over TLS, who was not there is tried again after that */
 #define IN_USE_NS	 5000000000ull
 #define MAX_SOUGHT	 4 /* relays that are opened for a peer whose home does not have it */
 #define MAX_SEEKERS	 64 /* peers of one round */
@@ -55,7 +54,7 @@ static bool is_ready(const struct plane_relay *relay, const struct plane_peer *p
 {
 	const struct plane_place *place = plane_place(peer, relay->relay.id);
 
-	if (!relay->is_up || plane_place_is_absent(place))
+	if (!relay->is_up || plane_place_is_absent(place) || plane_place_is_tried(place, clock_now_ns()))
 		return false;
 	return can_udp(relay, place) || (relay->is_tls_up && !relay->is_tls_silent);
 }
@@ -372,7 +371,10 @@ static void flush_waiting(struct data_plane *plane)
 	plane->is_flushing = false;
 }
 
-/* Nobody knows where the peer is: over TLS a relay tells when it is not there. Few, and not often. */
+/*
+ * Nobody knows where the peer is: over TLS a relay tells when it is not there. Few, and not often; one that does not
+ * say so is taken for ready then, as those are of which nothing is known.
+ */
 static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const struct plane_relay *but,
 			const struct train *train)
 {
@@ -384,9 +386,9 @@ static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 		if (relay == but || !relay->is_tls_up || relay->is_tls_silent)
 			continue;
 		struct plane_place *place = take_place(peer, relay->relay.id);
-		if (now - place->absent_ns < ABSENT_NS)
+		if (plane_place_was_tried(place, now))
 			continue;
-		place->absent_ns = now; /* until the contrary is proven */
+		plane_place_try(place, now);
 		n += send_by_tls(relay, peer, &first) == 0;
 	}
 }

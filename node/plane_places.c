@@ -61,3 +61,20 @@ bool plane_place_is_deaf(const struct plane_place *place, uint64_t now_ns)
 {
 	return place && place->deaf_ns != 0 && now_ns - place->deaf_ns < PLANE_DEAF_NS;
 }
+
+bool plane_place_is_tried(const struct plane_place *place, uint64_t now_ns)
+{
+	return place && place->tried_ns > place->here_ns && now_ns - place->tried_ns < PLANE_TRIED_NS;
+}
+
+bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns)
+{
+	return plane_place_is_tried(place, now_ns) ||
+	       (place && place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_TRIED_NS);
+}
+
+void plane_place_try(struct plane_place *place, uint64_t now_ns)
+{
+	place->tried_ns = now_ns;
+	place->absent_ns = 0;
+}

@@ -85,8 +85,40 @@ static void test_who_did_not_answer_is_deaf_for_a_minute(void)
 	EXPECT(!plane_place_is_deaf(&place, 20 + PLANE_DEAF_NS) && plane_place_is_here(&place));
 }
 
+static void test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_while(void)
+{
+	struct plane_place place = { .relay_id = 3, .absent_ns = 1000 };
+
+	EXPECT(plane_place_was_tried(&place, 999 + PLANE_TRIED_NS) && !plane_place_was_tried(&place, 1000 + PLANE_TRIED_NS));
+	plane_place_try(&place, 1000 + PLANE_TRIED_NS);
+	EXPECT(plane_place_is_tried(&place, 1000 + PLANE_TRIED_NS) && !plane_place_is_absent(&place));
+	EXPECT(plane_place_is_tried(&place, 999 + 2 * PLANE_TRIED_NS));
+	EXPECT(!plane_place_is_tried(&place, 1000 + 2 * PLANE_TRIED_NS) && !plane_place_is_absent(&place));
+}
+
+static void test_who_was_tried_and_is_heard_is_there_at_once(void)
+{
+	struct plane_place place = { .relay_id = 3 };
+
+	plane_place_try(&place, 1000);
+	place.here_ns = 1001;
+	EXPECT(!plane_place_is_tried(&place, 1001) && plane_place_is_here(&place));
+}
+
+static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
+{
+	struct plane_place place = { .relay_id = 3, .here_ns = 900 };
+
+	plane_place_try(&place, 1000);
+	place.absent_ns = 1001;
+	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002));
+}
+
 int main(void)
 {
+	test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_while();
+	test_who_was_tried_and_is_heard_is_there_at_once();
+	test_who_was_tried_and_said_to_be_absent_is_absent();
 	test_a_place_is_kept_once_taken();
 	test_of_which_nothing_was_heard_for_longest_gives_way();
 	test_where_the_peer_is_stays_however_old();
