@@ -93,7 +93,6 @@ const char *message_type_name(enum message_type type)
 		[MESSAGE_SET_AKA] = "set aka",
 		[MESSAGE_MAP] = "map",
 		[MESSAGE_LINK_CHANGED] = "link changed",
-		[MESSAGE_FORWARDED] = "forwarded",
 		[MESSAGE_OUR_ENDPOINTS] = "our endpoints",
 		[MESSAGE_RELAY_STATE] = "relay state",
 		[MESSAGE_RELAY_LEAVING] = "relay leaving",

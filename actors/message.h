@@ -60,7 +60,6 @@ enum message_type {
 	MESSAGE_SET_AKA,	/* TrafficManager → DirectRouter */
 	MESSAGE_MAP,		/* the session → all managers */
 	MESSAGE_LINK_CHANGED,	/* addresses or routes of the machine changed → EndpointManager */
-	MESSAGE_FORWARDED,	/* a port that the router forwards to us, or none any more → EndpointManager */
 	MESSAGE_OUR_ENDPOINTS,	/* EndpointManager → TrafficManager; the session tells control */
 	MESSAGE_RELAY_STATE,	/* the data plane → RelayManager → TrafficManager */
 	MESSAGE_RELAY_LEAVING,	/* the data plane → RelayManager: it will stop */

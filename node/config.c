@@ -113,8 +113,6 @@ static const struct config_setting settings[] = {
 	  "Largest packet of the interface, in bytes" },
 	{ "node", "lanes", CONFIG_NUMBER, 0, LANES_MAX, "0", false, NULL,
 	  "Threads that move packets; 0: as many as suit the machine" },
-	{ "node", "port_mapping", CONFIG_BOOL, 0, 0, "yes", false, NULL,
-	  "The router is asked to forward the UDP port, by PCP, NAT-PMP or UPnP" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },
 	{ "offloads", "tun_gso_read", CONFIG_BOOL, 0, 0, "yes", false, NULL,
@@ -198,7 +196,6 @@ static int take_values(const struct config_values *values, struct node_config *r
 	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
 	config.lanes = (unsigned)config_number(values, "node", "lanes");
-	config.port_mapping = config_bool(values, "node", "port_mapping");
 	config.offloads = take_offloads(values);
 	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
 	if (r == 0)

@@ -28,7 +28,6 @@ struct node_config {
 	uint16_t listen_port; /* UDP; 0: the last one used, else any */
 	uint16_t mtu;
 	unsigned lanes; /* threads that move packets; 0: as many as suit the machine */
-	bool port_mapping; /* the router is asked to forward our port */
 	enum log_level log_level;
 	/* [offloads] */
 	struct offload_switches offloads;

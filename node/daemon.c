@@ -223,7 +223,6 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.mtu = config->mtu,
 		.offloads = offloads,
 		.lanes = config->lanes,
-		.no_port_mapping = !config->port_mapping,
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,

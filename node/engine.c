@@ -221,10 +221,6 @@ static void start_session(struct p2p_engine *engine)
 		log_error("node", "cannot start a session: %s", error.message);
 		uv_timer_start(&engine->restart, on_restart, next_delay_ms(engine), 0);
 	}
-	if (engine->session && engine->port_mapping) {
-		const struct endpoint forwarded = port_mapping_external(engine->port_mapping);
-		session_set_forwarded(engine->session, &forwarded);
-	}
 	tell_changed(engine);
 }
 
@@ -430,27 +426,6 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 	return r;
 }
 
-static void on_forwarded(void *owner, const struct endpoint *external)
-{
-	struct p2p_engine *engine = owner;
-
-	if (engine->session)
-		session_set_forwarded(engine->session, external);
-}
-
-/* A public node is reached without. */
-static void start_port_mapping(struct p2p_engine *engine)
-{
-	const struct port_mapping_options options = { .loop = engine->loop,
-						      .interface = engine->interface,
-						      .port = data_plane_port(engine->data_plane),
-						      .changed = on_forwarded,
-						      .owner = engine };
-
-	if (!engine->no_port_mapping && !engine->is_public)
-		engine->port_mapping = port_mapping_new(&options);
-}
-
 /* Membership and identity key are loaded. On failure the caller closes what there is. */
 static int start_member(struct p2p_engine *engine, struct error *reterr)
 {
@@ -463,7 +438,6 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 		return r;
 	log_info("node", "member of %s as %s", engine->membership.member.network, engine->membership.member.name);
 	start_session(engine);
-	start_port_mapping(engine);
 	return 0;
 }
 
@@ -496,14 +470,10 @@ static void close_longer_parts(struct p2p_engine *engine)
 {
 	struct data_plane *data_plane = engine->data_plane;
 	struct public_node *public_node = engine->public_node;
-	struct port_mapping *port_mapping = engine->port_mapping;
 
 	engine->data_plane = NULL;
 	engine->public_node = NULL;
-	engine->port_mapping = NULL;
-	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL) + (port_mapping != NULL);
-	if (port_mapping)
-		port_mapping_close(port_mapping, on_part_closed, engine);
+	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL);
 	if (data_plane)
 		data_plane_close(data_plane, on_part_closed, engine);
 	if (public_node && !engine->stopping)
@@ -800,8 +770,6 @@ static void on_link_changed(void *owner)
 	}
 	if (engine->data_plane)
 		data_plane_link_changed(engine->data_plane);
-	if (engine->port_mapping)
-		port_mapping_look(engine->port_mapping);
 	/* A route may have changed: ask STUN again. Control is called anew only from a new address. */
 	if (engine->session)
 		session_link_changed(engine->session, changed);
@@ -831,7 +799,6 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	if (options->lanes > LANES_MAX)
 		return error_set(reterr, -EINVAL, "lanes: %d at most", LANES_MAX);
 	engine->n_lanes = options->lanes;
-	engine->no_port_mapping = options->no_port_mapping;
 	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
 		return -EINVAL;
 	if (options->name)

@@ -11,7 +11,6 @@
 #include "node/data_plane.h"
 #include "node/echo.h"
 #include "node/link_monitor.h"
-#include "node/port_mapping.h"
 #include "node/session.h"
 #include "node/state_dir.h"
 #include "relay/public_node.h"
@@ -40,7 +39,6 @@ struct p2p_engine {
 	struct offload_switches offloads;
 	unsigned n_lanes;
 	enum wireguard_kind wireguard;
-	bool no_port_mapping;
 	bool is_public;
 	bool finds_addresses; /* none are configured: public_options has those of the machine */
 	struct node_public public_options;
@@ -67,7 +65,6 @@ struct p2p_engine {
 	char *identity_key_pem;
 	struct data_plane *data_plane;
 	struct public_node *public_node;
-	struct port_mapping *port_mapping; /* NULL: not wanted */
 	bool relay_drains;
 	struct {
 		uint64_t until_ms; /* is good enough */

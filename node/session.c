@@ -490,13 +490,6 @@ void session_link_changed(struct session *session, bool addresses)
 		control_client_kick(session->control);
 }
 
-void session_set_forwarded(struct session *session, const struct endpoint *external)
-{
-	struct message message = { .type = MESSAGE_FORWARDED, .via = { .endpoint = *external } };
-
-	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
-}
-
 void session_inject_failure(struct session *session, enum actor_kind who, int error)
 {
 	stage_fail(session->stage, who, error);
@@ -548,9 +541,6 @@ static void fill_endpoints(const struct endpoint_fsm *fsm, struct node_status *s
 		for (uint32_t j = 0; j < fsm->n_local; j++)
 			if (endpoint_equal(&fsm->local[j], &fsm->ours[i]))
 				kind = NODE_ENDPOINT_LOCAL;
-		for (uint32_t j = 0; j < fsm->n_extra; j++)
-			if (endpoint_equal(&fsm->extra[j], &fsm->ours[i]))
-				kind = NODE_ENDPOINT_PORTMAP;
 		node_status_add_endpoint(status, &fsm->ours[i], kind);
 	}
 	status->nat = nat_of(fsm);

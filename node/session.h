@@ -56,8 +56,6 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 void session_set_public(struct session *session, const struct node_public *public_node);
 /* The machine's routes changed, perhaps its addresses, too: then control is called anew. */
 void session_link_changed(struct session *session, bool addresses);
-/* Where a router forwards to the data plane's port; none: nowhere. Nothing at first. */
-void session_set_forwarded(struct session *session, const struct endpoint *external);
 /* As if that actor had failed. */
 void session_inject_failure(struct session *session, enum actor_kind who, int error);
 

@@ -49,20 +49,19 @@ static uint64_t deadline_in_ms(const struct run *run, uint64_t ms)
 	return earlier(clock_now_ns() + ms * NS_PER_MS, run->deadline_ns);
 }
 
-/* 0, -ETIMEDOUT, or -ECANCELED when the caller has lost patience. */
-static int wait_for(const struct run *run, int fd, short events, uint64_t deadline_ns)
+/* 0, or -ETIMEDOUT. */
+static int wait_for(int fd, short events, uint64_t deadline_ns)
 {
-	const int stop_fd = run->request->stop_fd > 0 ? run->request->stop_fd : -1;
-	struct pollfd fds[] = { { .fd = fd, .events = events }, { .fd = stop_fd, .events = POLLIN } };
+	struct pollfd pollfd = { .fd = fd, .events = events };
 
 	for (;;) {
 		uint64_t now = clock_now_ns();
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
 		/* Rounded up, so that what is left is never waited for in turns of 0. */
-		int n = poll(fds, 2, (int)((deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS));
+		int n = poll(&pollfd, 1, (int)((deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS));
 		if (n > 0)
-			return fds[1].revents ? -ECANCELED : 0;
+			return 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
 	}
@@ -146,7 +145,7 @@ static int take_found(struct run *run, int fd)
 static int receive_found(struct run *run, int fd, uint64_t deadline_ns, bool *is_elsewhere)
 {
 	for (;;) {
-		int r = wait_for(run, fd, POLLIN, deadline_ns);
+		int r = wait_for(fd, POLLIN, deadline_ns);
 		if (r == 0)
 			r = take_found(run, fd);
 		if (r == -EXDEV)
@@ -189,7 +188,7 @@ static int connect_to(const struct run *run, const struct endpoint *host, uint64
 	if (fd < 0)
 		return fd;
 	if (connect(fd, (struct sockaddr *)&address, len) != 0)
-		r = errno == EINPROGRESS ? wait_for(run, fd, POLLOUT, deadline_ns) : -errno;
+		r = errno == EINPROGRESS ? wait_for(fd, POLLOUT, deadline_ns) : -errno;
 	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
 		r = -errno;
 	if (r == 0)
@@ -200,14 +199,14 @@ static int connect_to(const struct run *run, const struct endpoint *host, uint64
 	return r;
 }
 
-static int send_all(const struct run *run, int fd, const char *bytes, size_t len, uint64_t deadline_ns)
+static int send_all(int fd, const char *bytes, size_t len, uint64_t deadline_ns)
 {
 	while (len > 0) {
 		ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		if (n < 0) {
-			int r = wait_for(run, fd, POLLOUT, deadline_ns);
+			int r = wait_for(fd, POLLOUT, deadline_ns);
 			if (r != 0)
 				return r;
 			continue;
@@ -244,7 +243,7 @@ static int receive_answer(struct run *run, int fd, size_t max, uint64_t deadline
 	size_t len = 0;
 
 	for (;;) {
-		int r = wait_for(run, fd, POLLIN, deadline_ns);
+		int r = wait_for(fd, POLLIN, deadline_ns);
 		if (r != 0)
 			return r;
 		ssize_t n = recv(fd, run->bytes + len, max - len, 0);
@@ -271,7 +270,7 @@ static int exchange(struct run *run, const struct endpoint *host, const char *re
 
 	if (fd < 0)
 		return error_set(run->error, fd, "connecting to %s: %s", endpoint_text(host).s, strerror(-fd));
-	int r = send_all(run, fd, request, len, deadline_ns);
+	int r = send_all(fd, request, len, deadline_ns);
 	if (r == 0)
 		r = receive_answer(run, fd, max, deadline_ns);
 	const char *what = r == -EPROTO	  ? "that is no answer of HTTP" :

@@ -6,8 +6,8 @@
  *                                              in turn, until one is online  └ for good only: so be it
  *   upnp_remove()   search ──► description ──► delete mapping, each service in turn
  *
- * Both block, for UPNP_MAX_MS at most, or less if so asked: call them from a thread that may, like those of libuv's
- * pool. Any thread, any number at once: there is no state outside a call. They allocate up to 64 KiB, for the call.
+ * Both block, for UPNP_MAX_MS at most, or less if so asked: call them from a thread that may, like those of libuv's pool. Any thread, any
+ * number at once: there is no state outside a call. They allocate up to 64 KiB, for the call.
  *
  * A router is a stranger: what it sends is believed only if it comes from its own address, its URLs lead to that
  * address only, no redirect is followed, and no answer is longer than UPNP_MAX_DESCRIPTION or UPNP_MAX_ANSWER.
@@ -32,7 +32,6 @@ struct upnp_request {
 	uint16_t external_port;	/* map: wanted, 0: ours.port; remove: that of the mapping */
 	uint32_t lifetime_s;	/* wanted, 0: for good; remove: of no meaning */
 	uint32_t max_ms;	/* how long it may take, 0: UPNP_MAX_MS; never longer than that */
-	int stop_fd;		/* readable: give up at once; 0: none. Borrowed for the call */
 	uint16_t search_port;	/* 0: UPNP_SEARCH_PORT; another one is for tests */
 };
 
@@ -42,7 +41,6 @@ struct upnp_request {
  *
  * Otherwise a -errno, with *reterr filled (a mapping may be there nevertheless, if only the answer was lost):
  *   -EINVAL       the request is not for IPv4, or without a port
- *   -ECANCELED    stop_fd became readable
  *   -ETIMEDOUT    no answer, or not a whole one in time
  *   -ENOENT       the router has no service that forwards ports
  *   -EXDEV        it sends us to another host

@@ -96,16 +96,6 @@ static int handle_link_changed(struct actor *actor, struct message *message)
 	return 0;
 }
 
-static int handle_forwarded(struct actor *actor, struct message *message)
-{
-	const bool is_one = !endpoint_is_none(&message->via.endpoint);
-
-	feed(container_of(actor, struct endpoint_manager, actor),
-	     (struct endpoint_input){
-		     .type = ENDPOINT_IN_EXTRA, .endpoints = &message->via.endpoint, .n = is_one ? 1 : 0 });
-	return 0;
-}
-
 static uint32_t relay_of(const struct endpoint_manager *manager, const struct endpoint *server)
 {
 	for (uint32_t i = 0; i < manager->fsm.n_servers; i++)
@@ -154,7 +144,6 @@ static int on_deadline(struct actor *actor, uint64_t now_ns)
 static const struct actor_accepts accepts[] = {
 	{ MESSAGE_MAP, ACTOR_NONE, handle_map },
 	{ MESSAGE_LINK_CHANGED, ACTOR_NONE, handle_link_changed },
-	{ MESSAGE_FORWARDED, ACTOR_NONE, handle_forwarded },
 	{ MESSAGE_STUN, ACTOR_DIRECT_ROUTER, handle_stun },
 };
 

@@ -2,7 +2,6 @@
  * EndpointManager: where can others reach us?
  *
  *   session ── map (relays' STUN ports), link changed ──► EndpointManager
- *   session ── forwarded (a port of the router's, node/port_mapping.h) ──► EndpointManager
  *   EndpointManager ── write datagram (request) ──► DirectManager … DirectRouter ── stun ──► EndpointManager
  *   EndpointManager ── our endpoints ──► TrafficManager; the session's port tells control
  *                   ── latency of each relay ──► RelayManager

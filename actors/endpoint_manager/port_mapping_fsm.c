@@ -17,7 +17,7 @@
 #define LIFETIME_S    7200u /* asked for, as RFC 6886 section 3.3 recommends */
 #define MAX_LIFETIME_S 86400u /* a router may say more: what it forgets is found out sooner */
 #define MIN_RENEW_NS  S(4)    /* RFC 6887 section 11.2.1 */
-#define REST_NS	      S(3600)
+#define REST_NS	      S(600)
 #define UPNP_NS	      S(20) /* found, described, asked: the shell's time */
 #define REMOVE_NS     MS(500)
 #define UPNP_REMOVE_NS MS(1500)
@@ -265,15 +265,6 @@ static void end(struct port_mapping_fsm *fsm, const struct port_mapping_input *i
 	add(out, PORT_MAPPING_DO_ENDED);
 }
 
-/* It may have been heard, and be answered when nobody listens any more. */
-static void withdraw(struct port_mapping_fsm *fsm, const struct port_mapping_input *in,
-		     struct port_mapping_actions *out)
-{
-	if (fsm->way != PORT_MAPPING_UPNP)
-		request(fsm, 0, out);
-	end(fsm, in, out);
-}
-
 /* ---- the table ---- */
 
 typedef void deed(struct port_mapping_fsm *fsm, const struct port_mapping_input *in,
@@ -307,7 +298,7 @@ static const struct arrow {
 	{ PORT_MAPPING_REMOVING,  EV_NO_ROUTER,    PORT_MAPPING_OFF,      end             },
 	{ PORT_MAPPING_MAPPED,    EV_STOP,         PORT_MAPPING_REMOVING, remove_mapping  },
 	{ PORT_MAPPING_RENEWING,  EV_STOP,         PORT_MAPPING_REMOVING, remove_mapping  },
-	{ PORT_MAPPING_ASKING,    EV_STOP,         PORT_MAPPING_OFF,      withdraw        },
+	{ PORT_MAPPING_ASKING,    EV_STOP,         PORT_MAPPING_REMOVING, remove_mapping  },
 	{ PORT_MAPPING_REMOVING,  EV_STOP,         PORT_MAPPING_OFF,      end             },
 	{ ANY,                    EV_STOP,         PORT_MAPPING_OFF,      end             },
 	{ ANY,                    EV_ROUTER,       PORT_MAPPING_ASKING,   begin_elsewhere },
@@ -458,15 +449,6 @@ static enum event classify_upnp(const struct port_mapping_fsm *fsm, const struct
 	return makes_sense(&in->external) ? EV_MAPPED : EV_REFUSED;
 }
 
-static enum event classify_nobody(const struct port_mapping_fsm *fsm)
-{
-	if (fsm->way == PORT_MAPPING_UPNP)
-		return EV_NONE;
-	if (fsm->state == PORT_MAPPING_REMOVING)
-		return EV_REMOVED;
-	return fsm->state == PORT_MAPPING_ASKING ? EV_REFUSED : EV_NONE;
-}
-
 /* What comes next, and when. */
 static uint64_t request_alarm(const struct port_mapping_fsm *fsm, uint64_t patience_ns, enum event when_over,
 			      enum event *ret)
@@ -518,8 +500,6 @@ static enum event classify(struct port_mapping_fsm *fsm, struct port_mapping_inp
 		return classify_network(fsm, in);
 	case PORT_MAPPING_IN_DATAGRAM:
 		return classify_datagram(fsm, in);
-	case PORT_MAPPING_IN_NOBODY:
-		return classify_nobody(fsm);
 	case PORT_MAPPING_IN_UPNP:
 		return classify_upnp(fsm, in);
 	case PORT_MAPPING_IN_STOP:

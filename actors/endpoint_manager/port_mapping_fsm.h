@@ -9,9 +9,9 @@
  *    │    next way   └──┘   it is over, or another router           │ refused, over
  *    │                ▲  ▲                                          │
  *    │ no router      │  └──────────────────────────────────────────┘
- *    │                │ after an hour  
+ *    │                │ after 10 minutes
  *    │                └──────── RESTING ◄── no way left (from ASKING)
- *    └─ from any state; after stop, if mapped: REMOVING ──► OFF, and `ended` is told
+ *    └─ from any state; after stop: REMOVING ──► OFF, and `ended` is told
  *
  * One machine a node, owned by EndpointManager. Pure: no I/O, no clock, no allocation. The shell sends what it
  * is told to the router from one UDP socket (not that of the packets: the router would count it as a mapping of
@@ -46,7 +46,6 @@ enum port_mapping_way { PORT_MAPPING_PCP, PORT_MAPPING_NATPMP, PORT_MAPPING_UPNP
 enum port_mapping_input_type {
 	PORT_MAPPING_IN_NETWORK,  /* .router (an IPv4 address; none: there is none), .ours (address and port) */
 	PORT_MAPPING_IN_DATAGRAM, /* .from, .bytes, .len */
-	PORT_MAPPING_IN_NOBODY,	  /* the router says that nobody listens there (ICMP port unreachable) */
 	PORT_MAPPING_IN_UPNP,	  /* the way it went: .external and .lifetime_s (0: for good), or none: it did not */
 	PORT_MAPPING_IN_DEADLINE, /* deadline_ns has passed (earlier is harmless) */
 	PORT_MAPPING_IN_STOP,

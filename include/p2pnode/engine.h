@@ -44,7 +44,6 @@ struct p2p_engine_options {
 	uint16_t mtu;		  /* of the interface, 1280 … 9000 */
 	const char *offloads;	  /* those used: "all", "none", or names as in `status --json`; NULL: all */
 	unsigned lanes;		  /* threads that move packets, up to 16; 0: as many as suit the machine */
-	bool no_port_mapping;	  /* the router is not asked to forward the port (PCP, NAT-PMP, UPnP) */
 	/* Numeric IPs, NULL-terminated; none: those of the machine; NULL: not a public node. */
 	const char *const *public_addresses;
 	uint16_t public_tls_port;

@@ -10,7 +10,6 @@
 #include "common/macros.h"
 
 #include <net/if.h>
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -42,9 +41,6 @@ P2P_CHECK int link_remove_route(int ifindex, const struct link_prefix *to, struc
 /* No superpacket that the kernel hands to the interface stands for more packets than this. */
 P2P_CHECK int link_set_max_segments(int ifindex, uint32_t n, struct error *reterr);
 P2P_CHECK int link_delete(int ifindex, struct error *reterr);
-
-/* The way to the rest of the world by IPv4, in network order: -ENETUNREACH when it leads over no router. */
-P2P_CHECK int link_find_router(struct in_addr *ret_router, struct in_addr *ret_ours, int *ret_ifindex);
 
 /* Reads what an RTM_NEWLINK or RTM_DELLINK message says; false when it is none. message: nlmsghdr. */
 bool link_info_from_message(const void *message, struct link_info *ret);

@@ -219,12 +219,12 @@ class Overlay:
     NATS = {"alice": ("home", "port-restricted"), "bob": ("office", "port-restricted"),
             "carol": ("cafe", "symmetric")}
 
-    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=(), nats=None, internet=()):
+    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=(), nats=None):
         """config: lines for the [node] section, by the member's name. launcher: what starts p2pnode.
-        nats: a router's options (Lab.router) in place of those above, by the member's name. internet: its addresses."""
+        nats: a router's options (Lab.router) in place of those above, by the member's name."""
         self.lab, self.build, self.config, self.launcher = lab, build, config or {}, launcher
         self.nats = nats or {}
-        self.internet = lab.network("internet", *internet)
+        self.internet = lab.network("internet")
         self.control = Control(build, lab.host("control", self.internet)).start()
         self.relay = Node(build, lab.host("relay", self.internet), public=True, launcher=launcher).start()
         self.routers, self.nodes = {}, {"relay": self.relay}

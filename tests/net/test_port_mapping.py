@@ -12,8 +12,6 @@ import pytest
 
 from lab import wait_until
 from load import tool
-from overlay import Overlay
-from traffic import PingPulse
 
 # miniupnpd forwards nothing where the outside is one of the networks for documentation.
 INTERNET = "44.1.0.0/24"
@@ -34,7 +32,7 @@ CONFIG = """
 ext_ifname=eth0
 listening_ip=eth1
 ipv6_disable=yes
-enable_natpmp={natpmp}
+enable_natpmp=yes
 enable_upnp={upnp}
 secure_mode=yes
 min_lifetime=120
@@ -43,18 +41,6 @@ uuid=e0f826e2-ef4e-4abf-aa31-25b16c0e0538
 allow 1024-65535 {inside} 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 """
-
-
-def serve(router, upnp="yes", natpmp="yes"):
-    """miniupnpd on a router of the lab."""
-    if "miniupnpd" not in router.run(["nft", "list", "ruleset"]).stdout:
-        router.nft(CHAINS)
-    config = router.folder / "miniupnpd.conf"
-    config.write_text(CONFIG.format(upnp=upnp, natpmp=natpmp, inside=router.inside.v4))
-    daemon = router.start(["miniupnpd", "-d", "-f", config, "-P", "/run/miniupnpd.pid"])
-    # What it opens last.
-    daemon.wait_for_log("Listening for NAT-PMP/PCP" if natpmp == "yes" else "HTTP listening on port")
-    return daemon
 
 
 class Home:
@@ -67,10 +53,14 @@ class Home:
         self.router = lab.router("router", internet, nat="port-restricted")
         self.alice = lab.host("alice", self.router.inside)
         self.bob = lab.host("bob", self.router.inside)
+        self.router.nft(CHAINS)
         self.daemon = None
 
     def serve(self, upnp="yes"):
-        self.daemon = serve(self.router, upnp=upnp)
+        config = self.router.folder / "miniupnpd.conf"
+        config.write_text(CONFIG.format(upnp=upnp, inside=self.router.inside.v4))
+        self.daemon = self.router.start(["miniupnpd", "-d", "-f", config, "-P", "/run/miniupnpd.pid"])
+        self.daemon.wait_for_log("Listening for NAT-PMP/PCP")  # the last
         return self
 
     def ask(self, way, host, port, external, lifetime=600, **named):
@@ -185,60 +175,3 @@ def test_a_stranger_with_upnp_in_the_same_network_is_not_asked(home):
     said = home.ask("upnp", home.alice, 40000, 40001, router=home.bob.ip)
 
     assert "does not answer" in said["message"]
-
-
-# ---- the node ------------------------------------------------------------------------------------
-
-HARD = {"nat": "symmetric"}  # nobody reaches another behind one, but by a forwarded port
-
-
-@pytest.fixture
-def overlay(lab, build):
-    return Overlay(lab, build, nats={"alice": HARD, "bob": HARD}, internet=(INTERNET,))
-
-
-def forwarded(node):
-    return [e["endpoint"] for e in node.status()["endpoints"] if e["kind"] == "portmap"]
-
-
-def forwards(router):
-    """Does miniupnpd, by what it has told the kernel?"""
-    return "dnat" in router.run(["nft", "list", "chain", "inet", "filter", "prerouting_miniupnpd"]).stdout
-
-
-@pytest.mark.parametrize("options", [{}, {"natpmp": "no"}], ids=["pcp", "upnp"])
-def test_two_nodes_behind_hard_nats_meet_by_a_forwarded_port_which_is_given_back(overlay, options, measured):
-    serve(overlay.routers["alice"], **options)
-    alice, bob = overlay.join().nodes["alice"], overlay.nodes["bob"]
-
-    external = wait_until(lambda: forwarded(alice), 15, "alice has a forwarded port")[0]
-    assert external.startswith(overlay.routers["alice"].ip + ":")
-    with PingPulse(bob.host, alice.ip) as pulse:
-        pulse.first_answer(5)
-        for node, other in ((alice, "bob"), (bob, "alice")):
-            measured("direct by a forwarded port", node.wait_for_path(other, "direct", 10))
-
-    assert forwards(overlay.routers["alice"])
-    assert alice.program.stop(3) == 0
-    assert not forwards(overlay.routers["alice"])
-
-
-def test_who_wants_no_port_forwarded_asks_nobody(lab, build):
-    overlay = Overlay(lab, build, ("alice",), {"alice": "port_mapping = no\n"}, nats={"alice": HARD},
-                      internet=(INTERNET,))
-    serve(overlay.routers["alice"])
-    alice = overlay.join().nodes["alice"]
-    alice.wait_for(lambda status: any(e["kind"] == "stun" for e in status["endpoints"]), "knows its mapped endpoint")
-
-    assert not forwarded(alice) and not forwards(overlay.routers["alice"])
-
-
-def test_a_router_that_comes_to_know_how_is_asked_when_the_network_changes(overlay):
-    alice = overlay.join().nodes["alice"]
-    alice.program.wait_for_log("forwards no port: neither PCP, NAT-PMP nor UPnP", 15)
-    assert not forwarded(alice)
-
-    serve(overlay.routers["alice"])
-    alice.host.move(alice.host.ip.rpartition(".")[0] + ".77")
-
-    wait_until(lambda: forwarded(alice), 15, "alice has a forwarded port")

@@ -207,7 +207,7 @@ static void test_a_router_that_says_it_knows_no_pcp_is_asked_by_natpmp_at_once(v
 	EXPECT(n_changed == 1 && is_reached_at("203.0.113.7:4000"));
 }
 
-static void test_a_silent_router_is_tried_in_every_way_and_then_left_alone_for_an_hour(void)
+static void test_a_silent_router_is_tried_in_every_way_and_then_left_alone_for_ten_minutes(void)
 {
 	given_a_router();
 	pass(S(3));
@@ -217,7 +217,7 @@ static void test_a_silent_router_is_tried_in_every_way_and_then_left_alone_for_a
 	pass(S(20));
 	EXPECT(fsm.state == PORT_MAPPING_RESTING);
 	n_sent = 0;
-	pass(S(3599));
+	pass(S(599));
 	EXPECT(n_sent == 0);
 	pass(S(1));
 	EXPECT(n_sent == 1 && fsm.state == PORT_MAPPING_ASKING && fsm.way == PORT_MAPPING_PCP);
@@ -239,14 +239,6 @@ static void test_a_refusal_leads_to_the_next_way(void)
 	given_a_router();
 	comes(bytes, pcp_answer(bytes, 2, 0, 30, 1000)); /* NOT_AUTHORIZED */
 	EXPECT(fsm.state == PORT_MAPPING_ASKING && fsm.way == PORT_MAPPING_NATPMP);
-}
-
-static void test_where_nobody_listens_upnp_is_next_at_once(void)
-{
-	given_a_router();
-	happens((struct port_mapping_input){ .type = PORT_MAPPING_IN_NOBODY });
-	happens((struct port_mapping_input){ .type = PORT_MAPPING_IN_NOBODY });
-	EXPECT(fsm.way == PORT_MAPPING_UPNP && n_upnp_asked == 1);
 }
 
 /* ---- what is not believed ---- */
@@ -451,13 +443,6 @@ static void test_upnp_gives_back_too(void)
 	EXPECT(n_ended == 1);
 }
 
-static void test_a_request_under_way_is_withdrawn_without_waiting(void)
-{
-	given_a_router();
-	stop();
-	EXPECT(n_sent == 2 && sent.bytes[7] == 0 && n_ended == 1 && fsm.state == PORT_MAPPING_OFF);
-}
-
 static void test_who_has_nothing_ends_at_once_and_only_once(void)
 {
 	const struct endpoint none = { 0 };
@@ -476,10 +461,9 @@ int main(void)
 	test_an_answer_is_where_we_are_reached();
 	test_a_lost_request_is_repeated_within_a_quarter_of_a_second();
 	test_a_router_that_says_it_knows_no_pcp_is_asked_by_natpmp_at_once();
-	test_a_silent_router_is_tried_in_every_way_and_then_left_alone_for_an_hour();
+	test_a_silent_router_is_tried_in_every_way_and_then_left_alone_for_ten_minutes();
 	test_upnp_maps_when_the_others_do_not();
 	test_a_refusal_leads_to_the_next_way();
-	test_where_nobody_listens_upnp_is_next_at_once();
 	test_answers_of_others_than_the_router_are_nothing();
 	test_an_answer_with_another_nonce_or_port_is_nothing();
 	test_addresses_at_which_nobody_can_be_are_refusals();
@@ -497,7 +481,6 @@ int main(void)
 	test_at_the_end_the_mapping_is_given_back();
 	test_a_silent_router_delays_the_end_by_half_a_second_at_most();
 	test_upnp_gives_back_too();
-	test_a_request_under_way_is_withdrawn_without_waiting();
 	test_who_has_nothing_ends_at_once_and_only_once();
 	return 0;
 }
