@@ -388,7 +388,7 @@ static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 		struct plane_place *place = take_place(peer, relay->relay.id);
 		if (plane_place_was_tried(place, now))
 			continue;
-		plane_place_try(place, now);
+		plane_place_try(place, now, data_plane_relay_rtt_us(plane, relay->relay.id));
 		n += send_by_tls(relay, peer, &first) == 0;
 	}
 }

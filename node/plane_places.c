@@ -2,6 +2,10 @@
 
 #include <stddef.h>
 
+/* For the relay's word that a peer is not there: twice its round trip, and what a busy machine takes. */
+#define MIN_PATIENCE_NS 50000000ull
+#define MAX_PATIENCE_NS 300000000ull
+
 struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLACES], uint32_t relay_id)
 {
 	for (uint32_t i = 0; i < PLANE_PLACES; i++)
@@ -64,17 +68,20 @@ bool plane_place_is_deaf(const struct plane_place *place, uint64_t now_ns)
 
 bool plane_place_is_tried(const struct plane_place *place, uint64_t now_ns)
 {
-	return place && place->tried_ns > place->here_ns && now_ns - place->tried_ns < PLANE_TRIED_NS;
+	return place && place->tried_ns > place->here_ns && now_ns < place->tried_until_ns;
 }
 
 bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns)
 {
 	return plane_place_is_tried(place, now_ns) ||
-	       (place && place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_TRIED_NS);
+	       (place && place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_RETRY_NS);
 }
 
-void plane_place_try(struct plane_place *place, uint64_t now_ns)
+void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us)
 {
+	const uint64_t patience_ns = rtt_us == 0 ? MAX_PATIENCE_NS : 2000ull * rtt_us + MIN_PATIENCE_NS;
+
 	place->tried_ns = now_ns;
+	place->tried_until_ns = now_ns + (patience_ns < MAX_PATIENCE_NS ? patience_ns : MAX_PATIENCE_NS);
 	place->absent_ns = 0;
 }

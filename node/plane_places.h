@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define PLANE_PLACES  8
-#define PLANE_TRIED_NS 300000000ull /* so long a relay has to say over TLS that the peer is not there */
+#define PLANE_RETRY_NS 150000000ull /* who was not there is tried again after that */
 #define PLANE_DEAF_NS 60000000000ull /* after that the relay knows itself whether the peer is there */
 
 /* What is known of a peer at one relay. */
@@ -25,7 +25,8 @@ struct plane_place {
 	uint64_t here_ns;  /* found there, or heard from there */
 	uint64_t absent_ns; /* said not to be there */
 	uint64_t asked_ns;
-	uint64_t tried_ns; /* a packet went there over TLS, to see whether the relay says that it is not there */
+	/* A packet went there over TLS; until then the relay has had time to say that the peer is not there. */
+	uint64_t tried_ns, tried_until_ns;
 	uint64_t deaf_ns; /* what was sent there had no answer then; 0: or it had one since */
 };
 
@@ -34,8 +35,8 @@ struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLAC
 /* The place there is, or a new one; its home, and where it is, give way last. */
 struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id);
 
-/* A packet goes there, and nothing is known any more until the relay says that the peer is not there. */
-void plane_place_try(struct plane_place *place, uint64_t now_ns);
+/* A packet goes there. rtt_us: to the relay, 0: not known. */
+void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us);
 /* It was tried, or said not to be there, just now: not yet to be tried again. */
 bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns);
 

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+
+#define MS UINT64_C(1000000)
 #include <string.h>
 
 static void expect(bool holds, const char *what, int line)
@@ -88,19 +90,32 @@ static void test_who_did_not_answer_is_deaf_for_a_minute(void)
 static void test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_while(void)
 {
 	struct plane_place place = { .relay_id = 3, .absent_ns = 1000 };
+	const uint64_t again = 1000 + PLANE_RETRY_NS;
 
-	EXPECT(plane_place_was_tried(&place, 999 + PLANE_TRIED_NS) && !plane_place_was_tried(&place, 1000 + PLANE_TRIED_NS));
-	plane_place_try(&place, 1000 + PLANE_TRIED_NS);
-	EXPECT(plane_place_is_tried(&place, 1000 + PLANE_TRIED_NS) && !plane_place_is_absent(&place));
-	EXPECT(plane_place_is_tried(&place, 999 + 2 * PLANE_TRIED_NS));
-	EXPECT(!plane_place_is_tried(&place, 1000 + 2 * PLANE_TRIED_NS) && !plane_place_is_absent(&place));
+	EXPECT(plane_place_was_tried(&place, again - 1) && !plane_place_was_tried(&place, again));
+	plane_place_try(&place, again, 20000);
+	EXPECT(plane_place_is_tried(&place, again) && !plane_place_is_absent(&place));
+	EXPECT(plane_place_is_tried(&place, again + 89 * MS) && !plane_place_is_tried(&place, again + 90 * MS));
+	EXPECT(!plane_place_is_absent(&place) && !plane_place_is_here(&place));
+}
+
+static void test_a_far_relay_has_more_time_to_say_so_but_not_for_ever(void)
+{
+	struct plane_place place = { .relay_id = 3 };
+
+	plane_place_try(&place, 1000, 100000);
+	EXPECT(plane_place_is_tried(&place, 249 * MS) && !plane_place_is_tried(&place, 251 * MS));
+	plane_place_try(&place, 1000, 5000000);
+	EXPECT(!plane_place_is_tried(&place, 301 * MS));
+	plane_place_try(&place, 1000, 0);
+	EXPECT(plane_place_is_tried(&place, 299 * MS) && !plane_place_is_tried(&place, 301 * MS));
 }
 
 static void test_who_was_tried_and_is_heard_is_there_at_once(void)
 {
 	struct plane_place place = { .relay_id = 3 };
 
-	plane_place_try(&place, 1000);
+	plane_place_try(&place, 1000, 20000);
 	place.here_ns = 1001;
 	EXPECT(!plane_place_is_tried(&place, 1001) && plane_place_is_here(&place));
 }
@@ -109,7 +124,7 @@ static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
 {
 	struct plane_place place = { .relay_id = 3, .here_ns = 900 };
 
-	plane_place_try(&place, 1000);
+	plane_place_try(&place, 1000, 20000);
 	place.absent_ns = 1001;
 	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002));
 }
@@ -117,6 +132,7 @@ static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
 int main(void)
 {
 	test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_while();
+	test_a_far_relay_has_more_time_to_say_so_but_not_for_ever();
 	test_who_was_tried_and_is_heard_is_there_at_once();
 	test_who_was_tried_and_said_to_be_absent_is_absent();
 	test_a_place_is_kept_once_taken();
