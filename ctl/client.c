@@ -138,7 +138,8 @@ static enum ctl_exit exit_of(int code)
 	}
 }
 
-static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len,
+/* ret_refuses_params: then that is told so, and not said; NULL: it is said as any other error. */
+static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len, bool *ret_refuses_params,
 				 struct rpc_message *ret)
 {
 	struct json_limits limits = { .max_len = MAX_ANSWER };
@@ -153,7 +154,9 @@ static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len,
 		return CTL_OK;
 
 	enum ctl_exit exit = CTL_FAILED;
-	if (ret->kind == RPC_ERROR)
+	if (ret->kind == RPC_ERROR && ret->error.code == RPC_INVALID_PARAMS && ret_refuses_params)
+		*ret_refuses_params = true;
+	else if (ret->kind == RPC_ERROR)
 		exit = ctl_fail_rpc(ctl, exit_of(ret->error.code), &ret->error);
 	else
 		ctl_fail(ctl, CTL_FAILED,
@@ -163,7 +166,7 @@ static enum ctl_exit take_answer(struct ctl *ctl, const char *line, size_t len,
 	return exit;
 }
 
-static enum ctl_exit exchange(struct ctl *ctl, const char *request, uint64_t deadline_ms,
+static enum ctl_exit exchange(struct ctl *ctl, const char *request, uint64_t deadline_ms, bool *ret_refuses_params,
 			      struct rpc_message *ret)
 {
 	struct lines lines;
@@ -179,19 +182,34 @@ static enum ctl_exit exchange(struct ctl *ctl, const char *request, uint64_t dea
 	if (exit == CTL_OK)
 		exit = receive_line(ctl, fd, &lines, deadline_ms, &line, &len);
 	if (exit == CTL_OK)
-		exit = take_answer(ctl, line, len, ret);
+		exit = take_answer(ctl, line, len, ret_refuses_params, ret);
 	lines_deinit(&lines);
 	close(fd);
+	return exit;
+}
+
+static enum ctl_exit call(struct ctl *ctl, const char *method, struct json *params_take, uint64_t timeout_ms,
+			  bool *ret_refuses_params, struct rpc_message *ret)
+{
+	char *request = rpc_print_request(CALL_ID, method, params_take);
+	enum ctl_exit exit = exchange(ctl, request, now_ms() + timeout_ms, ret_refuses_params, ret);
+
+	sodium_memzero(request, strlen(request)); /* it may hold a join key */
+	free(request);
 	return exit;
 }
 
 enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *params_take,
 			  uint64_t timeout_ms, struct rpc_message *ret)
 {
-	char *request = rpc_print_request(CALL_ID, method, params_take);
-	enum ctl_exit exit = exchange(ctl, request, now_ms() + timeout_ms, ret);
+	return call(ctl, method, params_take, timeout_ms, NULL, ret);
+}
 
-	sodium_memzero(request, strlen(request)); /* it may hold a join key */
-	free(request);
-	return exit;
+enum ctl_exit client_call_with_new_params(struct ctl *ctl, const char *method, struct json *params_take,
+					  uint64_t timeout_ms, struct rpc_message *ret)
+{
+	bool refuses_params = false;
+	enum ctl_exit exit = call(ctl, method, params_take, timeout_ms, &refuses_params, ret);
+
+	return refuses_params ? call(ctl, method, NULL, timeout_ms, NULL, ret) : exit;
 }

@@ -10,3 +10,6 @@
 /* CTL_OK: *ret is the answer, an RPC_RESULT; end it with rpc_message_deinit(). */
 P2P_CHECK enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *params_take,
 				    uint64_t timeout_ms, struct rpc_message *ret);
+/* The same where a node of an earlier version knows no parameters: it is then asked without. */
+P2P_CHECK enum ctl_exit client_call_with_new_params(struct ctl *ctl, const char *method, struct json *params_take,
+						    uint64_t timeout_ms, struct rpc_message *ret);

@@ -35,7 +35,7 @@ static enum ctl_exit look(struct ctl *ctl, struct relay_status *ret)
 	struct error error;
 
 	json_put_boolean(params, "clients", false); /* there may be thousands, and it is asked often */
-	enum ctl_exit exit = client_call(ctl, "relay.status", params, TIMEOUT_MS, &answer);
+	enum ctl_exit exit = client_call_with_new_params(ctl, "relay.status", params, TIMEOUT_MS, &answer);
 
 	if (exit != CTL_OK)
 		return exit;

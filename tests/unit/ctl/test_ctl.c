@@ -391,6 +391,54 @@ static void test_a_relay_is_drained_until_it_is_empty(void)
 	end(&w);
 }
 
+#define OLDER_ERROR "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32602,\"message\":\"no parameters\"}}\n"
+#define OLDER_DONE  "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n"
+
+/* A node whose relay.status had no parameters yet, and whose relay is empty as soon as it drains. */
+static void run_older_node(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct relay_status status;
+	char line[1024], empty[4096];
+	const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	relay_status_init(&status);
+	status.draining = true;
+	char *text = json_print(relay_status_to_json(&status));
+	snprintf(empty, sizeof(empty), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":%s}\n", text);
+	strcpy(address.sun_path, path);
+	assert(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 8) == 0);
+	for (;;) {
+		FILE *client = fdopen(accept(fd, NULL, NULL), "r+");
+		assert(client && fgets(line, sizeof(line), client));
+		const char *answer = !strstr(line, "relay.status") ? OLDER_DONE
+				     : strstr(line, "params")	   ? OLDER_ERROR
+								   : empty;
+		assert(write(fileno(client), answer, strlen(answer)) == (ssize_t)strlen(answer));
+		fclose(client);
+	}
+}
+
+static void test_a_relay_of_an_earlier_version_is_drained_as_well(void)
+{
+	struct world w;
+	begin(&w);
+	kill(w.node, SIGKILL);
+	waitpid(w.node, NULL, 0);
+	unlink(w.socket);
+	w.node = fork();
+	if (w.node == 0)
+		run_older_node(w.socket);
+	do /* until it listens */
+		run(&w, "relay undrain");
+	while (w.exit == CTL_NO_NODE);
+
+	run(&w, "relay drain --json");
+	expect(&w, CTL_OK, "{\"drained\":true,\"clients\":0}\n", "");
+
+	end(&w);
+}
+
 static void test_how_often_a_relay_is_watched_is_a_number(void)
 {
 	struct world w;
@@ -601,6 +649,7 @@ int main(void)
 	test_netcheck_and_log_level();
 	test_a_relay_tells_of_its_clients();
 	test_a_relay_is_drained_until_it_is_empty();
+	test_a_relay_of_an_earlier_version_is_drained_as_well();
 	test_how_often_a_relay_is_watched_is_a_number();
 	test_a_node_that_is_not_there();
 	test_answers_that_make_no_sense();
