@@ -55,7 +55,7 @@ struct relay_inbox *relay_inbox_new(void);
 void relay_inbox_free(struct relay_inbox *inbox);
 /*
  * How many messages there are; 0: none now, or an error. They are valid until the next call. *ret_is_full: as many
- * as were asked for, so there may be more.
+ * as were asked for, or nearly as many as a small socket holds, so there may be more.
  */
 uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socket *sock, bool *ret_is_full);
 struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i);
