@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define MAX_SOCKETS	 (STUN_SERVER_MAX_ADDRESSES * STUN_SERVER_MAX_PORTS)
-#define BATCHES_A_TURN	 8 /* of one socket, before the others have theirs */
+#define TURN_DATAGRAMS	 2048 /* so many of one socket, and a batch, before the others have theirs */
 #define TICK_MS		 250
 #define HASTY_NS	 200000 /* from one turn to the next … */
 #define HASTY_TURNS	 16	/* … so often … */
@@ -228,16 +228,28 @@ static void flush(struct udp_server *server)
 	server->n_staged = 0;
 }
 
-/* True when more waits. */
+/* Sockets that were full have room again, perhaps, also while more and more comes in. */
+static void resume(struct udp_server *server)
+{
+	for (uint32_t i = 0; i < server->n_sockets; i++)
+		if (relay_outbox_is_waiting(server->outboxes[i]))
+			relay_outbox_resume(server->outboxes[i], now_s(server));
+}
+
+/* True when more waits. What waits to be sent leaves before what comes now, so that it does not pile up for a whole turn. */
 static bool serve(struct udp_server *server, const struct relay_socket *sock)
 {
+	size_t n_datagrams = 0;
 	bool is_full = true;
 
-	for (int i = 0; i < BATCHES_A_TURN && is_full; i++) {
+	while (is_full && n_datagrams < TURN_DATAGRAMS) {
 		const uint32_t n = relay_inbox_receive(server->inbox, sock, &is_full);
+		if (n_datagrams > 0)
+			resume(server);
 		for (uint32_t m = 0; m < n; m++) {
 			const struct relay_message *message = relay_inbox_message(server->inbox, m);
 			server->turn_bytes += message->len;
+			n_datagrams += message->len > message->size ? (message->len - 1) / message->size + 1 : 1;
 			take_message(server, message);
 		}
 		flush(server);
