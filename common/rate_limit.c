@@ -42,8 +42,13 @@ bool rate_limit_take(struct rate_limit *limit, size_t bytes, uint64_t now_ms)
 	return true;
 }
 
-void rate_limit_give_back(struct rate_limit *limit, size_t bytes)
+bool rate_limit_take_both(struct rate_limit *own, struct rate_limit *of_all, size_t bytes, uint64_t now_ms)
 {
-	if (limit->bits_per_s > 0)
-		limit->bits += bytes * 8;
+	if (!rate_limit_take(own, bytes, now_ms))
+		return false;
+	if (rate_limit_take(of_all, bytes, now_ms))
+		return true;
+	if (own->bits_per_s > 0)
+		own->bits += bytes * 8;
+	return false;
 }

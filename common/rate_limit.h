@@ -17,5 +17,5 @@ struct rate_limit {
 void rate_limit_init(struct rate_limit *limit, uint64_t bits_per_s, uint64_t now_ms);
 /* Takes what that many bytes need, if all of it is there. */
 bool rate_limit_take(struct rate_limit *limit, size_t bytes, uint64_t now_ms);
-/* What was taken just now did not pass after all. */
-void rate_limit_give_back(struct rate_limit *limit, size_t bytes);
+/* The same of both, or of neither: what the limit of all refuses is not charged to who sends it. */
+bool rate_limit_take_both(struct rate_limit *own, struct rate_limit *of_all, size_t bytes, uint64_t now_ms);

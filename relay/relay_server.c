@@ -374,7 +374,7 @@ static void forward(struct client *client, const struct relay_packet *packet)
 	struct relay_server *server = client->server;
 	uint64_t now = now_ms(server);
 
-	if (!rate_limit_take(&client->rate, packet->len, now) || !rate_limit_take(&server->rate, packet->len, now)) {
+	if (!rate_limit_take_both(&client->rate, &server->rate, packet->len, now)) {
 		server->counters.dropped_rate++;
 		return;
 	}

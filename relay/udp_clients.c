@@ -629,7 +629,8 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	const uint32_t passes = udp_limits_may_pass(clients, client, n, size, n_bytes, now_ns);
 	if (passes == 0)
 		return drop_run(ret, &clients->counters.dropped_rate, n);
-	if (passes < n) {
+	if (passes < n) { /* the rest comes again, as a run of its own */
+		udp_limits_uncount(clients, client, n - passes);
 		n = passes;
 		n_bytes = n * size;
 	}

@@ -70,6 +70,12 @@ bool udp_limits_is_fair(struct udp_clients *clients, struct client *client, uint
 	return client->n_round <= clients->round.fair;
 }
 
+void udp_limits_uncount(struct udp_clients *clients, struct client *client, uint32_t n)
+{
+	client->n_round -= n;
+	clients->round.n_packets -= n;
+}
+
 static uint32_t fair_of(const struct udp_clients *clients, bool is_overloaded)
 {
 	const uint32_t fair = clients->round.fair, most = clients->round.n_most;
@@ -89,15 +95,9 @@ void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded)
 	clients->round.number++;
 }
 
-/* What the limit of all refuses is not charged to its sender. */
 static bool takes_rate(struct udp_clients *clients, struct client *client, size_t bytes, uint64_t now_ms)
 {
-	if (!rate_limit_take(&client->rate, bytes, now_ms))
-		return false;
-	if (rate_limit_take(&clients->rate, bytes, now_ms))
-		return true;
-	rate_limit_give_back(&client->rate, bytes);
-	return false;
+	return rate_limit_take_both(&client->rate, &clients->rate, bytes, now_ms);
 }
 
 /* How many of n datagrams may pass, of `size` bytes each but the last, n_bytes in all. */

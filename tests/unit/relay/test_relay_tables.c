@@ -136,6 +136,21 @@ static void test_a_small_rate_lets_the_largest_packet_pass_now_and_then(void)
 	EXPECT(rate_limit_take(&limit, SIZE_MAX, 0));
 }
 
+static void test_what_the_limit_of_all_refuses_is_not_charged_to_its_sender(void)
+{
+	struct rate_limit own, of_all, unlimited;
+
+	rate_limit_init(&own, 100000000, 1000);
+	rate_limit_init(&of_all, 80000000, 1000);
+	rate_limit_init(&unlimited, 0, 1000);
+	EXPECT(bits_taken(&of_all, 1000, 1000) == 8000000);
+	for (int i = 0; i < 10000; i++)
+		EXPECT(!rate_limit_take_both(&own, &of_all, 1250, 1000) &&
+		       !rate_limit_take_both(&unlimited, &of_all, 1250, 1000));
+	EXPECT(bits_taken(&own, 1250, 1000) == 10000000);
+	EXPECT(rate_limit_take_both(&own, &of_all, 1250, 1001) && !rate_limit_take_both(&own, &unlimited, 125000, 1001));
+}
+
 static uint32_t reached(struct reach_limit *limit, uint32_t first, uint32_t n, uint64_t now_s)
 {
 	uint32_t n_reached = 0;
@@ -192,6 +207,7 @@ int main(void)
 	test_a_prefix_shares_its_rate_and_others_have_their_own();
 	test_a_rate_lets_that_much_pass_and_a_tenth_of_a_second_at_once();
 	test_a_small_rate_lets_the_largest_packet_pass_now_and_then();
+	test_what_the_limit_of_all_refuses_is_not_charged_to_its_sender();
 	test_so_many_nodes_may_be_sent_to_that_do_not_answer();
 	test_nodes_that_answer_are_as_many_as_they_like();
 	puts("ok");

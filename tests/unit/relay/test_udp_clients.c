@@ -766,6 +766,25 @@ static void test_when_too_much_comes_in_those_that_send_most_lose(void)
 	end(&w);
 }
 
+static void test_of_a_train_that_passes_in_part_each_packet_counts_once(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_rate_client = 1000000 }); /* 64 KiB at once: 2184 packets */
+	struct node *fast = bound(&w, 0), *a = bound(&w, 1), *b = bound(&w, 2), *c = bound(&w, 3);
+	struct udp_way *to;
+	uint8_t bytes[1000 * TRAIN_SIZE];
+
+	for (int i = 0; i < 2; i++)
+		assert(route(&w, &fast->at, bytes, make_train(bytes, fast, a->slot, 1000, TRAIN_SIZE), &to) == 1000 && to);
+	assert(route(&w, &fast->at, bytes, make_train(bytes, fast, a->slot, 1000, TRAIN_SIZE), &to) == 184 && to);
+	assert(route(&w, &fast->at, bytes, make_train(bytes, fast, a->slot, 816, TRAIN_SIZE), &to) == 816 && !to);
+	assert(n_that_pass(&w, a, b, 10) == 10 && n_that_pass(&w, b, c, 10) == 10 && n_that_pass(&w, c, a, 10) == 10);
+	udp_clients_end_round(w.clients, true); /* a quarter less than 3000 */
+	n_that_pass(&w, fast, a, 2300);
+	assert(counters(&w).dropped_unfair == 2300 - 2250);
+	end(&w);
+}
+
 static void test_one_who_sends_alone_loses_nothing(void)
 {
 	struct world w;
@@ -1490,6 +1509,7 @@ int main(void)
 	test_all_together_send_no_faster_than_the_relays_rate();
 	test_what_the_relays_rate_refuses_is_not_charged_to_its_sender();
 	test_when_too_much_comes_in_those_that_send_most_lose();
+	test_of_a_train_that_passes_in_part_each_packet_counts_once();
 	test_one_who_sends_alone_loses_nothing();
 	test_a_client_cannot_send_to_everybody();
 	test_whoever_was_written_to_may_answer();
