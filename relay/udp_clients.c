@@ -229,15 +229,21 @@ static bool may_answer_stranger(struct udp_clients *clients, uint64_t now_ns)
 	return false;
 }
 
+static enum udp_clients_verdict say_moved(const struct udp_clients *clients, const struct udp_way *to, uint32_t what,
+					  uint64_t now_ns, struct udp_clients_result *ret)
+{
+	struct relay_udp_datagram moved = { .type = RELAY_UDP_MOVED, .moved = { .what = what } };
+
+	make_cookie(clients, &to->remote, ms_of(now_ns), moved.moved.cookie);
+	return answer(ret, &moved);
+}
+
 /* A cookie for who comes from an unknown address; len: of what is answered, which moved may not exceed. */
 static enum udp_clients_verdict answer_moved(struct udp_clients *clients, const struct udp_way *from,
 					     uint32_t what, size_t len, uint64_t now_ns,
 					     struct udp_clients_result *ret)
 {
-	struct relay_udp_datagram moved = { .type = RELAY_UDP_MOVED, .moved = { .what = what } };
-
-	make_cookie(clients, &from->remote, ms_of(now_ns), moved.moved.cookie);
-	answer(ret, &moved);
+	say_moved(clients, from, what, now_ns, ret);
 	if (ret->answer_len > len || !may_answer_stranger(clients, now_ns))
 		return UDP_CLIENTS_DROP;
 	return UDP_CLIENTS_ANSWER;
@@ -365,11 +371,18 @@ static enum udp_clients_verdict refuse_bind(const struct known *known, enum rela
 	return answer_proven(ret, &known->proof, &refused);
 }
 
-/* A cookie that is still good was made after any bind of longer ago: the times need not be compared, and wrap. */
-static bool is_older(const struct known *known, uint32_t cookie_ms, uint64_t now_ns)
+/*
+ * A cookie that is still good was made after any bind of longer ago: the times need not be compared, and wrap. Who left
+ * the relay that ran before may have been bound there as late as at its end.
+ */
+static bool is_older(const struct udp_clients *clients, const struct known *known, uint32_t cookie_ms, uint64_t now_ns)
 {
-	return now_ns - known->bound_ns <= COOKIE_MS * MILLISECOND_NS &&
-	       (int32_t)(cookie_ms - known->cookie_ms) <= 0;
+	const bool is_of_before = known->bound_ns == 0;
+	const uint64_t bound_ns = is_of_before ? clients->saved_ns : known->bound_ns;
+	const uint32_t bound_with_ms = is_of_before ? ms_of(clients->saved_ns) : known->cookie_ms;
+
+	return bound_ns != 0 && now_ns - bound_ns <= COOKIE_MS * MILLISECOND_NS &&
+	       (int32_t)(cookie_ms - bound_with_ms) <= 0;
 }
 
 static enum udp_clients_verdict refuse_older(struct udp_clients *clients, const struct known *known, uint64_t number,
@@ -383,7 +396,7 @@ static enum udp_clients_verdict bind_new(struct udp_clients *clients, struct kno
 					 const struct udp_way *from, const struct relay_udp_bind *bind,
 					 uint32_t cookie_ms, uint64_t now_ns, struct udp_clients_result *ret)
 {
-	if (is_older(known, cookie_ms, now_ns)) /* recorded, and its client has left meanwhile */
+	if (is_older(clients, known, cookie_ms, now_ns)) /* recorded, and its client has left meanwhile */
 		return refuse_older(clients, known, bind->number, ret);
 	if (clients->is_draining) {
 		clients->counters.refused_draining++;
@@ -422,7 +435,7 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 
 	if (is_here && bind->number == client->bind_number)
 		return answer_bound(clients, client, ret); /* the answer was lost; it proves nothing new */
-	if (is_older(client->known, cookie_ms, now_ns))
+	if (is_older(clients, client->known, cookie_ms, now_ns))
 		return refuse_older(clients, client->known, bind->number, ret);
 	if (clients->is_draining && client->is_leaving) { /* it was told, and would stay for ever */
 		clients->counters.refused_draining++;
@@ -519,8 +532,8 @@ static enum udp_clients_verdict answer_ping(struct udp_clients *clients, struct 
 
 	if (!client->is_leaving && is_challenge(clients, client, ping->challenge, now_ns))
 		client->proven_ns = now_ns;
-	if (client->is_handed_over) /* so that it knows that the relay has come back */
-		return answer_moved(clients, &client->way, client->token, RELAY_UDP_HEADER_LEN + 12, now_ns, ret);
+	if (client->is_handed_over) /* so that it knows that the relay has come back: shorter than a ping */
+		return say_moved(clients, &client->way, client->token, now_ns, ret);
 	return answer(ret, &pong);
 }
 

@@ -75,6 +75,7 @@ struct udp_clients {
 	uint8_t secret[32]; /* of cookies, challenges, tokens */
 	uint64_t n_random;
 	uint32_t epoch;
+	uint64_t saved_ns; /* when the relay before ended, whose clients these are; 0: none was */
 	bool is_draining;
 	uint32_t drain_at; /* all before were sent away */
 	struct source_limit binds;

@@ -203,6 +203,7 @@ static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t le
 		if (!restore_client(clients, &r, n_sockets, now_ns))
 			return false;
 	restore_free_places(clients, &r);
+	clients->saved_ns = saved_ns;
 	return true;
 }
 

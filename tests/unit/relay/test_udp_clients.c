@@ -1332,6 +1332,61 @@ static void test_generations_go_on_when_another_relay_runs(void)
 	end(&w);
 }
 
+/* Its slot was a client's of the relay before, to which nobody's packets must go. */
+static void test_the_slot_of_who_was_elsewhere_is_not_used_again_at_once(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = &w.nodes[1];
+	arrive_elsewhere(&w, b);
+	const uint32_t slot = slot_of(&w, a, b);
+
+	assert(hand_over(&w, SECOND) == 0 && is_told_gone(&w, a, slot));
+	bound(&w, 2); /* in the first free place */
+	assert((w.nodes[2].slot & 0xfffff) == (slot & 0xfffff));
+	assert(generation_of(w.nodes[2].slot) == ((generation_of(slot) + 1) & 0xfff));
+	end(&w);
+}
+
+static void test_a_bind_recorded_before_another_relay_runs_is_worth_nothing(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = &w.nodes[0];
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	bound(&w, 1);
+	ask(&w, &a->at, cookie);
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER);
+	take_bound(&w, a);
+
+	udp_clients_send_away(w.clients, N_NODES, 0, w.now_ns, send_to);
+	pass(&w, 10, NULL);
+	assert(counters(&w).clients == 0 && hand_over(&w, SECOND) == 0);
+	assert(bind_with(&w, a, &a->proof, cookie) == UDP_CLIENTS_ANSWER && w.answer.type == RELAY_UDP_REFUSED &&
+	       w.answer.refused.reason == RELAY_UDP_OLD && counters(&w).clients == 0);
+	bound(&w, 0); /* itself it may */
+	end(&w);
+}
+
+static void test_who_was_handed_over_hears_so_however_many_strangers_ask(void)
+{
+	struct world w;
+	begin_with(&w, (struct udp_clients_config){ .max_answers = 2 });
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
+	const struct endpoint stranger = address(7, 1);
+	const struct relay_udp_datagram question = { .type = RELAY_UDP_ASK };
+
+	assert(hand_over(&w, SECOND) == 0);
+	ask(&w, &stranger, cookie);
+	ask(&w, &stranger, cookie);
+	assert(say(&w, &stranger, &question) == UDP_CLIENTS_DROP);
+	assert(!ping_works(&w, a) && w.answer.type == RELAY_UDP_MOVED && w.answer.moved.what == a->token);
+	w.answer.type = 0;
+	assert(!ping_works(&w, b) && w.answer.type == RELAY_UDP_MOVED && w.answer.moved.what == b->token);
+	end(&w);
+}
+
 static void test_who_was_handed_over_is_forgotten_like_others(void)
 {
 	struct world w;
@@ -1537,6 +1592,9 @@ int main(void)
 	test_the_busiest_come_first_and_who_was_busy_once_sinks();
 	test_nobody_notices_that_another_relay_runs();
 	test_generations_go_on_when_another_relay_runs();
+	test_the_slot_of_who_was_elsewhere_is_not_used_again_at_once();
+	test_a_bind_recorded_before_another_relay_runs_is_worth_nothing();
+	test_who_was_handed_over_hears_so_however_many_strangers_ask();
 	test_who_was_handed_over_is_forgotten_like_others();
 	test_what_was_saved_too_long_ago_is_not_taken();
 	test_what_was_saved_is_taken_whole_or_not_at_all();
