@@ -83,6 +83,13 @@ static void note_tls_client(void *owner, const struct public_key *node_key, bool
 	udp_server_note_elsewhere(node->udp, node_key, is_here);
 }
 
+static void note_tls_ping(void *owner, const struct public_key *node_key)
+{
+	const struct public_node *node = owner;
+
+	udp_server_note_ping(node->udp, node_key);
+}
+
 static void forward_to_udp(void *owner, const struct public_key *from, const struct public_key *to,
 			   const uint8_t *bytes, size_t len)
 {
@@ -106,11 +113,11 @@ static void tell_tls_gone(void *owner, const struct public_key *client, const st
 	relay_server_tell_gone(node->relay, client, node_key);
 }
 
-static void tell_tls_back(void *owner, const struct public_key *client)
+static void tell_tls_reached(void *owner, const struct public_key *client, bool over_udp)
 {
 	const struct public_node *node = owner;
 
-	relay_server_tell_back(node->relay, client);
+	relay_server_tell_reached(node->relay, client, over_udp);
 }
 
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
@@ -125,6 +132,7 @@ static int start_relay(struct public_node *node, const struct public_node_option
 
 	if (options->node_key) {
 		relay.note_client = note_tls_client;
+		relay.note_ping = note_tls_ping;
 		relay.forward = forward_to_udp;
 	}
 	relay.n_listen = addresses_to_use(options, relay.listen);
@@ -171,7 +179,8 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 					  .save = options->save_udp ? save_udp : NULL,
 					  .owner = node,
 					  .deliver = deliver_to_tls,
-					  .tell_gone = tell_tls_gone, .tell_back = tell_tls_back };
+					  .tell_gone = tell_tls_gone,
+					  .tell_reached = tell_tls_reached };
 
 	udp.n_listen = addresses_to_use(options, udp.listen);
 	for (uint32_t i = 0; i < udp.n_listen; i++)

@@ -416,20 +416,28 @@ void relay_server_tell_gone(struct relay_server *server, const struct public_key
 {
 	struct client *client = key_table_find(&server->table, client_key);
 
-	struct client *peer = key_table_find(&server->table, node_key);
 	server->counters.dropped_unknown++;
-	if (peer) /* over UDP it is gone, but here it is not */
-		note_here(peer);
-	else if (client)
+	if (client && !key_table_find(&server->table, node_key)) /* it may have come meanwhile */
 		tell_gone(client, node_key);
 }
 
-void relay_server_tell_back(struct relay_server *server, const struct public_key *client_key)
+void relay_server_tell_reached(struct relay_server *server, const struct public_key *client_key, bool is_elsewhere)
 {
 	struct client *client = key_table_find(&server->table, client_key);
 
 	if (client)
-		client->is_elsewhere = true;
+		client->is_elsewhere = is_elsewhere;
+}
+
+/* Whether it is reached here again is for them to say who heard it last. */
+static void note_ping(struct client *client)
+{
+	struct relay_server *server = client->server;
+
+	if (!client->is_elsewhere || now_ms(server) - client->noted_ms < NOTE_MS)
+		return;
+	client->noted_ms = now_ms(server);
+	server->options.note_ping(server->options.owner, &client->identity.node_key);
 }
 
 static void handle_frame(struct client *client, const struct relay_frame *frame)
@@ -439,6 +447,7 @@ static void handle_frame(struct client *client, const struct relay_frame *frame)
 		forward(client, &frame->packet);
 		break;
 	case RELAY_PING:
+		note_ping(client);
 		relay_queue_frame(&client->queue,
 				  &(struct relay_frame){ .type = RELAY_PONG, .ping = frame->ping });
 		tls_stream_wake(&client->stream);

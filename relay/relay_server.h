@@ -36,6 +36,8 @@ struct relay_server_options {
 	bool (*is_member)(void *owner, const struct public_key *node_key);
 	/* Clients that this server does not have: who comes and leaves here, and packets to whom is not here. Or NULL. */
 	void (*note_client)(void *owner, const struct public_key *node_key, bool is_here);
+	/* With note_client: one that is reached elsewhere, though it is here as well, has pinged here. */
+	void (*note_ping)(void *owner, const struct public_key *node_key);
 	void (*forward)(void *owner, const struct public_key *from, const struct public_key *to, const uint8_t *bytes,
 			size_t len);
 	uint32_t max_clients;		/* 0: RELAY_SERVER_CLIENTS */
@@ -119,5 +121,5 @@ void relay_server_deliver(struct relay_server *server, const struct public_key *
 /* Nobody has what a client of ours sent to this node. */
 void relay_server_tell_gone(struct relay_server *server, const struct public_key *client,
 			    const struct public_key *node_key);
-/* A client of ours has sent something elsewhere: there it is reached, until something of it comes here. */
-void relay_server_tell_back(struct relay_server *server, const struct public_key *client);
+/* A client of ours is reached elsewhere, for it sends there; or no longer. A packet of it that comes here ends it, too. */
+void relay_server_tell_reached(struct relay_server *server, const struct public_key *client, bool is_elsewhere);

@@ -10,15 +10,22 @@ void udp_bridge_init(struct udp_bridge *bridge)
 	memset(bridge, 0, sizeof(*bridge));
 	ring_init(&bridge->to_udp, RING_BYTES);
 	ring_init(&bridge->to_tls, RING_BYTES);
-	pthread_mutex_init(&bridge->lock, NULL);
+	pthread_mutex_init(&bridge->notes_to_udp.lock, NULL);
+	pthread_mutex_init(&bridge->notes_to_tls.lock, NULL);
+}
+
+static void list_deinit(struct udp_bridge_list *list)
+{
+	pthread_mutex_destroy(&list->lock);
+	free(list->notes.items);
 }
 
 void udp_bridge_deinit(struct udp_bridge *bridge)
 {
 	ring_deinit(&bridge->to_udp);
 	ring_deinit(&bridge->to_tls);
-	pthread_mutex_destroy(&bridge->lock);
-	free(bridge->notes.items);
+	list_deinit(&bridge->notes_to_udp);
+	list_deinit(&bridge->notes_to_tls);
 }
 
 bool udp_bridge_put(struct ring *ring, const struct udp_bridge_run *run, const uint8_t *bytes)
@@ -44,29 +51,29 @@ const struct udp_bridge_run *udp_bridge_peek(struct ring *ring, const uint8_t **
 	return run;
 }
 
-void udp_bridge_note(struct udp_bridge *bridge, const struct public_key *node_key, bool is_there)
+void udp_bridge_note(struct udp_bridge_list *list, const struct public_key *node_key, enum udp_bridge_news news)
 {
-	struct udp_bridge_notes *notes = &bridge->notes;
+	struct udp_bridge_notes *notes = &list->notes;
 
-	pthread_mutex_lock(&bridge->lock);
+	pthread_mutex_lock(&list->lock);
 	if (notes->n == notes->capacity) {
 		notes->capacity = notes->capacity ? notes->capacity * 2 : 16;
 		notes->items = realloc(notes->items, notes->capacity * sizeof(*notes->items));
 		if (!notes->items)
 			abort();
 	}
-	notes->items[notes->n++] = (struct udp_bridge_note){ *node_key, is_there };
-	pthread_mutex_unlock(&bridge->lock);
-	atomic_store(&bridge->has_notes, true);
+	notes->items[notes->n++] = (struct udp_bridge_note){ *node_key, news };
+	pthread_mutex_unlock(&list->lock);
+	atomic_store(&list->has_notes, true);
 }
 
-bool udp_bridge_take_notes(struct udp_bridge *bridge, struct udp_bridge_notes *ret)
+bool udp_bridge_take(struct udp_bridge_list *list, struct udp_bridge_notes *ret)
 {
-	if (!atomic_exchange(&bridge->has_notes, false))
+	if (!atomic_exchange(&list->has_notes, false))
 		return false;
-	pthread_mutex_lock(&bridge->lock);
-	*ret = bridge->notes;
-	bridge->notes = (struct udp_bridge_notes){ 0 };
-	pthread_mutex_unlock(&bridge->lock);
+	pthread_mutex_lock(&list->lock);
+	*ret = list->notes;
+	list->notes = (struct udp_bridge_notes){ 0 };
+	pthread_mutex_unlock(&list->lock);
 	return true;
 }

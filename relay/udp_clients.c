@@ -29,6 +29,7 @@
 #define RETRY_REPLACED_MS  5000
 #define RETRY_DRAINED_MS   30000
 #define LEAVE_NS	   (5 * SECOND_NS) /* for packets that are on their way to one that was sent away */
+#define QUIET_NS	   SECOND_NS /* who sends nothing here for so long, and pings elsewhere, is reached there */
 #define MIN_PLACES	   64
 #define SWEEP_PARTS	   8 /* in each tick so much of the array is looked at … */
 #define SWEEP_MIN	   4096 /* … or so many places */
@@ -138,9 +139,41 @@ static void remove_client(struct udp_clients *clients, struct client *client)
 	free(client);
 }
 
+/*
+ * A node that has lost UDP, or loses too much there, comes by TLS, and goes on pinging here: what counts is by which
+ * way it sends.
+ */
+static bool is_reached_here(const struct client *to)
+{
+	return to->is_bound && (!to->is_elsewhere || to->heard_ns > to->heard_elsewhere_ns);
+}
+
+/*
+ * Elsewhere counts what was said last. So "here" is taken back whenever it comes there, or is lost here: it may be heard
+ * only after that.
+ */
+static void tell_reached(const struct udp_clients *clients, struct client *client, bool is_here)
+{
+	if (client->is_told_here == is_here)
+		return;
+	client->is_told_here = is_here;
+	if (clients->config.tell_reached)
+		clients->config.tell_reached(clients->config.owner, &client->known->node_key, is_here);
+}
+
+/* A packet of it came, or it has moved. */
+static void hear(const struct udp_clients *clients, struct client *client, uint64_t now_ns)
+{
+	client->heard_ns = now_ns;
+	if (client->is_elsewhere && is_reached_here(client))
+		tell_reached(clients, client, true);
+}
+
 static void unbind(struct udp_clients *clients, struct client *client)
 {
+	tell_reached(clients, client, false);
 	client->is_bound = false;
+	client->heard_ns = 0; /* bound again, it is reached elsewhere until it sends something here */
 	clients->counters.clients--;
 	if (!client->is_elsewhere)
 		remove_client(clients, client);
@@ -442,7 +475,7 @@ static enum udp_clients_verdict bind_again(struct udp_clients *clients, struct c
 		return refuse_bind(client->known, RELAY_UDP_RESTART, RETRY_DRAINED_MS, bind->number, ret);
 	}
 	if (!is_here) {
-		client->heard_ns = now_ns; /* its connection over TLS is perhaps of its old address */
+		hear(clients, client, now_ns); /* its connection over TLS is perhaps of its old address */
 		tell_replaced(client, ret);
 		client->token = new_random(clients); /* what the old address knows is worth nothing any more */
 		clients->counters.moved++;
@@ -537,7 +570,6 @@ static enum udp_clients_verdict answer_ping(struct udp_clients *clients, struct 
 	return answer(ret, &pong);
 }
 
-
 static enum udp_clients_verdict answer_gone(struct udp_clients *clients, struct client *client, uint32_t slot,
 					    uint64_t now_ns, struct udp_clients_result *ret)
 {
@@ -562,15 +594,6 @@ static void count_forwarded(struct udp_clients *clients, struct client *client, 
 }
 
 /* ---- forwarding ---- */
-
-/*
- * A node that has lost UDP, or loses too much there, comes by TLS, and goes on pinging here: what counts is by which
- * way it sends.
- */
-static bool is_reached_here(const struct client *to)
-{
-	return to->is_bound && (!to->is_elsewhere || to->heard_ns > to->heard_elsewhere_ns);
-}
 
 static struct udp_clients_route route_to(const struct client *client, struct client *to)
 {
@@ -633,7 +656,7 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 	if (!to || !is_of(client, &header, from))
 		return 0;
 	uint32_t n = length_of_run(bytes, len, size, &n_bytes);
-	client->heard_ns = now_ns;
+	hear(clients, client, now_ns);
 	*ret = route_to(client, to);
 	if (!udp_limits_is_fair(clients, client, n))
 		return drop_run(ret, &clients->counters.dropped_unfair, n);
@@ -648,8 +671,6 @@ uint32_t udp_clients_route(struct udp_clients *clients, const struct udp_way *fr
 		n_bytes = n * size;
 	}
 	count_forwarded(clients, client, to, n, n_bytes - n * (size_t)RELAY_UDP_HEADER_LEN);
-	ret->is_back = client->is_elsewhere && !client->is_told_here && is_reached_here(client);
-	client->is_told_here = client->is_told_here || ret->is_back;
 	header = rewritten_header(client, to);
 	if (ret->way)
 		rewrite_run(bytes, size, n, &header);
@@ -672,7 +693,7 @@ static enum udp_clients_verdict take_of_client(struct udp_clients *clients, cons
 	case RELAY_UDP_PING:
 		return answer_ping(clients, client, &datagram->ping, now_ns, ret);
 	default: /* a receiver that is here was routed to */
-		client->heard_ns = now_ns;
+		hear(clients, client, now_ns);
 		client->packets_in++;
 		client->bytes_in += len - RELAY_UDP_HEADER_LEN;
 		return answer_gone(clients, client, datagram->header.to, now_ns, ret);
@@ -706,14 +727,28 @@ enum udp_clients_verdict udp_clients_take(struct udp_clients *clients, const str
 
 /* ---- elsewhere ---- */
 
+static void hear_elsewhere(const struct udp_clients *clients, struct client *client, uint64_t now_ns)
+{
+	client->heard_elsewhere_ns = now_ns;
+	tell_reached(clients, client, false);
+}
+
 void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns)
 {
 	struct known *known = udp_clients_get_known(clients, node_key);
 	struct client *client = known->client ? known->client : add_client(clients, known);
 
 	client->is_elsewhere = true;
-	client->is_told_here = false;
-	client->heard_elsewhere_ns = now_ns;
+	hear_elsewhere(clients, client, now_ns);
+}
+
+void udp_clients_ping_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns)
+{
+	const struct known *known = key_table_find(&clients->known, node_key);
+	struct client *client = known ? known->client : NULL;
+
+	if (client && client->is_elsewhere && now_ns - client->heard_ns >= QUIET_NS)
+		hear_elsewhere(clients, client, now_ns);
 }
 
 void udp_clients_remove_elsewhere(struct udp_clients *clients, const struct public_key *node_key)
@@ -734,23 +769,26 @@ bool udp_clients_may_tell_gone(struct udp_clients *clients, const struct public_
 	return known && known->client && spend_gone(known->client, now_ns);
 }
 
-struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
-						 const struct public_key *to, size_t len, uint64_t now_ns,
-						 struct relay_udp_header *ret)
+enum udp_clients_place udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
+							const struct public_key *to, size_t len, uint64_t now_ns,
+							struct udp_way **ret_way, struct relay_udp_header *ret)
 {
 	const struct known *sender = key_table_find(&clients->known, from);
 	const struct known *receiver = key_table_find(&clients->known, to);
 	struct client *client = sender ? sender->client : NULL, *peer = receiver ? receiver->client : NULL;
 
 	if (!client || !client->is_elsewhere)
-		return NULL;
-	client->heard_elsewhere_ns = now_ns;
-	if (!peer || !peer->is_bound) /* whoever is elsewhere, too, is not asked for here */
-		return NULL;
+		return UDP_CLIENTS_NOWHERE;
+	client->heard_elsewhere_ns = now_ns; /* as who carried it knows */
+	if (!peer)
+		return UDP_CLIENTS_NOWHERE;
+	if (!is_reached_here(peer))
+		return UDP_CLIENTS_ELSEWHERE;
 	peer->packets_out++;
 	peer->bytes_out += len;
 	*ret = rewritten_header(client, peer);
-	return &peer->way;
+	*ret_way = &peer->way;
+	return UDP_CLIENTS_HERE;
 }
 
 /* ---- time, membership, end ---- */

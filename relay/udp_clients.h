@@ -48,6 +48,11 @@ struct udp_clients_config {
 	void *owner;
 	/* NULL: everybody who proves to have a key. */
 	bool (*is_member)(void *owner, const struct public_key *node_key);
+	/*
+	 * For those elsewhere: this one is reached here from now on, or not any more. Must come there in its order, and
+	 * never be lost; at most twice for each udp_clients_add_elsewhere() or _ping_elsewhere(). May be NULL.
+	 */
+	void (*tell_reached)(void *owner, const struct public_key *node_key, bool is_here);
 	uint32_t max_clients;		  /* 0: 131072 */
 	uint8_t keep_alive_s;		  /* at most 120; 0: 20 */
 	uint32_t max_answers;		  /* a second to whoever has proven nothing; 0: 100000 */
@@ -96,7 +101,6 @@ enum udp_clients_verdict {
 /* Where data goes on. Borrowed, until the next call that is not a route. */
 struct udp_clients_route {
 	bool is_dropped;     /* beyond a limit: nowhere */
-	bool is_back;	     /* the sender is elsewhere, too, but is reached here from now on: said once */
 	struct udp_way *way; /* NULL: to a client elsewhere */
 	const struct public_key *from, *to;
 };
@@ -140,15 +144,21 @@ void udp_clients_end_round(struct udp_clients *clients, bool is_overloaded);
 
 /* ---- clients elsewhere ---- */
 
+/* It has come there, or has sent a packet there. */
 void udp_clients_add_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns);
 void udp_clients_remove_elsewhere(struct udp_clients *clients, const struct public_key *node_key);
+/* It pings there: when it has sent no packet here for a second, it is reached there. So who only receives can choose. */
+void udp_clients_ping_elsewhere(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns);
+
+enum udp_clients_place { UDP_CLIENTS_NOWHERE, UDP_CLIENTS_HERE, UDP_CLIENTS_ELSEWHERE };
 /*
- * A packet of len bytes from a client elsewhere to one of ours: *ret is what its datagram begins with, and the way it
- * goes. NULL: the receiver is not here, or the sender not elsewhere.
+ * A packet of len bytes from a client elsewhere: where is its receiver? HERE: *ret is what its datagram begins with, and
+ * *ret_way the way it goes. ELSEWHERE: it has gone back there, and the packet goes there, too. NOWHERE: in neither
+ * place, or it is the sender who is not elsewhere.
  */
-struct udp_way *udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
-						 const struct public_key *to, size_t len, uint64_t now_ns,
-						 struct relay_udp_header *ret);
+enum udp_clients_place udp_clients_route_from_elsewhere(struct udp_clients *clients, const struct public_key *from,
+							const struct public_key *to, size_t len, uint64_t now_ns,
+							struct udp_way **ret_way, struct relay_udp_header *ret);
 
 /* Is a client elsewhere told that what it sent went nowhere? Ten times a second; counted as told. */
 bool udp_clients_may_tell_gone(struct udp_clients *clients, const struct public_key *node_key, uint64_t now_ns);

@@ -28,7 +28,7 @@ struct known {
 struct client {
 	struct known *known;
 	bool is_bound, is_elsewhere; /* not neither */
-	bool is_told_here;	     /* elsewhere it is known that it is reached here */
+	bool is_told_here;	     /* what was said elsewhere last: it is reached here */
 	bool is_leaving;	     /* it was sent away: pings keep it no longer */
 	bool is_handed_over;	     /* by the relay before: it shall be bound anew */
 	struct udp_way way;

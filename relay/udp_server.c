@@ -134,7 +134,8 @@ static void carry(struct udp_server *server, const struct udp_clients_route *rou
 		  size_t size, uint32_t n)
 {
 	const struct udp_bridge_run run = {
-		.from = *route->from, .to = *route->to, .size = (uint32_t)size, .len = (uint32_t)len
+		.from = *route->from, .to = *route->to, .size = (uint32_t)size, .len = (uint32_t)len,
+		.head = RELAY_UDP_HEADER_LEN,
 	};
 
 	/* The longest datagrams of IPv6 have no room in a frame. */
@@ -151,10 +152,6 @@ static void forward(struct udp_server *server, const struct udp_clients_route *r
 {
 	if (route->is_dropped)
 		return;
-	if (route->is_back) {
-		const struct udp_bridge_run back = { .from = *route->from, .is_back = true };
-		server->has_put |= udp_bridge_put(&server->bridge.to_tls, &back, NULL);
-	}
 	if (route->way)
 		relay_outbox_add_run(server->outboxes[route->way->socket], route->way, bytes, len, size, n);
 	else
@@ -323,32 +320,55 @@ static void take_drain(struct udp_server *server)
 	send_some_away(server);
 }
 
+static void take_note(struct udp_server *server, const struct udp_bridge_note *note)
+{
+	switch (note->news) {
+	case UDP_BRIDGE_CAME:
+		udp_clients_add_elsewhere(server->clients, &note->node_key, server->now_ns);
+		break;
+	case UDP_BRIDGE_LEFT:
+		udp_clients_remove_elsewhere(server->clients, &note->node_key);
+		break;
+	case UDP_BRIDGE_PINGED:
+		udp_clients_ping_elsewhere(server->clients, &note->node_key, server->now_ns);
+		break;
+	case UDP_BRIDGE_REACHED:
+	case UDP_BRIDGE_UNREACHED:
+		break; /* that is for us to say */
+	}
+}
+
 static void take_notes(struct udp_server *server)
 {
 	struct udp_bridge_notes notes;
 
-	if (!udp_bridge_take_notes(&server->bridge, &notes))
+	if (!udp_bridge_take(&server->bridge.notes_to_udp, &notes))
 		return;
-	for (size_t i = 0; i < notes.n; i++) {
-		if (notes.items[i].is_there)
-			udp_clients_add_elsewhere(server->clients, &notes.items[i].node_key, server->now_ns);
-		else
-			udp_clients_remove_elsewhere(server->clients, &notes.items[i].node_key);
-	}
+	for (size_t i = 0; i < notes.n; i++)
+		take_note(server, &notes.items[i]);
 	free(notes.items);
 }
 
-/* Where a packet from TLS goes. The note that its sender is there may have come after we looked for notes. */
-static struct udp_way *route_carried(struct udp_server *server, const struct udp_bridge_run *run,
-				     struct relay_udp_header *ret)
+static void tell_reached(void *owner, const struct public_key *node_key, bool is_here)
 {
-	struct udp_way *way = udp_clients_route_from_elsewhere(server->clients, &run->from, &run->to, run->len,
-							       server->now_ns, ret);
+	struct udp_server *server = owner;
 
-	if (way || !atomic_load(&server->bridge.has_notes))
-		return way;
+	udp_bridge_note(&server->bridge.notes_to_tls, node_key, is_here ? UDP_BRIDGE_REACHED : UDP_BRIDGE_UNREACHED);
+	server->has_put = true;
+}
+
+/* Where a packet from TLS goes. The note that its sender is there may have come after we looked for notes. */
+static enum udp_clients_place route_carried(struct udp_server *server, const struct udp_bridge_run *run,
+					    struct udp_way **ret_way, struct relay_udp_header *ret)
+{
+	const enum udp_clients_place place = udp_clients_route_from_elsewhere(
+		server->clients, &run->from, &run->to, run->len, server->now_ns, ret_way, ret);
+
+	if (place != UDP_CLIENTS_NOWHERE || !atomic_load(&server->bridge.notes_to_udp.has_notes))
+		return place;
 	take_notes(server);
-	return udp_clients_route_from_elsewhere(server->clients, &run->from, &run->to, run->len, server->now_ns, ret);
+	return udp_clients_route_from_elsewhere(server->clients, &run->from, &run->to, run->len, server->now_ns,
+						ret_way, ret);
 }
 
 /* A ring has one record at a time, and an outbox wants all to stay: so it is copied once more. */
@@ -377,12 +397,39 @@ static void wake(struct udp_server *server)
 		assert(errno == EAGAIN); /* it is awake */
 }
 
+static void put_to_tls(struct udp_server *server, const struct udp_bridge_run *run, const uint8_t *bytes)
+{
+	if (udp_bridge_put(&server->bridge.to_tls, run, bytes))
+		server->has_put = true;
+	else
+		server->dropped_to_tls++;
+}
+
+static void take_run(struct udp_server *server, const struct udp_bridge_run *run, const uint8_t *bytes)
+{
+	const struct udp_bridge_run gone = { .from = run->to, .to = run->from, .is_gone = true };
+	struct relay_udp_header header;
+	struct udp_way *way;
+
+	switch (route_carried(server, run, &way, &header)) {
+	case UDP_CLIENTS_HERE:
+		send_carried(server, way, &header, bytes, run->len);
+		break;
+	case UDP_CLIENTS_ELSEWHERE:
+		put_to_tls(server, run, bytes);
+		break;
+	case UDP_CLIENTS_NOWHERE:
+		if (udp_clients_may_tell_gone(server->clients, &run->from, server->now_ns))
+			put_to_tls(server, &gone, NULL);
+		break;
+	}
+}
+
 static void take_carried(struct udp_server *server)
 {
 	struct ring *ring = &server->bridge.to_udp;
 	const uint64_t end = ring_mark(ring); /* what comes meanwhile is for the next turn */
 	const struct udp_bridge_run *run;
-	struct relay_udp_header header;
 	const uint8_t *bytes;
 
 	for (int n = 0; !ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes)); n++) {
@@ -390,13 +437,7 @@ static void take_carried(struct udp_server *server)
 			wake(server);
 			break;
 		}
-		struct udp_way *way = route_carried(server, run, &header);
-		if (way) {
-			send_carried(server, way, &header, bytes, run->len);
-		} else if (udp_clients_may_tell_gone(server->clients, &run->from, server->now_ns)) {
-			const struct udp_bridge_run gone = { .from = run->to, .to = run->from, .is_gone = true };
-			server->has_put |= udp_bridge_put(&server->bridge.to_tls, &gone, NULL);
-		}
+		take_run(server, run, bytes);
 		ring_release(ring);
 	}
 	flush(server);
@@ -522,11 +563,11 @@ static void turn(struct udp_server *server)
 		take_word(server);
 	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
 		server->has_more |= attend(server, i);
+	end_round(server);
+	tick(server);
 	if (server->has_put)
 		uv_async_send(&server->word);
 	server->has_put = false;
-	end_round(server);
-	tick(server);
 	publish(server);
 }
 
@@ -630,6 +671,7 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 {
 	struct udp_clients_config config = { .owner = server,
 					     .is_member = is_member,
+					     .tell_reached = tell_reached,
 					     .max_clients = options->max_clients,
 					     .max_proofs = options->max_proofs,
 					     .max_binds_source = options->max_binds_source,
@@ -688,14 +730,25 @@ static void deliver(const struct udp_server *server, const struct udp_bridge_run
 
 	if (run->is_gone && options->tell_gone)
 		options->tell_gone(options->owner, &run->to, &run->from);
-	if (run->is_back && options->tell_back)
-		options->tell_back(options->owner, &run->from);
 	for (uint32_t at = 0; at < run->len; at += run->size) {
 		const uint32_t left = run->len - at, len = left < run->size ? left : run->size;
 		if (options->deliver)
-			options->deliver(options->owner, &run->from, &run->to, bytes + at + RELAY_UDP_HEADER_LEN,
-					 len - RELAY_UDP_HEADER_LEN);
+			options->deliver(options->owner, &run->from, &run->to, bytes + at + run->head,
+					 len - run->head);
 	}
+}
+
+static void deliver_notes(struct udp_server *server)
+{
+	const struct udp_server_options *options = &server->options;
+	struct udp_bridge_notes notes;
+
+	if (!udp_bridge_take(&server->bridge.notes_to_tls, &notes))
+		return;
+	for (size_t i = 0; options->tell_reached && i < notes.n; i++)
+		options->tell_reached(options->owner, &notes.items[i].node_key,
+				      notes.items[i].news == UDP_BRIDGE_REACHED);
+	free(notes.items);
 }
 
 static void on_word(uv_async_t *word)
@@ -713,6 +766,7 @@ static void on_word(uv_async_t *word)
 	}
 	if (atomic_load(&server->is_stopping))
 		return; /* whom it would be delivered to may be gone */
+	deliver_notes(server);
 	for (uint32_t n = 0; !ring_is_taken(ring, end) && (run = udp_bridge_peek(ring, &bytes));) {
 		if (n >= MAX_DELIVERED) { /* the others of the loop have their turn, and then the rest */
 			uv_async_send(word);
@@ -844,7 +898,13 @@ const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server)
 
 void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there)
 {
-	udp_bridge_note(&server->bridge, node_key, is_there);
+	udp_bridge_note(&server->bridge.notes_to_udp, node_key, is_there ? UDP_BRIDGE_CAME : UDP_BRIDGE_LEFT);
+	wake(server);
+}
+
+void udp_server_note_ping(struct udp_server *server, const struct public_key *node_key)
+{
+	udp_bridge_note(&server->bridge.notes_to_udp, node_key, UDP_BRIDGE_PINGED);
 	wake(server);
 }
 

@@ -57,8 +57,11 @@ struct udp_server_options {
 			size_t len);
 	/* What a client over TLS sent to this node went nowhere. */
 	void (*tell_gone)(void *owner, const struct public_key *client, const struct public_key *node_key);
-	/* This one sends over UDP, though it is connected by TLS as well: over UDP it is reached. */
-	void (*tell_back)(void *owner, const struct public_key *client);
+	/*
+	 * This one, connected by TLS as well, is reached over UDP from now on, for it sends there; or not any more. Never
+	 * lost, and in its order.
+	 */
+	void (*tell_reached)(void *owner, const struct public_key *client, bool over_udp);
 };
 
 struct udp_server_counters {
@@ -88,8 +91,10 @@ void udp_server_undrain(struct udp_server *server);
 struct udp_server_counters udp_server_counters(const struct udp_server *server);
 /* Of some seconds ago at most; valid until the next call. NULL: none yet. bound_ns is of common/clock.h. */
 const struct udp_clients_busiest *udp_server_busiest(struct udp_server *server);
-/* Who is connected by TLS: reached by clients over UDP from now on, or not any more. */
+/* Who is connected by TLS: reached by clients over UDP from now on, or not any more. There again: it has sent something. */
 void udp_server_note_elsewhere(struct udp_server *server, const struct public_key *node_key, bool is_there);
+/* It has pinged over TLS, and is reached there when it has sent no packet over UDP for a second. */
+void udp_server_note_ping(struct udp_server *server, const struct public_key *node_key);
 /* A packet from a client over TLS to a node that is not connected so, or reached by UDP all the same. */
 void udp_server_forward(struct udp_server *server, const struct public_key *from, const struct public_key *to,
 			const uint8_t *bytes, size_t len);

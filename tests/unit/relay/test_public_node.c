@@ -6,6 +6,7 @@
 #include "world.h"
 
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -211,6 +212,7 @@ struct both {
 	struct public_key public;
 	struct member alice, bob_by_key; /* the latter only so that alice can name him */
 	struct client bob, carol;
+	bool is_bob_unlisted; /* over UDP: there he is no member any more */
 	bool stopped;
 };
 
@@ -219,7 +221,8 @@ static void each_member(void *owner, void (*add)(void *set, const struct public_
 	const struct world *w = owner;
 	const struct both *b = container_of(w, struct both, w);
 
-	add(set, &b->bob.public);
+	if (!b->is_bob_unlisted)
+		add(set, &b->bob.public);
 	add(set, &b->carol.public);
 }
 
@@ -345,17 +348,23 @@ static void test_a_client_that_leaves_tls_is_gone_for_those_over_udp(void)
 	finish_both(&b);
 }
 
+/* The same node as over UDP. */
+static void connect_bob_by_tls(struct both *b, struct member *bob)
+{
+	*bob = (struct member){ .world = &b->w, .name = "bob", .key = b->bob.public };
+	bob->context = make_context(&b->w, NULL, bob->name, &bob->key, false, 3600);
+	connect_and_await(bob);
+}
+
 /* Its TLS may be dead, and nobody know yet. */
 static void test_who_sends_over_udp_though_it_has_tls_is_reached_over_udp_by_who_has_tls(void)
 {
 	struct both b;
 	begin_both(&b);
 	struct client alice = { 0 };
-	struct member bob; /* the same node over TLS */
+	struct member bob;
 
-	bob = (struct member){ .world = &b.w, .name = "bob", .key = b.bob.public };
-	bob.context = make_context(&b.w, NULL, bob.name, &bob.key, false, 3600);
-	connect_and_await(&bob);
+	connect_bob_by_tls(&b, &bob);
 	EXPECT(send_text(&b.alice, &bob, "by TLS") == 0);
 	AWAIT(&b.w, got_text(&bob, "by TLS"));
 	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
@@ -372,6 +381,100 @@ static void test_who_sends_over_udp_though_it_has_tls_is_reached_over_udp_by_who
 	finish_both(&b);
 }
 
+static bool has_something(const struct client *client)
+{
+	struct pollfd wait = { .fd = client->fd, .events = POLLIN };
+
+	return poll(&wait, 1, 0) > 0;
+}
+
+/* Bob, who is connected by TLS, sends over UDP: so what alice sends to him over TLS comes by UDP. */
+static void come_back_over_udp(struct both *b)
+{
+	struct client alice = { 0 };
+
+	AWAIT_OTHERS(&b->w, (alice.slot = slot_of_alice(b)) != 0);
+	say(&b->bob, &alice, "I am back");
+	AWAIT(&b->w, got_text(&b->alice, "I am back"));
+	EXPECT(send_text(&b->alice, &b->bob_by_key, "by UDP") == 0);
+	AWAIT_OTHERS(&b->w, has_something(&b->bob));
+	await_said(&b->bob, &alice, "by UDP");
+}
+
+static void test_who_loses_udp_is_reached_by_tls_without_the_loss_of_a_packet(void)
+{
+	struct both b;
+	struct member bob;
+	begin_both(&b);
+
+	connect_bob_by_tls(&b, &bob);
+	come_back_over_udp(&b);
+	b.is_bob_unlisted = true;
+	public_node_recheck_members(b.node);
+	await(&b.bob, RELAY_UDP_REFUSED);
+	EXPECT(send_text(&b.alice, &bob, "by TLS") == 0);
+	AWAIT(&b.w, got_text(&bob, "by TLS"));
+	EXPECT(b.alice.n_gone == 0 && public_node_stats(b.node).relay.dropped_unknown == 0);
+	close_member(&bob);
+	finish_both(&b);
+}
+
+/* It has turned to TLS, and only receives: its pings there show it. */
+static void test_who_only_pings_over_tls_is_reached_there(void)
+{
+	const struct relay_frame ping = { .type = RELAY_PING, .ping = 7 };
+	struct both b;
+	struct raw bob;
+	begin_both(&b);
+	SSL_CTX *context = make_context(&b.w, NULL, "bob", &b.bob.public, false, 3600);
+
+	raw_connect(&bob, &b.w, context);
+	AWAIT(&b.w, bob.n_hello == 1);
+	come_back_over_udp(&b);
+	AWAIT_OTHERS(&b.w, (raw_say_frame(&bob, &ping), send_number(&b.alice, &b.bob_by_key, 1, 8), bob.n_packets > 0));
+	raw_close(&bob);
+	SSL_CTX_free(context);
+	finish_both(&b);
+}
+
+/* From carol, until not even the smallest packet has room. Nobody takes any out: the loop stands still. */
+static void fill_the_ring_to_tls(struct both *b, const struct client *to)
+{
+	static const uint8_t packet[60000];
+	static const size_t sizes[] = { sizeof(packet), 1200, 1 }; /* no note would fit into what is left then */
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		const uint64_t dropped = public_node_stats(b->node).dropped_bridge;
+		while (public_node_stats(b->node).dropped_bridge == dropped) {
+			send_datagram(&b->carol,
+				      &(struct relay_udp_datagram){ .type = RELAY_UDP_DATA,
+								    .header = header_to(&b->carol, RELAY_UDP_DATA, to->slot),
+								    .packet = { packet, sizes[i] } });
+			ping(&b->carol);
+		}
+	}
+}
+
+static void test_who_is_reached_over_udp_is_known_however_much_there_is_to_carry(void)
+{
+	struct both b;
+	struct client alice = { 0 };
+	struct member bob;
+	begin_both(&b);
+
+	connect_bob_by_tls(&b, &bob);
+	AWAIT_OTHERS(&b.w, (alice.slot = slot_of_alice(&b)) != 0);
+	fill_the_ring_to_tls(&b, &alice);
+	say(&b.bob, &alice, "I am back"); /* it finds no room */
+	ping(&b.bob);
+	AWAIT_OTHERS(&b.w, b.alice.n_packets > 0);
+	EXPECT(!got_text(&b.alice, "I am back") && send_text(&b.alice, &b.bob_by_key, "by UDP") == 0);
+	AWAIT_OTHERS(&b.w, has_something(&b.bob));
+	await_said(&b.bob, &alice, "by UDP");
+	close_member(&bob);
+	finish_both(&b);
+}
+
 int main(void)
 {
 	test_a_public_node_relays_and_answers_stun();
@@ -382,6 +485,9 @@ int main(void)
 	test_who_is_neither_here_nor_there_is_gone();
 	test_a_client_that_leaves_tls_is_gone_for_those_over_udp();
 	test_who_sends_over_udp_though_it_has_tls_is_reached_over_udp_by_who_has_tls();
+	test_who_loses_udp_is_reached_by_tls_without_the_loss_of_a_packet();
+	test_who_only_pings_over_tls_is_reached_there();
+	test_who_is_reached_over_udp_is_known_however_much_there_is_to_carry();
 	test_a_socket_is_taken_for_the_addresses_that_it_serves();
 	test_sockets_that_are_handed_over_are_served_and_others_closed();
 	puts("ok");

@@ -36,6 +36,9 @@ struct world {
 		size_t len;
 	} sent[MAX_SENT];
 	unsigned n_sent;
+	/* What was said elsewhere of a node. */
+	unsigned n_reached, n_unreached;
+	struct public_key last_told;
 };
 
 static struct endpoint address(unsigned a, uint16_t port)
@@ -67,6 +70,14 @@ static bool is_member(void *owner, const struct public_key *node_key)
 	return false;
 }
 
+static void tell_reached(void *owner, const struct public_key *node_key, bool is_here)
+{
+	struct world *w = owner;
+
+	*(is_here ? &w->n_reached : &w->n_unreached) += 1;
+	w->last_told = *node_key;
+}
+
 static void begin_with(struct world *w, struct udp_clients_config config)
 {
 	memset(w, 0, sizeof(*w));
@@ -75,6 +86,7 @@ static void begin_with(struct world *w, struct udp_clients_config config)
 	secret_key_public(&config.node_key, &w->relay);
 	config.owner = w;
 	config.is_member = is_member;
+	config.tell_reached = tell_reached;
 	w->config = config;
 	assert(udp_clients_new(&config, &w->clients) == 0);
 	for (unsigned i = 0; i < N_NODES; i++) {
@@ -864,6 +876,14 @@ static void test_a_slot_comes_back_only_after_all_others_that_are_free(void)
 	end(&w);
 }
 
+static bool is_told_gone(struct world *w, const struct node *a, uint32_t slot)
+{
+	const struct relay_udp_datagram data = from_node(a, RELAY_UDP_DATA, slot);
+
+	return is_answered(w, &a->at, &data, RELAY_UDP_GONE) && w->answer.header.from == slot &&
+	       w->answer.header.to == a->slot && w->answer.header.token == a->token;
+}
+
 /* ---- clients elsewhere ---- */
 
 static void arrive_elsewhere(struct world *w, const struct node *node)
@@ -900,14 +920,34 @@ static bool is_carried(struct world *w, const struct node *a, uint32_t slot, con
 static bool comes_from_elsewhere(struct world *w, const struct node *a, uint32_t slot, const struct node *b)
 {
 	struct relay_udp_header header;
-	const struct udp_way *way =
-		udp_clients_route_from_elsewhere(w->clients, &a->public, &b->public, 99, w->now_ns, &header);
+	struct udp_way *way;
 
-	if (!way)
+	if (udp_clients_route_from_elsewhere(w->clients, &a->public, &b->public, 99, w->now_ns, &way, &header) !=
+	    UDP_CLIENTS_HERE)
 		return false;
 	assert(header.type == RELAY_UDP_DATA && header.from == slot && header.to == b->slot &&
 	       header.token == b->token);
 	return is_way_of(way, &b->at);
+}
+
+/* Does it go back there, because b is reached there, too? */
+static bool stays_elsewhere(struct world *w, const struct node *a, const struct node *b)
+{
+	struct relay_udp_header header;
+	struct udp_way *way;
+
+	return udp_clients_route_from_elsewhere(w->clients, &a->public, &b->public, 99, w->now_ns, &way, &header) ==
+	       UDP_CLIENTS_ELSEWHERE;
+}
+
+/* Since the last question, was it said so often that the node is reached here, and not any more? */
+static bool were_told(struct world *w, const struct node *node, unsigned n_reached, unsigned n_unreached)
+{
+	const bool is_so = w->n_reached == n_reached && w->n_unreached == n_unreached &&
+			   (n_reached + n_unreached == 0 || public_key_equal(&w->last_told, &node->public));
+
+	w->n_reached = w->n_unreached = 0;
+	return is_so;
 }
 
 static void test_clients_elsewhere_are_found_and_reached(void)
@@ -922,7 +962,7 @@ static void test_clients_elsewhere_are_found_and_reached(void)
 	const uint32_t slot = slot_of(&w, a, b);
 	assert(slot != 0 && slot != slot_of(&w, a, c) && counters(&w).clients == 1);
 	assert(is_carried(&w, a, slot, b) && comes_from_elsewhere(&w, b, slot, a));
-	assert(!comes_from_elsewhere(&w, b, slot, c)); /* both are elsewhere: nothing for us */
+	assert(stays_elsewhere(&w, b, c)); /* both are elsewhere: nothing for us */
 	udp_clients_remove_elsewhere(w.clients, &b->public);
 	assert(slot_of(&w, a, b) == 0 && !is_carried(&w, a, slot, b) && !comes_from_elsewhere(&w, b, slot, a));
 	end(&w);
@@ -982,6 +1022,87 @@ static void test_who_is_here_and_elsewhere_is_reached_the_way_its_last_packet_ca
 	end(&w);
 }
 
+static void test_it_is_said_elsewhere_once_who_is_reached_here_and_taken_back(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	assert(reaches(&w, b, a) && were_told(&w, b, 0, 0)); /* it is nowhere else */
+
+	arrive_elsewhere(&w, b);
+	w.now_ns += SECOND;
+	assert(is_carried(&w, a, b->slot, b) && were_told(&w, b, 0, 0));
+	assert(reaches(&w, b, a) && reaches(&w, b, a) && were_told(&w, b, 1, 0));
+	w.now_ns += SECOND;
+	arrive_elsewhere(&w, b); /* also if that it was reached here is heard there only after it came */
+	assert(were_told(&w, b, 0, 1));
+	arrive_elsewhere(&w, b);
+	assert(were_told(&w, b, 0, 0));
+	w.now_ns += SECOND;
+	assert(is_told_gone(&w, b, 0xabcde) && were_told(&w, b, 1, 0)); /* any packet of it counts */
+	end(&w);
+}
+
+static void test_who_moves_while_it_is_elsewhere_is_reached_here(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	arrive_elsewhere(&w, b);
+
+	b->at = address(9, 555);
+	bound(&w, 1);
+	assert(were_told(&w, b, 1, 0) && reaches(&w, a, b));
+	end(&w);
+}
+
+static void test_who_is_lost_here_is_reached_elsewhere_at_once(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	arrive_elsewhere(&w, b);
+	arrive_elsewhere(&w, a);
+	w.now_ns += SECOND;
+	assert(is_carried(&w, b, a->slot, a) && were_told(&w, b, 1, 0) && !stays_elsewhere(&w, a, b));
+
+	b->is_member = false;
+	udp_clients_recheck_members(w.clients, send_to);
+	b->is_member = true;
+	assert(were_told(&w, b, 0, 1) && stays_elsewhere(&w, a, b)); /* what is on its way from there, too */
+	bound(&w, 1);
+	assert(were_told(&w, b, 0, 0) && stays_elsewhere(&w, a, b)); /* it has sent nothing here yet */
+	w.now_ns += SECOND;
+	assert(is_carried(&w, b, a->slot, a) && were_told(&w, b, 1, 0));
+	udp_clients_remove_elsewhere(w.clients, &b->public); /* and may come back there before it hears of this */
+	w.now_ns += 46 * SECOND;
+	udp_clients_tick(w.clients, w.now_ns);
+	assert(were_told(&w, b, 0, 1));
+	end(&w);
+}
+
+/* It had UDP and TLS, and turns to TLS, but has nothing to say. */
+static void test_who_only_pings_elsewhere_is_reached_there_when_it_was_silent_here_for_a_second(void)
+{
+	struct world w;
+	begin(&w);
+	struct node *a = bound(&w, 0), *b = bound(&w, 1);
+	arrive_elsewhere(&w, b);
+	w.now_ns += SECOND;
+	assert(reaches(&w, b, a) && were_told(&w, b, 1, 0));
+
+	w.now_ns += SECOND - 1;
+	udp_clients_ping_elsewhere(w.clients, &b->public, w.now_ns);
+	assert(were_told(&w, b, 0, 0) && reaches(&w, a, b));
+	w.now_ns++;
+	udp_clients_ping_elsewhere(w.clients, &b->public, w.now_ns);
+	assert(were_told(&w, b, 0, 1) && is_carried(&w, a, b->slot, b));
+	udp_clients_ping_elsewhere(w.clients, &w.nodes[2].public, w.now_ns); /* of whom we know nothing */
+	udp_clients_ping_elsewhere(w.clients, &a->public, w.now_ns);	     /* is here only */
+	assert(were_told(&w, b, 0, 0) && counters(&w).clients == 2);
+	end(&w);
+}
+
 static void test_a_removed_member_that_is_elsewhere_loses_udp(void)
 {
 	struct world w;
@@ -1000,14 +1121,6 @@ static void test_a_removed_member_that_is_elsewhere_loses_udp(void)
 }
 
 /* ---- who has gone ---- */
-
-static bool is_told_gone(struct world *w, const struct node *a, uint32_t slot)
-{
-	const struct relay_udp_datagram data = from_node(a, RELAY_UDP_DATA, slot);
-
-	return is_answered(w, &a->at, &data, RELAY_UDP_GONE) && w->answer.header.from == slot &&
-	       w->answer.header.to == a->slot && w->answer.header.token == a->token;
-}
 
 static void test_what_is_meant_for_who_has_gone_does_not_reach_the_next(void)
 {
@@ -1574,6 +1687,10 @@ int main(void)
 	test_nobody_speaks_over_udp_for_a_client_elsewhere();
 	test_a_node_keeps_its_slot_when_it_changes_between_udp_and_tls();
 	test_who_is_here_and_elsewhere_is_reached_the_way_its_last_packet_came();
+	test_it_is_said_elsewhere_once_who_is_reached_here_and_taken_back();
+	test_who_moves_while_it_is_elsewhere_is_reached_here();
+	test_who_is_lost_here_is_reached_elsewhere_at_once();
+	test_who_only_pings_elsewhere_is_reached_there_when_it_was_silent_here_for_a_second();
 	test_a_removed_member_that_is_elsewhere_loses_udp();
 	test_what_is_meant_for_who_has_gone_does_not_reach_the_next();
 	test_gone_is_said_ten_times_a_second();
