@@ -2,7 +2,6 @@
 
 #include "common/wire.h"
 
-#include <assert.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -22,9 +21,9 @@
 
 /* ---- PCP ---- */
 
-size_t pcp_encode_map(uint8_t *ret, const struct pcp_map *map)
+size_t pcp_encode_map(uint8_t *ret, size_t room, const struct pcp_map *map)
 {
-	struct wire_writer w = wire_writer(ret, PORT_MAPPING_MAX_LEN);
+	struct wire_writer w = wire_writer(ret, room);
 	/* Any IPv4 address is ::ffff:0.0.0.0 (RFC 6887 section 5). */
 	const struct endpoint any = endpoint_from_v4(0, 0);
 	const struct endpoint *external = endpoint_is_none(&map->external) ? &any : &map->external;
@@ -39,8 +38,7 @@ size_t pcp_encode_map(uint8_t *ret, const struct pcp_map *map)
 	wire_put_u16(&w, map->ours.port);
 	wire_put_u16(&w, external->port);
 	wire_put(&w, external->ip, sizeof(external->ip));
-	assert(!w.failed);
-	return (size_t)(w.at - w.base);
+	return w.failed ? 0 : (size_t)(w.at - w.base);
 }
 
 /* A router of the older protocol: version, operation, result. */
@@ -105,16 +103,18 @@ int pcp_decode_announce(const uint8_t *bytes, size_t len, uint32_t *ret_epoch_s)
 
 /* ---- NAT-PMP ---- */
 
-size_t natpmp_encode_address(uint8_t *ret)
+size_t natpmp_encode_address(uint8_t *ret, size_t room)
 {
-	ret[0] = NATPMP_VERSION;
-	ret[1] = NATPMP_OP_ADDRESS;
-	return 2;
+	struct wire_writer w = wire_writer(ret, room);
+
+	wire_put_u8(&w, NATPMP_VERSION);
+	wire_put_u8(&w, NATPMP_OP_ADDRESS);
+	return w.failed ? 0 : (size_t)(w.at - w.base);
 }
 
-size_t natpmp_encode_map(uint8_t *ret, uint16_t internal_port, uint16_t external_port, uint32_t lifetime_s)
+size_t natpmp_encode_map(uint8_t *ret, size_t room, uint16_t internal_port, uint16_t external_port, uint32_t lifetime_s)
 {
-	struct wire_writer w = wire_writer(ret, PORT_MAPPING_MAX_LEN);
+	struct wire_writer w = wire_writer(ret, room);
 
 	wire_put_u8(&w, NATPMP_VERSION);
 	wire_put_u8(&w, NATPMP_OP_MAP_UDP);
@@ -122,8 +122,7 @@ size_t natpmp_encode_map(uint8_t *ret, uint16_t internal_port, uint16_t external
 	wire_put_u16(&w, internal_port);
 	wire_put_u16(&w, lifetime_s == 0 ? 0 : external_port);
 	wire_put_u32(&w, lifetime_s);
-	assert(!w.failed);
-	return (size_t)(w.at - w.base);
+	return w.failed ? 0 : (size_t)(w.at - w.base);
 }
 
 int natpmp_decode(const uint8_t *bytes, size_t len, struct natpmp_answer *ret)

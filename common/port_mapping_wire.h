@@ -63,8 +63,8 @@ struct pcp_mapped {
 	uint8_t result;
 };
 
-/* Bytes written, PORT_MAPPING_MAX_LEN at most; ret has room for that. */
-size_t pcp_encode_map(uint8_t *ret, const struct pcp_map *map);
+/* All of these: bytes written, PORT_MAPPING_MAX_LEN at most; 0: there is no room for them. */
+size_t pcp_encode_map(uint8_t *ret, size_t room, const struct pcp_map *map);
 /* 0 or an enum port_mapping_wire_error; of a refusal only result, lifetime_s and epoch_s are set. */
 P2P_CHECK int pcp_decode_mapped(const uint8_t *bytes, size_t len, struct pcp_mapped *ret);
 
@@ -82,8 +82,8 @@ struct natpmp_answer {
 	uint32_t lifetime_s;
 };
 
-size_t natpmp_encode_address(uint8_t *ret);
+size_t natpmp_encode_address(uint8_t *ret, size_t room);
 /* lifetime_s 0: remove; the suggested external port is 0 then. */
-size_t natpmp_encode_map(uint8_t *ret, uint16_t internal_port, uint16_t external_port, uint32_t lifetime_s);
+size_t natpmp_encode_map(uint8_t *ret, size_t room, uint16_t internal_port, uint16_t external_port, uint32_t lifetime_s);
 /* 0 or an enum port_mapping_wire_error; of a refusal only type, result and epoch_s are set. */
 P2P_CHECK int natpmp_decode(const uint8_t *bytes, size_t len, struct natpmp_answer *ret);

@@ -104,7 +104,7 @@ static void send_pcp(const struct port_mapping_fsm *fsm, uint32_t lifetime_s, st
 	if (lifetime_s > 0)
 		map.external = fsm->suggested;
 	memcpy(map.nonce, fsm->nonce, sizeof(map.nonce));
-	action->len = pcp_encode_map(action->bytes, &map);
+	action->len = pcp_encode_map(action->bytes, sizeof(action->bytes), &map);
 }
 
 static void send_natpmp(const struct port_mapping_fsm *fsm, uint32_t lifetime_s, struct port_mapping_actions *out)
@@ -113,11 +113,11 @@ static void send_natpmp(const struct port_mapping_fsm *fsm, uint32_t lifetime_s,
 
 	if (lifetime_s > 0) {
 		action = add(out, PORT_MAPPING_DO_SEND);
-		action->len = natpmp_encode_address(action->bytes);
+		action->len = natpmp_encode_address(action->bytes, sizeof(action->bytes));
 	}
 	action = add(out, PORT_MAPPING_DO_SEND);
 	const uint16_t wanted = fsm->suggested.port != 0 ? fsm->suggested.port : fsm->ours.port;
-	action->len = natpmp_encode_map(action->bytes, fsm->ours.port, wanted, lifetime_s);
+	action->len = natpmp_encode_map(action->bytes, sizeof(action->bytes), fsm->ours.port, wanted, lifetime_s);
 }
 
 static void send_upnp(const struct port_mapping_fsm *fsm, uint32_t lifetime_s, struct port_mapping_actions *out)

@@ -88,7 +88,7 @@ static int pcp(const struct upnp_request *request)
 
 	/* Known by the port, so that another run can remove it. */
 	memset(map.nonce, request->ours.port & 0xff, sizeof(map.nonce));
-	size_t len = ask(request, bytes, pcp_encode_map(bytes, &map), answer);
+	size_t len = ask(request, bytes, pcp_encode_map(bytes, sizeof(bytes), &map), answer);
 	int r = pcp_decode_mapped(answer, len, &mapped);
 	if (r != 0)
 		return print_error(r == PORT_MAPPING_E_REFUSED ? mapped.result : -EPROTO, "PCP");
@@ -101,13 +101,13 @@ static int natpmp(const struct upnp_request *request)
 {
 	uint8_t bytes[PORT_MAPPING_MAX_LEN], answer[PCP_MAX_LEN];
 	struct natpmp_answer address = { 0 }, mapped = { 0 };
-	size_t len = ask(request, bytes, natpmp_encode_address(bytes), answer);
+	size_t len = ask(request, bytes, natpmp_encode_address(bytes, sizeof(bytes)), answer);
 	int r = natpmp_decode(answer, len, &address);
 
 	if (r != 0 || address.type != NATPMP_ADDRESS)
 		return print_error(r == PORT_MAPPING_E_REFUSED ? address.result : -EPROTO, "NAT-PMP: address");
 	const uint16_t wanted = request->lifetime_s == 0 ? 0 : request->external_port;
-	len = ask(request, bytes, natpmp_encode_map(bytes, request->ours.port, wanted, request->lifetime_s), answer);
+	len = ask(request, bytes, natpmp_encode_map(bytes, sizeof(bytes), request->ours.port, wanted, request->lifetime_s), answer);
 	r = natpmp_decode(answer, len, &mapped);
 	if (r != 0 || mapped.type != NATPMP_MAPPED || mapped.internal_port != request->ours.port)
 		return print_error(r == PORT_MAPPING_E_REFUSED ? mapped.result : -EPROTO, "NAT-PMP: mapping");
