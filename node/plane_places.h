@@ -7,7 +7,10 @@
  *      │ said not to be there             ▼    │ found, or heard         └── heard from there, or a minute later:
  *      └────────────────────────────────► ABSENT                             not deaf any more
  *
- * Pure. Times are of CLOCK_BOOTTIME in ns, 0: never.
+ * Over TLS nobody says that a peer is there, only that it is not: a place that is tried is UNKNOWN again once the relay
+ * has had time to say so, and what is UNKNOWN may be sent to.
+ *
+ * Pure. Times are of common/clock.h, 0: never.
  */
 #pragma once
 
