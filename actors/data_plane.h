@@ -34,6 +34,8 @@ struct data_plane_ports {
 	void (*frame)(void *owner, uint32_t relay_id, uint32_t peer_id, const uint8_t *bytes, size_t len);
 	void (*activity)(void *owner, const struct data_plane_activity *activity);
 	void (*relay_state)(void *owner, uint32_t relay_id, bool up);
+	/* By UDP, a relay was bound, anew, or lost: our address may be another. */
+	void (*relay_bound)(void *owner, uint32_t relay_id);
 	void (*relay_leaving)(void *owner, uint32_t relay_id); /* still up, but it has said that it will stop */
 	void (*relay_used)(void *owner, uint32_t relay_id); /* wanted or used; at most once a second each */
 	void (*peer_gone)(void *owner, uint32_t relay_id, uint32_t peer_id);
@@ -67,6 +69,16 @@ void data_plane_told_wireguard(struct data_plane *data_plane, uint32_t peer_id, 
 /* 0 or -errno as sendto(2) gives it; -EAGAIN and -ENOBUFS are losses, not failures. */
 int data_plane_send_datagram(struct data_plane *data_plane, const struct endpoint *to, const uint8_t *bytes,
 			     size_t len);
+/* The same, but never in fragments: -EMSGSIZE when the first link takes no datagram so long. */
+int data_plane_send_probe(struct data_plane *data_plane, const struct endpoint *to, const uint8_t *bytes,
+			  size_t len);
+/*
+ * The longest packet inside that could reach this address whole as far as the first link is concerned, or that the
+ * interface can have; at least 1280.
+ */
+uint32_t data_plane_first_mtu(const struct data_plane *data_plane, const struct endpoint *to);
+/* Longer packets to this peer are refused inside, from now on; 0: none. An unknown peer is ignored. */
+void data_plane_set_mtu(struct data_plane *data_plane, uint32_t peer_id, uint32_t mtu);
 /* relay_id 0: the peer's home relay. 0, -ENOTCONN when that relay is not up, -ENOENT for an unknown peer. */
 int data_plane_send_frame(struct data_plane *data_plane, uint32_t relay_id, uint32_t peer_id,
 			  const uint8_t *bytes, size_t len);

@@ -50,7 +50,7 @@ enum message_type {
 	MESSAGE_WRITE_DATAGRAM, /* → DirectManager */
 	MESSAGE_FRAME,		/* raw, not WireGuard: RelayManager → RelayRouter */
 	MESSAGE_WRITE_FRAME,	/* → RelayManager; by the peer's home relay */
-	MESSAGE_STUN,		/* an answer: DirectRouter → EndpointManager */
+	MESSAGE_STUN,		/* DirectRouter → EndpointManager; from the world: to a socket beside, .side */
 	MESSAGE_SEALED,		/* a session message: routers → SessionManager */
 	MESSAGE_OPENED,		/* SessionManager → TrafficManager */
 	MESSAGE_SEAL,		/* TrafficManager → SessionManager: seal this and send it */
@@ -60,6 +60,11 @@ enum message_type {
 	MESSAGE_SET_AKA,	/* TrafficManager → DirectRouter */
 	MESSAGE_MAP,		/* the session → all managers */
 	MESSAGE_LINK_CHANGED,	/* addresses or routes of the machine changed → EndpointManager */
+	MESSAGE_KEEPER_CHANGED, /* home was bound by UDP, anew, or lost, or is another; or control was reached → EndpointManager */
+	MESSAGE_TURNED,		/* our address at a TURN server, or none any more → EndpointManager */
+	MESSAGE_FORWARDED,	/* a port that the router forwards to us, or none any more → EndpointManager */
+	MESSAGE_NAT,		/* what our NAT does: EndpointManager → TrafficManager; .nat */
+	MESSAGE_MEASURE_NAT,	/* somebody wants to know → EndpointManager */
 	MESSAGE_OUR_ENDPOINTS,	/* EndpointManager → TrafficManager; the session tells control */
 	MESSAGE_RELAY_STATE,	/* the data plane → RelayManager → TrafficManager */
 	MESSAGE_RELAY_LEAVING,	/* the data plane → RelayManager: it will stop */
@@ -118,7 +123,15 @@ struct message {
 			uint32_t rtt_us;
 		} latency;
 		struct {
-			int error; /* -errno */
+			bool whole; /* not in fragments */
+		} write;	    /* WRITE_DATAGRAM */
+		struct {
+			int error;	    /* -errno */
+			uint32_t probe_len; /* of the probe that was refused; 0: it was none */
 		} send_failed;
+		struct {
+			uint32_t socket;
+		} side;
+		struct session_nat nat;
 	};
 };

@@ -455,19 +455,49 @@ const char *config_item(const struct config_values *values, const char *section,
 	return slot->items[i];
 }
 
+uint32_t config_line(const struct config_values *values, const char *section, const char *name, uint32_t i)
+{
+	const struct config_value *slot = &values->values[index_of(values, section, name)];
+
+	assert(i < slot->n_items);
+	return slot->lines[i];
+}
+
+static int error_on_line(const struct config_values *values, uint32_t line, struct error *reterr, const char *format,
+			 va_list args) P2P_PRINTF(4, 0);
+
+static int error_on_line(const struct config_values *values, uint32_t line, struct error *reterr, const char *format,
+			 va_list args)
+{
+	char text[400], place[16] = "";
+
+	vsnprintf(text, sizeof(text), format, args);
+	if (line > 0)
+		snprintf(place, sizeof(place), ":%u", line);
+	return error_set(reterr, -EINVAL, "%s%s: %s", values->file, place, text);
+}
+
 int config_error(const struct config_values *values, const char *section, const char *name,
 		 struct error *reterr, const char *format, ...)
 {
 	const struct config_value *slot = &values->values[index_of(values, section, name)];
-	char text[400], line[16] = "";
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	const int r = error_on_line(values, slot->n_items > 0 ? slot->lines[slot->n_items - 1] : 0, reterr, format, args);
 	va_end(args);
-	if (slot->n_items > 0)
-		snprintf(line, sizeof(line), ":%u", slot->lines[slot->n_items - 1]);
-	return error_set(reterr, -EINVAL, "%s%s: %s", values->file, line, text);
+	return r;
+}
+
+int config_error_at(const struct config_values *values, const char *section, const char *name, uint32_t i,
+		    struct error *reterr, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	const int r = error_on_line(values, config_line(values, section, name, i), reterr, format, args);
+	va_end(args);
+	return r;
 }
 
 /* A section with a setting that has no default is there only when somebody wants it. */

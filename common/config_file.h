@@ -80,9 +80,14 @@ bool config_bool(const struct config_values *values, const char *section, const 
 /* Of a repeatable setting (n may be 0). */
 uint32_t config_count(const struct config_values *values, const char *section, const char *name);
 const char *config_item(const struct config_values *values, const char *section, const char *name, uint32_t i);
+/* The line on which it stands, from 1 on. */
+uint32_t config_line(const struct config_values *values, const char *section, const char *name, uint32_t i);
 /* For an error found when the candidate is validated whole: "FILE:LINE: ", or "FILE: " when it is not there. */
 int config_error(const struct config_values *values, const char *section, const char *name,
 		 struct error *reterr, const char *format, ...) P2P_PRINTF(5, 6);
+/* Of a repeatable setting: the line of this one; config_error() names that of the last. */
+int config_error_at(const struct config_values *values, const char *section, const char *name, uint32_t i,
+		    struct error *reterr, const char *format, ...) P2P_PRINTF(6, 7);
 
 /*
  * The schema as a commented file with all defaults, which parses to the defaults; the caller frees it.

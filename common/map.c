@@ -30,7 +30,8 @@ static struct table relays_of(struct map *map)
 	return (struct table){ (void **)&map->relays, &map->n_relays, sizeof(struct map_relay) };
 }
 
-static_assert(offsetof(struct map_peer, id) == 0 && offsetof(struct map_relay, id) == 0,
+static_assert(offsetof(struct map_peer, id) == 0 && offsetof(struct map_relay, id) == 0 &&
+		      offsetof(struct map_exposure, peer_id) == 0,
 	      "tables look for the id at the front");
 
 static uint32_t id_at(const void *items, uint32_t i, size_t size)
@@ -97,6 +98,55 @@ static void drop(struct table t, uint32_t id)
 	--*t.n;
 }
 
+/* Exposures: several records of one node, which come and go together */
+
+static uint32_t first_exposure(const struct map *map, uint32_t peer_id)
+{
+	return lower_bound(map->exposures, map->n_exposures, sizeof(*map->exposures), peer_id);
+}
+
+static uint32_t count_exposures(const struct map *map, uint32_t peer_id)
+{
+	const uint32_t first = first_exposure(map, peer_id);
+	uint32_t n = 0;
+
+	while (first + n < map->n_exposures && map->exposures[first + n].peer_id == peer_id)
+		n++;
+	return n;
+}
+
+static void drop_exposures(struct map *map, uint32_t peer_id)
+{
+	const uint32_t first = first_exposure(map, peer_id), n = count_exposures(map, peer_id);
+
+	if (n == 0)
+		return;
+	memmove(&map->exposures[first], &map->exposures[first + n],
+		(map->n_exposures - first - n) * sizeof(*map->exposures));
+	map->n_exposures -= n;
+}
+
+static void put_exposures(struct map *map, uint32_t peer_id, const struct map_exposure *records, uint32_t n)
+{
+	drop_exposures(map, peer_id);
+	if (n == 0)
+		return;
+	const uint32_t first = first_exposure(map, peer_id);
+	struct map_exposure *items = realloc(map->exposures, (map->n_exposures + n) * sizeof(*items));
+	if (!items)
+		abort();
+	memmove(&items[first + n], &items[first], (map->n_exposures - first) * sizeof(*items));
+	memcpy(&items[first], records, n * sizeof(*items));
+	map->exposures = items;
+	map->n_exposures += n;
+}
+
+const struct map_exposure *map_exposures_of(const struct map *map, uint32_t peer_id, uint32_t *ret_n)
+{
+	*ret_n = count_exposures(map, peer_id);
+	return *ret_n > 0 ? &map->exposures[first_exposure(map, peer_id)] : NULL;
+}
+
 void map_init(struct map *map)
 {
 	*map = (struct map){ 0 };
@@ -106,6 +156,7 @@ void map_deinit(struct map *map)
 {
 	free(map->peers);
 	free(map->relays);
+	free(map->exposures);
 	map_init(map);
 }
 
@@ -126,6 +177,7 @@ int map_copy(const struct map *from, struct map *ret)
 
 	copy.peers = duplicate(from->peers, from->n_peers, sizeof(*from->peers));
 	copy.relays = duplicate(from->relays, from->n_relays, sizeof(*from->relays));
+	copy.exposures = duplicate(from->exposures, from->n_exposures, sizeof(*from->exposures));
 	*ret = copy;
 	return 0;
 }
@@ -155,6 +207,23 @@ const struct map_peer *map_find_peer_by_key(const struct map *map,
 		if (public_key_equal(&map->peers[i].node_key, node_key))
 			return &map->peers[i];
 	return NULL;
+}
+
+bool map_is_front_door(const struct map *map, struct in_addr ip4)
+{
+	if (map->self.ip4.s_addr == ip4.s_addr)
+		return map->self.front_door && map_find_relay(map, map->self.id);
+	for (uint32_t i = 0; i < map->n_peers; i++)
+		if (map->peers[i].ip4.s_addr == ip4.s_addr)
+			return map->peers[i].front_door && map_find_relay(map, map->peers[i].id);
+	return false;
+}
+
+bool map_host_is_valid(const char *host)
+{
+	const size_t n = strlen(host);
+
+	return n > 0 && n <= MAP_HOST_LEN && strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.*:/[]") == n;
 }
 
 bool map_name_is_valid(const char *name)
@@ -247,6 +316,8 @@ int map_peer_from_json(const struct json *json, struct map_peer *ret, struct err
 	if (r == 0)
 		r = json_get_boolean_or(json, "online", false, &peer.online, reterr);
 	if (r == 0)
+		r = json_get_boolean_or(json, "front_door", false, &peer.front_door, reterr);
+	if (r == 0)
 		r = get_endpoints(json, "endpoints", true, MAP_MAX_ENDPOINTS, peer.endpoints,
 				  &peer.n_endpoints, reterr);
 	if (r != 0)
@@ -286,6 +357,32 @@ int map_relay_from_json(const struct json *json, struct map_relay *ret, struct e
 	return 0;
 }
 
+int map_exposures_from_json(const struct json *json, struct map_exposures *ret, struct error *reterr)
+{
+	const struct json *hosts;
+	int64_t port;
+	int r = get_id(json, &ret->id, reterr);
+
+	if (r == 0)
+		r = json_get_integer_or(json, "port", 0, UINT16_MAX, 0, &port, reterr);
+	if (r == 0)
+		r = json_get_array(json, "hosts", &hosts, reterr);
+	if (r != 0)
+		return r;
+	ret->port = (uint16_t)port;
+	ret->n = 0;
+	for (const struct json *i = json_first(hosts); i; i = json_next(i)) {
+		const char *host = json_text(i);
+		if (ret->n == MAP_MAX_HOSTS)
+			return error_set(reterr, -EINVAL, "member 'hosts': more than %d", MAP_MAX_HOSTS);
+		if (!host || !map_host_is_valid(host))
+			return error_set(reterr, -EINVAL,
+					 "member 'hosts': must hold hosts such as \"https://app.example.org\"");
+		strcpy(ret->hosts[ret->n++], host);
+	}
+	return 0;
+}
+
 /* Records to JSON */
 
 struct json *map_peer_to_json(const struct map_peer *peer)
@@ -301,6 +398,8 @@ struct json *map_peer_to_json(const struct map_peer *peer)
 	json_put_string(json, "address6", address6_text(&peer->ip6).s);
 	json_put_integer(json, "home_relay", peer->home_relay);
 	json_put_boolean(json, "online", peer->online);
+	if (peer->front_door)
+		json_put_boolean(json, "front_door", true);
 	for (uint32_t i = 0; i < peer->n_endpoints; i++)
 		json_append_string(endpoints, endpoint_text(&peer->endpoints[i]).s);
 	json_put(json, "endpoints", endpoints);
@@ -326,9 +425,35 @@ struct json *map_relay_to_json(const struct map_relay *relay)
 	return json;
 }
 
+struct json *map_exposures_to_json(const struct map_exposures *exposures)
+{
+	struct json *json = json_object(), *hosts = json_array();
+
+	json_put_integer(json, "id", exposures->id);
+	json_put_integer(json, "port", exposures->port);
+	for (uint32_t i = 0; i < exposures->n; i++)
+		json_append_string(hosts, exposures->hosts[i]);
+	json_put(json, "hosts", hosts);
+	return json;
+}
+
+/* Those of one node, from items[0] on. */
+static struct json *exposures_json(const struct map_exposure *items, uint32_t n)
+{
+	struct json *json = json_object(), *hosts = json_array();
+
+	json_put_integer(json, "id", items->peer_id);
+	json_put_integer(json, "port", items->port);
+	for (uint32_t i = 0; i < n; i++)
+		json_append_string(hosts, items[i].host);
+	json_put(json, "hosts", hosts);
+	return json;
+}
+
 struct json *map_to_json(const struct map *map)
 {
 	struct json *json = json_object(), *peers = json_array(), *relays = json_array();
+	struct json *exposures = json_array();
 
 	json_put_u64(json, "sequence", map->sequence);
 	json_put_u64(json, "epoch", map->epoch);
@@ -342,6 +467,11 @@ struct json *map_to_json(const struct map *map)
 	for (uint32_t i = 0; i < map->n_relays; i++)
 		json_append(relays, map_relay_to_json(&map->relays[i]));
 	json_put(json, "relays", relays);
+	for (uint32_t i = 0, n; i < map->n_exposures; i += n) {
+		n = count_exposures(map, map->exposures[i].peer_id);
+		json_append(exposures, exposures_json(&map->exposures[i], n));
+	}
+	json_put(json, "exposures", exposures);
 	return json;
 }
 
@@ -388,6 +518,35 @@ static int read_relay(const struct json *item, void *ret, struct error *reterr)
 	return map_relay_from_json(item, ret, reterr);
 }
 
+static int read_exposures(const struct json *json, const char *key, struct map *map, struct error *reterr)
+{
+	const struct json *list = json_member(json, key);
+	struct map_exposures *record = malloc(sizeof(*record));
+	struct map_exposure *items = calloc(MAP_MAX_HOSTS, sizeof(*items));
+	int r = list && !json_is_array(list) ? error_set(reterr, -EINVAL, "member '%s': must be an array", key) : 0;
+
+	if (!record || !items)
+		abort();
+	for (const struct json *item = json_first(r == 0 ? list : NULL); item && r == 0; item = json_next(item)) {
+		r = map_exposures_from_json(item, record, reterr);
+		if (r == 0 && map->n_exposures + record->n > MAP_MAX_EXPOSURES)
+			r = error_set(reterr, -EINVAL, "more than %d", MAP_MAX_EXPOSURES);
+		if (r == 0 && (record->n == 0 || count_exposures(map, record->id) > 0))
+			r = error_set(reterr, -EINVAL, record->n == 0 ? "an id with no hosts" : "an id that came before");
+		for (uint32_t i = 0; r == 0 && i < record->n; i++) {
+			items[i] = (struct map_exposure){ .peer_id = record->id, .port = record->port };
+			strcpy(items[i].host, record->hosts[i]);
+		}
+		if (r == 0)
+			put_exposures(map, record->id, items, record->n);
+		else
+			error_prefix(reterr, "%s", key);
+	}
+	free(record);
+	free(items);
+	return r;
+}
+
 static int read_self(const struct json *json, struct map_peer *ret, struct error *reterr)
 {
 	const struct json *self;
@@ -420,6 +579,8 @@ static int read_map(const struct json *json, struct map *map, struct error *rete
 	if (r == 0)
 		r = read_records(json, "relays", MAP_MAX_RELAYS, relays_of(map), read_relay,
 				 reterr);
+	if (r == 0)
+		r = read_exposures(json, "exposures", map, reterr);
 	return r;
 }
 
@@ -443,8 +604,8 @@ struct patch {
 	uint64_t after;
 	struct map put;
 	bool has_self;
-	uint32_t *remove_peers, *remove_relays;
-	uint32_t n_remove_peers, n_remove_relays;
+	uint32_t *remove_peers, *remove_relays, *remove_exposures;
+	uint32_t n_remove_peers, n_remove_relays, n_remove_exposures;
 };
 
 static int read_ids(const struct json *json, const char *key, uint32_t **ret, uint32_t *ret_n,
@@ -492,14 +653,33 @@ static int read_patch(const struct json *json, struct patch *p, struct error *re
 		r = read_ids(json, "remove_peers", &p->remove_peers, &p->n_remove_peers, reterr);
 	if (r == 0)
 		r = read_ids(json, "remove_relays", &p->remove_relays, &p->n_remove_relays, reterr);
+	if (r == 0)
+		r = read_exposures(json, "put_exposures", &p->put, reterr);
+	if (r == 0)
+		r = read_ids(json, "remove_exposures", &p->remove_exposures, &p->n_remove_exposures, reterr);
 	p->has_self = json_member(json, "self") != NULL;
 	if (r == 0 && p->has_self)
 		r = read_self(json, &p->put.self, reterr);
 	return r;
 }
 
+/* Who leaves the network publishes nothing. */
+static void apply_exposures(struct map *map, const struct patch *p)
+{
+	for (uint32_t i = 0; i < p->n_remove_peers; i++)
+		drop_exposures(map, p->remove_peers[i]);
+	for (uint32_t i = 0; i < p->n_remove_exposures; i++)
+		drop_exposures(map, p->remove_exposures[i]);
+	for (uint32_t i = 0, n; i < p->put.n_exposures; i += n) {
+		const uint32_t peer_id = p->put.exposures[i].peer_id;
+		n = count_exposures(&p->put, peer_id);
+		put_exposures(map, peer_id, &p->put.exposures[i], n);
+	}
+}
+
 static void apply(struct map *map, const struct patch *p)
 {
+	apply_exposures(map, p);
 	for (uint32_t i = 0; i < p->n_remove_peers; i++)
 		drop(peers_of(map), p->remove_peers[i]);
 	for (uint32_t i = 0; i < p->n_remove_relays; i++)
@@ -523,13 +703,26 @@ static bool outgrows(struct table t, struct table puts, uint32_t max)
 	return *t.n + n_new > max;
 }
 
+/* What is removed without a put counts until the next patch: control makes room first. */
+static uint32_t n_replaced_exposures(const struct map *map, const struct patch *p)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0, of_one; i < p->put.n_exposures; i += of_one) {
+		of_one = count_exposures(&p->put, p->put.exposures[i].peer_id);
+		n += count_exposures(map, p->put.exposures[i].peer_id);
+	}
+	return n;
+}
+
 static int check_patch(struct map *map, struct patch *p, struct error *reterr)
 {
 	if (p->after != map->sequence)
 		return error_set(reterr, -ESTALE, "the patch follows %llu, the map is at %llu",
 				 (unsigned long long)p->after, (unsigned long long)map->sequence);
 	if (outgrows(peers_of(map), peers_of(&p->put), MAP_MAX_PEERS) ||
-	    outgrows(relays_of(map), relays_of(&p->put), MAP_MAX_RELAYS))
+	    outgrows(relays_of(map), relays_of(&p->put), MAP_MAX_RELAYS) ||
+	    map->n_exposures + p->put.n_exposures - n_replaced_exposures(map, p) > MAP_MAX_EXPOSURES)
 		return error_set(reterr, -EINVAL, "the map would grow beyond its bounds");
 	return 0;
 }
@@ -545,6 +738,7 @@ int map_apply_patch(struct map *map, const struct json *json, struct error *rete
 		apply(map, &p);
 	free(p.remove_peers);
 	free(p.remove_relays);
+	free(p.remove_exposures);
 	map_deinit(&p.put);
 	return r;
 }

@@ -24,6 +24,9 @@
 #define MAP_MAX_PEERS     65536
 #define MAP_MAX_RELAYS    256
 #define MAP_MAX_COST_MS   10000
+#define MAP_MAX_HOSTS     64    /* that one node publishes */
+#define MAP_MAX_EXPOSURES 16384 /* of all nodes */
+#define MAP_HOST_LEN      263   /* a scheme, "*." and a name */
 
 /* One node as the others see it. id is unique in the network, given by control, never reused; > 0.
  */
@@ -36,6 +39,7 @@ struct map_peer {
 	struct in6_addr ip6;
 	uint32_t home_relay; /* the id of a relay, or 0 */
 	bool online;         /* has a connection to control now: a hint, never a reason to forget */
+	bool front_door;     /* visitors come to it from outside, also those of what others publish */
 	uint32_t n_endpoints;
 	struct endpoint endpoints[MAP_MAX_ENDPOINTS];
 };
@@ -53,6 +57,21 @@ struct map_relay {
 	uint16_t cost_ms; /* counted as so much more latency when a home is chosen */
 };
 
+/* A host name that a node publishes, and may. */
+struct map_exposure {
+	uint32_t peer_id; /* of a peer, or of the node itself */
+	uint16_t port;    /* TCP, at its overlay address: there it takes visitors of it; 0: nowhere now */
+	char host[MAP_HOST_LEN + 1]; /* "https://app.example.org", "app.example.org" */
+};
+
+/* All that one node publishes, as it travels. A record of 17 KB. */
+struct map_exposures {
+	uint32_t id;
+	uint16_t port;
+	uint32_t n;
+	char hosts[MAP_MAX_HOSTS][MAP_HOST_LEN + 1];
+};
+
 struct map {
 	uint64_t sequence; /* of the last snapshot or patch applied */
 	uint64_t epoch; /* changes when control's history was lost; a node then asks for a snapshot
@@ -67,6 +86,8 @@ struct map {
 	struct map_peer *peers;
 	uint32_t n_relays; /* sorted by id */
 	struct map_relay *relays;
+	uint32_t n_exposures; /* sorted by peer_id, those of one in its order */
+	struct map_exposure *exposures;
 };
 
 void map_init(struct map *map);
@@ -77,13 +98,22 @@ const struct map_peer *map_find_peer_by_name(const struct map *map, const char *
 const struct map_peer *map_find_peer_by_key(const struct map *map,
 					    const struct public_key *node_key);
 const struct map_relay *map_find_relay(const struct map *map, uint32_t id);
+/* The first of those of this node, *ret_n in all. */
+const struct map_exposure *map_exposures_of(const struct map *map, uint32_t peer_id, uint32_t *ret_n);
+/*
+ * Whose word about who a visitor is may be taken: a front door of a public node that an admin has added. ip4: in the
+ * overlay, network order.
+ */
+bool map_is_front_door(const struct map *map, struct in_addr ip4);
 
+/* Letters in lower case, digits and what else a host with its scheme may have; 1 … MAP_HOST_LEN characters. */
+bool map_host_is_valid(const char *host);
 /* Lower-case DNS label of 1 … MAP_NAME_LEN characters. */
 bool map_name_is_valid(const char *name);
 
 /*
  * Snapshot: the whole map. Patch: {"after", "sequence", "put_peers":[…], "remove_peers":[id…],
- * "put_relays", "remove_relays", "self"}; a put replaces the whole record of that id, a removal of
+ * "put_relays", "remove_relays", "put_exposures", "remove_exposures", "self"}; a put replaces the whole record of that id, a removal of
  * an id that is not there is no error. A patch may cover several changes: it leads from sequence
  * "after" to "sequence". 0 or -EINVAL (reterr says which member); -ESTALE when "after" is not
  * map->sequence. *map is untouched on failure. Sequences and epoch are decimal strings.
@@ -93,6 +123,8 @@ P2P_CHECK int map_apply_patch(struct map *map, const struct json *patch, struct 
 struct json *map_to_json(const struct map *map);
 struct json *map_peer_to_json(const struct map_peer *peer);
 struct json *map_relay_to_json(const struct map_relay *relay);
+struct json *map_exposures_to_json(const struct map_exposures *exposures);
+P2P_CHECK int map_exposures_from_json(const struct json *json, struct map_exposures *ret, struct error *reterr);
 P2P_CHECK int map_peer_from_json(const struct json *json, struct map_peer *ret,
 				 struct error *reterr);
 P2P_CHECK int map_relay_from_json(const struct json *json, struct map_relay *ret,

@@ -12,12 +12,18 @@
 #define PCP_HEADER_LEN	   24
 #define PCP_MAP_LEN	   60
 #define PCP_UNSUPP_VERSION 1
+#define PCP_NETWORK_FAILURE 7
+#define PCP_NO_RESOURCES   8
+#define PCP_USER_EX_QUOTA  10
+#define PCP_CANNOT_PROVIDE_EXTERNAL 11
 
 #define NATPMP_VERSION	   0
 #define NATPMP_OP_ADDRESS  0
 #define NATPMP_OP_MAP_UDP  1
 #define NATPMP_ANSWER	   128
 #define NATPMP_UNSUPP_VERSION 1
+#define NATPMP_NETWORK_FAILURE 3
+#define NATPMP_NO_RESOURCES 4
 
 /* ---- PCP ---- */
 
@@ -69,10 +75,9 @@ int pcp_decode_mapped(const uint8_t *bytes, size_t len, struct pcp_mapped *ret)
 		return PORT_MAPPING_E_MALFORMED;
 	if (version != PCP_VERSION)
 		return mapped.result == PCP_UNSUPP_VERSION ? PORT_MAPPING_E_VERSION : PORT_MAPPING_E_MALFORMED;
-	if (mapped.result != 0) {
-		*ret = mapped;
-		return mapped.result == PCP_UNSUPP_VERSION ? PORT_MAPPING_E_VERSION : PORT_MAPPING_E_REFUSED;
-	}
+	if (mapped.result == PCP_UNSUPP_VERSION)
+		return PORT_MAPPING_E_VERSION;
+	/* A refusal repeats the request from here on (RFC 6887 section 8.3), by which it is known to be ours. */
 	wire_bytes(&r, mapped.nonce, sizeof(mapped.nonce));
 	const uint32_t protocol = wire_u32(&r) >> 24;
 	mapped.internal_port = wire_u16(&r);
@@ -81,7 +86,13 @@ int pcp_decode_mapped(const uint8_t *bytes, size_t len, struct pcp_mapped *ret)
 	if (r.failed || protocol != IPPROTO_UDP)
 		return PORT_MAPPING_E_MALFORMED;
 	*ret = mapped;
-	return 0;
+	return mapped.result == 0 ? 0 : PORT_MAPPING_E_REFUSED;
+}
+
+bool pcp_refusal_passes(uint8_t result)
+{
+	return result == PCP_NETWORK_FAILURE || result == PCP_NO_RESOURCES || result == PCP_USER_EX_QUOTA ||
+	       result == PCP_CANNOT_PROVIDE_EXTERNAL;
 }
 
 int pcp_decode_announce(const uint8_t *bytes, size_t len, uint32_t *ret_epoch_s)
@@ -156,4 +167,9 @@ int natpmp_decode(const uint8_t *bytes, size_t len, struct natpmp_answer *ret)
 		return PORT_MAPPING_E_MALFORMED;
 	*ret = answer;
 	return 0;
+}
+
+bool natpmp_refusal_passes(uint16_t result)
+{
+	return result == NATPMP_NETWORK_FAILURE || result == NATPMP_NO_RESOURCES;
 }

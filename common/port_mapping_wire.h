@@ -34,6 +34,7 @@
 #include "common/endpoint.h"
 #include "common/macros.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,8 +66,11 @@ struct pcp_mapped {
 
 /* All of these: bytes written, PORT_MAPPING_MAX_LEN at most; 0: there is no room for them. */
 size_t pcp_encode_map(uint8_t *ret, size_t room, const struct pcp_map *map);
-/* 0 or an enum port_mapping_wire_error; of a refusal only result, lifetime_s and epoch_s are set. */
+/* 0 or an enum port_mapping_wire_error; of a refusal (REFUSED) .external is what was asked for. */
 P2P_CHECK int pcp_decode_mapped(const uint8_t *bytes, size_t len, struct pcp_mapped *ret);
+
+/* May the same request be granted a little later (RFC 6887 section 7.4: a short lifetime error)? */
+bool pcp_refusal_passes(uint8_t result);
 
 /* What a PCP router tells everybody when it has begun anew or has another address: its epoch. */
 P2P_CHECK int pcp_decode_announce(const uint8_t *bytes, size_t len, uint32_t *ret_epoch_s);
@@ -87,3 +91,5 @@ size_t natpmp_encode_address(uint8_t *ret, size_t room);
 size_t natpmp_encode_map(uint8_t *ret, size_t room, uint16_t internal_port, uint16_t external_port, uint32_t lifetime_s);
 /* 0 or an enum port_mapping_wire_error; of a refusal only type, result and epoch_s are set. */
 P2P_CHECK int natpmp_decode(const uint8_t *bytes, size_t len, struct natpmp_answer *ret);
+/* As for PCP: no network, no resources (RFC 6886 section 3.5). */
+bool natpmp_refusal_passes(uint16_t result);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -104,6 +105,21 @@ int service_keep_capabilities(const unsigned *capabilities, size_t n, struct err
 	/* The bounding set can be reduced only with CAP_SETPCAP; without it the rest still goes. */
 	if (capng_apply(CAPNG_SELECT_BOTH) != 0 && capng_apply(CAPNG_SELECT_CAPS) != 0)
 		return error_set(reterr, -EPERM, "cannot give up capabilities");
+	return 0;
+}
+
+int service_give_up_all(struct error *reterr)
+{
+	int r = service_keep_capabilities(NULL, 0, reterr);
+
+	if (r != 0)
+		return r;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		return error_set(reterr, -errno, "cannot give up new privileges: %s", strerror(errno));
+#ifndef __SANITIZE_ADDRESS__ /* its search for leaks is a debugger of ours */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+		return error_set(reterr, -errno, "cannot hide memory: %s", strerror(errno));
+#endif
 	return 0;
 }
 

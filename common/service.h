@@ -23,5 +23,11 @@ void service_keep_sockets(const char *name, const int *fds, size_t n);
  */
 P2P_CHECK int service_keep_capabilities(const unsigned *capabilities, size_t n, struct error *reterr);
 
+/*
+ * For a program that reads what strangers send and has opened all it needs: no capabilities, none to be had by
+ * starting another program, and no other process of this user reads its memory. Before any thread. 0 or -errno.
+ */
+P2P_CHECK int service_give_up_all(struct error *reterr);
+
 /* Raises the soft limit of open files to the hard one. */
 void service_raise_file_limit(void);

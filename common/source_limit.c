@@ -19,9 +19,10 @@ void source_limit_init(struct source_limit *limit, uint32_t rate_per_s, uint32_t
 static struct source_bucket *bucket_of(struct source_limit *limit, const struct endpoint *source)
 {
 	uint8_t hash[crypto_shorthash_BYTES];
+	const size_t v4_len = limit->is_each_v4 ? sizeof(source->ip) : V4_PREFIX_LEN;
 	uint32_t index;
 
-	crypto_shorthash(hash, source->ip, endpoint_is_v4(source) ? V4_PREFIX_LEN : V6_PREFIX_LEN, limit->seed);
+	crypto_shorthash(hash, source->ip, endpoint_is_v4(source) ? v4_len : V6_PREFIX_LEN, limit->seed);
 	memcpy(&index, hash, sizeof(index));
 	return &limit->buckets[index % SOURCE_LIMIT_BUCKETS];
 }

@@ -19,6 +19,7 @@ struct source_bucket {
 
 struct source_limit {
 	uint32_t rate_per_s, burst;
+	bool is_each_v4; /* each IPv4 address is a source, and not each /24; may be set after source_limit_init() */
 	uint8_t seed[16];
 	struct source_bucket buckets[SOURCE_LIMIT_BUCKETS];
 };

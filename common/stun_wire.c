@@ -37,7 +37,7 @@ enum attribute {
 };
 
 /* The CRC-32 of ITU V.42. [n]: what a byte does to it when n more follow. */
-static uint32_t crc_tables[4][256];
+static uint32_t crc_tables[8][256];
 
 __attribute__((constructor)) static void make_crc_tables(void)
 {
@@ -48,22 +48,32 @@ __attribute__((constructor)) static void make_crc_tables(void)
 		crc_tables[0][i] = crc;
 	}
 	for (uint32_t i = 0; i < 256; i++)
-		for (int n = 1; n < 4; n++)
+		for (int n = 1; n < 8; n++)
 			crc_tables[n][i] = crc_tables[n - 1][i] >> 8 ^ crc_tables[0][crc_tables[n - 1][i] & 0xff];
 }
 
-/* Four bytes at a time: attributes are padded to that. */
+static uint32_t little_endian(const uint8_t *bytes)
+{
+	return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+/* What four bytes do when n more follow. */
+static uint32_t crc_of_four(uint32_t four, size_t n)
+{
+	return crc_tables[n + 3][four & 0xff] ^ crc_tables[n + 2][four >> 8 & 0xff] ^
+	       crc_tables[n + 1][four >> 16 & 0xff] ^ crc_tables[n][four >> 24];
+}
+
+/* Eight bytes at a time, and four at the end: attributes are padded to that. */
 static uint32_t crc32(const uint8_t *bytes, size_t len)
 {
 	uint32_t crc = 0xFFFFFFFFu;
 
 	assert(len % 4 == 0);
-	for (; len >= 4; len -= 4, bytes += 4) {
-		crc ^= (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-		       (uint32_t)bytes[3] << 24;
-		crc = crc_tables[3][crc & 0xff] ^ crc_tables[2][crc >> 8 & 0xff] ^
-		      crc_tables[1][crc >> 16 & 0xff] ^ crc_tables[0][crc >> 24];
-	}
+	for (; len >= 8; len -= 8, bytes += 8)
+		crc = crc_of_four(crc ^ little_endian(bytes), 4) ^ crc_of_four(little_endian(bytes + 4), 0);
+	if (len > 0)
+		crc = crc_of_four(crc ^ little_endian(bytes), 0);
 	return ~crc;
 }
 

@@ -1,9 +1,9 @@
 /*
- * WebSocket over TLS 1.3 on the libuv loop: the only file that knows libwebsockets.
+ * WebSocket over TLS 1.3 (a server may do without) on the libuv loop: the only file that knows libwebsockets.
  *
  * One websocket_host a loop. It owns a server, or clients, or both. Whole text messages are
  * delivered, bounded by max_message; what is sent is queued, bounded by max_queue. Keep-alive pings
- * go out every 20 s and a silent connection ends after 40 s. Path "/rpc", subprotocol "p2pnode".
+ * go out every 60 s and a silent connection ends after 90 s. Path "/rpc", subprotocol "p2pnode".
  *
  * Loop only. Callbacks are made from the loop, never from inside websocket_connect(),
  * websocket_send() or websocket_close(). A websocket lives until its closed callback has returned.
@@ -42,6 +42,8 @@ uv_loop_t *websocket_host_loop(const struct websocket_host *host);
 
 struct websocket_server_options {
 	struct endpoint listen; /* port 0: any; see websocket_server_port() */
+	/* Without TLS, at any path, for clients that know nothing else: tls and handshakes of TLS are not looked at. */
+	bool is_plain;
 	struct tls_options tls; /* is_server; trust OPTIONAL or CA */
 	size_t max_connections; /* 0: as many as RLIMIT_NOFILE allows, less a reserve */
 	size_t max_per_address; /* or IPv6 /64; 0: 1024 */

@@ -143,6 +143,24 @@ int control_put_member(struct control *c, const struct member *member, struct er
 	return 0;
 }
 
+int control_judge_exposures(struct control *c, struct error *reterr)
+{
+	struct error err;
+	int first = 0;
+
+	for (const struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m)) {
+		struct member changed = *m;
+		changed.granted = directory_judge_exposures(&c->directory, m, m->exposures);
+		const int r = changed.granted != m->granted ? control_put_member(c, &changed, &err) : 0;
+		if (r != 0 && first == 0) {
+			first = r;
+			*reterr = err;
+		}
+	}
+	c->judges_again = first != 0;
+	return first;
+}
+
 static void drop_connection_of(struct member *m, const char *why)
 {
 	struct connection *conn = m->connection;
@@ -167,8 +185,15 @@ int control_remove_member(struct control *c, struct member *m, const char *why,
 	log_info(CONTROL_MODULE, "removed node=%s id=%u: %s", m->peer.name, m->peer.id, why);
 	drop_connection_of(m, why);
 	m->offline_at_ms = 0;
+	const uint32_t n_grants = c->directory.grants.n;
+	bool frees = m->granted != 0;
 	directory_remove(&c->directory, m->peer.id, sequence);
 	schedule_flush(c, FLUSH_MS);
+	/* A name that was its alone, or the room in the map, may now be another's. Removed it is, whatever becomes of that. */
+	frees = frees || c->directory.grants.n != n_grants;
+	struct error err;
+	if (frees && control_judge_exposures(c, &err) != 0)
+		log_warning(CONTROL_MODULE, "what others publish is judged later: %s", err.message);
 	return 0;
 }
 
@@ -443,6 +468,14 @@ static void renew_server_certificate(struct control *c)
 	free(pem);
 }
 
+static void judge_again(struct control *c)
+{
+	struct error err;
+
+	if (c->judges_again && control_judge_exposures(c, &err) == 0)
+		log_info(CONTROL_MODULE, "what members publish is judged by the grants again");
+}
+
 static void on_sweep(uv_timer_t *timer)
 {
 	struct control *c = container_of(timer, struct control, sweep);
@@ -450,6 +483,7 @@ static void on_sweep(uv_timer_t *timer)
 
 	sweep_connections(c, now);
 	sweep_members(c, now);
+	judge_again(c);
 	if ((uint64_t)control_now_s() >= c->server_certificate_due_s)
 		renew_server_certificate(c);
 }
@@ -668,6 +702,8 @@ int control_new(uv_loop_t *loop, const struct control_options *options, struct c
 	c->n_open_handles = 2;
 	uv_timer_start(&c->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
 	expect_members_back(c);
+	if (control_judge_exposures(c, reterr) != 0) /* a crash may have come between a grant and what follows from it */
+		log_error(CONTROL_MODULE, "%s", reterr->message);
 	*ret = c;
 	return 0;
 }

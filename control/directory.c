@@ -16,9 +16,12 @@ void directory_init(struct directory *directory)
 
 void directory_deinit(struct directory *directory)
 {
-	for (uint32_t i = 0; i < directory->n; i++)
+	for (uint32_t i = 0; i < directory->n; i++) {
+		free(directory->members[i]->exposures);
 		free(directory->members[i]);
+	}
 	free(directory->members);
+	host_grants_deinit(&directory->grants);
 	directory_init(directory);
 }
 
@@ -102,6 +105,8 @@ static void copy_record(struct member *to, const struct member *from)
 	copy.wakes = to->wakes;
 	copy.woken = to->woken;
 	copy.wake_waits = to->wake_waits;
+	if (to->exposures != from->exposures)
+		free(to->exposures);
 	*to = copy;
 }
 
@@ -146,6 +151,20 @@ bool directory_is_full_of_relays(const struct directory *d)
 	return n >= MAP_MAX_RELAYS;
 }
 
+uint64_t directory_judge_exposures(const struct directory *d, const struct member *member,
+				   const struct map_exposures *exposures)
+{
+	const uint64_t granted = host_grants_judge(&d->grants, exposures);
+	const uint64_t before = exposures == member->exposures ? member->granted : 0;
+	uint32_t n = (uint32_t)__builtin_popcountll(granted);
+
+	if ((granted & ~before) == 0)
+		return granted;
+	for (const struct member *m = directory_next(d, NULL); m; m = directory_next(d, m))
+		n += m == member ? 0 : (uint32_t)__builtin_popcountll(m->granted);
+	return n <= MAP_MAX_EXPOSURES ? granted : granted & before;
+}
+
 static void forget_oldest_removed(struct directory *d)
 {
 	struct member *m = d->oldest;
@@ -168,6 +187,9 @@ void directory_remove(struct directory *d, uint32_t id, uint64_t sequence)
 	assert(m && !m->connection && sequence == d->sequence + 1);
 	take_out(d, m);
 	m->removed = true;
+	free(m->exposures);
+	m->exposures = NULL;
+	host_grants_remove_member(&d->grants, id);
 	m->revision = d->sequence = sequence;
 	put_newest(d, m);
 	d->n_present--;
@@ -303,9 +325,27 @@ bool directory_can_resume(const struct directory *d, uint64_t epoch, uint64_t se
 	       sequence > 0;
 }
 
+/* NULL: nothing that may be published. */
+static struct json *granted_json(const struct member *m)
+{
+	if (!m->exposures || m->granted == 0)
+		return NULL;
+	struct map_exposures *granted = malloc(sizeof(*granted));
+	if (!granted)
+		abort();
+	*granted = (struct map_exposures){ .id = m->peer.id, .port = m->exposures->port };
+	for (uint32_t i = 0; i < m->exposures->n; i++)
+		if (m->granted & UINT64_C(1) << i)
+			memcpy(granted->hosts[granted->n++], m->exposures->hosts[i], sizeof(*granted->hosts));
+	struct json *json = map_exposures_to_json(granted);
+	free(granted);
+	return json;
+}
+
 struct json *directory_snapshot(const struct directory *d, const struct member *for_member)
 {
 	struct json *json = json_object(), *peers = json_array(), *relays = json_array();
+	struct json *exposures = json_array(), *granted;
 
 	json_put_u64(json, "sequence", d->sequence);
 	json_put_u64(json, "epoch", d->epoch);
@@ -318,9 +358,12 @@ struct json *directory_snapshot(const struct directory *d, const struct member *
 			json_append(peers, map_peer_to_json(&m->peer));
 		if (member_is_relay(m))
 			json_append(relays, map_relay_to_json(&m->relay));
+		if ((granted = granted_json(m)))
+			json_append(exposures, granted);
 	}
 	json_put(json, "peers", peers);
 	json_put(json, "relays", relays);
+	json_put(json, "exposures", exposures);
 	return json;
 }
 
@@ -329,6 +372,7 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 {
 	struct json *json = json_object(), *put_peers = json_array(), *remove_peers = json_array();
 	struct json *put_relays = json_array(), *remove_relays = json_array();
+	struct json *put_exposures = json_array(), *remove_exposures = json_array(), *granted;
 
 	json_put_u64(json, "after", after);
 	json_put_u64(json, "sequence", d->sequence);
@@ -343,10 +387,16 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 			json_append(put_relays, map_relay_to_json(&m->relay));
 		else if (m->had_relay)
 			json_append(remove_relays, json_integer(m->peer.id));
+		if ((granted = granted_json(m)))
+			json_append(put_exposures, granted);
+		else if (m->exposures)
+			json_append(remove_exposures, json_integer(m->peer.id));
 	}
 	json_put(json, "put_peers", put_peers);
 	json_put(json, "remove_peers", remove_peers);
 	json_put(json, "put_relays", put_relays);
 	json_put(json, "remove_relays", remove_relays);
+	json_put(json, "put_exposures", put_exposures);
+	json_put(json, "remove_exposures", remove_exposures);
 	return json;
 }

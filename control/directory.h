@@ -13,6 +13,7 @@
 #include "common/json.h"
 #include "common/map.h"
 #include "common/token_bucket.h"
+#include "control/host_grants.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -36,6 +37,8 @@ struct member {
 	int64_t node_ttl_s; /* removed when not seen for so long; 0: never */
 	int64_t join_key_id;
 	char tags[MEMBER_MAX_TAGS + 1];
+	struct map_exposures *exposures; /* what its node publishes; NULL: it never did. The directory's, if in it */
+	uint64_t granted;		 /* a bit for each of these: it may, and so the map has it */
 
 	struct connection *connection; /* that greets for it now; not kept */
 	uint64_t offline_at_ms;        /* connection lost: when to say so; 0: no */
@@ -71,12 +74,13 @@ struct directory {
 	uint32_t n, n_present, n_removed;
 	struct member **members; /* sorted by id, removed ones among them */
 	struct member *oldest, *newest;
+	struct host_grants grants;
 };
 
 void directory_init(struct directory *directory);
 void directory_deinit(struct directory *directory);
 
-/* While loading, in the order of their revisions. Copied. */
+/* While loading, in the order of their revisions. Copied; its exposures are taken over. */
 struct member *directory_load(struct directory *directory, const struct member *member);
 
 /* NULL when there is none or it was removed. */
@@ -89,11 +93,19 @@ struct member *directory_next(const struct directory *directory, const struct me
 
 /*
  * A change that the store has committed under this sequence, which must be the next. Copies the
- * record of member over the one with its id, or adds it.
+ * record of member over the one with its id, or adds it. Its exposures are taken over; if they are others than
+ * before, those are freed.
  */
 struct member *directory_put(struct directory *directory, const struct member *member,
 			     uint64_t sequence);
 void directory_remove(struct directory *directory, uint32_t id, uint64_t sequence);
+
+/*
+ * Which of these the member may publish: what is granted, as long as the map has room. One exposure more than nodes take
+ * would take the map from all. A bit for each; what it publishes already (then exposures are its own) stays.
+ */
+uint64_t directory_judge_exposures(const struct directory *directory, const struct member *member,
+				   const struct map_exposures *exposures);
 
 /* As many relays as nodes take in a map: one more would take the map from all. */
 bool directory_is_full_of_relays(const struct directory *directory);

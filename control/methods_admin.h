@@ -2,7 +2,8 @@
  * What an admin asks, a file for each thing that is asked about. Not for others.
  *
  *   methods_admin.c (login, nodes, status; the table) ──┬─► admin_keys.c    join keys
- *                                                       └─► admin_relays.c  relays
+ *                                                       ├─► admin_relays.c  relays
+ *                                                       └─► admin_hosts.c   hosts that members may publish
  *
  * The handlers are as service.h says. On the service's loop.
  */
@@ -22,6 +23,13 @@ int admin_relay_remove(struct control *c, struct connection *conn, const struct 
 		       struct json **ret_result, struct rpc_error *reterr);
 int admin_relay_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		     struct rpc_error *reterr);
+
+int admin_host_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		   struct rpc_error *reterr);
+int admin_host_remove(struct control *c, struct connection *conn, const struct json *params,
+		      struct json **ret_result, struct rpc_error *reterr);
+int admin_host_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		    struct rpc_error *reterr);
 
 /* Something of ours has failed: logged, and answered without the reason. 1. */
 int admin_internal(struct rpc_error *reterr, const struct error *err);

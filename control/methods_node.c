@@ -256,6 +256,41 @@ static int read_public(const struct json *params, struct member *m, struct error
 	return r;
 }
 
+/* Is it what the member published before? */
+static bool same_exposures(const struct map_exposures *a, const struct map_exposures *b)
+{
+	if (!a || a->port != b->port || a->n != b->n)
+		return false;
+	for (uint32_t i = 0; i < a->n; i++)
+		if (strcmp(a->hosts[i], b->hosts[i]) != 0)
+			return false;
+	return true;
+}
+
+/* What the node publishes, into a list of its own if it is another than before; the caller's then. */
+static int read_exposures(const struct json *params, struct member *m, struct error *reterr)
+{
+	const struct json *object = json_member(params, "exposures");
+	struct map_exposures *exposures;
+	int r = 0;
+
+	if ((!object || json_is_null(object)) && !m->exposures)
+		return 0;
+	exposures = calloc(1, sizeof(*exposures));
+	if (!exposures)
+		abort();
+	exposures->id = m->peer.id;
+	if (object && !json_is_null(object))
+		r = map_exposures_from_json(object, exposures, reterr);
+	if (r == 0 && exposures->id != m->peer.id)
+		r = error_set(reterr, -EINVAL, "member 'id' of 'exposures': must be the node's own");
+	if (r != 0 || same_exposures(m->exposures, exposures))
+		free(exposures);
+	else
+		m->exposures = exposures;
+	return r;
+}
+
 static int read_update(const struct json *params, struct member *m, struct error *reterr)
 {
 	int64_t home_relay = 0;
@@ -270,6 +305,10 @@ static int read_update(const struct json *params, struct member *m, struct error
 			      &m->peer.n_endpoints, reterr);
 	if (r == 0)
 		r = read_public(params, m, reterr);
+	if (r == 0)
+		r = json_get_boolean_or(params, "front_door", false, &m->peer.front_door, reterr);
+	if (r == 0)
+		r = read_exposures(params, m, reterr);
 	m->peer.home_relay = (uint32_t)home_relay;
 	return r;
 }
@@ -284,7 +323,8 @@ static bool same_record(const struct member *a, const struct member *b)
 		text[i] = json_print(json[i]);
 		json_free(json[i]);
 	}
-	bool same = a->offers_relay == b->offers_relay && strcmp(text[0], text[1]) == 0 &&
+	bool same = a->offers_relay == b->offers_relay && a->exposures == b->exposures && a->granted == b->granted &&
+		    strcmp(text[0], text[1]) == 0 &&
 		    (!a->offers_relay || strcmp(text[2], text[3]) == 0);
 	for (int i = 0; i < 4; i++)
 		free(text[i]);
@@ -302,26 +342,43 @@ static bool is_key_of_another(const struct control *c, const struct member *m)
 	return false;
 }
 
+/* 0: kept, and the directory's. */
+static int take_update(struct control *c, const struct member *now, struct member *m, struct rpc_error *reterr)
+{
+	struct error err;
+
+	if (is_key_of_another(c, m)) {
+		error_set(&err, -EINVAL, "member 'session_key': another node has it");
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	}
+	if (member_is_relay(m) && !member_is_relay(now) && directory_is_full_of_relays(&c->directory)) {
+		error_set(&err, -ENOSPC, "the network has %d public nodes already", MAP_MAX_RELAYS);
+		return answer_error(reterr, RPC_BUSY, &err);
+	}
+	return control_put_member(c, m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
+}
+
 static int on_update(struct control *c, struct connection *conn, const struct json *params,
 		     struct json **ret_result, struct rpc_error *reterr)
 {
 	const struct member *now = member_of(c, conn);
 	struct member m = *now;
 	struct error err;
+	int r = 0;
 
 	if (read_update(params, &m, &err) != 0)
 		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
-	if (same_record(now, &m))
-		return 0;
-	if (is_key_of_another(c, &m)) {
-		error_set(&err, -EINVAL, "member 'session_key': another node has it");
-		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	m.granted = directory_judge_exposures(&c->directory, now, m.exposures);
+	if (!same_record(now, &m))
+		r = take_update(c, now, &m, reterr);
+	if (r != 0 && m.exposures != now->exposures)
+		free(m.exposures);
+	if (r == 0) {
+		/* From there on the map says what of it is so. */
+		*ret_result = json_object();
+		json_put_u64(*ret_result, "sequence", c->directory.sequence);
 	}
-	if (member_is_relay(&m) && !member_is_relay(now) && directory_is_full_of_relays(&c->directory)) {
-		error_set(&err, -ENOSPC, "the network has %d public nodes already", MAP_MAX_RELAYS);
-		return answer_error(reterr, RPC_BUSY, &err);
-	}
-	return control_put_member(c, &m, &err) == 0 ? 0 : answer_code(reterr, RPC_INTERNAL_ERROR);
+	return r;
 }
 
 void control_wake(struct control *c, struct member *m)

@@ -58,6 +58,7 @@ struct control {
 	struct log_limit refusals;
 	int lock_fd;
 	uint32_t n_open_handles;
+	bool judges_again; /* what members publish: not all of it could be put */
 	bool is_closing;
 	void (*closed)(void *owner);
 	void *owner;
@@ -80,9 +81,13 @@ extern const struct method node_methods[], admin_methods[]; /* end with a NULL n
 int answer_error(struct rpc_error *reterr, enum rpc_code code, const struct error *why);
 int answer_code(struct rpc_error *reterr, enum rpc_code code);
 
-/* Changes, each durable before it returns and told to the nodes soon after. 0 or negative. */
+/* Changes, each durable before it returns and told to the nodes soon after. 0 or negative. What a member points to
+ * goes over to the directory then, and stays the caller's else. */
 P2P_CHECK int control_put_member(struct control *control, const struct member *member,
 				 struct error *reterr);
+/* The grants are others than before: what may be published by whom? Those for whom it is another answer are put. One that
+ * cannot be put does not keep back the others: the first error, and the sweep tries again. */
+P2P_CHECK int control_judge_exposures(struct control *control, struct error *reterr);
 P2P_CHECK int control_remove_member(struct control *control, struct member *member, const char *why,
 				    struct error *reterr);
 /* The member's connection is now this one; an older one is closed. */

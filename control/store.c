@@ -18,9 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 #define BUSY_MS        2000
-#define MAX_RECORD     16384
+#define MAX_RECORD     32768
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
@@ -49,6 +49,7 @@ static const char schema[] =
 	"  node_ttl_s INTEGER NOT NULL,"
 	"  join_key INTEGER NOT NULL REFERENCES join_keys(id),"
 	"  tags TEXT NOT NULL,"
+	"  exposures TEXT,"       /* as in the map, also those that are not granted; and a bit for those that are */
 	"  name TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.name')) STORED UNIQUE,"
 	"  node_key TEXT NOT NULL GENERATED ALWAYS AS (json_extract(record, '$.node_key')) STORED "
 	"UNIQUE,"
@@ -61,7 +62,12 @@ static const char schema[] =
 	"  id INTEGER PRIMARY KEY,"
 	"  record TEXT NOT NULL,"
 	"  had_relay INTEGER NOT NULL,"
-	"  revision INTEGER NOT NULL UNIQUE) STRICT;";
+	"  revision INTEGER NOT NULL UNIQUE) STRICT;"
+	"CREATE TABLE host_grants ("
+	"  member INTEGER NOT NULL REFERENCES members(id) ON DELETE CASCADE,"
+	"  host TEXT NOT NULL,"
+	"  created_s INTEGER NOT NULL,"
+	"  PRIMARY KEY (member, host)) STRICT;";
 
 /* From version 1, in which every node that offered to be a relay was one. */
 static const char from_version_1[] =
@@ -70,6 +76,16 @@ static const char from_version_1[] =
 	"ALTER TABLE members ADD COLUMN may_relay INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE members SET offers_relay = 1, may_relay = 1 WHERE relay IS NOT NULL;"
 	"PRAGMA user_version = 2;";
+
+/* From version 2, in which nobody published anything. */
+static const char from_version_2[] =
+	"ALTER TABLE members ADD COLUMN exposures TEXT;"
+	"CREATE TABLE host_grants ("
+	"  member INTEGER NOT NULL REFERENCES members(id) ON DELETE CASCADE,"
+	"  host TEXT NOT NULL,"
+	"  created_s INTEGER NOT NULL,"
+	"  PRIMARY KEY (member, host)) STRICT;"
+	"PRAGMA user_version = 3;";
 
 struct store {
 	sqlite3 *db;
@@ -346,7 +362,7 @@ static int create_all(struct store *s, const struct store_network *network, cons
 	if (r == 0)
 		r = insert_join_key(s, first_join_key, &key, reterr);
 	if (r == 0)
-		r = run(s, "PRAGMA user_version = 2", reterr);
+		r = run(s, "PRAGMA user_version = 3", reterr);
 	return r;
 }
 
@@ -403,7 +419,7 @@ static int check_version(struct store *s, struct error *reterr)
 		r = error_set(reterr, -ENOENT,
 			      "%s: no network has been made here yet; run p2pcontrol init",
 			      s->path);
-	if (r == 0 && version == 1)
+	if (r == 0 && (version == 1 || version == 2))
 		return error_set(reterr, -EIO,
 				 "%s: of an earlier version; p2pcontrol run brings it up to date when it starts",
 				 s->path);
@@ -420,7 +436,11 @@ static int upgrade(struct store *s, struct error *reterr)
 	int version = 0;
 	int r = user_version(s, &version, reterr);
 
-	return r == 0 && version == 1 ? run(s, from_version_1, reterr) : r;
+	if (r == 0 && version == 1)
+		r = run(s, from_version_1, reterr);
+	if (r == 0 && (version == 1 || version == 2))
+		r = run(s, from_version_2, reterr);
+	return r;
 }
 
 int store_upgrade(const char *path, struct error *reterr)
@@ -490,12 +510,31 @@ static int read_relay(sqlite3_stmt *statement, int column, struct member *m, str
 	return r == 0 ? map_relay_from_json(json, &m->relay, reterr) : r;
 }
 
+/* *m owns what is read, also when something of it is wrong. */
+static int read_exposures(sqlite3_stmt *statement, int column, struct member *m, struct error *reterr)
+{
+	P2P_CLEANUP(json_freep) struct json *json = NULL;
+
+	if (sqlite3_column_type(statement, column) == SQLITE_NULL)
+		return 0;
+	int r = parse_record(statement, column, &json, reterr);
+	if (r != 0)
+		return r;
+	m->exposures = malloc(sizeof(*m->exposures));
+	if (!m->exposures)
+		abort();
+	r = map_exposures_from_json(json, m->exposures, reterr);
+	return r == 0 ? json_get_u64(json, "granted", &m->granted, reterr) : r;
+}
+
 static int read_member(sqlite3_stmt *statement, struct member *m, struct error *reterr)
 {
 	int r = read_peer(statement, 0, &m->peer, reterr);
 
 	if (r == 0)
 		r = read_relay(statement, 1, m, reterr);
+	if (r == 0)
+		r = read_exposures(statement, 12, m, reterr);
 	m->had_relay = sqlite3_column_int(statement, 2) != 0;
 	m->revision = (uint64_t)sqlite3_column_int64(statement, 3);
 	m->joined_s = sqlite3_column_int64(statement, 4);
@@ -518,8 +557,8 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 			s,
 			"SELECT record, relay, had_relay, revision, joined_s, last_seen_s, "
 			"node_ttl_s, "
-			"join_key, tags, 0, offers_relay, may_relay FROM members UNION ALL "
-			"SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1, 0, 0 FROM removed "
+			"join_key, tags, 0, offers_relay, may_relay, exposures FROM members UNION ALL "
+			"SELECT record, NULL, had_relay, revision, 0, 0, 0, 0, '', 1, 0, 0, NULL FROM removed "
 			"ORDER BY 4",
 			&statement, reterr);
 
@@ -533,6 +572,8 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 		if (r == 0)
 			directory_load(d, &m);
 		else
+			free(m.exposures);
+		if (r != 0)
 			error_prefix(reterr,
 				     "%s: damaged: a member's record; put back a copy of the state "
 				     "folder",
@@ -540,6 +581,37 @@ static int load_members(struct store *s, struct directory *d, struct error *rete
 	}
 	if (r == 0 && step != SQLITE_DONE)
 		r = fail(s, reterr, "read the members");
+	sqlite3_finalize(statement);
+	return r;
+}
+
+static int read_grant(sqlite3_stmt *statement, struct host_grant *ret)
+{
+	const char *host = (const char *)sqlite3_column_text(statement, 1);
+
+	*ret = (struct host_grant){ .member_id = (uint32_t)sqlite3_column_int64(statement, 0),
+				    .created_s = sqlite3_column_int64(statement, 2) };
+	return host && host_pattern_from(host, strlen(host), &ret->host) == 0 ? 0 : -EINVAL;
+}
+
+static int load_grants(struct store *s, struct directory *d, struct error *reterr)
+{
+	sqlite3_stmt *statement;
+	int step, r = prepare(s, "SELECT member, host, created_s FROM host_grants ORDER BY rowid", &statement, reterr);
+
+	if (r != 0)
+		return r;
+	while (r == 0 && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct host_grant grant;
+		r = read_grant(statement, &grant);
+		if (r == 0)
+			r = host_grants_add(&d->grants, &grant);
+		if (r != 0)
+			error_set(reterr, r, "%s: damaged: a grant of a host; put back a copy of the state folder",
+				  s->path);
+	}
+	if (r == 0 && step != SQLITE_DONE)
+		r = fail(s, reterr, "read the grants of hosts");
 	sqlite3_finalize(statement);
 	return r;
 }
@@ -562,6 +634,8 @@ int store_load(struct store *s, const struct store_network *network, struct dire
 		r = get_meta_u64(s, "oldest_resumable", &d->oldest_resumable, reterr);
 	if (r == 0)
 		r = load_members(s, d, reterr);
+	if (r == 0)
+		r = load_grants(s, d, reterr);
 	if (last_id > d->last_id)
 		d->last_id = (uint32_t)last_id;
 	return r;
@@ -576,6 +650,14 @@ static void bind_record(sqlite3_stmt *statement, int i, struct json *json_take)
 	json_free(json_take);
 }
 
+static struct json *exposures_json(const struct member *m)
+{
+	struct json *json = map_exposures_to_json(m->exposures);
+
+	json_put_u64(json, "granted", m->granted);
+	return json;
+}
+
 static int write_member(struct store *s, const struct member *m, uint64_t sequence,
 			struct error *reterr)
 {
@@ -584,12 +666,13 @@ static int write_member(struct store *s, const struct member *m, uint64_t sequen
 		s,
 		"INSERT INTO members (id, record, relay, had_relay, revision, joined_s, "
 		"last_seen_s, "
-		"node_ttl_s, join_key, tags, offers_relay, may_relay) "
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+		"node_ttl_s, join_key, tags, offers_relay, may_relay, exposures) "
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
 		"ON CONFLICT (id) DO UPDATE SET record = excluded.record, relay = excluded.relay, "
 		"had_relay = excluded.had_relay, revision = excluded.revision, "
 		"last_seen_s = excluded.last_seen_s, tags = excluded.tags, "
-		"offers_relay = excluded.offers_relay, may_relay = excluded.may_relay",
+		"offers_relay = excluded.offers_relay, may_relay = excluded.may_relay, "
+		"exposures = excluded.exposures",
 		&statement, reterr);
 
 	if (r != 0)
@@ -607,6 +690,8 @@ static int write_member(struct store *s, const struct member *m, uint64_t sequen
 	bind_text(statement, 10, m->tags);
 	bind_integer(statement, 11, m->offers_relay);
 	bind_integer(statement, 12, m->may_relay);
+	if (m->exposures)
+		bind_record(statement, 13, exposures_json(m));
 	r = finish(s, statement, reterr);
 	return r == 0 ? put_meta_u64(s, "sequence", sequence, reterr) : r;
 }
@@ -667,6 +752,40 @@ int store_remove_member(struct store *s, uint32_t id, uint64_t sequence, struct 
 	int r = begin(s, reterr);
 
 	return r == 0 ? end(s, move_to_removed(s, id, sequence, reterr), reterr) : r;
+}
+
+static void bind_pattern(sqlite3_stmt *statement, int i, const struct host_pattern *host)
+{
+	char text[HOST_NAME_MAX_LEN + 3];
+
+	snprintf(text, sizeof(text), "%s%s", host->is_wildcard ? "*." : "", host->name.text);
+	bind_text(statement, i, text);
+}
+
+int store_add_host_grant(struct store *s, const struct host_grant *grant, struct error *reterr)
+{
+	sqlite3_stmt *statement;
+	int r = prepare(s, "INSERT INTO host_grants (member, host, created_s) VALUES (?, ?, ?)", &statement, reterr);
+
+	if (r != 0)
+		return r;
+	bind_integer(statement, 1, grant->member_id);
+	bind_pattern(statement, 2, &grant->host);
+	bind_integer(statement, 3, grant->created_s);
+	return finish(s, statement, reterr);
+}
+
+int store_remove_host_grant(struct store *s, uint32_t member_id, const struct host_pattern *host,
+			    struct error *reterr)
+{
+	sqlite3_stmt *statement;
+	int r = prepare(s, "DELETE FROM host_grants WHERE member = ? AND host = ?", &statement, reterr);
+
+	if (r != 0)
+		return r;
+	bind_integer(statement, 1, member_id);
+	bind_pattern(statement, 2, host);
+	return finish(s, statement, reterr);
 }
 
 int store_touch_member(struct store *s, uint32_t id, int64_t last_seen_s, struct error *reterr)

@@ -21,6 +21,9 @@ static const struct ctl_command *const commands[] = {
 	&ctl_relay_status,
 	&ctl_relay_drain,
 	&ctl_relay_undrain,
+	&ctl_expose,
+	&ctl_unexpose,
+	&ctl_exposures,
 	&ctl_log_level,
 	&ctl_version,
 	&ctl_admin_status,
@@ -33,6 +36,9 @@ static const struct ctl_command *const commands[] = {
 	&ctl_admin_relay_add,
 	&ctl_admin_relay_list,
 	&ctl_admin_relay_remove,
+	&ctl_admin_host_add,
+	&ctl_admin_host_list,
+	&ctl_admin_host_remove,
 };
 
 enum { GLOBAL_SOCKET, GLOBAL_ADMIN_FILE, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };

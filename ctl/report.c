@@ -106,6 +106,31 @@ static void report_home_relay(FILE *out, const struct node_status *status)
 			status->home_relay.transport[0] ? status->home_relay.transport : "-");
 }
 
+static const char *speaks(enum node_known known)
+{
+	static const char *const words[] = { [NODE_KNOWN_NOT] = "not asked", [NODE_KNOWN_NO] = "no", [NODE_KNOWN_YES] = "yes" };
+
+	return words[known];
+}
+
+static void report_port_mapping(FILE *out, const struct node_status *status)
+{
+	const char *state = status->port_mapping.state;
+
+	if (state[0] == '\0')
+		return; /* the router is not to be asked */
+	if (endpoint_is_none(&status->port_mapping.router))
+		fprintf(out, FACT "none: no router, or no NAT of its\n", "port map");
+	else if (!endpoint_is_none(&status->port_mapping.external))
+		fprintf(out, FACT "%s, by %s\n", "port map", endpoint_text(&status->port_mapping.external).s,
+			status->port_mapping.way);
+	else
+		fprintf(out, FACT "none (%s)\n", "port map", state);
+	if (!endpoint_is_none(&status->port_mapping.router))
+		fprintf(out, FACT "PCP %s, NAT-PMP %s, UPnP %s\n", "router", speaks(status->port_mapping.pcp),
+			speaks(status->port_mapping.natpmp), speaks(status->port_mapping.upnp));
+}
+
 static void report_endpoints(FILE *out, const struct node_status *status)
 {
 	for (uint32_t i = 0; i < status->n_endpoints; i++)
@@ -133,9 +158,10 @@ static void put_peer(struct table *table, const struct node_status_peer *peer)
 
 	table_cell(table, "%s", peer->name);
 	table_cell(table, "%s", IP4(peer->ip4));
-	table_cell(table, "%s",
+	table_cell(table, "%s%s",
 		   idle ? (peer->online ? "-" : "offline")
-			: format_path(peer->path, &peer->endpoint, peer->relay).s);
+			: format_path(peer->path, &peer->endpoint, peer->relay).s,
+		   peer->by_turn ? " by TURN" : "");
 	table_cell(table, "%s", format_latency(peer->latency_us).s);
 	table_cell(table, "%s", format_duration(peer->handshake_ms).s);
 	table_cell(table, "%s", format_duration(peer->packet_ms).s);
@@ -252,6 +278,117 @@ static void report_relays(FILE *out, const struct node_status *status)
 	free(relays);
 }
 
+/* what the NAT does */
+
+static const char *mapping_text(enum nat_dependence mapping)
+{
+	switch (mapping) {
+	case NAT_DEPENDS_NO_NAT:
+		return "none: this machine's own address is seen outside";
+	case NAT_DEPENDS_NOT:
+		return "endpoint-independent: one outside port for all destinations";
+	case NAT_DEPENDS_ADDRESS:
+		return "address-dependent: another outside port for each address";
+	case NAT_DEPENDS_PORT:
+		return "address-and-port-dependent: another outside port for each destination";
+	case NAT_DEPENDS_UNKNOWN:
+	case NAT_N_DEPENDENCES:
+		break;
+	}
+	return "";
+}
+
+static const char *filtering_text(enum nat_dependence filtering)
+{
+	switch (filtering) {
+	case NAT_DEPENDS_NOT:
+		return "endpoint-independent: everybody is let in";
+	case NAT_DEPENDS_ADDRESS:
+		return "address-dependent: who was sent something is let in, from any port";
+	case NAT_DEPENDS_PORT:
+		return "address-and-port-dependent: who was sent something is let in, from that port only";
+	case NAT_DEPENDS_NO_NAT:
+	case NAT_DEPENDS_UNKNOWN:
+	case NAT_N_DEPENDENCES:
+		break;
+	}
+	return "";
+}
+
+static void report_known(FILE *out, const char *name, const char *text, enum nat_unknown unknown)
+{
+	if (unknown == NAT_UNKNOWN_NOT)
+		fprintf(out, FACT "%s\n", name, text);
+	else
+		fprintf(out, FACT "not known: %s\n", name, nat_unknown_name(unknown));
+}
+
+static void report_ports(FILE *out, const struct nat_findings *findings)
+{
+	const char *preserved = findings->preserves_port ? "preserved where free, else " : "";
+
+	if (findings->ports_unknown != NAT_UNKNOWN_NOT)
+		report_known(out, "ports", "", findings->ports_unknown);
+	else if (findings->ports == NAT_PORTS_IN_STEPS)
+		fprintf(out, FACT "%sthe last one plus %d\n", "ports", preserved, (int)findings->step);
+	else
+		fprintf(out, FACT "%s\n", "ports",
+			findings->ports == NAT_PORTS_SAME ? "preserved: outside as inside" :
+			findings->preserves_port	  ? "preserved where free, else random" :
+							    "random");
+}
+
+static void report_nat_behaviour(FILE *out, const struct nat_findings *findings)
+{
+	report_known(out, "mapping", mapping_text(findings->mapping), findings->mapping_unknown);
+	report_known(out, "filtering", filtering_text(findings->filtering), findings->filtering_unknown);
+	report_known(out, "hairpin",
+		     findings->hairpin ? "yes: machines behind this NAT reach each other by its outside address" : "no",
+		     findings->hairpin_unknown);
+	report_ports(out, findings);
+}
+
+static void report_path_mtu(FILE *out, const struct node_status *status)
+{
+	uint32_t least = 0, most = 0;
+
+	for (uint32_t i = 0; i < status->n_peers; i++) {
+		const uint32_t mtu = status->peers[i].mtu;
+		if (mtu != 0 && (least == 0 || mtu < least))
+			least = mtu;
+		most = mtu > most ? mtu : most;
+	}
+	if (least == 0)
+		fprintf(out, FACT "not known: no direct path was measured\n", "path mtu");
+	else if (least == most)
+		fprintf(out, FACT "%u inside, of direct paths\n", "path mtu", least);
+	else
+		fprintf(out, FACT "%u to %u inside, of direct paths\n", "path mtu", least, most);
+}
+
+/* A direct path exists where either side lets everybody in, or is EIM-ADF, or where both map independently. */
+static const char *meaning_of(const struct node_netcheck *netcheck)
+{
+	const struct nat_findings *findings = &netcheck->status.nat_behaviour.findings;
+	const bool is_independent = findings->mapping == NAT_DEPENDS_NOT || findings->mapping == NAT_DEPENDS_NO_NAT;
+
+	if (!netcheck->udp_works)
+		return netcheck->status.n_relays > 0 ?
+			       "No peer can be reached directly by UDP from here; all traffic goes by relay." :
+			       "Nobody can say how this network treats UDP before there is a public node.";
+	if (findings->filtering == NAT_DEPENDS_NOT || !endpoint_is_none(&netcheck->status.port_mapping.external))
+		return "Every peer whose UDP gets out can be reached directly.";
+	if (findings->mapping == NAT_DEPENDS_UNKNOWN || findings->filtering == NAT_DEPENDS_UNKNOWN)
+		return "Most peers can be reached directly; which cannot is not known.";
+	if (is_independent && findings->filtering == NAT_DEPENDS_ADDRESS)
+		return "Every peer whose UDP gets out can be reached directly.";
+	if (is_independent)
+		return "Every peer can be reached directly, one behind a hard and strict NAT after a search of some "
+		       "seconds, which may fail.";
+	return "Peers behind an easy NAT can be reached directly, if it is strict after a search of some seconds, which "
+	       "may fail; others need the relay.";
+}
+
 static void advise(FILE *out, int *n, const char *text)
 {
 	fprintf(out, "%s  - %s\n", (*n)++ == 0 ? "\nWhat to do:\n" : "", text);
@@ -304,8 +441,12 @@ void report_netcheck(FILE *out, const struct node_netcheck *netcheck)
 		: status->n_relays > 0 ? "NO answer from any STUN server"
 				       : "not known: there is no STUN server to ask");
 	fprintf(out, FACT "%s\n", "nat", format_nat(status->nat));
+	report_nat_behaviour(out, &status->nat_behaviour.findings);
+	report_port_mapping(out, status);
+	report_path_mtu(out, status);
 	report_home_relay(out, status);
 	report_relays(out, status);
 	report_endpoints(out, status);
+	fprintf(out, "\n%s\n", meaning_of(netcheck));
 	report_advice(out, netcheck);
 }

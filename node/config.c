@@ -8,6 +8,9 @@
 #include "node/wireguard/lanes.h"
 
 #define MAX_RATE 1000000000000000 /* bits a second; more is a mistake, and would not be counted in 64 bits */
+/* Of the interface. Each path has its own, which is found out; not where WireGuard is not ours. */
+#define MTU_MIN	      1280
+#define MTU_AUTOMATIC 8920 /* 9000 - 80: IPv6, UDP, WireGuard */
 
 static int check_name(const char *value, struct error *reterr)
 {
@@ -100,6 +103,72 @@ static int check_metrics(const char *value, struct error *reterr)
 	return error_set(reterr, -EINVAL, "an IP address and a port, such as 127.0.0.1:9100 or [::1]:9100");
 }
 
+static int check_mtu(const char *value, struct error *reterr)
+{
+	const unsigned long mtu = strtoul(value, NULL, 10);
+
+	if (mtu == 0 || mtu >= MTU_MIN)
+		return 0;
+	return error_set(reterr, -EINVAL, "0, or a whole number from 1280 to 9000");
+}
+
+static int check_turn_server(const char *value, struct error *reterr)
+{
+	struct endpoint endpoint;
+
+	if (value[0] == '\0' || (endpoint_parse(value, &endpoint) == 0 && endpoint_is_v4(&endpoint) && endpoint.port != 0))
+		return 0;
+	return error_set(reterr, -EINVAL, "an IPv4 address and a port, such as 198.51.100.5:3478");
+}
+
+static int check_door_listen(const char *value, struct error *reterr)
+{
+	struct endpoint places[DOOR_MAX_LISTEN];
+	uint32_t n;
+
+	return door_listen_parse(value, places, &n, reterr);
+}
+
+static int check_door_host(const char *value, struct error *reterr)
+{
+	struct door_rule rule;
+
+	return door_rule_parse(value, &rule, reterr);
+}
+
+static int check_exposure(const char *value, struct error *reterr)
+{
+	struct exposure exposure;
+
+	return exposure_parse(value, &exposure, reterr);
+}
+
+static int parse_place(const char *value, struct endpoint *ret, struct error *reterr)
+{
+	struct endpoint places[DOOR_MAX_LISTEN];
+	uint32_t n;
+	const int r = door_listen_parse(value, places, &n, reterr);
+
+	if (r != 0 || n != 1)
+		return error_set(reterr, -EINVAL, "a port, or an address with a port, such as 127.0.0.1:9080");
+	*ret = places[0];
+	return 0;
+}
+
+static int check_place(const char *value, struct error *reterr)
+{
+	struct endpoint place;
+
+	return parse_place(value, &place, reterr);
+}
+
+static int check_webgw_host(const char *value, struct error *reterr)
+{
+	struct webgw_rule rule;
+
+	return webgw_rule_parse(value, &rule, reterr);
+}
+
 static const struct config_setting settings[] = {
 	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
 	  "Name asked for when the node joins; empty: the host's name" },
@@ -109,12 +178,22 @@ static const struct config_setting settings[] = {
 	  "Whose WireGuard: in-process, kernel (of Linux), or uapi (a daemon that serves the interface)" },
 	{ "node", "listen_port", CONFIG_NUMBER, 0, 65535, "0", false, NULL,
 	  "UDP port of the node; 0: the one used last time, else any free one" },
-	{ "node", "mtu", CONFIG_NUMBER, 1280, 9000, "1280", false, NULL,
-	  "Largest packet of the interface, in bytes" },
+	{ "node", "mtu", CONFIG_NUMBER, 0, 9000, "0", false, check_mtu,
+	  "Largest packet of the interface, in bytes; 0: as large as any path takes" },
 	{ "node", "lanes", CONFIG_NUMBER, 0, LANES_MAX, "0", false, NULL,
 	  "Threads that move packets; 0: as many as suit the machine" },
+	{ "node", "port_mapping", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "The router is asked to forward the UDP port, by PCP, NAT-PMP or UPnP" },
+	{ "node", "lan_discovery", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "Without control, peers on the same link are called by multicast" },
 	{ "node", "log_level", CONFIG_TEXT, 1, 8, "info", false, check_log_level,
 	  "error, warning, info, debug or trace" },
+	{ "turn", "server", CONFIG_TEXT, 0, 64, "", false, check_turn_server,
+	  "A TURN server that passes on to this node, such as 198.51.100.5:3478; empty: none" },
+	{ "turn", "user", CONFIG_TEXT, 0, TURN_USER_LEN, "", false, NULL,
+	  "Who this node is at the TURN server" },
+	{ "turn", "password_file", CONFIG_TEXT, 0, TURN_PATH_LEN, "", false, NULL,
+	  "File whose first line is the password there" },
 	{ "offloads", "tun_gso_read", CONFIG_BOOL, 0, 0, "yes", false, NULL,
 	  "The kernel hands over many packets of a flow at once" },
 	{ "offloads", "tun_gro_write", CONFIG_BOOL, 0, 0, "yes", false, NULL,
@@ -129,12 +208,54 @@ static const struct config_setting settings[] = {
 	  "TCP port of the relay" },
 	{ "public", "stun_port", CONFIG_NUMBER, 1, 65535, "3478", false, NULL,
 	  "UDP port of the STUN server" },
+	{ "public", "stun_rate", CONFIG_NUMBER, 1, 1000000, "100", false, NULL,
+	  "STUN questions of one network (IPv4 /24, IPv6 /56) answered a second; twice as many may come at once" },
 	{ "public", "metrics", CONFIG_TEXT, 0, 64, "", false, check_metrics,
 	  "Address and port of GET /metrics and /healthz, such as 127.0.0.1:9100; empty: not served" },
 	{ "public", "max_rate_client", CONFIG_TEXT, 1, 20, "10G", false, check_rate,
 	  "Bits a second that the relay takes from one client; k, M or G may follow; 0: no limit" },
 	{ "public", "max_rate", CONFIG_TEXT, 1, 20, "0", false, check_rate,
 	  "Bits a second that the relay takes from all clients together; 0: no limit" },
+	{ "frontdoor", "listen", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, "80, 443", false, check_door_listen,
+	  "TCP ports, or addresses with a port, at which visitors come" },
+	{ "frontdoor", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_door_host,
+	  "A host and where it is, such as app.example.org 127.0.0.1:8443, or https://app.example.org alice:8443" },
+	{ "frontdoor", "quic", CONFIG_BOOL, 0, 0, "yes", false, NULL,
+	  "QUIC is served as well: by UDP at the same ports, but 80" },
+	{ "frontdoor", "max_visitors", CONFIG_NUMBER, 0, 65536, "0", false, NULL,
+	  "Connections at once at most; 0: as many as the limit of open files lets" },
+	{ "frontdoor", "max_visitors_source", CONFIG_NUMBER, 0, 65536, "0", false, NULL,
+	  "Of these from one IPv4 address or IPv6 /56; 0: a quarter, 1024 at most" },
+	{ "expose", "service", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_exposure,
+	  "A host that is published through front doors, and the port behind it, such as https://app.example.org 8443" },
+	{ "diglett", "listen", CONFIG_TEXT, 1, 64, "20000", false, diglett_check_listen,
+	  "TCP port, or address with a port, at which agents are let in" },
+	{ "diglett", "info", CONFIG_TEXT, 0, 64, "", false, diglett_check_info,
+	  "Port, or address with a port, of GET /info, such as 127.0.0.1:20080; empty: not served" },
+	{ "diglett", "domain", CONFIG_TEXT, 0, 200, "", false, diglett_check_domain,
+	  "Domain of names that agents ask for without a dot; empty: they must ask for whole ones" },
+	{ "diglett", "tokens", CONFIG_TEXT, 1, DIGLETT_PATH_LEN, NULL, false, diglett_check_path,
+	  "File of the tokens' hashes and of the names they are for, read again when it changes" },
+	{ "diglett", "script", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_path,
+	  "Program that tells the gateway of names that come and go; empty: none" },
+	{ "diglett-agent", "server", CONFIG_TEXT, 0, 255, "", false, diglett_check_server,
+	  "Host and port of a diglett server, such as gate.example.org:20000" },
+	{ "diglett-agent", "server_key", CONFIG_TEXT, 0, 66, "", false, diglett_check_key,
+	  "The server's public key, as its /info and its log have it" },
+	{ "diglett-agent", "token_file", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_path,
+	  "File whose first line is the token" },
+	{ "diglett-agent", "extra", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_extra,
+	  "Told to the server's script besides the name" },
+	{ "diglett-agent", "expose", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, diglett_check_expose,
+	  "A name and where it is, such as app 127.0.0.1:8080" },
+	{ "webgw", "listen", CONFIG_TEXT, 1, 72, "127.0.0.1:9080", false, check_place,
+	  "TCP port, or address with a port, at which webgw's agents subscribe, without encryption" },
+	{ "webgw", "dial_back", CONFIG_TEXT, 1, 72, "4658", false, check_place,
+	  "TCP port, or address with a port, at which they dial back" },
+	{ "webgw", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_webgw_host,
+	  "A host and the SHA-256 of its secret in hex" },
+	{ "webgw", "allow_plaintext", CONFIG_BOOL, 0, 0, "no", false, NULL,
+	  "Agents may be listened to without encryption at public addresses" },
 };
 
 static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
@@ -149,11 +270,25 @@ static struct offload_switches take_offloads(const struct config_values *values)
 	};
 }
 
+static int take_turn(const struct config_values *values, struct turn_settings *ret, struct error *reterr)
+{
+	const char *server = config_text(values, "turn", "server");
+
+	if (server[0] == '\0' || endpoint_parse(server, &ret->server) != 0)
+		return 0;
+	snprintf(ret->user, sizeof(ret->user), "%s", config_text(values, "turn", "user"));
+	snprintf(ret->password_file, sizeof(ret->password_file), "%s", config_text(values, "turn", "password_file"));
+	if (ret->user[0] == '\0' || ret->password_file[0] == '\0')
+		return config_error(values, "turn", "server", reterr, "a TURN server needs user and password_file");
+	return 0;
+}
+
 static int take_public(const struct config_values *values, struct node_config *config,
 		       struct error *reterr)
 {
 	config->tls_port = (uint16_t)config_number(values, "public", "tls_port");
 	config->stun_port = (uint16_t)config_number(values, "public", "stun_port");
+	config->stun_rate = (uint32_t)config_number(values, "public", "stun_rate");
 	config->is_public = config_has_section(values, "public");
 	if (parse_rate(config_text(values, "public", "max_rate_client"), &config->max_rate_client) != 0 ||
 	    parse_rate(config_text(values, "public", "max_rate"), &config->max_rate) != 0)
@@ -184,6 +319,143 @@ static int take_public(const struct config_values *values, struct node_config *c
 	return 0;
 }
 
+/* Does the relay listen there as well? */
+static bool is_the_relays(const struct node_config *config, const struct endpoint *place)
+{
+	const struct endpoint any6 = { .port = place->port }, any4 = endpoint_from_v4(0, place->port);
+	bool is_shared = config->n_addresses == 0 || endpoint_equal(place, &any6) || endpoint_equal(place, &any4);
+
+	if (!config->is_public || place->port != config->tls_port)
+		return false;
+	for (uint32_t i = 0; i < config->n_addresses; i++)
+		is_shared = is_shared || memcmp(config->addresses[i].ip, place->ip, sizeof(place->ip)) == 0;
+	return is_shared;
+}
+
+/* Does the STUN server listen at a UDP port of the door's? */
+static bool is_the_stun_servers(const struct node_config *config)
+{
+	for (uint32_t i = 0; config->is_public && i < config->n_door_listen; i++)
+		if (config->door_listen[i].port == config->stun_port && config->stun_port != 80)
+			return true;
+	return false;
+}
+
+static bool is_the_door(const struct node_config *config, const struct endpoint *target)
+{
+	return door_listens_at(config->door_listen, config->n_door_listen, target, endpoint_is_loopback(target));
+}
+
+/* A target that is the door itself would call the door again, and again. */
+static int check_no_loop(const struct config_values *values, const struct node_config *config,
+			 uint32_t i, const struct door_rule *rule, struct error *reterr)
+{
+	if (rule->member[0] == '\0' && is_the_door(config, &rule->address))
+		return config_error_at(values, "frontdoor", "host", i, reterr,
+				       "%s is the front door itself; name the port of the server behind it",
+				       endpoint_text(&rule->address).s);
+	return 0;
+}
+
+static int take_door_hosts(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	struct door_rule rule;
+	int r = 0;
+
+	config->n_door_hosts = config_count(values, "frontdoor", "host");
+	struct door_routes *routes = door_routes_new(config->n_door_hosts);
+	for (uint32_t i = 0; i < config->n_door_hosts && r == 0; i++) {
+		const char *text = config_item(values, "frontdoor", "host", i);
+		snprintf(config->door_hosts[i], sizeof(config->door_hosts[i]), "%s", text);
+		r = door_rule_parse(text, &rule, reterr);
+		if (r == 0)
+			r = check_no_loop(values, config, i, &rule, reterr);
+		if (r == 0 && door_routes_add(routes, &rule, &rule.address) != 0)
+			r = config_error_at(values, "frontdoor", "host", i, reterr,
+					    "'%.80s': this host has a target already; keep one for http and one for "
+					    "https, or one for both", text);
+	}
+	door_routes_free(routes);
+	return r;
+}
+
+static int take_front_door(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	config->door_quic = config_bool(values, "frontdoor", "quic");
+	config->max_visitors = (uint32_t)config_number(values, "frontdoor", "max_visitors");
+	config->max_visitors_source = (uint32_t)config_number(values, "frontdoor", "max_visitors_source");
+	config->has_front_door = config_has_section(values, "frontdoor");
+	int r = door_listen_parse(config_text(values, "frontdoor", "listen"), config->door_listen,
+				  &config->n_door_listen, reterr);
+	if (r != 0 || !config->has_front_door)
+		return r;
+	for (uint32_t i = 0; i < config->n_door_listen; i++)
+		if (is_the_relays(config, &config->door_listen[i]))
+			return config_error(values, "frontdoor", "listen", reterr,
+					    "TCP port %u is the relay's; put another into one of both: tls_port in "
+					    "[public], listen in [frontdoor]", config->tls_port);
+	if (config->door_quic && is_the_stun_servers(config))
+		return config_error(values, "frontdoor", "quic", reterr,
+				    "UDP port %u is the STUN server's; put another into stun_port in [public], or say "
+				    "quic = no", config->stun_port);
+	return take_door_hosts(values, config, reterr);
+}
+
+/* All of them as one list, so that two that are in each other's way are told. */
+static int take_exposures(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	struct exposure_list *list = calloc(1, sizeof(*list));
+	int r = 0;
+
+	if (!list)
+		abort();
+	config->n_exposures = config_count(values, "expose", "service");
+	for (uint32_t i = 0; i < config->n_exposures && r == 0; i++) {
+		const char *text = config_item(values, "expose", "service", i);
+		struct exposure exposure;
+		struct error why;
+		snprintf(config->exposures[i], sizeof(config->exposures[i]), "%s", text);
+		snprintf(config->exposure_places[i], sizeof(config->exposure_places[i]), "%s:%u", values->file,
+			 config_line(values, "expose", "service", i));
+		r = exposure_parse(text, &exposure, &why);
+		if (r == 0)
+			r = exposure_list_add(list, &exposure, config->exposure_places[i], &why);
+		if (r == 0 && config->has_front_door && is_the_door(config, &exposure.target))
+			r = error_set(&why, -EINVAL, "%s is the front door itself; name the port of the server behind it",
+				      endpoint_text(&exposure.target).s);
+		if (r != 0)
+			r = config_error_at(values, "expose", "service", i, reterr, "'%.80s': %s", text, why.message);
+	}
+	free(list);
+	return r;
+}
+
+static int take_webgw(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	int r;
+
+	config->has_webgw = config_has_section(values, "webgw");
+	config->n_webgw_hosts = config_count(values, "webgw", "host");
+	for (uint32_t i = 0; i < config->n_webgw_hosts; i++)
+		snprintf(config->webgw_hosts[i], sizeof(config->webgw_hosts[i]), "%s",
+			 config_item(values, "webgw", "host", i));
+	if ((r = parse_place(config_text(values, "webgw", "listen"), &config->webgw_listen, reterr)) != 0 ||
+	    (r = parse_place(config_text(values, "webgw", "dial_back"), &config->webgw_dial_back, reterr)) != 0)
+		return r;
+	if (!config->has_webgw)
+		return 0;
+	if (!config->has_front_door)
+		return config_error(values, "webgw", "host", reterr,
+				    "[webgw] is for visitors of the front door: write a section [frontdoor] as well");
+	if (!endpoint_is_loopback(&config->webgw_listen) && !endpoint_is_private(&config->webgw_listen) &&
+	    !config_bool(values, "webgw", "allow_plaintext"))
+		return config_error(values, "webgw", "listen", reterr,
+				    "what agents are told there is not encrypted: who sees it can take their visitors. "
+				    "Listen at an address of the overlay, of loopback or a private one, or write "
+				    "allow_plaintext = yes");
+	return 0;
+}
+
 static int take_values(const struct config_values *values, struct node_config *ret,
 		       struct error *reterr)
 {
@@ -196,12 +468,26 @@ static int take_values(const struct config_values *values, struct node_config *r
 	config.listen_port = (uint16_t)config_number(values, "node", "listen_port");
 	config.mtu = (uint16_t)config_number(values, "node", "mtu");
 	config.lanes = (unsigned)config_number(values, "node", "lanes");
+	config.port_mapping = config_bool(values, "node", "port_mapping");
+	config.lan_discovery = config_bool(values, "node", "lan_discovery");
 	config.offloads = take_offloads(values);
-	r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
+	r = take_turn(values, &config.turn, reterr);
+	if (r == 0)
+		r = log_level_parse(config_text(values, "node", "log_level"), &config.log_level);
 	if (r == 0)
 		r = wireguard_kind_parse(config_text(values, "node", "wireguard"), &config.wireguard);
+	if (r == 0 && config.mtu == 0)
+		config.mtu = config.wireguard == WIREGUARD_IN_PROCESS ? MTU_AUTOMATIC : MTU_MIN;
 	if (r == 0)
 		r = take_public(values, &config, reterr);
+	if (r == 0)
+		r = take_front_door(values, &config, reterr);
+	if (r == 0)
+		r = take_exposures(values, &config, reterr);
+	if (r == 0)
+		r = diglett_settings_take(values, &config.diglett, reterr);
+	if (r == 0)
+		r = take_webgw(values, &config, reterr);
 	if (r == 0)
 		*ret = config;
 	return r;

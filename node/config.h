@@ -2,7 +2,8 @@
  * The configuration of p2pnode: what p2pnode.conf(5) describes, as a plain struct.
  *
  * Everything has a default, so that no file is needed. A [public] section, even an empty one, makes the
- * node a public one: it serves STUN and the relay, at the addresses named there or at all of the machine.
+ * node a public one: it serves STUN and the relay, at the addresses named there or at all of the machine. A
+ * [frontdoor] section, even an empty one, opens the front door.
  */
 #pragma once
 
@@ -11,8 +12,13 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/map.h"
+#include "node/diglett/diglett_settings.h"
 #include "node/wireguard/offload_switches.h"
+#include "node/turn_helper.h"
 #include "node/wireguard_kind.h"
+#include "node/exposure_list.h"
+#include "relay/frontdoor/door_routes.h"
+#include "relay/webgw/webgw_wire.h"
 
 #include <net/if.h>
 #include <stdbool.h>
@@ -28,7 +34,11 @@ struct node_config {
 	uint16_t listen_port; /* UDP; 0: the last one used, else any */
 	uint16_t mtu;
 	unsigned lanes; /* threads that move packets; 0: as many as suit the machine */
+	bool port_mapping; /* the router is asked to forward our port */
+	bool lan_discovery; /* peers on the same link are called when control is away */
 	enum log_level log_level;
+	/* [turn] */
+	struct turn_settings turn;
 	/* [offloads] */
 	struct offload_switches offloads;
 	/* [public] */
@@ -37,7 +47,27 @@ struct node_config {
 	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
 	uint16_t tls_port, stun_port;
 	uint64_t max_rate_client, max_rate; /* of relayed packets, bits a second; 0: no limit */
+	uint32_t stun_rate; /* questions a second of one network */
 	struct endpoint metrics;	    /* where they are served; port 0: nowhere */
+	/* [frontdoor] */
+	bool has_front_door;
+	uint32_t n_door_listen;
+	struct endpoint door_listen[DOOR_MAX_LISTEN];
+	uint32_t n_door_hosts;
+	char door_hosts[CONFIG_FILE_MAX_ITEMS][CONFIG_FILE_MAX_VALUE + 1]; /* for door_rule_parse() */
+	bool door_quic;
+	uint32_t max_visitors, max_visitors_source;			     /* 0: as suits the machine */
+	/* [expose] */
+	uint32_t n_exposures;
+	char exposures[EXPOSURE_MAX][CONFIG_FILE_MAX_VALUE + 1];	    /* for exposure_parse() */
+	char exposure_places[EXPOSURE_MAX][EXPOSURE_PLACE_LEN + 1]; /* "FILE:LINE" */
+	/* [diglett], [diglett-agent] */
+	struct diglett_settings diglett;
+	/* [webgw] */
+	bool has_webgw;
+	struct endpoint webgw_listen, webgw_dial_back;
+	uint32_t n_webgw_hosts;
+	char webgw_hosts[CONFIG_FILE_MAX_ITEMS][CONFIG_FILE_MAX_VALUE + 1]; /* for webgw_rule_parse() */
 };
 
 /* All defaults. */

@@ -62,8 +62,9 @@ struct control_client {
 
 	bool has_update, update_in_flight, renewing;
 	struct wake_queue wakes;
-	bool cannot_wake; /* this control does not know how */
 	struct node_update update;
+	char refusal[200];	/* of the last update; "": none */
+	uint64_t told_sequence; /* where the map was when control took the last update; 0: it did not say */
 
 	bool closing;
 	void (*closed)(void *owner);
@@ -297,7 +298,6 @@ static void on_map(struct control_client *client)
 		client->backoff_ms = 0;
 		client->n_failures = 0;
 		client->update_in_flight = false;
-		client->cannot_wake = false;
 		client->update_ms = client->has_update ? now_ms(client) : 0;
 		rearm(client);
 	}
@@ -388,6 +388,10 @@ static struct json *update_params(const struct node_update *update)
 		json_put_integer(public_json, "stun_port", public_node->stun_port);
 		json_put(params, "public", public_json);
 	}
+	if (update->front_door)
+		json_put_boolean(params, "front_door", true);
+	if (update->publishes)
+		json_put(params, "exposures", map_exposures_to_json(&update->exposures));
 	return params;
 }
 
@@ -398,10 +402,14 @@ static void on_updated(void *owner, const struct json *result, const struct rpc_
 	client->update_in_flight = false;
 	if (client->closing)
 		return;
+	client->refusal[0] = '\0';
 	if (error && error->code != RPC_DISCONNECTED) {
 		log_warning(MODULE, "node.update: %s", error->message);
+		snprintf(client->refusal, sizeof(client->refusal), "%.*s", (int)sizeof(client->refusal) - 1, error->message);
 		client->update_ms = now_ms(client) + UPDATE_RETRY_MS;
 	}
+	if (!result || json_get_u64(result, "sequence", &client->told_sequence, NULL) != 0)
+		client->told_sequence = 0;
 	rearm(client); /* one that came in the meantime */
 }
 
@@ -428,10 +436,11 @@ static void on_wakes_answered(void *owner, const struct json *result, const stru
 
 	if (client->closing || (error && error->code == RPC_DISCONNECTED))
 		return;
-	/* A control of before: each further question would count as an error. */
-	if (error && error->code == RPC_METHOD_NOT_FOUND)
-		client->cannot_wake = true;
-	wake_queue_answered(&client->wakes, error != NULL, now_ms(client));
+	wake_queue_answered(&client->wakes,
+			    !error				  ? WAKE_DONE :
+			    error->code == RPC_METHOD_NOT_FOUND ? WAKE_UNKNOWN :
+								  WAKE_REFUSED,
+			    now_ms(client));
 	rearm(client);
 }
 
@@ -449,7 +458,7 @@ static void send_wakes(struct control_client *client)
 	json_put(params, "peers", peers);
 	if (rpc_connection_call(client->connection, "node.wake", params, CALL_TIMEOUT_MS, on_wakes_answered,
 				client) != 0)
-		wake_queue_answered(&client->wakes, true, now_ms(client));
+		wake_queue_answered(&client->wakes, WAKE_REFUSED, now_ms(client));
 }
 
 /* Attempts */
@@ -647,9 +656,23 @@ void control_client_update(struct control_client *client, const struct node_upda
 	rearm(client);
 }
 
+enum control_word control_client_word(const struct control_client *client, uint64_t *ret_sequence)
+{
+	*ret_sequence = client->told_sequence;
+	if (!control_client_is_connected(client))
+		return CONTROL_IS_AWAY;
+	return client->has_update && client->update_ms == 0 && !client->update_in_flight ? CONTROL_HAS_ANSWERED
+											   : CONTROL_IS_ASKED;
+}
+
+const char *control_client_refusal(const struct control_client *client)
+{
+	return client->refusal;
+}
+
 void control_client_wake(struct control_client *client, uint32_t peer_id)
 {
-	if (!control_client_is_connected(client) || client->cannot_wake)
+	if (!control_client_is_connected(client))
 		return;
 	/* Who has no connection cannot be told. */
 	const struct map_peer *peer = map_find_peer(&client->map, peer_id);

@@ -69,6 +69,9 @@ struct node_update {
 	uint32_t n_endpoints;
 	struct endpoint endpoints[MAP_MAX_ENDPOINTS];
 	struct node_public public_node;
+	bool front_door; /* visitors come to it */
+	bool publishes;	 /* exposures are told, also that there are none any more */
+	struct map_exposures exposures;
 };
 
 P2P_CHECK int control_client_new(const struct control_client_options *options,
@@ -82,6 +85,14 @@ void control_client_update(struct control_client *client, const struct node_upda
  * nothing happens while there is no connection, or the peer has none.
  */
 void control_client_wake(struct control_client *client, uint32_t peer_id);
+/*
+ * What control says to the latest update. From *ret_sequence of the map on the map shows what came of it; 0: this
+ * control is of an earlier version, and knows nothing of exposures.
+ */
+enum control_word { CONTROL_IS_AWAY, CONTROL_IS_ASKED, CONTROL_HAS_ANSWERED };
+enum control_word control_client_word(const struct control_client *client, uint64_t *ret_sequence);
+/* Why control refused the latest update, which is tried again; "": it did not. */
+const char *control_client_refusal(const struct control_client *client);
 bool control_client_is_connected(const struct control_client *client);
 const struct map *control_client_map(const struct control_client *client);
 /* Reconnect now (a network change): the back-off starts over. */

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/rpc.h"
 #include "common/service.h"
+#include "node/diglett/diglett_thread.h"
 #include "node/engine.h"
 #include "node/local_api.h"
 #include "relay/http_server.h"
@@ -21,6 +22,7 @@ struct node_daemon {
 	struct p2p_engine *engine;
 	struct local_api *api; /* NULL: not started, or closed */
 	struct http_server *metrics; /* NULL: not served */
+	struct diglett_thread *diglett; /* NULL: neither server nor agent */
 	int n_open;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -182,6 +184,37 @@ static void on_relay_undrain(void *owner, local_api_request request)
 	answer_drained(daemon, request, engine_undrain_relay(daemon->engine));
 }
 
+static void answer_exposed(struct node_daemon *daemon, local_api_request request, int r, const struct error *error)
+{
+	if (r == 0)
+		local_api_answer(daemon->api, request, engine_exposures_json(daemon->engine));
+	else
+		local_api_refuse(daemon->api, request, r, error->message);
+}
+
+static void on_expose(void *owner, local_api_request request, const struct exposure *exposure)
+{
+	struct node_daemon *daemon = owner;
+	struct error error;
+
+	answer_exposed(daemon, request, engine_expose(daemon->engine, exposure, &error), &error);
+}
+
+static void on_unexpose(void *owner, local_api_request request, const struct exposure *host)
+{
+	struct node_daemon *daemon = owner;
+	struct error error;
+
+	answer_exposed(daemon, request, engine_unexpose(daemon->engine, host, &error), &error);
+}
+
+static void on_exposures(void *owner, local_api_request request)
+{
+	struct node_daemon *daemon = owner;
+
+	answer_exposed(daemon, request, 0, NULL);
+}
+
 /* ---- life ---- */
 
 static void on_changed(void *owner, enum p2p_engine_state state)
@@ -195,6 +228,17 @@ static void on_listening(void *owner, const int *sockets, size_t n)
 	service_keep_sockets("relay", NULL, 0);
 	if (n > 0)
 		service_keep_sockets("relay", sockets, n);
+}
+
+/* As door_listen_parse() reads it. */
+static void print_places(const struct node_config *config, char *ret, size_t size)
+{
+	size_t len = 0;
+
+	ret[0] = '\0';
+	for (uint32_t i = 0; i < config->n_door_listen; i++)
+		len += (size_t)snprintf(ret + len, size - len, "%s%s", i > 0 ? "," : "",
+					endpoint_text(&config->door_listen[i]).s);
 }
 
 static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
@@ -214,6 +258,22 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		texts[i] = endpoint_ip_text(&config->addresses[i]);
 		addresses[i] = texts[i].s;
 	}
+	const char *hosts[CONFIG_FILE_MAX_ITEMS + 1] = { NULL };
+	char listen[DOOR_MAX_LISTEN * sizeof(struct endpoint_text)];
+	for (uint32_t i = 0; i < config->n_door_hosts; i++)
+		hosts[i] = config->door_hosts[i];
+	print_places(config, listen, sizeof(listen));
+	const char *exposures[EXPOSURE_MAX + 1] = { NULL }, *exposure_places[EXPOSURE_MAX + 1] = { NULL };
+	for (uint32_t i = 0; i < config->n_exposures; i++) {
+		exposures[i] = config->exposures[i];
+		exposure_places[i] = config->exposure_places[i];
+	}
+	const char *webgw_hosts[CONFIG_FILE_MAX_ITEMS + 1] = { NULL };
+	for (uint32_t i = 0; i < config->n_webgw_hosts; i++)
+		webgw_hosts[i] = config->webgw_hosts[i];
+	const struct endpoint_text webgw_listen = endpoint_text(&config->webgw_listen);
+	const struct endpoint_text webgw_dial_back = endpoint_text(&config->webgw_dial_back);
+	const struct endpoint_text turn_server = endpoint_text(&config->turn.server);
 	const struct p2p_engine_options engine = {
 		.state_dir = options->state_dir,
 		.interface = config->interface,
@@ -223,13 +283,29 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 		.mtu = config->mtu,
 		.offloads = offloads,
 		.lanes = config->lanes,
+		.no_port_mapping = !config->port_mapping,
+		.no_lan_discovery = !config->lan_discovery,
+		.turn_server = endpoint_is_none(&config->turn.server) ? NULL : turn_server.s,
+		.turn_user = config->turn.user,
+		.turn_password_file = config->turn.password_file,
 		.public_addresses = config->is_public ? addresses : NULL,
 		.public_tls_port = config->tls_port,
 		.public_stun_port = config->stun_port,
 		.public_sockets = options->public_sockets,
 		.n_public_sockets = options->n_public_sockets,
+		.public_stun_rate = config->stun_rate,
 		.public_max_rate_client = config->max_rate_client,
 		.public_max_rate = config->max_rate,
+		.front_door_hosts = config->has_front_door ? hosts : NULL,
+		.front_door_listen = listen,
+		.front_door_no_quic = !config->door_quic,
+		.webgw_hosts = config->has_webgw ? webgw_hosts : NULL,
+		.webgw_listen = webgw_listen.s,
+		.webgw_dial_back = webgw_dial_back.s,
+		.front_door_max_visitors = config->max_visitors,
+		.front_door_max_visitors_source = config->max_visitors_source,
+		.exposures = exposures,
+		.exposure_places = exposure_places,
 	};
 	if (!config->is_public)
 		on_listening(daemon, NULL, 0);
@@ -256,7 +332,10 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 					       .netcheck = on_netcheck,
 					       .relay_status = on_relay_status,
 					       .relay_drain = on_relay_drain,
-					       .relay_undrain = on_relay_undrain };
+					       .relay_undrain = on_relay_undrain,
+					       .expose = on_expose,
+					       .unexpose = on_unexpose,
+					       .exposures = on_exposures };
 	char folder[PATH_MAX];
 	const char *slash = strrchr(options->socket, '/');
 
@@ -346,6 +425,9 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 		r = make_api(daemon, options, reterr);
 	if (r == 0)
 		make_metrics(daemon, options);
+	const struct diglett_settings *diglett = &options->config->diglett;
+	if (r == 0 && (diglett->is_server || diglett->is_agent))
+		r = diglett_thread_start(options->loop, diglett, options->state_dir, &daemon->diglett, reterr);
 	if (r != 0) {
 		node_daemon_stop(daemon, NULL, NULL);
 		return r;
@@ -375,11 +457,14 @@ void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), 
 	struct local_api *api = daemon->api;
 	struct p2p_engine *engine = daemon->engine;
 	struct http_server *metrics = daemon->metrics;
+	struct diglett_thread *diglett = daemon->diglett;
 
 	daemon->stopped = stopped;
 	daemon->stopped_owner = owner;
 	daemon->api = NULL;
-	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL);
+	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL) + (diglett != NULL);
+	if (diglett)
+		diglett_thread_stop(diglett, on_part_stopped, daemon);
 	if (metrics)
 		http_server_stop(metrics, on_part_stopped, daemon);
 	if (api)

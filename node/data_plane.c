@@ -10,6 +10,8 @@
  */
 #include "node/data_plane_internal.h"
 
+#include "actors/session_manager/session_wire.h"
+#include "actors/traffic_manager/path_mtu_fsm.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "node/wireguard/lanes.h"
@@ -26,6 +28,9 @@
 #define SAMPLE_DIRECT_MS 500 /* while nothing flows, but a direct path is in force */
 #define ACTIVE_NS	 (11 * 1000000000ull)
 #define MAX_DATAGRAM	 1500
+/* inside: a probe must be as long as the packet, which is padded to 16 bytes */
+#define MTU_MAX		 ((SESSION_MAX_PROBE_LEN - WG_OVERHEAD) & ~15)
+#define RELAYED_MTU	 1392 /* inside: 1500 - 40 - 8, the relay's header, WireGuard's, in steps of 16 */
 #define CHECKS_BURST	 8    /* of our relays, because somebody says so: more than control lets through … */
 #define CHECKS_EACH_MS	 5000 /* … also in the long run */
 
@@ -131,6 +136,21 @@ static void free_peer(struct data_plane *plane, struct plane_peer *peer)
 	free(peer);
 }
 
+/* ---- MTU ---- */
+
+/* What the first link takes, of at most `most`; header: what stands before each datagram. */
+static uint32_t first_mtu(const struct endpoint *to, uint32_t header, uint32_t most)
+{
+	/* IP and UDP, and what WireGuard puts around a packet, which it pads. */
+	const uint32_t around = (endpoint_is_v4(to) ? 20u : 40u) + 8 + header + WG_OVERHEAD;
+	const uint32_t link = udp_first_mtu(to);
+
+	if (link == 0 || link >= most + around)
+		return most;
+	const uint32_t fits = (link - around) & ~15u;
+	return link > around && fits > PATH_MTU_MIN ? fits : PATH_MTU_MIN;
+}
+
 /* ---- changes: to WireGuard ---- */
 
 static void publish_changes(struct data_plane *plane);
@@ -150,6 +170,27 @@ static void on_changed(struct wireguard_change *change)
 	plane->is_changing = false;
 	if (!plane->closed)
 		publish_changes(plane);
+}
+
+/*
+ * By relay nobody asks how much passes: what fits into 1500 bytes does, as a rule, whatever the family; less when our
+ * own link to the relay takes less.
+ */
+static uint32_t relayed_mtu(const struct data_plane *plane, const struct plane_peer *peer)
+{
+	const struct endpoint *relay = &peer->way.remote;
+	const uint32_t most = plane->options.mtu < RELAYED_MTU ? plane->options.mtu : RELAYED_MTU;
+
+	return relay->port == 0 ? most : first_mtu(relay, WG_RELAY_HEADER_LEN, most);
+}
+
+/*
+ * Of the direct path, as long as there is one: it may be in doubt for moments only, and what is refused meanwhile as
+ * too large for the relay the senders would remember for minutes.
+ */
+static uint32_t mtu_of(const struct data_plane *plane, const struct plane_peer *peer)
+{
+	return peer->path.relay && !peer->path.direct ? relayed_mtu(plane, peer) : peer->mtu;
 }
 
 static struct wireguard_change *collect_changes(struct data_plane *plane)
@@ -179,6 +220,7 @@ static struct wireguard_change *collect_changes(struct data_plane *plane)
 								.ip4 = peer->ip4,
 								.ip6 = peer->ip6,
 								.path = peer->path,
+								.mtu = mtu_of(plane, peer),
 								.relay_way = peer->way };
 			peer->is_new = peer->is_dirty = peer->is_reborn = peer->is_gone = false;
 		}
@@ -468,7 +510,34 @@ int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to
 		return -EMSGSIZE;
 	memcpy(copy, bytes, len);
 	const struct train train = train_of_one(copy, len);
+	/* Lanes send no session messages: all that leave come by here. */
+	if (plane->options.pinged && demux_datagram(bytes, len) == DEMUX_SESSION)
+		plane->options.pinged(plane->options.owner, to);
 	return udp_send(plane->udp, 0, &path, &train, NULL);
+}
+
+int data_plane_send_probe(struct data_plane *plane, const struct endpoint *to, const uint8_t *bytes, size_t len)
+{
+	return udp_send_whole(plane->udp, to, bytes, len);
+}
+
+uint32_t data_plane_first_mtu(const struct data_plane *plane, const struct endpoint *to)
+{
+	return first_mtu(to, 0, plane->options.mtu < MTU_MAX ? plane->options.mtu : MTU_MAX);
+}
+
+void data_plane_set_mtu(struct data_plane *plane, uint32_t peer_id, uint32_t mtu)
+{
+	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
+
+	if (!peer || peer->mtu == mtu)
+		return;
+	log_info("traffic", "peer=%s mtu=%u", peer->name, mtu);
+	peer->mtu = mtu;
+	if (plane->options.wireguard != WIREGUARD_IN_PROCESS)
+		return; /* packets do not pass through us, and a change would move them */
+	peer->is_dirty = true;
+	publish_changes(plane);
 }
 
 uint16_t data_plane_port(const struct data_plane *plane)
@@ -555,6 +624,11 @@ void data_plane_set_relay_context(struct data_plane *plane, SSL_CTX *context)
 			relay_connection_set_context(relay->connection, context);
 }
 
+void data_plane_forget_sources(struct data_plane *plane)
+{
+	plane->host->class->link_changed(plane->host);
+}
+
 void data_plane_link_changed(struct data_plane *plane)
 {
 	udp_routes_changed(plane->udp);
@@ -600,6 +674,7 @@ static void fill_peer(const struct data_plane *plane, const struct plane_peer *p
 	ret->ip4 = peer->ip4;
 	ret->ip6 = peer->ip6;
 	ret->path = path_kind(&peer->path);
+	ret->mtu = peer->mtu;
 	if (peer->path.direct)
 		ret->endpoint = peer->path.endpoint;
 	if (peer->path.relay)

@@ -30,6 +30,8 @@ struct data_plane_options {
 	const struct membership *membership;  /* overlay addresses and prefixes */
 	struct tls_host *tls_host;	      /* outlives the data plane */
 	SSL_CTX *relay_context;		      /* for relay connections; referenced */
+	/* A session message has left for there; may be NULL. Borrowed */
+	void (*pinged)(void *owner, const struct endpoint *to);
 	void (*interface_gone)(void *owner);  /* somebody deleted it; the owner closes */
 	void *owner;
 };
@@ -44,6 +46,8 @@ void data_plane_close(struct data_plane *data_plane, void (*closed)(void *owner)
 void data_plane_set_relay_context(struct data_plane *data_plane, SSL_CTX *context);
 /* Peers (key, overlay addresses, home relay) and relays are now these. New peers begin with the relay path. */
 void data_plane_apply_map(struct data_plane *data_plane, const struct map *map);
+/* The network of the machine changes: what leaves from a remembered address may go astray from now on. */
+void data_plane_forget_sources(struct data_plane *data_plane);
 /* The network of the machine changed: sources forgotten, relay connections probed. */
 void data_plane_link_changed(struct data_plane *data_plane);
 /* Somebody says that we are not reached by relay: do they answer? */
@@ -55,6 +59,8 @@ void data_plane_refresh(struct data_plane *data_plane, void (*cb)(void *owner), 
 void data_plane_fill_status(const struct data_plane *data_plane, struct node_status *status);
 /* By what the relay of that id is used, and how far it is by either way. */
 void data_plane_fill_relay(const struct data_plane *data_plane, struct node_status_relay *relay);
+/* Where the relay of that id is bound by UDP, that is, pinged; none: it is not. */
+struct endpoint data_plane_relay_remote(const struct data_plane *data_plane, uint32_t relay_id);
 /* Where the last authenticated packet of the peer came from, as of the last refresh. False: nothing yet. */
 bool data_plane_last_arrival(const struct data_plane *data_plane, uint32_t peer_id, struct endpoint *ret_direct,
 			     bool *ret_by_relay);

@@ -35,6 +35,7 @@ struct plane_peer {
 	uint32_t home_relay;
 	struct public_key session_key;
 	struct peer_path path;
+	uint32_t mtu; /* of packets inside; 0: not limited */
 	bool is_new, is_dirty; /* not yet told to WireGuard: all of it, its path */
 	bool is_reborn;	       /* nor this: it began a new Session, and may have lost its keys */
 	bool is_gone;	       /* its relay did not know it just now: ask again with the next sample */
@@ -79,7 +80,7 @@ struct plane_relay {
 	bool is_down;	 /* it was tried, and failed */
 	bool is_leaving; /* it has said that it will stop */
 	struct plane_relay_view {
-		bool is_up, sends_udp, is_tls_up, is_tls_silent, is_leaving;
+		bool is_up, sends_udp, is_tls_up, is_tls_silent, is_silent, is_leaving;
 		uint32_t slot, token;
 		struct endpoint remote;
 	} seen; /* as peers were last looked at for it */
@@ -122,8 +123,7 @@ struct data_plane {
 	bool is_flushing;
 	uv_timer_t seek_timer;
 	uint32_t seek_bucket; /* of by_id: where the last round ended */
-	uint64_t round_ns; /* of peers that do not answer: when it began, and … */
-	uint32_t n_sought; /* … how many of them were sought in it */
+	struct plane_rounds rounds; /* of peers that do not answer */
 
 	uv_timer_t sample_timer;
 	bool is_sampling, sample_again;
@@ -154,6 +154,8 @@ struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id
 /* As plane_find_relay(), but one that the map has is opened. */
 struct plane_relay *plane_relay_on_demand(struct data_plane *plane, uint32_t relay_id);
 /* Something about its UDP or TLS may be other than before: chooses anew, tells who must know, sets the timer. */
+/* It counts as up, but did not answer when it should have: it may be dead. False while TLS answers. */
+bool plane_relay_is_silent(const struct plane_relay *relay);
 void plane_relay_reconsider(struct plane_relay *relay);
 /* The stage shall know that it is used. */
 void plane_relay_used(struct plane_relay *relay);

@@ -2,7 +2,7 @@
  * At which relay is a peer, and how does a packet get there?
  *
  *   the peer's home relay ── ready ──► there
- *        │ down, leaving, or the peer is not there
+ *        │ down, silent, leaving, or the peer is not there
  *        ▼
  *   another at which it was found or heard from ── ready ──► there
  *        │ none
@@ -10,8 +10,9 @@
  *   wait, and ask: its home and the nearest relays, by find over UDP, by the packet itself over TLS
  *
  * Ready means: connected, and over UDP the peer's slot is known. What is left stays in use until what is better is
- * ready. While the ready one is not the peer's home, or will stop, or packets wait, relays are asked again and again;
- * else nobody is asked for a peer that is not in use.
+ * ready. While the ready one is not the peer's home, or is silent, or will stop, or packets wait, relays are asked again
+ * and again; else nobody is asked for a peer that is not in use. A relay that is silent is dead half a second later, as
+ * a rule: what goes to the peer goes at once to another at which it was found meanwhile.
  */
 #include "node/data_plane_internal.h"
 
@@ -25,7 +26,6 @@
 #define MAX_WAIT_NS	 2000000000ull
 #define SEEK_MS		 100  /* between two rounds of questions for what waits … */
 #define SEEK_CALM_NS	 1000000000ull /* … and for a peer that is reached elsewhere meanwhile */
-#define SEEK_SILENT_NS	 300000000ull /* the same for one that does not answer */
 #define IN_USE_NS	 5000000000ull
 #define MAX_SOUGHT	 4 /* relays that are opened for a peer whose home does not have it */
 #define MAX_SEEKERS	 64 /* peers of one round */
@@ -68,7 +68,7 @@ static bool is_possible(const struct plane_relay *relay, const struct plane_peer
 /* Ready, and nothing speaks against it. */
 static bool is_good(const struct plane_relay *relay, const struct plane_peer *peer)
 {
-	return !relay->is_leaving && is_ready(relay, peer) &&
+	return !relay->is_leaving && !plane_relay_is_silent(relay) && is_ready(relay, peer) &&
 	       !plane_place_is_deaf(plane_place(peer, relay->relay.id), clock_now_ns());
 }
 
@@ -159,6 +159,8 @@ static void update_way(struct data_plane *plane, struct plane_peer *peer)
 	if (way.relay_id == peer->way.relay_id && endpoint_equal(&way.remote, &peer->way.remote) &&
 	    memcmp(way.header, peer->way.header, sizeof(way.header)) == 0)
 		return;
+	if (way.relay_id != peer->way.relay_id)
+		peer_silence_moved(&peer->silence, clock_now_ns());
 	peer->way = way;
 	peer->is_dirty = true;
 	plane_publish(plane);
@@ -189,8 +191,8 @@ static bool is_home_good(const struct data_plane *plane, const struct plane_peer
 	const struct plane_place *place = plane_place(peer, peer->home_relay);
 	const uint64_t now = clock_now_ns();
 
-	return home && !home->is_leaving && !home->is_down && !plane_place_is_absent(place) &&
-	       !plane_place_is_deaf(place, now) && !peer_silence_is_strange(&peer->silence, now);
+	return home && !home->is_leaving && !home->is_down && !plane_relay_is_silent(home) &&
+	       !plane_place_is_absent(place) && !plane_place_is_deaf(place, now) && !peer_silence_is_strange(&peer->silence, now);
 }
 
 static void seek(struct data_plane *plane, struct plane_peer *peer, bool opens)
@@ -223,26 +225,23 @@ static void seek(struct data_plane *plane, struct plane_peer *peer, bool opens)
 	}
 }
 
-/* Each waits longer than a round: so all have their turn. */
 void plane_reach_seek(struct data_plane *plane, struct plane_peer *peer, bool opens)
 {
-	const uint64_t now = clock_now_ns();
+	if (plane_rounds_take(&plane->rounds, peer->sought_ns, clock_now_ns()))
+		seek(plane, peer, opens);
+}
 
-	if (now - plane->round_ns >= SEEK_MS * 1000000ull) {
-		plane->round_ns = now;
-		plane->n_sought = 0;
-	}
-	if (now - peer->sought_ns < SEEK_SILENT_NS || plane->n_sought == MAX_SEEKERS)
-		return;
-	plane->n_sought++;
-	seek(plane, peer, opens);
+/* Nothing but a nearer one would be better. */
+static bool is_lasting(const struct plane_relay *relay)
+{
+	return relay && relay->is_up && !relay->is_leaving && !plane_relay_is_silent(relay);
 }
 
 static bool is_settled(const struct data_plane *plane, const struct plane_peer *peer)
 {
 	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 
-	if (!relay || !relay->is_up || relay->is_leaving || (peer->home_relay != 0 && relay->relay.id != peer->home_relay))
+	if (!is_lasting(relay) || (peer->home_relay != 0 && relay->relay.id != peer->home_relay))
 		return false;
 	/* Over TLS alone there is no slot to be found. */
 	return can_udp(relay, plane_place(peer, relay->relay.id)) || !relay->sends_udp;
@@ -259,7 +258,7 @@ static bool seek_again(struct data_plane *plane, struct plane_peer *peer, uint64
 	update_way(plane, peer); /* a relay may not be deaf any more */
 	if (is_settled(plane, peer))
 		return false;
-	if (!relay || !relay->is_up || relay->is_leaving || now - peer->sought_ns >= SEEK_CALM_NS)
+	if (!is_lasting(relay) || now - peer->sought_ns >= SEEK_CALM_NS)
 		seek(plane, peer, true);
 	return true;
 }

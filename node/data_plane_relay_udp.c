@@ -142,6 +142,12 @@ static void forget_slots(struct plane_relay *relay)
 	plane_forget_slots(relay);
 }
 
+static void tell_bound(const struct plane_relay *relay)
+{
+	if (relay->plane->is_attached && relay->plane->ports.relay_bound)
+		relay->plane->ports.relay_bound(relay->plane->ports.owner, relay->relay.id);
+}
+
 static void handle_event(struct plane_relay *relay, const struct relay_udp_event *event)
 {
 	switch (event->type) {
@@ -152,6 +158,7 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 		if (event->is_new_epoch)
 			forget_slots(relay);
 		plane_relay_udp_publish(relay->plane);
+		tell_bound(relay);
 		break;
 	case RELAY_UDP_EV_LOST:
 		log_info("relay", "relay %s over UDP: %s", relay->relay.name, event->why);
@@ -159,6 +166,7 @@ static void handle_event(struct plane_relay *relay, const struct relay_udp_event
 			relay_connection_poke(relay->connection); /* is it there at all? */
 		plane_forget_deaf(relay);
 		plane_relay_udp_publish(relay->plane);
+		tell_bound(relay);
 		break;
 	case RELAY_UDP_EV_LEAVING:
 		log_info("relay", "relay %s will stop", relay->relay.name);

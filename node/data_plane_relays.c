@@ -157,6 +157,13 @@ static void choose_way(struct plane_relay *relay)
 		relay_udp_fsm_watch(&relay->udp, relay->choice.wants_tls && bound, view.now_ms * 1000);
 }
 
+bool plane_relay_is_silent(const struct plane_relay *relay)
+{
+	if (!relay->is_up || (relay->is_tls_up && !relay->is_tls_silent))
+		return false;
+	return !relay->sends_udp || relay->udp.n_silent >= RELAY_CHOICE_SILENT;
+}
+
 /* Peers are many: they are looked at only when something is other than it was. */
 static void tell_peers(struct plane_relay *relay)
 {
@@ -167,6 +174,7 @@ static void tell_peers(struct plane_relay *relay)
 		.sends_udp = relay->sends_udp,
 		.is_tls_up = relay->is_tls_up,
 		.is_tls_silent = relay->is_tls_silent,
+		.is_silent = plane_relay_is_silent(relay),
 		.is_leaving = relay->is_leaving,
 		.slot = bound ? relay->udp.slot : 0,
 		.token = bound ? relay->udp.token : 0,
@@ -175,8 +183,8 @@ static void tell_peers(struct plane_relay *relay)
 	const struct plane_relay_view *seen = &relay->seen;
 
 	if (view.is_up == seen->is_up && view.sends_udp == seen->sends_udp && view.is_tls_up == seen->is_tls_up &&
-	    view.is_tls_silent == seen->is_tls_silent && view.is_leaving == seen->is_leaving &&
-	    view.slot == seen->slot && view.token == seen->token && endpoint_equal(&view.remote, &seen->remote))
+	    view.is_tls_silent == seen->is_tls_silent && view.is_silent == seen->is_silent &&
+	    view.is_leaving == seen->is_leaving && view.slot == seen->slot && view.token == seen->token && endpoint_equal(&view.remote, &seen->remote))
 		return;
 	relay->seen = view;
 	plane_reach_changed(relay->plane);
@@ -436,6 +444,13 @@ void data_plane_fill_relay(const struct data_plane *plane, struct node_status_re
 		status->udp_latency_us = relay->udp.rtt_us;
 	if (relay->is_tls_up && relay_connection_rtt_us(relay->connection) != 0)
 		status->tls_latency_us = relay_connection_rtt_us(relay->connection);
+}
+
+struct endpoint data_plane_relay_remote(const struct data_plane *plane, uint32_t relay_id)
+{
+	const struct plane_relay *relay = plane_find_relay(plane, relay_id);
+
+	return relay && is_bound(relay) ? relay_udp_fsm_remote(&relay->udp) : (struct endpoint){ 0 };
 }
 
 void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint32_t n)

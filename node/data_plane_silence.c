@@ -46,7 +46,7 @@ static void turn(struct data_plane *plane, struct plane_peer *peer, uint64_t now
 		return;
 	place->deaf_ns = now;
 	struct plane_relay *to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
-	if (!to || to == from) {
+	if (!to || to == from || plane_relay_is_silent(to)) {
 		/* Nowhere else, yet: asked again as soon as it may have been found. But who was tried elsewhere is tried at home. */
 		forget_deaf(peer);
 		to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);

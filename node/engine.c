@@ -31,7 +31,6 @@
 #define BACK_OFF_MIN_MS	    200
 #define BACK_OFF_MAX_MS	    30000
 #define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
-#define MAP_SAVE_SHARE	    20 /* writing the cached map may take one part in so many of the loop's time */
 #define JOIN_TIMEOUT_MS	    15000
 
 const char *p2p_engine_state_name(enum p2p_engine_state state)
@@ -74,39 +73,16 @@ static void tell_changed(struct p2p_engine *engine)
 
 /* ---- the cached map ---- */
 
-static void save_map(struct p2p_engine *engine)
-{
-	struct error error;
-
-	uv_timer_stop(&engine->map_save);
-	if (!engine->map)
-		return;
-	uint64_t begin_ns = uv_hrtime();
-	if (state_dir_save_map(&engine->dir, map_ref_get(engine->map), &error) != 0)
-		log_error("node", "%s", error.message);
-	uint64_t end_ns = uv_hrtime();
-	engine->map_due_ns = end_ns + (end_ns - begin_ns) * MAP_SAVE_SHARE;
-}
-
-static void on_map_save(uv_timer_t *timer)
-{
-	save_map(container_of(timer, struct p2p_engine, map_save));
-}
-
 static void keep_map(struct p2p_engine *engine, const struct map *map)
 {
 	map_unref(engine->map);
 	engine->map = map_ref_new(map);
 	if (engine->public_node)
 		public_node_recheck_members(engine->public_node);
-	if (uv_is_active((uv_handle_t *)&engine->map_save))
-		return;
-	/* At once, so that a crash loses nothing; a busy network must not keep the loop writing. */
-	uint64_t now_ns = uv_hrtime();
-	if (engine->map_due_ns <= now_ns)
-		save_map(engine);
-	else
-		uv_timer_start(&engine->map_save, on_map_save, (engine->map_due_ns - now_ns) / 1000000 + 1, 0);
+	engine_update_front_door(engine);
+	engine_update_acceptor(engine);
+	if (engine->map_cache)
+		map_cache_keep(engine->map_cache, engine->map);
 }
 
 static void load_map(struct p2p_engine *engine)
@@ -195,6 +171,7 @@ static void on_removed(void *owner, const char *reason);
 static void start_session(struct p2p_engine *engine)
 {
 	struct error error;
+	struct map_exposures exposures;
 	const struct session_options options = {
 		.loop = engine->loop,
 		.websockets = engine->websockets,
@@ -204,6 +181,9 @@ static void start_session(struct p2p_engine *engine)
 		.node_key = &engine->node_key,
 		.map = engine->map ? map_ref_get(engine->map) : NULL,
 		.public_node = engine->is_public ? &engine->public_options : NULL,
+		.has_front_door = engine->has_front_door,
+		.exposures = engine_publishes(engine, &exposures) ? &exposures : NULL,
+		.no_lan_discovery = engine->no_lan_discovery,
 		.interface = engine->interface,
 		.ports = { .owner = engine,
 			   .failed = on_session_failed,
@@ -220,6 +200,14 @@ static void start_session(struct p2p_engine *engine)
 	if (session_new(&options, &engine->session, &error) != 0) {
 		log_error("node", "cannot start a session: %s", error.message);
 		uv_timer_start(&engine->restart, on_restart, next_delay_ms(engine), 0);
+	}
+	if (engine->session && engine->port_mapping) {
+		const struct endpoint forwarded = port_mapping_external(engine->port_mapping);
+		session_set_forwarded(engine->session, &forwarded);
+	}
+	if (engine->session && engine->turn_helper) {
+		const struct endpoint relayed = turn_helper_relayed(engine->turn_helper);
+		session_set_turned(engine->session, &relayed);
 	}
 	tell_changed(engine);
 }
@@ -353,6 +341,7 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
 					       .tls_port = engine->public_options.tls_port,
 					       .stun_port = engine->public_options.stun_port,
+					       .stun_rate = engine->stun_rate,
 					       .max_rate_client = engine->max_rate_client,
 					       .max_rate = engine->max_rate,
 					       .sockets = &engine->sockets,
@@ -396,6 +385,14 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 
 static void on_interface_gone(void *owner);
 
+static void on_pinged(void *owner, const struct endpoint *to)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->turn_helper)
+		turn_helper_pinged(engine->turn_helper, to);
+}
+
 static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 {
 	struct data_plane_options options = {
@@ -409,6 +406,7 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 		.node_key = &engine->node_key,
 		.membership = &engine->membership.member,
 		.tls_host = engine->tls_host,
+		.pinged = on_pinged,
 		.interface_gone = on_interface_gone,
 		.owner = engine,
 	};
@@ -426,6 +424,48 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 	return r;
 }
 
+static void on_forwarded(void *owner, const struct endpoint *external)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->session)
+		session_set_forwarded(engine->session, external);
+}
+
+/* A public node is reached without. */
+static void start_port_mapping(struct p2p_engine *engine)
+{
+	const struct port_mapping_options options = { .loop = engine->loop,
+						      .interface = engine->interface,
+						      .port = data_plane_port(engine->data_plane),
+						      .node_key = &engine->node_key,
+						      .changed = on_forwarded,
+						      .owner = engine };
+
+	if (!engine->no_port_mapping && !engine->is_public)
+		engine->port_mapping = port_mapping_new(&options);
+}
+
+static void on_turned(void *owner, const struct endpoint *relayed)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->session)
+		session_set_turned(engine->session, relayed);
+}
+
+static void start_turn(struct p2p_engine *engine)
+{
+	const struct turn_helper_options options = { .loop = engine->loop,
+						     .settings = &engine->turn,
+						     .port = data_plane_port(engine->data_plane),
+						     .changed = on_turned,
+						     .owner = engine };
+
+	if (!endpoint_is_none(&engine->turn.server))
+		engine->turn_helper = turn_helper_new(&options);
+}
+
 /* Membership and identity key are loaded. On failure the caller closes what there is. */
 static int start_member(struct p2p_engine *engine, struct error *reterr)
 {
@@ -434,10 +474,15 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	engine->state = MEMBER;
 	engine->back_off_ms = 0;
 	load_map(engine);
-	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0)
+	engine->map_cache = map_cache_new(engine->loop, &engine->dir);
+	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0 ||
+	    (r = engine_start_front_door(engine, reterr)) != 0)
 		return r;
+	engine_start_acceptor(engine);
 	log_info("node", "member of %s as %s", engine->membership.member.network, engine->membership.member.name);
 	start_session(engine);
+	start_port_mapping(engine);
+	start_turn(engine);
 	return 0;
 }
 
@@ -470,10 +515,31 @@ static void close_longer_parts(struct p2p_engine *engine)
 {
 	struct data_plane *data_plane = engine->data_plane;
 	struct public_node *public_node = engine->public_node;
+	struct front_door *front_door = engine->front_door;
+	struct acceptor *acceptor = engine->acceptor;
+	struct port_mapping *port_mapping = engine->port_mapping;
+	struct turn_helper *turn_helper = engine->turn_helper;
+	struct map_cache *map_cache = engine->map_cache;
 
+	engine->map_cache = NULL;
 	engine->data_plane = NULL;
 	engine->public_node = NULL;
-	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL);
+	engine->front_door = NULL;
+	engine->acceptor = NULL;
+	engine->acceptor_port = 0;
+	engine->port_mapping = NULL;
+	engine->turn_helper = NULL;
+	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL) + (port_mapping != NULL) +
+			 (turn_helper != NULL) + (front_door != NULL) + (map_cache != NULL) + (acceptor != NULL);
+	map_cache_close(map_cache, on_part_closed, engine);
+	if (front_door)
+		front_door_stop(front_door, on_part_closed, engine);
+	if (acceptor)
+		acceptor_close(acceptor, on_part_closed, engine);
+	if (turn_helper)
+		turn_helper_close(turn_helper, on_part_closed, engine);
+	if (port_mapping)
+		port_mapping_close(port_mapping, on_part_closed, engine);
 	if (data_plane)
 		data_plane_close(data_plane, on_part_closed, engine);
 	if (public_node && !engine->stopping)
@@ -490,7 +556,6 @@ static void close_member(struct p2p_engine *engine, void (*then)(struct p2p_engi
 	engine->closing_member = true;
 	engine->then = then;
 	uv_timer_stop(&engine->restart);
-	save_map(engine);
 	if (engine->session)
 		close_session(engine);
 	else if (!engine->session_closing)
@@ -697,6 +762,7 @@ static void after_leave(struct p2p_engine *engine)
 	int r = state_dir_forget(&engine->dir, &error);
 
 	engine->state = NOT_JOINED;
+	engine_forget_exposures(engine);
 	engine->leave_done = NULL;
 	if (engine->join_done)
 		finish_join(engine, -ECANCELED, "joined, and left again before it had begun");
@@ -755,6 +821,15 @@ static bool addresses_changed(struct p2p_engine *engine)
 	return true;
 }
 
+/* The rest when it has settled. */
+static void on_link_begins(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->data_plane)
+		data_plane_forget_sources(engine->data_plane);
+}
+
 static void on_link_changed(void *owner)
 {
 	struct p2p_engine *engine = owner;
@@ -770,6 +845,10 @@ static void on_link_changed(void *owner)
 	}
 	if (engine->data_plane)
 		data_plane_link_changed(engine->data_plane);
+	if (engine->port_mapping)
+		port_mapping_look(engine->port_mapping);
+	if (engine->turn_helper)
+		turn_helper_link_changed(engine->turn_helper);
 	/* A route may have changed: ask STUN again. Control is called anew only from a new address. */
 	if (engine->session)
 		session_link_changed(engine->session, changed);
@@ -781,6 +860,22 @@ static void close_sockets(struct listen_sockets *sockets)
 		if (sockets->fds[i] >= 0)
 			close(sockets->fds[i]);
 	sockets->n = 0;
+}
+
+static int take_turn(struct turn_settings *turn, const struct p2p_engine_options *options, struct error *reterr)
+{
+	if (!options->turn_server)
+		return 0;
+	if (endpoint_parse(options->turn_server, &turn->server) != 0 || !endpoint_is_v4(&turn->server) ||
+	    turn->server.port == 0)
+		return error_set(reterr, -EINVAL, "TURN server: an IPv4 address and a port");
+	if (!options->turn_user || !options->turn_password_file || strlen(options->turn_user) > TURN_USER_LEN ||
+	    strlen(options->turn_password_file) > TURN_PATH_LEN)
+		return error_set(reterr, -EINVAL, "TURN: a user of %d characters at most, and a file of %d",
+				 TURN_USER_LEN, TURN_PATH_LEN);
+	strcpy(turn->user, options->turn_user);
+	strcpy(turn->password_file, options->turn_password_file);
+	return 0;
 }
 
 static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
@@ -799,6 +894,10 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	if (options->lanes > LANES_MAX)
 		return error_set(reterr, -EINVAL, "lanes: %d at most", LANES_MAX);
 	engine->n_lanes = options->lanes;
+	engine->no_port_mapping = options->no_port_mapping;
+	engine->no_lan_discovery = options->no_lan_discovery;
+	if (take_turn(&engine->turn, options, reterr) != 0)
+		return -EINVAL;
 	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
 		return -EINVAL;
 	if (options->name)
@@ -814,6 +913,10 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	}
 	engine->is_public = options->public_addresses != NULL;
 	engine->finds_addresses = engine->is_public && engine->public_options.n_addresses == 0;
+	engine->stun_rate = options->public_stun_rate;
+	if (engine_take_front_door(engine, options, reterr) != 0 || engine_take_exposures(engine, options, reterr) != 0 ||
+	    engine_take_webgw(engine, options, reterr) != 0)
+		return -EINVAL;
 	engine->max_rate_client = options->public_max_rate_client;
 	engine->max_rate = options->public_max_rate;
 	engine->sockets.n = (uint32_t)(options->n_public_sockets < LISTEN_SOCKETS_MAX ? options->n_public_sockets
@@ -867,6 +970,9 @@ int p2p_engine_new(p2p_loop *loop, const struct p2p_engine_options *options,
 	    (r = state_dir_node_key(&engine->dir, &engine->node_key, &error)) != 0) {
 		snprintf(message, message_len, "%s", error.message);
 		state_dir_close(&engine->dir);
+		free(engine->door_rules);
+		free(engine->exposures);
+		free(engine->webgw_rules);
 		free(engine);
 		return r;
 	}
@@ -879,14 +985,17 @@ int p2p_engine_new(p2p_loop *loop, const struct p2p_engine_options *options,
 /* What lives as long as the Engine. */
 static int start_hosts(struct p2p_engine *engine, struct error *reterr)
 {
+	const struct link_monitor_ports link = { .owner = engine, .begins = on_link_begins, .changed = on_link_changed };
 	int r = websocket_host_new(engine->loop, &engine->websockets, reterr);
 
 	if (r != 0)
 		return r;
+	if ((r = engine_start_webgw(engine, reterr)) != 0)
+		return r;
 	r = tls_host_new(engine->loop, &engine->tls_host);
 	if (r != 0)
 		return error_set(reterr, r, "cannot start TLS: %s", strerror(-r));
-	r = link_monitor_new(engine->loop, on_link_changed, engine, &engine->link_monitor, reterr);
+	r = link_monitor_new(engine->loop, &link, &engine->link_monitor, reterr);
 	if (r != 0)
 		return r;
 	addresses_changed(engine);
@@ -919,8 +1028,8 @@ int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_le
 
 	engine->started_ms = uv_now(engine->loop);
 	uv_timer_init(engine->loop, &engine->restart);
-	uv_timer_init(engine->loop, &engine->map_save);
 	engine->has_timers = true;
+	engine_load_exposures(engine);
 	r = start_hosts(engine, &error);
 	if (r == 0)
 		r = load_member(engine, &error);
@@ -943,6 +1052,10 @@ static void on_host_closed(void *owner)
 	secret_key_wipe(&engine->node_key);
 	join_link_wipe(&engine->join_link);
 	close_sockets(&engine->sockets);
+	free(engine->door_rules);
+	free(engine->exposures);
+	webgw_free(engine->webgw);
+	free(engine->webgw_rules);
 	free(engine);
 	stopped(stopped_owner);
 }
@@ -952,18 +1065,12 @@ static void on_restart_closed(uv_handle_t *handle)
 	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, restart));
 }
 
-static void on_map_save_closed(uv_handle_t *handle)
-{
-	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, map_save));
-}
-
 static void close_hosts(struct p2p_engine *engine)
 {
 	engine->n_open = 1;
 	if (engine->has_timers) {
-		engine->n_open += 2;
+		engine->n_open++;
 		uv_close((uv_handle_t *)&engine->restart, on_restart_closed);
-		uv_close((uv_handle_t *)&engine->map_save, on_map_save_closed);
 	}
 	if (engine->websockets) {
 		engine->n_open++;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/join_link.h"
 #include "common/macros.h"
+#include "node/exposure.h"
 #include "node/local_api_wire.h"
 #include "node/relay_status.h"
 #include "node/status.h"
@@ -44,6 +45,33 @@ void engine_join(struct p2p_engine *engine, const struct join_link *link, const 
  */
 typedef void (*engine_ping_cb)(void *owner, int code, const struct node_ping_result *result);
 void engine_ping(struct p2p_engine *engine, const struct local_api_ping *ping, engine_ping_cb cb, void *owner);
+
+/*
+ * Publishes, or publishes no more; kept in the state folder when it returns 0, and control is told at once. Else a code
+ * of the local API, and in reterr what to do: RPC_ALREADY (something stands in the way), RPC_BUSY (too many),
+ * RPC_NOT_FOUND, RPC_UNAVAILABLE (no member), RPC_INTERNAL_ERROR (it could not be kept).
+ */
+P2P_CHECK int engine_expose(struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr);
+P2P_CHECK int engine_unexpose(struct p2p_engine *engine, const struct exposure *host, struct error *reterr);
+
+/* What has come of an exposure. */
+enum exposure_state {
+	EXPOSURE_NOT_JOINED,
+	EXPOSURE_ASKING,      /* control has not answered yet */
+	EXPOSURE_CONTROL_OLD, /* it knows nothing of exposures */
+	EXPOSURE_WAITING,     /* for an admin's grant */
+	EXPOSURE_NO_DOOR,     /* granted; visitors have nowhere to come to */
+	EXPOSURE_LIVE,
+};
+const char *exposure_state_name(enum exposure_state state);
+/* The answer to node.exposures. */
+struct json *engine_exposures_json(const struct p2p_engine *engine);
+
+/*
+ * The acceptor takes visitors at this TCP port of our overlay address from now on; 0: it does not. Told to control, and
+ * by it to the front doors.
+ */
+void engine_set_acceptor_port(struct p2p_engine *engine, uint16_t port);
 
 /* Looks at endpoints and relays anew; cb when the answers are in, or after 3 s. */
 void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner);

@@ -1,7 +1,8 @@
 /*
- * The Engine's insides, shared by its five files: engine.c (what comes and goes, and in which order),
- * engine_ping.c (ping, netcheck), engine_status.c, engine_relay_status.c, engine_metrics.c. Nobody else
- * includes it.
+ * The Engine's insides, shared by its files: engine.c (what comes and goes, and in which order),
+ * engine_ping.c (ping, netcheck), engine_front_door.c, engine_exposures.c, engine_acceptor.c, engine_status.c,
+ * engine_relay_status.c, engine_metrics.c.
+ * Nobody else includes it.
  */
 #pragma once
 
@@ -10,9 +11,16 @@
 #include "node/engine.h"
 #include "node/data_plane.h"
 #include "node/echo.h"
+#include "node/expose/acceptor.h"
+#include "node/exposure_list.h"
 #include "node/link_monitor.h"
+#include "node/map_cache.h"
+#include "node/port_mapping.h"
 #include "node/session.h"
 #include "node/state_dir.h"
+#include "node/turn_helper.h"
+#include "relay/frontdoor/front_door.h"
+#include "relay/webgw/webgw.h"
 #include "relay/public_node.h"
 
 #include <uv.h>
@@ -26,6 +34,7 @@ struct netcheck {
 	struct p2p_engine *engine;
 	struct netcheck *next;
 	uv_timer_t timer;
+	uint64_t began_ms;
 	void (*cb)(void *owner);
 	void *owner;
 };
@@ -39,11 +48,24 @@ struct p2p_engine {
 	struct offload_switches offloads;
 	unsigned n_lanes;
 	enum wireguard_kind wireguard;
+	bool no_port_mapping, no_lan_discovery;
+	struct turn_settings turn;
 	bool is_public;
 	bool finds_addresses; /* none are configured: public_options has those of the machine */
 	struct node_public public_options;
+	uint32_t stun_rate;
 	uint64_t max_rate_client, max_rate; /* of the relay */
 	struct listen_sockets sockets;	    /* that the program was started with */
+	bool has_front_door;
+	struct front_door_options door_options;
+	struct door_rule *door_rules; /* owned */
+	uint32_t n_door_rules;
+	struct exposure_list *exposures; /* owned */
+	bool exposures_unread; /* p2pctl's are in the state folder, but not here: they must not be written over */
+	bool has_webgw;
+	struct endpoint webgw_listen;
+	struct webgw_rule *webgw_rules; /* owned */
+	uint32_t n_webgw_rules;
 
 	struct state_dir dir;
 	struct secret_key node_key;
@@ -53,11 +75,11 @@ struct p2p_engine {
 	/* for the Engine's whole life */
 	struct websocket_host *websockets;
 	struct tls_host *tls_host;
+	struct webgw *webgw; /* NULL: not wanted */
 	struct link_monitor *link_monitor;
 	struct echo *echo; /* NULL: no capability */
 	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */
-	uv_timer_t restart;  /* of the Session */
-	uv_timer_t map_save; /* of the cached map */
+	uv_timer_t restart; /* of the Session */
 
 	/* of the membership */
 	enum membership_state state;
@@ -65,6 +87,11 @@ struct p2p_engine {
 	char *identity_key_pem;
 	struct data_plane *data_plane;
 	struct public_node *public_node;
+	struct front_door *front_door; /* NULL: not wanted */
+	uint16_t acceptor_port; /* TCP, at our overlay address: visitors of what we publish come there; 0: it is not open */
+	struct acceptor *acceptor;     /* of what this node publishes; NULL: not a member */
+	struct port_mapping *port_mapping; /* NULL: not wanted */
+	struct turn_helper *turn_helper;   /* NULL: not wanted */
 	bool relay_drains;
 	struct {
 		uint64_t until_ms; /* is good enough */
@@ -72,7 +99,7 @@ struct p2p_engine {
 	} open_fds;
 	uint64_t relay_drained_ms; /* when all clients are sent away */
 	struct map_ref *map; /* the last one known, also without a Session */
-	uint64_t map_due_ns; /* when it may be written again */
+	struct map_cache *map_cache;
 
 	struct session *session;
 	bool session_closing;
@@ -98,5 +125,36 @@ struct p2p_engine {
 	void *stopped_owner;
 };
 
+/* From the program's options. 0 or -EINVAL. */
+P2P_CHECK int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options,
+				     struct error *reterr);
+P2P_CHECK int engine_start_front_door(struct p2p_engine *engine, struct error *reterr);
+/* The map changed: members have come, gone, or have other addresses. */
+void engine_update_front_door(struct p2p_engine *engine);
+/* From the program's options, also when it has none. 0 or -EINVAL. */
+P2P_CHECK int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options,
+				    struct error *reterr);
+/* Those of p2pctl, from the state folder. */
+/* Is it this node's front door, by whatever address? */
+bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target);
+void engine_load_exposures(struct p2p_engine *engine);
+/* This membership has ended, and with it what p2pctl has exposed. */
+void engine_forget_exposures(struct p2p_engine *engine);
+/* What control is to be told. False: nothing is published. */
+bool engine_publishes(const struct p2p_engine *engine, struct map_exposures *ret);
+/* Also has the doors of the map, if there is one. Cannot fail: what does not open is tried again. */
+void engine_start_acceptor(struct p2p_engine *engine);
+/* What is published has changed. */
+void engine_tell_acceptor(struct p2p_engine *engine);
+/* Of the exposure i: "server" ("up", "down", "unknown"), and counts of its visitors; nothing while it is not open. */
+void engine_put_visitors(const struct p2p_engine *engine, uint32_t i, struct json *ret);
+/* The map changed: front doors have come, gone, or have other addresses. */
+void engine_update_acceptor(struct p2p_engine *engine);
+/* The same of webgw's server; it is started once, when there are WebSockets. */
+P2P_CHECK int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr);
+P2P_CHECK int engine_start_webgw(struct p2p_engine *engine, struct error *reterr);
+uint32_t engine_count_webgw(const struct p2p_engine *engine);
+/* Its hosts, so many, for which there is room. */
+void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes *routes);
 /* Answers the netchecks that wait; the Engine is about to end. */
 void engine_finish_netchecks(struct p2p_engine *engine);

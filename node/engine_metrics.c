@@ -74,8 +74,34 @@ static void fill_process(struct p2p_engine *engine, struct relay_metrics *metric
 	metrics->max_fds = (uint32_t)limit.rlim_cur;
 }
 
+/* What the figures are in until they are printed. */
+struct doors {
+	struct front_door_counters front, exposed;
+	struct door_metrics_exposure exposures[EXPOSURE_MAX];
+	char hosts[EXPOSURE_MAX][EXPOSURE_HOST_TEXT];
+};
+
+static void fill_doors(const struct p2p_engine *engine, struct doors *doors, struct door_metrics *metrics)
+{
+	if (engine->front_door) {
+		doors->front = front_door_counters(engine->front_door);
+		metrics->front = &doors->front;
+	}
+	if (!engine->acceptor || acceptor_port(engine->acceptor) == 0)
+		return;
+	doors->exposed = acceptor_counters(engine->acceptor);
+	metrics->exposed = &doors->exposed;
+	metrics->exposures = doors->exposures;
+	metrics->n_exposures = acceptor_count(engine->acceptor);
+	for (uint32_t i = 0; i < metrics->n_exposures; i++) {
+		exposure_print_host(acceptor_get(engine->acceptor, i, &doors->exposures[i].counters), doors->hosts[i]);
+		doors->exposures[i].host = doors->hosts[i];
+	}
+}
+
 char *engine_metrics(struct p2p_engine *engine)
 {
+	struct doors doors;
 	struct relay_metrics metrics = { .is_draining = engine->relay_drains,
 					 .has_control = p2p_engine_get_state(engine) == P2P_ENGINE_ONLINE };
 	struct public_node_stats stats;
@@ -84,6 +110,7 @@ char *engine_metrics(struct p2p_engine *engine)
 		stats = public_node_stats(engine->public_node);
 		metrics.stats = &stats;
 	}
+	fill_doors(engine, &doors, &metrics.doors);
 	fill_process(engine, &metrics);
 	return relay_metrics_text(&metrics);
 }

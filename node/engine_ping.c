@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NETCHECK_MS 3000
+#define NETCHECK_MS	 3000
+#define NETCHECK_LOOK_MS 100  /* is the NAT measured? */
+#define NETCHECK_MAX_MS	 10000
 
 /* ---- ping ---- */
 
@@ -125,9 +127,16 @@ void engine_finish_netchecks(struct p2p_engine *engine)
 		finish_netcheck(engine->netchecks);
 }
 
-static void on_netcheck_done(uv_timer_t *timer)
+static void on_netcheck_due(uv_timer_t *timer)
 {
-	finish_netcheck(container_of(timer, struct netcheck, timer));
+	struct netcheck *netcheck = container_of(timer, struct netcheck, timer);
+	const struct p2p_engine *engine = netcheck->engine;
+	const bool is_late = uv_now(engine->loop) - netcheck->began_ms > NETCHECK_MAX_MS;
+
+	if (!engine->session || !session_is_measuring(engine->session) || is_late)
+		finish_netcheck(netcheck);
+	else
+		uv_timer_start(timer, on_netcheck_due, NETCHECK_LOOK_MS, 0);
 }
 
 void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *owner)
@@ -136,10 +145,13 @@ void engine_netcheck(struct p2p_engine *engine, void (*cb)(void *owner), void *o
 
 	if (!netcheck)
 		abort();
-	*netcheck = (struct netcheck){ .engine = engine, .next = engine->netchecks, .cb = cb, .owner = owner };
+	*netcheck = (struct netcheck){ .engine = engine, .next = engine->netchecks, .cb = cb, .owner = owner,
+				       .began_ms = uv_now(engine->loop) };
 	engine->netchecks = netcheck;
 	uv_timer_init(engine->loop, &netcheck->timer);
-	uv_timer_start(&netcheck->timer, on_netcheck_done, engine->session ? NETCHECK_MS : 0, 0);
-	if (engine->session)
-		session_link_changed(engine->session, false);
+	uv_timer_start(&netcheck->timer, on_netcheck_due, engine->session ? NETCHECK_MS : 0, 0);
+	if (!engine->session)
+		return;
+	session_link_changed(engine->session, false);
+	session_measure_nat(engine->session);
 }

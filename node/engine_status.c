@@ -44,6 +44,96 @@ static void fill_public_drops(const struct p2p_engine *engine, struct node_statu
 		node_status_add_drop(status, drops[i].name, drops[i].n);
 }
 
+static void fill_quic_drops(const struct quic_counters *quic, struct node_status *status)
+{
+	const struct {
+		const char *name;
+		uint64_t n;
+	} drops[] = {
+		{ "front door, QUIC: unknown host", quic->unknown_host },
+		{ "front door, QUIC: nobody there", quic->nobody_there },
+		{ "front door, QUIC: too slow", quic->too_slow },
+		{ "front door, QUIC: of no connection", quic->stray },
+		{ "front door, QUIC: all places taken", quic->over_limit },
+		{ "front door, QUIC: too many of one source", quic->over_source_limit + quic->over_paths + quic->over_port },
+		{ "front door, QUIC: more than who is not proven may be sent", quic->over_answer },
+		{ "front door, QUIC: too many a second", quic->over_rate + quic->not_negotiated },
+		{ "front door, QUIC: no file descriptor", quic->no_descriptors },
+		{ "front door, QUIC: target not reached", quic->unreachable },
+		{ "front door, QUIC: socket full", quic->full },
+		{ "front door, QUIC: datagram too large", quic->too_big },
+		{ "front door, QUIC: not sent", quic->failed },
+	};
+	uint64_t not_understood = 0;
+
+	for (int i = 0; i < SNIFFER_N_REASONS; i++)
+		not_understood += quic->refused[i];
+	node_status_add_drop(status, "front door, QUIC: not understood", not_understood);
+	for (size_t i = 0; i < ARRAY_LEN(drops); i++)
+		node_status_add_drop(status, drops[i].name, drops[i].n);
+}
+
+/* Visitors that were not served, by cause; of: which door it is. Causes that are none there are 0, and left out of lists. */
+static void add_door_drops(const char *of, const struct front_door_counters *counters, struct node_status *status)
+{
+	const struct {
+		const char *name;
+		uint64_t n;
+	} drops[] = {
+		{ "unknown host", counters->unknown_host },
+		{ "nobody there", counters->nobody_there },
+		{ "too slow", counters->too_slow },
+		{ "left early", counters->left_early },
+		{ "all places taken", counters->over_limit },
+		{ "too many of one source", counters->over_source_limit },
+		{ "no file descriptor", counters->no_descriptors },
+		{ "target not reached", counters->unreachable + counters->connect_timed_out },
+		{ "idle for too long", counters->timed_out },
+		{ "not allowed", counters->not_allowed },
+		{ "over the rate", counters->over_rate },
+		{ "not by a front door", counters->no_door },
+		{ "header not understood", counters->bad_header },
+	};
+	char name[sizeof(status->drops->name)];
+
+	for (size_t i = 0; i < ARRAY_LEN(drops); i++) {
+		snprintf(name, sizeof(name), "%s: %s", of, drops[i].name);
+		node_status_add_drop(status, name, drops[i].n);
+	}
+}
+
+/* Of visitors that waited for agents, and of who dialled back. */
+static void add_dial_drops(const struct front_door_counters *counters, struct node_status *status)
+{
+	node_status_add_drop(status, "front door: no agent dialled back", counters->dial_timed_out);
+	node_status_add_drop(status, "front door: too many wait for agents", counters->dial_over_limit);
+	node_status_add_drop(status, "front door: dialled back with a wrong secret", counters->dial_unknown);
+	node_status_add_drop(status, "front door: dialled back too late", counters->dial_late);
+	node_status_add_drop(status, "front door: dialled back and said nothing", counters->dial_silent);
+	node_status_add_drop(status, "front door: dialled back too often", counters->dial_refused);
+}
+
+static void fill_door_drops(const struct p2p_engine *engine, struct node_status *status)
+{
+	uint64_t not_understood = 0;
+
+	if (engine->front_door) {
+		const struct front_door_counters counters = front_door_counters(engine->front_door);
+		for (int i = 0; i < SNIFFER_N_REASONS; i++)
+			not_understood += counters.refused[i];
+		node_status_add_drop(status, "front door: not understood", not_understood);
+		add_door_drops("front door", &counters, status);
+		if (engine->door_options.serves_quic)
+			fill_quic_drops(&counters.quic, status);
+		if (engine->has_webgw)
+			add_dial_drops(&counters, status);
+	}
+	if (engine->acceptor && acceptor_port(engine->acceptor) != 0) {
+		const struct front_door_counters counters = acceptor_counters(engine->acceptor);
+		add_door_drops("exposed", &counters, status);
+	}
+}
+
 static void fill_member(const struct p2p_engine *engine, struct node_status *status)
 {
 	const struct membership *member = &engine->membership.member;
@@ -76,6 +166,8 @@ void engine_fill_status(const struct p2p_engine *engine, struct node_status *sta
 			 engine->removed_why);
 	if (engine->data_plane)
 		data_plane_fill_status(engine->data_plane, status);
+	if (engine->port_mapping)
+		port_mapping_fill_status(engine->port_mapping, status);
 	if (engine->session)
 		session_fill_status(engine->session, status);
 	for (uint32_t i = 0; engine->map && i < status->n_peers; i++) {
@@ -83,6 +175,7 @@ void engine_fill_status(const struct p2p_engine *engine, struct node_status *sta
 		status->peers[i].online = peer && peer->online;
 	}
 	fill_public_drops(engine, status);
+	fill_door_drops(engine, status);
 }
 
 char *p2p_engine_status_json(struct p2p_engine *engine)

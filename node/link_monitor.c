@@ -12,8 +12,7 @@
 struct link_monitor {
 	struct link_watch watch;
 	uv_timer_t settle;
-	void (*changed)(void *owner);
-	void *owner;
+	struct link_monitor_ports ports;
 	int n_open;
 	void (*closed)(void *owner);
 	void *closed_owner;
@@ -23,7 +22,7 @@ static void on_settled(uv_timer_t *timer)
 {
 	struct link_monitor *monitor = container_of(timer, struct link_monitor, settle);
 
-	monitor->changed(monitor->owner);
+	monitor->ports.changed(monitor->ports.owner);
 }
 
 /* What exactly changed does not matter: the owner looks anew. */
@@ -31,8 +30,10 @@ static void on_routes(void *owner)
 {
 	struct link_monitor *monitor = owner;
 
-	if (!uv_is_active((uv_handle_t *)&monitor->settle))
-		uv_timer_start(&monitor->settle, on_settled, SETTLE_MS, 0);
+	if (uv_is_active((uv_handle_t *)&monitor->settle))
+		return;
+	uv_timer_start(&monitor->settle, on_settled, SETTLE_MS, 0);
+	monitor->ports.begins(monitor->ports.owner);
 }
 
 static void on_link(void *owner, const struct link_info *link)
@@ -45,20 +46,19 @@ static void free_closed(uv_handle_t *handle)
 	free(container_of((uv_timer_t *)handle, struct link_monitor, settle));
 }
 
-int link_monitor_new(uv_loop_t *loop, void (*changed)(void *owner), void *owner, struct link_monitor **ret,
+int link_monitor_new(uv_loop_t *loop, const struct link_monitor_ports *ports, struct link_monitor **ret,
 		     struct error *reterr)
 {
 	struct link_monitor *monitor = calloc(1, sizeof(*monitor));
-	const struct link_watch_ports ports = {
+	const struct link_watch_ports watched = {
 		.owner = monitor, .link = on_link, .link_gone = on_link, .routes = on_routes
 	};
 
 	if (!monitor)
 		abort();
-	monitor->changed = changed;
-	monitor->owner = owner;
+	monitor->ports = *ports;
 	uv_timer_init(loop, &monitor->settle);
-	int r = link_watch_start(&monitor->watch, loop, &ports, reterr);
+	int r = link_watch_start(&monitor->watch, loop, &watched, reterr);
 	if (r != 0) {
 		uv_close((uv_handle_t *)&monitor->settle, free_closed);
 		return r;

@@ -1,8 +1,8 @@
 /*
  * The machine's own addresses, and a word when they change.
  *
- * Listens to rtnetlink for links, addresses and routes; a burst of changes is told once, 100 ms
- * after the first of it. Loop only.
+ * Listens to rtnetlink for links, addresses, routes and rules; a burst of changes is told twice: at once, to
+ * stop what is wrong by now, and 100 ms after the first of it, to look anew. Loop only.
  */
 #pragma once
 
@@ -15,9 +15,15 @@
 
 struct link_monitor;
 
-/* 0 or -errno. changed is called from the loop. */
-P2P_CHECK int link_monitor_new(uv_loop_t *loop, void (*changed)(void *owner), void *owner,
-			       struct link_monitor **ret, struct error *reterr);
+struct link_monitor_ports {
+	void *owner;
+	void (*begins)(void *owner);  /* something changes */
+	void (*changed)(void *owner); /* something has changed */
+};
+
+/* 0 or -errno. The ports are called from the loop. */
+P2P_CHECK int link_monitor_new(uv_loop_t *loop, const struct link_monitor_ports *ports, struct link_monitor **ret,
+			       struct error *reterr);
 /* Accepts NULL: closed is called at once. */
 void link_monitor_close(struct link_monitor *monitor, void (*closed)(void *owner), void *owner);
 

@@ -251,6 +251,15 @@ static void dispatch(struct local_api *api, local_api_request request,
 	case LOCAL_API_RELAY_UNDRAIN:
 		ports->relay_undrain(ports->owner, request);
 		break;
+	case LOCAL_API_EXPOSE:
+		ports->expose(ports->owner, request, &call->exposure);
+		break;
+	case LOCAL_API_UNEXPOSE:
+		ports->unexpose(ports->owner, request, &call->exposure);
+		break;
+	case LOCAL_API_EXPOSURES:
+		ports->exposures(ports->owner, request);
+		break;
 	case LOCAL_API_N_METHODS:
 		abort();
 	}

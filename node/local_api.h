@@ -6,7 +6,7 @@
  *
  * Methods (parameters are described in local_api_wire.h and in p2pnode(8)):
  *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level, relay.status, relay.drain,
- *   relay.undrain
+ *   relay.undrain, node.expose, node.unexpose, node.exposures
  *
  * A port may answer at once or later. A request is a number, not a pointer: an answer to a client that
  * has gone in the meantime is dropped. Each request must be answered exactly once; a second answer is
@@ -63,6 +63,10 @@ struct local_api_ports {
 	void (*relay_drain)(void *owner, local_api_request request, uint32_t deadline_s);
 	/* The relay takes clients again: local_api_done(), also when it did before. */
 	void (*relay_undrain)(void *owner, local_api_request request);
+	/* Each: local_api_answer() with all that is published now, or a refusal that says what stands in the way. */
+	void (*expose)(void *owner, local_api_request request, const struct exposure *exposure);
+	void (*unexpose)(void *owner, local_api_request request, const struct exposure *host);
+	void (*exposures)(void *owner, local_api_request request);
 };
 
 struct local_api_counters {

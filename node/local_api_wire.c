@@ -111,6 +111,28 @@ static int decode_drain(const struct json *params, struct local_api_call *ret, s
 	return r;
 }
 
+static int decode_expose(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "exposure", NULL };
+	const char *text;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "exposure", &text, reterr);
+	return r == 0 ? exposure_parse(text, &ret->exposure, reterr) : r;
+}
+
+static int decode_unexpose(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "host", NULL };
+	const char *text;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "host", &text, reterr);
+	return r == 0 ? exposure_parse_host(text, &ret->exposure, reterr) : r;
+}
+
 static const struct {
 	const char *name;
 	bool needs_params;
@@ -125,6 +147,9 @@ static const struct {
 	[LOCAL_API_RELAY_STATUS] = { "relay.status", false, decode_relay_status },
 	[LOCAL_API_RELAY_DRAIN] = { "relay.drain", false, decode_drain },
 	[LOCAL_API_RELAY_UNDRAIN] = { "relay.undrain", false, decode_nothing },
+	[LOCAL_API_EXPOSE] = { "node.expose", true, decode_expose },
+	[LOCAL_API_UNEXPOSE] = { "node.unexpose", true, decode_unexpose },
+	[LOCAL_API_EXPOSURES] = { "node.exposures", false, decode_nothing },
 };
 
 const char *local_api_method_name(enum local_api_method method)

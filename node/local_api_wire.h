@@ -10,6 +10,9 @@
  *   relay.status   {"clients": true?}                    false: none is listed
  *   relay.drain    {"deadline_s": 60?}
  *   relay.undrain  {}
+ *   node.expose    {"exposure": "https://app.example.org 8443 proxy=v2"}
+ *   node.unexpose  {"host": "https://app.example.org"}
+ *   node.exposures {}
  *
  * Unknown members are refused: a typing mistake must not pass for a default. Pure.
  */
@@ -21,6 +24,7 @@
 #include "common/log.h"
 #include "common/map.h"
 #include "common/rpc.h"
+#include "node/exposure.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +45,9 @@ enum local_api_method {
 	LOCAL_API_RELAY_STATUS,
 	LOCAL_API_RELAY_DRAIN,
 	LOCAL_API_RELAY_UNDRAIN,
+	LOCAL_API_EXPOSE,
+	LOCAL_API_UNEXPOSE,
+	LOCAL_API_EXPOSURES,
 	LOCAL_API_N_METHODS,
 };
 
@@ -60,6 +67,7 @@ struct local_api_call {
 	struct local_api_ping ping;
 	enum log_level log_level;
 	bool with_clients; /* are they listed? */
+	struct exposure exposure; /* to unexpose: host and schemes alone */
 	uint32_t drain_s; /* until all clients of the relay are sent away */
 };
 

@@ -85,3 +85,21 @@ void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us
 	place->tried_until_ns = now_ns + (patience_ns < MAX_PATIENCE_NS ? patience_ns : MAX_PATIENCE_NS);
 	place->absent_ns = 0;
 }
+
+bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t now_ns)
+{
+	if (now_ns - rounds->began_ns >= PLANE_ROUND_NS)
+		*rounds = (struct plane_rounds){ .began_ns = now_ns,
+						 .was_full = rounds->is_full,
+						 .first_ns = rounds->left_ns };
+	if (now_ns - sought_ns < PLANE_SEEK_PAUSE_NS)
+		return false;
+	if (rounds->n < PLANE_ROUND_PEERS && (!rounds->was_full || sought_ns <= rounds->first_ns)) {
+		rounds->n++;
+		return true;
+	}
+	rounds->is_full = true;
+	if (sought_ns > rounds->left_ns)
+		rounds->left_ns = sought_ns;
+	return false;
+}

@@ -43,6 +43,22 @@ void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us
 /* It was tried, or said not to be there, just now: not yet to be tried again. */
 bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns);
 
+/* Who is sought for long is sought in rounds, so that many do not ask all at once. All zero to begin with. */
+struct plane_rounds {
+	uint64_t began_ns;
+	uint32_t n; /* sought in the one at hand */
+	/* Some found the last round full (the one at hand: is_full): these go first, sought no later than that. */
+	bool was_full, is_full;
+	uint64_t first_ns, left_ns;
+};
+
+#define PLANE_ROUND_NS	   100000000ull
+#define PLANE_ROUND_PEERS  64
+#define PLANE_SEEK_PAUSE_NS 300000000ull
+
+/* May a peer that was sought last at sought_ns be sought now? Then it counts. All have their turn, in whatever order. */
+bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t now_ns);
+
 /* All of these: false for NULL. */
 bool plane_place_is_absent(const struct plane_place *place);
 bool plane_place_is_here(const struct plane_place *place);

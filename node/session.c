@@ -15,7 +15,10 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "node/data_plane.h"
+#include "node/lan_discovery.h"
 #include "node/link_monitor.h"
+#include "node/side_paths.h"
+#include "node/side_sockets.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,7 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS 1024
+#define BUCKETS	      1024
+#define MAX_LAN_FOUND 64
 
 /* The two conns of one peer. */
 struct conns {
@@ -32,6 +36,14 @@ struct conns {
 	struct conns *next; /* of the bucket */
 	struct in_conn in;
 	struct out_conn out;
+};
+
+/* A peer that was found on our link. It counts until control says something else about the peer's session. */
+struct lan_found {
+	uint32_t peer_id;
+	struct public_key mapped; /* the session key that control's map had then */
+	struct public_key session_key;
+	struct endpoint endpoint;
 };
 
 struct session {
@@ -42,6 +54,9 @@ struct session {
 	struct map_ref *map; /* NULL: none yet */
 	struct node_update update;
 	struct control_client *control;
+	struct lan_discovery *lan;
+	uint32_t n_lan_found; /* the latest last */
+	struct lan_found lan_found[MAX_LAN_FOUND];
 	struct state_membership membership;
 
 	struct stage *stage;
@@ -51,6 +66,8 @@ struct session {
 	struct relay_router relay_router;
 	struct traffic_manager traffic_manager;
 	struct endpoint_manager endpoint_manager;
+	struct side_paths *side_paths; /* through hard NATs */
+	struct side_sockets *side; /* with which it finds out what the NAT does; NULL: not now */
 	struct session_manager session_manager;
 	struct conns *buckets[BUCKETS];
 
@@ -147,9 +164,138 @@ static void take_map(struct session *session, const struct map *map)
 	data_plane_apply_map(session->data_plane, map);
 	follow_map(session, before ? map_ref_get(before) : NULL, map);
 	tell_if_relay(session, !before, map);
+	if (session->lan)
+		lan_discovery_set_map(session->lan, map);
 	stage_broadcast(session->stage, ACTOR_NONE,
 			&(struct message){ .type = MESSAGE_MAP, .map = session->map });
 	map_unref(before);
+}
+
+/* peers on our link */
+
+static struct map_peer *peer_in(struct map *map, uint32_t peer_id)
+{
+	for (uint32_t i = 0; i < map->n_peers; i++)
+		if (map->peers[i].id == peer_id)
+			return &map->peers[i];
+	return NULL;
+}
+
+/* Comes first among the peer's endpoints; the last one makes room. */
+static void put_endpoint(struct map_peer *peer, const struct endpoint *endpoint)
+{
+	uint32_t at = 0;
+
+	while (at < peer->n_endpoints && !endpoint_equal(&peer->endpoints[at], endpoint))
+		at++;
+	if (at == peer->n_endpoints && peer->n_endpoints < MAP_MAX_ENDPOINTS)
+		peer->n_endpoints++;
+	if (at == MAP_MAX_ENDPOINTS)
+		at--;
+	memmove(&peer->endpoints[1], &peer->endpoints[0], at * sizeof(*peer->endpoints));
+	peer->endpoints[0] = *endpoint;
+}
+
+static void remove_found(struct session *session, uint32_t i)
+{
+	session->n_lan_found--;
+	memmove(&session->lan_found[i], &session->lan_found[i + 1],
+		(session->n_lan_found - i) * sizeof(*session->lan_found));
+}
+
+/* For good: the machine may not take the peer for found, or the two would never find each other again. */
+static void forget_found(struct session *session, uint32_t i)
+{
+	const uint32_t peer_id = session->lan_found[i].peer_id;
+
+	remove_found(session, i);
+	if (session->lan)
+		lan_discovery_forget(session->lan, peer_id);
+}
+
+/* A session is of one node. Control sees to that (PROTOCOL-control); what is found on a link may not undo it. */
+static bool is_key_of_another(const struct map *map, uint32_t peer_id, const struct public_key *session_key)
+{
+	for (uint32_t i = 0; i < map->n_peers; i++)
+		if (map->peers[i].id != peer_id && public_key_equal(&map->peers[i].session_key, session_key))
+			return true;
+	return false;
+}
+
+/* What control's map says, and beyond that what was found on the link. */
+static void take_map_and_found(struct session *session, const struct map *map)
+{
+	struct map both;
+
+	if (session->n_lan_found == 0 || map_copy(map, &both) != 0) {
+		take_map(session, map);
+		return;
+	}
+	for (uint32_t i = session->n_lan_found; i-- > 0;) {
+		const struct lan_found *found = &session->lan_found[i];
+		struct map_peer *peer = peer_in(&both, found->peer_id);
+
+		if (!peer || !public_key_equal(&peer->session_key, &found->mapped) ||
+		    is_key_of_another(&both, found->peer_id, &found->session_key)) {
+			forget_found(session, i);
+			continue;
+		}
+		peer->session_key = found->session_key;
+		put_endpoint(peer, &found->endpoint);
+	}
+	take_map(session, &both);
+	map_deinit(&both);
+}
+
+static void keep_found(struct session *session, const struct map_peer *peer, const struct public_key *session_key,
+		       const struct endpoint *endpoint)
+{
+	struct lan_found found = { .peer_id = peer->id,
+				   .mapped = peer->session_key,
+				   .session_key = *session_key,
+				   .endpoint = *endpoint };
+
+	for (uint32_t i = 0; i < session->n_lan_found; i++) {
+		if (session->lan_found[i].peer_id != peer->id)
+			continue;
+		found.mapped = session->lan_found[i].mapped;
+		remove_found(session, i);
+		break;
+	}
+	if (session->n_lan_found == MAX_LAN_FOUND)
+		forget_found(session, 0);
+	session->lan_found[session->n_lan_found++] = found;
+}
+
+static void on_lan_found(void *owner, uint32_t peer_id, const struct public_key *session_key,
+			 const struct endpoint *endpoint)
+{
+	struct session *session = owner;
+	struct map map;
+
+	if (session->failed || !session->map || map_copy(map_ref_get(session->map), &map) != 0)
+		return;
+	struct map_peer *peer = peer_in(&map, peer_id);
+	if (peer && is_key_of_another(&map, peer_id, session_key)) {
+		log_warning("lan", "peer=%s: brings the session key of another, refused", peer->name);
+		lan_discovery_forget(session->lan, peer_id);
+	} else if (peer) {
+		keep_found(session, peer, session_key, endpoint);
+		peer->session_key = *session_key;
+		put_endpoint(peer, endpoint);
+		take_map(session, &map);
+	}
+	map_deinit(&map);
+}
+
+static uint16_t on_lan_port(void *owner)
+{
+	return data_plane_port(((struct session *)owner)->data_plane);
+}
+
+static uint32_t on_lan_missing(void *owner)
+{
+	return traffic_manager_n_missing(&((struct session *)owner)->traffic_manager);
 }
 
 /* from the data plane */
@@ -185,6 +331,30 @@ static void on_activity(void *owner, const struct data_plane_activity *activity)
 static void on_relay_state(void *owner, uint32_t relay_id, bool up)
 {
 	relay_manager_on_relay_state(&((struct session *)owner)->relay_manager, relay_id, up);
+}
+
+static void tell_keeper_changed(struct session *session)
+{
+	struct message message = { .type = MESSAGE_KEEPER_CHANGED };
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+}
+
+/* A NAT that has forgotten us is noticed here first: home is pinged all the time, STUN servers then are not. */
+static void on_relay_bound(void *owner, uint32_t relay_id)
+{
+	struct session *session = owner;
+
+	if (relay_id == session->relay_manager.fsm.home)
+		tell_keeper_changed(session);
+}
+
+/* Pings to the home relay leave by the socket that peers talk to. */
+static struct endpoint on_keeper(void *owner)
+{
+	const struct session *session = owner;
+
+	return data_plane_relay_remote(session->data_plane, session->relay_manager.fsm.home);
 }
 
 static void on_relay_leaving(void *owner, uint32_t relay_id)
@@ -254,11 +424,40 @@ static void on_our_endpoints(void *owner, const struct endpoint *endpoints, size
 	tell_control(session);
 }
 
+static void on_side_received(void *owner, uint32_t index, const struct endpoint *from, const uint8_t *bytes, size_t len)
+{
+	endpoint_manager_on_side(&((struct session *)owner)->endpoint_manager, index, from, bytes, len);
+}
+
+static int on_open_side(void *owner, uint16_t ret_ports[NAT_BEHAVIOUR_SOCKETS])
+{
+	struct session *session = owner;
+	const struct side_sockets_options options = { .n = NAT_BEHAVIOUR_SOCKETS,
+						      .owner = session,
+						      .received = on_side_received };
+
+	return side_sockets_open(stage_loop(session->stage), &options, ret_ports, &session->side);
+}
+
+static void on_send_side(void *owner, uint32_t socket, const struct endpoint *to, const uint8_t *bytes, size_t len)
+{
+	(void)side_sockets_send(((struct session *)owner)->side, socket, to, bytes, len); /* may be lost on the way, too */
+}
+
+static void on_close_side(void *owner)
+{
+	struct session *session = owner;
+
+	side_sockets_close(session->side);
+	session->side = NULL;
+}
+
 static void on_home_relay(void *owner, uint32_t relay_id)
 {
 	struct session *session = owner;
 
 	session->update.home_relay = relay_id;
+	tell_keeper_changed(session);
 	tell_control(session);
 }
 
@@ -280,6 +479,8 @@ static void set_connected(struct session *session, bool connected)
 		return;
 	session->connected = connected;
 	session->changed_ns = clock_now_ns();
+	if (session->lan)
+		lan_discovery_set_connected(session->lan, connected);
 	session->ports.control_changed(session->ports.owner, connected);
 }
 
@@ -289,6 +490,7 @@ static void on_connected(void *owner)
 
 	session->map_ns = clock_now_ns();
 	set_connected(session, true);
+	tell_keeper_changed(session); /* who heard nobody by UDP asks seldom by now: the network may be back */
 }
 
 static void on_disconnected(void *owner, const char *reason)
@@ -307,7 +509,7 @@ static void on_map_changed(void *owner, const struct map *map)
 	if (session->failed)
 		return;
 	session->ports.map_changed(session->ports.owner, map); /* kept first, then acted on */
-	take_map(session, map);
+	take_map_and_found(session, map);
 }
 
 static void on_woken(void *owner)
@@ -331,21 +533,59 @@ static void on_removed(void *owner, const char *reason)
 
 /* life */
 
+static int on_open_paths(void *owner, uint32_t peer_id, uint32_t n, const struct endpoint *from)
+{
+	struct session *session = owner;
+
+	return side_paths_search(session->side_paths, peer_id, n, from, data_plane_port(session->data_plane));
+}
+
+static void on_knock(void *owner, uint32_t peer_id, uint32_t number, const struct endpoint *to)
+{
+	side_paths_knock(((struct session *)owner)->side_paths, peer_id, number, to);
+}
+
+static void on_close_paths(void *owner, uint32_t peer_id)
+{
+	side_paths_stop_search(((struct session *)owner)->side_paths, peer_id);
+}
+
+static void on_end_paths(void *owner, uint32_t peer_id)
+{
+	side_paths_end(((struct session *)owner)->side_paths, peer_id);
+}
+
+static void start_hard_nat(struct session *session)
+{
+	const struct hard_nat_ports ports = { .owner = session,
+					      .open = on_open_paths,
+					      .knock = on_knock,
+					      .close = on_close_paths,
+					      .end = on_end_paths };
+
+	session->side_paths = side_paths_new(stage_loop(session->stage));
+	traffic_manager_set_hard_nat_ports(&session->traffic_manager, &ports);
+}
+
 static void start_actors(struct session *session)
 {
-	const uint64_t seed = (uint64_t)randombytes_random() << 32 | randombytes_random();
 	const struct relay_manager_ports relay_ports = { .owner = session, .home_relay = on_home_relay };
 	const struct endpoint_manager_ports endpoint_ports = { .owner = session,
 							       .local_endpoints = on_local_endpoints,
-							       .our_endpoints = on_our_endpoints };
+							       .keeper = on_keeper,
+							       .our_endpoints = on_our_endpoints,
+							       .open_side = on_open_side,
+							       .send_side = on_send_side,
+							       .close_side = on_close_side };
 
 	direct_manager_start(&session->direct_manager, session->stage, session->data_plane);
 	direct_router_start(&session->direct_router, session->stage);
 	relay_manager_start(&session->relay_manager, session->stage, session->data_plane, &relay_ports);
 	relay_router_start(&session->relay_router, session->stage);
-	traffic_manager_start(&session->traffic_manager, session->stage, session->data_plane, seed);
+	traffic_manager_start(&session->traffic_manager, session->stage, session->data_plane);
+	start_hard_nat(session);
 	session_manager_start(&session->session_manager, session->stage, &session->key);
-	endpoint_manager_start(&session->endpoint_manager, session->stage, &endpoint_ports, seed + 1);
+	endpoint_manager_start(&session->endpoint_manager, session->stage, &endpoint_ports);
 }
 
 static void stop_actors(struct session *session)
@@ -356,6 +596,7 @@ static void stop_actors(struct session *session)
 	endpoint_manager_stop(&session->endpoint_manager);
 	session_manager_stop(&session->session_manager);
 	traffic_manager_stop(&session->traffic_manager);
+	side_paths_free(session->side_paths);
 	relay_router_stop(&session->relay_router);
 	relay_manager_stop(&session->relay_manager);
 	direct_router_stop(&session->direct_router);
@@ -370,6 +611,7 @@ static void attach(struct session *session)
 		.frame = on_frame,
 		.activity = on_activity,
 		.relay_state = on_relay_state,
+		.relay_bound = on_relay_bound,
 		.relay_leaving = on_relay_leaving,
 		.relay_used = on_relay_used,
 		.peer_gone = on_peer_gone,
@@ -402,11 +644,35 @@ static int start_control(struct session *session, const struct session_options *
 	return control_client_new(&control, &session->control, reterr);
 }
 
+static void start_lan(struct session *session, const struct session_options *options)
+{
+	const struct lan_discovery_options lan = {
+		.loop = options->loop,
+		.node_key = options->node_key,
+		.session_secret = &session->key,
+		.except = session->interface,
+		.ports = { .owner = session, .port = on_lan_port, .n_missing = on_lan_missing, .found = on_lan_found },
+	};
+
+	if (options->no_lan_discovery)
+		return;
+	session->lan = lan_discovery_new(&lan);
+	if (session->map)
+		lan_discovery_set_map(session->lan, map_ref_get(session->map));
+}
+
 static void ignore_closed(void *owner)
 {
 	struct session *session = owner;
 
 	free(session);
+}
+
+static void keep_exposures(struct session *session, const struct map_exposures *exposures)
+{
+	session->update.publishes = true;
+	session->update.exposures = *exposures;
+	session->update.exposures.id = session->membership.member.node_id;
 }
 
 int session_new(const struct session_options *options, struct session **ret, struct error *reterr)
@@ -424,6 +690,9 @@ int session_new(const struct session_options *options, struct session **ret, str
 	secret_key_public(&session->key, &session->update.session_key);
 	if (options->public_node)
 		session->update.public_node = *options->public_node;
+	session->update.front_door = options->has_front_door;
+	if (options->exposures)
+		keep_exposures(session, options->exposures);
 
 	int r = stage_new(options->loop, &(struct stage_ports){ .owner = session, .failed = on_stage_failed },
 			  &session->stage);
@@ -444,6 +713,7 @@ int session_new(const struct session_options *options, struct session **ret, str
 		stage_close(session->stage, ignore_closed);
 		return r;
 	}
+	start_lan(session, options);
 	tell_control(session);
 	*ret = session;
 	return 0;
@@ -468,11 +738,12 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 	assert(!session->closed);
 	session->closed = closed;
 	session->closed_owner = owner;
-	session->n_open = 2;
+	session->n_open = 3;
 	data_plane_attach(session->data_plane, NULL);
 	stop_actors(session);
 	stage_close(session->stage, on_part_closed);
 	control_client_close(session->control, on_part_closed, session);
+	lan_discovery_close(session->lan, on_part_closed, session);
 }
 
 void session_set_public(struct session *session, const struct node_public *public_node)
@@ -481,13 +752,57 @@ void session_set_public(struct session *session, const struct node_public *publi
 	tell_control(session);
 }
 
+void session_set_exposures(struct session *session, const struct map_exposures *exposures)
+{
+	keep_exposures(session, exposures);
+	tell_control(session);
+}
+
+enum control_word session_control_word(const struct session *session, uint64_t *ret_sequence)
+{
+	return control_client_word(session->control, ret_sequence);
+}
+
+const char *session_control_refusal(const struct session *session)
+{
+	return control_client_refusal(session->control);
+}
+
 void session_link_changed(struct session *session, bool addresses)
 {
 	struct message message = { .type = MESSAGE_LINK_CHANGED };
 
 	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+	if (session->lan)
+		lan_discovery_link_changed(session->lan);
 	if (addresses)
 		control_client_kick(session->control);
+}
+
+void session_set_forwarded(struct session *session, const struct endpoint *external)
+{
+	struct message message = { .type = MESSAGE_FORWARDED, .via = { .endpoint = *external } };
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+}
+
+void session_set_turned(struct session *session, const struct endpoint *relayed)
+{
+	struct message message = { .type = MESSAGE_TURNED, .via = { .endpoint = *relayed } };
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+}
+
+void session_measure_nat(struct session *session)
+{
+	struct message message = { .type = MESSAGE_MEASURE_NAT };
+
+	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+}
+
+bool session_is_measuring(const struct session *session)
+{
+	return !session->failed && nat_behaviour_fsm_is_busy(&session->endpoint_manager.nat);
 }
 
 void session_inject_failure(struct session *session, enum actor_kind who, int error)
@@ -534,16 +849,28 @@ static enum node_nat nat_of(const struct endpoint_fsm *fsm)
 										   : NODE_NAT_UNKNOWN;
 }
 
-static void fill_endpoints(const struct endpoint_fsm *fsm, struct node_status *status)
+static void fill_endpoints(const struct endpoint_manager *manager, struct node_status *status)
 {
+	const struct endpoint_fsm *fsm = &manager->fsm;
+
 	for (uint32_t i = 0; i < fsm->n_ours; i++) {
 		enum node_endpoint_kind kind = NODE_ENDPOINT_STUN;
 		for (uint32_t j = 0; j < fsm->n_local; j++)
 			if (endpoint_equal(&fsm->local[j], &fsm->ours[i]))
 				kind = NODE_ENDPOINT_LOCAL;
+		for (uint32_t j = 0; j < fsm->n_extra; j++)
+			if (endpoint_equal(&fsm->extra[j], &fsm->ours[i]))
+				kind = endpoint_equal(&fsm->extra[j], &manager->turned) ? NODE_ENDPOINT_TURN : NODE_ENDPOINT_PORTMAP;
 		node_status_add_endpoint(status, &fsm->ours[i], kind);
 	}
 	status->nat = nat_of(fsm);
+}
+
+static void fill_nat_behaviour(const struct nat_findings *findings, struct node_status *status)
+{
+	status->nat_behaviour.findings = *findings;
+	if (findings->at_ns != 0)
+		status->nat_behaviour.age_ms = (int64_t)((clock_now_ns() - findings->at_ns) / 1000000);
 }
 
 static int64_t latency_of(const struct session *session, uint32_t relay_id)
@@ -588,6 +915,7 @@ static void fill_peers(const struct session *session, struct node_status *status
 		snprintf(peer->state, sizeof(peer->state), "%s", peer_state_name(fsm->state));
 		uint32_t us = peer_fsm_latency_us(fsm);
 		peer->latency_us = us != 0 ? (int64_t)us : NODE_STATUS_UNKNOWN;
+		peer->by_turn = peer_fsm_is_by_turn(fsm);
 	}
 }
 
@@ -605,6 +933,13 @@ static void fill_drops(const struct session *session, struct node_status *status
 	node_status_add_drop(status, "stun no answer to us", session->endpoint_manager.n_bad_answers);
 	node_status_add_drop(status, "rendezvous too often", session->traffic_manager.n_rendezvous_dropped);
 	node_status_add_drop(status, "stage queue full", stage_counters(session->stage)->dropped_full);
+	if (!session->lan)
+		return;
+	const struct lan_discovery_counters lan = lan_discovery_counters(session->lan);
+	node_status_add_drop(status, "lan malformed", lan.malformed);
+	node_status_add_drop(status, "lan of a stranger", lan.strangers);
+	node_status_add_drop(status, "lan repeated", lan.repetitions);
+	node_status_add_drop(status, "lan too often", lan.too_many);
 }
 
 void session_fill_status(const struct session *session, struct node_status *status)
@@ -617,7 +952,8 @@ void session_fill_status(const struct session *session, struct node_status *stat
 		 session->connected ? "" : session->last_error);
 	status->control.map_age_ms =
 		session->map_ns != 0 ? (int64_t)((clock_now_ns() - session->map_ns) / 1000000) : NODE_STATUS_UNKNOWN;
-	fill_endpoints(&session->endpoint_manager.fsm, status);
+	fill_endpoints(&session->endpoint_manager, status);
+	fill_nat_behaviour(&session->endpoint_manager.nat.findings, status);
 	fill_peers(session, status);
 	fill_drops(session, status);
 	if (map) {

@@ -44,6 +44,9 @@ struct session_options {
 	const struct map *map;		    /* the cached one, or NULL */
 	const struct node_public *public_node; /* NULL: not one */
 	const char *interface;		    /* ours, left out of the local endpoints */
+	bool has_front_door;		    /* visitors come to it */
+	const struct map_exposures *exposures; /* what we publish; NULL: nothing, nor ever did */
+	bool no_lan_discovery;		    /* peers on the same link are not looked for */
 	struct session_ports ports;
 };
 
@@ -54,8 +57,22 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 
 /* What we serve is reached elsewhere now: tells control. */
 void session_set_public(struct session *session, const struct node_public *public_node);
+/* What we publish now: tells control. exposures->id need not be set. */
+void session_set_exposures(struct session *session, const struct map_exposures *exposures);
+/* As control_client_word(). */
+enum control_word session_control_word(const struct session *session, uint64_t *ret_sequence);
+/* As control_client_refusal(). */
+const char *session_control_refusal(const struct session *session);
 /* The machine's routes changed, perhaps its addresses, too: then control is called anew. */
 void session_link_changed(struct session *session, bool addresses);
+/* Where a router forwards to the data plane's port; none: nowhere. Nothing at first. */
+void session_set_forwarded(struct session *session, const struct endpoint *external);
+/* Where a TURN server passes on to us; none: nowhere. Nothing at first. */
+void session_set_turned(struct session *session, const struct endpoint *relayed);
+/* Finds out anew what the NAT does, unless it is being done. */
+void session_measure_nat(struct session *session);
+/* That is under way, or about to be. */
+bool session_is_measuring(const struct session *session);
 /* As if that actor had failed. */
 void session_inject_failure(struct session *session, enum actor_kind who, int error);
 

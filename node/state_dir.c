@@ -15,6 +15,7 @@
 
 #define MAX_TEXT	   (64 * 1024)
 #define MAX_RELAY_CLIENTS (32 << 20)
+#define MAX_EXPOSURES (256 << 10) /* of the most that are there, and as much that is left out */
 #define MAX_MAP		   (64 * 1024 * 1024)
 #define MEMBERSHIP_FORMAT  1
 
@@ -224,6 +225,9 @@ int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct erro
 	if (r != 0)
 		return r;
 	r = map_from_json(json, ret, reterr);
+	/* Of a version that knew no exposures and left them out, and front doors as well: nothing to go on from. */
+	if (r == 0 && !json_member(json, "exposures"))
+		ret->sequence = 0;
 	json_free(json);
 	if (r != 0)
 		error_prefix(reterr, "%s", path_of(dir, "map.json").s);
@@ -290,6 +294,18 @@ int state_dir_save_relay_clients(const struct state_dir *dir, const void *bytes,
 	return file_write_atomic(path_of(dir, "relay-clients").s, bytes, len, 0600, reterr);
 }
 
+int state_dir_load_exposures(const struct state_dir *dir, char **ret, struct error *reterr)
+{
+	size_t len;
+
+	return file_read(path_of(dir, "exposures").s, MAX_EXPOSURES, ret, &len, reterr);
+}
+
+int state_dir_save_exposures(const struct state_dir *dir, const char *text, struct error *reterr)
+{
+	return save_text(dir, "exposures", text, reterr);
+}
+
 int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)
 {
 	return remove_file(dir, "map.json", reterr);
@@ -297,7 +313,9 @@ int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)
 
 int state_dir_forget(const struct state_dir *dir, struct error *reterr)
 {
-	static const char *const files[] = { "membership.json", "map.json", "identity.key", "relay-clients" };
+	/* First what the next network must not be told. */
+	static const char *const files[] = { "exposures", "membership.json", "map.json", "identity.key",
+					     "relay-clients" };
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(files) && r == 0; i++)

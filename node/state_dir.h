@@ -6,6 +6,7 @@
  *   membership.json  where control is, how to know it, who we are, our certificate and the CA's
  *   map.json         the last map, to start from when control is away
  *   relay-clients    between two runs of a public node: its clients over UDP, sealed, mode 0600
+ *   exposures        what p2pctl has exposed, a line each as in p2pnode.conf(5)
  *   port             the UDP port last used, so that NAT mappings and peers' knowledge stay good
  *
  * membership.json is written last when joining and removed first when leaving: the node is a member
@@ -54,7 +55,10 @@ P2P_CHECK int state_dir_save_membership(const struct state_dir *dir, const struc
 P2P_CHECK int state_dir_load_identity_key(const struct state_dir *dir, char **ret_pem, struct error *reterr);
 P2P_CHECK int state_dir_save_identity_key(const struct state_dir *dir, const char *pem, struct error *reterr);
 
-/* The cached map. A corrupt cache is told (-EINVAL) and may be ignored: control sends a new one. */
+/*
+ * The cached map. A corrupt cache is told (-EINVAL) and may be ignored: control sends a new one. One of an earlier version,
+ * which left out what it did not know, has the sequence 0: control sends all of it.
+ */
 P2P_CHECK int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct error *reterr);
 P2P_CHECK int state_dir_save_map(const struct state_dir *dir, const struct map *map, struct error *reterr);
 
@@ -67,6 +71,10 @@ P2P_CHECK int state_dir_take_relay_clients(const struct state_dir *dir, char **r
 					   struct error *reterr);
 P2P_CHECK int state_dir_save_relay_clients(const struct state_dir *dir, const void *bytes, size_t len,
 					   struct error *reterr);
+
+/* What p2pctl has exposed, as text; the caller frees it. -ENOENT: nothing. */
+P2P_CHECK int state_dir_load_exposures(const struct state_dir *dir, char **ret, struct error *reterr);
+P2P_CHECK int state_dir_save_exposures(const struct state_dir *dir, const char *text, struct error *reterr);
 
 /* Forgets the cached map; 0 also when there is none. */
 P2P_CHECK int state_dir_forget_map(const struct state_dir *dir, struct error *reterr);

@@ -19,7 +19,7 @@ static const char *const path_names[NODE_N_PATHS] = {
 };
 static const char *const endpoint_kind_names[NODE_N_ENDPOINT_KINDS] = {
 	[NODE_ENDPOINT_LOCAL] = "local",   [NODE_ENDPOINT_STUN] = "stun",
-	[NODE_ENDPOINT_PUBLIC] = "public", [NODE_ENDPOINT_PORTMAP] = "portmap",
+	[NODE_ENDPOINT_PUBLIC] = "public", [NODE_ENDPOINT_PORTMAP] = "portmap", [NODE_ENDPOINT_TURN] = "turn",
 	[NODE_ENDPOINT_PEER] = "peer",
 };
 static const char *const nat_names[NODE_N_NATS] = {
@@ -59,6 +59,7 @@ void node_status_init(struct node_status *status)
 		.home_relay = { .latency_us = NODE_STATUS_UNKNOWN },
 	};
 	snprintf(status->version, sizeof(status->version), "%s", P2P_VERSION);
+	node_nat_behaviour_init(&status->nat_behaviour);
 }
 
 void node_status_deinit(struct node_status *status)
@@ -424,6 +425,57 @@ static int endpoint_from_json(const struct json *json, struct node_status *statu
 	return r;
 }
 
+static void put_yes_no(struct json *object, const char *key, enum node_known known)
+{
+	json_put(object, key, known == NODE_KNOWN_NOT ? json_null() : json_boolean(known == NODE_KNOWN_YES));
+}
+
+static int get_yes_no(const struct json *object, const char *key, enum node_known *ret, struct error *reterr)
+{
+	const struct json *member = json_member(object, key);
+	bool yes = false;
+	int r = json_get_boolean_or(object, key, false, &yes, reterr);
+
+	if (r == 0 && member && !json_is_null(member))
+		*ret = yes ? NODE_KNOWN_YES : NODE_KNOWN_NO;
+	return r;
+}
+
+static struct json *port_mapping_to_json(const struct node_status *status)
+{
+	if (status->port_mapping.state[0] == '\0')
+		return json_null();
+
+	struct json *json = json_object();
+	json_put_string(json, "state", status->port_mapping.state);
+	put_text(json, "way", status->port_mapping.way);
+	put_endpoint(json, "router", &status->port_mapping.router);
+	put_endpoint(json, "external", &status->port_mapping.external);
+	put_yes_no(json, "pcp", status->port_mapping.pcp);
+	put_yes_no(json, "natpmp", status->port_mapping.natpmp);
+	put_yes_no(json, "upnp", status->port_mapping.upnp);
+	return json;
+}
+
+static int port_mapping_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	int r = get_text(json, "state", ret->port_mapping.state, sizeof(ret->port_mapping.state), reterr);
+
+	if (r == 0)
+		r = get_text(json, "way", ret->port_mapping.way, sizeof(ret->port_mapping.way), reterr);
+	if (r == 0)
+		r = get_endpoint(json, "router", &ret->port_mapping.router, reterr);
+	if (r == 0)
+		r = get_endpoint(json, "external", &ret->port_mapping.external, reterr);
+	if (r == 0)
+		r = get_yes_no(json, "pcp", &ret->port_mapping.pcp, reterr);
+	if (r == 0)
+		r = get_yes_no(json, "natpmp", &ret->port_mapping.natpmp, reterr);
+	if (r == 0)
+		r = get_yes_no(json, "upnp", &ret->port_mapping.upnp, reterr);
+	return r;
+}
+
 static struct json *peer_to_json(const struct node_status_peer *peer)
 {
 	struct json *json = json_object();
@@ -435,14 +487,26 @@ static struct json *peer_to_json(const struct node_status_peer *peer)
 	put_text(json, "state", peer->state);
 	json_put_string(json, "path", node_path_name(peer->path));
 	put_endpoint(json, "endpoint", &peer->endpoint);
+	json_put_boolean(json, "by_turn", peer->by_turn);
 	put_text(json, "relay", peer->relay);
 	put_known(json, "latency_us", peer->latency_us);
+	put_known(json, "mtu", peer->mtu != 0 ? (int64_t)peer->mtu : NODE_STATUS_UNKNOWN);
 	put_known(json, "handshake_ms", peer->handshake_ms);
 	put_known(json, "packet_ms", peer->packet_ms);
 	json_put_u64(json, "rx_bytes", peer->rx_bytes);
 	json_put_u64(json, "tx_bytes", peer->tx_bytes);
 	json_put_boolean(json, "online", peer->online);
 	return json;
+}
+
+/* A node of an earlier version does not say it. */
+static int get_mtu(const struct json *json, uint32_t *ret, struct error *reterr)
+{
+	int64_t mtu = NODE_STATUS_UNKNOWN;
+	int r = json_member(json, "mtu") ? get_known(json, "mtu", &mtu, reterr) : 0;
+
+	*ret = r == 0 && mtu > 0 && mtu <= UINT16_MAX ? (uint32_t)mtu : 0;
+	return r;
 }
 
 static int peer_path_from_json(const struct json *json, struct node_status_peer *peer,
@@ -453,9 +517,13 @@ static int peer_path_from_json(const struct json *json, struct node_status_peer 
 	if (r == 0)
 		r = get_endpoint(json, "endpoint", &peer->endpoint, reterr);
 	if (r == 0)
+		r = get_flag(json, "by_turn", &peer->by_turn, reterr);
+	if (r == 0)
 		r = get_text(json, "relay", peer->relay, sizeof(peer->relay), reterr);
 	if (r == 0)
 		r = get_known(json, "latency_us", &peer->latency_us, reterr);
+	if (r == 0)
+		r = get_mtu(json, &peer->mtu, reterr);
 	if (r == 0)
 		peer->path = (enum node_path_kind)path;
 	return r;
@@ -662,6 +730,8 @@ struct json *node_status_to_json(const struct node_status *status)
 	json_put(json, "home_relay", home_relay_to_json(status));
 	json_put(json, "endpoints", endpoints);
 	json_put_string(json, "nat", node_nat_name(status->nat));
+	json_put(json, "port_mapping", port_mapping_to_json(status));
+	json_put(json, "nat_behaviour", node_nat_behaviour_to_json(&status->nat_behaviour));
 	json_put(json, "peers", peers);
 	json_put(json, "relays", relays);
 	json_put(json, "offloads", offloads);
@@ -718,6 +788,11 @@ static int get_part(const struct json *json, const char *key,
 	return r;
 }
 
+static int nat_behaviour_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
+{
+	return node_nat_behaviour_from_json(json, &ret->nat_behaviour, reterr);
+}
+
 static int parts_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
 	int r = head_from_json(json, ret, reterr);
@@ -729,8 +804,12 @@ static int parts_from_json(const struct json *json, struct node_status *ret, str
 	if (r == 0)
 		r = get_part(json, "home_relay", home_relay_from_json, ret, reterr);
 	if (r == 0)
+		r = get_part(json, "nat_behaviour", nat_behaviour_from_json, ret, reterr);
+	if (r == 0)
 		r = get_items(json, "endpoints", NODE_STATUS_MAX_ENDPOINTS, endpoint_from_json, ret,
 			      reterr);
+	if (r == 0)
+		r = get_part(json, "port_mapping", port_mapping_from_json, ret, reterr);
 	if (r == 0)
 		r = get_items(json, "peers", MAP_MAX_PEERS, peer_from_json, ret, reterr);
 	if (r == 0)

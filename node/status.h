@@ -9,9 +9,9 @@
  *     "self": {"id", "name", "ip4", "ip6", "node_key"},
  *     "control": {"connected", "address", "since_ms", "last_error", "map_sequence", "map_age_ms"},
  *     "home_relay": {"id", "name", "latency_us", "transport"} or null,
- *     "endpoints": [{"endpoint", "kind"}], "nat": "mapping",
- *     "peers": [{"id", "name", "ip4", "ip6", "node_key", "state", "path", "endpoint", "relay",
- *                "latency_us", "handshake_ms", "packet_ms", "rx_bytes", "tx_bytes", "online"}],
+ *     "endpoints": [{"endpoint", "kind"}], "nat": "mapping", "nat_behaviour": {…} (node/status_nat.h),
+ *     "peers": [{"id", "name", "ip4", "ip6", "node_key", "state", "path", "endpoint", "by_turn",
+ *                "relay", "latency_us", "mtu", "handshake_ms", "packet_ms", "rx_bytes", "tx_bytes", "online"}],
  *     "relays": [{"id", "name", "latency_us", "transport", "udp_latency_us", "tls_latency_us", "connected",
  *                 "home"}],
  *     "offloads": [{"name", "state", "error", "used", "refused", "fell_back"}],
@@ -27,6 +27,7 @@
 #include "common/json.h"
 #include "common/key.h"
 #include "common/map.h"
+#include "node/status_nat.h"
 
 #include <net/if.h>
 #include <netinet/in.h>
@@ -59,6 +60,7 @@ enum node_endpoint_kind {
 	NODE_ENDPOINT_STUN,	 /* seen by a STUN server */
 	NODE_ENDPOINT_PUBLIC,	 /* told by the configuration */
 	NODE_ENDPOINT_PORTMAP,	 /* UPnP, NAT-PMP, PCP */
+	NODE_ENDPOINT_TURN,	 /* a TURN server's, which passes on to us */
 	NODE_ENDPOINT_PEER,	 /* seen by a peer (pong) */
 	NODE_N_ENDPOINT_KINDS,
 };
@@ -72,6 +74,8 @@ enum node_nat {
 	NODE_NAT_UDP_BLOCKED, /* no STUN server answers */
 	NODE_N_NATS,
 };
+
+enum node_known { NODE_KNOWN_NOT, NODE_KNOWN_NO, NODE_KNOWN_YES };
 
 struct node_status_endpoint {
 	struct endpoint endpoint;
@@ -87,8 +91,10 @@ struct node_status_peer {
 	char state[32]; /* peer_state_name() */
 	enum node_path_kind path;
 	struct endpoint endpoint;	  /* when direct or both; else none */
+	bool by_turn;			  /* "direct" is by a TURN server, the peer's or ours */
 	char relay[MAP_NAME_LEN + 1];	  /* name of the relay when relay or both; else "" */
 	int64_t latency_us;		  /* of the path taken now, or NODE_STATUS_UNKNOWN */
+	uint32_t mtu;			  /* inside, of the direct path; 0: not known */
 	int64_t handshake_ms, packet_ms;  /* ages: last handshake, last authenticated packet received */
 	uint64_t rx_bytes, tx_bytes;
 	bool online; /* control's hint */
@@ -159,6 +165,13 @@ struct node_status {
 	uint32_t n_endpoints;
 	struct node_status_endpoint endpoints[NODE_STATUS_MAX_ENDPOINTS];
 	enum node_nat nat;
+	struct {
+		char state[16]; /* port_mapping_state_name(); "" when the router is not to be asked */
+		char way[8];	/* "PCP", "NAT-PMP", "UPnP": by which we have .external; "" when we have none */
+		struct endpoint router, external; /* none: there is none */
+		enum node_known pcp, natpmp, upnp; /* does the router speak it? As far as it was asked */
+	} port_mapping;
+	struct node_nat_behaviour nat_behaviour;
 	uint32_t n_peers;
 	struct node_status_peer *peers; /* sorted by name for people; by id from the engine */
 	uint32_t n_relays;

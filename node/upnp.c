@@ -27,6 +27,7 @@ struct run {
 	uint64_t deadline_ns;
 	struct http_url location;
 	struct upnp_services services;
+	struct upnp_service asked; /* to forward; of no address: none was */
 	struct http_answer answer; /* the last one, … */
 	char *body;		   /* … in bytes */
 	size_t body_len;
@@ -49,19 +50,20 @@ static uint64_t deadline_in_ms(const struct run *run, uint64_t ms)
 	return earlier(clock_now_ns() + ms * NS_PER_MS, run->deadline_ns);
 }
 
-/* 0, or -ETIMEDOUT. */
-static int wait_for(int fd, short events, uint64_t deadline_ns)
+/* 0, -ETIMEDOUT, or -ECANCELED when the caller has lost patience. */
+static int wait_for(const struct run *run, int fd, short events, uint64_t deadline_ns)
 {
-	struct pollfd pollfd = { .fd = fd, .events = events };
+	const int stop_fd = run->request->stop_fd > 0 ? run->request->stop_fd : -1;
+	struct pollfd fds[] = { { .fd = fd, .events = events }, { .fd = stop_fd, .events = POLLIN } };
 
 	for (;;) {
 		uint64_t now = clock_now_ns();
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
 		/* Rounded up, so that what is left is never waited for in turns of 0. */
-		int n = poll(&pollfd, 1, (int)((deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS));
+		int n = poll(fds, 2, (int)((deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS));
 		if (n > 0)
-			return 0;
+			return fds[1].revents ? -ECANCELED : 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
 	}
@@ -145,7 +147,7 @@ static int take_found(struct run *run, int fd)
 static int receive_found(struct run *run, int fd, uint64_t deadline_ns, bool *is_elsewhere)
 {
 	for (;;) {
-		int r = wait_for(fd, POLLIN, deadline_ns);
+		int r = wait_for(run, fd, POLLIN, deadline_ns);
 		if (r == 0)
 			r = take_found(run, fd);
 		if (r == -EXDEV)
@@ -188,7 +190,7 @@ static int connect_to(const struct run *run, const struct endpoint *host, uint64
 	if (fd < 0)
 		return fd;
 	if (connect(fd, (struct sockaddr *)&address, len) != 0)
-		r = errno == EINPROGRESS ? wait_for(fd, POLLOUT, deadline_ns) : -errno;
+		r = errno == EINPROGRESS ? wait_for(run, fd, POLLOUT, deadline_ns) : -errno;
 	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
 		r = -errno;
 	if (r == 0)
@@ -199,14 +201,14 @@ static int connect_to(const struct run *run, const struct endpoint *host, uint64
 	return r;
 }
 
-static int send_all(int fd, const char *bytes, size_t len, uint64_t deadline_ns)
+static int send_all(const struct run *run, int fd, const char *bytes, size_t len, uint64_t deadline_ns)
 {
 	while (len > 0) {
 		ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		if (n < 0) {
-			int r = wait_for(fd, POLLOUT, deadline_ns);
+			int r = wait_for(run, fd, POLLOUT, deadline_ns);
 			if (r != 0)
 				return r;
 			continue;
@@ -243,7 +245,7 @@ static int receive_answer(struct run *run, int fd, size_t max, uint64_t deadline
 	size_t len = 0;
 
 	for (;;) {
-		int r = wait_for(fd, POLLIN, deadline_ns);
+		int r = wait_for(run, fd, POLLIN, deadline_ns);
 		if (r != 0)
 			return r;
 		ssize_t n = recv(fd, run->bytes + len, max - len, 0);
@@ -270,7 +272,7 @@ static int exchange(struct run *run, const struct endpoint *host, const char *re
 
 	if (fd < 0)
 		return error_set(run->error, fd, "connecting to %s: %s", endpoint_text(host).s, strerror(-fd));
-	int r = send_all(fd, request, len, deadline_ns);
+	int r = send_all(run, fd, request, len, deadline_ns);
 	if (r == 0)
 		r = receive_answer(run, fd, max, deadline_ns);
 	const char *what = r == -EPROTO	  ? "that is no answer of HTTP" :
@@ -364,6 +366,8 @@ static int add(struct run *run, const struct upnp_service *service, struct endpo
 					.external_port = request->external_port ? request->external_port :
 										  request->ours.port,
 					.lifetime_s = request->lifetime_s };
+
+	run->asked = *service;
 	int r = add_port(run, service, &mapping);
 
 	for (int i = 1; i < N_PORTS && (r == UPNP_E_CONFLICT || r == UPNP_E_MECHANISM); i++) {
@@ -400,6 +404,7 @@ static struct run *begin(const struct upnp_request *request, struct error *error
 	if (request->max_ms != 0)
 		run->deadline_ns = deadline_in_ms(run, request->max_ms);
 	run->services = (struct upnp_services){ 0 };
+	run->asked = (struct upnp_service){ 0 };
 	return run;
 }
 
@@ -425,9 +430,12 @@ static int map(struct run *run, struct endpoint *external, uint32_t *ret_lifetim
 }
 
 int upnp_map(const struct upnp_request *request, struct endpoint *ret_external, uint32_t *ret_lifetime_s,
-	     struct error *reterr)
+	     struct upnp_service *ret_service, struct error *reterr)
 {
 	struct endpoint external = { 0 };
+
+	if (ret_service)
+		*ret_service = (struct upnp_service){ 0 };
 	int r = check(request, reterr);
 
 	if (r == 0 && request->ours.port == 0)
@@ -440,20 +448,34 @@ int upnp_map(const struct upnp_request *request, struct endpoint *ret_external, 
 	r = map(run, &external, ret_lifetime_s);
 	if (r == 0)
 		*ret_external = external;
+	if (ret_service)
+		*ret_service = run->asked;
 	if (reterr && r != 0)
 		reterr->code = r;
 	free(run);
 	return r;
 }
 
-/* Which service has it is not kept: all are asked. A refusal counts only if none had it. */
-static int remove_from(struct run *run)
+int upnp_find(const struct upnp_request *request, struct error *reterr)
+{
+	int r = check(request, reterr);
+
+	if (r != 0)
+		return r;
+	struct run *run = begin(request, reterr);
+	if (!run)
+		return error_set(reterr, -ENOMEM, "UPnP: out of memory");
+	r = find(run);
+	free(run);
+	return r;
+}
+
+/* All are asked. A refusal counts only if none had it. */
+static int remove_from_services(struct run *run)
 {
 	char request[UPNP_CALL_MAX_LEN];
-	int found = find(run), refused = 0;
+	int refused = 0;
 
-	if (found != 0)
-		return found;
 	for (unsigned i = 0; i < run->services.n; i++) {
 		const struct upnp_service *service = &run->services.all[i];
 		size_t len = upnp_encode_delete(request, service, run->request->external_port);
@@ -464,6 +486,21 @@ static int remove_from(struct run *run)
 			refused = as_errno(r);
 	}
 	return refused;
+}
+
+/* Routers that were started anew often have another port: then the service that is known has gone. */
+static int remove_from(struct run *run)
+{
+	int r;
+
+	if (run->request->service) {
+		run->services = (struct upnp_services){ .n = 1, .all = { *run->request->service } };
+		r = remove_from_services(run);
+		if (r == 0 || r == -EACCES || r == -ECANCELED)
+			return r;
+	}
+	r = find(run);
+	return r == 0 ? remove_from_services(run) : r;
 }
 
 int upnp_remove(const struct upnp_request *request, struct error *reterr)

@@ -24,6 +24,8 @@ static void drop_old(struct wake_queue *queue, uint64_t now_ms)
 
 void wake_queue_add(struct wake_queue *queue, uint32_t peer_id, uint64_t now_ms)
 {
+	if (queue->is_unknown)
+		return;
 	drop_old(queue, now_ms);
 	for (uint32_t i = 0; i < queue->n; i++)
 		if (queue->waiting[i].peer_id == peer_id)
@@ -48,10 +50,14 @@ uint32_t wake_queue_take(struct wake_queue *queue, uint64_t now_ms, uint32_t ret
 	return n;
 }
 
-void wake_queue_answered(struct wake_queue *queue, bool was_refused, uint64_t now_ms)
+void wake_queue_answered(struct wake_queue *queue, enum wake_answer answer, uint64_t now_ms)
 {
 	queue->in_flight = false;
-	if (!was_refused) {
+	if (answer == WAKE_UNKNOWN) {
+		queue->is_unknown = true;
+		queue->n = 0;
+	}
+	if (answer != WAKE_REFUSED) {
 		queue->n_refused = 0;
 		return;
 	}

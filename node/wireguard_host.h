@@ -73,6 +73,7 @@ struct wireguard_peer_change {
 	struct in_addr ip4;
 	struct in6_addr ip6;
 	struct peer_path path;
+	uint32_t mtu; /* packets inside that are longer are refused; 0: none */
 	struct wireguard_relay_way relay_way;
 	bool is_reborn; /* it began a new Session, and may have lost its keys */
 	bool is_gone;	/* its relay did not know it just now: a handshake may have been lost */
@@ -123,7 +124,7 @@ struct wireguard_host_class {
 	int (*port)(struct wireguard_host *host, const struct endpoint *observed);
 	/* As data_plane_told_wireguard(). */
 	void (*told)(struct wireguard_host *host, uint32_t peer_id, const struct endpoint *at);
-	/* Addresses or routes of the machine changed. */
+	/* Addresses or routes of the machine change or have changed: called at both. */
 	void (*link_changed)(struct wireguard_host *host);
 	/* Drops by reason, as of the last sample. */
 	void (*fill_drops)(struct wireguard_host *host, struct node_status *status);

@@ -172,6 +172,8 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 		     struct error *reterr)
 {
 	struct udp_server_options udp = { .node_key = options->node_key,
+					  .stun_rate_per_s = options->stun_rate,
+					  .stun_burst = 2 * options->stun_rate,
 					  .max_rate_client = options->max_rate_client,
 					  .max_rate = options->max_rate,
 					  .saved = options->saved_udp,
@@ -185,6 +187,9 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 	udp.n_listen = addresses_to_use(options, udp.listen);
 	for (uint32_t i = 0; i < udp.n_listen; i++)
 		udp.listen[i].port = options->stun_port;
+	/* So that nodes find out what the NATs before them do. */
+	if (options->stun_port != 0 && options->stun_port != UINT16_MAX)
+		udp.other_port = (uint16_t)(options->stun_port + 1);
 	listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen);
 	udp.sockets = options->sockets;
 	int r = udp_server_start(loop, &udp, &node->udp, reterr);

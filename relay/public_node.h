@@ -31,6 +31,7 @@ struct public_node_options {
 	bool (*is_member)(void *owner, const struct public_key *node_key); /* NULL: all with a certificate */
 	uint32_t max_clients;						   /* 0: the relay's own limit */
 	uint64_t max_rate_client, max_rate; /* bits a second taken in, of one client and of all; 0: no limit */
+	uint32_t stun_rate; /* questions of one network (/24, /56) answered a second; 0: 100 */
 	/* For the relay over UDP, which knows members by their keys alone; NULL: none. */
 	const struct secret_key *node_key;
 	/* Hands the clients over UDP on, from one run to the next: as udp_server.h. save may be NULL. */

@@ -204,6 +204,7 @@ char *relay_metrics_text(const struct relay_metrics *metrics)
 		put_closed(out, metrics->stats);
 		put_stun(out, &metrics->stats->stun);
 	}
+	door_metrics_put(out, &metrics->doors);
 	put_process(out, metrics);
 	if (fclose(out) != 0)
 		abort();

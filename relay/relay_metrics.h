@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "relay/frontdoor/door_metrics.h"
 #include "relay/public_node.h"
 
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 struct relay_metrics {
 	const struct public_node_stats *stats; /* NULL: nothing is served */
 	bool is_draining, has_control;
+	struct door_metrics doors;
 	/* Of the process. */
 	double cpu_s, started_s; /* since 1970 */
 	uint64_t resident_bytes;

@@ -34,7 +34,7 @@
 #define DEFAULT_QUEUE	   (512 * 1024)
 #define DEFAULT_QUEUES	   (256u << 20)
 #define SMALL_QUEUE	   RELAY_MAX_FRAME
-#define DEFAULT_KEEP_ALIVE 20
+#define DEFAULT_KEEP_ALIVE 30
 #define FLUSH_LEN	   (64 * 1024)
 #define LEAVE_MS	   1000 /* for the closing frame to go out */
 #define UNKNOWN_MS	   1000 /* how long a member of the network may wait to come into our map */

@@ -48,7 +48,7 @@ struct relay_server_options {
 	uint32_t max_queue;		/* bytes that may wait for one client; 0: 512 KiB */
 	uint64_t max_queues;		/* … for all; beyond it a client has no more than 64 KiB. 0: 256 MiB */
 	uint32_t handshake_ms;		/* 0: TLS_STREAM_HANDSHAKE_MS */
-	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 20 */
+	uint32_t keep_alive_s;		/* idle time before a ping, at most 120; 0: 30 */
 	uint32_t dead_ms;		/* silence after which a client is dropped; 0: 2 × keep_alive_s + 5 s */
 };
 

@@ -30,12 +30,34 @@ static bool is_wildcard(const struct endpoint *endpoint)
 	       (endpoint_is_v4(endpoint) && memcmp(endpoint->ip + 12, zero, 4) == 0);
 }
 
-static bool can_change(const struct stun_server *server, uint32_t address)
+static bool can_change_port(const struct stun_server *server)
+{
+	return server->n_ports == 2;
+}
+
+static bool can_change_ip(const struct stun_server *server, uint32_t address)
 {
 	const uint32_t other = other_address(server, address);
 
-	return server->n_ports == 2 && other != address && !is_wildcard(&server->local[address][0]) &&
+	return can_change_port(server) && other != address && !is_wildcard(&server->local[address][0]) &&
 	       !is_wildcard(&server->local[other][0]);
+}
+
+/* With one address: that which was asked, with the other port. */
+static bool find_other(const struct stun_server *server, const struct stun_server_question *question,
+		       struct endpoint *ret)
+{
+	const uint32_t other_port = 1 - question->port;
+
+	if (!can_change_port(server))
+		return false;
+	if (can_change_ip(server, question->address)) {
+		*ret = server->local[other_address(server, question->address)][other_port];
+		return true;
+	}
+	*ret = question->asked;
+	ret->port = server->local[question->address][other_port].port;
+	return true;
 }
 
 /* answering */
@@ -96,19 +118,23 @@ static size_t encode_answer(const struct stun_message *question, const struct en
 
 /* What is wanted and can be done: from which socket, to which port. */
 static size_t grant(const struct stun_server *server, const struct stun_server_question *question,
-		    const struct stun_message *message, bool changes, uint8_t *bytes, size_t len,
-		    struct stun_server_answer *ret)
+		    const struct stun_message *message, uint8_t *bytes, size_t len, struct stun_server_answer *ret)
 {
-	const uint32_t other = changes ? other_address(server, question->address) : question->address;
+	struct endpoint other, origin = question->asked;
+	const bool has_other = find_other(server, question, &other);
 
-	ret->address = message->change_ip ? other : question->address;
-	ret->port = message->change_port ? 1 - question->port : question->port;
+	if (message->change_ip)
+		ret->address = other_address(server, question->address);
+	if (message->change_port)
+		ret->port = 1 - question->port;
 	ret->is_elsewhere = ret->address != question->address || ret->port != question->port;
 	if (message->response_port != 0)
 		ret->to.port = message->response_port;
-	return encode_answer(message, &question->source,
-			     ret->is_elsewhere ? &server->local[ret->address][ret->port] : &question->asked,
-			     changes ? &server->local[other][1 - question->port] : NULL, bytes, len);
+	if (message->change_ip)
+		origin = server->local[ret->address][ret->port];
+	else if (message->change_port)
+		origin.port = server->local[ret->address][ret->port].port;
+	return encode_answer(message, &question->source, &origin, has_other ? &other : NULL, bytes, len);
 }
 
 bool stun_server_answer(struct stun_server *server, const struct stun_server_question *question, uint8_t *bytes,
@@ -124,16 +150,14 @@ bool stun_server_answer(struct stun_server *server, const struct stun_server_que
 	if (!is_question(server, bytes, len, &message))
 		return false;
 
-	const bool changes = can_change(server, question->address);
-	if (message.has_change_request && !changes)
+	if ((message.change_ip && !can_change_ip(server, question->address)) ||
+	    (message.change_port && !can_change_port(server)))
 		refuse_attribute(&message, 0x0003);
-	if (message.response_port != 0 && !changes)
-		refuse_attribute(&message, 0x0027);
 	*ret = (struct stun_server_answer){ .address = question->address,
 					    .port = question->port,
 					    .to = question->source };
 	ret->len = message.n_unknown > 0 ? encode_refusal(server, &message, bytes, len)
-					 : grant(server, question, &message, changes, bytes, len, ret);
+					 : grant(server, question, &message, bytes, len, ret);
 	if (ret->len == 0)
 		server->counters.too_small++;
 	return ret->len > 0;

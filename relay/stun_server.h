@@ -5,9 +5,13 @@
  *
  * An answer leaves from the address that was asked and is never larger than the question: what does not
  * fit is left out (first OTHER-ADDRESS and RESPONSE-ORIGIN); if not even the mapped address fits, nothing
- * is sent and too_small is counted. Each source prefix (/24, /56) has a rate. With two ports and two
- * addresses of a family (no wildcards) it speaks RFC 5780: CHANGE-REQUEST and RESPONSE-PORT; otherwise
- * these are answered with 420, as the RFC wants.
+ * is sent and too_small is counted. Each source prefix (/24, /56) has a rate.
+ *
+ * Of RFC 5780, so that a client can find what the NAT before it does, it speaks what it has sockets for:
+ * with a second port a change of the port and OTHER-ADDRESS (of the same address, when there is but one);
+ * with a second address of the family besides (no wildcards) also a change of the address. What it cannot
+ * do is answered with 420, as the RFC wants. RESPONSE-PORT it always does: the answer goes to another port
+ * of the asker's own address, so nobody is sent anything that could not be sent there anyway, by a forged source.
  *
  * No I/O and no clock. One thread. sodium_init() must have been called.
  */

@@ -107,17 +107,25 @@ static const char *hint(int r)
 	}
 }
 
+int tcp_listen(const struct endpoint *address, const struct listen_sockets *sockets, int *ret, struct error *reterr)
+{
+	*ret = listen_sockets_take(sockets, SOCK_STREAM, address);
+	int r = *ret >= 0 ? 0 : listen_on(address, ret);
+
+	return r == 0 ? 0
+		      : error_set(reterr, r, "cannot listen on TCP %s: %s%s", endpoint_text(address).s, strerror(-r),
+				  hint(r));
+}
+
 int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
 		      const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
 		      struct error *reterr)
 {
 	*listener = (struct tcp_listener){ .ports = *ports, .fd = -1, .spare = -1 };
 
-	listener->fd = listen_sockets_take(sockets, SOCK_STREAM, address);
-	int r = listener->fd >= 0 ? 0 : listen_on(address, &listener->fd);
+	int r = tcp_listen(address, sockets, &listener->fd, reterr);
 	if (r < 0)
-		return error_set(reterr, r, "cannot listen on TCP %s: %s%s", endpoint_text(address).s, strerror(-r),
-				 hint(r));
+		return r;
 	listener->spare = open_spare();
 	r = uv_poll_init(loop, &listener->poll, listener->fd);
 	if (r < 0) {

@@ -30,6 +30,12 @@ struct tcp_listener {
 	void (*closed)(void *owner);
 };
 
+/*
+ * A socket that listens there, non-blocking: one of sockets, if it has the address (may be NULL), else a new one.
+ * 0, or -errno with address and remedy in reterr.
+ */
+P2P_CHECK int tcp_listen(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
+			 struct error *reterr);
 /* "::" takes both families. sockets: taken instead of a new one, if it has the address; may be NULL. 0, or -errno with the address in reterr and nothing to close. */
 P2P_CHECK int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
 				const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,

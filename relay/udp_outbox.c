@@ -4,6 +4,8 @@
  *
  *   note of the receiver's way ──► message ──► piece ──► piece ──► …     (each: one or more datagrams, in place)
  *
+ * So are STUN answers of one size to one address, by its hash.
+ *
  * When the socket is full, what was not sent is copied into the backlog, and sent from there when there is room.
  */
 #include "relay/udp_socket.h"
@@ -51,6 +53,7 @@ struct relay_outbox {
 	struct relay_outbox_counters *counters;
 	struct udp_backlog *backlog;
 	uint16_t notes[NOTES]; /* of ways from the backlog, by the receiver's slot; may be wrong, as all notes */
+	uint16_t answers[NOTES]; /* of STUN, by the receiver's address; may be wrong, too */
 	uint32_t n, n_pieces, now_s;
 	struct message messages[MESSAGES];
 	struct udp_way ways[MESSAGES];
@@ -172,12 +175,52 @@ static void add_piece(struct relay_outbox *outbox, struct message *message, cons
 	message->is_closed = len < (size_t)n * message->size;
 }
 
+static uint16_t *answer_note(struct relay_outbox *outbox, const struct endpoint *to)
+{
+	uint32_t low;
+
+	memcpy(&low, to->ip + 12, sizeof(low));
+	return &outbox->answers[((low ^ to->port) * UINT32_C(0x9e3779b1)) >> 24];
+}
+
+static bool is_same_way(const struct udp_way *a, const struct udp_way *b)
+{
+	return endpoint_equal(&a->remote, &b->remote) && memcmp(a->local_ip, b->local_ip, sizeof(a->local_ip)) == 0 &&
+	       a->ifindex == b->ifindex;
+}
+
+/* The message of answers that one more of this size may join; NULL: none. The note may be an old one. */
+static struct message *find_answers(struct relay_outbox *outbox, uint32_t note, const struct udp_way *to, size_t size)
+{
+	struct message *message = note < outbox->n ? &outbox->messages[note] : NULL;
+
+	if (!message || message->kind != RELAY_OUTBOX_STUN || message->size != size || message->n >= SEGMENTS ||
+	    message->bytes + size > RELAY_OUTBOX_MAX_LEN)
+		return NULL;
+	return is_same_way(&outbox->ways[note], to) ? message : NULL;
+}
+
+static void add_answer(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	uint16_t *note = answer_note(outbox, &to->remote);
+	struct message *message = find_answers(outbox, *note, to, len);
+
+	if (!message) {
+		message = add_message(outbox, RELAY_OUTBOX_STUN, to, len);
+		*note = (uint16_t)(outbox->n - 1);
+	}
+	add_piece(outbox, message, bytes, len, 1);
+}
+
 void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, const struct udp_way *to,
 		      const uint8_t *bytes, size_t len)
 {
 	if (is_full(outbox))
 		relay_outbox_flush(outbox, outbox->now_s);
-	add_piece(outbox, add_message(outbox, kind, to, len), bytes, len, 1);
+	if (kind == RELAY_OUTBOX_STUN)
+		add_answer(outbox, to, bytes, len);
+	else
+		add_piece(outbox, add_message(outbox, kind, to, len), bytes, len, 1);
 }
 
 /* The message that this may follow; NULL: none. The note i may be an old one. */

@@ -590,12 +590,19 @@ static void *run(void *owner)
 
 /* ---- beginning and end ---- */
 
-static void free_server(struct udp_server *server)
+static void close_sockets(struct udp_server *server)
 {
 	for (uint32_t i = 0; i < MAX_SOCKETS; i++) {
 		relay_outbox_free(server->outboxes[i]);
+		server->outboxes[i] = NULL;
 		relay_socket_close(&server->sockets[i]);
 	}
+	server->n_sockets = 0;
+}
+
+static void free_server(struct udp_server *server)
+{
+	close_sockets(server);
 	relay_inbox_free(server->inbox);
 	udp_clients_free(server->clients);
 	free_members(server->members);
@@ -629,12 +636,13 @@ static int open_socket(struct udp_server *server, const struct endpoint *address
 	return 0;
 }
 
-static int open_all(struct udp_server *server, const struct udp_server_options *options, struct error *reterr)
+static int open_ports(struct udp_server *server, const struct udp_server_options *options, uint32_t n_ports,
+		      struct error *reterr)
 {
-	server->n_ports = server->stun.n_ports = options->other_port != 0 ? 2 : 1;
+	server->n_ports = server->stun.n_ports = n_ports;
 	server->stun.n_addresses = options->n_listen;
 	for (uint32_t i = 0; i < options->n_listen; i++) {
-		for (uint32_t j = 0; j < server->n_ports; j++) {
+		for (uint32_t j = 0; j < n_ports; j++) {
 			struct endpoint address = options->listen[i];
 			if (j == 1)
 				address.port = options->other_port;
@@ -648,9 +656,27 @@ static int open_all(struct udp_server *server, const struct udp_server_options *
 	return 0;
 }
 
-/* Whose clients they could be: those of the same sockets, in the same order, since the machine was started. */
-static void hash_place(const struct udp_server_options *options, uint8_t ret[crypto_generichash_BYTES])
+/* The second port serves to find out about NATs, no more: without it all else works. */
+static int open_all(struct udp_server *server, const struct udp_server_options *options, struct error *reterr)
 {
+	struct error why;
+
+	if (options->other_port == 0)
+		return open_ports(server, options, 1, reterr);
+	if (open_ports(server, options, 2, &why) == 0)
+		return 0;
+	close_sockets(server);
+	int r = open_ports(server, options, 1, reterr);
+	if (r == 0)
+		log_warning("relay", "%s; nodes cannot find out all about their NAT with this one alone", why.message);
+	return r;
+}
+
+/* Whose clients they could be: those of the same sockets, in the same order, since the machine was started. */
+static void hash_place(const struct udp_server *server, const struct udp_server_options *options,
+		       uint8_t ret[crypto_generichash_BYTES])
+{
+	const uint16_t other_port = server->n_ports == 2 ? options->other_port : 0;
 	crypto_generichash_state state;
 	char boot_id[64] = { 0 };
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -663,7 +689,7 @@ static void hash_place(const struct udp_server_options *options, uint8_t ret[cry
 	crypto_generichash_update(&state, (const uint8_t *)boot_id, sizeof(boot_id));
 	for (uint32_t i = 0; i < options->n_listen; i++)
 		crypto_generichash_update(&state, options->listen[i].ip, sizeof(options->listen[i].ip));
-	crypto_generichash_update(&state, (const uint8_t *)&options->other_port, sizeof(options->other_port));
+	crypto_generichash_update(&state, (const uint8_t *)&other_port, sizeof(other_port));
 	crypto_generichash_final(&state, ret, crypto_generichash_BYTES);
 }
 
@@ -681,13 +707,12 @@ static int make_clients(struct udp_server *server, const struct udp_server_optio
 	if (!options->node_key)
 		return 0;
 	config.node_key = *options->node_key;
-	hash_place(options, config.saved_for);
+	hash_place(server, options, config.saved_for);
 	int r = UDP_CLIENTS_E_SAVED;
 	read_clock(server);
 	if (options->saved)
 		r = udp_clients_new_from(&config, options->saved, options->saved_len,
-					 options->n_listen * (options->other_port != 0 ? 2u : 1u), server->now_ns,
-					 &server->clients);
+					 server->n_sockets, server->now_ns, &server->clients);
 	if (options->saved)
 		log_info("relay", "UDP: clients of the relay that ran before: %u",
 			 r == 0 ? udp_clients_counters(server->clients).clients : 0);
@@ -704,11 +729,15 @@ static int prepare(struct udp_server *server, const struct udp_server_options *o
 	server->waits[0] = (struct pollfd){ .fd = server->wake_fd, .events = POLLIN };
 	server->inbox = relay_inbox_new();
 	server->staged = malloc(STAGED_BYTES);
-	if (r == 0)
-		r = server->inbox && server->staged ? make_clients(server, options) : -ENOMEM;
+	if (r == 0 && (!server->inbox || !server->staged))
+		r = -ENOMEM;
 	if (r < 0)
 		return error_set(reterr, r, "cannot serve relay and STUN on UDP: %s", strerror(-r));
-	return open_all(server, options, reterr);
+	r = open_all(server, options, reterr);
+	if (r < 0)
+		return r;
+	r = make_clients(server, options);
+	return r < 0 ? error_set(reterr, r, "cannot serve relay and STUN on UDP: %s", strerror(-r)) : 0;
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -845,9 +874,11 @@ void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *o
 
 uint32_t udp_server_sockets(const struct udp_server *server, int *ret)
 {
-	for (uint32_t i = 0; i < server->n_sockets; i++)
-		ret[i] = server->sockets[i].fd;
-	return server->n_sockets;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < server->n_sockets; i += server->n_ports)
+		ret[n++] = server->sockets[i].fd;
+	return n;
 }
 
 void udp_server_drain(struct udp_server *server, uint32_t spread_ms)

@@ -38,7 +38,7 @@ struct udp_server_options {
 	uint32_t n_listen;
 	struct endpoint listen[STUN_SERVER_MAX_ADDRESSES]; /* "::" listens on both families; port 0: any */
 	const struct listen_sockets *sockets; /* that are bound already, borrowed until return; NULL: none */
-	uint16_t other_port; /* for RFC 5780, on the same addresses; 0: none */
+	uint16_t other_port; /* for RFC 5780, on the same addresses, if it is free; 0: none */
 	uint32_t stun_rate_per_s, stun_burst; /* of one source prefix; 0: 100, 200 */
 	/* Of this node, copied; NULL: STUN alone. Nobody is a member before udp_server_set_members(). */
 	const struct secret_key *node_key;
@@ -76,7 +76,7 @@ P2P_CHECK int udp_server_start(uv_loop_t *loop, const struct udp_server_options 
 			       struct error *reterr);
 /* Tells the clients to come back, ends the thread, frees itself from the loop, then calls cb (may be NULL). */
 void udp_server_stop(struct udp_server *server, void (*cb)(void *owner), void *owner);
-/* Its sockets, at most UDP_SERVER_MAX_SOCKETS; returns how many. */
+/* Its sockets, of the second port none; at most UDP_SERVER_MAX_SOCKETS; returns how many. */
 uint32_t udp_server_sockets(const struct udp_server *server, int *ret);
 uint16_t udp_server_port(const struct udp_server *server);
 /*

@@ -133,6 +133,7 @@ struct relay_inbox {
 	struct {
 		_Alignas(struct cmsghdr) uint8_t bytes[CONTROL_LEN];
 	} controls[RELAY_INBOX_MESSAGES];
+	uint32_t most;
 	uint32_t wanted, n_used; /* the first ones, of which the kernel has changed the headers */
 	uint8_t *buffers; /* BUFFER_STRIDE each */
 };
@@ -152,7 +153,7 @@ struct relay_inbox *relay_inbox_new(void)
 	}
 	for (uint32_t i = 0; i < RELAY_INBOX_MESSAGES; i++)
 		inbox->pieces[i] = (struct iovec){ inbox->buffers + (size_t)i * BUFFER_STRIDE, MESSAGE_MAX };
-	inbox->wanted = inbox->n_used = RELAY_INBOX_MESSAGES;
+	inbox->most = inbox->wanted = inbox->n_used = RELAY_INBOX_MESSAGES;
 	return inbox;
 }
 
@@ -162,6 +163,12 @@ void relay_inbox_free(struct relay_inbox *inbox)
 		return;
 	munmap(inbox->buffers, BUFFERS_LEN);
 	free(inbox);
+}
+
+void relay_inbox_set_most(struct relay_inbox *inbox, uint32_t most)
+{
+	inbox->most = most;
+	inbox->wanted = inbox->wanted < most ? inbox->wanted : most;
 }
 
 struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i)
@@ -244,6 +251,7 @@ uint32_t relay_inbox_receive(struct relay_inbox *inbox, const struct relay_socke
 	*ret_is_full = n == (int)inbox->wanted || n >= MANY;
 	if (n <= 0)
 		return 0;
-	inbox->wanted = number_at_once(bytes, (uint32_t)n);
+	const uint32_t number = number_at_once(bytes, (uint32_t)n);
+	inbox->wanted = number < inbox->most ? number : inbox->most;
 	return (uint32_t)n;
 }

@@ -3,7 +3,8 @@
  *
  *    socket ──► relay_inbox: up to 1024 messages, each one datagram or a train (UDP_GRO)
  *                    │  the owner looks at each, rewrites it where it lies
- *    socket ◄── relay_outbox: up to 1024 messages; what goes on to one client is joined (UDP_SEGMENT)
+ *    socket ◄── relay_outbox: up to 1024 messages; what goes on to one client, and STUN answers to one address, are
+ *                             joined (UDP_SEGMENT)
  *
  * What an outbox was given must stay where it is until it is flushed. Which address of ours was asked is had from
  * the kernel only where the socket does not say it, and an answer leaves by that.
@@ -53,6 +54,8 @@ struct relay_inbox;
 /* NULL: out of memory. */
 struct relay_inbox *relay_inbox_new(void);
 void relay_inbox_free(struct relay_inbox *inbox);
+/* From now on at most so many messages at a time: 1 to 1024, as at first. */
+void relay_inbox_set_most(struct relay_inbox *inbox, uint32_t most);
 /*
  * How many messages there are; 0: none now, or an error. They are valid until the next call. *ret_is_full: as many
  * as were asked for, or nearly as many as a small socket holds, so there may be more.

@@ -5,18 +5,21 @@
 static int handle_write_datagram(struct actor *actor, struct message *message)
 {
 	struct direct_manager *manager = container_of(actor, struct direct_manager, actor);
-	int r = data_plane_send_datagram(manager->data_plane, &message->via.endpoint, message->bytes->bytes,
-					 message->bytes->len);
+	const bool whole = message->write.whole;
+	int r = (whole ? data_plane_send_probe : data_plane_send_datagram)(
+		manager->data_plane, &message->via.endpoint, message->bytes->bytes, message->bytes->len);
 
 	if (r == 0 || r == -EAGAIN || r == -ENOBUFS)
 		return 0; /* lost on the way, as any datagram may be */
-	manager->n_refused++;
+	if (whole && r != -EMSGSIZE)
+		return 0; /* that the path fails shows by what is no probe */
+	manager->n_refused += !whole;
 	if (message->peer_id == 0)
 		return 0;
 	struct message failed = { .type = MESSAGE_SEND_FAILED,
 				  .peer_id = message->peer_id,
 				  .via = message->via,
-				  .send_failed = { .error = r } };
+				  .send_failed = { .error = r, .probe_len = whole ? (uint32_t)message->bytes->len : 0 } };
 	stage_post(actor->stage, ACTOR_DIRECT_MANAGER, ACTOR_TRAFFIC_MANAGER, &failed);
 	return 0;
 }

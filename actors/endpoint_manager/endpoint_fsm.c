@@ -17,9 +17,12 @@
 #define ROUND_NS          MS(1600)  /* twice the last retransmission */
 #define REFRESH_NS        MS(20000) /* many NATs forget a UDP mapping after 30 s: 20 … 24 s */
 #define REFRESH_JITTER_NS MS(4000)
+#define KEPT_NS           MS(240000) /* … while another keep-alive goes out: 4 … 5 min */
+#define KEPT_JITTER_NS    MS(60000)
 #define PUBLISH_MIN_NS    MS(300)
 #define JUST_ASKED_NS     MS(10)
 #define MAX_MISSED        3 /* rounds without an answer until a mapped address is no longer believed */
+#define MAX_DOUBLINGS     4 /* of the pause while nobody answers: 40, 80, 160 s, then as if kept */
 #define NEVER             UINT64_MAX
 #define MAX_EVENTS        8
 
@@ -146,6 +149,23 @@ static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *i
 	}
 }
 
+/* Rounds in a row without an answer of anybody, beyond those that may be chance: UDP is cut here. */
+static uint32_t n_deaf_rounds(const struct endpoint_fsm *fsm)
+{
+	uint32_t n = UINT32_MAX;
+
+	for (uint32_t i = 0; i < fsm->n_servers; i++)
+		if (fsm->servers[i].n_missed < n)
+			n = fsm->servers[i].n_missed;
+	return fsm->n_servers > 0 && n >= MAX_MISSED ? n - MAX_MISSED + 1 : 0;
+}
+
+/* Requests to one server in a round. Who has been deaf for minutes need not be told fast that he no longer is. */
+static uint32_t max_sends(const struct endpoint_fsm *fsm)
+{
+	return n_deaf_rounds(fsm) > MAX_DOUBLINGS ? 1 : ARRAY_LEN(sends_ns);
+}
+
 static uint32_t n_sent(const struct endpoint_fsm *fsm)
 {
 	uint32_t n = 0;
@@ -162,7 +182,7 @@ static void retransmit(struct endpoint_fsm *fsm, const struct endpoint_input *in
 {
 	uint32_t n_due = 0;
 
-	while (n_due < ARRAY_LEN(sends_ns) && fsm->round_ns + sends_ns[n_due] <= in->now_ns)
+	while (n_due < max_sends(fsm) && fsm->round_ns + sends_ns[n_due] <= in->now_ns)
 		n_due++;
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		if (fsm->servers[i].answered)
@@ -170,6 +190,31 @@ static void retransmit(struct endpoint_fsm *fsm, const struct endpoint_input *in
 		ask(&fsm->servers[i], out);
 		fsm->servers[i].n_sent = n_due;
 	}
+}
+
+/* One that has not repeated it is asked again soon. Without a mapping over IPv4 there is none that IPv6 does not keep. */
+static bool is_kept(const struct endpoint_fsm *fsm, const struct endpoint *keeper)
+{
+	const bool keeps_v4 = endpoint_is_v4(keeper);
+
+	for (uint32_t i = 0; i < fsm->n_servers; i++) {
+		const struct endpoint_asked *asked = &fsm->servers[i];
+
+		if (endpoint_is_none(&asked->mapped))
+			continue;
+		if (asked->n_missed > 0 || (endpoint_is_v4(&asked->mapped) && !keeps_v4))
+			return false;
+	}
+	return !endpoint_is_none(keeper);
+}
+
+static uint64_t pause_ns(struct endpoint_fsm *fsm, const struct endpoint *keeper)
+{
+	const uint32_t n_deaf = n_deaf_rounds(fsm);
+
+	if (is_kept(fsm, keeper) || n_deaf >= MAX_DOUBLINGS)
+		return KEPT_NS + next_random(fsm) % KEPT_JITTER_NS;
+	return (REFRESH_NS + next_random(fsm) % REFRESH_JITTER_NS) << n_deaf;
 }
 
 static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in,
@@ -185,7 +230,15 @@ static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in,
 			asked->latency_us = 0;
 		}
 	}
-	fsm->refresh_ns = in->now_ns + REFRESH_NS + next_random(fsm) % REFRESH_JITTER_NS;
+	fsm->refresh_ns = in->now_ns + pause_ns(fsm, &in->keeper);
+}
+
+/* Whoever kept the mapping when the round was put off may do so no more. */
+static void hasten(struct endpoint_fsm *fsm, const struct endpoint_input *in)
+{
+	if (fsm->refresh_ns > in->now_ns + REFRESH_NS + REFRESH_JITTER_NS && n_deaf_rounds(fsm) == 0 &&
+	    !is_kept(fsm, &in->keeper))
+		fsm->refresh_ns = in->now_ns + REFRESH_NS;
 }
 
 static void go_offline(struct endpoint_fsm *fsm, const struct endpoint_input *in,
@@ -416,6 +469,14 @@ static enum event classify_link(struct endpoint_fsm *fsm)
 	return news(fsm);
 }
 
+/* What the deaf may hear now, they ask for with all care. */
+static enum event classify_keeper(struct endpoint_fsm *fsm)
+{
+	for (uint32_t i = 0; i < fsm->n_servers; i++)
+		fsm->servers[i].n_missed = smaller(fsm->servers[i].n_missed, MAX_MISSED);
+	return news(fsm);
+}
+
 /* A retransmission, the end of the round, or the next round: which is due? */
 static uint64_t next_alarm(const struct endpoint_fsm *fsm, enum event *ret)
 {
@@ -424,8 +485,8 @@ static uint64_t next_alarm(const struct endpoint_fsm *fsm, enum event *ret)
 	switch (fsm->state) {
 	case ENDPOINT_ASKING:
 		n = n_sent(fsm);
-		*ret = n < ARRAY_LEN(sends_ns) ? EV_RETRANSMIT_DUE : EV_ROUND_OVER;
-		return fsm->round_ns + (n < ARRAY_LEN(sends_ns) ? sends_ns[n] : ROUND_NS);
+		*ret = n < max_sends(fsm) ? EV_RETRANSMIT_DUE : EV_ROUND_OVER;
+		return fsm->round_ns + (n < max_sends(fsm) ? sends_ns[n] : ROUND_NS);
 	case ENDPOINT_SETTLED:
 		*ret = EV_REFRESH_DUE;
 		return fsm->refresh_ns;
@@ -448,6 +509,8 @@ static enum event classify(struct endpoint_fsm *fsm, const struct endpoint_input
 		return classify_extra(fsm, in);
 	case ENDPOINT_IN_LINK:
 		return classify_link(fsm);
+	case ENDPOINT_IN_KEEPER:
+		return classify_keeper(fsm);
 	case ENDPOINT_IN_ANSWER:
 		return asked_with(fsm, in) ? EV_ANSWER : EV_STALE_ANSWER;
 	case ENDPOINT_IN_DEADLINE:
@@ -519,6 +582,7 @@ void endpoint_fsm_step(struct endpoint_fsm *fsm, const struct endpoint_input *in
 		take(fsm, event, in, ret);
 	}
 	publish(fsm, in->now_ns, ret);
+	hasten(fsm, in);
 	alarm_ns = next_alarm(fsm, &event);
 	fsm->deadline_ns = alarm_ns == NEVER ? 0 : alarm_ns;
 	assert(invariant_holds(fsm, in->now_ns));

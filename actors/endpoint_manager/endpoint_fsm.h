@@ -4,7 +4,8 @@
  *           servers, link up                 all answered, or given up
  *   OFFLINE ────────────────► ASKING ─────────────────────────────────► SETTLED
  *      ▲                        ▲  └─ retransmit at 0, 200, 400, 800 ms    │
- *      │ no link, no server     └──── refresh due (≤ 25 s), link changed ──┘
+ *      │ no link, no server     └──── refresh due (≤ 25 s,  ───────────────┘
+ *      │                              ≤ 5 min if kept, or deaf), link or keeper changed
  *      └──────────────────────── (from any state)
  *
  * One machine a node, owned by EndpointManager. Pure: no I/O, no clock, no allocation, no STUN
@@ -12,6 +13,11 @@
  * that carries packets, and feeds the answer. A server is an ip:port; the two STUN ports of one
  * relay are two servers with one relay_id, so that two mappings of one address can be compared.
  * Our local addresses are published in every state, OFFLINE as well.
+ *
+ * One keep-alive of all kinds for a socket is enough: while its home relay is pinged by UDP from the same socket, and
+ * would tell that our address is another, a node need not ask for the mapping's sake. Pings over IPv6 keep nothing of
+ * an IPv4 NAT, and who was bound a moment ago keeps nothing at all: then the next round is 20 s away at most, as ever. Who
+ * hears nobody has no mapping to keep: after three silent rounds the pause doubles, up to 5 min.
  */
 #pragma once
 
@@ -54,7 +60,8 @@ enum endpoint_input_type {
 	ENDPOINT_IN_SERVERS,  /* the map's relays; .servers, .n */
 	ENDPOINT_IN_LOCAL,    /* addresses of our interfaces with our UDP port; .endpoints, .n */
 	ENDPOINT_IN_EXTRA,    /* other ways in, e.g. a port mapping; .endpoints, .n */
-	ENDPOINT_IN_LINK,     /* interfaces, routes or the socket changed: ask again now */
+	ENDPOINT_IN_LINK,     /* interfaces, routes or the socket changed: ask again now, believe nothing of before */
+	ENDPOINT_IN_KEEPER,   /* the keeper was lost, found anew, or is another, or somebody was reached: ask again now, believe what we know */
 	ENDPOINT_IN_ANSWER,   /* a STUN success; .from (source address), .tx_id, .mapped */
 	ENDPOINT_IN_DEADLINE, /* deadline_ns has passed (earlier is harmless) */
 	ENDPOINT_N_INPUTS,
@@ -69,6 +76,7 @@ struct endpoint_input {
 	uint32_t n;
 	struct endpoint from, mapped;
 	uint8_t tx_id[ENDPOINT_TX_ID_LEN];
+	struct endpoint keeper; /* of every input: who is pinged by the same socket, and tells of changes; none: nobody */
 };
 
 enum endpoint_action_type {

@@ -73,6 +73,12 @@ void peer_silence_sent(struct peer_silence *silence, uint64_t at_ns, bool is_han
 		silence->unanswered_ns = at_ns;
 }
 
+void peer_silence_moved(struct peer_silence *silence, uint64_t now_ns)
+{
+	if (silence->unanswered_ns != 0 && silence->turned_ns == 0)
+		silence->unanswered_ns = now_ns;
+}
+
 static bool was_in_vain(const struct peer_silence *silence, uint64_t at_ns)
 {
 	return silence->turned_ns != 0 && at_ns >= silence->turned_ns + TURNED_NS;

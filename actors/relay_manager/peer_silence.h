@@ -55,6 +55,8 @@ void peer_silence_sent(struct peer_silence *silence, uint64_t at_ns, bool is_han
 bool peer_silence_heard(struct peer_silence *silence, uint64_t at_ns);
 /* What was sent needs no answer any more: it went another way, or WireGuard gave up. */
 void peer_silence_forget(struct peer_silence *silence);
+/* What is sent goes by another relay from now on, by no deed of ours: what went before was that one's to lose. */
+void peer_silence_moved(struct peer_silence *silence, uint64_t now_ns);
 bool peer_silence_is_doubted(const struct peer_silence *silence, uint64_t now_ns);
 /* … and silent for longer than it usually is. */
 bool peer_silence_is_strange(const struct peer_silence *silence, uint64_t now_ns);

@@ -33,7 +33,7 @@
 #define GIVE_UP_MS	 3000  /* after a ping */
 #define GIVE_UP_HARD_MS	 10000 /* also if the other side's kernel still acknowledges */
 #define ACK_FRESH_MS	 1500
-#define IDLE_PING_MS	 20000
+#define IDLE_PING_MS	 30000
 #define FINISH_MS	 2000  /* for the relay to end, too */
 #define POKE_AGE_MS	 1000  /* younger attempts are not begun again by a poke */
 

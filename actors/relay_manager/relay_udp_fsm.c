@@ -14,6 +14,8 @@
 #define ASK_MAX_MS	800   /* … up to that */
 #define ASK_EAGER_MS	400   /* the same after a loss: the relay may be back any moment */
 #define N_ASKS		6
+#define N_ASKS_RARELY	3 /* once WAIT_MAX_MS is reached: UDP is cut here, most likely for good */
+#define N_RARELY	4 /* attempts in vain until then */
 #define N_BINDS		4
 #define EAGER_MS	60000 /* so long after a loss we go on asking */
 #define WAIT_MIN_MS	30000
@@ -131,6 +133,9 @@ static struct relay_udp_event *tell(struct relay_udp_output *out, enum relay_udp
 static uint64_t ask_interval_ms(const struct relay_udp_fsm *fsm, uint64_t now_us)
 {
 	const uint64_t most = fsm->eager_until_us > now_us ? ASK_EAGER_MS : ASK_MAX_MS;
+
+	if (fsm->n_failures > N_RARELY)
+		return ASK_MAX_MS; /* few are asked: the last answer may still be late */
 	const uint64_t ms = (uint64_t)ASK_MS << (fsm->n_tries < 8 ? fsm->n_tries : 8);
 
 	return ms < most ? ms : most;
@@ -302,7 +307,7 @@ static void wait_after(struct relay_udp_fsm *fsm, uint64_t now_us, uint64_t ms)
 
 static void give_up(struct relay_udp_fsm *fsm, const struct relay_udp_input *input, struct relay_udp_output *out)
 {
-	const uint64_t ms = (uint64_t)WAIT_MIN_MS << (fsm->n_failures < 4 ? fsm->n_failures : 4);
+	const uint64_t ms = (uint64_t)WAIT_MIN_MS << (fsm->n_failures < N_RARELY ? fsm->n_failures : N_RARELY);
 
 	(void)out;
 	fsm->n_failures++;
@@ -687,7 +692,7 @@ static enum relay_udp_cause on_retry(struct relay_udp_fsm *fsm, const struct rel
 	if (fsm->state == RELAY_UDP_WAITING)
 		return RELAY_UDP_ON_DUE;
 	if (fsm->state == RELAY_UDP_ASKING) {
-		if (fsm->n_tries >= N_ASKS && input->now_us >= fsm->eager_until_us)
+		if (fsm->n_tries >= (fsm->n_failures > N_RARELY ? N_ASKS_RARELY : N_ASKS) && input->now_us >= fsm->eager_until_us)
 			return RELAY_UDP_ON_SILENT;
 		send_ask(fsm, input, out);
 		return RELAY_UDP_ON_NOTHING;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define MIN_BUCKETS 64
+#define MAX_PLAIN   (SESSION_MAX_PROBE_LEN - SESSION_HEADER_LEN - SESSION_TAG_LEN)
 #define KEY_CONTEXT "p2pnode session message v1"
 
 static_assert(SESSION_TAG_LEN == crypto_aead_chacha20poly1305_ietf_ABYTES, "the tag of the box");
@@ -228,7 +229,6 @@ int session_box_set_peer(struct session_box *box, uint32_t peer_id,
 
 	if (entry && public_key_equal(&entry->key, session_key))
 		return 0;
-	session_box_remove_peer(box, peer_id);
 	if (public_key_is_zero(session_key) || public_key_equal(&box->public, session_key))
 		return -EINVAL;
 	entry = new_entry(box, peer_id, session_key);
@@ -239,6 +239,7 @@ int session_box_set_peer(struct session_box *box, uint32_t peer_id,
 		free_entry(entry);
 		return -EEXIST;
 	}
+	session_box_remove_peer(box, peer_id);
 	if (box->n_entries >= box->n_buckets)
 		grow(box);
 	link_entry(box, entry);
@@ -262,7 +263,7 @@ static void nonce_of(uint64_t counter, uint8_t ret[crypto_aead_chacha20poly1305_
 }
 
 static bool decrypt(const struct entry *entry, const struct session_header *header,
-		    const uint8_t *datagram, size_t len, uint8_t plain[SESSION_MAX_PLAIN])
+		    const uint8_t *datagram, size_t len, uint8_t plain[MAX_PLAIN])
 {
 	uint8_t nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
 
@@ -278,10 +279,10 @@ static int open_box(struct session_box *box, const uint8_t *datagram, size_t len
 {
 	struct session_header header;
 	struct entry *entry;
-	uint8_t plain[SESSION_MAX_PLAIN];
+	uint8_t plain[MAX_PLAIN];
 	int r;
 
-	if (len <= SESSION_HEADER_LEN + SESSION_TAG_LEN || len > SESSION_MAX_LEN)
+	if (len <= SESSION_HEADER_LEN + SESSION_TAG_LEN || len > SESSION_MAX_PROBE_LEN)
 		return SESSION_E_MALFORMED;
 	r = session_header_decode(datagram, len, &header);
 	if (r != 0)
@@ -321,7 +322,7 @@ size_t session_box_seal(struct session_box *box, uint32_t peer_id,
 {
 	const struct entry *entry = find_by_id(box, peer_id);
 	struct session_header header = { .counter = box->counter };
-	uint8_t plain[SESSION_MAX_PLAIN], nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
+	uint8_t plain[MAX_PLAIN], nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
 	uint8_t *out = buf;
 	size_t len = session_message_encode(plain, sizeof(plain), message);
 

@@ -36,7 +36,7 @@ struct session_box *session_box_free(struct session_box *box); /* takes NULL, re
  * The map says this peer's session key. The same key again changes nothing (the replay window
  * stays); another key replaces it: messages of the old one are dropped from now on.
  * 0; -EINVAL: zero, of low order, or our own key; -EEXIST: its key id is another peer's. After a
- * failure the peer has no key here.
+ * failure all is as before: whoever brings the key of another takes none away.
  */
 P2P_CHECK int session_box_set_peer(struct session_box *box, uint32_t peer_id,
 				   const struct public_key *session_key);
@@ -52,7 +52,7 @@ struct session_opened {
 /* Header check, key id, box, replay window, decode: 0 or enum session_error (also counted). */
 P2P_CHECK int session_box_open(struct session_box *box, const void *datagram, size_t len,
 			       struct session_opened *ret);
-/* Bytes written to buf (SESSION_MAX_LEN always suffices), or 0: the peer has no key, or no room. */
+/* Bytes written to buf (SESSION_MAX_LEN suffices, for probes SESSION_MAX_PROBE_LEN), or 0: the peer has no key, or no room. */
 size_t session_box_seal(struct session_box *box, uint32_t peer_id,
 			const struct session_message *message, void *buf, size_t cap);
 

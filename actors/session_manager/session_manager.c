@@ -47,12 +47,13 @@ static int handle_seal(struct actor *actor, struct message *message)
 	struct message out = { .type = message->via.by_relay ? MESSAGE_WRITE_FRAME : MESSAGE_WRITE_DATAGRAM,
 			       .peer_id = message->peer_id,
 			       .via = message->via };
-	uint8_t sealed[SESSION_MAX_LEN];
+	uint8_t sealed[SESSION_MAX_PROBE_LEN];
 	size_t len = session_box_seal(manager->box, message->peer_id, &message->session, sealed, sizeof(sealed));
 
 	if (len == 0)
 		return 0; /* the peer left meanwhile */
 	out.bytes = buffer_new(sealed, len);
+	out.write.whole = message->session.type == SESSION_PROBE;
 	stage_post(actor->stage, ACTOR_SESSION_MANAGER,
 		   message->via.by_relay ? ACTOR_RELAY_MANAGER : ACTOR_DIRECT_MANAGER, &out);
 	return 0;

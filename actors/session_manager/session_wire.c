@@ -46,6 +46,11 @@ static void decode_pong(struct wire_reader *r, struct session_message *message)
 	message->observed = wire_endpoint(r);
 }
 
+static void decode_passed(struct wire_reader *r, struct session_message *message)
+{
+	wire_bytes(r, message->tx_id, sizeof(message->tx_id));
+}
+
 static void decode_rendezvous(struct wire_reader *r, struct session_message *message)
 {
 	message->n_endpoints = wire_u8(r);
@@ -61,6 +66,51 @@ static void decode_wireguard(struct wire_reader *r, struct session_message *mess
 {
 	message->port = wire_u16(r);
 	r->failed |= message->port == 0;
+}
+
+static void decode_receipt(struct wire_reader *r, struct session_message *message)
+{
+	message->age_ms = wire_u32(r);
+}
+
+/* None, or all lie between the lowest and the highest. */
+static bool nat_ports_agree(const struct session_nat *nat)
+{
+	if (nat->n_ports == 0)
+		return nat->low_port == 0 && nat->high_port == 0 && nat->last_port == 0;
+	return nat->low_port != 0 && nat->low_port <= nat->last_port && nat->last_port <= nat->high_port;
+}
+
+static void decode_nat(struct wire_reader *r, struct session_message *message)
+{
+	struct session_nat *nat = &message->nat;
+
+	nat->mapping = wire_u8(r);
+	nat->filtering = wire_u8(r);
+	nat->ports = wire_u8(r);
+	nat->step = (int16_t)wire_u16(r);
+	nat->low_port = wire_u16(r);
+	nat->high_port = wire_u16(r);
+	nat->last_port = wire_u16(r);
+	nat->n_ports = wire_u8(r);
+	nat->outside = wire_endpoint(r);
+	r->failed |= nat->mapping > SESSION_NAT_MAX_DEPENDENCE || nat->filtering > SESSION_NAT_MAX_DEPENDENCE ||
+		     nat->ports > SESSION_NAT_MAX_PORTS || !nat_ports_agree(nat);
+}
+
+static void encode_nat(struct wire_writer *w, const struct session_message *message)
+{
+	const struct session_nat *nat = &message->nat;
+
+	wire_put_u8(w, nat->mapping);
+	wire_put_u8(w, nat->filtering);
+	wire_put_u8(w, nat->ports);
+	wire_put_u16(w, (uint16_t)nat->step);
+	wire_put_u16(w, nat->low_port);
+	wire_put_u16(w, nat->high_port);
+	wire_put_u16(w, nat->last_port);
+	wire_put_u8(w, nat->n_ports);
+	wire_put_endpoint(w, &nat->outside);
 }
 
 static void encode_ping(struct wire_writer *w, const struct session_message *message)
@@ -79,6 +129,11 @@ static void encode_pong(struct wire_writer *w, const struct session_message *mes
 	wire_put_endpoint(w, &message->observed);
 }
 
+static void encode_passed(struct wire_writer *w, const struct session_message *message)
+{
+	wire_put(w, message->tx_id, sizeof(message->tx_id));
+}
+
 static void encode_rendezvous(struct wire_writer *w, const struct session_message *message)
 {
 	if (message->n_endpoints > SESSION_MAX_ENDPOINTS) {
@@ -95,6 +150,11 @@ static void encode_wireguard(struct wire_writer *w, const struct session_message
 	wire_put_u16(w, message->port);
 }
 
+static void encode_receipt(struct wire_writer *w, const struct session_message *message)
+{
+	wire_put_u32(w, message->age_ms);
+}
+
 static const struct kind {
 	enum session_message_type type;
 	const char *name;
@@ -105,7 +165,18 @@ static const struct kind {
 	{ SESSION_PONG, "pong", decode_pong, encode_pong },
 	{ SESSION_RENDEZVOUS, "rendezvous", decode_rendezvous, encode_rendezvous },
 	{ SESSION_WIREGUARD, "wireguard", decode_wireguard, encode_wireguard },
+	{ SESSION_PROBE, "probe", decode_ping, encode_ping },
+	{ SESSION_PASSED, "passed", decode_passed, encode_passed },
+	{ SESSION_RECEIPT, "receipt", decode_receipt, encode_receipt },
+	{ SESSION_NAT, "nat", decode_nat, encode_nat },
 };
+
+/* Of the plain text. */
+static size_t max_len(unsigned int type)
+{
+	return type == SESSION_PROBE ? SESSION_MAX_PROBE_LEN - SESSION_HEADER_LEN - SESSION_TAG_LEN :
+				       SESSION_MAX_PLAIN;
+}
 
 static const struct kind *find_kind(unsigned int type)
 {
@@ -121,7 +192,7 @@ int session_message_decode(const void *plain, size_t len, struct session_message
 	struct session_message message;
 	const struct kind *kind;
 
-	if (len == 0 || len > SESSION_MAX_PLAIN)
+	if (len == 0 || len > max_len(*(const uint8_t *)plain))
 		return SESSION_E_MALFORMED;
 	kind = find_kind(wire_u8(&r));
 	if (!kind)
@@ -137,7 +208,8 @@ int session_message_decode(const void *plain, size_t len, struct session_message
 
 size_t session_message_encode(void *buf, size_t cap, const struct session_message *message)
 {
-	struct wire_writer w = wire_writer(buf, cap < SESSION_MAX_PLAIN ? cap : SESSION_MAX_PLAIN);
+	const size_t max = max_len(message->type);
+	struct wire_writer w = wire_writer(buf, cap < max ? cap : max);
 	const struct kind *kind = find_kind(message->type);
 
 	if (!kind)

@@ -17,6 +17,10 @@
  * pong        02 ‖ tx id (12) ‖ observed endpoint (18; all zero: by relay)
  * rendezvous  03 ‖ n (1) ‖ n × endpoint (18)
  * wireguard   04 ‖ port (2)
+ * probe       05 ‖ tx id (12) ‖ padding (zeroes)
+ * passed      06 ‖ tx id (12)
+ * receipt     07 ‖ age (4)
+ * nat         08 ‖ mapping, filtering, ports (1 each) ‖ step, low, high, last port (2 each) ‖ n (1) ‖ endpoint (18)
  *
  * Total: any bytes decode or yield an enum session_error. Here only the bytes; sealing is session_box.
  */
@@ -35,11 +39,15 @@
 #define SESSION_TX_ID_LEN     12
 #define SESSION_MAX_ENDPOINTS 32
 #define SESSION_PONG_LEN      (1 + SESSION_TX_ID_LEN + ENDPOINT_WIRE_LEN)
-#define SESSION_MAX_PLAIN     1200 /* type and body: fits any path that IPv6 allows */
+#define SESSION_MAX_PLAIN     1200 /* type and body of all but probes: fits any path that IPv6 allows */
 #define SESSION_MAX_PADDING   (SESSION_MAX_PLAIN - 1 - SESSION_TX_ID_LEN)
 /* A ping as long as its pong, so that nobody gains by a forged source address. */
 #define SESSION_PING_PADDING  (SESSION_PONG_LEN - 1 - SESSION_TX_ID_LEN)
 #define SESSION_MAX_LEN	      (SESSION_HEADER_LEN + SESSION_MAX_PLAIN + SESSION_TAG_LEN)
+/* A probe is as long as the question it asks: up to a datagram that fills 9000 bytes of IPv4. */
+#define SESSION_MAX_PROBE_LEN 8972
+/* What a probe has besides its padding. */
+#define SESSION_PROBE_LEN     (SESSION_HEADER_LEN + 1 + SESSION_TX_ID_LEN + SESSION_TAG_LEN)
 
 /* Why a message was not taken. All are counted and dropped; none ends anything. */
 enum session_error {
@@ -57,7 +65,13 @@ enum session_message_type {
 	SESSION_PONG = 2,
 	SESSION_RENDEZVOUS = 3,
 	SESSION_WIREGUARD = 4,
+	SESSION_PROBE = 5,
+	SESSION_PASSED = 6,
+	SESSION_RECEIPT = 7,
+	SESSION_NAT = 8,
 };
+
+#define SESSION_NO_RECEIPT UINT32_MAX /* an age: nothing in the last minute */
 
 /* In clear, and authenticated by the box. */
 struct session_header {
@@ -65,12 +79,27 @@ struct session_header {
 	uint64_t counter;
 };
 
+/* What the sender's NAT does, in the numbers of the protocol; 0: not known. */
+struct session_nat {
+	uint8_t mapping, filtering; /* 1 no NAT, 2 endpoint-independent, 3 address-, 4 address-and-port-dependent */
+	uint8_t ports;		    /* 1 as inside, 2 in steps, 3 at random */
+	int16_t step;
+	uint16_t low_port, high_port, last_port; /* seen, where not as inside */
+	uint8_t n_ports;			 /* of these */
+	struct endpoint outside;		 /* of the socket that carries packets; none: not known */
+};
+
+#define SESSION_NAT_MAX_DEPENDENCE 4
+#define SESSION_NAT_MAX_PORTS	   3
+
 struct session_message {
 	enum session_message_type type;
-	uint8_t tx_id[SESSION_TX_ID_LEN];    /* ping, pong */
-	uint16_t n_padding;		     /* ping */
+	uint8_t tx_id[SESSION_TX_ID_LEN];    /* ping, pong, probe, passed */
+	uint16_t n_padding;		     /* ping, probe */
 	struct endpoint observed;	     /* pong: where the ping came from; none: by relay */
 	uint16_t port;			     /* wireguard: where the sender's listens */
+	uint32_t age_ms;		     /* receipt: of the last data that came directly */
+	struct session_nat nat;
 	uint32_t n_endpoints;		     /* rendezvous: 0 … 32 */
 	struct endpoint endpoints[SESSION_MAX_ENDPOINTS];
 };

@@ -8,17 +8,25 @@
 #define LOSS_COST_US   400
 /* Of two ways equally fast the one that does not leave the LAN. */
 #define PUBLIC_COST_US 5000
+/* A TURN server's bandwidth, and one more hop that can die: less than our own relay, which is for all. */
+#define TURN_COST_US   10000
+
+#define ON_THE_WAY 2 /* pings come that fast where they do not wait for each other's answers */
 
 /* For an answer: one and a half round trips and a little, at least. */
 #define WAIT_EXTRA_NS 30000000u
 #define WAIT_MIN_NS   100000000u
+
+/* Where pings pass and data does not, data is tried again after so long; twice as long each time. */
+#define CLOSED_MIN_NS 10000000000u
+#define CLOSED_MAX_NS 600000000000u
 
 bool candidate_is_sane(const struct endpoint *endpoint)
 {
 	static const uint8_t v4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 	static const uint8_t unspecified[16];
 
-	if (endpoint->port == 0 || endpoint_is_loopback(endpoint))
+	if (endpoint->port == 0)
 		return false;
 	if (memcmp(endpoint->ip, v4_prefix, sizeof(v4_prefix)) == 0)
 		return endpoint->ip[12] != 0 && endpoint->ip[12] < 224;
@@ -116,7 +124,9 @@ uint32_t candidates_replace(struct peer_candidates *set, enum peer_origin origin
 		c->origin &= (uint8_t)~origin;
 	}
 	for (uint32_t e = 0; e < n && e < limit; e++) {
-		if (!candidate_is_sane(&endpoints[e]) || candidates_find(set, &endpoints[e]) >= 0)
+		/* What is told of the loopback would be our own; who was heard there comes by p2pturn. */
+		if (!candidate_is_sane(&endpoints[e]) || endpoint_is_loopback(&endpoints[e]) ||
+		    candidates_find(set, &endpoints[e]) >= 0)
 			continue;
 		if (add(set, &endpoints[e], origin) >= 0)
 			n_new++;
@@ -138,12 +148,39 @@ uint64_t candidate_wait_ns(const struct peer_candidate *candidate)
 	return wait_ns > WAIT_MIN_NS ? wait_ns : WAIT_MIN_NS;
 }
 
+/* Those that may still be answered say nothing yet. */
+static uint32_t n_known(const struct peer_candidate *candidate)
+{
+	return (uint32_t)__builtin_popcountll(candidate->counted >> ON_THE_WAY);
+}
+
+static uint32_t n_lost(const struct peer_candidate *candidate)
+{
+	return (uint32_t)__builtin_popcountll((candidate->counted & ~candidate->answered) >> ON_THE_WAY);
+}
+
+static void take_loss(struct peer_candidate *candidate)
+{
+	uint32_t n = n_known(candidate);
+
+	candidate->loss_permille = (uint16_t)(n > 0 ? n_lost(candidate) * 1000 / n : 0);
+}
+
+static void note_answered(struct peer_candidate *candidate, uint32_t n_since)
+{
+	if (n_since >= 64)
+		return;
+	candidate->answered |= 1ull << n_since;
+	if (candidate->n_pongs == 0) /* what was lost before the hole was open says nothing of the way */
+		candidate->counted &= (2ull << n_since) - 1;
+	take_loss(candidate);
+}
+
 void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint64_t now_ns)
 {
-	if (candidate->n_unanswered > 0 && !loaded &&
-	    now_ns - candidate->ping_ns >= candidate_wait_ns(candidate))
-		candidate->loss_permille = (uint16_t)(candidate->loss_permille +
-						      (1000 - candidate->loss_permille) / 8);
+	candidate->counted = candidate->counted << 1 | !loaded;
+	candidate->answered <<= 1;
+	take_loss(candidate);
 	if (candidate->n_unanswered < UINT8_MAX)
 		candidate->n_unanswered++;
 	candidate->n_pings++;
@@ -166,11 +203,33 @@ uint32_t candidate_floor_us(const struct peer_candidate *candidate)
 void candidate_forget_measures(struct peer_candidate *candidate)
 {
 	candidate->latency_us = 0;
+	candidate->by_turn = false;
 	memset(candidate->round_trips_us, 0, sizeof(candidate->round_trips_us));
 	candidate->n_calm = 0;
 	candidate->n_pongs = 0;
+	candidate->counted = candidate->answered = 0;
 	candidate->loss_permille = 0;
 	candidate->n_unanswered = 0;
+}
+
+void candidate_close(struct peer_candidate *candidate, uint64_t now_ns)
+{
+	uint64_t wait_ns = CLOSED_MIN_NS << (candidate->n_closed < 6 ? candidate->n_closed : 6);
+
+	candidate->closed_until_ns = now_ns + (wait_ns < CLOSED_MAX_NS ? wait_ns : CLOSED_MAX_NS);
+	if (candidate->n_closed < UINT8_MAX)
+		candidate->n_closed++;
+}
+
+void candidate_open(struct peer_candidate *candidate)
+{
+	candidate->closed_until_ns = 0;
+	candidate->n_closed = 0;
+}
+
+bool candidate_is_closed(const struct peer_candidate *candidate, uint64_t now_ns)
+{
+	return candidate->closed_until_ns > now_ns;
 }
 
 static void note_round_trip(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded)
@@ -184,7 +243,7 @@ static void note_round_trip(struct peer_candidate *candidate, uint32_t round_tri
 		(uint8_t)((candidate->next_round_trip + 1) % PEER_N_ROUND_TRIPS);
 }
 
-void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded,
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t n_since, uint32_t round_trip_us, bool loaded,
 		       uint64_t now_ns)
 {
 	uint64_t smoothed = ((uint64_t)candidate->latency_us * 7 + round_trip_us) / 8;
@@ -195,11 +254,7 @@ void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us,
 	note_round_trip(candidate, round_trip_us, loaded);
 	if (!loaded && candidate->n_calm < UINT8_MAX)
 		candidate->n_calm++;
-	if (candidate->n_pongs ==
-	    0) /* what was lost before the hole was open says nothing of the way */
-		candidate->loss_permille = 0;
-	candidate->loss_permille =
-		(uint16_t)(candidate->loss_permille - candidate->loss_permille / 8);
+	note_answered(candidate, n_since);
 	if (candidate->n_pongs < UINT16_MAX)
 		candidate->n_pongs++;
 	candidate->n_unanswered = 0;
@@ -207,9 +262,40 @@ void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us,
 	candidate->heard_ns = now_ns;
 }
 
+bool candidate_is_by_turn(const struct peer_candidate *candidate)
+{
+	return candidate->by_turn || endpoint_is_loopback(&candidate->endpoint);
+}
+
+static uint32_t cost_us(const struct peer_candidate *candidate, uint32_t loss_permille)
+{
+	uint32_t cost = candidate_floor_us(candidate) + loss_permille * LOSS_COST_US;
+
+	if (candidate_is_by_turn(candidate))
+		cost += TURN_COST_US;
+	return cost + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
+}
+
 uint32_t candidate_cost_us(const struct peer_candidate *candidate)
 {
-	uint32_t cost = candidate_floor_us(candidate) + candidate->loss_permille * LOSS_COST_US;
+	return cost_us(candidate, candidate->loss_permille);
+}
 
-	return cost + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
+static int square_root(int n)
+{
+	int root = 0;
+
+	while ((root + 1) * (root + 1) <= n)
+		root++;
+	return root;
+}
+
+uint32_t candidate_cost_deviated_us(const struct peer_candidate *candidate, int deviations)
+{
+	/* As if one more had been lost and one answered: a few answers do not say that nothing is lost. */
+	int n = (int)n_known(candidate) + 2;
+	int loss = (int)(n_lost(candidate) + 1) * 1000 / n;
+
+	loss += deviations * square_root(loss * (1000 - loss) / n);
+	return cost_us(candidate, loss < 0 ? 0 : loss > 1000 ? 1000 : (uint32_t)loss);
 }

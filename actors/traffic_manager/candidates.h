@@ -36,10 +36,13 @@ struct peer_candidate {
 	uint8_t origin;	       /* bits of enum peer_origin; 0: gone */
 	uint8_t generation;    /* of the slot: a pong for its former owner is stale */
 	bool aka;	       /* announced to DirectRouter as this peer */
+	bool by_turn;	       /* our pings reach the peer by its TURN server: it sees them come from its own loopback */
 	uint8_t n_unanswered;  /* pings since the last pong, saturating */
 	uint16_t n_pings;      /* sent, modulo 2^16 */
 	uint16_t n_pongs;      /* got, saturating */
-	uint16_t loss_permille; /* smoothed */
+	/* the last pings, bit 0 is the newest: which count, and which of these were answered */
+	uint64_t counted, answered;
+	uint16_t loss_permille; /* of those that count */
 	uint32_t latency_us;   /* smoothed round trip, queues of our own included; 0: unknown */
 	uint32_t round_trips_us[PEER_N_ROUND_TRIPS]; /* the last ones that say something of the way; 0: none */
 	uint8_t next_round_trip;
@@ -47,6 +50,8 @@ struct peer_candidate {
 	uint64_t ping_ns;      /* last sent, 0: never */
 	uint64_t pong_ns;      /* last got, 0: never */
 	uint64_t heard_ns;     /* last authenticated anything from there, 0: never */
+	uint64_t closed_until_ns; /* until then no data is tried: pings pass there, data does not; 0: it is open */
+	uint8_t n_closed;      /* so often in a row that was found, saturating */
 };
 
 struct peer_candidates {
@@ -70,20 +75,30 @@ uint32_t candidates_replace(struct peer_candidates *set, enum peer_origin origin
 void candidates_drop_learned(struct peer_candidates *set, int keep);
 bool candidates_is_empty(const struct peer_candidates *set);
 
-/* May a stranger make us send there? Not to loopback, multicast, broadcast or port 0. */
+/* May a stranger make us send there? Not to multicast, broadcast, nowhere or port 0. To loopback: what peers
+ * name there is left out by candidates_replace(), but who comes by TURN or a port that was searched for is there. */
 bool candidate_is_sane(const struct endpoint *endpoint);
 /*
  * loaded: so much is exchanged with the peer that a ping may wait, or be lost, in a queue that is our
  * own. Then a loss says nothing of the way, and a round trip only if it was shorter than any before.
  */
 void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint64_t now_ns);
-void candidate_on_pong(struct peer_candidate *candidate, uint32_t round_trip_us, bool loaded,
+/* n_since: how many pings were sent after the one that it answers. */
+void candidate_on_pong(struct peer_candidate *candidate, uint32_t n_since, uint32_t round_trip_us, bool loaded,
 		       uint64_t now_ns);
 /* So long after a ping its answer is late; a ping that follows sooner does not make it a lost one. */
 uint64_t candidate_wait_ns(const struct peer_candidate *candidate);
 /* The round trip without the queues that come and go; 0: unknown. */
 uint32_t candidate_floor_us(const struct peer_candidate *candidate);
+/* Pings pass, data does not: nothing is sent there for a while, and longer each time that it is found. */
+void candidate_close(struct peer_candidate *candidate, uint64_t now_ns);
+void candidate_open(struct peer_candidate *candidate);
+bool candidate_is_closed(const struct peer_candidate *candidate, uint64_t now_ns);
 /* Forgets what was measured. */
 void candidate_forget_measures(struct peer_candidate *candidate);
-/* Smaller is better: the floor, plus what loss costs, plus a little for leaving the LAN. Microseconds. */
+/* By a TURN server, the peer's or ours (who comes by ours is at our loopback): somebody else carries what is sent. */
+bool candidate_is_by_turn(const struct peer_candidate *candidate);
+/* Smaller is better: the floor, plus what loss costs, plus a little for leaving the LAN and more for TURN. Microseconds. */
 uint32_t candidate_cost_us(const struct peer_candidate *candidate);
+/* The same, where the share of lost pings is taken so many standard deviations higher (or lower, below 0). */
+uint32_t candidate_cost_deviated_us(const struct peer_candidate *candidate, int deviations);

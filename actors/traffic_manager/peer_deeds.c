@@ -57,6 +57,22 @@ void peer_remove_akas(struct peer_fsm *fsm, bool all, struct peer_actions *out)
 	}
 }
 
+/* Data goes by this way and by relay, and a little by this way alone, until the peer told of some that came directly. */
+static void begin_trial(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	fsm->undelivered_ns = now_ns;
+	fsm->alone_ns = 0;
+	fsm->asked_ns = now_ns;
+	fsm->n_receipts = 0;
+}
+
+static void end_trial(struct peer_fsm *fsm)
+{
+	fsm->undelivered_ns = 0;
+	fsm->alone_ns = 0;
+	memset(fsm->looks_ns, 0, sizeof(fsm->looks_ns));
+}
+
 /* ---- tx ids ---- */
 
 /* nonce ‖ slot ‖ generation ‖ number ‖ time sent: so nothing needs to be remembered. */
@@ -73,6 +89,11 @@ static struct peer_tx_id tx_id(const struct peer_fsm *fsm, uint8_t slot,
 	wire_put_u16(&w, c->n_pings);
 	wire_put_u32(&w, (uint32_t)(now_ns / 1000));
 	return id;
+}
+
+static uint16_t ping_number(const struct peer_tx_id *id)
+{
+	return (uint16_t)(id->bytes[6] << 8 | id->bytes[7]);
 }
 
 /* The candidate (or the relay) that was pinged with it, or NULL if it is not an id we wait for. */
@@ -169,12 +190,17 @@ static void offer(struct peer_fsm *fsm, uint64_t min_ns, uint64_t now_ns, struct
 
 /* ---- deeds: hearing ---- */
 
-static void measure(struct peer_fsm *fsm, struct peer_candidate *c, uint32_t round_trip_us,
-		    uint64_t now_ns)
+static void measure(struct peer_fsm *fsm, struct peer_candidate *c, const struct peer_input *in,
+		    uint32_t round_trip_us)
 {
+	uint64_t now_ns = in->now_ns;
+	uint32_t asked_us; /* who answers for another address was not the one that was pinged */
+	bool was_asked = peer_pinged(fsm, in, &asked_us) == c;
+	uint32_t n_since = was_asked ? (uint16_t)(c->n_pings - ping_number(&in->tx_id)) : UINT32_MAX;
 	uint64_t sent_ns = now_ns - peer_sooner((uint64_t)round_trip_us * 1000, now_ns);
 
-	candidate_on_pong(c, round_trip_us, peer_was_loaded(fsm, sent_ns), now_ns);
+	candidate_on_pong(c, n_since, round_trip_us, peer_was_loaded(fsm, sent_ns), now_ns);
+	c->by_turn = in->by_turn;
 }
 
 /* The candidate a direct message came from; learned if need be. -1: the table has no room for it.
@@ -198,18 +224,41 @@ static bool may_echo(const struct peer_candidate *c, uint64_t now_ns)
 	return c->n_pings == 0 || now_ns - c->ping_ns >= ECHO_NS;
 }
 
-static void pong(const struct peer_input *in, struct peer_actions *out)
+/* How old the peer's data is that came directly last: it cannot know otherwise that any does. */
+static void receipt(const struct peer_fsm *fsm, const struct endpoint *to, uint64_t now_ns,
+		    struct peer_actions *out)
+{
+	uint64_t age_ns = fsm->received_ns ? now_ns - fsm->received_ns : NEVER;
+
+	if (fsm->state != PEER_ESTABLISHED || !fsm->active)
+		return;
+	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_RECEIPT);
+	action->to.endpoint = *to;
+	action->age_ms = age_ns > RECEIPT_MAX_NS ? PEER_NO_RECEIPT : (uint32_t)(age_ns / MS(1));
+}
+
+/* Is it there that the peer is? Pong and receipt are longer than the ping, and its source may be forged. */
+static bool has_answered(const struct peer_fsm *fsm, const struct endpoint *endpoint, uint64_t now_ns)
+{
+	int i = candidates_find(&fsm->candidates, endpoint);
+
+	return i >= 0 && fsm->candidates.all[i].pong_ns && now_ns - fsm->candidates.all[i].pong_ns < FRESH_NS;
+}
+
+static void pong(const struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PONG);
 
 	action->to = in->from;
 	action->tx_id = in->tx_id;
+	if (!in->from.by_relay && has_answered(fsm, &in->from.endpoint, in->now_ns))
+		receipt(fsm, &in->from.endpoint, in->now_ns, out);
 }
 
 /* "Ping>Pong". A ping from elsewhere while our own path is in doubt may show the new one. */
 void deed_answer(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
-	pong(in, out);
+	pong(fsm, in, out);
 	int i = hear_from(fsm, in, out);
 
 	if (i >= 0 && i != fsm->current && fsm->state == PEER_ESTABLISHED &&
@@ -220,7 +269,7 @@ void deed_answer(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 void deed_answer_by_relay(struct peer_fsm *fsm, const struct peer_input *in,
 			  struct peer_actions *out)
 {
-	pong(in, out);
+	pong(fsm, in, out);
 	fsm->relay.heard_ns = in->now_ns;
 }
 
@@ -228,7 +277,7 @@ void deed_answer_by_relay(struct peer_fsm *fsm, const struct peer_input *in,
 void deed_answer_and_ping(struct peer_fsm *fsm, const struct peer_input *in,
 			  struct peer_actions *out)
 {
-	pong(in, out);
+	pong(fsm, in, out);
 	int i = hear_from(fsm, in, out);
 
 	if (i >= 0 && may_echo(&fsm->candidates.all[i], in->now_ns))
@@ -241,7 +290,7 @@ void deed_measure_relay(struct peer_fsm *fsm, const struct peer_input *in, struc
 	struct peer_candidate *c = peer_pinged(fsm, in, &round_trip_us);
 
 	if (c == &fsm->relay)
-		measure(fsm, c, round_trip_us, in->now_ns);
+		measure(fsm, c, in, round_trip_us);
 }
 
 /* ---- deeds: inactive and trying ---- */
@@ -258,6 +307,8 @@ void deed_forget(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	fsm->session = 0;
 	fsm->current = -1;
 	fsm->trust = PEER_TRUSTED;
+	end_trial(fsm);
+	fsm->received_ns = 0;
 	fsm->n_failures = 0;
 	fsm->retry_ns = 0;
 }
@@ -390,7 +441,7 @@ void deed_send_pong_and_ping(struct peer_fsm *fsm, const struct peer_input *in,
 			     struct peer_actions *out)
 {
 	if (in->type == PEER_IN_PING)
-		pong(in, out);
+		pong(fsm, in, out);
 	fsm->current = hear_from(fsm, in, out);
 	if (fsm->current >= 0)
 		ping(fsm, fsm->current, in->now_ns, out);
@@ -442,10 +493,22 @@ static void trust(struct peer_fsm *fsm, uint64_t now_ns)
 
 static void send_probe(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
 {
-	if (fsm->n_probes++ == 0)
+	if (fsm->n_probes++ == 0) {
 		fsm->doubt_ns = now_ns;
+		fsm->usual_loss_permille = peer_current(fsm)->loss_permille;
+	}
 	fsm->probe_ns = now_ns;
 	ping(fsm, fsm->current, now_ns, out);
+	receipt(fsm, &peer_current(fsm)->endpoint, now_ns, out);
+}
+
+/* A way that was closed to data is on trial. */
+static void try_data(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	if (peer_current(fsm)->n_closed > 0)
+		begin_trial(fsm, now_ns);
+	else
+		end_trial(fsm);
 }
 
 /* "Got Pong": whoever answered is the path, advertised or not. */
@@ -457,7 +520,7 @@ void deed_finalize(struct peer_fsm *fsm, const struct peer_input *in, struct pee
 	int i = hear_from(fsm, in, out);
 
 	if (i >= 0)
-		measure(fsm, &fsm->candidates.all[i], round_trip_us, in->now_ns);
+		measure(fsm, &fsm->candidates.all[i], in, round_trip_us);
 	fsm->current = i;
 }
 
@@ -472,10 +535,12 @@ void deed_boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_ac
 	fsm->n_better = 0;
 	fsm->round_ns = 0;
 	fsm->too_big_ns = 0;
-	fsm->prefers_relay = false;
+	fsm->prefers_relay = fsm->relay_up && candidate_is_closed(peer_current(fsm), in->now_ns);
 	fsm->relay_data_ns = in->now_ns;
 	fsm->data_ns = 0;
 	trust(fsm, in->now_ns);
+	if (!fsm->prefers_relay)
+		try_data(fsm, in->now_ns);
 	if (in->type != PEER_IN_ADOPT)
 		return;
 	fsm->trust = PEER_SUSPECT;
@@ -529,9 +594,11 @@ void deed_probe_again(struct peer_fsm *fsm, const struct peer_input *in, struct 
 	send_probe(fsm, in->now_ns, out);
 }
 
-/* Something changed at one of the two ends: does our direction still work? */
+/* Something changed at one of the two ends: does our direction still work? What was closed may be open. */
 void deed_question(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+		fsm->candidates.all[i].closed_until_ns = 0;
 	fsm->needs_pong = true;
 	deed_doubt(fsm, in, out);
 }
@@ -565,10 +632,99 @@ void deed_wonder(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 		check(fsm, in, out);
 }
 
+/* Does what we see going out now go by the direct way alone, with no copy by relay about where it arrives? */
+static bool is_alone(const struct peer_fsm *fsm, uint64_t now_ns)
+{
+	uint32_t direct_us = fsm->candidates.all[fsm->current].latency_us, relay_us = fsm->relay.latency_us;
+	uint64_t later_us = relay_us > direct_us ? (relay_us - direct_us) / 2 : 0;
+
+	return fsm->alone_ns && now_ns - fsm->alone_ns >= ALONE_NS + peer_sooner(later_us * 1000, ALONE_MAX_NS);
+}
+
 void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
-	if (fsm->path.direct && fsm->unanswered_ns == 0)
+	if (!fsm->path.direct)
+		return;
+	if (fsm->unanswered_ns == 0)
 		fsm->unanswered_ns = in->now_ns;
+	if (fsm->path.relay || (fsm->undelivered_ns && !is_alone(fsm, in->now_ns)))
+		return; /* of two copies the peer notices the first, and that one may have come by relay */
+	fsm->looks_ns[fsm->next_look] = in->now_ns;
+	fsm->next_look = (uint8_t)((fsm->next_look + 1) % PEER_N_LOOKS);
+}
+
+/* So many looks with data that are not told of are not chance. In a trial there is a suspicion already. */
+static int enough_looks(const struct peer_fsm *fsm)
+{
+	int enough = fsm->candidates.all[fsm->current].loss_permille / 70 + (fsm->undelivered_ns ? 1 : MISSING_LOOKS);
+
+	return enough < MISSING_LOOKS_MAX ? enough : MISSING_LOOKS_MAX;
+}
+
+int peer_judge_receipt(const struct peer_fsm *fsm, const struct peer_input *in)
+{
+	uint64_t heard_ns = in->age_ms > in->now_ns / MS(1) ? 0 : in->now_ns - MS(in->age_ms);
+	int n_missing = 0;
+
+	if (fsm->state != PEER_ESTABLISHED || !fsm->path.direct || in->from.by_relay)
+		return 0;
+	uint64_t wait_ns = peer_sooner(PROBE_WAIT_MAX, candidate_wait_ns(&fsm->candidates.all[fsm->current]));
+	/*
+	 * A look is noted up to 50 ms after its packet went. Those of a trial are so late in it (ALONE_NS) that a peer
+	 * that tells of the packet has passed it here, whether it did so before or after the look.
+	 */
+	if (fsm->undelivered_ns && heard_ns >= fsm->undelivered_ns + wait_ns)
+		return 1;
+	for (int i = 0; i < PEER_N_LOOKS; i++)
+		n_missing += fsm->looks_ns[i] > peer_later(heard_ns, fsm->undelivered_ns) &&
+			     fsm->looks_ns[i] + wait_ns <= in->now_ns;
+	return n_missing >= enough_looks(fsm) ? -1 : 0;
+}
+
+void deed_doubt_delivery(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	if (fsm->undelivered_ns) {
+		fsm->n_receipts = (uint8_t)peer_sooner(fsm->n_receipts + 1u, UINT8_MAX);
+		return;
+	}
+	begin_trial(fsm, in->now_ns);
+	ping(fsm, fsm->current, in->now_ns, out);
+}
+
+void deed_believe_receipt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	end_trial(fsm);
+	candidate_open(peer_current(fsm));
+}
+
+/*
+ * The relay's copy may always come first, and the peer then notices nothing of the direct one: in each trial some
+ * looks with data go by the direct way alone, as few as tell.
+ */
+static void send_some_alone(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	int n_seen = 0;
+
+	for (int i = 0; i < PEER_N_LOOKS; i++)
+		n_seen += fsm->looks_ns[i] > fsm->undelivered_ns;
+	if (n_seen >= enough_looks(fsm))
+		fsm->alone_ns = 0;
+	else if (!fsm->alone_ns)
+		fsm->alone_ns = now_ns;
+}
+
+void deed_ask_for_receipt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	fsm->asked_ns = in->now_ns;
+	uint64_t newest_ns = fsm->looks_ns[(fsm->next_look + PEER_N_LOOKS - 1) % PEER_N_LOOKS];
+	bool has_data = in->now_ns - peer_later(newest_ns, fsm->undelivered_ns) < ASK_QUIET_NS;
+
+	if (!has_data || in->now_ns - fsm->undelivered_ns >= ASK_MAX_NS) {
+		end_trial(fsm); /* no data to tell of, or nobody who tells */
+		return;
+	}
+	send_some_alone(fsm, in->now_ns);
+	ping(fsm, fsm->current, in->now_ns, out);
 }
 
 /* "Authenticated data is liveness": on the way we use. On another it is a hint to look there. */
@@ -594,6 +750,7 @@ static void use(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_action
 	fsm->n_better = 0;
 	add_aka(peer_current(fsm), out);
 	trust(fsm, now_ns);
+	try_data(fsm, now_ns);
 }
 
 /*
@@ -607,7 +764,7 @@ void deed_confirm(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 	int asked = (int)(c - fsm->candidates.all);
 	int answered;
 
-	measure(fsm, c, round_trip_us, in->now_ns);
+	measure(fsm, c, in, round_trip_us);
 	answered = hear_from(fsm, in, out);
 	if (answered >= 0 && answered != asked && fsm->candidates.all[answered].n_pings == 0)
 		ping(fsm, answered, in->now_ns, out);
@@ -666,6 +823,7 @@ void deed_give_up(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 	peer_remove_akas(fsm, true, out);
 	fsm->current = -1;
 	fsm->trust = PEER_TRUSTED;
+	end_trial(fsm);
 	if (was_proven)
 		fsm->n_failures = 0;
 	else
@@ -679,6 +837,7 @@ void deed_retire(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	peer_remove_akas(fsm, true, out);
 	fsm->current = -1;
 	fsm->trust = PEER_TRUSTED;
+	end_trial(fsm);
 	fsm->n_failures = 0;
 }
 
@@ -689,14 +848,33 @@ static bool is_measured(const struct peer_candidate *c, uint64_t now_ns)
 	return c->n_pongs >= MIN_PONGS && now_ns - c->pong_ns < FRESH_NS && c->n_unanswered < 3;
 }
 
-static uint32_t relay_cost_us(const struct peer_fsm *fsm)
+static const struct peer_candidate *way_in_use(struct peer_fsm *fsm)
 {
-	return candidate_cost_us(&fsm->relay) + RELAY_COST_US;
+	return fsm->prefers_relay ? &fsm->relay : peer_current(fsm);
 }
 
+static bool is_lossy(const struct peer_candidate *c)
+{
+	return c->loss_permille > LOSSY_PERMILLE;
+}
+
+/* At least so much the way in use costs: who leaves it must be sure of its loss. */
 static uint32_t cost_now_us(struct peer_fsm *fsm)
 {
-	return fsm->prefers_relay ? relay_cost_us(fsm) : candidate_cost_us(peer_current(fsm));
+	const struct peer_candidate *c = way_in_use(fsm);
+	uint32_t cost = is_lossy(c) ? candidate_cost_deviated_us(c, -SURE_OF_NOW) : candidate_cost_us(c);
+
+	return cost + (fsm->prefers_relay ? RELAY_COST_US : 0);
+}
+
+/* And at most so much another one. */
+static uint32_t cost_other_us(struct peer_fsm *fsm, const struct peer_candidate *c)
+{
+	bool is_return = fsm->prefers_relay && c->loss_permille > 0; /* to what it was left for, perhaps */
+	bool is_exact = !is_return && !is_lossy(c) && !is_lossy(way_in_use(fsm));
+	uint32_t cost = is_exact ? candidate_cost_us(c) : candidate_cost_deviated_us(c, SURE_OF_OTHER);
+
+	return cost + (c == &fsm->relay ? RELAY_COST_US : 0);
 }
 
 /* Only where the direct way was slow or lossy without load: else it may be we who make it so. */
@@ -715,24 +893,28 @@ static int best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_
 	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
 		const struct peer_candidate *c = &fsm->candidates.all[i];
 
-		if (!c->origin || !is_measured(c, now_ns) ||
+		if (!c->origin || !is_measured(c, now_ns) || candidate_is_closed(c, now_ns) ||
 		    (i == fsm->current && !fsm->prefers_relay) ||
-		    candidate_cost_us(c) >= *ret_cost_us)
+		    cost_other_us(fsm, c) >= *ret_cost_us)
 			continue;
 		best = i;
-		*ret_cost_us = candidate_cost_us(c);
+		*ret_cost_us = cost_other_us(fsm, c);
 	}
-	if (may_prefer_relay(fsm, now_ns) && relay_cost_us(fsm) < *ret_cost_us) {
+	if (may_prefer_relay(fsm, now_ns) && cost_other_us(fsm, &fsm->relay) < *ret_cost_us) {
 		best = RELAY_SLOT;
-		*ret_cost_us = relay_cost_us(fsm);
+		*ret_cost_us = cost_other_us(fsm, &fsm->relay);
 	}
 	return best;
 }
 
-/* How much better another way must be. Back from the relay we go as soon as direct is as good. */
-static uint32_t margin_us(const struct peer_fsm *fsm, uint32_t now_us)
+/* How much better another way must be. Back from a relay, ours or TURN's, we go as soon as direct is as good. */
+static uint32_t margin_us(const struct peer_fsm *fsm, int other, uint32_t now_us)
 {
+	const struct peer_candidate *all = fsm->candidates.all;
+
 	if (fsm->prefers_relay)
+		return 0;
+	if (other != RELAY_SLOT && candidate_is_by_turn(&all[fsm->current]) && !candidate_is_by_turn(&all[other]))
 		return 0;
 	return now_us / 5 > BETTER_MIN_US ? now_us / 5 : BETTER_MIN_US;
 }
@@ -741,9 +923,8 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 {
 	uint32_t cost, now = cost_now_us(fsm);
 	int best = best_other(fsm, now_ns, &cost);
-	uint32_t margin = margin_us(fsm, now);
 
-	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin >= now) {
+	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin_us(fsm, best, now) >= now) {
 		fsm->n_better = 0;
 		return;
 	}
@@ -755,11 +936,30 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 	fsm->n_better = 0;
 }
 
-static uint64_t survey_interval_ns(const struct peer_fsm *fsm)
+/* Pings pass, data does not: another way carries it, and this one is kept warm until it is tried again. */
+void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	uint32_t cost;
+
+	candidate_close(peer_current(fsm), in->now_ns);
+	end_trial(fsm);
+	fsm->n_better = 0;
+	int best = best_other(fsm, in->now_ns, &cost);
+	if (best < 0 || best == RELAY_SLOT) {
+		fsm->prefers_relay = fsm->relay_up;
+		return;
+	}
+	use(fsm, best, in->now_ns, out);
+	begin_trial(fsm, in->now_ns); /* it may be the same router that closes both */
+}
+
+static uint64_t survey_interval_ns(struct peer_fsm *fsm)
 {
 	if (fsm->n_surveys < SURVEY_EARLY_N)
 		return SURVEY_EARLY_NS;
-	return fsm->prefers_relay ? SURVEY_RELAY_NS : SURVEY_NS;
+	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || is_lossy(peer_current(fsm)))
+		return SURVEY_SOON_NS;
+	return SURVEY_NS;
 }
 
 /* Early surveys find out which of the answers that raced is best, late ones what changed since. */
@@ -770,9 +970,6 @@ void deed_survey(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	fsm->survey_ns = in->now_ns + survey_interval_ns(fsm);
 	if (!fsm->active && fsm->n_surveys > SURVEY_EARLY_N)
 		return;
-	if (in->now_ns - fsm->alive_ns <
-	    SILENCE_NS) /* data got through without pings to count it */
-		peer_current(fsm)->loss_permille /= 2;
 	ping_others(fsm, in->now_ns, out);
 	ping(fsm, fsm->current, in->now_ns, out);
 	ping_by_relay(fsm, in->now_ns, out);

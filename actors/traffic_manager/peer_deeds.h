@@ -30,7 +30,9 @@
 #define PROBE_NS         MS(100) /* between the probes of a suspect path */
 #define PROBE_SLOW_NS    MS(500) /* and after the first few */
 #define FAST_PROBES      6
-#define LOST_PROBES      5
+#define LOST_PROBES      5         /* and more where some are lost anyway */
+#define LOSS_PROBE_NS    MS(50)    /* between the probes before the doubt, where some are lost anyway */
+#define LOSS_PROBES_MAX  6
 #define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
 #define LOST_LOADED_NS   MS(3000) /* of doubt, when our own packets may be why there is no answer */
 #define LOST_IDLE_NS     MS(5000) /* of silence, without: "not received in last 5s" */
@@ -41,12 +43,23 @@
 #define SURVEY_EARLY_NS  MS(1000)
 #define SURVEY_EARLY_N   3
 #define SURVEY_NS        MS(10000)
-#define SURVEY_RELAY_NS  MS(2000) /* while the relay is preferred: direct is to be had again soon */
+#define SURVEY_SOON_NS   MS(2000) /* while a relay is preferred, or TURN's is all there is, or pings are lost */
 #define HOPELESS_PINGS   8       /* unanswered: no longer part of a survey */
 #define CHECK_NS         MS(500) /* a pong so old says nothing of what the peer asks now */
 #define RECENT_NS        MS(1000)
 #define JUST_NOW_NS      MS(1000) /* a pong that young needs no second one to be believed */
 #define ECHO_NS          MS(100)  /* between two pings to one address for being pinged from it */
+
+/* Receipts */
+#define RECEIPT_MAX_NS  MS(60000) /* an age above is none */
+#define MISSING_LOOKS   3         /* so many with data, and none of it told: it does not arrive */
+#define MISSING_LOOKS_MAX 8       /* where some is lost anyway */
+#define ASK_NS          MS(100)   /* between the pings that ask for receipts */
+#define CLOSE_NS        MS(550)   /* of doubt, then the address is closed to data */
+#define ALONE_NS        MS(150)   /* without copies by relay, until the peer looked twice and saw none, and we once */
+#define ALONE_MAX_NS    MS(400)   /* so much later, at most, the last of them comes by relay */
+#define ASK_QUIET_NS    MS(2000)  /* without data there is nothing to be learnt */
+#define ASK_MAX_NS      MS(10000) /* nobody tells */
 
 /* Load: pings wait behind our own packets, or are lost with them */
 #define BULK_BYTES        4096     /* in a look, which is 50 ms: more than pings, calls and keys */
@@ -62,6 +75,9 @@
 #define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
 #define BETTER_MIN_US  3000
 #define BETTER_SURVEYS 2
+#define LOSSY_PERMILLE 20 /* above it loss is an estimate, with an error: */
+#define SURE_OF_NOW    3  /* standard deviations for the way in use … */
+#define SURE_OF_OTHER  1  /* … and for one that shall replace it */
 
 #define NEVER      UINT64_MAX
 #define RELAY_SLOT 0xff
@@ -96,10 +112,25 @@ void peer_remove_akas(struct peer_fsm *fsm, bool all, struct peer_actions *out);
 struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input *in,
 				   uint32_t *ret_round_trip_us);
 
+/* What the receipt says of the data that we sent: 1 it arrives, -1 it does not, 0 nothing. */
+int peer_judge_receipt(const struct peer_fsm *fsm, const struct peer_input *in);
+
+/* How often is a probe of the current way sent before it is doubted? Once, unless some are lost anyway. */
+static inline uint32_t peer_probes_before_doubt(const struct peer_fsm *fsm)
+{
+	uint32_t n = 1 + fsm->usual_loss_permille / 25u;
+
+	return n < LOSS_PROBES_MAX ? n : LOSS_PROBES_MAX;
+}
+
 /* A deed carries out an arrow: it changes the machine's data and adds actions, never the state. */
 typedef void peer_deed(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out);
 
 peer_deed deed_adopt;
+peer_deed deed_ask_for_receipt;
+peer_deed deed_believe_receipt;
+peer_deed deed_close;
+peer_deed deed_doubt_delivery;
 peer_deed deed_answer;
 peer_deed deed_answer_and_check;
 peer_deed deed_answer_and_ping;

@@ -40,6 +40,8 @@ enum event {
 	EV_DATA, /* authenticated, direct */
 	EV_RELAY_DATA,
 	EV_DATA_SENT,
+	EV_RECEIPT,      /* the peer tells that data arrives by the direct way */
+	EV_NO_RECEIPT,   /* it tells that it does not */
 	EV_SEND_FAILED,  /* on the direct way in use */
 	EV_TOO_BIG,      /* a packet did not fit through it */
 	EV_OTHER_FAILED, /* to another address */
@@ -56,6 +58,8 @@ enum event {
 	EV_NO_ANSWER,     /* the probe was not answered in time */
 	EV_PROBE_DUE,     /* the next one, to a suspect path */
 	EV_LOST,          /* silent too long */
+	EV_RECEIPT_DUE, /* ask once more whether data arrives */
+	EV_UNDELIVERED, /* asked long enough: it does not */
 	EV_SURVEY_DUE,
 	EV_FITS_AGAIN, /* try big packets on the direct way alone again */
 	EV_UNUSED,     /* no traffic for a minute */
@@ -103,6 +107,8 @@ static const char *const event_names[] = {
 	[EV_DATA] = "data",
 	[EV_RELAY_DATA] = "data by relay",
 	[EV_DATA_SENT] = "data sent",
+	[EV_RECEIPT] = "receipt",
+	[EV_NO_RECEIPT] = "no receipt",
 	[EV_SEND_FAILED] = "send failed",
 	[EV_TOO_BIG] = "too big",
 	[EV_OTHER_FAILED] = "other send failed",
@@ -118,6 +124,8 @@ static const char *const event_names[] = {
 	[EV_NO_ANSWER] = "no answer",
 	[EV_PROBE_DUE] = "probe due",
 	[EV_LOST] = "lost",
+	[EV_RECEIPT_DUE] = "receipt due",
+	[EV_UNDELIVERED] = "undelivered",
 	[EV_SURVEY_DUE] = "survey due",
 	[EV_FITS_AGAIN] = "fits again",
 	[EV_UNUSED] = "unused",
@@ -209,6 +217,10 @@ static const struct arrow {
 	ROW(PEER_ESTABLISHED,             EV_DATA,           PEER_ESTABLISHED,             hear_data),
 	ROW(PEER_ESTABLISHED,             EV_RELAY_DATA,     PEER_ESTABLISHED,             wonder),
 	ROW(PEER_ESTABLISHED,             EV_DATA_SENT,      PEER_ESTABLISHED,             watch),
+	ROW(PEER_ESTABLISHED,             EV_RECEIPT,        PEER_ESTABLISHED,             believe_receipt),
+	ROW(PEER_ESTABLISHED,             EV_NO_RECEIPT,     PEER_ESTABLISHED,             doubt_delivery),
+	ROW(PEER_ESTABLISHED,             EV_RECEIPT_DUE,    PEER_ESTABLISHED,             ask_for_receipt),
+	ROW(PEER_ESTABLISHED,             EV_UNDELIVERED,    PEER_ESTABLISHED,             close),
 	ROW(PEER_ESTABLISHED,             EV_RENDEZVOUS,     PEER_ESTABLISHED,             hurry),
 	ROW(PEER_ESTABLISHED,             EV_NEW_ENDPOINTS,  PEER_ESTABLISHED,             ping_the_new),
 	ROW(PEER_ESTABLISHED,             EV_NEW_SESSION,    PEER_ESTABLISHED,             question),
@@ -308,8 +320,17 @@ static enum event classify_relay(struct peer_fsm *fsm, bool up)
 	return up ? EV_RELAY_UP : EV_RELAY_DOWN;
 }
 
+static enum event classify_receipt(const struct peer_fsm *fsm, const struct peer_input *in)
+{
+	int judgement = peer_judge_receipt(fsm, in);
+
+	return judgement > 0 ? EV_RECEIPT : judgement < 0 ? EV_NO_RECEIPT : EV_NONE;
+}
+
 static enum event classify_data(struct peer_fsm *fsm, const struct peer_input *in, enum event event)
 {
+	if (event == EV_DATA)
+		fsm->received_ns = in->now_ns;
 	if (in->n_bytes >= BULK_BYTES)
 		fsm->loaded_ns = in->now_ns;
 	return event;
@@ -342,6 +363,8 @@ static enum event classify(struct peer_fsm *fsm, const struct peer_input *in,
 		return classify_data(fsm, in, in->from.by_relay ? EV_RELAY_DATA : EV_DATA);
 	case PEER_IN_DATA_SENT:
 		return classify_data(fsm, in, EV_DATA_SENT);
+	case PEER_IN_RECEIPT:
+		return classify_receipt(fsm, in);
 	case PEER_IN_SEND_FAILED:
 		return classify_failure(fsm, in);
 	case PEER_IN_RELAY:
@@ -379,16 +402,22 @@ static uint64_t probe_wait_ns(const struct peer_fsm *fsm)
 static uint64_t no_answer_at_ns(const struct peer_fsm *fsm)
 {
 	if (!peer_was_loaded(fsm, fsm->probe_ns))
-		return fsm->probe_ns + probe_wait_ns(fsm);
+		return fsm->n_probes < peer_probes_before_doubt(fsm) ? NEVER : fsm->probe_ns + probe_wait_ns(fsm);
 	return peer_later(fsm->doubt_ns + LOADED_WAIT_NS,
 			  peer_sooner(fsm->data_ns + SILENCE_NS, fsm->doubt_ns + LOADED_PATIENT_NS));
+}
+
+/* So many probes in a row are not lost by chance. */
+static uint32_t lost_probes(const struct peer_fsm *fsm)
+{
+	return LOST_PROBES + (uint32_t)peer_sooner(fsm->usual_loss_permille, 400) / 40u;
 }
 
 static uint64_t probe_again_ns(const struct peer_fsm *fsm)
 {
 	return peer_was_loaded(fsm, fsm->probe_ns) ? LOADED_PROBE_NS
-	       : fsm->n_probes < FAST_PROBES	   ? PROBE_NS
-						   : PROBE_SLOW_NS;
+	       : fsm->n_probes < peer_later(FAST_PROBES, lost_probes(fsm) + 1) ? PROBE_NS
+									       : PROBE_SLOW_NS;
 }
 
 /* When to let go of a suspect path: soon, if the relay can carry what flows; else patiently. */
@@ -398,11 +427,20 @@ static uint64_t lost_at_ns(const struct peer_fsm *fsm)
 
 	if (!carrying)
 		return peer_later(fsm->alive_ns + LOST_IDLE_NS, fsm->doubt_ns + LOST_IDLE_MIN_NS);
-	if (fsm->n_probes < LOST_PROBES)
+	if (fsm->n_probes < lost_probes(fsm))
 		return NEVER;
 	if (peer_was_loaded(fsm, fsm->probe_ns))
 		return fsm->doubt_ns + LOST_LOADED_NS;
 	return peer_later(fsm->doubt_ns + LOST_TRAFFIC_NS, fsm->probe_ns + probe_wait_ns(fsm));
+}
+
+static void consider_delivery(const struct peer_fsm *fsm, struct alarm *first)
+{
+	if (fsm->undelivered_ns == 0)
+		return;
+	if (fsm->n_receipts > 0)
+		consider(first, fsm->undelivered_ns + CLOSE_NS, EV_UNDELIVERED);
+	consider(first, fsm->asked_ns + ASK_NS, EV_RECEIPT_DUE);
 }
 
 static void consider_trust(const struct peer_fsm *fsm, struct alarm *first)
@@ -418,6 +456,8 @@ static void consider_trust(const struct peer_fsm *fsm, struct alarm *first)
 		consider(first, no_answer_at_ns(fsm), EV_NO_ANSWER);
 		if (peer_was_loaded(fsm, fsm->probe_ns))
 			consider(first, fsm->probe_ns + LOADED_PROBE_NS, EV_PROBE_DUE);
+		else if (fsm->n_probes < peer_probes_before_doubt(fsm))
+			consider(first, fsm->probe_ns + LOSS_PROBE_NS, EV_PROBE_DUE);
 		break;
 	case PEER_SUSPECT:
 		consider(first, lost_at_ns(fsm), EV_LOST);
@@ -440,6 +480,7 @@ static struct alarm next_alarm(const struct peer_fsm *fsm)
 		if (fsm->idle_ns)
 			consider(&first, fsm->idle_ns + UNUSED_NS, EV_UNUSED);
 		consider_trust(fsm, &first);
+		consider_delivery(fsm, &first);
 		consider(&first, fsm->survey_ns, EV_SURVEY_DUE);
 		if (fsm->round_ns)
 			consider(&first, fsm->round_ns, EV_ROUND_DUE);
@@ -518,7 +559,7 @@ static struct peer_path wanted_path(struct peer_fsm *fsm)
 		path.direct = true;
 	} else if (fsm->state == PEER_ESTABLISHED && !fsm->prefers_relay) {
 		path.direct = true;
-		path.relay = fsm->trust == PEER_SUSPECT || fsm->too_big_ns;
+		path.relay = fsm->trust == PEER_SUSPECT || (fsm->undelivered_ns && !fsm->alone_ns) || fsm->too_big_ns;
 	}
 	if (path.direct)
 		path.endpoint = c->endpoint;
@@ -540,6 +581,8 @@ static void route(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *ou
 		return;
 	if (path.direct != fsm->path.direct || !endpoint_equal(&path.endpoint, &fsm->path.endpoint))
 		fsm->unanswered_ns = 0;
+	if (!path.direct || !endpoint_equal(&path.endpoint, &fsm->path.endpoint))
+		memset(fsm->looks_ns, 0, sizeof(fsm->looks_ns));
 	fsm->path = path;
 	peer_add_action(out, PEER_DO_SET_PATH)->path = path;
 	if (!fsm->trace)
@@ -573,6 +616,7 @@ static bool invariant_holds(struct peer_fsm *fsm, uint64_t now_ns)
 	       (fsm->state != PEER_TRYING || fsm->active) &&
 	       (fsm->state != PEER_ESTABLISHED || (c && c->origin && c->aka)) &&
 	       (fsm->state == PEER_ESTABLISHED || fsm->trust == PEER_TRUSTED) &&
+	       (fsm->state == PEER_ESTABLISHED || fsm->undelivered_ns == 0) &&
 	       (fsm->state == PEER_ESTABLISHED || fsm->state == PEER_HALF_ESTABLISHED || !c) &&
 	       (fsm->path.direct || fsm->path.relay) && path_equal(&path, &fsm->path) &&
 	       (fsm->deadline_ns == 0 || fsm->deadline_ns > now_ns) && akas_are_right(fsm);
@@ -626,6 +670,11 @@ uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm)
 	if (fsm->path.direct && fsm->current >= 0)
 		return fsm->candidates.all[fsm->current].latency_us;
 	return fsm->relay.latency_us;
+}
+
+bool peer_fsm_is_by_turn(const struct peer_fsm *fsm)
+{
+	return fsm->path.direct && fsm->current >= 0 && candidate_is_by_turn(&fsm->candidates.all[fsm->current]);
 }
 
 static const char *place_name(int place)

@@ -43,6 +43,15 @@
  *   suspect   the probe stayed unanswered: pings every 100 ms, packets go direct *and* by relay
  *   lost      silent too long: TEARDOWN, packets by relay, TRYING at once
  *
+ * Receipts (of ESTABLISHED, under traffic)
+ *   What lets pings pass need not let data pass. With each ping under traffic, and each pong to an
+ *   address that answered lately, goes a receipt: how old is the last data that came directly. When data
+ *   that we sent should have come and did not, packets go direct *and* by relay, and pings every 100 ms
+ *   ask for receipts; when none tells of data, the address is closed to data for a while: another way
+ *   carries it. A peer that sends no receipts is trusted as before.
+ *   Of two copies the peer notices the first, and that may be the relay's. So in this doubt a little data (0.2 s
+ *   of it, or one packet where there are few) goes by the direct way alone, and only that counts against it.
+ *
  * Load (bulk traffic with the peer, by whatever way)
  *   Our own packets fill the queues that our pings wait in. What a ping suffers then is no reason to
  *   leave a direct path: a long round trip and a lost ping do not count in the choice of the best
@@ -60,6 +69,9 @@
 
 #define PEER_MAX_ACTIONS 192
 #define PEER_TX_ID_LEN	 12
+#define PEER_NO_RECEIPT	 UINT32_MAX
+/* Looks with data, so many, tell whether a receipt should have told of it. */
+#define PEER_N_LOOKS	 16
 
 enum peer_state {
 	PEER_WAITING_FOR_INFO,
@@ -99,7 +111,7 @@ enum peer_input_type {
 	PEER_IN_TRAFFIC,       /* first data packet, in or out, after a pause */
 	PEER_IN_IDLE,	       /* no data packet either way for the activity window (10 s) */
 	PEER_IN_PING,	       /* session messages, opened and decoded; .from */
-	PEER_IN_PONG,	       /* .from and .tx_id */
+	PEER_IN_PONG,	       /* .from, .tx_id and .by_turn */
 	PEER_IN_RENDEZVOUS,    /* .endpoints */
 	PEER_IN_OUR_ENDPOINTS, /* our own set changed; .n_endpoints (how many there are now) */
 	PEER_IN_DATA_RECEIVED, /* WireGuard authenticated a packet of the peer; .from */
@@ -109,6 +121,7 @@ enum peer_input_type {
 	PEER_IN_ADOPT,	       /* .from.endpoint worked under the previous Session: keep it, in doubt */
 	PEER_IN_DEADLINE,      /* deadline_ns has passed (earlier is harmless) */
 	PEER_IN_RESET,	       /* the stage stops */
+	PEER_IN_RECEIPT,       /* .from and .age_ms: of the last data of ours that came to the peer directly */
 	PEER_N_INPUTS,
 };
 
@@ -133,6 +146,8 @@ struct peer_input {
 	struct peer_source from;
 	struct peer_tx_id tx_id; /* PING and PONG */
 	uint64_t n_bytes; /* DATA_RECEIVED and DATA_SENT: how much since the last look, by any way */
+	uint32_t age_ms; /* RECEIPT; PEER_NO_RECEIPT: none lately */
+	bool by_turn; /* PONG: the ping reached the peer by its TURN server */
 	bool relay_up;
 	bool too_big; /* SEND_FAILED: EMSGSIZE; small packets may still pass */
 };
@@ -142,6 +157,7 @@ struct peer_input {
 enum peer_action_type {
 	PEER_DO_SEND_PING,	 /* .to, .tx_id */
 	PEER_DO_SEND_PONG,	 /* .to, .tx_id; observed endpoint = where the ping came from = .to */
+	PEER_DO_SEND_RECEIPT,	 /* .to, .age_ms */
 	PEER_DO_SEND_RENDEZVOUS, /* by relay, with our current endpoints */
 	PEER_DO_ADD_AKA,	 /* .to.endpoint means this peer */
 	PEER_DO_REMOVE_AKA,	 /* no longer */
@@ -152,6 +168,7 @@ struct peer_action {
 	enum peer_action_type type;
 	struct peer_source to;
 	struct peer_tx_id tx_id;
+	uint32_t age_ms;
 	struct peer_path path;
 };
 
@@ -179,6 +196,8 @@ struct peer_fsm {
 	uint64_t random;
 	uint32_t nonce; /* part of our tx ids, new with each attempt */
 
+	uint64_t received_ns; /* last authenticated data by any direct way, 0: never */
+
 	/* trying */
 	uint64_t retry_ns; /* 0: when there is something new */
 	uint32_t n_failures;
@@ -200,6 +219,7 @@ struct peer_fsm {
 	bool needs_pong;	/* this doubt ends by a pong only: it is about our own direction */
 	uint32_t n_probes;	/* of this doubt */
 	uint64_t doubt_ns;	/* the first of them */
+	uint16_t usual_loss_permille; /* of the path before it */
 	uint64_t probe_ns;	/* the last of them */
 	uint64_t alive_ns;	/* last pong or authenticated data on the current direct way */
 	uint64_t data_ns;	/* last authenticated data on it */
@@ -209,6 +229,12 @@ struct peer_fsm {
 	uint64_t established_ns;
 	uint64_t survey_ns;   /* next look at the other ways */
 	uint32_t n_surveys;
+	uint64_t looks_ns[PEER_N_LOOKS]; /* when data went by the current direct way alone, the last ones; 0: none */
+	uint8_t next_look;
+	uint64_t undelivered_ns; /* since when we doubt that data arrives, though pings do; 0: we do not */
+	uint64_t asked_ns;	 /* last ping for that doubt */
+	uint64_t alone_ns;	 /* within it: since when data goes by the direct way alone again, 0: it does not */
+	uint8_t n_receipts;	 /* since then, that told of none of the data that went alone */
 	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
 	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
 	uint32_t n_better;    /* surveys in a row that found another way better */
@@ -226,6 +252,9 @@ bool peer_state_is_transient(enum peer_state state);
 bool peer_state_is_establishing(enum peer_state state);
 /* Smoothed round trip of the way packets take now, 0: not measured. */
 uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm);
+
+/* Is the direct way of packets one by a TURN server? */
+bool peer_fsm_is_by_turn(const struct peer_fsm *fsm);
 
 /* The table, for the tests that draw it and walk it. Names of events as in the trace. */
 struct peer_arrow_text {

@@ -2,6 +2,7 @@
 
 #include "actors/session_manager/session_box.h"
 #include "common/log.h"
+#include "common/random_seed.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,8 +11,10 @@
 
 #define TELL_NS	      1000000000ull
 #define RENDEZVOUS_NS (200 * 1000000ull) /* no peer of ours sends them faster */
+#define NAT_NS	      (500 * 1000000ull)
 
 static_assert(PEER_TX_ID_LEN == SESSION_TX_ID_LEN, "one transaction id");
+static_assert(PEER_NO_RECEIPT == SESSION_NO_RECEIPT, "one word for nothing");
 static_assert(MESSAGE_MAX_ENDPOINTS <= SESSION_MAX_ENDPOINTS, "a rendezvous holds all our endpoints");
 
 /* peers */
@@ -35,6 +38,13 @@ const struct peer_fsm *traffic_manager_peer(const struct traffic_manager *manage
 	const struct traffic_peer *peer = find_peer(manager, peer_id);
 
 	return peer ? &peer->fsm : NULL;
+}
+
+const struct path_mtu_fsm *traffic_manager_peer_mtu(const struct traffic_manager *manager, uint32_t peer_id)
+{
+	const struct traffic_peer *peer = find_peer(manager, peer_id);
+
+	return peer ? &peer->mtu.fsm : NULL;
 }
 
 static void on_trace(void *arg, const char *line)
@@ -75,6 +85,14 @@ static void send_pong(struct traffic_manager *manager, const struct traffic_peer
 	if (!action->to.by_relay)
 		pong.observed = action->to.endpoint;
 	seal(manager, peer, &action->to, &pong);
+}
+
+static void send_receipt(struct traffic_manager *manager, const struct traffic_peer *peer,
+			 const struct peer_action *action)
+{
+	const struct session_message receipt = { .type = SESSION_RECEIPT, .age_ms = action->age_ms };
+
+	seal(manager, peer, &action->to, &receipt);
 }
 
 static void send_rendezvous(struct traffic_manager *manager, const struct traffic_peer *peer)
@@ -122,6 +140,9 @@ static void apply(struct traffic_manager *manager, const struct traffic_peer *pe
 		case PEER_DO_SEND_RENDEZVOUS:
 			send_rendezvous(manager, peer);
 			break;
+		case PEER_DO_SEND_RECEIPT:
+			send_receipt(manager, peer, action);
+			break;
 		case PEER_DO_ADD_AKA:
 			set_aka(manager, peer, &action->to.endpoint, true);
 			break;
@@ -142,6 +163,26 @@ static void rearm(struct traffic_manager *manager)
 	stage_set_deadline(&manager->actor, first ? first->at_ns : 0);
 }
 
+static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)
+{
+	return a_ns == 0 || (b_ns != 0 && b_ns < a_ns) ? b_ns : a_ns;
+}
+
+static uint64_t next_deadline(const struct traffic_peer *peer)
+{
+	return sooner(sooner(peer->fsm.deadline_ns, peer->mtu.fsm.deadline_ns), peer->hard_nat.deadline_ns);
+}
+
+/* Its deadline, and the MTU of the path as it is now. */
+static void settle(struct traffic_manager *manager, struct traffic_peer *peer)
+{
+	peer_mtu_follow(&peer->mtu, &peer->fsm.path, peer->in_active || peer->out_active,
+			peer_fsm_latency_us(&peer->fsm));
+	peer_hard_nat_follow(&peer->hard_nat, peer->in_active || peer->out_active, peer->fsm.path.direct);
+	deadline_heap_set(&manager->deadlines, &peer->deadline, next_deadline(peer));
+	rearm(manager);
+}
+
 static void feed(struct traffic_manager *manager, struct traffic_peer *peer, struct peer_input input)
 {
 	struct peer_actions actions;
@@ -149,8 +190,7 @@ static void feed(struct traffic_manager *manager, struct traffic_peer *peer, str
 	input.now_ns = stage_now_ns(manager->actor.stage);
 	peer_fsm_step(&peer->fsm, &input, &actions);
 	apply(manager, peer, &actions);
-	deadline_heap_set(&manager->deadlines, &peer->deadline, peer->fsm.deadline_ns);
-	rearm(manager);
+	settle(manager, peer);
 }
 
 /* map */
@@ -181,6 +221,7 @@ static void tell_info(struct traffic_manager *manager, struct traffic_peer *peer
 {
 	strcpy(peer->name, record->name);
 	peer->home_relay = record->home_relay;
+	peer_hard_nat_on_session(&peer->hard_nat, session_of(record));
 	feed(manager, peer,
 	     (struct peer_input){ .type = PEER_IN_RELAY, .relay_up = relay_is_up(manager, peer->home_relay) });
 	feed(manager, peer,
@@ -200,9 +241,15 @@ static void add_peer(struct traffic_manager *manager, const struct map_peer *rec
 	peer->id = record->id;
 	peer->next = *slot_of(manager, record->id);
 	*slot_of(manager, record->id) = peer;
-	peer_fsm_init(&peer->fsm, manager->seed ^ (uint64_t)record->id * 0x9e3779b97f4a7c15u);
-	peer->fsm.trace = on_trace;
-	peer->fsm.trace_arg = peer;
+	peer_fsm_init(&peer->fsm, random_seed());
+	peer->fsm.trace = peer->mtu.fsm.trace = on_trace;
+	peer->fsm.trace_arg = peer->mtu.fsm.trace_arg = peer;
+	peer_mtu_init(&peer->mtu, manager->actor.stage, manager->data_plane, peer->id, random_seed());
+	peer_hard_nat_init(&peer->hard_nat, manager->actor.stage, &manager->hard_nat_ports,
+			   &manager->hard_nat_turn, peer->id);
+	peer->hard_nat.fsm.trace = on_trace;
+	peer->hard_nat.fsm.trace_arg = peer;
+	peer_hard_nat_on_ours(&peer->hard_nat, &manager->our_nat);
 	feed(manager, peer, (struct peer_input){ .type = PEER_IN_OUR_ENDPOINTS, .n_endpoints = manager->n_ours });
 	tell_info(manager, peer, record);
 	if (data_plane_get_path(manager->data_plane, record->id, &path) && path.direct)
@@ -218,6 +265,7 @@ static void free_peer(struct traffic_manager *manager, struct traffic_peer *peer
 		at = &(*at)->next;
 	*at = peer->next;
 	deadline_heap_set(&manager->deadlines, &peer->deadline, 0);
+	peer_hard_nat_end(&peer->hard_nat);
 	free(peer);
 }
 
@@ -290,6 +338,10 @@ static int handle_activity(struct actor *actor, struct message *message)
 	if (is_active && !was_active)
 		feed(manager, peer, (struct peer_input){ .type = PEER_IN_TRAFFIC });
 	if (message->activity.packet && message->activity.out)
+		peer_mtu_sent(&peer->mtu);
+	else if (message->activity.packet && !from.by_relay)
+		peer_mtu_received(&peer->mtu, &from.endpoint);
+	if (message->activity.packet && message->activity.out)
 		feed(manager, peer,
 		     (struct peer_input){ .type = PEER_IN_DATA_SENT, .n_bytes = message->activity.n_bytes });
 	if (message->activity.packet && !message->activity.out)
@@ -302,22 +354,37 @@ static int handle_activity(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/* A share of so many at once, and one each period. *until_ns: up to when it is used up. */
+static bool take_share(uint64_t *until_ns, uint64_t now_ns, uint64_t period_ns, uint32_t n_at_once)
+{
+	if (*until_ns < now_ns)
+		*until_ns = now_ns;
+	if (*until_ns - now_ns >= n_at_once * period_ns)
+		return false;
+	*until_ns += period_ns;
+	return true;
+}
+
 /*
  * A rendezvous names up to 32 addresses that we ping, of anybody: a peer must not be able to have us
  * flood them.
  */
 static bool may_rendezvous(struct traffic_manager *manager, struct traffic_peer *peer)
 {
-	uint64_t now_ns = stage_now_ns(manager->actor.stage);
+	const bool may = take_share(&peer->rendezvous_ns, stage_now_ns(manager->actor.stage), RENDEZVOUS_NS,
+				    TRAFFIC_MANAGER_RENDEZVOUS);
 
-	if (peer->rendezvous_ns < now_ns)
-		peer->rendezvous_ns = now_ns;
-	if (peer->rendezvous_ns - now_ns >= TRAFFIC_MANAGER_RENDEZVOUS * RENDEZVOUS_NS) {
-		manager->n_rendezvous_dropped++;
-		return false;
-	}
-	peer->rendezvous_ns += RENDEZVOUS_NS;
-	return true;
+	manager->n_rendezvous_dropped += !may;
+	return may;
+}
+
+/* Each may end a search and begin another. */
+static bool may_tell_nat(struct traffic_manager *manager, struct traffic_peer *peer)
+{
+	const bool may = take_share(&peer->nat_ns, stage_now_ns(manager->actor.stage), NAT_NS, TRAFFIC_MANAGER_NATS);
+
+	manager->n_nats_dropped += !may;
+	return may;
 }
 
 static void tell_wireguard(struct traffic_manager *manager, struct traffic_peer *peer,
@@ -342,12 +409,23 @@ static void learn_observed(struct traffic_manager *manager, struct traffic_peer 
 		tell_wireguard(manager, peer, from, (uint16_t)port);
 }
 
-/* The peer's WireGuard listens at this port. */
+/* What comes by a socket beside has an address of this machine (node/side_paths.h). */
+static bool is_this_machine(const struct traffic_manager *manager, const struct endpoint *from)
+{
+	for (uint32_t i = 0; i < manager->n_ours; i++)
+		if (memcmp(manager->ours[i].ip, from->ip, sizeof(from->ip)) == 0)
+			return true;
+	return endpoint_is_loopback(from);
+}
+
+/* The peer's WireGuard listens at this port: its machine's, and never a port of ours. */
 static void learn_wireguard(struct traffic_manager *manager, const struct traffic_peer *peer,
 			    const struct endpoint *from, uint16_t port)
 {
 	struct endpoint at = *from;
 
+	if (is_this_machine(manager, from))
+		return;
 	at.port = port;
 	data_plane_told_wireguard(manager->data_plane, peer->id, &at);
 }
@@ -374,6 +452,7 @@ static int handle_opened(struct actor *actor, struct message *message)
 		break;
 	case SESSION_PONG:
 		input.type = PEER_IN_PONG;
+		input.by_turn = endpoint_is_loopback(&session->observed);
 		if (!message->via.by_relay)
 			learn_observed(manager, peer, &message->via.endpoint, &session->observed);
 		break;
@@ -381,6 +460,23 @@ static int handle_opened(struct actor *actor, struct message *message)
 		if (!message->via.by_relay)
 			learn_wireguard(manager, peer, &message->via.endpoint, session->port);
 		return 0;
+	case SESSION_PROBE:
+		peer_mtu_on_probe(&peer->mtu, &message->via, session);
+		return 0;
+	case SESSION_PASSED:
+		peer_mtu_on_passed(&peer->mtu, session);
+		settle(manager, peer);
+		return 0;
+	case SESSION_NAT:
+		if (!may_tell_nat(manager, peer))
+			return 0;
+		peer_hard_nat_on_theirs(&peer->hard_nat, &session->nat);
+		settle(manager, peer);
+		return 0;
+	case SESSION_RECEIPT:
+		input.type = PEER_IN_RECEIPT;
+		input.age_ms = session->age_ms;
+		break;
 	case SESSION_RENDEZVOUS:
 		if (!may_rendezvous(manager, peer))
 			return 0;
@@ -413,6 +509,20 @@ static int handle_our_endpoints(struct actor *actor, struct message *message)
 	return 0;
 }
 
+static int handle_nat(struct actor *actor, struct message *message)
+{
+	struct traffic_manager *manager = container_of(actor, struct traffic_manager, actor);
+
+	manager->our_nat = message->nat;
+	for (uint32_t i = 0; i < TRAFFIC_MANAGER_BUCKETS; i++) {
+		for (struct traffic_peer *peer = manager->buckets[i]; peer; peer = peer->next) {
+			peer_hard_nat_on_ours(&peer->hard_nat, &manager->our_nat);
+			settle(manager, peer);
+		}
+	}
+	return 0;
+}
+
 static void note_relay(struct traffic_manager *manager, uint32_t relay_id, bool up)
 {
 	uint32_t i = 0;
@@ -440,7 +550,10 @@ static int handle_send_failed(struct actor *actor, struct message *message)
 	struct traffic_manager *manager = container_of(actor, struct traffic_manager, actor);
 	struct traffic_peer *peer = find_peer(manager, message->peer_id);
 
-	if (peer)
+	if (peer && message->send_failed.probe_len != 0) {
+		peer_mtu_on_refused(&peer->mtu, &message->via.endpoint, message->send_failed.probe_len);
+		settle(manager, peer);
+	} else if (peer)
 		feed(manager, peer,
 		     (struct peer_input){ .type = PEER_IN_SEND_FAILED,
 					  .from = { .endpoint = message->via.endpoint },
@@ -456,6 +569,8 @@ static int on_deadline(struct actor *actor, uint64_t now_ns)
 	while ((first = deadline_heap_first(&manager->deadlines)) != NULL && first->at_ns <= now_ns) {
 		struct traffic_peer *peer = container_of(first, struct traffic_peer, deadline);
 
+		peer_mtu_on_deadline(&peer->mtu);
+		peer_hard_nat_on_deadline(&peer->hard_nat);
 		feed(manager, peer, (struct peer_input){ .type = PEER_IN_DEADLINE });
 		if (peer->deadline.at_ns != 0 && peer->deadline.at_ns <= now_ns)
 			deadline_heap_set(&manager->deadlines, &peer->deadline, now_ns + 1);
@@ -470,6 +585,7 @@ static const struct actor_accepts accepts[] = {
 	{ MESSAGE_ACTIVITY, ACTOR_OUT_CONN, handle_activity },
 	{ MESSAGE_OPENED, ACTOR_SESSION_MANAGER, handle_opened },
 	{ MESSAGE_OUR_ENDPOINTS, ACTOR_ENDPOINT_MANAGER, handle_our_endpoints },
+	{ MESSAGE_NAT, ACTOR_ENDPOINT_MANAGER, handle_nat },
 	{ MESSAGE_RELAY_STATE, ACTOR_RELAY_MANAGER, handle_relay_state },
 	{ MESSAGE_SEND_FAILED, ACTOR_DIRECT_MANAGER, handle_send_failed },
 };
@@ -481,11 +597,15 @@ static const struct actor_class traffic_manager_class = {
 	.n_accepts = ARRAY_LEN(accepts),
 };
 
-void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,
-			   struct data_plane *data_plane, uint64_t seed)
+void traffic_manager_start(struct traffic_manager *manager, struct stage *stage, struct data_plane *data_plane)
 {
-	*manager = (struct traffic_manager){ .data_plane = data_plane, .seed = seed };
+	*manager = (struct traffic_manager){ .data_plane = data_plane };
 	stage_add(stage, &manager->actor, &traffic_manager_class, 0);
+}
+
+void traffic_manager_set_hard_nat_ports(struct traffic_manager *manager, const struct hard_nat_ports *ports)
+{
+	manager->hard_nat_ports = *ports;
 }
 
 void traffic_manager_stop(struct traffic_manager *manager)
@@ -497,4 +617,14 @@ void traffic_manager_stop(struct traffic_manager *manager)
 	deadline_heap_deinit(&manager->deadlines);
 	map_unref(manager->map);
 	manager->map = NULL;
+}
+
+uint32_t traffic_manager_n_missing(const struct traffic_manager *manager)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < TRAFFIC_MANAGER_BUCKETS; i++)
+		for (const struct traffic_peer *peer = manager->buckets[i]; peer; peer = peer->next)
+			n += peer->fsm.active && !peer->fsm.path.direct && !peer->fsm.relay_up;
+	return n;
 }

@@ -44,6 +44,11 @@ struct p2p_engine_options {
 	uint16_t mtu;		  /* of the interface, 1280 … 9000 */
 	const char *offloads;	  /* those used: "all", "none", or names as in `status --json`; NULL: all */
 	unsigned lanes;		  /* threads that move packets, up to 16; 0: as many as suit the machine */
+	bool no_port_mapping;	  /* the router is not asked to forward the port (PCP, NAT-PMP, UPnP) */
+	bool no_lan_discovery;	  /* peers on the same link are neither called, when control is away, nor answered */
+	/* A TURN server (IPv4 address and port) that passes on to us, who we are there, and the file whose first line is
+	 * the password; NULL: none. */
+	const char *turn_server, *turn_user, *turn_password_file;
 	/* Numeric IPs, NULL-terminated; none: those of the machine; NULL: not a public node. */
 	const char *const *public_addresses;
 	uint16_t public_tls_port;
@@ -51,7 +56,24 @@ struct p2p_engine_options {
 	/* Sockets that listen on these ports already (see .listening); the Engine's from here on. */
 	const int *public_sockets;
 	size_t n_public_sockets;
+	uint32_t public_stun_rate; /* questions a second of one network (/24, /56); 0: 100 */
 	uint64_t public_max_rate_client, public_max_rate; /* relayed bits a second; 0: no limit */
+	/* The front door: hosts and where they are, as in p2pnode.conf(5), NULL-terminated; NULL: there is none. */
+	const char *const *front_door_hosts;
+	const char *front_door_listen;				/* as there: "80, 443"; needed where there are hosts */
+	/*
+	 * What is published, as in p2pnode.conf(5): "https://app.example.org 8443", NULL-terminated; NULL: nothing. And
+	 * where each of these stands, for whoever wants to change it ("p2pnode.conf:12"); NULL: it is not said.
+	 */
+	const char *const *exposures, *const *exposure_places;
+	bool front_door_no_quic; /* else UDP at the same ports as well, but 80 */
+	uint32_t front_door_max_visitors, front_door_max_visitors_source; /* 0: as suits the machine */
+	/*
+	 * webgw, with a front door alone: hosts and the SHA-256 of their secrets, as in p2pnode.conf(5), NULL-terminated; NULL:
+	 * there is none.
+	 */
+	const char *const *webgw_hosts;
+	const char *webgw_listen, *webgw_dial_back; /* a port, or an address with a port; needed where there are hosts */
 };
 
 struct p2p_engine_callbacks {

@@ -5,8 +5,9 @@
 #define TRY_NS	      500000000ull
 #define SILENT_NS     2500000000ull
 #define NUDGE_NS      1000000000ull
-#define AGAIN_NS      1000000000ull
+#define AGAIN_NS      3000000000ull /* longer than a doubt of the peer lasts */
 #define BACK_OFF_NS   10000000000ull
+#define ALONE_NS      10000000000ull
 #define MAX_DOUBLINGS 6
 
 static bool same_ip(const struct endpoint *a, const struct endpoint *b)
@@ -14,13 +15,13 @@ static bool same_ip(const struct endpoint *a, const struct endpoint *b)
 	return memcmp(a->ip, b->ip, sizeof(a->ip)) == 0;
 }
 
-static enum bypass_deed fail(struct bypass *bypass, const struct bypass_look *look)
+static enum bypass_deed fail(struct bypass *bypass, uint64_t now_ns)
 {
 	uint32_t doublings = bypass->n_failed < MAX_DOUBLINGS ? bypass->n_failed : MAX_DOUBLINGS;
 
 	bypass->state = BYPASS_OFF;
 	bypass->n_failed++;
-	bypass->retry_ns = look->now_ns + (BACK_OFF_NS << doublings);
+	bypass->retry_ns = now_ns + (BACK_OFF_NS << doublings);
 	return BYPASS_TO_LOOPBACK;
 }
 
@@ -41,7 +42,7 @@ static enum bypass_deed step_off(struct bypass *bypass, const struct bypass_look
 {
 	if (look->is_loopback)
 		return may_try(bypass, look) ? begin(bypass, look) : BYPASS_NOTHING;
-	if (!same_ip(&look->endpoint, &look->path))
+	if (!same_ip(&look->endpoint, &look->path) || look->now_ns < bypass->alone_ns)
 		return BYPASS_TO_LOOPBACK;
 	/* The peer was faster: its packet came past us. */
 	bypass->state = BYPASS_ON;
@@ -73,7 +74,7 @@ static enum bypass_deed step_trying(struct bypass *bypass, const struct bypass_l
 		return BYPASS_NOTHING;
 	}
 	if (look->now_ns - bypass->since_ns >= TRY_NS)
-		return fail(bypass, look);
+		return fail(bypass, look->now_ns);
 	/* What was still on its way to the loopback socket has taken WireGuard back. */
 	return look->is_loopback ? BYPASS_TO_PEER : BYPASS_NOTHING;
 }
@@ -91,7 +92,7 @@ static enum bypass_deed step_on(struct bypass *bypass, const struct bypass_look 
 	if (is_elsewhere(look))
 		return leave(bypass, look);
 	if (look->now_ns - bypass->heard_ns >= SILENT_NS)
-		return fail(bypass, look);
+		return fail(bypass, look->now_ns);
 	if (look->now_ns - bypass->sent_ns < NUDGE_NS)
 		return BYPASS_NOTHING;
 	bypass->sent_ns = look->now_ns;
@@ -101,7 +102,7 @@ static enum bypass_deed step_on(struct bypass *bypass, const struct bypass_look 
 enum bypass_deed bypass_step(struct bypass *bypass, const struct bypass_look *look)
 {
 	if (!look->is_direct)
-		return bypass_end(bypass) || !look->is_loopback ? BYPASS_TO_LOOPBACK : BYPASS_NOTHING;
+		return bypass_end(bypass, look->now_ns) || !look->is_loopback ? BYPASS_TO_LOOPBACK : BYPASS_NOTHING;
 	switch (bypass->state) {
 	case BYPASS_OFF:
 		return step_off(bypass, look);
@@ -113,12 +114,11 @@ enum bypass_deed bypass_step(struct bypass *bypass, const struct bypass_look *lo
 	return BYPASS_NOTHING;
 }
 
-bool bypass_end(struct bypass *bypass)
+bool bypass_end(struct bypass *bypass, uint64_t now_ns)
 {
-	bool was_on = bypass->state != BYPASS_OFF;
-
-	bypass->state = BYPASS_OFF;
-	bypass->retry_ns = 0;
-	bypass->n_failed = 0;
-	return was_on;
+	if (bypass->state == BYPASS_OFF)
+		return false;
+	(void)fail(bypass, now_ns);
+	bypass->alone_ns = now_ns + ALONE_NS;
+	return true;
 }

@@ -38,6 +38,7 @@ struct bypass {
 	uint64_t since_ns;	/* TRYING */
 	uint64_t heard_ns, sent_ns;
 	uint64_t retry_ns;
+	uint64_t alone_ns; /* until then no peer takes us along */
 	uint32_t n_failed;
 };
 
@@ -52,5 +53,8 @@ struct bypass_look {
 };
 
 enum bypass_deed bypass_step(struct bypass *bypass, const struct bypass_look *look);
-/* The path is no more what it was: true when the endpoint is to be set to the loopback socket now. */
-bool bypass_end(struct bypass *bypass);
+/*
+ * The path is no more direct alone: true when the endpoint is to be set to the loopback socket now. That may be because
+ * what went past us was lost; so for a while nothing does, and the direct path by the nodes is judged on its own.
+ */
+bool bypass_end(struct bypass *bypass, uint64_t now_ns);

@@ -312,7 +312,7 @@ static void change_peer(struct external *external, const struct wireguard_peer_c
 		const struct wireguard_setting setting = whole_setting(peer);
 		add_setting(external, &setting);
 	}
-	if ((!change->path.direct || change->path.relay) && bypass_end(&peer->bypass))
+	if ((!change->path.direct || change->path.relay) && bypass_end(&peer->bypass, clock_now_ns()))
 		add_loopback(external, peer);
 	peer->path = change->path;
 	loopback_set_path(external->loopback, peer->loopback, &change->path);

@@ -8,6 +8,7 @@
 #define BACK_NS	      300000000ull /* its packets come from its UDP socket again */
 #define NUDGE_NS      1000000000ull
 #define BACK_OFF_NS   5000000000ull
+#define ALONE_NS      10000000000ull
 #define MAX_DOUBLINGS 6
 
 struct follow *follow_find(const struct follow_table *table, uint32_t id)
@@ -87,8 +88,10 @@ static void begin_anew(struct follow *follow)
 	follow->tried_ns = 0;
 }
 
-void follow_set_path(struct follow *follow, const struct peer_path *path)
+void follow_set_path(struct follow *follow, const struct peer_path *path, uint64_t now_ns)
 {
+	if (follow->state == FOLLOW_ON && path->relay)
+		follow->alone_ns = now_ns + ALONE_NS;
 	follow->path = *path;
 	if (!may_follow(follow))
 		begin_anew(follow);
@@ -105,7 +108,7 @@ void follow_told(struct follow *follow, const struct endpoint *at)
 
 bool follow_arrived(struct follow *follow, const struct endpoint *from, uint64_t now_ns)
 {
-	if (!may_follow(follow) || !endpoint_equal(&follow->told, from))
+	if (!may_follow(follow) || now_ns < follow->alone_ns || !endpoint_equal(&follow->told, from))
 		return false;
 	follow->heard_ns = now_ns;
 	bool changed = follow->state != FOLLOW_ON;
@@ -135,7 +138,7 @@ static bool look_off(struct follow *follow, uint64_t now_ns)
 
 bool follow_look(struct follow *follow, const struct endpoint *last, uint64_t last_ns, uint64_t now_ns)
 {
-	if (!may_follow(follow))
+	if (!may_follow(follow) || now_ns < follow->alone_ns)
 		return false;
 	if (endpoint_equal(&follow->told, last) && last_ns > follow->heard_ns)
 		return follow_arrived(follow, last, last_ns);

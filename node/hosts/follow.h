@@ -34,6 +34,7 @@ struct follow {
 	uint32_t n_tries;  /* in vain */
 	uint64_t heard_ns; /* from there */
 	uint64_t nudged_ns;
+	uint64_t alone_ns; /* until then the route stays with its UDP socket */
 };
 
 struct follow_table {
@@ -51,7 +52,11 @@ void follow_clear(struct follow_table *table);
 void follow_told(struct follow *follow, const struct endpoint *at);
 /* The ways that packets go now: *ret_extra is one besides the path; none: there is none. */
 struct peer_path follow_path(const struct follow *follow, struct endpoint *ret_extra);
-void follow_set_path(struct follow *follow, const struct peer_path *path);
+/*
+ * When a path that led there is no more direct alone, that may be because what went there was lost: for a while
+ * it does not lead there again, and the direct path by the nodes is judged on its own.
+ */
+void follow_set_path(struct follow *follow, const struct peer_path *path, uint64_t now_ns);
 /* These two: true when follow_path() is another now. An authentic packet came directly from there. */
 bool follow_arrived(struct follow *follow, const struct endpoint *from, uint64_t now_ns);
 /* The last one came from there, then. */

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COMMON_MTU 1440 /* inside, of a path that takes 1500 bytes */
+
 struct in_process {
 	struct wireguard_host host;
 	struct wireguard_host_ports ports;
@@ -23,6 +25,8 @@ struct in_process {
 	bool is_rerouting;
 	struct udp_relays relays; /* as said last */
 	bool has_new_relays, is_telling_relays;
+	bool is_forgetting;	/* sources, on the device's thread */
+	bool must_forget_again; /* routes have changed meanwhile */
 	uint64_t sampled_drops[WG_N_DROPS]; /* written by the device's thread while a sample is under way … */
 	uint64_t drops[WG_N_DROPS];	    /* … and these are told */
 	void (*stopped)(void *arg);
@@ -87,6 +91,7 @@ static void change_peer(const struct lanes_context *context, const struct wiregu
 		allow(wg_peer, peer);
 	}
 	const struct wg_route route = route_of(&peer->path, &peer->relay_way, peer->id);
+	wg_peer_set_mtu(wg_peer, peer->mtu);
 	wg_peer_set_route(wg_peer, &route, context->now);
 	struct wg_stats stats;
 	wg_peer_get_stats(wg_peer, context->now, &stats);
@@ -126,7 +131,7 @@ static void host_change(struct wireguard_host *host, struct wireguard_change *ch
 	for (uint32_t i = 0; i < change->n_peers; i++) {
 		struct wireguard_peer_change *peer = &change->peers[i];
 		struct follow *follow = follow_get(&in_process->follows, peer->id, &peer->key);
-		follow_set_path(follow, &peer->path);
+		follow_set_path(follow, &peer->path, clock_now_ns());
 		peer->path = follow_path(follow, &extra);
 	}
 	if (lanes_run(in_process->lanes, run_change, change, on_changed) != 0)
@@ -436,10 +441,29 @@ static void run_forget_sources(const struct lanes_context *context, void *arg)
 	wg_device_forget_sources(context->device);
 }
 
+static void forget_sources(struct in_process *in_process);
+
+static void on_sources_forgotten(void *arg)
+{
+	struct in_process *in_process = arg;
+
+	in_process->is_forgetting = false;
+	if (in_process->must_forget_again)
+		forget_sources(in_process);
+}
+
+/* One command at a time, so that there is always room for it; it fails only when the lanes are ending. */
+static void forget_sources(struct in_process *in_process)
+{
+	in_process->must_forget_again = in_process->is_forgetting;
+	if (!in_process->is_forgetting)
+		in_process->is_forgetting =
+			lanes_run(in_process->lanes, run_forget_sources, in_process, on_sources_forgotten) == 0;
+}
+
 static void host_link_changed(struct wireguard_host *host)
 {
-	if (lanes_run(in_process_of(host)->lanes, run_forget_sources, NULL, NULL) != 0)
-		log_warning("wireguard", "busy: source addresses are kept");
+	forget_sources(in_process_of(host));
 }
 
 static void fill_lanes(struct in_process *in_process, struct node_status *status)
@@ -555,7 +579,8 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 		free(in_process);
 		return r;
 	}
-	tun_fit_superpackets(tuns->ifindex, options->mtu, WG_RELAY_HEADER_LEN);
+	/* Of what most paths take. Fewer of the larger ones fill a superpacket anyway. */
+	tun_fit_superpackets(tuns->ifindex, options->mtu < COMMON_MTU ? options->mtu : COMMON_MTU);
 	*ret = &in_process->host;
 	return 0;
 }

@@ -35,6 +35,7 @@ static const char *const drop_names[] = {
 	[WG_DROP_CONGESTION] = "congestion",
 	[WG_DROP_OUT_NOT_IP] = "out_not_ip",
 	[WG_DROP_OUT_NO_PEER] = "out_no_peer",
+	[WG_DROP_OUT_MTU] = "out_mtu",
 	[WG_DROP_OUT_TOO_BIG] = "out_too_big",
 	[WG_DROP_OUT_STAGED] = "out_staged",
 	[WG_DROP_OUT_QUEUE] = "out_queue",
@@ -178,12 +179,12 @@ static void deliver_own(void *owner, struct wg_peer *peer, const struct train *t
 	ports->deliver(ports->owner, peer, train);
 }
 
-static void reject_own(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
+static void reject_own(void *owner, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu)
 {
 	const struct wg_ports *ports = &((struct wg_device *)owner)->ports;
 
 	if (ports->reject)
-		ports->reject(ports->owner, why, packet, size);
+		ports->reject(ports->owner, why, packet, size, mtu);
 }
 
 static bool take_own(void *owner, const struct wg_news *news)
@@ -475,6 +476,7 @@ int wg_device_add_peer(struct wg_device *device, const struct public_key *key, s
 	peer->shard = device->next_shard++ % device->n_shards;
 	peer->published.route = &no_route;
 	peer->published.follows = true;
+	peer->published.mtu = UINT32_MAX;
 	wg_remote_set_key(&peer->remote, &device->local, key);
 	wg_cookie_init(&peer->cookie, &device->local.crypto, key);
 	wg_device_random(device, &random, sizeof(random));
@@ -571,11 +573,6 @@ static const struct wg_path *find_path(const struct wg_route *route, const struc
 	return NULL;
 }
 
-static bool has_source(const struct wg_path *path)
-{
-	return path->ifindex != 0 || sodium_is_zero(path->local_ip, sizeof(path->local_ip)) == 0;
-}
-
 /*
  * True when there is a path that was not there before. What was learned of the others is kept: of direct
  * ones their source. A relayed one is what it is now: the relay may be reached in another way.
@@ -591,7 +588,7 @@ static bool replace_route(struct wg_peer *peer, const struct wg_route *route)
 		const struct wg_path *before = find_path(&old, &route->paths[i]);
 		if (!before)
 			gained = true;
-		else if (route->paths[i].relay_id == 0 && !has_source(&route->paths[i]))
+		else if (route->paths[i].relay_id == 0 && !wg_path_has_source(&route->paths[i]))
 			peer->route.paths[i] = *before;
 	}
 	return gained;
@@ -636,6 +633,12 @@ void wg_peer_set_route(struct wg_peer *peer, const struct wg_route *route, struc
 	if (peer->staged.n > 0)
 		wg_peer_initiate(peer, false, now);
 	wg_peer_reschedule(peer);
+}
+
+void wg_peer_set_mtu(struct wg_peer *peer, uint32_t mtu)
+{
+	assert(mtu == 0 || mtu >= 1280);
+	atomic_store_explicit(&peer->published.mtu, mtu != 0 ? mtu : UINT32_MAX, memory_order_relaxed);
 }
 
 const struct wg_route *wg_peer_route(const struct wg_peer *peer)

@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define WG_HEADROOM	  16 /* free bytes before each packet given to wg_device_send() */
 #define WG_TAG_LEN	  16
@@ -77,6 +78,13 @@ static inline bool wg_path_is_udp_relayed(const struct wg_path *path)
 static inline bool wg_path_is_the_loops(const struct wg_path *path)
 {
 	return path->relay_id != 0 && !wg_path_is_udp_relayed(path);
+}
+
+static inline bool wg_path_has_source(const struct wg_path *path)
+{
+	static const uint8_t any[sizeof(path->local_ip)];
+
+	return path->ifindex != 0 || memcmp(path->local_ip, any, sizeof(any)) != 0;
 }
 
 struct wg_route {
@@ -143,6 +151,7 @@ enum wg_drop {
 	/* plain packets */
 	WG_DROP_OUT_NOT_IP,
 	WG_DROP_OUT_NO_PEER, /* no peer has the destination address */
+	WG_DROP_OUT_MTU,     /* longer than wg_peer_set_mtu() allows */
 	WG_DROP_OUT_TOO_BIG, /* longer than a staged packet may be, and there is no key yet */
 	WG_DROP_OUT_STAGED,  /* too many wait for a key: the oldest went; or waited in vain */
 	WG_DROP_OUT_QUEUE,   /* waited for a key, but the device could not take more */
@@ -170,10 +179,19 @@ struct wg_ports {
 	/* Whole IP packets, source address checked, padding cut off, ECN applied. */
 	void (*deliver)(void *owner, struct wg_peer *peer, const struct train *train);
 	void (*event)(void *owner, struct wg_peer *peer, const struct wg_event *event); /* may be NULL */
-	/* A plain packet was refused: the owner may answer with ICMP unreachable. May be NULL. */
-	void (*reject)(void *owner, enum wg_drop why, const uint8_t *packet, size_t size);
+	/*
+	 * A plain packet was refused: the owner may answer with ICMP unreachable, or, when it is longer than mtu
+	 * (WG_DROP_OUT_MTU; else 0), with "too big". May be NULL.
+	 */
+	void (*reject)(void *owner, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu);
 	/* Unpredictable bytes; NULL: the system's. Given in tests to make a run repeatable. */
 	void (*random)(void *owner, void *ret, size_t size);
+	/*
+	 * Would an answer from path->local_ip leave by path->ifindex, where the packet came in? If not, the source is
+	 * taken out of the path, and routing chooses: an address of another network must not be seen there; or only
+	 * the interface is. Called before a source is remembered, seldom. NULL: always.
+	 */
+	void (*fit_source)(void *owner, struct wg_path *path);
 };
 
 /* ---- device ---- */
@@ -290,6 +308,11 @@ void wg_peer_set_mode(struct wg_peer *peer, enum wg_mode mode);
  * to an authenticated initiation additionally goes back by the way that came.
  */
 void wg_peer_set_route(struct wg_peer *peer, const struct wg_route *route, struct wg_time now);
+/*
+ * Longer plain packets to this peer are refused, but for IPv4 ones that may be fragmented, whose datagrams then
+ * are; the MSS in SYNs, both ways, is made to fit. At least 1280, or 0: none (in the beginning).
+ */
+void wg_peer_set_mtu(struct wg_peer *peer, uint32_t mtu);
 const struct wg_route *wg_peer_route(const struct wg_peer *peer);
 
 /* Seconds, 0: off. Turning it on sends one at once. */

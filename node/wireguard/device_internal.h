@@ -17,6 +17,7 @@
 #include "node/wireguard/device.h"
 #include "node/wireguard/device_lane.h"
 #include "node/wireguard/index_table.h"
+#include "node/wireguard/mss.h"
 #include "node/wireguard/peer.h"
 #include "node/wireguard/ratelimiter.h"
 #include "node/wireguard/readers.h"
@@ -74,6 +75,7 @@ struct wg_device {
 	uint64_t load_tokens_ns, load_last_ns; /* a bucket of handshakes; empty: under load */
 	uint64_t load_until_ns;
 	uint64_t last_lost_session_ns;
+	struct wg_questions cookie_questions; /* by which way cookie replies leave */
 
 	uint64_t drops[WG_N_DROPS];
 };
@@ -113,6 +115,18 @@ void wg_peer_tell_sent(struct wg_peer *peer, struct wg_time now);
 /* Call when peer->route has changed. */
 void wg_peer_publish_route(struct wg_peer *peer);
 
+/* Of SYNs, to fit into the peer's MTU. In a train of larger packets only the last can be one. */
+static inline void wg_peer_clamp_mss(const struct wg_peer *peer, const struct train *packets)
+{
+	const uint32_t mtu = atomic_load_explicit(&peer->published.mtu, memory_order_relaxed);
+
+	if (packets->last_size > MSS_MAX_SYN || mtu == UINT32_MAX)
+		return;
+	for (uint32_t i = packets->size > MSS_MAX_SYN ? packets->n - 1 : 0; i < packets->n; i++)
+		if (mss_is_syn(train_packet(packets, i), train_size(packets, i)))
+			mss_clamp(train_packet(packets, i), train_size(packets, i), mtu);
+}
+
 /* send.c: with a lane of the calling thread. How many could be sealed and were sent. */
 uint32_t wg_lane_seal_and_transmit(struct wg_lane *lane, struct wg_peer *peer,
 				   struct wg_keypair *keypair, const struct wg_route *route,
@@ -141,8 +155,11 @@ void wg_device_receive_handshake(struct wg_device *device, enum wg_message_type 
 				 struct wg_time now);
 
 /* lifecycle.c */
-/* A packet of this peer is authentic: liveness, roaming, timers. True when it goes another way from now on. */
-bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now);
+/*
+ * A packet of this peer is authentic: liveness, roaming, timers. True when it goes another way from now on.
+ * asks_again: whether answers leave by the source that is remembered, even if it is the same (seldom, please).
+ */
+bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, bool asks_again, struct wg_time now);
 /* A handshake is complete on our side: packets can be sent under the current keypair. */
 void wg_peer_on_session(struct wg_peer *peer, struct wg_time now);
 /* The responder learns that its response arrived. */
@@ -156,5 +173,13 @@ void wg_device_drop_keypairs(struct wg_device *device, const struct wg_dropped *
 /* Data for a session that we do not have; not authenticated, so it may only make us ask. */
 void wg_device_on_lost_session(struct wg_device *device, const struct wg_path *from,
 			       struct wg_time now);
+/*
+ * Where it came from, and our address that it came to, unless the way back leads elsewhere by now (another default
+ * route): from that address it would be lost there, or take our port at a NAT that others need it from. Of an address
+ * that does not belong to where it was asked only the interface is left out.
+ */
+struct wg_path wg_peer_way_back(struct wg_peer *peer, const struct wg_path *from, struct wg_time now);
+/* The same for a cookie reply, to a stranger. */
+struct wg_path wg_device_way_of_cookie(struct wg_device *device, const struct wg_path *from, struct wg_time now);
 /* Source addresses of the route are learned anew. */
 void wg_peer_forget_source(struct wg_peer *peer);

@@ -57,7 +57,8 @@ struct wg_lane_ports {
 	void (*transmit)(void *owner, struct wg_peer *peer, const struct wg_path *path,
 			 const struct train *train);
 	void (*deliver)(void *owner, struct wg_peer *peer, const struct train *train);
-	void (*reject)(void *owner, enum wg_drop why, const uint8_t *packet, size_t size); /* may be NULL */
+	void (*reject)(void *owner, enum wg_drop why, const uint8_t *packet, size_t size,
+		       uint32_t mtu); /* may be NULL */
 	/* To wg_device_take(), in order. False when there is no room now: counted here. */
 	bool (*hand)(void *owner, const struct wg_news *news);
 	/* wg_device_has_notes() became true. */

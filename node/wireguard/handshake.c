@@ -194,17 +194,18 @@ static uint64_t source_hash(const struct wg_device *device, const struct wg_path
 }
 
 static void send_cookie(struct wg_device *device, const uint8_t *message, size_t len,
-			const uint8_t source[WG_SOURCE_LEN], const struct wg_path *from)
+			const uint8_t source[WG_SOURCE_LEN], const struct wg_path *from, struct wg_time now)
 {
 	struct wg_cookie_reply reply;
 	uint8_t buffer[WG_COOKIE_REPLY_LEN];
 	struct train datagram = train_of_one(buffer, sizeof(buffer));
+	const struct wg_path back = wg_device_way_of_cookie(device, from, now);
 
 	wg_device_random(device, reply.nonce, sizeof(reply.nonce));
 	wg_cookie_make_reply(&device->checker, &device->local.crypto, message, len, source, &reply);
 	wg_cookie_reply_encode(buffer, &reply);
 	datagram.ds = WG_DS_HANDSHAKE;
-	device->ports.transmit(device->ports.owner, NULL, from, &datagram);
+	device->ports.transmit(device->ports.owner, NULL, &back, &datagram);
 }
 
 static bool admit_under_load(struct wg_device *device, const uint8_t *message, size_t len,
@@ -219,7 +220,7 @@ static bool admit_under_load(struct wg_device *device, const uint8_t *message, s
 	}
 	source_of(from, source);
 	if (!wg_cookie_check_mac2(&device->checker, &device->local.crypto, message, len, source)) {
-		send_cookie(device, message, len, source, from);
+		send_cookie(device, message, len, source, from, now);
 		wg_drop(device, WG_DROP_COOKIE_REQUIRED);
 		return false;
 	}
@@ -245,11 +246,14 @@ static bool admit(struct wg_device *device, const uint8_t *message, size_t len,
 	return !is_under_load(device, now.ns) || admit_under_load(device, message, len, from, now);
 }
 
-/* The lane that opens the peer's data tells anew where it comes from: that may be elsewhere. */
+/*
+ * The lane that opens the peer's data tells anew where it comes from: that may be elsewhere. Not all that changes the
+ * way back is told by the kernel (a cable pulled where routes with a dead link are ignored): asked at each handshake.
+ */
 static void on_authentic(struct wg_peer *peer, const struct wg_path *from, size_t len, struct wg_time now)
 {
 	wg_mark_add(&peer->marks.rx_bytes, len);
-	if (wg_peer_on_authenticated(peer, from, now))
+	if (wg_peer_on_authenticated(peer, from, true, now))
 		atomic_fetch_add(&peer->published.route_version, 1);
 }
 
@@ -268,12 +272,13 @@ static void transmit_response(struct wg_peer *peer, uint8_t *message, size_t len
 			      const struct wg_path *from, struct wg_time now)
 {
 	struct wg_device *device = peer->device;
+	const struct wg_path back = wg_peer_way_back(peer, from, now);
 	struct train datagram = train_of_one(message, len);
 
 	datagram.ds = WG_DS_HANDSHAKE;
 	wg_mark_add(&peer->marks.tx_bytes, len);
 	peer->stats.last_send_ns = now.ns;
-	device->ports.transmit(device->ports.owner, peer, from, &datagram);
+	device->ports.transmit(device->ports.owner, peer, &back, &datagram);
 	for (uint32_t i = 0; i < peer->route.n; i++)
 		if (!is_same_way(&peer->route.paths[i], from))
 			device->ports.transmit(device->ports.owner, peer, &peer->route.paths[i],

@@ -1,4 +1,4 @@
-/* "Destination unreachable", for a packet that no peer wants: the sender learns it at once. Pure. */
+/* "Destination unreachable" and "too big", for a packet that cannot go: its sender learns it at once. Pure. */
 #pragma once
 
 #include <stddef.h>
@@ -14,3 +14,5 @@
  * forbid an answer (to ICMP errors, multicast, fragments but the first), or the packet is no whole one.
  */
 size_t icmp_unreachable(const uint8_t *packet, size_t len, uint8_t ret[ICMP6_MAX_LEN]);
+/* The same, but ICMP fragmentation needed (type 3, code 4) or ICMPv6 packet too big (type 2), with that MTU. */
+size_t icmp_too_big(const uint8_t *packet, size_t len, uint32_t mtu, uint8_t ret[ICMP6_MAX_LEN]);

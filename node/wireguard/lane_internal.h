@@ -67,7 +67,7 @@ struct lane {
 	struct train pending; /* packets read, not yet sealed; n 0: none */
 	uint8_t *read_buffer, *cut_buffer;
 	uint64_t reject_second;
-	uint32_t n_reject_answers; /* in that second */
+	uint32_t n_reject_answers, n_too_big_answers; /* in that second */
 
 	/* network -> TUN */
 	uint8_t *relayed_buffer;
@@ -89,7 +89,7 @@ void lane_tx_deinit(struct lane *lane);
 void lane_serve_tun(struct lane *lane);
 /* Ports of the core. */
 void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path, const struct train *train);
-void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size);
+void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu);
 
 /* lane_rx.c */
 void lane_rx_init(struct lane *lane);

@@ -20,6 +20,7 @@
 #define SEND_PATIENCE_MS 2
 /* ICMP errors a second. */
 #define MAX_REJECT_ANSWERS 100
+#define MAX_TOO_BIG_ANSWERS 1000 /* each flow needs one */
 
 /* The TUN is read into the first, superpackets are cut into the second. */
 #define READ_ROOM   (OFFLOAD_MAX_PACKET + WG_OVERHEAD + 16)
@@ -72,8 +73,22 @@ void lane_transmit(void *owner, struct wg_peer *peer, const struct wg_path *path
 
 /* ---- refused ---- */
 
-/* Nobody has this destination: the sender is told, so that it need not wait for a timeout. */
-void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
+static size_t make_answer(struct lane *lane, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu,
+			  uint8_t ret[ICMP6_MAX_LEN])
+{
+	if (why == WG_DROP_OUT_NO_PEER && lane->n_reject_answers < MAX_REJECT_ANSWERS) {
+		lane->n_reject_answers++;
+		return icmp_unreachable(packet, size, ret);
+	}
+	if (why == WG_DROP_OUT_MTU && lane->n_too_big_answers < MAX_TOO_BIG_ANSWERS) {
+		lane->n_too_big_answers++;
+		return icmp_too_big(packet, size, mtu, ret);
+	}
+	return 0;
+}
+
+/* Nobody has this destination, or it cannot be so long: the sender is told, and need not wait for a timeout. */
+void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu)
 {
 	struct lane *lane = owner;
 	uint64_t second = lane->now.ns / 1000000000;
@@ -81,15 +96,11 @@ void lane_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t si
 
 	lane_count(&lane->counters.rejected, 1);
 	if (lane->reject_second != second)
-		lane->n_reject_answers = 0;
+		lane->n_reject_answers = lane->n_too_big_answers = 0;
 	lane->reject_second = second;
-	if (why != WG_DROP_OUT_NO_PEER || lane->n_reject_answers >= MAX_REJECT_ANSWERS)
+	size_t len = lane->n_tuns > 0 ? make_answer(lane, why, packet, size, mtu, answer) : 0;
+	if (len == 0)
 		return;
-
-	size_t len = icmp_unreachable(packet, size, answer);
-	if (len == 0 || lane->n_tuns == 0)
-		return;
-	lane->n_reject_answers++;
 	struct train train = train_of_one(answer, len);
 	(void)tun_write(&lane->tuns[0], &train);
 }

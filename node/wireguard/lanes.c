@@ -146,6 +146,14 @@ static void on_transmit(void *owner, struct wg_peer *peer, const struct wg_path 
 		lane_outbox_relay(&lanes->outbox, path, train);
 }
 
+static void on_fit_source(void *owner, struct wg_path *path)
+{
+	const struct lanes *lanes = owner;
+
+	if (lanes->udp)
+		udp_fit_source(lanes->udp, path);
+}
+
 static void on_deliver(void *owner, struct wg_peer *peer, const struct train *train)
 {
 	abort(); /* data packets are opened by lanes */
@@ -450,6 +458,7 @@ static int new_device(struct lanes *lanes, uint32_t mtu)
 			.transmit = on_transmit,
 			.deliver = on_deliver,
 			.event = on_peer_event,
+			.fit_source = on_fit_source,
 		},
 		.mtu = mtu,
 		.staged_size = mtu > WG_STAGED_SIZE ? mtu : 0, /* large packets may wait, too */

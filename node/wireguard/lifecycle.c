@@ -9,6 +9,10 @@
 #define SENT_TOLD_NS	WG_SECOND_NS
 #define LOST_SESSION_NS (WG_SECOND_NS / 10)
 
+/* Questions a second about the way back, each some ten microseconds. */
+#define MAX_PEER_QUESTIONS   10
+#define MAX_COOKIE_QUESTIONS 100 /* of strangers, all together */
+
 /* ---- packets that leave ---- */
 
 void wg_peer_tell_sent(struct wg_peer *peer, struct wg_time now)
@@ -36,11 +40,65 @@ static void note_arrival(struct wg_peer *peer, const struct wg_path *from, uint6
 	wg_peer_tell(peer, WG_EVENT_ARRIVAL, from);
 }
 
+static bool has_source(const struct wg_path *path, const struct wg_path *from)
+{
+	return path->ifindex == from->ifindex && path->socket == from->socket &&
+	       memcmp(path->local_ip, from->local_ip, sizeof(path->local_ip)) == 0;
+}
+
+static struct wg_path without_source(const struct wg_path *path)
+{
+	struct wg_path bare = *path;
+
+	memset(bare.local_ip, 0, sizeof(bare.local_ip));
+	bare.ifindex = 0;
+	return bare;
+}
+
+static bool may_ask(struct wg_questions *questions, uint32_t max, struct wg_time now)
+{
+	if (!wg_is_recent(questions->second_ns, WG_SECOND_NS, now.ns))
+		*questions = (struct wg_questions){ .second_ns = now.ns };
+	return questions->n++ < max;
+}
+
+/* A question is a system call or four: a peer could cause one with each packet, by coming from elsewhere each time. */
+struct wg_path wg_peer_way_back(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
+{
+	const struct wg_ports *ports = &peer->device->ports;
+
+	if (!ports->fit_source || !wg_path_has_source(from))
+		return *from;
+	if (wg_is_recent(peer->asked_way_ns, WG_SECOND_NS, now.ns) && wg_path_equal(&peer->asked_way, from) &&
+	    has_source(&peer->asked_way, from))
+		return peer->told_way;
+	if (!may_ask(&peer->way_questions, MAX_PEER_QUESTIONS, now))
+		return without_source(from);
+	peer->asked_way = peer->told_way = *from;
+	peer->asked_way_ns = now.ns;
+	ports->fit_source(ports->owner, &peer->told_way);
+	return peer->told_way;
+}
+
+/* Beyond what may be asked for strangers routing has the interface, and the address is the one that was asked. */
+struct wg_path wg_device_way_of_cookie(struct wg_device *device, const struct wg_path *from, struct wg_time now)
+{
+	const struct wg_ports *ports = &device->ports;
+	struct wg_path back = *from;
+
+	if (!ports->fit_source || !wg_path_has_source(from))
+		return back;
+	if (may_ask(&device->cookie_questions, MAX_COOKIE_QUESTIONS, now))
+		ports->fit_source(ports->owner, &back);
+	else
+		back.ifindex = 0;
+	return back;
+}
+
 /* True when something changed. */
 static bool learn_source(struct wg_path *path, const struct wg_path *from)
 {
-	if (path->ifindex == from->ifindex && path->socket == from->socket &&
-	    memcmp(path->local_ip, from->local_ip, sizeof(path->local_ip)) == 0)
+	if (has_source(path, from))
 		return false;
 	memcpy(path->local_ip, from->local_ip, sizeof(path->local_ip));
 	path->ifindex = from->ifindex;
@@ -49,24 +107,27 @@ static bool learn_source(struct wg_path *path, const struct wg_path *from)
 }
 
 /* True when it goes another way from now on. */
-static bool follow(struct wg_peer *peer, const struct wg_path *from)
+static bool follow(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
 {
 	if (peer->route.n == 1 && wg_path_equal(&peer->route.paths[0], from))
 		return false;
 	peer->route.n = 1;
-	peer->route.paths[0] = *from;
+	peer->route.paths[0] = wg_peer_way_back(peer, from, now);
 	return true;
 }
 
-bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, struct wg_time now)
+bool wg_peer_on_authenticated(struct wg_peer *peer, const struct wg_path *from, bool asks_again, struct wg_time now)
 {
-	bool has_roamed = peer->mode == WG_ROAMING && follow(peer, from);
+	bool has_roamed = peer->mode == WG_ROAMING && follow(peer, from, now);
 	bool has_learned = false;
 
 	wg_peer_collect(peer, now);
 	for (uint32_t i = 0; i < peer->route.n; i++)
-		if (wg_path_equal(&peer->route.paths[i], from))
-			has_learned |= learn_source(&peer->route.paths[i], from);
+		if (wg_path_equal(&peer->route.paths[i], from) &&
+		    (asks_again || !has_source(&peer->route.paths[i], from))) {
+			const struct wg_path back = wg_peer_way_back(peer, from, now);
+			has_learned |= learn_source(&peer->route.paths[i], &back);
+		}
 	if (has_roamed || has_learned)
 		wg_peer_publish_route(peer);
 	note_arrival(peer, from, now.ns);
@@ -82,6 +143,7 @@ void wg_peer_forget_source(struct wg_peer *peer)
 		const struct wg_path nowhere = { .socket = peer->route.paths[i].socket };
 		(void)learn_source(&peer->route.paths[i], &nowhere);
 	}
+	peer->asked_way_ns = 0;
 	/* The next packet teaches it anew. */
 	atomic_fetch_add(&peer->published.route_version, 1);
 	wg_peer_publish_route(peer);

@@ -246,3 +246,143 @@ int link_remove_route(int ifindex, const struct link_prefix *to, struct error *r
 	route_request(&request, RTM_DELROUTE, 0, ifindex, to);
 	return change(&request, ifindex, "remove a route", reterr);
 }
+
+/* Where packets to an address that nobody has (RFC 5737) would go. */
+#define FAR_AWAY 0xc0000201u /* 192.0.2.1 */
+
+struct route_question {
+	int family;
+	const void *to, *from; /* from: NULL: any */
+	uint32_t mark;	       /* 0: none */
+	bool wants_entry;      /* of the routing table, as it stands there */
+};
+
+struct route_answer {
+	struct in_addr router, ours; /* IPv4 */
+	uint32_t ifindex;	     /* 0: there is no route */
+	uint8_t type;		     /* RTN_ */
+};
+
+static int ask_route(const struct request *request, void *answer, size_t size, size_t *ret_len)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 0;
+
+	if (fd < 0)
+		return -errno;
+	ssize_t n = sendto(fd, request, request->header.nlmsg_len, 0, (const void *)&kernel, sizeof(kernel));
+	if (n >= 0)
+		n = recv(fd, answer, size, 0);
+	if (n < 0)
+		r = -errno;
+	else
+		*ret_len = (size_t)n;
+	close(fd);
+	return r;
+}
+
+static void read_route_attribute(const struct rtattr *attribute, struct route_answer *answer)
+{
+	const size_t len = RTA_PAYLOAD(attribute);
+
+	if (attribute->rta_type == RTA_GATEWAY && len == sizeof(answer->router))
+		memcpy(&answer->router, RTA_DATA(attribute), len);
+	if (attribute->rta_type == RTA_PREFSRC && len == sizeof(answer->ours))
+		memcpy(&answer->ours, RTA_DATA(attribute), len);
+	if (attribute->rta_type == RTA_OIF && len == sizeof(answer->ifindex))
+		memcpy(&answer->ifindex, RTA_DATA(attribute), len);
+}
+
+/* 0 when the kernel says that there is no route, or that it leads nowhere; -errno when it says something else. */
+static int read_route_error(const struct nlmsghdr *header)
+{
+	if (header->nlmsg_type != NLMSG_ERROR || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
+		return -EPROTO;
+	const int error = ((const struct nlmsgerr *)NLMSG_DATA(header))->error;
+	switch (error) {
+	case -ENETUNREACH:
+	case -EHOSTUNREACH:
+	case -EINVAL: /* blackhole, or from an address that is not ours */
+	case -EACCES: /* prohibit */
+		return 0;
+	default:
+		return error < 0 ? error : -EPROTO;
+	}
+}
+
+/* 0 when the kernel has answered, or -errno. */
+static int find_route(const struct route_question *question, struct route_answer *ret)
+{
+	const size_t len = ip_len(question->family);
+	_Alignas(struct nlmsghdr) char answer[4096];
+	struct request request;
+	struct rtmsg *info = request_begin(&request, RTM_GETROUTE, 0, sizeof(*info));
+	size_t n = 0;
+
+	info->rtm_family = (unsigned char)question->family;
+	info->rtm_dst_len = (unsigned char)(len * 8);
+	info->rtm_flags = question->wants_entry ? RTM_F_FIB_MATCH : 0;
+	request_put(&request, RTA_DST, question->to, len);
+	if (question->from) {
+		info->rtm_src_len = info->rtm_dst_len;
+		request_put(&request, RTA_SRC, question->from, len);
+	}
+	if (question->mark != 0)
+		request_put(&request, RTA_MARK, &question->mark, sizeof(question->mark));
+	int r = ask_route(&request, answer, sizeof(answer), &n);
+	if (r != 0)
+		return r;
+
+	const struct nlmsghdr *header = (const void *)answer;
+	*ret = (struct route_answer){ 0 };
+	if (!NLMSG_OK(header, n))
+		return -EPROTO;
+	if (header->nlmsg_type != RTM_NEWROUTE || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct rtmsg)))
+		return read_route_error(header);
+	ret->type = ((const struct rtmsg *)NLMSG_DATA(header))->rtm_type;
+	int left = (int)RTM_PAYLOAD(header); /* RTA_OK() is for what may become negative */
+	for (const struct rtattr *a = RTM_RTA((const struct rtmsg *)NLMSG_DATA(header)); RTA_OK(a, left);
+	     left -= (int)RTA_ALIGN(a->rta_len), a = (const void *)((const char *)a + RTA_ALIGN(a->rta_len)))
+		read_route_attribute(a, ret);
+	return 0;
+}
+
+int link_find_router(struct in_addr *ret_router, struct in_addr *ret_ours, int *ret_ifindex)
+{
+	const struct in_addr far_away = { htonl(FAR_AWAY) };
+	const struct route_question question = { .family = AF_INET, .to = &far_away };
+	struct route_answer answer;
+	int r = find_route(&question, &answer);
+
+	if (r != 0)
+		return r;
+	if (answer.router.s_addr == 0 || answer.ours.s_addr == 0)
+		return -ENETUNREACH;
+	*ret_router = answer.router;
+	*ret_ours = answer.ours;
+	*ret_ifindex = (int)answer.ifindex;
+	return 0;
+}
+
+int link_find_way(int family, const void *from, const void *to, uint32_t mark, struct link_way *ret)
+{
+	const struct route_question question = { .family = family, .to = to, .from = from, .mark = mark };
+	struct route_answer answer;
+	int r = find_route(&question, &answer);
+
+	if (r == 0)
+		*ret = (struct link_way){ .ifindex = answer.ifindex, .is_here = answer.type == RTN_LOCAL };
+	return r;
+}
+
+int link_find_address(int family, const void *ip, uint32_t *ret_ifindex)
+{
+	const struct route_question question = { .family = family, .to = ip, .wants_entry = true };
+	struct route_answer answer;
+	int r = find_route(&question, &answer);
+
+	if (r != 0)
+		return r;
+	*ret_ifindex = answer.ifindex;
+	return answer.type == RTN_LOCAL ? 0 : -ENODEV;
+}

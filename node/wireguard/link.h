@@ -10,6 +10,7 @@
 #include "common/macros.h"
 
 #include <net/if.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,6 +42,21 @@ P2P_CHECK int link_remove_route(int ifindex, const struct link_prefix *to, struc
 /* No superpacket that the kernel hands to the interface stands for more packets than this. */
 P2P_CHECK int link_set_max_segments(int ifindex, uint32_t n, struct error *reterr);
 P2P_CHECK int link_delete(int ifindex, struct error *reterr);
+
+struct link_way {
+	uint32_t ifindex; /* packets leave by it; 0: there is no way */
+	bool is_here;	  /* to an address of this machine; ifindex is the loopback's */
+};
+
+/*
+ * How a packet with this mark (0: none) would leave from one address to another: 0, or -errno when the kernel could
+ * not be asked or did not answer that. The addresses are of 4 (AF_INET) or 16 bytes, in network order.
+ */
+P2P_CHECK int link_find_way(int family, const void *from, const void *to, uint32_t mark, struct link_way *ret);
+/* The interface that has this address of ours, one of them if several have it: 0, -ENODEV when none has, -errno. */
+P2P_CHECK int link_find_address(int family, const void *ip, uint32_t *ret_ifindex);
+/* The way to the rest of the world by IPv4, in network order: -ENETUNREACH when it leads over no router. */
+P2P_CHECK int link_find_router(struct in_addr *ret_router, struct in_addr *ret_ours, int *ret_ifindex);
 
 /* Reads what an RTM_NEWLINK or RTM_DELLINK message says; false when it is none. message: nlmsghdr. */
 bool link_info_from_message(const void *message, struct link_info *ret);

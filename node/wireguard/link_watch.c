@@ -10,14 +10,31 @@
 
 #include "common/macros.h"
 
-#define GROUPS (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE)
+/* Groups that have no RTMGRP_ name; one that the kernel does not know is as if it were silent. */
+#define GROUP(number) (1u << ((number) - 1))
+#define GROUPS                                                                                                  \
+	(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |        \
+	 RTMGRP_IPV4_RULE | GROUP(RTNLGRP_IPV6_RULE) | GROUP(RTNLGRP_NEXTHOP))
 
+/* What may lead packets another way. */
 static bool is_route_message(uint16_t type)
 {
-	return type == RTM_NEWROUTE || type == RTM_DELROUTE || type == RTM_NEWADDR || type == RTM_DELADDR;
+	switch (type) {
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE:
+	case RTM_NEWADDR:
+	case RTM_DELADDR:
+	case RTM_NEWRULE:
+	case RTM_DELRULE:
+	case RTM_NEWNEXTHOP:
+	case RTM_DELNEXTHOP:
+		return true;
+	default:
+		return false;
+	}
 }
 
-/* True when the message is about addresses or routes. */
+/* True when the message is about addresses, routes, rules or nexthops. */
 static bool handle_message(struct link_watch *watch, const struct nlmsghdr *message)
 {
 	const struct link_watch_ports *ports = &watch->ports;
@@ -45,9 +62,10 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	if (n < 0) /* ENOBUFS: something was lost */
 		routes_changed = errno == ENOBUFS;
 
-	unsigned left = n > 0 ? (unsigned)n : 0;
-	for (const struct nlmsghdr *m = (const void *)buffer; NLMSG_OK(m, left) && !watch->closed;
-	     m = NLMSG_NEXT(m, left))
+	int left = (int)n; /* below zero when what is left is shorter than its padding */
+	for (const struct nlmsghdr *m = (const void *)buffer;
+	     left > 0 && NLMSG_OK(m, (unsigned)left) && !watch->closed;
+	     left -= (int)NLMSG_ALIGN(m->nlmsg_len), m = (const void *)((const char *)m + NLMSG_ALIGN(m->nlmsg_len)))
 		routes_changed |= handle_message(watch, m);
 	if (routes_changed && !watch->closed && watch->ports.routes)
 		watch->ports.routes(watch->ports.owner);

@@ -1,6 +1,6 @@
 /*
- * Tells when interfaces come, go, change, and when addresses or routes change: rtnetlink's
- * notifications of one network namespace, on the loop. Loop thread only.
+ * Tells when interfaces come, go, change, and when addresses, routes, rules or nexthops change:
+ * rtnetlink's notifications of one network namespace, on the loop. Loop thread only.
  */
 #pragma once
 
@@ -14,7 +14,11 @@ struct link_watch_ports {
 	void *owner;
 	void (*link)(void *owner, const struct link_info *link);  /* new or changed */
 	void (*link_gone)(void *owner, const struct link_info *link); /* deleted, or moved away */
-	void (*routes)(void *owner); /* addresses or routes changed; also when notifications were lost */
+	/*
+	 * Addresses, routes, rules or nexthops changed; also when notifications were lost. Not when a cable is pulled,
+	 * which may lead packets elsewhere, too (ignore_routes_with_linkdown): that is told as a link.
+	 */
+	void (*routes)(void *owner);
 };
 
 struct link_watch {

@@ -140,7 +140,7 @@ void wg_device_take(struct wg_device *device, const struct wg_news *news, struct
 					    news->train.size, &news->from, now);
 		return;
 	case WG_NEWS_AUTHENTICATED:
-		(void)wg_peer_on_authenticated(news->peer, &news->from, now);
+		(void)wg_peer_on_authenticated(news->peer, &news->from, false, now);
 		atomic_fetch_add(&news->peer->published.n_told, 1);
 		wg_peer_reschedule(news->peer);
 		return;

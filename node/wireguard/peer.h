@@ -24,6 +24,7 @@ struct wg_peer_published {
 	_Atomic(struct wg_keypair *) sending;	/* NULL: packets are handed to the device */
 	_Atomic(struct wg_published_route *) route; /* never NULL */
 	_Atomic bool follows;			/* WG_ROAMING */
+	_Atomic uint32_t mtu;			/* of packets to it; UINT32_MAX: none */
 	/* Raised when the device chose a route itself: a lane tells it anew where packets come from. */
 	_Atomic uint32_t route_version;
 	_Atomic uint32_t n_told; /* WG_NEWS_AUTHENTICATED and CONFIRMED of this peer that were taken */
@@ -54,6 +55,12 @@ struct wg_peer_told {
 	uint32_t n; /* such news; equal to n_told: the device has followed */
 	unsigned kind; /* the last: 0 direct, 1 relayed */
 	uint64_t waited_ns; /* for the device to follow; 0: never */
+};
+
+/* How often something was asked in a second. */
+struct wg_questions {
+	uint64_t second_ns; /* its begin; 0: none yet */
+	uint32_t n;
 };
 
 struct wg_peer {
@@ -91,6 +98,9 @@ struct wg_peer {
 	bool reached_nobody; /* the last initiation had no route */
 	uint64_t last_no_path_ns;
 	uint64_t arrival_told_ns[2]; /* direct, relayed */
+	struct wg_path asked_way, told_way; /* whether answers leave by that source: the last question, and its answer */
+	uint64_t asked_way_ns;		    /* 0: forgotten */
+	struct wg_questions way_questions;
 
 	uint16_t keepalive_s;
 	uint32_t n_initiations; /* since the last complete handshake */

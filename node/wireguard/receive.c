@@ -63,6 +63,7 @@ static void end_run(struct reception *rx)
 	if (rx->run.n == 0)
 		return;
 	rx->n_delivered += rx->run.n;
+	wg_peer_clamp_mss(rx->peer, &rx->run);
 	rx->lane->ports.deliver(rx->lane->ports.owner, rx->peer, &rx->run);
 	rx->run.n = 0;
 }
@@ -125,12 +126,24 @@ static void wait_for_move(struct reception *rx, struct wg_peer *peer)
 	wait_until_taken(rx, peer);
 }
 
+/* Where the device has left the source, or its interface alone, to routing, it would say so again. */
+static bool has_fit_source(const struct wg_path *path, const struct wg_path *from)
+{
+	struct wg_path fit = *from;
+
+	if (!wg_path_has_source(path))
+		return wg_path_equal(path, from);
+	if (path->ifindex == 0)
+		fit.ifindex = 0;
+	return is_same_path(path, &fit);
+}
+
 static bool is_answered_there(const struct wg_peer *peer, const struct wg_path *from)
 {
 	const struct wg_route *route = &atomic_load(&peer->published.route)->route;
 
 	return !atomic_load(&peer->published.follows) ||
-	       (route->n == 1 && is_same_path(&route->paths[0], from));
+	       (route->n == 1 && has_fit_source(&route->paths[0], from));
 }
 
 static void tell_path(struct reception *rx, struct wg_peer *peer, unsigned kind)

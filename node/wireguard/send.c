@@ -134,13 +134,44 @@ struct run {
 	uint8_t dst[16]; /* of the last one: a train is usually one flow */
 };
 
+static void reject(struct wg_lane *lane, enum wg_drop why, const uint8_t *packet, uint32_t size, uint32_t mtu)
+{
+	wg_lane_drop(lane, why, 1);
+	if (lane->ports.reject)
+		lane->ports.reject(lane->ports.owner, why, packet, size, mtu);
+}
+
+/* IPv4's "don't fragment"; IPv6 never may. */
+static bool may_fragment(const uint8_t *packet)
+{
+	return packet[0] >> 4 == 4 && (packet[6] & 0x40) == 0;
+}
+
+/* Some of the packets are longer than the path takes: the others go on, in their order. */
+static void send_what_fits(struct wg_lane *lane, struct wg_peer *peer, const struct train *packets, uint8_t ecn,
+			   uint32_t mtu, struct wg_time now)
+{
+	for (uint32_t i = 0; i < packets->n; i++) {
+		const struct train one = train_slice(packets, i, 1);
+		if (one.size <= mtu || may_fragment(one.base))
+			send_run(lane, peer, &one, ecn, now);
+		else
+			reject(lane, WG_DROP_OUT_MTU, one.base, one.size, mtu);
+	}
+}
+
 static void end_run(struct wg_lane *lane, struct run *run, const struct train *packets,
 		    struct wg_time now)
 {
 	if (!run->peer)
 		return;
 	struct train part = train_slice(packets, run->first, run->n);
-	send_run(lane, run->peer, &part, run->ecn, now);
+	const uint32_t mtu = atomic_load_explicit(&run->peer->published.mtu, memory_order_relaxed);
+	wg_peer_clamp_mss(run->peer, &part);
+	if (part.size <= mtu)
+		send_run(lane, run->peer, &part, run->ecn, now);
+	else
+		send_what_fits(lane, run->peer, &part, run->ecn, mtu, now);
 	run->peer = NULL;
 }
 
@@ -154,13 +185,6 @@ static struct wg_peer *find_peer(const struct wg_lane *lane, const struct run *r
 		return run->peer;
 	return ip->is_v6 ? wg_allowed_ips_lookup6(allowed, ip->dst)
 			 : wg_allowed_ips_lookup4(allowed, ip->dst);
-}
-
-static void reject(struct wg_lane *lane, enum wg_drop why, const uint8_t *packet, uint32_t size)
-{
-	wg_lane_drop(lane, why, 1);
-	if (lane->ports.reject)
-		lane->ports.reject(lane->ports.owner, why, packet, size);
 }
 
 static void add_to_run(struct wg_lane *lane, struct run *run, const struct train *packets,
@@ -177,7 +201,7 @@ static void add_to_run(struct wg_lane *lane, struct run *run, const struct train
 	if (run->peer && (peer != run->peer || (ip.ds & 3) != run->ecn))
 		end_run(lane, run, packets, now);
 	if (!peer) {
-		reject(lane, is_ip ? WG_DROP_OUT_NO_PEER : WG_DROP_OUT_NOT_IP, packet, size);
+		reject(lane, is_ip ? WG_DROP_OUT_NO_PEER : WG_DROP_OUT_NOT_IP, packet, size, 0);
 		return;
 	}
 	if (!run->peer)

@@ -183,20 +183,20 @@ static int attach(const char *name, bool several_queues, struct tun *tun, struct
 	return 0;
 }
 
-uint32_t tun_max_segments(uint32_t mtu, uint32_t header_len)
+uint32_t tun_max_segments(uint32_t mtu)
 {
-	uint32_t n = UDP_TRAIN_MAX_BYTES / (header_len + wg_slot_size(mtu, mtu));
+	uint32_t n = UDP_TRAIN_MAX_BYTES / wg_slot_size(mtu, mtu);
 
 	if (n > UDP_TRAIN_MAX || n < MIN_LIMIT)
 		return UDP_TRAIN_MAX;
 	return n % SEALED_AT_ONCE < FEW ? n - n % SEALED_AT_ONCE : n;
 }
 
-void tun_fit_superpackets(int ifindex, uint32_t mtu, uint32_t header_len)
+void tun_fit_superpackets(int ifindex, uint32_t mtu)
 {
 	struct error error;
 
-	if (link_set_max_segments(ifindex, tun_max_segments(mtu, header_len), &error) != 0)
+	if (link_set_max_segments(ifindex, tun_max_segments(mtu), &error) != 0)
 		log_debug("wireguard", "%s", error.message); /* only slower */
 }
 
@@ -218,7 +218,7 @@ int tun_open(const char *name, const struct tun_options *options, struct tun *re
 	}
 	choose_reads(&tun);
 	choose_writes(&tun);
-	tun_fit_superpackets(tun.ifindex, link.mtu, 0);
+	tun_fit_superpackets(tun.ifindex, link.mtu);
 	*ret = tun;
 	return 0;
 }

@@ -66,13 +66,13 @@ void tun_close(struct tun *tun);
 bool tun_is_alive(const struct tun *tun);
 /*
  * To be called when the MTU was set: the kernel then makes superpackets of so many packets as leave, once
- * sealed, in one UDP_SEGMENT, and arrive as one, instead of one and a stump. header_len: what may stand
- * before each sealed packet, when a relay carries it. Where it cannot be told, that is only slower. Call in
- * the interface's network namespace.
+ * sealed, in one UDP_SEGMENT, and arrive as one, instead of one and a stump (which is what goes to a relay,
+ * whose header may leave no room for the last: it costs less there than a packet less would here). Where it
+ * cannot be told, that is only slower. Call in the interface's network namespace.
  */
-void tun_fit_superpackets(int ifindex, uint32_t mtu, uint32_t header_len);
+void tun_fit_superpackets(int ifindex, uint32_t mtu);
 /* So many; up to UDP_TRAIN_MAX, which is no limit. */
-uint32_t tun_max_segments(uint32_t mtu, uint32_t header_len);
+uint32_t tun_max_segments(uint32_t mtu);
 /* Reads the interface's name anew: it may have been changed. 0 or -errno. */
 P2P_CHECK int tun_name(struct tun *tun);
 

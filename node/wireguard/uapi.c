@@ -350,23 +350,38 @@ static int remove_stale_socket(const char *path)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int bind_socket(struct uapi_server *server)
+/*
+ * wg(8) removes a socket that nobody answers at, and ours is one until somebody listens: it gets its name
+ * after that.
+ */
+static int bind_socket(struct uapi_server *server, const char *ifname)
 {
+	char path[sizeof(server->path)];
 	struct stat now;
 	int r = remove_stale_socket(server->path);
 
 	if (r != 0)
 		return r;
+	snprintf(path, sizeof(path), "%s/.%s.%ld", UAPI_FOLDER, ifname, (long)getpid());
 	mode_t before = umask(0177);
-	r = uv_pipe_bind(&server->pipe, server->path);
+	r = uv_pipe_bind(&server->pipe, path);
 	umask(before);
 	if (r == 0)
 		r = uv_listen((uv_stream_t *)&server->pipe, UAPI_MAX_CONNECTIONS, on_connection);
-	if (r == 0 && stat(server->path, &now) != 0)
+	if (r == 0 && (stat(path, &now) != 0 || rename(path, server->path) != 0))
 		r = -errno;
 	if (r == 0)
 		server->inode = now.st_ino;
 	return r;
+}
+
+/* The loop removes the name that it knows. */
+static void remove_socket(const struct uapi_server *server)
+{
+	struct stat now;
+
+	if (server->inode != 0 && stat(server->path, &now) == 0 && now.st_ino == server->inode)
+		(void)unlink(server->path);
 }
 
 /* The user's inotify instances may be used up: we serve all the same, but do not see the removal. */
@@ -399,7 +414,7 @@ int uapi_listen(uv_loop_t *loop, const char *ifname, const struct uapi_ports *po
 	server->pipe.data = server->folder_watch.data = server;
 	server->n_open = 2;
 
-	r = bind_socket(server);
+	r = bind_socket(server, ifname);
 	if (r == 0)
 		watch_folder(server);
 	if (r != 0) {
@@ -419,6 +434,7 @@ void uapi_close(struct uapi_server *server, void (*closed)(void *arg), void *arg
 	server->closed_arg = arg;
 	while (server->connections)
 		close_connection(server->connections);
+	remove_socket(server);
 	uv_close((uv_handle_t *)&server->folder_watch, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->pipe, on_server_handle_closed);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "node/wireguard/link.h"
 #include "node/wireguard/udp_steering.h"
 
 #ifndef UDP_SEGMENT
@@ -274,6 +275,37 @@ int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr)
 	return 0;
 }
 
+/* Another interface has it: as good on each. */
+static bool is_of_another(int family, const void *ip, uint32_t ifindex)
+{
+	uint32_t owner = 0;
+
+	return link_find_address(family, ip, &owner) == 0 && owner != ifindex;
+}
+
+void udp_fit_source(const struct udp *udp, struct wg_path *path)
+{
+	const bool is_v4 = endpoint_is_v4(&path->remote);
+	const int family = is_v4 ? AF_INET : AF_INET6, fd = udp_fd(udp, 0, is_v4 ? UDP_V4 : UDP_V6);
+	const size_t skip = is_v4 ? 12 : 0; /* of v4-mapped addresses */
+	struct link_way way;
+	socklen_t len = sizeof(int);
+	int mark = 0;
+
+	if (path->remote.scope_id != 0 || path->ifindex == 0)
+		return; /* on the link, and never elsewhere */
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_MARK, &mark, &len) != 0)
+		return;
+	if (link_find_way(family, path->local_ip + skip, path->remote.ip + skip, (uint32_t)mark, &way) != 0 ||
+	    way.ifindex == path->ifindex)
+		return;
+	const bool keeps_address =
+		way.ifindex != 0 && (way.is_here || is_of_another(family, path->local_ip + skip, path->ifindex));
+	path->ifindex = 0;
+	if (!keeps_address)
+		memset(path->local_ip, 0, sizeof(path->local_ip));
+}
+
 void udp_routes_changed(struct udp *udp)
 {
 	refused_paths_forget(&udp->refused);
@@ -311,13 +343,18 @@ static bool has_source(const struct wg_path *path)
 
 static void add_source(struct outgoing *out, enum udp_family family, const struct wg_path *path)
 {
+	/*
+	 * By its interface, too: when routes have just changed, nothing may leave by the new one from the old address.
+	 * A NAT there would give our port to it, and another to what comes from the right one. IPv6 promises that of
+	 * link-local remotes only; else a better route wins until the source is forgotten.
+	 */
 	if (family == UDP_V4) {
-		/* No interface: routing decides, the address stays. */
-		struct in_pktinfo info = { 0 };
+		struct in_pktinfo info = { .ipi_ifindex = (int)path->ifindex };
 		memcpy(&info.ipi_spec_dst, path->local_ip + 12, 4);
 		add_control(out, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	} else {
-		struct in6_pktinfo info = { .ipi6_ifindex = path->remote.scope_id };
+		const uint32_t scope = path->remote.scope_id;
+		struct in6_pktinfo info = { .ipi6_ifindex = scope != 0 ? scope : path->ifindex };
 		memcpy(&info.ipi6_addr, path->local_ip, 16);
 		add_control(out, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	}
@@ -403,12 +440,12 @@ static int send_message(const struct sending *sending, const struct train *train
 	return n < 0 ? -errno : 0;
 }
 
-/* The same; a source address that is no longer ours is left out from here on. */
+/* The same; a source address that is no longer ours, or whose interface is gone, is left out from here on. */
 static int send_with_source(struct sending *sending, const struct train *train)
 {
 	int r = send_message(sending, train);
 
-	if (!sending->with_source || (r != -EINVAL && r != -ENETUNREACH && r != -EADDRNOTAVAIL))
+	if (!sending->with_source || (r != -EINVAL && r != -ENETUNREACH && r != -EADDRNOTAVAIL && r != -ENODEV))
 		return r;
 	sending->with_source = false;
 	int again = send_message(sending, train);
@@ -517,6 +554,51 @@ int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const 
 	if (ret_sent)
 		*ret_sent = sent;
 	return r;
+}
+
+static int set_fragments(int fd, enum udp_family family, bool never)
+{
+	if (family == UDP_V4)
+		return set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, never ? IP_PMTUDISC_PROBE : IP_PMTUDISC_DONT);
+	return set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, never ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT);
+}
+
+int udp_send_whole(struct udp *udp, const struct endpoint *remote, const uint8_t *bytes, size_t len)
+{
+	const enum udp_family family = endpoint_is_v4(remote) ? UDP_V4 : UDP_V6;
+	const int fd = udp_fd(udp, 0, family);
+	struct sockaddr_storage name;
+	int r;
+
+	if (fd < 0)
+		return -EAFNOSUPPORT;
+	const socklen_t name_len = (socklen_t)endpoint_to_sockaddr(remote, &name);
+	if ((r = set_fragments(fd, family, true)) != 0)
+		return r;
+	ssize_t n;
+	do
+		n = sendto(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&name, name_len);
+	while (n < 0 && errno == EINTR);
+	r = n < 0 ? -errno : 0;
+	(void)set_fragments(fd, family, false);
+	return r;
+}
+
+uint32_t udp_first_mtu(const struct endpoint *remote)
+{
+	const bool is_v4 = endpoint_is_v4(remote);
+	struct sockaddr_storage name;
+	const socklen_t name_len = (socklen_t)endpoint_to_sockaddr(remote, &name);
+	int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), mtu = 0;
+	socklen_t len = sizeof(mtu);
+
+	if (fd < 0)
+		return 0;
+	if (connect(fd, (const struct sockaddr *)&name, name_len) != 0 ||
+	    getsockopt(fd, is_v4 ? IPPROTO_IP : IPPROTO_IPV6, is_v4 ? IP_MTU : IPV6_MTU, &mtu, &len) != 0)
+		mtu = 0;
+	close(fd);
+	return mtu > 0 ? (uint32_t)mtu : 0;
 }
 
 /* receiving */

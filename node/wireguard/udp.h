@@ -11,8 +11,10 @@
  *
  * Opened by the loop thread; each shard is received from by one thread (a lane); sent from by any:
  * sending changes nothing but atomic counters. The sockets stay in the network namespace they were opened
- * in. Source addresses are sticky: an answer leaves by the address that was asked. Datagrams leave
- * without "don't fragment", as the kernel's WireGuard sends them.
+ * in. Source addresses are sticky: an answer leaves by the address that was asked; in IPv4 by its interface, too. In IPv6
+ * the kernel takes the interface as a wish only: whether the route of that address leads there is asked when the source
+ * is learned (udp_fit_source()), and until it is forgotten after routes change packets may leave by another. Datagrams
+ * leave without "don't fragment", as the kernel's WireGuard sends them.
  */
 #pragma once
 
@@ -67,6 +69,13 @@ P2P_CHECK int udp_open(const struct udp_options *options, struct udp **ret, stru
 /* Closes the sockets. Accepts NULL. */
 void udp_free(struct udp *udp);
 P2P_CHECK int udp_set_mark(struct udp *udp, uint32_t fwmark, struct error *reterr);
+/*
+ * Does a packet from path->local_ip to path->remote leave by path->ifindex, as routes are now? If not, the source is
+ * taken out of the path. Of one that is to another address of this machine, and of an address that another interface
+ * has (a service's, on the loopback), only the interface: they are asked, and answer, by whichever. When that cannot
+ * be told nothing changes. Asks the kernel: not for each packet. In the sockets' network namespace.
+ */
+void udp_fit_source(const struct udp *udp, struct wg_path *path);
 /* The machine's routes have changed: what was refused on a path may now be possible. Any thread. */
 void udp_routes_changed(struct udp *udp);
 
@@ -85,6 +94,15 @@ static inline int udp_fd(const struct udp *udp, uint32_t shard, enum udp_family 
  */
 int udp_send(struct udp *udp, uint32_t shard, const struct wg_path *path, const struct train *train,
 	     uint32_t *ret_sent);
+
+/*
+ * One datagram, that is neither fragmented here nor on the way: 0, -EMSGSIZE when the link it would leave by
+ * takes none so long, another -errno. For a moment the socket's other senders are held to the same: that loses
+ * what needs fragments, and nothing else. Loop thread.
+ */
+int udp_send_whole(struct udp *udp, const struct endpoint *remote, const uint8_t *bytes, size_t len);
+/* The MTU towards this address as the kernel knows it, IP header included; 0: it does not. */
+uint32_t udp_first_mtu(const struct endpoint *remote);
 
 /* ---- receiving ---- */
 

@@ -57,14 +57,17 @@ struct wg_daemon {
 	struct udp *udp, *udp_before;
 	bool is_link_up, is_up; /* what it is; what we have followed */
 	uint32_t mtu;		/* followed */
-	bool has_step, is_forgetting;
+	bool has_step;
 	struct step step;
+	bool is_forgetting;	    /* sources, on the device's thread */
+	bool must_forget_again;	    /* routes have changed meanwhile */
 	bool is_taking_drops;	    /* the device's thread writes them */
 	bool must_log_again;	    /* asked for while that was under way */
 	uint64_t drops[WG_N_DROPS]; /* as of the last wg_daemon_log() */
 };
 
 static void next_step(struct wg_daemon *daemon);
+static void on_routes(void *owner);
 
 /* the end */
 
@@ -238,11 +241,13 @@ static int set_fwmark(struct wg_daemon *daemon, uint32_t fwmark)
 	struct error error;
 	int r = daemon->udp ? udp_set_mark(daemon->udp, fwmark, &error) : 0;
 
-	if (r == 0)
-		daemon->fwmark = fwmark;
-	else
+	if (r != 0) {
 		log_error(LOG, "%s", error.message);
-	return r;
+		return r;
+	}
+	daemon->fwmark = fwmark;
+	on_routes(daemon); /* another mark may lead another way */
+	return 0;
 }
 
 /* What of a set request is ours and not the device's: the sockets. The last line of a key counts. */
@@ -390,7 +395,7 @@ static void fit_superpackets(struct wg_daemon *daemon, uint32_t mtu)
 		return;
 	}
 	if (tun_name(&daemon->tun) == 0 && link_find(daemon->tun.name, &link, &error) == 0)
-		tun_fit_superpackets(link.ifindex, mtu, 0);
+		tun_fit_superpackets(link.ifindex, mtu);
 	netns_leave(&visit);
 }
 
@@ -421,11 +426,24 @@ static void forget_sources(const struct lanes_context *context, void *arg)
 	wg_device_forget_sources(context->device);
 }
 
+static void on_sources_forgotten(void *arg);
+
+/* What came in between the forgetting and this change has taught the old source again. */
+static void begin_forgetting(struct wg_daemon *daemon)
+{
+	daemon->must_forget_again = daemon->is_forgetting;
+	if (!daemon->is_forgetting)
+		daemon->is_forgetting =
+			lanes_run(daemon->lanes, forget_sources, daemon, on_sources_forgotten) == 0;
+}
+
 static void on_sources_forgotten(void *arg)
 {
 	struct wg_daemon *daemon = arg;
 
 	daemon->is_forgetting = false;
+	if (daemon->must_forget_again && !daemon->is_stopping)
+		begin_forgetting(daemon);
 }
 
 static void on_routes(void *owner)
@@ -434,9 +452,13 @@ static void on_routes(void *owner)
 
 	if (daemon->udp)
 		udp_routes_changed(daemon->udp);
-	if (!daemon->is_forgetting &&
-	    lanes_run(daemon->lanes, forget_sources, daemon, on_sources_forgotten) == 0)
-		daemon->is_forgetting = true;
+	begin_forgetting(daemon);
+}
+
+/* A cable that is pulled, or in again: packets may go elsewhere though no route has changed. */
+static void on_any_link(void *owner, const struct link_info *link)
+{
+	on_routes(owner);
 }
 
 static void on_link_gone(void *owner, const struct link_info *link);
@@ -459,7 +481,9 @@ static int watch_here(struct wg_daemon *daemon, struct error *reterr)
 
 static int watch_routes(struct wg_daemon *daemon, struct error *reterr)
 {
-	const struct link_watch_ports ports = { .owner = daemon, .routes = on_routes };
+	const struct link_watch_ports ports = {
+		.owner = daemon, .link = on_any_link, .link_gone = on_any_link, .routes = on_routes
+	};
 	int r = link_watch_start(&daemon->routes_watch, daemon->loop, &ports, reterr);
 
 	if (r != 0)
@@ -640,7 +664,7 @@ static int start_tun(struct wg_daemon *daemon, const char *ifname, struct tun re
 		close_tuns(ret, *ret_n);
 		return r;
 	}
-	tun_fit_superpackets(ret->ifindex, WG_DEFAULT_MTU, 0);
+	tun_fit_superpackets(ret->ifindex, WG_DEFAULT_MTU);
 	daemon->mtu = WG_DEFAULT_MTU;
 	daemon->tun = *ret;
 	daemon->tun.fd = fcntl(ret->fd, F_DUPFD_CLOEXEC, 0);

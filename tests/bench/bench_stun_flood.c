@@ -6,7 +6,8 @@
  * RATE: questions a second, 0: as many as go. Sources are one address in each of N_SOURCES /24 prefixes, the
  * first of them FIRST_SOURCE: a server that limits each prefix is asked a little by each. They must be routed
  * here (`ip route add local PREFIX dev lo`). An answer counts once, and when its transaction is one
- * that waits; one of a few hundred is read in full, mapped address and fingerprint. Prints a line of JSON.
+ * that waits; one of a few hundred is read in full, mapped address and fingerprint. Answers that come as a train
+ * are taken as one (UDP_GRO), as our nodes do. Prints a line of JSON.
  */
 #include "common/stun_wire.h"
 
@@ -14,6 +15,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/udp.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +23,12 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
 #define BATCH	       64
+#define MAX_TRAIN      65536 /* bytes of answers in one message */
 #define SLOTS	       262144  /* questions that may wait at a time; the number of one is in its transaction */
 #define MAX_DELAYS     4000000 /* kept; more is not needed for a percentile */
 #define RECEIVE_BUFFER (32 * 1024 * 1024)
@@ -51,16 +58,26 @@ struct control {
 };
 static_assert(sizeof(struct control) == CMSG_SPACE(sizeof(struct in_pktinfo)), "as the kernel has it");
 
-/* What one system call sends or receives. */
-struct batch {
+/* What one system call sends. */
+struct sending {
 	struct mmsghdr messages[BATCH];
 	struct iovec iovs[BATCH];
 	struct control controls[BATCH];
-	uint8_t bytes[BATCH][STUN_MAX_LEN];
+};
+
+/* And receives: each message one answer or a train. */
+struct receiving {
+	struct mmsghdr messages[BATCH];
+	struct iovec iovs[BATCH];
+	struct {
+		_Alignas(struct cmsghdr) uint8_t bytes[CMSG_SPACE(sizeof(struct in_pktinfo)) + CMSG_SPACE(sizeof(int))];
+	} controls[BATCH];
+	uint8_t bytes[BATCH][MAX_TRAIN];
 };
 
 static struct slot slots[SLOTS];
-static struct batch sending, receiving;
+static struct sending sending;
+static struct receiving receiving;
 static uint32_t delays_ns[MAX_DELAYS];
 
 static void fail(const char *what)
@@ -114,7 +131,7 @@ static void prepare_sending(struct asker *asker)
 static void prepare_receiving(void)
 {
 	for (int i = 0; i < BATCH; i++) {
-		receiving.iovs[i] = (struct iovec){ receiving.bytes[i], STUN_MAX_LEN };
+		receiving.iovs[i] = (struct iovec){ receiving.bytes[i], MAX_TRAIN };
 		receiving.messages[i].msg_hdr =
 			(struct msghdr){ .msg_iov = &receiving.iovs[i],
 					 .msg_iovlen = 1,
@@ -135,6 +152,8 @@ static void open_socket(struct asker *asker)
 		fail("SO_RCVBUFFORCE");
 	if (setsockopt(asker->fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) != 0)
 		fail("IP_PKTINFO");
+	if (setsockopt(asker->fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one)) != 0)
+		fail("UDP_GRO");
 }
 
 /* ---- asking ---- */
@@ -198,11 +217,8 @@ static bool is_right_in_full(const struct slot *slot, const uint8_t *bytes, size
 	return endpoint_equal(&answer.mapped, &source);
 }
 
-static void read_answer(struct asker *asker, unsigned i)
+static void read_answer(struct asker *asker, uint32_t to, const uint8_t *bytes, size_t len)
 {
-	const uint32_t to = ntohl(receiving.controls[i].info.ipi_addr.s_addr);
-	const uint8_t *bytes = receiving.bytes[i];
-	const size_t len = receiving.messages[i].msg_len;
 	struct slot *slot = question_of(asker, bytes, len);
 
 	if (slot && (slot->asked_ns == 0 || slot->source != to)) {
@@ -219,19 +235,37 @@ static void read_answer(struct asker *asker, unsigned i)
 	slot->asked_ns = 0;
 }
 
+static void read_message(struct asker *asker, unsigned i)
+{
+	struct msghdr *header = &receiving.messages[i].msg_hdr;
+	const size_t len = receiving.messages[i].msg_len;
+	struct in_pktinfo info = { 0 };
+	int size = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
+			memcpy(&info, CMSG_DATA(c), sizeof(info));
+		else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
+			memcpy(&size, CMSG_DATA(c), sizeof(size));
+	}
+	const size_t step = size > 0 ? (size_t)size : len;
+	for (size_t at = 0; at < len; at += step)
+		read_answer(asker, ntohl(info.ipi_addr.s_addr), receiving.bytes[i] + at, len - at < step ? len - at : step);
+}
+
 static void read_answers(struct asker *asker)
 {
 	int n;
 
 	do {
 		for (int i = 0; i < BATCH; i++)
-			receiving.messages[i].msg_hdr.msg_controllen = sizeof(struct control);
+			receiving.messages[i].msg_hdr.msg_controllen = sizeof(receiving.controls[i]);
 		n = recvmmsg(asker->fd, receiving.messages, BATCH, 0, NULL);
 		if (n < 0 && errno != EAGAIN)
 			fail("recvmmsg");
 		asker->now_ns = now_ns();
 		for (int i = 0; i < n; i++)
-			read_answer(asker, (unsigned)i);
+			read_message(asker, (unsigned)i);
 	} while (n == BATCH);
 }
 

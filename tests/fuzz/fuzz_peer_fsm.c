@@ -42,6 +42,7 @@ static struct peer_input read_input(struct wire_reader *r, struct endpoint endpo
 		endpoints[i] = address((uint8_t)(which + i));
 	input.endpoints = endpoints;
 	input.tx_id = kept[which % N_KEPT];
+	input.age_ms = which == 0 ? PEER_NO_RECEIPT : which * 16u;
 	return input;
 }
 
@@ -57,6 +58,9 @@ static void check(const struct peer_action *action)
 		assert(!action->path.direct || candidate_is_sane(&action->path.endpoint));
 		break;
 	case PEER_DO_SEND_PONG:
+		break;
+	case PEER_DO_SEND_RECEIPT:
+		assert(!action->to.by_relay);
 		break;
 	case PEER_DO_SEND_RENDEZVOUS:
 		assert(action->to.by_relay);

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t bytes[256];
 	uint64_t now_ns = 1;
 
-	port_mapping_fsm_init(&fsm, 1);
+	port_mapping_fsm_init(&fsm);
 	while (wire_left(&r) >= 3) {
 		struct port_mapping_input in = {
 			.type = (enum port_mapping_input_type)(wire_u8(&r) % PORT_MAPPING_N_INPUTS)
@@ -31,8 +31,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (in.type == PORT_MAPPING_IN_UPNP) {
 			in.external = endpoint_from_v4(wire_u32(&r), (uint16_t)n);
 			in.lifetime_s = wire_u16(&r);
+			in.outcome = (enum port_mapping_outcome)(wait % PORT_MAPPING_N_OUTCOMES);
+			in.serial = fsm.upnp_serial - (n % 16 == 0);
 		}
-		if (in.type == PORT_MAPPING_IN_DATAGRAM) {
+		in.way = (enum port_mapping_way)(n % PORT_MAPPING_N_WAYS);
+		in.known = (enum port_mapping_known)(wait % PORT_MAPPING_N_KNOWN);
+		if (in.type == PORT_MAPPING_IN_DATAGRAM || in.type == PORT_MAPPING_IN_ANNOUNCEMENT) {
 			in.len = n < wire_left(&r) ? n : wire_left(&r);
 			memcpy(bytes, wire_take(&r, in.len), in.len);
 			if (wait % 2 && in.len >= 36) /* the router knows what it was asked */

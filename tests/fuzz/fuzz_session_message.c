@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct session_message message;
 	struct session_header header;
-	uint8_t again[SESSION_MAX_PLAIN];
+	uint8_t again[SESSION_MAX_PROBE_LEN];
 
 	if (session_message_decode(data, size, &message) == 0) {
 		assert(session_message_encode(again, sizeof(again), &message) == size);

@@ -1,8 +1,11 @@
 /*
  * Target: udp_clients_take: any sequence of datagrams gets no answer longer than its question, and nothing
- * is forwarded but what a bound client sends. Input: pieces of 1 byte what, 1 byte length, the datagram.
+ * is forwarded but what a bound client sends, to where its receiver is: here, or over TLS ("elsewhere"), of which both
+ * sides think the same. Input: pieces of 1 byte what, 1 byte length, the datagram; the highest lengths are an enum deed,
+ * without a datagram.
  */
 #include "relay/udp_clients.h"
+#include "relay/udp_clients_saved.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -16,6 +19,17 @@ static void expect(bool holds)
 		abort();
 }
 
+enum deed {
+	COME_ELSEWHERE = 0xf8,
+	LEAVE_ELSEWHERE,
+	PING_ELSEWHERE,
+	SEND_ELSEWHERE, /* to the other */
+	TELL_GONE,
+	END_ROUND,
+	DRAIN,
+	HAND_OVER, /* to the relay that runs next, which nobody has come to over TLS */
+};
+
 struct node {
 	struct secret_key secret;
 	struct public_key public;
@@ -24,7 +38,8 @@ struct node {
 	struct relay_udp_header header; /* once bound */
 	uint8_t cookie[RELAY_UDP_COOKIE_LEN];
 	uint32_t challenge;
-	bool is_bound;
+	bool is_bound, is_elsewhere;
+	bool is_told_here; /* as those elsewhere were told */
 };
 
 static struct public_key relay;
@@ -94,18 +109,32 @@ static bool is_nodes(const struct udp_way *way)
 	return way && (endpoint_equal(&way->remote, &nodes[0].at) || endpoint_equal(&way->remote, &nodes[1].at));
 }
 
+static struct node *node_of(const struct public_key *key)
+{
+	expect(public_key_equal(key, &nodes[0].public) || public_key_equal(key, &nodes[1].public));
+	return public_key_equal(key, &nodes[0].public) ? &nodes[0] : &nodes[1];
+}
+
+static bool is_right(const struct node *from, const struct udp_clients_route *route)
+{
+	if (route->is_dropped)
+		return true;
+	return node_of(route->from) == from && (route->way ? is_nodes(route->way) : node_of(route->to)->is_elsewhere);
+}
+
 /* As two datagrams that came at once. */
-static bool was_routed(struct udp_clients *clients, const struct node *node, uint8_t *bytes, size_t len)
+static bool was_routed(struct udp_clients *clients, const struct node *node, uint8_t *bytes, size_t len,
+		       uint64_t now_ns)
 {
 	const struct udp_way from = { .remote = node->at };
 	struct udp_clients_route route;
 	const size_t size = (len + 1) / 2;
 	if (len >= 2 * RELAY_UDP_HEADER_LEN)
 		memcpy(bytes + size, bytes, len - size < RELAY_UDP_HEADER_LEN ? len - size : RELAY_UDP_HEADER_LEN);
-	const uint32_t n = udp_clients_route(clients, &from, bytes, len, size, 1000000000, &route);
+	const uint32_t n = udp_clients_route(clients, &from, bytes, len, size, now_ns, &route);
 
 	if (n > 0)
-		expect(node->is_bound && is_nodes(route.way) && n <= 2 && relay_udp_type(bytes, size) == RELAY_UDP_DATA);
+		expect(node->is_bound && is_right(node, &route) && n <= 2 && relay_udp_type(bytes, size) == RELAY_UDP_DATA);
 	return n > 0;
 }
 
@@ -120,7 +149,7 @@ static void take_one(struct udp_clients *clients, unsigned what, const uint8_t *
 		memcpy(bytes, data, len);
 	help(node, what, bytes, len);
 	const struct udp_way from = { .remote = node->at };
-	if (len % 2 == 1 && was_routed(clients, node, bytes, len)) {
+	if (len % 2 == 1 && was_routed(clients, node, bytes, len, now_ns)) {
 		free(bytes);
 		return;
 	}
@@ -130,7 +159,7 @@ static void take_one(struct udp_clients *clients, unsigned what, const uint8_t *
 		break;
 	case UDP_CLIENTS_FORWARD:
 		expect(node->is_bound && relay_udp_type(bytes, len) == RELAY_UDP_DATA);
-		expect(is_nodes(result.route.way));
+		expect(is_right(node, &result.route));
 		break;
 	case UDP_CLIENTS_DROP:
 		break;
@@ -138,19 +167,118 @@ static void take_one(struct udp_clients *clients, unsigned what, const uint8_t *
 	free(bytes);
 }
 
+/* News only, and of who is there. */
+static void tell_reached(void *owner, const struct public_key *node_key, bool is_here)
+{
+	struct node *node = node_of(node_key);
+
+	(void)owner;
+	expect(node->is_told_here != is_here && (!is_here || (node->is_elsewhere && node->is_bound)));
+	node->is_told_here = is_here;
+}
+
+static void send_elsewhere(struct udp_clients *clients, struct node *from, struct node *to, uint64_t now_ns)
+{
+	struct relay_udp_header header;
+	struct udp_way *way;
+
+	switch (udp_clients_route_from_elsewhere(clients, &from->public, &to->public, 100, now_ns, &way, &header)) {
+	case UDP_CLIENTS_HERE:
+		expect(from->is_elsewhere && to->is_bound && endpoint_equal(&way->remote, &to->at));
+		expect(header.type == RELAY_UDP_DATA && header.to == to->header.from && header.token == to->header.token);
+		expect(!to->is_elsewhere || to->is_told_here);
+		break;
+	case UDP_CLIENTS_ELSEWHERE:
+		expect(from->is_elsewhere && to->is_elsewhere);
+		break;
+	case UDP_CLIENTS_NOWHERE:
+		expect(!from->is_elsewhere || !to->is_elsewhere);
+		break;
+	}
+}
+
+static void send_nothing(void *owner, const struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	(void)owner;
+	expect(is_nodes(to) && len > 0 && bytes);
+}
+
+static struct udp_clients *hand_over(struct udp_clients *clients, const struct udp_clients_config *config,
+				     uint64_t now_ns)
+{
+	struct udp_clients *next;
+	uint8_t *saved = NULL;
+	size_t len = 0;
+
+	udp_clients_save(clients, now_ns, &saved, &len);
+	udp_clients_free(clients);
+	expect(saved && udp_clients_new_from(config, saved, len, 1, now_ns, &next) == 0);
+	free(saved);
+	for (int i = 0; i < 2; i++)
+		nodes[i].is_elsewhere = nodes[i].is_told_here = false;
+	return next;
+}
+
+static void drain(struct udp_clients *clients, bool begin, uint64_t now_ns)
+{
+	udp_clients_set_draining(clients, begin);
+	if (begin)
+		udp_clients_send_away(clients, 1, 1000, now_ns, send_nothing);
+}
+
+static struct udp_clients *do_deed(struct udp_clients *clients, const struct udp_clients_config *config, unsigned what,
+				   enum deed deed, uint64_t now_ns)
+{
+	struct node *node = &nodes[what & 1], *other = &nodes[~what & 1];
+
+	switch (deed) {
+	case COME_ELSEWHERE:
+		node->is_elsewhere = true;
+		udp_clients_add_elsewhere(clients, &node->public, now_ns);
+		break;
+	case LEAVE_ELSEWHERE:
+		udp_clients_remove_elsewhere(clients, &node->public);
+		node->is_elsewhere = node->is_told_here = false;
+		break;
+	case PING_ELSEWHERE:
+		udp_clients_ping_elsewhere(clients, &node->public, now_ns);
+		break;
+	case SEND_ELSEWHERE:
+		send_elsewhere(clients, node, other, now_ns);
+		break;
+	case TELL_GONE:
+		(void)udp_clients_may_tell_gone(clients, &node->public, now_ns);
+		break;
+	case END_ROUND:
+		udp_clients_end_round(clients, what & 2);
+		break;
+	case DRAIN:
+		drain(clients, what & 2, now_ns);
+		break;
+	case HAND_OVER:
+		return hand_over(clients, config, now_ns);
+	}
+	return clients;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct udp_clients_config config = { .max_clients = 2 };
+	struct udp_clients_config config = { .max_clients = 2, .tell_reached = tell_reached };
 	struct udp_clients *clients;
-	uint64_t now_ns = 1000000000;
+	uint64_t now_ns = UINT64_C(86400000000000); /* the clock begins a day after zero */
 
 	make_keys();
 	config.node_key = relay_secret;
 	expect(udp_clients_new(&config, &clients) == 0);
 	while (size >= 2) {
 		const unsigned what = data[0];
-		const size_t len = data[1] < size - 2 ? data[1] : size - 2;
-		take_one(clients, what, data + 2, len, now_ns);
+		size_t len = data[1] < size - 2 ? data[1] : size - 2;
+		if (data[1] >= COME_ELSEWHERE) {
+			len = 0;
+			clients = do_deed(clients, &config, what, data[1], now_ns);
+		} else {
+			take_one(clients, what, data + 2, len, now_ns);
+		}
 		data += 2 + len;
 		size -= 2 + len;
 		now_ns += (uint64_t)(what >> 3) * 1000000000;

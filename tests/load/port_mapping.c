@@ -43,7 +43,7 @@ static int upnp(const struct upnp_request *request, bool is_removal)
 	struct endpoint external = { 0 };
 	uint32_t lifetime_s = 0;
 	struct error error;
-	int r = is_removal ? upnp_remove(request, &error) : upnp_map(request, &external, &lifetime_s, &error);
+	int r = is_removal ? upnp_remove(request, &error) : upnp_map(request, &external, &lifetime_s, NULL, &error);
 
 	return r == 0 ? print_mapped(&external, lifetime_s) : print_error(r, error.message);
 }

@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from lab import Lab, LabError, tail
-from overlay import Overlay
+from lab import Lab, LabError, tail, wait_until
+from overlay import Node, Overlay
 from traffic import Echo, Pulse, Transfer
+from web import Web, curl
 
 PICTURE = """
       control      relay (public node: relay on TLS 443, STUN), 5 ms away from everybody
@@ -21,6 +22,10 @@ PICTURE = """
 """
 
 MEGABYTES = 200
+FRONT_DOOR = """tls_port = 9443
+[frontdoor]
+"""
+PAGE = "hello from alice, behind her NAT\n"
 
 
 class Narrator:
@@ -204,6 +209,38 @@ def control_killed(show, overlay):
     show.holds("no ping lost, no member lost", lost == 0 and overlay.control.names() == members)
 
 
+def front_door(show, overlay):
+    alice = overlay.nodes["alice"]
+    show.chapter("A web server on alice gets a public address: gate's front door, on 80 and 443, leads to her by host")
+    web = Web(alice, PAGE, address="127.0.0.1")
+    gate = Node(overlay.build, overlay.lab.host("gate", overlay.internet), public=True)
+    gate.config.write_text(gate.config.read_text() + FRONT_DOOR)
+    gate.start()
+    gate.join(overlay.control.link())
+    gate.wait_for_peer("alice")
+    show.say("p2pnode.conf on gate:\n" + gate.config.read_text())
+    for words in (("http://app.demo", "8080"), ("https://app.demo", "8443")):
+        show.command("p2pctl expose " + " ".join(words) + "   # on alice: her server is at 127.0.0.1 alone")
+        show.say(alice.ctl("expose", *words).stdout)
+    outside = overlay.lab.host("outside", overlay.internet)
+    show.command("p2pctl admin host add alice app.demo")
+    overlay.control.admin("host", "add", "alice", "app.demo")
+    wait_until(lambda: all(one["state"] == "live" for one in alice.rpc("node.exposures")["exposures"]),
+               10, "both are live")
+    wait_until(lambda: curl(outside, gate.host.ip, web, "http://app.demo/", check=False).stdout,
+               10, "gate leads there")
+    show.command("p2pctl exposures   # on alice")
+    show.say(alice.ctl("exposures").stdout)
+    for url in ("http://app.demo/", "https://app.demo/"):
+        show.command(f"curl {url}   # on a machine that is no member, which finds app.demo at gate's address")
+        begin = time.monotonic()
+        page = curl(outside, gate.host.ip, web, url).stdout
+        show.say(f"{page.rstrip()}   ({ms(time.monotonic() - begin)})")
+        show.holds(f"alice's page came by {url.partition(':')[0]}", page == PAGE)
+    refused = curl(outside, gate.host.ip, web, "https://other.demo/", check=False)
+    show.holds("who asks for another host is turned away", refused.returncode != 0)
+
+
 def main():
     if len(sys.argv) != 2 or os.geteuid() != 0:
         sys.exit("usage, as root: demo.py BUILD")
@@ -211,7 +248,7 @@ def main():
     failed = None
     try:
         overlay = build_network(show, lab, Build(sys.argv[1]))
-        for scene in (first_traffic, symmetric, file_transfer, udp_cut, control_killed):
+        for scene in (first_traffic, symmetric, file_transfer, udp_cut, control_killed, front_door):
             scene(show, overlay)
         show.chapter("That was all of it. On real machines: see README.md")
     except (LabError, OSError, KeyError) as error:

@@ -24,10 +24,10 @@ LINK = re.compile(r"p2p://\S+")
 class Control:
     """p2pcontrol on a host. init() made its store when the object exists."""
 
-    def __init__(self, build, host, network="lab"):
-        self.build, self.host = build, host
+    def __init__(self, build, host, network="lab", port=CONTROL_PORT):
+        self.build, self.host, self.port = build, host, port
         self.state = host.folder / "p2pcontrol"
-        self.address = f"{host.ip}:{CONTROL_PORT}"
+        self.address = f"{host.ip}:{port}"
         self.admin_link = self.state / "admin.link"
         self.program = None
         done = host.run([build.program("p2pcontrol"), "init", "--name", network,
@@ -50,7 +50,7 @@ class Control:
             raise LabError(f"p2pcontrol ended\n{self.program.tail()}")
         with self.host.socket(kind=socket.SOCK_STREAM) as s:
             s.settimeout(1)
-            return s.connect_ex((self.host.ip, CONTROL_PORT)) == 0
+            return s.connect_ex((self.host.ip, self.port)) == 0
 
     def kill(self):
         self.program.kill()
@@ -219,12 +219,12 @@ class Overlay:
     NATS = {"alice": ("home", "port-restricted"), "bob": ("office", "port-restricted"),
             "carol": ("cafe", "symmetric")}
 
-    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=(), nats=None):
+    def __init__(self, lab, build, members=("alice", "bob"), config=None, launcher=(), nats=None, internet=()):
         """config: lines for the [node] section, by the member's name. launcher: what starts p2pnode.
-        nats: a router's options (Lab.router) in place of those above, by the member's name."""
+        nats: a router's options (Lab.router) in place of those above, by the member's name. internet: its addresses."""
         self.lab, self.build, self.config, self.launcher = lab, build, config or {}, launcher
         self.nats = nats or {}
-        self.internet = lab.network("internet")
+        self.internet = lab.network("internet", *internet)
         self.control = Control(build, lab.host("control", self.internet)).start()
         self.relay = Node(build, lab.host("relay", self.internet), public=True, launcher=launcher).start()
         self.routers, self.nodes = {}, {"relay": self.relay}

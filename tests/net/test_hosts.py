@@ -15,6 +15,7 @@ from traffic import Echo, Pulse, Transfer
 
 AFTER_UDP_CUT = 1.0
 INTERFACE = "p2p0"
+SOCKET = f"/var/run/wireguard/{INTERFACE}.sock"
 UAPI = "wireguard = uapi\n"
 
 
@@ -24,13 +25,20 @@ class Daemon:
     def __init__(self, build, host, name):
         program = build.program("p2pwg") if name == "p2pwg" else f"/usr/bin/{name}"
         self.host = host
+        host.run(["rm", "-f", SOCKET])  # of one that was killed: wg removes it too, under the hands of its successor
         self.program = host.start([program, "-f", INTERFACE], name=name)
+        wait_until(self.listens, 10, f"{name} listens")
         wait_until(self.answers, 10, f"{name} serves {INTERFACE}")
 
     def wg(self, what):
         """Lines of `wg show p2p0 WHAT`, split."""
         done = self.host.run(["wg", "show", INTERFACE, what], check=False)
         return [line.split() for line in done.stdout.splitlines()]
+
+    def listens(self):
+        """Asked without wg, which removes the socket of a daemon that is not yet listening."""
+        connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{SOCKET}')"
+        return self.host.run(["/usr/bin/python3", "-c", connect], check=False).returncode == 0
 
     def answers(self):
         return self.host.run(["wg", "show", INTERFACE], check=False).returncode == 0
@@ -205,7 +213,7 @@ def test_no_daemon_is_said_with_its_socket_and_the_remedy_and_one_that_comes_is_
     refused = alice.ctl("join", "-", input=overlay.control.link() + "\n", check=False)
 
     text = refused.stdout + refused.stderr + alice.program.output()
-    assert f"/var/run/wireguard/{INTERFACE}.sock" in text
+    assert SOCKET in text
     assert "wireguard-go p2p0" in text and "wireguard = in-process" in text
     Daemon(build, alice.host, "wireguard-go")
     alice.kill()

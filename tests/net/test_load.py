@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import time
 from functools import partial
 from pathlib import Path
@@ -293,22 +294,27 @@ def test_a_thousand_peers_can_be_reached(lab, kind):
 
 @pytest.mark.alone
 def test_a_thousand_peers_cost_the_one_that_talks_nothing(lab, build, measured):
-    """At most 5 % of the speed with that peer alone. The machine may have others to serve: the best of
-    several turns is compared, of so many that each case had an undisturbed one."""
+    """At most 5 % of the speed with that peer alone. The machine may have others to serve, and its speed may change
+    in the middle: so turns are compared with their neighbours, and the best of all with each other; one of both
+    must tell that nothing is lost, after as many turns as that takes."""
     crowd = Crowd(lab, p2pwg_of("release"))
     flows = Flows(tool(build, "flows"), [crowd.a.host, crowd.b.host], 240)
     flows.add(crowd.b.host, crowd.a.ip, "tcp")
     flows.begin()
-    wait_until(lambda: crowd.received() > 50e6, 10, "the flow to be fast")
-    alone = among = 0
+    wait_until(lambda: crowd.received() > 50e6, 30, "the flow to be fast")
+    alone, among = [speed_of(crowd.received, 0.7)], []
     for number in range(30):
-        alone = max(alone, speed_of(crowd.received, 0.7))
         crowd.add()
-        among = max(among, speed_of(crowd.received, 0.7))
+        among.append(speed_of(crowd.received, 0.7))
         crowd.remove()
-        if number >= 4 and among >= 0.95 * alone:
+        alone.append(speed_of(crowd.received, 0.7))
+        beside = statistics.median(2 * here / (before + after)
+                                   for before, here, after in zip(alone, among, alone[1:]))
+        kept = max(beside, max(among) / max(alone))
+        if number >= 4 and kept >= 0.95:
             break
-    measured("Mbit/s with one peer", alone * 8e-6)
-    measured("Mbit/s with a thousand peers", among * 8e-6)
-    assert among >= 0.95 * alone
+    measured("Mbit/s with one peer", max(alone) * 8e-6)
+    measured("Mbit/s with a thousand peers", max(among) * 8e-6)
+    measured("percent of the neighbours' speed", 100 * beside)
+    assert kept >= 0.95, f"alone {alone}, among {among}"
     flows.finish(now=True).check_streams()

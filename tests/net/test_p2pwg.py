@@ -166,6 +166,58 @@ def test_an_answer_leaves_by_the_address_that_was_asked(pair):
     assert wa.peer(wb).endpoint == "[2001:db8::200]:51820"
 
 
+def other_way(pair):
+    """A second cable from a to b, and by it a route to the address that a knows b by, for whom asks table 100."""
+    pair.a.cable(pair.b, "192.0.2.0/24")
+    for host in pair.a, pair.b:
+        host.sysctl("net.ipv4.conf.all.rp_filter", 0)
+        host.sysctl("net.ipv4.conf.eth1.rp_filter", 0)
+    pair.a._commands([f"route add {pair.b.ip} via 192.0.2.2 dev eth1 table 100"])
+    return "192.0.2.1:51820"
+
+
+def wait_for_endpoint(wa, wb, endpoint):
+    """b hears from a there, and a hears b: sooner than a handshake for want of answers, after 15 s, would mend it."""
+    wait_until(lambda: wa.reaches(wb.ip) and wb.peer(wa).endpoint == endpoint, 10,
+               lambda: f"a at {endpoint}, but {wb.peer(wa).endpoint}")
+
+
+def test_a_new_rule_is_followed(pair):
+    """Though no route has changed: the source that a learned is not kept past the rule."""
+    wa, wb = pair.interfaces()
+    endpoint = other_way(pair)
+    connect_both(wa, wb)
+    wa.ping(wb.ip, 3)
+    assert wb.peer(wa).endpoint == wa.endpoint()
+    pair.a._commands([f"rule add to {pair.b.ip} lookup 100"])
+    wait_for_endpoint(wa, wb, endpoint)
+
+
+def test_another_mark_may_lead_another_way(pair):
+    wa, wb = pair.interfaces()
+    endpoint = other_way(pair)
+    pair.a._commands(["rule add fwmark 7 lookup 100"])
+    connect_both(wa, wb)
+    wa.ping(wb.ip, 3)
+    assert wb.peer(wa).endpoint == wa.endpoint()
+    wa.set("fwmark", "7")
+    wait_for_endpoint(wa, wb, endpoint)
+
+
+def test_a_pulled_cable_is_noticed_where_routes_with_a_dead_link_are_ignored(pair):
+    """As usual on routers; the kernel tells of no route then, and with a's old interface nothing would arrive."""
+    wa, wb = pair.interfaces()
+    endpoint = other_way(pair)
+    for name in "all", "eth0":
+        pair.a.sysctl(f"net.ipv4.conf.{name}.ignore_routes_with_linkdown", 1)
+    pair.a._commands(["route add 198.51.100.0/24 via 192.0.2.2 dev eth1 metric 200"])
+    connect_both(wa, wb)
+    wa.ping(wb.ip, 3)
+    assert wb.peer(wa).endpoint == wa.endpoint()
+    pair.a.unplug()
+    wait_for_endpoint(wa, wb, endpoint)
+
+
 def test_keys_can_be_changed_while_it_runs(pair):
     """Rotation through the UAPI: a new private key makes new sessions."""
     wa, wb = pair.interfaces()
@@ -201,7 +253,7 @@ def test_sigusr2_begins_a_new_session_and_packets_go_on(pair):
     first = wa.peer(wb).handshake
     wait_until(lambda: time.time() >= first + 1, 5, "the next second")  # wg shows whole seconds
     wa.program.signal(signal.SIGUSR2)
-    wait_until(lambda: wa.peer(wb).handshake > first, 5, "a new session")
+    wait_until(lambda: wa.peer(wb).handshake > first, 12, "a new session")  # a lost initiation is sent again after 5 s
     wa.ping(wb.ip)
 
 
@@ -337,6 +389,30 @@ def test_it_ends_when_its_socket_is_removed(pair):
     pair.a.run(["rm", "/var/run/wireguard/wg0.sock"])
     assert wa.program.wait(5) == 0
     assert not has_interface(pair.a, "wg0")
+
+
+ASKING = """
+import os, socket
+while True:
+    asking = socket.socket(socket.AF_UNIX)
+    try:
+        asking.connect("/var/run/wireguard/wg0.sock")
+        asking.recv(1)  # until it ends
+    except ConnectionRefusedError:
+        os.unlink("/var/run/wireguard/wg0.sock")
+    except (FileNotFoundError, ConnectionResetError):
+        pass
+    asking.close()
+"""
+
+
+def test_it_starts_while_somebody_removes_sockets_that_nobody_answers_at(pair):
+    """As wg(8) does: it must not find one of a program that is about to listen."""
+    asking = pair.a.start(["/usr/bin/python3", "-c", ASKING], name="asking")
+    for _ in range(20):
+        wg = Interface(pair.a, pair.p2pwg, ["10.9.0.1/24"])
+        wg.program.stop()
+    asking.kill()
 
 
 def test_after_kill_9_it_starts_again(pair):

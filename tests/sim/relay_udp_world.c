@@ -108,6 +108,7 @@ static void carry_out(struct world_node *node, const struct relay_udp_output *ou
 {
 	for (uint32_t i = 0; i < out->n_sends; i++) {
 		node->world->n_sent++;
+		node->world->n_bytes += out->sends[i].len;
 		fly(node->world, &node->at, &out->sends[i].to, out->sends[i].bytes, out->sends[i].len);
 	}
 	for (uint32_t i = 0; i < out->n_events; i++)

@@ -45,6 +45,7 @@ struct world {
 	uint64_t seed;			    /* of loss and of the nodes' numbers */
 	unsigned loss_percent;		    /* each way */
 	unsigned n_sent;		    /* by nodes */
+	uint64_t n_bytes;		    /* in them, without UDP's and IP's headers */
 	size_t largest_answer;
 	struct world_flight {
 		uint64_t at_us, number;

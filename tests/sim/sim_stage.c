@@ -40,6 +40,7 @@ enum fault {
 	FAULT_DEAF,  /* the victim's datagrams no longer reach one peer, all others pass */
 	FAULT_LOSSY, /* the victim loses a third of what comes and goes */
 	FAULT_PAUSE, /* no traffic for two minutes, then again */
+	FAULT_DATA_CUT, /* the victim's data does not reach one peer directly; pings do */
 	FAULT_LOAD,  /* the victim sends one peer more than its link takes; the relay is idle */
 	N_FAULTS,
 };
@@ -47,7 +48,7 @@ enum fault {
 static const char *const fault_names[] = { "none",         "udp cut",       "nat restart",
 					   "node restart", "relay restart", "control away",
 					   "move",         "deaf",          "lossy",
-					   "pause",        "load" };
+					   "pause",        "data cut",      "load" };
 
 struct scenario {
 	struct stage_world world;
@@ -327,6 +328,9 @@ static uint64_t begin_fault(struct scenario *s)
 	case FAULT_DEAF:
 		w->loss_from[s->victim][(s->victim + 1) % w->n_nodes] = 1;
 		return 0;
+	case FAULT_DATA_CUT:
+		w->data_cut[s->victim][(s->victim + 1) % w->n_nodes] = true;
+		return 0;
 	case FAULT_LOSSY:
 		for (uint32_t i = 0; i < w->n_nodes; i++)
 			w->loss_from[s->victim][i] = w->loss_from[i][s->victim] = 0.33;
@@ -359,6 +363,7 @@ static void end_fault(struct scenario *s)
 	if (s->fault == FAULT_CONTROL_AWAY)
 		world_set_control(w, true);
 	memset(w->loss_from, 0, sizeof(w->loss_from));
+	memset(w->data_cut, 0, sizeof(w->data_cut));
 	if (s->fault == FAULT_LOAD)
 		world_set_link(w, s->victim, 0, 0);
 	if (s->fault == FAULT_PAUSE || s->fault == FAULT_LOAD)

@@ -257,7 +257,7 @@ static void send_relay(struct stage_world *w, uint32_t from, uint32_t to,
 	uint64_t at_ns = w->now_ns + 2 * relay->distance_ns + w->nodes[from].distance_ns +
 			 w->nodes[to].distance_ns;
 
-	if (!is_connected(w, from, home))
+	if (!is_connected(w, from, home) || (w->relay_loss > 0 && world_chance(w) < w->relay_loss))
 		return;
 	if (at_ns <= relay->last_ns[from][to])
 		at_ns = relay->last_ns[from][to] + 1;
@@ -303,6 +303,10 @@ static void send_message(struct stage_world *w, uint32_t from, uint32_t to,
 		message.type = SESSION_PONG;
 		message.observed = action->to.endpoint;
 	}
+	if (action->type == PEER_DO_SEND_RECEIPT) {
+		message.type = SESSION_RECEIPT;
+		message.age_ms = action->age_ms;
+	}
 	if (action->type == PEER_DO_SEND_RENDEZVOUS) {
 		message.type = SESSION_RENDEZVOUS;
 		message.n_endpoints = ours->n_ours;
@@ -315,6 +319,7 @@ static void note_path(struct stage_world *w, struct view *view, const struct pee
 		      const struct peer_path *path)
 {
 	view->n_path_changes++;
+	view->n_ways += before->direct != path->direct || !endpoint_equal(&before->endpoint, &path->endpoint);
 	if (before->direct && !path->direct)
 		view->n_falls++;
 	if (path->direct && !path->relay)
@@ -337,6 +342,7 @@ static void feed_peer(struct stage_world *w, uint32_t node, uint32_t peer, struc
 		switch (action->type) {
 		case PEER_DO_SEND_PING:
 		case PEER_DO_SEND_PONG:
+		case PEER_DO_SEND_RECEIPT:
 		case PEER_DO_SEND_RENDEZVOUS:
 			send_message(w, node, peer, action);
 			break;
@@ -483,9 +489,11 @@ static void receive_session(struct stage_world *w, uint32_t to, const struct pac
 	memcpy(input.tx_id.bytes, opened.message.tx_id, sizeof(input.tx_id.bytes));
 	input.endpoints = opened.message.endpoints;
 	input.n_endpoints = opened.message.n_endpoints;
-	input.type = opened.message.type == SESSION_PING   ? PEER_IN_PING
-		     : opened.message.type == SESSION_PONG ? PEER_IN_PONG
-							   : PEER_IN_RENDEZVOUS;
+	input.age_ms = opened.message.age_ms;
+	input.type = opened.message.type == SESSION_PING      ? PEER_IN_PING
+		     : opened.message.type == SESSION_PONG    ? PEER_IN_PONG
+		     : opened.message.type == SESSION_RECEIPT ? PEER_IN_RECEIPT
+							      : PEER_IN_RENDEZVOUS;
 	feed_peer(w, to, opened.peer_id, input);
 }
 
@@ -525,11 +533,11 @@ static void answer_stun(struct stage_world *w, uint32_t relay, const struct even
 }
 
 /* The way from one node to another may be worse than the rest of the world. */
-static bool is_lost_between(struct stage_world *w, uint32_t from, uint32_t to)
+static bool is_lost_between(struct stage_world *w, uint32_t from, uint32_t to, enum packet_kind kind)
 {
 	double loss = w->loss_from[from][to];
 
-	return loss > 0 && world_chance(w) < loss;
+	return (kind == PACKET_DATA && w->data_cut[from][to]) || (loss > 0 && world_chance(w) < loss);
 }
 
 static void arrive_udp(struct stage_world *w, const struct event *event)
@@ -548,7 +556,7 @@ static void arrive_udp(struct stage_world *w, const struct event *event)
 						  &event->to, &inside) != 0))
 			return;
 	node = node_at(w, &inside);
-	if (node >= 0 && !is_lost_between(w, event->packet.from, (uint32_t)node))
+	if (node >= 0 && !is_lost_between(w, event->packet.from, (uint32_t)node, event->packet.kind))
 		receive(w, (uint32_t)node, &event->packet, &source);
 }
 
@@ -761,7 +769,7 @@ static void happen_to_node(struct stage_world *w, const struct event *event)
 
 	switch (event->type) {
 	case EVENT_LAN:
-		if (!is_lost_between(w, event->other, event->node))
+		if (!is_lost_between(w, event->other, event->node, event->packet.kind))
 			receive(w, event->node, &event->packet, &source);
 		break;
 	case EVENT_RELAYED:

@@ -57,6 +57,7 @@ struct view {
 	uint32_t most_messages;	    /* in any second */
 	uint32_t n_messages_ever;
 	uint32_t n_path_changes;    /* SET_PATH */
+	uint32_t n_ways;	    /* of them, to another address or between direct and relay */
 	uint32_t n_falls;	    /* of them, from direct to relay alone */
 	uint64_t direct_ns;	    /* since when direct without relay, 0: not */
 };
@@ -116,7 +117,9 @@ struct stage_world {
 	struct relay relays[MAX_RELAYS];
 	struct flow flows[MAX_NODES][MAX_NODES];
 	double loss, duplicates;
+	double relay_loss; /* by relay, each way; as over UDP */
 	double loss_from[MAX_NODES][MAX_NODES]; /* and what this node's datagrams to that one suffer */
+	bool data_cut[MAX_NODES][MAX_NODES]; /* this node's data does not reach that one directly; all else does */
 	uint64_t jitter_ns;
 	bool isolated; /* hosts behind one NAT do not see each other */
 	bool control_up;

@@ -16,7 +16,7 @@ struct fake_sent {
 	struct endpoint to;
 	uint32_t relay_id, peer_id;
 	size_t len;
-	uint8_t bytes[1500];
+	uint8_t bytes[9000];
 };
 
 struct data_plane {
@@ -28,6 +28,7 @@ struct data_plane {
 	int wireguard_port;		 /* what data_plane_wireguard_port() answers */
 	struct endpoint told[FAKE_MAX];	 /* by peer id: where its WireGuard is */
 	int send_result;
+	uint32_t mtu[FAKE_MAX]; /* by peer id */
 	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
 	uint32_t n_held;
@@ -77,6 +78,21 @@ int data_plane_send_datagram(struct data_plane *plane, const struct endpoint *to
 {
 	fake_send(plane, (struct fake_sent){ .to = *to, .len = len }, bytes);
 	return plane->send_result;
+}
+
+int data_plane_send_probe(struct data_plane *plane, const struct endpoint *to, const uint8_t *bytes, size_t len)
+{
+	return data_plane_send_datagram(plane, to, bytes, len);
+}
+
+uint32_t data_plane_first_mtu(const struct data_plane *plane, const struct endpoint *to)
+{
+	return 1440;
+}
+
+void data_plane_set_mtu(struct data_plane *plane, uint32_t peer_id, uint32_t mtu)
+{
+	plane->mtu[peer_id % FAKE_MAX] = mtu;
 }
 
 int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t peer_id,

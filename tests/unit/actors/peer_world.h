@@ -21,8 +21,9 @@ struct world {
 	uint64_t now_ns;
 	uint64_t seed;
 	/* the last direct one of each kind, and how many */
-	struct peer_action ping, relay_ping, pong;
-	uint32_t n_pings, n_relay_pings, n_pongs, n_rendezvous, n_paths;
+	struct peer_action ping, relay_ping, pong, receipt;
+	bool by_turn; /* what is asked now reaches the peer by its TURN server */
+	uint32_t n_receipts, n_pings, n_relay_pings, n_pongs, n_rendezvous, n_paths;
 	char trace[16384];
 };
 
@@ -50,6 +51,10 @@ static inline void note(struct world *w, const struct peer_action *action)
 	case PEER_DO_SEND_PONG:
 		w->pong = *action;
 		w->n_pongs++;
+		break;
+	case PEER_DO_SEND_RECEIPT:
+		w->receipt = *action;
+		w->n_receipts++;
 		break;
 	case PEER_DO_SEND_RENDEZVOUS:
 		w->n_rendezvous++;
@@ -136,6 +141,7 @@ static inline void happens_pong(struct world *w, const char *from)
 	struct peer_input input = { .type = PEER_IN_PONG, .from = { .by_relay = !from } };
 
 	input.tx_id = from ? w->ping.tx_id : w->relay_ping.tx_id;
+	input.by_turn = w->by_turn;
 	if (from)
 		input.from.endpoint = at(from);
 	happens(w, input);

@@ -16,6 +16,7 @@ struct world {
 	struct endpoint_fsm fsm;
 	struct endpoint_actions last;
 	uint64_t now_ns;
+	struct endpoint keeper;
 	uint32_t n_asked, n_published;
 	struct endpoint_action
 		asked[ENDPOINT_MAX_SERVERS]; /* by server, in the order of the list */
@@ -51,6 +52,7 @@ static void begin(struct world *w)
 static void happens(struct world *w, struct endpoint_input input)
 {
 	input.now_ns = w->now_ns;
+	input.keeper = w->keeper;
 	endpoint_fsm_step(&w->fsm, &input, &w->last);
 	for (uint32_t i = 0; i < w->last.n; i++) {
 		if (w->last.all[i].type == ENDPOINT_DO_PUBLISH) {
@@ -201,6 +203,109 @@ static void test_the_mapping_is_refreshed_before_a_nat_forgets_it(void)
 	assert(w.n_published == 1);
 }
 
+static void test_a_mapping_that_another_keep_alive_keeps_is_asked_for_seldom_until_the_link_changes(void)
+{
+	struct world w;
+	given_two_relays(&w);
+	w.keeper = at("198.51.100.1:3478");
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40000");
+
+	assert(w.fsm.deadline_ns - w.now_ns >= MS(240000) && w.fsm.deadline_ns - w.now_ns <= MS(300000));
+	w.n_asked = 0;
+	after_ms(&w, 100000);
+	assert(w.n_asked == 0);
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_LINK });
+	assert(w.n_asked == 4);
+	w.keeper = (struct endpoint){ 0 };
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:50000");
+	assert(w.n_published == 3 && w.fsm.deadline_ns - w.now_ns <= MS(25000));
+}
+
+static bool is_asked_soon(const struct world *w)
+{
+	return w->fsm.deadline_ns - w->now_ns <= MS(25000);
+}
+
+static void given_a_kept_mapping(struct world *w, const char *keeper)
+{
+	given_two_relays(w);
+	w->keeper = at(keeper);
+	for (uint32_t i = 0; i < 4; i++)
+		answers(w, i, "203.0.113.5:40000");
+	w->n_asked = w->n_published = 0;
+}
+
+static void test_pings_over_ipv6_do_not_keep_a_mapping_over_ipv4(void)
+{
+	static const char *const over_ipv6[] = { "[2001:db8::1]:3478", "[2001:db8::1]:3479" };
+	struct world w;
+
+	given_a_kept_mapping(&w, "[2001:db8::1]:3478");
+	assert(is_asked_soon(&w));
+
+	begin(&w);
+	happens_local(&w, "[2001:db8:1::2]:7000");
+	happens_servers(&w, 2, over_ipv6);
+	w.keeper = at("[2001:db8::1]:3478");
+	for (uint32_t i = 0; i < 2; i++)
+		answers(&w, i, "[2001:db8:1::2]:7000");
+	assert(!is_asked_soon(&w));
+}
+
+static void test_a_relay_that_restarts_takes_no_address_with_it(void)
+{
+	struct world w;
+	given_a_kept_mapping(&w, "198.51.100.1:3478");
+
+	w.keeper = (struct endpoint){ 0 };
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_KEEPER });
+	assert(w.n_asked == 4);
+	after_ms(&w, 1700);
+	assert(w.fsm.state == ENDPOINT_SETTLED && w.n_published == 0 && w.fsm.n_ours == 2);
+	w.keeper = at("198.51.100.1:3478"); /* it is back, and one server does not answer yet */
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_KEEPER });
+	for (uint32_t i = 1; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40000");
+	after_ms(&w, 1700);
+	assert(w.n_published == 0 && w.fsm.n_ours == 2 && is_asked_soon(&w));
+
+	after_ms(&w, (w.fsm.deadline_ns - w.now_ns) / MS(1) + 1);
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40000");
+	assert(w.n_published == 0 && !is_asked_soon(&w));
+}
+
+static void test_an_address_that_a_relay_found_changed_is_published_at_once(void)
+{
+	struct world w;
+	given_a_kept_mapping(&w, "198.51.100.1:3478");
+
+	after_ms(&w, 100000);
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_KEEPER });
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:50000");
+
+	const struct endpoint mapped = at("203.0.113.5:50000");
+	assert(w.n_published > 0 && w.fsm.n_ours == 2 && endpoint_equal(&w.fsm.ours[1], &mapped));
+}
+
+static void test_a_mapping_that_nobody_keeps_any_more_is_asked_for_within_twenty_seconds(void)
+{
+	struct world w;
+	given_a_kept_mapping(&w, "198.51.100.1:3478");
+	after_ms(&w, 10000);
+	assert(!is_asked_soon(&w));
+
+	w.keeper = (struct endpoint){ 0 };
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_EXTRA });
+
+	assert(w.fsm.deadline_ns - w.now_ns == MS(20000));
+	after_ms(&w, 20100);
+	assert(w.n_asked == 4);
+}
+
 static void test_a_symmetric_nat_is_seen_and_published_once_more_when_all_answered(void)
 {
 	struct world w;
@@ -275,6 +380,52 @@ static void test_a_server_that_is_silent_for_three_rounds_no_longer_counts(void)
 	assert(w.fsm.n_ours == 1 && endpoint_fsm_latency_us(&w.fsm, 1) == 0);
 }
 
+static void given_silence_for_an_hour(struct world *w)
+{
+	given_two_relays(w);
+	after_ms(w, 3600000);
+	w->n_asked = 0;
+}
+
+static void test_who_hears_nobody_asks_seldom_and_each_server_once(void)
+{
+	struct world w;
+	given_silence_for_an_hour(&w);
+
+	after_ms(&w, 3600000);
+
+	assert(w.n_asked >= 4 * 60 / 5 && w.n_asked <= 4 * 60 / 4);
+}
+
+static void test_a_pause_for_want_of_answers_ends_with_the_first_one(void)
+{
+	struct world w;
+	given_silence_for_an_hour(&w);
+
+	while (w.n_asked == 0)
+		after_ms(&w, 1000);
+	answers(&w, 2, "203.0.113.5:40000");
+	after_ms(&w, 5000);
+
+	assert(w.fsm.deadline_ns - w.now_ns <= MS(24000) && w.fsm.n_ours == 2);
+}
+
+static void test_a_pause_for_want_of_answers_ends_with_another_link_or_when_somebody_was_heard(void)
+{
+	static const enum endpoint_input_type all[] = { ENDPOINT_IN_LINK, ENDPOINT_IN_KEEPER };
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		struct world w;
+		given_silence_for_an_hour(&w);
+
+		happens(&w, (struct endpoint_input){ .type = all[i] });
+
+		assert(w.n_asked == 4);
+		after_ms(&w, 1600);
+		assert(w.n_asked == 16 && w.fsm.deadline_ns - w.now_ns <= MS(96000));
+	}
+}
+
 static void test_answers_nobody_asked_for_are_ignored(void)
 {
 	struct world w;
@@ -334,11 +485,19 @@ int main(void)
 	test_all_servers_are_asked_at_once_and_the_first_answer_is_published();
 	test_who_does_not_answer_is_asked_at_0_200_400_and_800_ms_then_given_up();
 	test_the_mapping_is_refreshed_before_a_nat_forgets_it();
+	test_a_mapping_that_another_keep_alive_keeps_is_asked_for_seldom_until_the_link_changes();
+	test_pings_over_ipv6_do_not_keep_a_mapping_over_ipv4();
+	test_a_relay_that_restarts_takes_no_address_with_it();
+	test_an_address_that_a_relay_found_changed_is_published_at_once();
+	test_a_mapping_that_nobody_keeps_any_more_is_asked_for_within_twenty_seconds();
 	test_a_symmetric_nat_is_seen_and_published_once_more_when_all_answered();
 	test_a_nat_that_maps_by_address_is_told_from_one_that_maps_by_port();
 	test_one_address_alone_proves_nothing_and_a_local_one_means_no_nat();
 	test_a_changed_link_asks_again_at_once_and_old_mappings_go_if_not_repeated();
 	test_a_server_that_is_silent_for_three_rounds_no_longer_counts();
+	test_who_hears_nobody_asks_seldom_and_each_server_once();
+	test_a_pause_for_want_of_answers_ends_with_the_first_one();
+	test_a_pause_for_want_of_answers_ends_with_another_link_or_when_somebody_was_heard();
 	test_answers_nobody_asked_for_are_ignored();
 	test_servers_that_stay_keep_what_we_know_of_them();
 	test_without_an_address_there_is_no_way_out();

@@ -135,6 +135,10 @@ static const struct {
 	{ { "established", "send failed", "established" }, "a path whose send fails is suspect" },
 	{ { "established", "too big", "established" }, "a path too narrow for a packet is not enough" },
 	{ { "established", "fits again", "established" }, "paths change" },
+	{ { "established", "receipt", "established" }, "data passes, so the path is all right" },
+	{ { "established", "no receipt", "established" }, "what lets pings pass need not let data pass" },
+	{ { "established", "receipt due", "established" }, "and that is asked for" },
+	{ { "established", "undelivered", "established" }, "and another way is taken" },
 	{ { "established", "survey due", "established" }, "the best path is found by measuring" },
 };
 
@@ -198,23 +202,29 @@ static void test_every_state_of_the_architecture_is_there(void)
 
 #define ALARMS                                                                                     \
 	"retry due, round due, timed out, silent, keepalive due, no answer, probe due, lost, "     \
-	"survey due, fits again, unused, then, wanted, unwanted"
+	"receipt due, undelivered, survey due, fits again, unused, then, wanted, unwanted"
 
 /* Events an awake state does nothing about; those of the clock and "at once" cannot come. */
 static const char *const ignored[PEER_N_STATES] = {
 	[PEER_WAITING_FOR_INFO] = "same info, new session, new endpoints, traffic, idle, ping, "
 				  "ping from a stranger, ping by relay, pong, pong by relay, stale pong, "
-				  "rendezvous, our endpoints, data, data by relay, data sent, send failed, too big, "
+				  "rendezvous, our endpoints, data, data by relay, data sent, receipt, "
+				  "no receipt, send failed, too big, "
 				  "other send failed, relay up, relay down, adopt, " ALARMS,
 	[PEER_INACTIVE] = "info, same info, idle, pong, pong by relay, stale pong, data by relay, data sent, "
+			  "receipt, no receipt, "
 			  "send failed, too big, other send failed, relay up, relay down, " ALARMS,
 	[PEER_TRYING] = "info, same info, traffic, pong, pong by relay, stale pong, data by relay, data sent, "
+			  "receipt, no receipt, "
 			"send failed, too big, other send failed, relay down, round due, timed out, silent, "
-			"keepalive due, no answer, probe due, lost, survey due, fits again, unused, then, wanted, "
+			"keepalive due, no answer, probe due, lost, "
+			"receipt due, undelivered, survey due, fits again, unused, then, wanted, "
 			"unwanted",
 	[PEER_TRANSMITTING] = "info, same info, traffic, idle, stale pong, data by relay, data sent, "
+			  "receipt, no receipt, "
 			      "send failed, too big, other send failed, relay down, adopt, retry due, silent, "
-			      "keepalive due, no answer, probe due, lost, survey due, fits again, unused, then, "
+			      "keepalive due, no answer, probe due, lost, "
+			"receipt due, undelivered, survey due, fits again, unused, then, "
 			      "wanted, unwanted",
 	[PEER_ESTABLISHED] = "info, same info, traffic, idle, stale pong, other send failed, relay up, adopt, "
 			     "retry due, timed out, then, wanted, unwanted",

@@ -362,10 +362,49 @@ static void test_data_both_ways_needs_no_pings_but_surveys(void)
 	given_an_established_peer(&w);
 
 	w.n_pings = 0;
-	traffic_flows(&w, 20000, PUBLIC);
+	for (int i = 0; i < 20; i++) {
+		uint32_t before = w.n_pings;
+
+		traffic_flows(&w, 1000, PUBLIC);
+		if (w.n_pings != before)
+			happens_pong(&w, PUBLIC);
+	}
 
 	assert(w.n_pings <= 5 && w.n_paths == 1); /* at 1, 2, 3 s, then every 10 s */
 	assert(w.peer.state == PEER_ESTABLISHED);
+}
+
+/* A survey with an answer by one way, or none, and one by relay. */
+static void survey(struct world *w, bool direct_answers, uint64_t relay_ms)
+{
+	w->now_ns = w->peer.survey_ns;
+	happens_plain(w, PEER_IN_DEADLINE);
+	if (direct_answers) {
+		w->now_ns += MS(5);
+		happens_pong(w, PUBLIC);
+	}
+	w->now_ns += MS(relay_ms);
+	happens_pong(w, NULL);
+	happens_from(w, PEER_IN_DATA_RECEIVED, PUBLIC); /* the data is not what decides */
+}
+
+static void test_a_direct_way_that_loses_a_third_is_left_for_the_relay_within_a_minute_or_two_and_not_for_two_losses(void)
+{
+	struct world w;
+	int n = 0;
+	given_an_established_peer(&w);
+
+	for (int i = 0; i < 20; i++)
+		survey(&w, i != 7 && i != 8, 20);
+	assert(!w.peer.prefers_relay);
+	uint64_t begin_ns = w.now_ns;
+	while (!w.peer.prefers_relay && n < 200)
+		survey(&w, ++n % 3 != 0, 20);
+	assert(w.peer.prefers_relay && w.now_ns - begin_ns < MS(150000));
+	/* And it is taken again when it is as good. */
+	for (n = 0; w.peer.prefers_relay && n < 200; n++)
+		survey(&w, true, 20);
+	assert(!w.peer.prefers_relay);
 }
 
 static void test_a_quiet_path_is_pinged_every_two_seconds(void)
@@ -401,6 +440,7 @@ static void test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_giv
 	happens_from(&w, PEER_IN_DATA_RECEIVED, PUBLIC);
 	forget_trace(&w);
 	w.peer.survey_ns = MS(20000); /* not part of this story */
+	candidate_forget_measures(&w.peer.candidates.all[w.peer.current]); /* nor are its unanswered pings */
 	w.peer.established_ns = 0;
 	traffic_flows(&w, 1000, NULL);
 
@@ -416,6 +456,223 @@ static void test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_giv
 			 "[10850] trying: retry due -> pre-transmit\n"
 			 "[10850] pre-transmit: then -> transmitting\n"
 			 "[10850]   path: relay\n");
+}
+
+static void happens_receipt(struct world *w, uint32_t age_ms)
+{
+	happens(w, (struct peer_input){
+			   .type = PEER_IN_RECEIPT, .from = { .endpoint = at(PUBLIC) }, .age_ms = age_ms });
+}
+
+/* Traffic to the peer; every ping is answered, with a receipt of that age. 0: the data arrives. */
+static void pings_pass(struct world *w, uint64_t ms, uint64_t silent_since_ns)
+{
+	for (uint64_t t = 0; t < ms; t += 50) {
+		uint32_t before = w->n_pings;
+
+		happens_plain(w, PEER_IN_DATA_SENT);
+		after_ms(w, 50);
+		if (w->n_pings == before)
+			continue;
+		happens_pong(w, PUBLIC);
+		happens_receipt(w, silent_since_ns ? (uint32_t)((w->now_ns - silent_since_ns) / MS(1)) : 10);
+	}
+}
+
+static void test_where_pings_pass_and_data_does_not_the_relay_carries_it_and_the_address_is_closed_for_a_while(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	w.peer.survey_ns = UINT64_MAX; /* not part of this story */
+	pings_pass(&w, 2000, 0);
+	expect_path(&w, PUBLIC, false);
+	uint64_t cut_ns = w.now_ns;
+
+	pings_pass(&w, 300, cut_ns);
+	expect_path(&w, PUBLIC, true);
+	pings_pass(&w, 700, cut_ns);
+
+	expect_path(&w, NULL, true);
+	assert(w.peer.state == PEER_ESTABLISHED && w.peer.prefers_relay);
+	assert(candidate_is_closed(&w.peer.candidates.all[w.peer.current], w.now_ns + MS(8000)));
+	assert(!candidate_is_closed(&w.peer.candidates.all[w.peer.current], w.now_ns + MS(10000)));
+}
+
+static void test_a_receipt_of_data_ends_that_doubt(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	w.peer.survey_ns = UINT64_MAX;
+	pings_pass(&w, 2000, 0);
+
+	pings_pass(&w, 300, w.now_ns);
+	expect_path(&w, PUBLIC, true);
+	pings_pass(&w, 400, 0);
+
+	expect_path(&w, PUBLIC, false);
+}
+
+/* A packet each interval_ms, and how it fares by the direct way. We notice so late that it went. */
+struct stream {
+	uint64_t interval_ms, late_ms;
+	bool is_cut;
+	/* What goes both ways is noticed as the relay's, and as direct only what comes so long after the last copy:
+	 * a kernel's WireGuard tells nothing of single packets. */
+	bool relay_is_faster;
+	uint64_t quiet_ms;
+};
+
+/* Every ping is answered, with a receipt. */
+static void packets_go(struct world *w, uint64_t ms, const struct stream *stream)
+{
+	uint64_t heard_ns = 0, both_ns = 0;
+	uint32_t n_pings = w->n_pings, n_relay_pings = w->n_relay_pings;
+
+	for (uint64_t t = 0; t < ms; t += 10) {
+		if (w->peer.path.relay && stream->relay_is_faster)
+			both_ns = w->now_ns;
+		else if (!stream->is_cut && t % stream->interval_ms == 0 &&
+			 w->now_ns - both_ns >= MS(stream->quiet_ms))
+			heard_ns = w->now_ns;
+		if (t % stream->interval_ms == stream->late_ms)
+			happens_plain(w, PEER_IN_DATA_SENT);
+		uint64_t answer_ms = 9 - t / 2000 % 9; /* just before the next keepalive */
+		after_ms(w, answer_ms);
+		if (w->n_relay_pings != n_relay_pings)
+			happens_pong(w, NULL);
+		if (w->n_pings != n_pings) {
+			happens_pong(w, PUBLIC);
+			happens_receipt(w, heard_ns ? (uint32_t)((w->now_ns - heard_ns) / MS(1)) : PEER_NO_RECEIPT);
+		}
+		n_pings = w->n_pings;
+		n_relay_pings = w->n_relay_pings;
+		after_ms(w, 10 - answer_ms);
+	}
+}
+
+/* The direct way was fine; three looks were lost, and it is not believed any more. */
+static void given_a_doubt_about_data(struct world *w)
+{
+	given_an_established_peer(w);
+	w->peer.survey_ns = UINT64_MAX; /* not part of this story */
+	pings_pass(w, 2000, 0);
+	pings_pass(w, 300, w->now_ns);
+	expect_path(w, PUBLIC, true);
+}
+
+static void test_a_healthy_path_passes_its_trial_though_the_relays_copy_comes_first(void)
+{
+	for (uint64_t quiet_ms = 0; quiet_ms <= 100; quiet_ms += 100) {
+		for (uint64_t interval_ms = 50; interval_ms <= 1000; interval_ms += 950) {
+			struct world w;
+			given_a_doubt_about_data(&w);
+
+			packets_go(&w, 3000,
+				   &(struct stream){ .interval_ms = interval_ms,
+						     .relay_is_faster = true,
+						     .quiet_ms = quiet_ms });
+
+			expect_path(&w, PUBLIC, false);
+			assert(w.peer.undelivered_ns == 0 && w.peer.candidates.all[w.peer.current].n_closed == 0);
+		}
+	}
+}
+
+static void test_a_packet_that_the_peer_tells_of_before_we_notice_that_it_went_is_not_missing(void)
+{
+	for (uint64_t late_ms = 0; late_ms <= 50; late_ms += 10) {
+		struct world w;
+		given_a_doubt_about_data(&w);
+
+		packets_go(&w, 2000, &(struct stream){ .interval_ms = 1000, .late_ms = late_ms });
+
+		expect_path(&w, PUBLIC, false);
+		assert(w.peer.candidates.all[w.peer.current].n_closed == 0);
+	}
+}
+
+static void test_a_path_closed_to_data_passes_its_trial_though_the_relays_copy_comes_first(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	pings_pass(&w, 2000, 0);
+	pings_pass(&w, 1500, w.now_ns);
+	expect_path(&w, NULL, true);
+	candidate_forget_measures(&w.peer.candidates.all[w.peer.current]); /* what was not answered is not part of this */
+
+	packets_go(&w, 16000,
+		   &(struct stream){ .interval_ms = 50, .relay_is_faster = true, .quiet_ms = 100 }); /* closed for 10 s, then chosen again within some surveys */
+
+	expect_path(&w, PUBLIC, false);
+	assert(w.peer.undelivered_ns == 0 && w.peer.candidates.all[w.peer.current].n_closed == 0);
+}
+
+static void test_a_trial_of_a_path_that_carries_no_data_costs_a_quarter_of_a_second_of_it_and_closes_the_path(void)
+{
+	struct world w;
+	uint64_t alone_ms = 0;
+	given_a_doubt_about_data(&w);
+
+	for (int i = 0; i < 40 && w.peer.path.direct; i++) {
+		alone_ms += w.peer.path.relay ? 0 : 50;
+		packets_go(&w, 50, &(struct stream){ .interval_ms = 50, .is_cut = true });
+	}
+
+	expect_path(&w, NULL, true);
+	assert(alone_ms > 0 && alone_ms <= 250);
+}
+
+static void test_a_peer_that_sends_no_receipts_is_trusted_by_its_pongs(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	w.n_paths = 0;
+
+	for (int i = 0; i < 200; i++) {
+		uint32_t before = w.n_pings;
+
+		happens_plain(&w, PEER_IN_DATA_SENT);
+		after_ms(&w, 50);
+		if (w.n_pings != before)
+			happens_pong(&w, PUBLIC);
+	}
+
+	assert(w.n_paths == 0);
+}
+
+static void test_receipts_go_with_pings_and_pongs_under_traffic_only_and_tell_of_direct_data(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+
+	happens_from(&w, PEER_IN_DATA_RECEIVED, PUBLIC);
+	after_ms(&w, 30);
+	happens_from(&w, PEER_IN_DATA_RECEIVED, NULL);
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+	assert(sent_to(&w, PEER_DO_SEND_RECEIPT, PUBLIC) && w.receipt.age_ms == 30);
+	happens_from(&w, PEER_IN_PING, NULL);
+	assert(w.n_receipts == 1);
+	happens_plain(&w, PEER_IN_IDLE);
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+	assert(w.n_receipts == 1);
+}
+
+static void test_who_did_not_answer_a_ping_lately_gets_a_pong_and_no_receipt(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	pings_pass(&w, 26000, 0);
+	struct peer_candidate *current = &w.peer.candidates.all[w.peer.current];
+	current->pong_ns = w.now_ns - MS(24000);
+	happens_from(&w, PEER_IN_PING, PUBLIC); /* asked back, this time */
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+	assert(sent_to(&w, PEER_DO_SEND_PONG, PUBLIC) && sent_to(&w, PEER_DO_SEND_RECEIPT, PUBLIC));
+	current->pong_ns = w.now_ns - MS(25000);
+	happens_from(&w, PEER_IN_PING, PUBLIC);
+	assert(sent_to(&w, PEER_DO_SEND_PONG, PUBLIC) && !sent_to(&w, PEER_DO_SEND_RECEIPT, PUBLIC));
+	happens_from(&w, PEER_IN_PING, NATTED); /* it may be the address of somebody else */
+	happens_from(&w, PEER_IN_PING, NATTED);
+	assert(sent_to(&w, PEER_DO_SEND_PONG, NATTED) && !sent_to(&w, PEER_DO_SEND_RECEIPT, NATTED));
 }
 
 static void test_one_way_traffic_is_asked_for_but_does_not_flap(void)
@@ -621,6 +878,61 @@ static void test_a_better_way_is_taken_after_it_was_better_twice(void)
 	assert(w.now_ns < MS(4500)); /* the early surveys are enough */
 }
 
+#define TURN    "198.51.100.50:3478" /* the peer's */
+#define OWN_TURN "127.0.0.1:40000"   /* who comes by ours */
+
+/* The address that this ping of the last step went to has answered, so many ms later. */
+static void answered_at(struct world *w, const char *to, bool by_turn, uint64_t ms)
+{
+	const struct endpoint endpoint = at(to);
+
+	for (uint32_t i = 0; i < w->last.n; i++) {
+		if (w->last.all[i].type != PEER_DO_SEND_PING || w->last.all[i].to.by_relay ||
+		    !endpoint_equal(&w->last.all[i].to.endpoint, &endpoint))
+			continue;
+		const struct peer_actions all = w->last;
+		w->ping = all.all[i];
+		w->by_turn = by_turn;
+		w->now_ns += MS(ms);
+		happens_pong(w, to);
+		w->last = all;
+		return;
+	}
+}
+
+/* One survey, where the way by TURN and the other one answer. */
+static void survey_both(struct world *w, const char *turn, const char *straight, uint64_t more_ms)
+{
+	w->now_ns = w->peer.survey_ns;
+	happens_plain(w, PEER_IN_DEADLINE);
+	answered_at(w, turn, strcmp(turn, TURN) == 0, 20);
+	answered_at(w, straight, false, more_ms);
+	happens_from(w, PEER_IN_DATA_RECEIVED, w->peer.path.endpoint.port == at(turn).port ? turn : straight);
+}
+
+static void test_a_way_by_turn_is_left_for_another_that_is_as_near_and_not_taken_instead_of_it(void)
+{
+	static const char *const turns[] = { TURN, OWN_TURN };
+
+	for (int i = 0; i < 2; i++) {
+		struct world w;
+		given_a_known_peer(&w);
+		happens_plain(&w, PEER_IN_TRAFFIC);
+		happens_from(&w, PEER_IN_PING, turns[i]);
+		w.by_turn = i == 0;
+		w.now_ns += MS(20);
+		happens_pong(&w, turns[i]); /* it was the first */
+		expect_path(&w, turns[i], false);
+
+		for (int n = 0; n < 6; n++)
+			survey_both(&w, turns[i], PUBLIC, 5); /* 25 ms; TURN has 20 */
+		expect_path(&w, PUBLIC, false);
+		for (int n = 0; n < 30; n++)
+			survey_both(&w, turns[i], PUBLIC, 5);
+		expect_path(&w, PUBLIC, false);
+	}
+}
+
 /* Pings are answered after 200 ms directly and 20 ms by relay, until that many ms are over. */
 static void the_relay_is_faster(struct world *w, uint64_t ms)
 {
@@ -753,8 +1065,18 @@ int main(void)
 	test_nobody_can_make_us_ping_ourselves_or_a_multicast_group();
 	test_a_peer_fills_only_its_own_share_of_the_table();
 	test_data_both_ways_needs_no_pings_but_surveys();
+	test_a_direct_way_that_loses_a_third_is_left_for_the_relay_within_a_minute_or_two_and_not_for_two_losses();
 	test_a_quiet_path_is_pinged_every_two_seconds();
 	test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_given_up();
+	test_where_pings_pass_and_data_does_not_the_relay_carries_it_and_the_address_is_closed_for_a_while();
+	test_a_receipt_of_data_ends_that_doubt();
+	test_a_healthy_path_passes_its_trial_though_the_relays_copy_comes_first();
+	test_a_packet_that_the_peer_tells_of_before_we_notice_that_it_went_is_not_missing();
+	test_a_path_closed_to_data_passes_its_trial_though_the_relays_copy_comes_first();
+	test_a_trial_of_a_path_that_carries_no_data_costs_a_quarter_of_a_second_of_it_and_closes_the_path();
+	test_a_peer_that_sends_no_receipts_is_trusted_by_its_pongs();
+	test_receipts_go_with_pings_and_pongs_under_traffic_only_and_tell_of_direct_data();
+	test_who_did_not_answer_a_ping_lately_gets_a_pong_and_no_receipt();
 	test_one_way_traffic_is_asked_for_but_does_not_flap();
 	test_an_answer_ends_the_doubt();
 	test_a_peer_that_turns_to_the_relay_lost_something_and_data_from_it_is_no_proof();
@@ -767,6 +1089,7 @@ int main(void)
 	test_a_stranger_is_answered_and_pinged_back_once();
 	test_the_peer_behind_a_new_nat_mapping_is_found_by_its_data();
 	test_a_better_way_is_taken_after_it_was_better_twice();
+	test_a_way_by_turn_is_left_for_another_that_is_as_near_and_not_taken_instead_of_it();
 	test_the_relay_wins_when_it_is_much_better_and_the_direct_way_is_kept();
 	test_a_restarted_peer_and_a_new_link_of_ours_put_the_path_in_doubt_not_down();
 	test_a_rendezvous_while_established_is_honoured();

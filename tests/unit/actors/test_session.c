@@ -153,6 +153,53 @@ static void test_the_rendezvous_of_the_specification(void)
 	end(&w);
 }
 
+static void test_the_probe_and_its_answer_of_the_specification(void)
+{
+	struct world w;
+	struct session_message ping = a_ping(), probe = a_ping(), passed = a_ping();
+	given_alice_and_bob(&w);
+	probe.type = SESSION_PROBE;
+	probe.n_padding = 3;
+	passed.type = SESSION_PASSED;
+
+	seals(&w, ALICE, BOB, &ping);
+	seals(&w, ALICE, BOB, &ping);
+	seals(&w, ALICE, BOB, &probe);
+	expect_bytes(&w, "d2703270f895e0f69f4946fe0000000000000002094dd49fda88edd36ffc63afbe4094078a35d16c91a1c529229c8e26"
+			 "459e6891");
+	assert(opens(&w, BOB) == 0 && w.opened.message.n_padding == 3);
+
+	seals(&w, BOB, ALICE, &ping);
+	seals(&w, BOB, ALICE, &passed);
+	expect_bytes(&w, "d2703270e9e4ce8143f5ede7000000000000000195fe3f4a5369ca3a60a98395d3b88091b53ccab90ddd27439c338fc3"
+			 "c1");
+	assert(opens(&w, ALICE) == 0);
+	assert(memcmp(w.opened.message.tx_id, probe.tx_id, SESSION_TX_ID_LEN) == 0);
+	end(&w);
+}
+
+static void test_a_probe_fills_a_datagram_of_9000_bytes_and_is_never_shorter_than_its_answer(void)
+{
+	struct world w;
+	struct session_message probe = a_ping(), passed = a_ping();
+	uint8_t datagram[SESSION_MAX_PROBE_LEN + 1];
+	given_alice_and_bob(&w);
+	probe.type = SESSION_PROBE;
+	passed.type = SESSION_PASSED;
+	probe.n_padding = SESSION_MAX_PROBE_LEN - SESSION_PROBE_LEN;
+
+	size_t len = session_box_seal(w.box[ALICE], BOB, &probe, datagram, sizeof(datagram));
+	assert(len == SESSION_MAX_PROBE_LEN);
+	assert(session_box_open(w.box[BOB], datagram, len, &w.opened) == 0);
+	probe.n_padding++;
+	assert(session_box_seal(w.box[ALICE], BOB, &probe, datagram, sizeof(datagram)) == 0);
+
+	probe.n_padding = 0;
+	assert(session_box_seal(w.box[ALICE], BOB, &probe, datagram, sizeof(datagram)) == SESSION_PROBE_LEN);
+	assert(session_box_seal(w.box[ALICE], BOB, &passed, datagram, sizeof(datagram)) <= SESSION_PROBE_LEN);
+	end(&w);
+}
+
 static void test_the_port_of_a_wireguard_arrives(void)
 {
 	struct world w;
@@ -167,6 +214,75 @@ static void test_the_port_of_a_wireguard_arrives(void)
 	assert(w.opened.message.type == SESSION_WIREGUARD && w.opened.message.port == 51820);
 	assert(session_message_decode(none, sizeof(none), &decoded) == SESSION_E_MALFORMED);
 	assert(session_message_decode(cut, sizeof(cut), &decoded) == SESSION_E_MALFORMED);
+	end(&w);
+}
+
+static void test_a_receipt_arrives(void)
+{
+	struct world w;
+	struct session_message receipt = { .type = SESSION_RECEIPT, .age_ms = 70000 };
+	const uint8_t cut[] = { 7, 0, 0, 1 };
+	struct session_message decoded;
+	given_alice_and_bob(&w);
+
+	seals(&w, ALICE, BOB, &receipt);
+
+	assert(w.len == SESSION_HEADER_LEN + 5 + SESSION_TAG_LEN && opens(&w, BOB) == 0);
+	assert(w.opened.message.type == SESSION_RECEIPT && w.opened.message.age_ms == 70000);
+	assert(session_message_decode(cut, sizeof(cut), &decoded) == SESSION_E_MALFORMED);
+	end(&w);
+}
+
+static void test_what_a_nat_does_arrives_and_nonsense_does_not(void)
+{
+	struct world w;
+	struct session_message message = { .type = SESSION_NAT,
+					   .nat = { .mapping = 4,
+						    .filtering = 3,
+						    .ports = 2,
+						    .step = -2,
+						    .low_port = 1024,
+						    .high_port = 65535,
+						    .last_port = 5000,
+						    .n_ports = 12,
+						    .outside = endpoint_from_v4(0xcb007105, 40001) } };
+	uint8_t plain[SESSION_MAX_PLAIN];
+	struct session_message decoded;
+	given_alice_and_bob(&w);
+
+	seals(&w, ALICE, BOB, &message);
+	assert(w.len == SESSION_HEADER_LEN + 31 + SESSION_TAG_LEN && opens(&w, BOB) == 0);
+	const struct session_nat *nat = &w.opened.message.nat;
+	assert(nat->mapping == 4 && nat->filtering == 3 && nat->ports == 2 && nat->step == -2 && nat->n_ports == 12);
+	assert(nat->low_port == 1024 && nat->high_port == 65535 && nat->last_port == 5000);
+	assert(endpoint_equal(&nat->outside, &message.nat.outside));
+
+	const size_t len = session_message_encode(plain, sizeof(plain), &message);
+	assert(len == 31 && session_message_decode(plain, len - 1, &decoded) == SESSION_E_MALFORMED);
+	for (size_t i = 1; i <= 3; i++) { /* a mapping, filter or kind of ports that is none */
+		const uint8_t before = plain[i];
+		plain[i] = 5;
+		assert(session_message_decode(plain, len, &decoded) == SESSION_E_MALFORMED);
+		plain[i] = before;
+	}
+	assert(session_message_decode(plain, len, &decoded) == 0);
+
+	/* Ports that contradict each other. */
+	static const uint16_t refused[][4] = { /* low, high, last, n */
+		{ 5000, 4000, 4500, 12 }, { 4000, 5000, 5001, 12 }, { 4000, 5000, 3999, 12 },
+		{ 0, 5000, 4000, 12 },	  { 4000, 5000, 4000, 0 },  { 0, 0, 0, 12 },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+		message.nat.low_port = refused[i][0];
+		message.nat.high_port = refused[i][1];
+		message.nat.last_port = refused[i][2];
+		message.nat.n_ports = (uint8_t)refused[i][3];
+		assert(session_message_encode(plain, sizeof(plain), &message) == len);
+		assert(session_message_decode(plain, len, &decoded) == SESSION_E_MALFORMED);
+	}
+	message.nat.low_port = message.nat.high_port = message.nat.last_port = message.nat.n_ports = 0;
+	assert(session_message_encode(plain, sizeof(plain), &message) == len);
+	assert(session_message_decode(plain, len, &decoded) == 0);
 	end(&w);
 }
 
@@ -305,7 +421,17 @@ static void test_what_is_sealed_but_not_well_formed_is_refused(void)
 		{ "0321", SESSION_E_MALFORMED },
 		{ "00", SESSION_E_TYPE },
 		{ "04", SESSION_E_MALFORMED },
-		{ "05", SESSION_E_TYPE },
+		{ "05", SESSION_E_MALFORMED },
+		{ "05a0a1a2a3a4a5a6a7a8a9aaab", 0 },
+		{ "05a0a1a2a3a4a5a6a7a8a9aaab0000", 0 },
+		{ "05a0a1a2a3a4a5a6a7a8a9aaab0100", SESSION_E_MALFORMED },
+		{ "06a0a1a2a3a4a5a6a7a8a9aaab", 0 },
+		{ "06a0a1a2a3a4a5a6a7a8a9aa", SESSION_E_MALFORMED },
+		{ "06a0a1a2a3a4a5a6a7a8a9aaab00", SESSION_E_MALFORMED },
+		{ "07", SESSION_E_MALFORMED },
+		{ "0700000001", 0 },
+		{ "09", SESSION_E_TYPE },
+		{ "08", SESSION_E_MALFORMED },
 		{ "ff00000000000000000000000000", SESSION_E_TYPE },
 	};
 
@@ -352,6 +478,21 @@ static void test_keys_that_are_no_keys_are_refused(void)
 	assert(session_box_set_peer(w.box[ALICE], CAROL, &w.public[BOB]) == -EEXIST);
 	assert(!session_box_has_peer(w.box[ALICE], CAROL) &&
 	       session_box_has_peer(w.box[ALICE], BOB));
+	end(&w);
+}
+
+static void test_a_refused_key_leaves_the_peer_the_one_it_had(void)
+{
+	struct world w;
+	struct public_key zero = { { 0 } };
+	given_alice_and_bob(&w);
+	struct public_key carol = { { 9 } };
+
+	assert(session_box_set_peer(w.box[ALICE], CAROL, &carol) == 0);
+	assert(session_box_set_peer(w.box[ALICE], CAROL, &w.public[BOB]) == -EEXIST);
+	assert(session_box_set_peer(w.box[ALICE], CAROL, &zero) == -EINVAL);
+	assert(session_box_has_peer(w.box[ALICE], CAROL) && session_box_has_peer(w.box[ALICE], BOB));
+	assert(session_box_set_peer(w.box[ALICE], CAROL, &carol) == 0);
 	end(&w);
 }
 
@@ -405,7 +546,11 @@ int main(void)
 	test_the_ping_of_the_specification();
 	test_the_pong_of_the_specification_is_as_long_as_its_ping();
 	test_the_rendezvous_of_the_specification();
+	test_the_probe_and_its_answer_of_the_specification();
+	test_a_probe_fills_a_datagram_of_9000_bytes_and_is_never_shorter_than_its_answer();
 	test_the_port_of_a_wireguard_arrives();
+	test_a_receipt_arrives();
+	test_what_a_nat_does_arrives_and_nonsense_does_not();
 	test_a_message_is_taken_once();
 	test_messages_may_overtake_each_other_within_the_window_only();
 	test_our_own_message_coming_back_is_refused();
@@ -416,6 +561,7 @@ int main(void)
 	test_what_is_sealed_but_not_well_formed_is_refused();
 	test_what_does_not_fit_is_not_encoded();
 	test_keys_that_are_no_keys_are_refused();
+	test_a_refused_key_leaves_the_peer_the_one_it_had();
 	test_a_new_session_key_replaces_the_old_and_the_same_one_keeps_the_window();
 	test_a_thousand_peers_are_found();
 	puts("ok");

@@ -20,7 +20,9 @@ static struct world {
 	struct traffic_manager traffic;
 	struct actor sessions, router, out7;
 	uint32_t n_pings, n_rendezvous, n_pongs, n_by_relay, n_aka;
-	uint8_t last_tx[SESSION_TX_ID_LEN];
+	uint32_t n_probes, n_passed; /* of the MTU */
+	uint8_t last_tx[SESSION_TX_ID_LEN], first_probe_tx[SESSION_TX_ID_LEN];
+	uint32_t n_receipts, last_age_ms;
 	struct endpoint last_to;
 	struct peer_path path;
 	uint32_t n_told; /* where our WireGuard is */
@@ -45,6 +47,22 @@ static int listen_seal(struct actor *actor, struct message *message)
 	case SESSION_WIREGUARD:
 		w.n_told++;
 		w.told_port = message->session.port;
+		assert(!message->via.by_relay);
+		break;
+	case SESSION_PROBE:
+		if (w.n_probes++ == 0)
+			memcpy(w.first_probe_tx, message->session.tx_id, sizeof(w.first_probe_tx));
+		assert(!message->via.by_relay);
+		break;
+	case SESSION_PASSED:
+		w.n_passed++;
+		break;
+	case SESSION_NAT:
+		assert(message->via.by_relay);
+		break;
+	case SESSION_RECEIPT:
+		w.n_receipts++;
+		w.last_age_ms = message->session.age_ms;
 		assert(!message->via.by_relay);
 		break;
 	case SESSION_RENDEZVOUS:
@@ -84,7 +102,7 @@ static void begin(void)
 	memset(&w, 0, sizeof(w));
 	uv_loop_init(&w.loop);
 	assert(stage_new(&w.loop, &(struct stage_ports){ .failed = failed }, &w.stage) == 0);
-	traffic_manager_start(&w.traffic, w.stage, &w.plane, 42);
+	traffic_manager_start(&w.traffic, w.stage, &w.plane);
 	stage_add(w.stage, &w.sessions, &seal_class, 0);
 	stage_add(w.stage, &w.router, &aka_class, 0);
 	stage_add(w.stage, &w.out7, &path_class, 7);
@@ -218,6 +236,26 @@ static void test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_
 	end();
 }
 
+static void test_a_ping_under_traffic_is_answered_with_a_receipt_and_one_of_the_peers_reaches_its_machine(void)
+{
+	struct session_message pong = { .type = SESSION_PONG };
+
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	traffic();
+	memcpy(pong.tx_id, w.last_tx, sizeof(pong.tx_id));
+	opened(pong, "192.0.2.7:1");
+	w.n_receipts = 0;
+
+	opened((struct session_message){ .type = SESSION_PING }, "192.0.2.7:1");
+
+	assert(w.n_receipts == 1 && w.last_age_ms == SESSION_NO_RECEIPT);
+	opened((struct session_message){ .type = SESSION_RECEIPT, .age_ms = 3 }, "192.0.2.7:1");
+	assert(state() == PEER_ESTABLISHED);
+	end();
+}
+
 static void test_a_ping_is_answered_by_the_way_it_came(void)
 {
 	begin();
@@ -279,7 +317,12 @@ static void test_where_a_peers_wireguard_is_goes_to_the_data_plane_unless_it_cam
 
 	begin();
 	map_says(true);
+	we_are_at("198.51.100.1:1");
 	opened(wireguard, NULL);
+	assert(endpoint_is_none(&w.plane.told[7]));
+	/* By a socket of ours: the port would be one of this machine, not of the peer's. */
+	opened(wireguard, "198.51.100.1:4000");
+	opened(wireguard, "127.0.0.1:4000");
 	assert(endpoint_is_none(&w.plane.told[7]));
 	opened(wireguard, "192.0.2.7:1");
 	assert(endpoint_equal(&w.plane.told[7], &its));
@@ -324,6 +367,39 @@ static void test_a_peer_cannot_have_us_flood_others(void)
 	end();
 }
 
+/* A peer sees transaction ids of ours; by them it must not know what STUN servers, or other peers, are asked with. */
+static void test_no_machine_draws_its_numbers_from_the_seed_of_another(void)
+{
+	uint64_t first_seed = 0;
+
+	for (int i = 0; i < 2; i++) { /* the same peer, the same node, twice */
+		begin();
+		map_says(true);
+		const struct traffic_peer *peer = w.traffic.buckets[7];
+		const uint64_t seeds[] = { peer->fsm.random, peer->hard_nat.fsm.random, peer->mtu.nonce };
+		for (size_t a = 0; a < ARRAY_LEN(seeds); a++)
+			for (size_t b = 0; b < a; b++)
+				assert(seeds[a] - seeds[b] > 1000 && seeds[b] - seeds[a] > 1000);
+		assert(seeds[0] != first_seed);
+		first_seed = seeds[0];
+		end();
+	}
+}
+
+static void test_a_peer_that_tells_of_its_nat_too_often_is_not_believed(void)
+{
+	struct session_message nat = { .type = SESSION_NAT };
+
+	begin();
+	map_says(true);
+	for (uint8_t i = 0; i < 200; i++) {
+		nat.nat.mapping = i % 2 == 0 ? NAT_DEPENDS_ADDRESS : NAT_DEPENDS_PORT;
+		opened(nat, NULL);
+	}
+	assert(w.traffic.n_nats_dropped >= 100);
+	end();
+}
+
 #define CROWD 20000
 
 /* The largest networks, at start and with every change of ours: no queue may overflow. */
@@ -362,9 +438,50 @@ static void test_twenty_thousand_peers_at_once(void)
 	end();
 }
 
+static void test_who_asks_about_the_mtu_too_often_is_not_answered(void)
+{
+	begin();
+	map_says(true);
+	const uint64_t begin_ns = stage_now_ns(w.stage);
+
+	for (int i = 0; i < 1000; i++)
+		opened((struct session_message){ .type = SESSION_PROBE, .n_padding = 1000 }, "192.0.2.7:1");
+
+	const uint64_t passed_ms = (stage_now_ns(w.stage) - begin_ns) / 1000000;
+	assert(w.n_passed >= 32 && w.n_passed <= 32 + passed_ms / 100 + 1);
+	assert(w.n_probes == 0 && w.n_pings == 0); /* and it brings nothing about */
+	end();
+}
+
+static void test_the_mtu_of_a_direct_path_is_asked_and_published(void)
+{
+	struct session_message pong = { .type = SESSION_PONG }, passed = { .type = SESSION_PASSED };
+
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	traffic();
+	assert(w.n_probes == 0); /* what goes by relay has none */
+	memcpy(pong.tx_id, w.last_tx, sizeof(pong.tx_id));
+	opened(pong, "192.0.2.7:1");
+	assert(w.plane.mtu[7] == 1440); /* the first link's */
+	assert(w.n_probes >= 3);
+
+	memset(passed.tx_id, 1, sizeof(passed.tx_id)); /* of nothing that was sent */
+	opened(passed, "192.0.2.7:1");
+	assert(traffic_manager_peer_mtu(&w.traffic, 7)->state == PATH_MTU_BASE);
+	memcpy(passed.tx_id, w.first_probe_tx, sizeof(passed.tx_id)); /* the largest comes first */
+	opened(passed, "192.0.2.7:1");
+	assert(traffic_manager_peer_mtu(&w.traffic, 7)->state == PATH_MTU_COMPLETE);
+	assert(w.plane.mtu[7] == 1440);
+	end();
+}
+
 int main(void)
 {
 	test_a_peer_cannot_have_us_flood_others();
+	test_a_peer_that_tells_of_its_nat_too_often_is_not_believed();
+	test_no_machine_draws_its_numbers_from_the_seed_of_another();
 	test_twenty_thousand_peers_at_once();
 	assert(sodium_init() >= 0);
 	log_set_level(LOG_LEVEL_ERROR);
@@ -374,8 +491,11 @@ int main(void)
 	test_a_peer_without_traffic_is_left_alone();
 	test_the_machine_is_told_how_much_was_carried();
 	test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path();
+	test_a_ping_under_traffic_is_answered_with_a_receipt_and_one_of_the_peers_reaches_its_machine();
 	test_a_ping_is_answered_by_the_way_it_came();
 	test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted();
 	test_a_path_of_an_earlier_stage_is_taken_over_in_doubt();
+	test_who_asks_about_the_mtu_too_often_is_not_answered();
+	test_the_mtu_of_a_direct_path_is_asked_and_published();
 	puts("ok");
 }

@@ -200,6 +200,62 @@ static void test_we_are_not_among_our_peers(void)
 	map_deinit(&map);
 }
 
+static void expect_exposures(const struct map *map, const char *expected)
+{
+	char line[512] = "";
+
+	for (uint32_t i = 0; i < map->n_exposures; i++)
+		snprintf(line + strlen(line), sizeof(line) - strlen(line), "%s%u:%u %s", i ? ", " : "",
+			 map->exposures[i].peer_id, map->exposures[i].port, map->exposures[i].host);
+	if (strcmp(line, expected) != 0) {
+		fprintf(stderr, "expected: %s\ngot:      %s\n", expected, line);
+		abort();
+	}
+}
+
+#define HOSTS(id, hosts) "{\"id\":" #id ",\"port\":7443,\"hosts\":[" hosts "]}"
+#define PATCH(after, sequence, rest) "{\"after\":\"" #after "\",\"sequence\":\"" #sequence "\"," rest "}"
+
+static void test_what_nodes_publish_is_put_and_removed_whole(void)
+{
+	struct error err = { 0 };
+	struct map map;
+
+	begin(&map, MAP(PEER(2, "bob", "") "," PEER(3, "carol", ""), ""));
+	assert(patch(&map, PATCH(10, 11, "\"put_exposures\":[" HOSTS(3, "\"c.org\",\"https://d.org\"") "," HOSTS(1, "\"a.org\"") "]"),
+		     NULL) == 0);
+	expect_exposures(&map, "1:7443 a.org, 3:7443 c.org, 3:7443 https://d.org");
+	assert(patch(&map, PATCH(11, 12, "\"put_exposures\":[" HOSTS(2, "\"*.b.org\"") "," HOSTS(3, "\"e.org\"") "]"), NULL) == 0);
+	expect_exposures(&map, "1:7443 a.org, 2:7443 *.b.org, 3:7443 e.org");
+	uint32_t n;
+	assert(strcmp(map_exposures_of(&map, 2, &n)->host, "*.b.org") == 0 && n == 1);
+	assert(!map_exposures_of(&map, 4, &n) && n == 0);
+	assert(patch(&map, PATCH(12, 13, "\"remove_exposures\":[1,9],\"remove_peers\":[3]"), NULL) == 0);
+	expect_exposures(&map, "2:7443 *.b.org"); /* who leaves publishes nothing */
+	assert(patch(&map, PATCH(13, 14, "\"put_exposures\":[" HOSTS(2, "\"A.org\"") "]"), &err) == -EINVAL);
+	assert(patch(&map, PATCH(13, 14, "\"put_exposures\":[" HOSTS(2, "") "]"), &err) == -EINVAL);
+	expect_exposures(&map, "2:7443 *.b.org");
+	struct json *json = map_to_json(&map);
+	struct map again;
+	assert(map_from_json(json, &again, NULL) == 0);
+	expect_exposures(&again, "2:7443 *.b.org");
+	json_free(json);
+	map_deinit(&again);
+	map_deinit(&map);
+}
+
+static void test_a_front_door_is_one_of_an_added_public_node(void)
+{
+	struct map map;
+
+	begin(&map, MAP(PEER(2, "bob", ",\"front_door\":true") "," PEER(7, "pub", ",\"front_door\":true") "," PEER(8, "old", ""),
+			RELAY(7) "," RELAY(8)));
+	assert(map_is_front_door(&map, map_find_peer(&map, 7)->ip4));
+	assert(!map_is_front_door(&map, map_find_peer(&map, 2)->ip4)); /* it says so itself, and nobody else */
+	assert(!map_is_front_door(&map, map_find_peer(&map, 8)->ip4) && !map_is_front_door(&map, map.self.ip4));
+	map_deinit(&map);
+}
+
 static void test_names_are_dns_labels(void)
 {
 	assert(map_name_is_valid("a") && map_name_is_valid("a-1") && map_name_is_valid("0"));
@@ -219,6 +275,8 @@ int main(void)
 	test_a_patch_that_does_not_follow_is_stale();
 	test_a_bad_patch_leaves_the_map_as_it_was();
 	test_we_are_not_among_our_peers();
+	test_what_nodes_publish_is_put_and_removed_whole();
+	test_a_front_door_is_one_of_an_added_public_node();
 	test_names_are_dns_labels();
 	puts("ok");
 }

@@ -744,6 +744,226 @@ static void test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it(void)
 	end(&w);
 }
 
+/* Hosts */
+
+static struct node_update publishing(const struct node *n, const char *host, const char *second)
+{
+	struct node_update update = update_of((uint8_t)n->membership.node_id, "192.0.2.1:51820");
+
+	update.publishes = true;
+	update.exposures = (struct map_exposures){ .id = n->membership.node_id, .port = 7443, .n = second ? 2 : 1 };
+	snprintf(update.exposures.hosts[0], sizeof(update.exposures.hosts[0]), "%s", host);
+	snprintf(update.exposures.hosts[1], sizeof(update.exposures.hosts[1]), "%s", second ? second : "");
+	return update;
+}
+
+static void grant_host(struct world *w, const char *method, const char *name, const char *host, int code, const char *part)
+{
+	char params[256];
+
+	snprintf(params, sizeof(params), "{\"name\":\"%s\",\"host\":\"%s\"}", name, host);
+	expect_answer(ask_as_admin(w, &w->admin, method, params), code, part);
+}
+
+/* "https://a.org b.org": the hosts of that node in that map. */
+static bool publishes(const struct node *n, const struct node *whose, const char *expected)
+{
+	uint32_t count;
+	const struct map_exposure *exposures = map_exposures_of(&n->map, whose->membership.node_id, &count);
+	char found[2 * (MAP_HOST_LEN + 2)] = "";
+
+	for (uint32_t i = 0; i < count && i < 2; i++) {
+		strcat(found, i ? " " : "");
+		strcat(found, exposures[i].host);
+	}
+	return strcmp(found, expected) == 0;
+}
+
+static void test_a_host_is_in_the_map_while_it_is_granted(void)
+{
+	struct world w;
+	struct node alice, bob;
+	uint64_t sequence;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	struct node_update update = publishing(&alice, "https://app.example.org", "http://b.org");
+	control_client_update(alice.client, &update);
+	UNTIL(&w, control_client_word(alice.client, &sequence) == CONTROL_HAS_ANSWERED);
+	UNTIL(&w, alice.map.sequence >= sequence && sequence > 0 && alice.map.n_exposures == 0);
+	grant_host(&w, "admin.host.add", "alice", "*.example.org", 0, "{}");
+	UNTIL(&w, publishes(&bob, &alice, "https://app.example.org") && publishes(&alice, &alice, "https://app.example.org"));
+	assert(bob.map.exposures[0].port == 7443);
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	UNTIL(&w, publishes(&bob, &alice, "https://app.example.org http://b.org"));
+	grant_host(&w, "admin.host.add", "bob", "app.example.org", 0, "{}"); /* his by name, hers by wildcard only */
+	UNTIL(&w, publishes(&bob, &alice, "http://b.org"));
+	grant_host(&w, "admin.host.remove", "alice", "b.org", 0, "{}");
+	UNTIL(&w, publishes(&bob, &alice, "") && publishes(&alice, &alice, ""));
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_grants_are_listed_and_what_waits_for_one(void)
+{
+	struct world w;
+	struct node alice;
+	uint64_t sequence;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	struct node_update update = publishing(&alice, "https://app.example.org", NULL);
+	control_client_update(alice.client, &update);
+	UNTIL(&w, control_client_word(alice.client, &sequence) == CONTROL_HAS_ANSWERED);
+	grant_host(&w, "admin.host.list", "", "", 0, "\"host\":\"https://app.example.org\",\"name\":\"alice\",\"granted\":false");
+	grant_host(&w, "admin.host.add", "alice", "App.Example.org.", 0, "{}");
+	grant_host(&w, "admin.host.add", "alice", "app.example.org", 0, "{}"); /* is granted */
+	grant_host(&w, "admin.host.list", "", "", 0,
+		   "[{\"host\":\"app.example.org\",\"name\":\"alice\",\"granted\":true,\"exposed\":true,\"online\":true}]");
+	grant_host(&w, "admin.host.add", "alice", "https://app.example.org", RPC_INVALID_PARAMS, "without scheme");
+	grant_host(&w, "admin.host.add", "carol", "app.example.org", RPC_NOT_FOUND, "no node");
+	grant_host(&w, "admin.host.remove", "alice", "b.org", RPC_NOT_FOUND, "'b.org' is not granted to 'alice'");
+	node_deinit(&alice);
+	end(&w);
+}
+
+static void test_a_member_that_is_removed_loses_its_hosts(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	struct node_update update = publishing(&alice, "b.org", NULL);
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&bob, &alice, "b.org"));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"alice\"}"), 0, "{}");
+	UNTIL(&w, !peer(&bob, "alice") && bob.map.n_exposures == 0);
+	grant_host(&w, "admin.host.list", "", "", 0, "\"hosts\":[]");
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+/* As after a put that failed: the grants are others, what follows from them is not yet put. */
+static void test_what_an_admin_says_again_is_judged_again(void)
+{
+	struct world w;
+	struct node alice, bob;
+	struct host_grant grant = { .created_s = 1 };
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	assert(host_pattern_from("b.org", 5, &grant.host) == 0);
+	grant.member_id = alice.membership.node_id;
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	struct node_update update = publishing(&alice, "b.org", NULL);
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&bob, &alice, "b.org"));
+	host_grants_remove(&w.control->directory.grants, grant.member_id, &grant.host);
+	grant_host(&w, "admin.host.remove", "alice", "b.org", RPC_NOT_FOUND, "not granted");
+	UNTIL(&w, publishes(&bob, &alice, ""));
+	assert(host_grants_add(&w.control->directory.grants, &grant) == 0);
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	UNTIL(&w, publishes(&bob, &alice, "b.org"));
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_a_node_knows_why_control_refused_its_update(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	struct node_update update = publishing(&alice, "b.org", NULL);
+	control_client_update(alice.client, &update);
+	UNTIL(&w, peer(&bob, "alice")->session_key.bytes[0] == update.session_key.bytes[0]);
+	const struct public_key hers = update.session_key;
+	update = publishing(&bob, "c.org", NULL);
+	update.session_key = hers;
+	control_client_update(bob.client, &update);
+	UNTIL(&w, strstr(control_client_refusal(bob.client), "another node has it"));
+	update = publishing(&bob, "c.org", NULL);
+	control_client_update(bob.client, &update);
+	UNTIL(&w, control_client_refusal(bob.client)[0] == '\0');
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_the_name_of_a_removed_member_may_be_a_wildcards(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	grant_host(&w, "admin.host.add", "alice", "*.example.org", 0, "{}");
+	grant_host(&w, "admin.host.add", "bob", "app.example.org", 0, "{}");
+	struct node_update update = publishing(&alice, "app.example.org", "b.example.org");
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&alice, &alice, "b.example.org"));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"bob\"}"), 0, "{}");
+	UNTIL(&w, publishes(&alice, &alice, "app.example.org b.example.org"));
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_grants_and_exposures_survive_a_restart_of_control(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	struct node_update update = publishing(&alice, "b.org", "c.org");
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&alice, &alice, "b.org"));
+	node_deinit(&alice); /* what it published stays in the map */
+	stop_control(&w);
+	start_control(&w);
+	bring_up(&w, &bob, "bob");
+	UNTIL(&w, bob.map.n_exposures == 1 && strcmp(bob.map.exposures[0].host, "b.org") == 0);
+	grant_host(&w, "admin.host.add", "alice", "c.org", 0, "{}");
+	UNTIL(&w, bob.map.n_exposures == 2);
+	node_deinit(&bob);
+	end(&w);
+}
+
+static void test_who_says_no_more_that_it_publishes_does_not(void)
+{
+	struct world w;
+	struct node alice;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	struct node_update update = publishing(&alice, "b.org", NULL);
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&alice, &alice, "b.org"));
+	update.publishes = false; /* a node of an earlier version, say */
+	control_client_update(alice.client, &update);
+	UNTIL(&w, publishes(&alice, &alice, ""));
+	update.publishes = true;
+	update.exposures.id++;
+	control_client_update(alice.client, &update);
+	grant_host(&w, "admin.host.list", "", "", 0, "\"exposed\":false"); /* of another's, nothing is taken */
+	node_deinit(&alice);
+	end(&w);
+}
+
 static void test_a_relays_region_is_a_label_and_its_cost_bounded(void)
 {
 	struct world w;
@@ -1097,7 +1317,7 @@ static void test_a_session_key_is_one_nodes(void)
 	raw_call(&w, &raw, "node.update", update_params(7, 1));
 	assert(strstr(raw.last, "\"code\":-32602") && strstr(raw.last, "session_key"));
 	raw_call(&w, &raw, "node.update", update_params(8, 1));
-	assert(strstr(raw.last, "\"result\":{}"));
+	assert(strstr(raw.last, "\"result\":{\"sequence\""));
 	node_deinit(&alice);
 	node_deinit(&bob);
 	end(&w);
@@ -1129,7 +1349,7 @@ static void test_there_are_never_more_relays_than_a_map_holds(void)
 	raw_call(&w, &raw, "node.update", params);
 	assert(strstr(raw.last, "\"code\":-32014") && strstr(raw.last, "256 public nodes"));
 	raw_call(&w, &raw, "node.update", update_params(1, 1));
-	assert(strstr(raw.last, "\"result\":{}"));
+	assert(strstr(raw.last, "\"result\":{\"sequence\""));
 	node_deinit(&alice);
 	end(&w);
 }
@@ -1302,6 +1522,14 @@ int main(void)
 	RUN(test_updates_that_come_together_travel_together);
 	RUN(test_a_public_node_becomes_a_relay_and_stops_being_one);
 	RUN(test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it);
+	RUN(test_a_host_is_in_the_map_while_it_is_granted);
+	RUN(test_grants_are_listed_and_what_waits_for_one);
+	RUN(test_a_member_that_is_removed_loses_its_hosts);
+	RUN(test_what_an_admin_says_again_is_judged_again);
+	RUN(test_a_node_knows_why_control_refused_its_update);
+	RUN(test_the_name_of_a_removed_member_may_be_a_wildcards);
+	RUN(test_grants_and_exposures_survive_a_restart_of_control);
+	RUN(test_who_says_no_more_that_it_publishes_does_not);
 	RUN(test_a_relays_region_is_a_label_and_its_cost_bounded);
 	RUN(test_who_joins_with_a_key_for_relays_is_one_when_it_offers);
 	RUN(test_a_node_is_woken_by_a_peer_but_not_without_end);

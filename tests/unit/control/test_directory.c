@@ -111,6 +111,40 @@ static void test_a_removal_is_told_and_its_id_not_given_again(void)
 	directory_deinit(&d);
 }
 
+static struct map_exposures *publish(uint32_t id)
+{
+	struct map_exposures *exposures = calloc(1, sizeof(*exposures));
+
+	assert(exposures);
+	*exposures = (struct map_exposures){ .id = id, .n = MAP_MAX_HOSTS };
+	for (uint32_t i = 0; i < MAP_MAX_HOSTS; i++)
+		snprintf(exposures->hosts[i], sizeof(exposures->hosts[i]), "h%u.example.org", i);
+	return exposures;
+}
+
+static void test_no_more_is_published_than_a_map_holds(void)
+{
+	struct host_grant grant = { 0 };
+	struct directory d;
+
+	begin(&d);
+	assert(host_pattern_from("*.example.org", 13, &grant.host) == 0);
+	for (uint32_t id = 1; id <= MAP_MAX_EXPOSURES / MAP_MAX_HOSTS + 1; id++) {
+		struct member m = { .peer = { .id = id }, .exposures = publish(id) };
+		grant.member_id = id;
+		assert(host_grants_add(&d.grants, &grant) == 0);
+		m.granted = directory_judge_exposures(&d, &m, m.exposures);
+		assert(m.granted == (id <= MAP_MAX_EXPOSURES / MAP_MAX_HOSTS ? UINT64_MAX : 0));
+		directory_put(&d, &m, d.sequence + 1);
+	}
+	const struct member *first = directory_find(&d, 1), *last = directory_find(&d, d.last_id);
+	assert(directory_judge_exposures(&d, first, first->exposures) == UINT64_MAX); /* it stays */
+	assert(directory_judge_exposures(&d, last, last->exposures) == 0);
+	directory_remove(&d, 1, d.sequence + 1);
+	assert(directory_judge_exposures(&d, last, last->exposures) == UINT64_MAX);
+	directory_deinit(&d);
+}
+
 static void test_relays_come_and_go(void)
 {
 	struct directory d;
@@ -223,6 +257,7 @@ int main(void)
 	test_a_patch_has_each_changed_member_once();
 	test_a_removal_is_told_and_its_id_not_given_again();
 	test_relays_come_and_go();
+	test_no_more_is_published_than_a_map_holds();
 	test_what_can_be_resumed();
 	test_only_the_newest_removals_are_remembered();
 	test_names_are_made_valid_and_unique();

@@ -174,6 +174,8 @@ static void test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_
 	run_sql(w.path, "ALTER TABLE members DROP COLUMN offers_relay;"
 			"ALTER TABLE members DROP COLUMN may_relay;"
 			"ALTER TABLE join_keys DROP COLUMN may_relay;"
+			"ALTER TABLE members DROP COLUMN exposures;"
+			"DROP TABLE host_grants;"
 			"PRAGMA user_version = 1");
 	struct error err;
 	assert(store_open(w.path, &w.store, &w.network, &err) < 0 && strstr(err.message, "earlier version"));

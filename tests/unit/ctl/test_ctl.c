@@ -33,6 +33,7 @@ struct node {
 	int pings, questions;
 	int clients; /* of the relay: one fewer with each look while it drains */
 	bool drains;
+	char exposed[EXPOSURE_HOST_TEXT]; /* "": nothing */
 };
 
 static void port_status(void *owner, struct node_status *ret)
@@ -161,12 +162,57 @@ static void port_relay_undrain(void *owner, local_api_request request)
 	local_api_done(node->api, request);
 }
 
+/* Control takes a moment to answer; it has granted all below example.org. */
+static void answer_exposures(struct node *node, local_api_request request)
+{
+	const bool granted = strstr(node->exposed, "example.org");
+	struct json *json = json_object(), *list = json_array(), *one = json_object();
+
+	json_put_string(one, "host", node->exposed);
+	json_put_string(one, "target", "127.0.0.1:8443");
+	json_put_string(one, "state", node->questions < 2 ? "asking control" : granted ? "live" : "waiting for a grant");
+	if (node->questions++ >= 2 && !granted)
+		json_put_string(one, "why", "not granted; p2pctl admin host add alice");
+	if (node->exposed[0])
+		json_append(list, one);
+	else
+		json_free(one);
+	json_put(json, "exposures", list);
+	local_api_answer(node->api, request, json);
+}
+
+static void port_expose(void *owner, local_api_request request, const struct exposure *exposure)
+{
+	struct node *node = owner;
+
+	node->questions = 0;
+	exposure_print_host(exposure, node->exposed);
+	answer_exposures(node, request);
+}
+
+static void port_unexpose(void *owner, local_api_request request, const struct exposure *host)
+{
+	struct node *node = owner;
+
+	if (!node->exposed[0]) {
+		local_api_refuse(node->api, request, RPC_NOT_FOUND, "it is not exposed here");
+		return;
+	}
+	node->exposed[0] = '\0';
+	answer_exposures(node, request);
+}
+
+static void port_exposures(void *owner, local_api_request request)
+{
+	answer_exposures(owner, request);
+}
+
 static void run_node(const char *path, int ready)
 {
 	struct node node = { .joined = false };
 	struct local_api_ports ports = { &node,	    port_status,   port_join,	     port_leave,
 					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
-					 port_relay_undrain };
+					 port_relay_undrain, port_expose, port_unexpose, port_exposures };
 	uv_loop_t loop;
 
 	log_set_level(LOG_LEVEL_WARNING);
@@ -439,6 +485,46 @@ static void test_a_relay_of_an_earlier_version_is_drained_as_well(void)
 	end(&w);
 }
 
+static void test_a_host_is_exposed_once_control_has_answered(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "expose https://App.example.org 8443 --proxy v2");
+	expect(&w, CTL_OK, "https://app.example.org is live: visitors come to 127.0.0.1:8443.\n", "");
+	run(&w, "exposures");
+	expect(&w, CTL_OK, "HOST                     TARGET          STATE  SERVER  VISITORS  FROM\n"
+			   "https://app.example.org  127.0.0.1:8443  live   -       -         p2pctl\n", "");
+	run(&w, "unexpose https://app.example.org");
+	expect(&w, CTL_OK, "https://app.example.org is not exposed any more.\n", "");
+	run(&w, "unexpose https://app.example.org");
+	expect(&w, CTL_FAILED, "", "p2pctl: it is not exposed here\n");
+	run(&w, "expose b.org 80");
+	expect(&w, CTL_OK, "b.org is kept, but not live yet: waiting for a grant: not granted; p2pctl admin host add alice\n",
+	       "");
+	run(&w, "exposures --json");
+	assert(w.exit == CTL_OK && strstr(w.out, "\"state\":\"waiting for a grant\""));
+
+	end(&w);
+}
+
+static void test_what_is_no_exposure_is_told_before_the_node_is_asked(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "expose ftp://a.org 80");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: expose: a host such as app.example.org"));
+	run(&w, "expose a.org 80 --proxy v9");
+	expect(&w, CTL_USAGE, "", "p2pctl: expose: proxy: one of none, v1, v2\n");
+	run(&w, "expose a.org");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "HOST TARGET is missing"));
+	run(&w, "unexpose 192.0.2.1");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: unexpose: a host such as"));
+
+	end(&w);
+}
+
 static void test_how_often_a_relay_is_watched_is_a_number(void)
 {
 	struct world w;
@@ -650,6 +736,8 @@ int main(void)
 	test_a_relay_tells_of_its_clients();
 	test_a_relay_is_drained_until_it_is_empty();
 	test_a_relay_of_an_earlier_version_is_drained_as_well();
+	test_a_host_is_exposed_once_control_has_answered();
+	test_what_is_no_exposure_is_told_before_the_node_is_asked();
 	test_how_often_a_relay_is_watched_is_a_number();
 	test_a_node_that_is_not_there();
 	test_answers_that_make_no_sense();

@@ -120,6 +120,30 @@ static void test_the_status_of_a_member(void)
 	node_status_deinit(&status);
 }
 
+static void test_a_direct_path_by_a_turn_server_is_called_so(void)
+{
+	struct node_status status;
+
+	alice(&status);
+	with_gate(&status);
+	struct node_status_peer *bob = node_status_add_peer(&status);
+	*bob = (struct node_status_peer){ .id = 2, .name = "bob", .state = "established", .path = NODE_PATH_DIRECT,
+					  .endpoint = endpoint_from_v4(BOB_OUTSIDE, 3478), .by_turn = true,
+					  .latency_us = 900, .handshake_ms = 5000, .packet_ms = 3000, .online = true };
+	expect_status(&status,
+		"node        alice  100.64.0.1  fd00::1\n"
+		"network     home, running for 2 h 5 min (interface p2p0, mtu 1280, p2pnode 0.1.0)\n"
+		"control     control.example.org:8443, connected for 5 min\n"
+		"relay       gate, 12.3 ms over tls\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"            198.51.100.7:40001 (stun)\n"
+		"\n"
+		"PEER  ADDRESS  PATH                              LATENCY  HANDSHAKE  PACKET  RECEIVED  SENT  STATE        IPV6\n"
+		"bob   -        direct 198.51.100.9:3478 by TURN   900 us        5 s     3 s       0 B   0 B  established  -\n");
+	node_status_deinit(&status);
+}
+
 static void test_a_public_node_is_told_whether_it_is_a_relay(void)
 {
 	static const char text[] =
@@ -190,6 +214,10 @@ static void test_a_netcheck_without_findings(void)
 	struct node_status_relay *far;
 
 	alice(&netcheck.status);
+	netcheck.status.nat_behaviour.findings = (struct nat_findings){ .mapping = NAT_DEPENDS_NOT,
+									.filtering = NAT_DEPENDS_PORT,
+									.hairpin = true,
+									.ports = NAT_PORTS_SAME };
 	far = node_status_add_relay(&netcheck.status); /* unknown latency: last */
 	strcpy(far->name, "far");
 	with_gate(&netcheck.status);
@@ -198,13 +226,105 @@ static void test_a_netcheck_without_findings(void)
 		"control     control.example.org:8443, reachable\n"
 		"udp         works\n"
 		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"mapping     endpoint-independent: one outside port for all destinations\n"
+		"filtering   address-and-port-dependent: who was sent something is let in, from that port only\n"
+		"hairpin     yes: machines behind this NAT reach each other by its outside address\n"
+		"ports       preserved: outside as inside\n"
+		"path mtu    not known: no direct path was measured\n"
 		"relay       gate, 12.3 ms over tls\n"
 		"relays      gate: 12.3 ms, home, connected, UDP 12.3 ms, TLS 15.0 ms\n"
 		"            far: no answer\n"
 		"endpoints   10.0.0.2:51820 (local)\n"
 		"            198.51.100.7:40001 (stun)\n"
 		"\n"
+		"Every peer can be reached directly, one behind a hard and strict NAT after a search of some seconds, which may fail.\n"
+		"\n"
 		"All is well.\n");
+	node_netcheck_deinit(&netcheck);
+}
+
+static void test_a_netcheck_tells_what_the_router_forwards_and_which_ways_it_speaks(void)
+{
+	struct node_netcheck netcheck = { .udp_works = true, .control_reachable = true };
+
+	alice(&netcheck.status);
+	with_gate(&netcheck.status);
+	strcpy(netcheck.status.port_mapping.state, "mapped");
+	strcpy(netcheck.status.port_mapping.way, "NAT-PMP");
+	netcheck.status.port_mapping.router = endpoint_from_v4(0x0a000001, 5351);
+	netcheck.status.port_mapping.external = endpoint_from_v4(0xc6336407, 41641);
+	netcheck.status.port_mapping.pcp = NODE_KNOWN_NO;
+	netcheck.status.port_mapping.natpmp = NODE_KNOWN_YES;
+	expect_netcheck(&netcheck,
+		"control     control.example.org:8443, reachable\n"
+		"udp         works\n"
+		"nat         easy: one outside port for all destinations, so most peers can be reached directly\n"
+		"mapping     not known: being measured\n"
+		"filtering   not known: being measured\n"
+		"hairpin     not known: being measured\n"
+		"ports       not known: being measured\n"
+		"port map    198.51.100.7:41641, by NAT-PMP\n"
+		"router      PCP no, NAT-PMP yes, UPnP not asked\n"
+		"path mtu    not known: no direct path was measured\n"
+		"relay       gate, 12.3 ms over tls\n"
+		"relays      gate: 12.3 ms, home, connected, UDP 12.3 ms, TLS 15.0 ms\n"
+		"endpoints   10.0.0.2:51820 (local)\n"
+		"            198.51.100.7:40001 (stun)\n"
+		"\n"
+		"Every peer whose UDP gets out can be reached directly.\n"
+		"\n"
+		"All is well.\n");
+	node_netcheck_deinit(&netcheck);
+}
+
+static void expect_line(const struct node_netcheck *netcheck, const char *line)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	report_netcheck(out, netcheck);
+	fclose(out);
+	if (!strstr(text, line))
+		fprintf(stderr, "expected:\n%sin:\n%s", line, text);
+	assert(strstr(text, line));
+	free(text);
+}
+
+static void test_a_netcheck_tells_in_one_sentence_what_the_nat_means(void)
+{
+	static const struct {
+		enum nat_dependence mapping, filtering;
+		const char *meaning;
+	} cases[] = {
+		{ NAT_DEPENDS_PORT, NAT_DEPENDS_NOT, "\nEvery peer whose UDP gets out can be reached directly.\n" },
+		{ NAT_DEPENDS_NOT, NAT_DEPENDS_ADDRESS, "\nEvery peer whose UDP gets out can be reached directly.\n" },
+		{ NAT_DEPENDS_NO_NAT, NAT_DEPENDS_PORT, "\nEvery peer can be reached directly, one behind a hard and strict NAT after" },
+		{ NAT_DEPENDS_ADDRESS, NAT_DEPENDS_ADDRESS, "\nPeers behind an easy NAT can be reached directly, if it is strict after" },
+		{ NAT_DEPENDS_UNKNOWN, NAT_DEPENDS_PORT, "\nMost peers can be reached directly; which cannot" },
+	};
+	struct node_netcheck netcheck = { .udp_works = true, .control_reachable = true };
+	struct nat_findings *findings = &netcheck.status.nat_behaviour.findings;
+
+	alice(&netcheck.status);
+	*findings = (struct nat_findings){ .ports = NAT_PORTS_ANY };
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		findings->mapping = cases[i].mapping;
+		findings->filtering = cases[i].filtering;
+		expect_line(&netcheck, cases[i].meaning);
+	}
+	expect_line(&netcheck, "\nports       random\n");
+	findings->preserves_port = true;
+	expect_line(&netcheck, "\nports       preserved where free, else random\n");
+	findings->ports = NAT_PORTS_IN_STEPS;
+	findings->step = 2;
+	expect_line(&netcheck, "\nports       preserved where free, else the last one plus 2\n");
+	node_status_add_peer(&netcheck.status)->mtu = 1420;
+	expect_line(&netcheck, "\npath mtu    1420 inside, of direct paths\n");
+	node_status_add_peer(&netcheck.status)->mtu = 8920;
+	expect_line(&netcheck, "\npath mtu    1420 to 8920 inside, of direct paths\n");
+	findings->mapping_unknown = NAT_UNKNOWN_ONE_ADDRESS;
+	expect_line(&netcheck, "\nmapping     not known: needs a second public node\n");
 	node_netcheck_deinit(&netcheck);
 }
 
@@ -228,9 +348,16 @@ static void test_a_netcheck_says_what_to_do(void)
 		"control     control.example.org:8443, NOT reachable: no route to host\n"
 		"udp         NO answer from any STUN server\n"
 		"nat         UDP does not get out: all traffic goes by relay over TLS\n"
+		"mapping     not known: being measured\n"
+		"filtering   not known: being measured\n"
+		"hairpin     not known: being measured\n"
+		"ports       not known: being measured\n"
+		"path mtu    not known: no direct path was measured\n"
 		"relay       gate, NOT connected (latency -)\n"
 		"relays      gate: no answer\n"
 		"endpoints   10.0.0.2:51820 (local)\n"
+		"\n"
+		"No peer can be reached directly by UDP from here; all traffic goes by relay.\n"
 		"\n"
 		"What to do:\n"
 		"  - Control does not answer. Is p2pcontrol running there, and does this machine's network\n"
@@ -245,10 +372,13 @@ static void test_a_netcheck_says_what_to_do(void)
 int main(void)
 {
 	test_the_status_of_a_member();
+	test_a_direct_path_by_a_turn_server_is_called_so();
 	test_a_public_node_is_told_whether_it_is_a_relay();
 	test_control_away_is_told_with_the_age_of_the_map();
 	test_the_status_of_a_stranger_says_how_to_join();
 	test_a_netcheck_without_findings();
+	test_a_netcheck_tells_what_the_router_forwards_and_which_ways_it_speaks();
+	test_a_netcheck_tells_in_one_sentence_what_the_nat_means();
 	test_a_netcheck_says_what_to_do();
 	return 0;
 }

@@ -26,7 +26,7 @@ static void test_without_a_file_everything_has_its_default(void)
 
 	node_config_init(&config);
 	assert(config.name[0] == '\0' && strcmp(config.interface, "p2p0") == 0);
-	assert(config.listen_port == 0 && config.mtu == 1280 && config.log_level == LOG_LEVEL_INFO);
+	assert(config.listen_port == 0 && config.mtu == 8920 && config.log_level == LOG_LEVEL_INFO);
 	assert(!config.is_public && config.n_addresses == 0);
 	assert(config.tls_port == 443 && config.stun_port == 3478);
 	for (int kind = 0; kind < OFFLOAD_N_KINDS; kind++)
@@ -52,16 +52,90 @@ static void test_an_empty_public_section_is_enough(void)
 
 	assert(node_config_parse("f", "[public]\n", 9, &config, NULL) == 0);
 	assert(config.is_public && config.n_addresses == 0 && config.tls_port == 443 && config.metrics.port == 0);
-	assert(config.max_rate_client == 10000000000 && config.max_rate == 0);
+	assert(config.max_rate_client == 10000000000 && config.max_rate == 0 && config.stun_rate == 100);
 }
 
 static void test_rates_are_bits_a_second_with_a_unit_or_none(void)
 {
-	const char *text = "[public]\nmax_rate_client = 500M\nmax_rate = 64000\nmetrics = [::1]:9100\n";
+	const char *text = "[public]\nstun_rate = 7\nmax_rate_client = 500M\nmax_rate = 64000\nmetrics = [::1]:9100\n";
 	struct node_config config;
 
 	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
 	assert(config.max_rate_client == 500000000 && config.max_rate == 64000 && config.metrics.port == 9100);
+	assert(config.stun_rate == 7);
+}
+
+static void test_a_frontdoor_section_opens_the_front_door(void)
+{
+	const char *beside = "[frontdoor]\nlisten = 198.51.100.1:443\nhost = a.example 127.0.0.1:443\n";
+	const char *text = "[frontdoor]\nhost = http://app.example.org 127.0.0.1:8080\n"
+			   "host = https://app.example.org alice:8443\nmax_visitors = 100\n";
+	struct node_config config;
+
+	assert(node_config_parse("f", "", 0, &config, NULL) == 0 && !config.has_front_door);
+	assert(node_config_parse("f", "[frontdoor]\n", 12, &config, NULL) == 0);
+	assert(config.has_front_door && config.n_door_hosts == 0 && config.n_door_listen == 2 && config.door_quic);
+	assert(config.door_listen[0].port == 80 && config.door_listen[1].port == 443);
+	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
+	assert(config.n_door_hosts == 2 && config.max_visitors == 100);
+	assert(strcmp(config.door_hosts[1], "https://app.example.org alice:8443") == 0);
+	assert(node_config_parse("f", beside, strlen(beside), &config, NULL) == 0); /* one port, two addresses */
+}
+
+static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
+{
+	expect_error("[frontdoor]\nlisten = http\n",
+		     "p2pnode.conf:2: listen = http: must be ports, or addresses with a port, such as '80, 443' or "
+		     "'198.51.100.1:80'");
+	expect_error("[frontdoor]\nhost = app.example.org\n",
+		     "p2pnode.conf:2: host = app.example.org: must be a host and where it is, such as 'app.example.org "
+		     "127.0.0.1:8443'");
+	expect_error("[frontdoor]\nhost = a.example alice:1\nhost = https://A.example bob:1\n",
+		     "p2pnode.conf:3: 'https://A.example bob:1': this host has a target already; keep one for http and "
+		     "one for https, or one for both");
+	expect_error("[frontdoor]\nhost = a.example 127.0.0.1:443\n",
+		     "p2pnode.conf:2: 127.0.0.1:443 is the front door itself; name the port of the server behind it");
+	expect_error("[frontdoor]\nlisten = 198.51.100.1:443\nhost = a.example 198.51.100.1:443\n",
+		     "p2pnode.conf:3: 198.51.100.1:443 is the front door itself; name the port of the server behind it");
+	expect_error("[frontdoor]\nhost = a.example 127.0.0.1:443\nhost = b.example 127.0.0.1:8443\n",
+		     "p2pnode.conf:2: 127.0.0.1:443 is the front door itself; name the port of the server behind it");
+	expect_error("[frontdoor]\n[expose]\nservice = a.example 443\nservice = b.example 8443\n",
+		     "p2pnode.conf:3: 'a.example 443': 127.0.0.1:443 is the front door itself; name the port of the server "
+		     "behind it");
+	expect_error("[expose]\nservice = a.example 1\nservice = a.example 2\nservice = b.example 3\n",
+		     "p2pnode.conf:3: 'a.example 2': a.example stands at p2pnode.conf:2 already; a host has one target");
+	expect_error("[public]\n[frontdoor]\nlisten = 80,443\n",
+		     "p2pnode.conf:3: TCP port 443 is the relay's; put another into one of both: tls_port in [public], "
+		     "listen in [frontdoor]");
+	expect_error("[public]\nstun_port = 8443\n[frontdoor]\nlisten = 80, 8443\nquic = yes\n",
+		     "p2pnode.conf:5: UDP port 8443 is the STUN server's; put another into stun_port in [public], or say "
+		     "quic = no");
+}
+
+#define WEBGW_HASH "84e0c0eafaa95a34c293f278ac52e45ce537bab5e752a00e6959a13ae103b65a"
+
+static void test_agents_are_listened_to_without_encryption_at_home_alone(void)
+{
+	const char *home = "[frontdoor]\n[webgw]\nhost = www.example.com " WEBGW_HASH "\n";
+	const char *overlay = "[frontdoor]\n[webgw]\nlisten = 100.64.0.1:9080\n";
+	const char *anywhere = "[frontdoor]\n[webgw]\nlisten = 9080\nallow_plaintext = yes\n";
+	const char *why = "p2pnode.conf:3: what agents are told there is not encrypted: who sees it can take their visitors. "
+			  "Listen at an address of the overlay, of loopback or a private one, or write allow_plaintext = yes";
+	struct node_config config;
+
+	assert(node_config_parse("f", "[frontdoor]\n", 12, &config, NULL) == 0 && !config.has_webgw);
+	assert(node_config_parse("f", home, strlen(home), &config, NULL) == 0 && config.has_webgw);
+	assert(config.n_webgw_hosts == 1 && config.webgw_listen.port == 9080 && endpoint_is_loopback(&config.webgw_listen));
+	assert(config.webgw_dial_back.port == 4658);
+	assert(node_config_parse("f", overlay, strlen(overlay), &config, NULL) == 0);
+	assert(node_config_parse("f", anywhere, strlen(anywhere), &config, NULL) == 0);
+	expect_error("[frontdoor]\n[webgw]\nlisten = 9080\n", why);
+	expect_error("[frontdoor]\n[webgw]\nlisten = 198.51.100.1:9080\n", why);
+	expect_error("[webgw]\nhost = www.example.com " WEBGW_HASH "\n",
+		     "p2pnode.conf:2: [webgw] is for visitors of the front door: write a section [frontdoor] as well");
+	expect_error("[frontdoor]\n[webgw]\nhost = www.example.com secret\n",
+		     "p2pnode.conf:3: host = www.example.com secret: must be behind the host the SHA-256 of its secret, 64 "
+		     "hex digits; the secret itself does not belong here");
 }
 
 static void test_each_offload_can_be_switched_off(void)
@@ -98,12 +172,17 @@ static void test_mistakes_are_told_with_line_and_remedy(void)
 	expect_error("[public]\naddress=1.0.0.1\naddress=1.0.0.2\naddress=1.0.0.3\naddress=1.0.0.4\n"
 		     "address=1.0.0.5\n",
 		     "p2pnode.conf:6: more than 4 addresses in [public]; keep those that others reach");
-	expect_error("[node]\nmtu = 1279\n", "p2pnode.conf:2: mtu = 1279: must be a whole number from 1280 to 9000");
+	expect_error("[node]\nmtu = 1279\n", "p2pnode.conf:2: mtu = 1279: must be 0, or a whole number from 1280 to 9000");
+	expect_error("[node]\nmtu = 9001\n", "p2pnode.conf:2: mtu = 9001: must be a whole number from 0 to 9000");
 	expect_error("[node]\nname = Alice\n",
 		     "p2pnode.conf:2: name = Alice: must be one to 63 of a-z, 0-9 and '-', with no '-' at either "
 		     "end, such as web-1");
 	expect_error("[node]\ninterface = a/b\n",
 		     "p2pnode.conf:2: interface = a/b: must be the name of a network interface, such as p2p0");
+	expect_error("[turn]\nserver = 198.51.100.5:3478\nuser = alice\n",
+		     "p2pnode.conf:2: a TURN server needs user and password_file");
+	expect_error("[turn]\nserver = 198.51.100.5:3478\npassword_file = /etc/p2pnode/turn\n",
+		     "p2pnode.conf:2: a TURN server needs user and password_file");
 	expect_error("[node]\nlog_level = loud\n",
 		     "p2pnode.conf:2: log_level = loud: must be one of error, warning, info, debug, trace");
 }
@@ -114,7 +193,7 @@ static void test_the_printed_defaults_are_a_valid_file(void)
 	struct node_config config = { 0 };
 
 	assert(node_config_parse("f", text, strlen(text), &config, NULL) == 0);
-	assert(config.mtu == 1280 && !config.is_public);
+	assert(config.mtu == 8920 && !config.is_public);
 	free(text);
 }
 
@@ -146,7 +225,10 @@ int main(void)
 	test_without_a_file_everything_has_its_default();
 	test_a_public_section_makes_a_public_node();
 	test_an_empty_public_section_is_enough();
+	test_a_frontdoor_section_opens_the_front_door();
+	test_mistakes_about_the_front_door_are_told_with_remedy();
 	test_rates_are_bits_a_second_with_a_unit_or_none();
+	test_agents_are_listened_to_without_encryption_at_home_alone();
 	test_each_offload_can_be_switched_off();
 	test_mistakes_are_told_with_line_and_remedy();
 	test_the_printed_defaults_are_a_valid_file();

@@ -276,7 +276,22 @@ static void test_it_ends_with_the_direct_path_at_once(void)
 	assert(step_after(50 * MS) == BYPASS_NOTHING);
 
 	turn_on();
-	assert(bypass_end(&bypass) && !bypass_end(&bypass));
+	assert(bypass_end(&bypass, seen.now_ns) && !bypass_end(&bypass, seen.now_ns));
+}
+
+static void test_after_a_doubt_the_nodes_carry_for_ten_seconds_even_if_the_peer_sends_past_them(void)
+{
+	turn_on();
+	seen.is_direct = false; /* in doubt: packets go by relay as well */
+	assert(step_after(50 * MS) == BYPASS_TO_LOOPBACK);
+	send_to("127.0.0.1:999");
+	seen.is_direct = true;
+	assert(step_after(200 * MS) == BYPASS_NOTHING);
+	send_to("192.0.2.9:77"); /* where the peer's packets come from */
+	assert(step_after(1 * S) == BYPASS_TO_LOOPBACK && bypass.state == BYPASS_OFF);
+	send_to("127.0.0.1:999");
+	assert(step_after(8750 * MS) == BYPASS_NOTHING);
+	assert(step_after(50 * MS) == BYPASS_TO_PEER && bypass.state == BYPASS_TRYING);
 }
 
 static void test_a_peer_that_was_faster_is_followed_at_the_paths_address_only(void)
@@ -302,12 +317,12 @@ static void test_who_carries_our_packets_to_another_address_takes_nobody_along(v
 	assert(step_after(50 * MS) == BYPASS_TO_LOOPBACK && bypass.state == BYPASS_OFF);
 }
 
-static void test_a_peer_that_sends_by_its_node_again_takes_us_back_for_a_second(void)
+static void test_a_peer_that_sends_by_its_node_again_takes_us_back_for_three_seconds(void)
 {
 	turn_on();
 	send_to("127.0.0.1:999");
 	assert(step_after(50 * MS) == BYPASS_NOTHING && bypass.state == BYPASS_OFF);
-	assert(step_after(999 * MS) == BYPASS_NOTHING);
+	assert(step_after(2999 * MS) == BYPASS_NOTHING);
 	assert(step_after(1 * MS) == BYPASS_TO_PEER);
 }
 
@@ -336,7 +351,7 @@ static void begin_follow(void)
 	const struct endpoint told = at(WG);
 
 	follow = (struct follow){ 0 };
-	follow_set_path(&follow, &path);
+	follow_set_path(&follow, &path, 100 * S);
 	follow_told(&follow, &told);
 }
 
@@ -392,12 +407,26 @@ static void test_another_path_ends_it(void)
 
 	begin_follow();
 	assert(follow_arrived(&follow, &wg, 100 * S));
-	follow_set_path(&follow, &both);
+	follow_set_path(&follow, &both, 100 * S);
 	assert(goes(NODE, NULL) && !follow_arrived(&follow, &wg, 100 * S));
 	begin_follow();
 	assert(follow_arrived(&follow, &wg, 100 * S));
-	follow_set_path(&follow, &elsewhere);
+	follow_set_path(&follow, &elsewhere, 100 * S);
 	assert(goes("192.0.2.10:5", NULL));
+}
+
+static void test_after_a_doubt_the_route_stays_with_the_node_for_ten_seconds(void)
+{
+	const struct endpoint wg = at(WG);
+	const struct peer_path both = { .direct = true, .relay = true, .endpoint = at(NODE) };
+	const struct peer_path direct = { .direct = true, .endpoint = at(NODE) };
+
+	begin_follow();
+	assert(follow_arrived(&follow, &wg, 100 * S));
+	follow_set_path(&follow, &both, 100 * S);
+	follow_set_path(&follow, &direct, 101 * S);
+	assert(!follow_arrived(&follow, &wg, 110 * S - 1) && !look_at(WG, 110 * S - 1, 110 * S - 1) && goes(NODE, NULL));
+	assert(follow_arrived(&follow, &wg, 110 * S) && goes(WG, NULL));
 }
 
 static void test_its_wireguard_is_nudged_while_nothing_goes_there(void)
@@ -444,13 +473,15 @@ int main(void)
 	test_silence_ends_it_in_two_and_a_half_seconds();
 	test_who_has_nothing_to_send_is_heard_each_second();
 	test_it_ends_with_the_direct_path_at_once();
+	test_after_a_doubt_the_nodes_carry_for_ten_seconds_even_if_the_peer_sends_past_them();
 	test_a_peer_that_was_faster_is_followed_at_the_paths_address_only();
 	test_who_carries_our_packets_to_another_address_takes_nobody_along();
-	test_a_peer_that_sends_by_its_node_again_takes_us_back_for_a_second();
+	test_a_peer_that_sends_by_its_node_again_takes_us_back_for_three_seconds();
 	test_trying_sends_both_ways_so_that_nothing_is_lost();
 	test_an_authentic_packet_from_its_wireguard_moves_the_route_there();
 	test_the_route_moves_back_when_the_peer_does_or_is_silent();
 	test_another_path_ends_it();
+	test_after_a_doubt_the_route_stays_with_the_node_for_ten_seconds();
 	test_its_wireguard_is_nudged_while_nothing_goes_there();
 	test_a_table_finds_and_forgets_peers();
 	return 0;

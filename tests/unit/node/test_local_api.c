@@ -97,11 +97,36 @@ static void port_relay_undrain(void *owner, local_api_request request)
 	local_api_refuse(((struct world *)owner)->api, request, RPC_NOT_FOUND, "no relay here");
 }
 
+static void port_expose(void *owner, local_api_request request, const struct exposure *exposure)
+{
+	struct world *w = owner;
+	char text[EXPOSURE_TEXT];
+
+	exposure_print(exposure, text);
+	snprintf(w->asked, sizeof(w->asked), "expose %.40s", text);
+	local_api_done(w->api, request);
+}
+
+static void port_unexpose(void *owner, local_api_request request, const struct exposure *host)
+{
+	struct world *w = owner;
+	char text[EXPOSURE_HOST_TEXT];
+
+	exposure_print_host(host, text);
+	snprintf(w->asked, sizeof(w->asked), "unexpose %.40s", text);
+	local_api_done(w->api, request);
+}
+
+static void port_exposures(void *owner, local_api_request request)
+{
+	local_api_done(((struct world *)owner)->api, request);
+}
+
 static struct local_api_ports ports_of(struct world *w)
 {
 	return (struct local_api_ports){ w,	       port_status,   port_join,	port_leave,
 					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
-					 port_relay_undrain };
+					 port_relay_undrain, port_expose, port_unexpose, port_exposures };
 }
 
 /* the world */
@@ -219,6 +244,16 @@ static void test_each_method_reaches_its_port(void)
 	expect(&w, fd, "\"clients\":[]");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"relay.status\",\"params\":{\"of\":\"gate\"}}");
 	expect(&w, fd, "\"code\":-32602");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":20,\"method\":\"node.expose\",\"params\":{\"exposure\":\"a.org 80 rate=5\"}}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "expose a.org 127.0.0.1:80 rate=5") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":21,\"method\":\"node.unexpose\",\"params\":{\"host\":\"https://a.org\"}}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "unexpose https://a.org") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":22,\"method\":\"node.expose\",\"params\":{\"exposure\":\"a.org\"}}");
+	expect(&w, fd, "the port behind the host is missing");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":23,\"method\":\"node.exposures\"}");
+	expect(&w, fd, "{\"done\":true}");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"relay.drain\",\"params\":{\"deadline_s\":7}}");
 	expect(&w, fd, "{\"done\":true}");
 	assert(strcmp(w.asked, "drain 7") == 0);

@@ -169,6 +169,48 @@ static void test_the_map_alone_can_be_forgotten(void)
 	end();
 }
 
+static void test_what_was_published_is_forgotten_first(void)
+{
+	char *text, path[300];
+
+	begin();
+	assert(state_dir_save_exposures(&dir, "a.org 192.0.2.1:80\n", NULL) == 0);
+	snprintf(path, sizeof(path), "%s/membership.json", folder);
+	assert(mkdir(path, 0700) == 0); /* cannot be removed as a file */
+	assert(state_dir_forget(&dir, NULL) != 0);
+	assert(state_dir_load_exposures(&dir, &text, NULL) == -ENOENT);
+	assert(rmdir(path) == 0);
+	end();
+}
+
+#define MAP_TEXT                                                                                                       \
+	"{\"sequence\":\"7\",\"epoch\":\"3\",\"network\":\"home\",\"prefix4\":\"100.64.0.0/10\",\"prefix6\":\"fd00::/64\"," \
+	"\"self\":{\"id\":1,\"name\":\"me\",\"node_key\":\"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\","        \
+	"\"address4\":\"100.64.0.1\",\"address6\":\"fd00::1\"},\"peers\":[],\"relays\":[]"
+
+/* It left out what it did not know, but kept the sequence. */
+static void test_from_the_map_of_an_earlier_version_nothing_goes_on(void)
+{
+	struct map map;
+
+	begin();
+	put("map.json", MAP_TEXT "}");
+	assert(state_dir_load_map(&dir, &map, NULL) == 0);
+	assert(map.sequence == 0);
+	assert(state_dir_save_map(&dir, &map, NULL) == 0); /* saved by this version, it stays unknown where it was */
+	map_deinit(&map);
+	assert(state_dir_load_map(&dir, &map, NULL) == 0 && map.sequence == 0);
+	map_deinit(&map);
+	put("map.json", MAP_TEXT ",\"exposures\":[]}");
+	assert(state_dir_load_map(&dir, &map, NULL) == 0);
+	assert(map.sequence == 7);
+	assert(state_dir_save_map(&dir, &map, NULL) == 0);
+	map_deinit(&map);
+	assert(state_dir_load_map(&dir, &map, NULL) == 0 && map.sequence == 7 && map.epoch == 3);
+	map_deinit(&map);
+	end();
+}
+
 static void test_two_nodes_cannot_share_a_folder(void)
 {
 	struct state_dir second;
@@ -202,6 +244,8 @@ int main(void)
 	test_membership_comes_back_as_it_was_saved();
 	test_leaving_forgets_everything_but_the_node_key();
 	test_the_map_alone_can_be_forgotten();
+	test_what_was_published_is_forgotten_first();
+	test_from_the_map_of_an_earlier_version_nothing_goes_on();
 	test_two_nodes_cannot_share_a_folder();
 	test_the_port_is_remembered_and_rubbish_in_it_does_no_harm();
 	puts("ok");

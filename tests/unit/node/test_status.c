@@ -32,6 +32,12 @@ static void fill_head(struct node_status *status)
 	status->home_relay.latency_us = 12345;
 	strcpy(status->home_relay.transport, "tls");
 	status->nat = NODE_NAT_EASY;
+	strcpy(status->port_mapping.state, "mapped");
+	strcpy(status->port_mapping.way, "UPnP");
+	status->port_mapping.router = endpoint_from_v4(0xc0a80101, 5351);
+	status->port_mapping.external = endpoint_from_v4(0xcb007107, 40001);
+	status->port_mapping.pcp = NODE_KNOWN_NO;
+	status->port_mapping.upnp = NODE_KNOWN_YES;
 }
 
 static void fill_lists(struct node_status *status)
@@ -50,7 +56,7 @@ static void fill_lists(struct node_status *status)
 	node_status_add_lane_drop(lane, "replay", 3);
 	node_status_add_lane_drop(lane, "forged", 0); /* not told */
 	*peer = (struct node_status_peer){ .id = 8, .name = "bob", .state = "established",
-					   .path = NODE_PATH_BOTH, .endpoint = endpoint, .relay = "gate",
+					   .path = NODE_PATH_BOTH, .endpoint = endpoint, .by_turn = true, .relay = "gate",
 					   .latency_us = 900, .handshake_ms = 61000, .packet_ms = 2,
 					   .rx_bytes = UINT64_MAX, .tx_bytes = 1, .online = true };
 	peer->node_key.bytes[31] = 1;

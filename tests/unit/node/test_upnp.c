@@ -230,6 +230,7 @@ static struct upnp_request request_to(const struct router *router)
 struct mapped {
 	struct endpoint external;
 	uint32_t lifetime_s;
+	struct upnp_service service;
 	struct error error;
 };
 
@@ -238,7 +239,7 @@ static int map(struct router *router, struct mapped *ret)
 	begin(router);
 	const struct upnp_request request = request_to(router);
 	*ret = (struct mapped){ .lifetime_s = 1 };
-	int r = upnp_map(&request, &ret->external, &ret->lifetime_s, &ret->error);
+	int r = upnp_map(&request, &ret->external, &ret->lifetime_s, &ret->service, &ret->error);
 	end(router);
 	assert(r == 0 || (ret->error.code == r && ret->error.message[0] != '\0'));
 	return r;
@@ -296,7 +297,7 @@ static void test_without_a_wish_our_own_port_is_asked_for(void)
 	begin(&router);
 	struct upnp_request request = request_to(&router);
 	request.external_port = 0;
-	assert(upnp_map(&request, &mapped.external, &mapped.lifetime_s, NULL) == 0);
+	assert(upnp_map(&request, &mapped.external, &mapped.lifetime_s, NULL, NULL) == 0);
 	end(&router);
 	assert(mapped.external.port == 40000);
 }
@@ -411,6 +412,68 @@ static void test_a_mapping_is_removed(void)
 
 	assert(unmap(&router, &error) == 0);
 	assert(router.n_calls == 1 && is_call(router.calls[0], "DeletePortMapping") && has_port(router.calls[0], 40001));
+}
+
+static void test_who_is_known_is_told_to_remove_without_a_search(void)
+{
+	struct router router = { 0 };
+	struct mapped mapped;
+
+	assert(map(&router, &mapped) == 0 && strcmp(mapped.service.control.path, "/ip") == 0);
+	router = (struct router){ .location = "" };
+	begin(&router);
+	struct upnp_request request = request_to(&router);
+	mapped.service.control.host.port = router.http_port;
+	request.service = &mapped.service;
+	assert(upnp_remove(&request, NULL) == 0);
+	end(&router);
+	assert(router.n_searches == 0 && router.n_calls == 1 && is_call(router.calls[0], "DeletePortMapping"));
+}
+
+static void test_who_is_known_and_has_gone_is_searched_for(void)
+{
+	struct router router = { 0 };
+	struct mapped mapped;
+
+	assert(map(&router, &mapped) == 0); /* another port, that time */
+	router = (struct router){ 0 };
+	begin(&router);
+	struct upnp_request request = request_to(&router);
+	mapped.service.control.host.port = 1;
+	request.service = &mapped.service;
+	assert(upnp_remove(&request, NULL) == 0);
+	end(&router);
+	assert(router.n_gets == 1 && is_call(router.calls[0], "DeletePortMapping"));
+}
+
+static void describe_nothing(struct router *router, int fd)
+{
+	answer(fd, "200 OK", "<root></root>");
+}
+
+static void test_who_was_asked_is_told_also_when_it_refused(void)
+{
+	struct router refusing = { .call = refuse_all_ports }, silent = { .describe = describe_nothing };
+	struct mapped mapped;
+
+	assert(map(&refusing, &mapped) == -EADDRINUSE && !endpoint_is_none(&mapped.service.control.host));
+	assert(map(&silent, &mapped) != 0 && endpoint_is_none(&mapped.service.control.host));
+}
+
+static void test_whether_it_forwards_at_all_is_asked_without_a_call(void)
+{
+	struct router good = { 0 }, other = { .describe = describe_nothing };
+	struct upnp_request request;
+
+	begin(&good);
+	request = request_to(&good);
+	assert(upnp_find(&request, NULL) == 0);
+	end(&good);
+	assert(good.n_gets == 1 && good.n_calls == 0);
+	begin(&other);
+	request = request_to(&other);
+	assert(upnp_find(&request, NULL) == -ENOENT);
+	end(&other);
 }
 
 static void have_no_mapping(struct router *router, int fd, const char *request)
@@ -664,10 +727,10 @@ static void test_a_request_must_make_sense(void)
 	struct mapped mapped = { 0 };
 
 	bad.router = (struct endpoint){ .ip = { 0x20, 0x01 } };
-	assert(upnp_map(&bad, &mapped.external, &mapped.lifetime_s, &mapped.error) == -EINVAL);
+	assert(upnp_map(&bad, &mapped.external, &mapped.lifetime_s, NULL, &mapped.error) == -EINVAL);
 	bad = good;
 	bad.ours.port = 0;
-	assert(upnp_map(&bad, &mapped.external, &mapped.lifetime_s, &mapped.error) == -EINVAL);
+	assert(upnp_map(&bad, &mapped.external, &mapped.lifetime_s, NULL, &mapped.error) == -EINVAL);
 	assert(upnp_remove(&good, &mapped.error) == -EINVAL);
 }
 
@@ -683,6 +746,10 @@ int main(void)
 	test_a_router_that_is_not_online_forwards_nothing();
 	test_a_refusal_is_named();
 	test_a_mapping_is_removed();
+	test_who_is_known_is_told_to_remove_without_a_search();
+	test_who_is_known_and_has_gone_is_searched_for();
+	test_who_was_asked_is_told_also_when_it_refused();
+	test_whether_it_forwards_at_all_is_asked_without_a_call();
 	test_what_is_not_there_is_removed();
 	test_a_removal_may_be_refused();
 	test_a_description_may_end_in_any_of_three_ways();

@@ -119,12 +119,22 @@ static void test_who_says_nothing_keeps_others_out_for_a_while_only(void)
 static void test_figures_are_in_the_format_of_prometheus(void)
 {
 	struct public_node_stats stats = { .relay = { .clients = 3, .dropped_queue = 7 } };
-	char *text = relay_metrics_text(&(struct relay_metrics){ .stats = &stats, .has_control = true });
+	const struct front_door_counters door = { .visitors = 9, .unknown_host = 2, .refused[SNIFFER_NO_HOST] = 5 };
+	const struct door_metrics_exposure exposure = { "https://*.example.org", { .visitors_now = 4,
+										   .state = DOOR_TARGET_UP } };
+	const struct door_metrics doors = { .front = &door, .exposures = &exposure, .n_exposures = 1 };
+	char *text = relay_metrics_text(
+		&(struct relay_metrics){ .stats = &stats, .has_control = true, .doors = doors });
 	char name[128] = "", *rest = text;
 	size_t n = 0;
 
 	EXPECT(strstr(text, "\np2pnode_relay_clients{transport=\"tls\"} 3\n"));
 	EXPECT(strstr(text, "\np2pnode_relay_dropped_packets_total{transport=\"tls\",cause=\"queue_full\"} 7\n"));
+	EXPECT(strstr(text, "\np2pnode_door_visitors_total{door=\"front\"} 9\n"));
+	EXPECT(strstr(text, "\np2pnode_door_refused_total{door=\"front\",cause=\"unknown_host\"} 2\n"));
+	EXPECT(strstr(text, "\np2pnode_door_refused_total{door=\"front\",cause=\"not_understood\"} 5\n"));
+	EXPECT(strstr(text, "\np2pnode_exposure_visitors{host=\"https://*.example.org\"} 4\n"));
+	EXPECT(strstr(text, "\np2pnode_exposure_target_up{host=\"https://*.example.org\"} 1\n"));
 	for (char *line; (line = strsep(&rest, "\n")) != NULL && *line; n++) {
 		if (sscanf(line, "# HELP %127s", name) == 1) {
 			line = strsep(&rest, "\n");

@@ -57,6 +57,25 @@ static void test_a_peer_that_answers_is_never_in_doubt(void)
 	}
 }
 
+static void test_what_another_relay_lost_is_not_held_against_the_one_in_use_now(void)
+{
+	given_a_peer_that_answered_at(1000);
+	EXPECT(count(PEER_SILENCE_WAKE | PEER_SILENCE_TURN, 1010, 1350) == 0);
+	peer_silence_moved(&silence, 1350 * MS);
+	EXPECT(count(PEER_SILENCE_WAKE | PEER_SILENCE_TURN, 1350, 1750) == 0);
+	EXPECT(count(PEER_SILENCE_WAKE, 1750, 1850) == 1);
+}
+
+static void test_who_was_turned_is_not_waited_for_anew_when_it_moves(void)
+{
+	given_a_peer_that_answered_at(1000);
+	data_sent(1010);
+	peer_silence_turned(&silence, 1400 * MS);
+	peer_silence_moved(&silence, 1400 * MS);
+	data_sent(1450);
+	EXPECT(peer_silence_is_doubted(&silence, 1460 * MS));
+}
+
 static void given_one_that_answers_within_20_ms(uint64_t until_ms)
 {
 	given_a_peer_that_answered_at(1000);
@@ -298,6 +317,8 @@ static void test_news_that_come_late_change_nothing(void)
 int main(void)
 {
 	test_a_peer_that_answers_is_never_in_doubt();
+	test_what_another_relay_lost_is_not_held_against_the_one_in_use_now();
+	test_who_was_turned_is_not_waited_for_anew_when_it_moves();
 	test_after_400_ms_of_packets_without_an_answer_everything_is_due_at_once();
 	test_the_last_packet_of_a_conversation_needs_no_answer();
 	test_a_handshake_needs_one();

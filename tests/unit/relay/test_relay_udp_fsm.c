@@ -269,11 +269,28 @@ static void test_nobody_there_is_tried_again_later_and_later(void)
 	world_until(&w, 30000);
 	EXPECT(a->fsm.state == RELAY_UDP_WAITING);
 	world_until(&w, 2 * 3600 * 1000);
-	EXPECT(w.n_sent < 2 * 6 * 2 * 3600 / 225 + 100); /* two addresses, six times each, every 225 s or rarer */
+	EXPECT(w.n_sent < 2 * 3 * 2 * 3600 / 225 + 100); /* two addresses, three times each, every 225 s or rarer */
 
 	w.is_dead = false;
 	world_input(a, RELAY_UDP_IN_POKE);
 	world_pass(&w, 100);
+	EXPECT(a->fsm.state == RELAY_UDP_IS_BOUND);
+	world_end(&w);
+}
+
+static void test_after_a_long_silence_a_slow_path_is_good_enough(void)
+{
+	static struct world w;
+	world_begin(&w);
+	struct world_node *a = &w.nodes[0];
+
+	w.is_dead = true;
+	world_start(a);
+	world_until(&w, 3600 * 1000);
+	w.is_dead = false;
+	w.latency_us = 500000; /* by satellite */
+	world_pass(&w, 310 * 1000);
+
 	EXPECT(a->fsm.state == RELAY_UDP_IS_BOUND);
 	world_end(&w);
 }
@@ -551,6 +568,7 @@ int main(int argc, char **argv)
 	test_who_only_receives_notices_a_restart_within_half_a_second_of_the_last_packet();
 	test_a_lost_relay_is_asked_for_until_it_is_back();
 	test_nobody_there_is_tried_again_later_and_later();
+	test_after_a_long_silence_a_slow_path_is_good_enough();
 	test_silence_is_no_loss_when_nobody_sends_and_pings_are_answered();
 	test_a_relay_that_drains_is_used_as_long_as_it_lasts();
 	test_of_two_machines_with_one_key_the_first_waits();

@@ -210,6 +210,83 @@ static void test_an_attribute_not_understood_is_refused_by_name(void)
 	finish(&b);
 }
 
+static uint16_t free_port(void)
+{
+	struct endpoint mine;
+
+	close(client_at("127.0.0.1", &mine));
+	return mine.port;
+}
+
+static void test_with_one_address_it_answers_from_the_other_port(const char *listen, const char *server_ip)
+{
+	struct bench b;
+	struct udp_server_options options = { .n_listen = 1, .listen = { at(listen, 0) }, .other_port = free_port() };
+	struct stun_message question, seen;
+	struct endpoint mine, from;
+	begin(&b, &options);
+	const struct endpoint server = at(server_ip, b.port), other = at(server_ip, options.other_port);
+	int fd = client_at("127.0.0.1", &mine);
+
+	for (int way = 0; way < 3; way++) { /* asked at either port; with a change of the port */
+		const struct endpoint *asked = way == 1 ? &other : &server, *expected = way == 0 ? &server : &other;
+		stun_make_request(&question, &(struct stun_tx){ { (uint8_t)way } });
+		question.has_change_request = question.change_port = way == 2;
+		ask(fd, asked, &question);
+		EXPECT(answer(&b, fd, &seen, &from) <= STUN_REQUEST_LEN);
+		EXPECT(seen.class == STUN_SUCCESS && endpoint_equal(&seen.mapped, &mine));
+		EXPECT(endpoint_equal(&from, expected) && endpoint_equal(&seen.response_origin, expected));
+		EXPECT(endpoint_equal(&seen.other_address, way == 1 ? &server : &other));
+	}
+	close(fd);
+	finish(&b);
+}
+
+static void test_an_answer_goes_to_another_port_of_the_asker_and_is_no_larger(void)
+{
+	struct bench b;
+	struct udp_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) } };
+	struct stun_message question, seen;
+	struct endpoint mine, others, from;
+	uint8_t buf[STUN_MAX_LEN];
+	begin(&b, &options);
+	const struct endpoint server = at("127.0.0.1", b.port);
+	int fd = client_at("127.0.0.1", &mine), other = client_at("127.0.0.1", &others);
+
+	stun_make_request(&question, &(struct stun_tx){ { 5 } });
+	question.response_port = others.port;
+	const size_t asked = stun_encode(buf, sizeof(buf), &question);
+	ask_bytes(fd, &server, buf, asked);
+	EXPECT(answer(&b, other, &seen, &from) <= asked);
+	EXPECT(seen.class == STUN_SUCCESS && endpoint_equal(&seen.mapped, &mine) && endpoint_equal(&from, &server));
+	close(fd);
+	close(other);
+	finish(&b);
+}
+
+static void test_a_second_port_that_is_taken_is_done_without(void)
+{
+	struct bench b;
+	struct stun_message question, seen;
+	struct endpoint taken, mine, from;
+	int in_the_way = client_at("127.0.0.1", &taken), fd = client_at("127.0.0.1", &mine);
+	struct udp_server_options options = { .n_listen = 1, .listen = { at("127.0.0.1", 0) }, .other_port = taken.port };
+	begin(&b, &options);
+	const struct endpoint server = at("127.0.0.1", b.port);
+
+	stun_make_request(&question, &(struct stun_tx){ { 6 } });
+	ask(fd, &server, &question);
+	answer(&b, fd, &seen, &from);
+	EXPECT(endpoint_equal(&seen.mapped, &mine) && endpoint_is_none(&seen.other_address));
+	question.has_change_request = question.change_port = true;
+	ask(fd, &server, &question);
+	answer(&b, fd, &seen, &from);
+	EXPECT(seen.class == STUN_ERROR && seen.error_code == 420);
+	close(fd);
+	close(in_the_way);
+	finish(&b);
+}
+
 static void test_a_source_that_asks_too_often_waits(void)
 {
 	struct bench b;
@@ -241,10 +318,7 @@ static void test_with_two_addresses_and_ports_it_answers_from_another(void)
 	struct endpoint mine, from;
 	struct udp_server_options options = { .n_listen = 2,
 					       .listen = { at("127.0.0.1", 0), at("127.0.0.2", 0) } };
-	/* A free port for the second: ask the kernel. */
-	int probe = client_at("127.0.0.1", &mine);
-	options.other_port = mine.port;
-	close(probe);
+	options.other_port = free_port();
 	begin(&b, &options);
 	struct endpoint server = at("127.0.0.1", b.port), other = at("127.0.0.2", options.other_port);
 	int fd = client_at("127.0.0.1", &mine);
@@ -283,6 +357,10 @@ int main(void)
 	test_an_attribute_not_understood_is_refused_by_name();
 	test_a_source_that_asks_too_often_waits();
 	test_with_two_addresses_and_ports_it_answers_from_another();
+	test_with_one_address_it_answers_from_the_other_port("127.0.0.1", "127.0.0.1");
+	test_with_one_address_it_answers_from_the_other_port("0.0.0.0", "127.0.0.3");
+	test_an_answer_goes_to_another_port_of_the_asker_and_is_no_larger();
+	test_a_second_port_that_is_taken_is_done_without();
 	puts("ok");
 	return 0;
 }

@@ -217,6 +217,54 @@ static void test_a_train_that_was_refused_is_not_tried_again_at_once(void)
 	end(&b);
 }
 
+/* An answer has a number, too. */
+static void answer(struct bench *b, uint32_t to, size_t size)
+{
+	memcpy(b->bytes[b->n] + RELAY_UDP_HEADER_LEN, &b->n, sizeof(b->n));
+	relay_outbox_add(b->outbox, RELAY_OUTBOX_STUN, &b->ways[to], b->bytes[b->n], size);
+	b->n++;
+}
+
+static void test_stun_answers_to_one_address_leave_as_a_train(void)
+{
+	struct bench b;
+	begin(&b, MAX_SENT, false);
+
+	for (uint32_t i = 0; i < 50; i++)
+		answer(&b, i % 2, SIZE);
+	flush(&b);
+	assert(kernel.n_calls == 2 && kernel.n_sent == 50 && b.counters.sent[RELAY_OUTBOX_STUN] == 50);
+	end(&b);
+}
+
+static void test_stun_answers_of_another_size_port_or_address_of_ours_leave_by_themselves(void)
+{
+	struct bench b;
+	begin(&b, MAX_SENT, false);
+
+	b.ways[1] = b.ways[2] = b.ways[0];
+	b.ways[1].remote.port++;
+	b.ways[2].local_ip[15] = 9;
+	for (uint32_t i = 0; i < 3; i++)
+		answer(&b, i, SIZE);
+	answer(&b, 2, SIZE - 8);
+	flush(&b);
+	assert(kernel.n_calls == 4 && all_were_sent_in_order(4));
+	end(&b);
+}
+
+static void test_a_train_of_stun_answers_is_no_longer_than_the_kernel_takes(void)
+{
+	struct bench b;
+	begin(&b, MAX_SENT, false);
+
+	for (uint32_t i = 0; i < 100; i++)
+		answer(&b, 0, SIZE);
+	flush(&b);
+	assert(kernel.n_calls == 2 && all_were_sent_in_order(100));
+	end(&b);
+}
+
 static void test_a_full_socket_drops_answers_and_counts_them(void)
 {
 	struct bench b;
@@ -235,6 +283,9 @@ int main(void)
 	test_a_full_socket_that_cannot_segment_loses_nothing_either();
 	test_a_batch_that_is_full_is_not_overtaken_by_its_rest();
 	test_a_train_that_was_refused_is_not_tried_again_at_once();
+	test_stun_answers_to_one_address_leave_as_a_train();
+	test_stun_answers_of_another_size_port_or_address_of_ours_leave_by_themselves();
+	test_a_train_of_stun_answers_is_no_longer_than_the_kernel_takes();
 	test_a_full_socket_drops_answers_and_counts_them();
 	puts("ok");
 }

@@ -134,6 +134,74 @@ static void test_a_train_for_two_peers_is_cut_between_them(void)
 	world_end(&w);
 }
 
+/* ---- what fits ---- */
+
+static void send_sized(uint32_t n, uint32_t size, bool dont_fragment)
+{
+	static uint8_t buffer[WG_HEADROOM + 4 * 2100];
+	struct train train = { .base = buffer + WG_HEADROOM, .n = n, .stride = wg_slot_size(size, 1420),
+			       .size = size, .last_size = size };
+
+	for (uint32_t i = 0; i < n; i++) {
+		make_packet(&w.alice, 1, size, train_packet(&train, i));
+		train_packet(&train, i)[6] = dont_fragment ? 0x40 : 0;
+	}
+	wg_device_send(w.alice.device, &train, w.now);
+	cable_run(&w);
+}
+
+static void test_what_is_longer_than_the_peers_mtu_is_refused_unless_it_may_be_fragmented(void)
+{
+	begin_connected();
+	wg_peer_set_mtu(w.alice.peer, 1328);
+	w.bob.n_inbox = 0;
+
+	send_sized(3, 1329, true);
+	assert(w.bob.n_inbox == 0 && w.alice.n_rejected == 3 && w.alice.rejected_mtu == 1328);
+	assert(drops_of(&w.alice, WG_DROP_OUT_MTU) == 3);
+	send_sized(3, 1329, false);
+	assert(w.bob.n_inbox == 3 && w.alice.n_rejected == 3);
+	send_sized(3, 1328, true);
+	assert(w.bob.n_inbox == 6);
+	wg_peer_set_mtu(w.alice.peer, 0);
+	send_sized(3, 1400, true);
+	assert(w.bob.n_inbox == 9 && w.alice.n_rejected == 3);
+	world_end(&w);
+}
+
+/* Behind a packet of 1200 bytes a SYN that offers 8888; what the other end hears. */
+static uint32_t mss_behind_a_large_packet(void)
+{
+	static uint8_t buffer[WG_HEADROOM + 2 * 1400];
+	static const uint8_t tcp[] = { [0] = 0x30, 0x39, 0, 80, [12] = 0x60, 0x02 /* SYN */, [20] = 2, 4, 0x22, 0xb8 };
+	struct train train = { .base = buffer + WG_HEADROOM, .n = 2, .stride = wg_slot_size(1200, 1420),
+			       .size = 1200, .last_size = 20 + sizeof(tcp) };
+	uint8_t *syn = train_packet(&train, 1);
+
+	make_packet(&w.alice, 1, 1200, train_packet(&train, 0));
+	make_packet(&w.alice, 2, train.last_size, syn);
+	syn[9] = 6;
+	memcpy(syn + 20, tcp, sizeof(tcp));
+	w.bob.n_inbox = 0;
+	wg_device_send(w.alice.device, &train, w.now);
+	cable_run(&w);
+	assert(w.bob.n_inbox == 2 && w.bob.inbox[1].size == train.last_size);
+	return (uint32_t)w.bob.inbox[1].bytes[42] << 8 | w.bob.inbox[1].bytes[43];
+}
+
+static void test_syns_offer_what_the_path_takes_whichever_end_knows_it(void)
+{
+	begin_connected();
+
+	assert(mss_behind_a_large_packet() == 8888);
+	wg_peer_set_mtu(w.alice.peer, 1328);
+	assert(mss_behind_a_large_packet() == 1328 - 40);
+	wg_peer_set_mtu(w.alice.peer, 0);
+	wg_peer_set_mtu(w.bob.peer, 1300);
+	assert(mss_behind_a_large_packet() == 1300 - 40);
+	world_end(&w);
+}
+
 /* ---- sizes ---- */
 
 static void test_every_size_arrives_as_it_was_and_padded_on_the_way(void)
@@ -301,7 +369,9 @@ int main(void)
 	test_equal_packets_are_delivered_as_one_train_with_a_shorter_last();
 	test_a_train_leaves_without_gaps_with_a_shorter_last();
 	test_a_train_for_two_peers_is_cut_between_them();
+	test_what_is_longer_than_the_peers_mtu_is_refused_unless_it_may_be_fragmented();
 	test_every_size_arrives_as_it_was_and_padded_on_the_way();
+	test_syns_offer_what_the_path_takes_whichever_end_knows_it();
 	test_packets_longer_than_the_mtu_pass_too();
 	test_too_long_to_wait_is_dropped_and_counted();
 	test_bytes_are_counted_with_their_overhead();

@@ -377,6 +377,28 @@ static void test_under_load_a_cookie_is_asked_for_and_then_enough(void)
 	world_end(&w);
 }
 
+/* From an address of another network it would be lost, or take our port at a NAT there. */
+static void test_a_cookie_reply_leaves_where_routes_lead_if_not_too_many_ask(void)
+{
+	begin_with_a_slow_bob();
+	struct datagram old = next_initiation();
+	struct datagram without = next_initiation();
+	struct train train = train_of_one(without.bytes, without.size);
+	const struct wg_path from = { .remote = w.alice.address, .local_ip = { [15] = 9 }, .ifindex = 3 };
+
+	put_bob_under_load(&old);
+	w.bob.is_moved = true;
+	w.bob.n_fit = 0;
+	for (uint32_t i = 0; i < 101; i++) {
+		wg_device_receive(w.bob.device, &train, &from, w.now);
+		struct datagram reply = cable_take(&w);
+		assert(reply.size == WG_COOKIE_REPLY_LEN && reply.path.ifindex == 0);
+		assert(reply.path.local_ip[15] == (i < 100 ? 0 : 9));
+	}
+	assert(w.bob.n_fit == 100);
+	world_end(&w);
+}
+
 static void test_a_cookie_does_not_help_from_another_port(void)
 {
 	begin_with_a_slow_bob();
@@ -462,6 +484,7 @@ int main(void)
 	test_a_new_private_key_ends_sending_under_the_old();
 	test_a_peer_with_our_own_key_is_refused_and_removed();
 	test_under_load_a_cookie_is_asked_for_and_then_enough();
+	test_a_cookie_reply_leaves_where_routes_lead_if_not_too_many_ask();
 	test_a_cookie_does_not_help_from_another_port();
 	test_under_load_a_source_with_a_cookie_is_still_limited();
 	test_load_ends_a_second_after_the_last_of_too_many();

@@ -44,6 +44,19 @@ static void test_a_v6_sender_gets_address_unreachable(void)
 	assert(answer[40] == 1 && answer[41] == 3);
 }
 
+static void test_who_sends_too_large_a_packet_is_told_the_mtu(void)
+{
+	uint8_t answer[ICMP6_MAX_LEN];
+	uint32_t icmp_len = ICMP6_MAX_LEN - 40;
+
+	assert(icmp_too_big(packet4, sizeof(packet4), 1328, answer) == ICMP4_MAX_LEN);
+	assert(sum(answer, 20, 0) == 0xffff && sum(answer + 20, ICMP4_MAX_LEN - 20, 0) == 0xffff);
+	assert(answer[20] == 3 && answer[21] == 4 && answer[26] == 1328 >> 8 && answer[27] == (1328 & 0xff));
+	assert(icmp_too_big(packet6, sizeof(packet6), 1328, answer) == ICMP6_MAX_LEN);
+	assert(sum(answer + 40, icmp_len, sum(answer + 8, 32, 58 + icmp_len)) == 0xffff);
+	assert(answer[40] == 2 && answer[41] == 0 && answer[46] == 1328 >> 8 && answer[47] == (1328 & 0xff));
+}
+
 /* The packet with one byte changed is not answered. */
 static void expect_silence(const uint8_t *packet, size_t at, uint8_t value)
 {
@@ -90,6 +103,7 @@ int main(void)
 {
 	test_a_v4_sender_gets_host_unreachable_with_the_packet_quoted();
 	test_a_v6_sender_gets_address_unreachable();
+	test_who_sends_too_large_a_packet_is_told_the_mtu();
 	test_where_an_answer_would_do_harm_there_is_none();
 	test_what_is_too_short_is_not_looked_at();
 	puts("ok");

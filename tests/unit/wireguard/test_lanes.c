@@ -60,17 +60,23 @@ static void end(void)
 	world_end(&w);
 }
 
-/* One packet of alice's arrives at the lane from this port. */
-static void arrive_from(uint16_t port)
+/* One packet of alice's arrives at the lane by this path. */
+static void arrive_by(const struct wg_path *from)
 {
 	say(&w.alice, 1, 100);
 	struct datagram datagram = cable_take(&w);
-	const struct wg_path from = { .remote = endpoint_from_v4(0xcb007105, port) };
 	const struct train train = train_of_one(datagram.bytes, datagram.size);
 
 	wg_reader_enter(wg_device_readers(w.bob.device), reader);
-	wg_lane_receive(lane, &train, &from, w.now);
+	wg_lane_receive(lane, &train, from, w.now);
 	wg_reader_leave(reader);
+}
+
+static void arrive_from(uint16_t port)
+{
+	const struct wg_path from = { .remote = endpoint_from_v4(0xcb007105, port) };
+
+	arrive_by(&from);
 }
 
 static void test_a_peer_that_moves_with_each_packet_is_not_waited_for_each_time(void)
@@ -83,6 +89,26 @@ static void test_a_peer_that_moves_with_each_packet_is_not_waited_for_each_time(
 	arrive_from(3000);
 	assert(n_waits == 2); /* one that moves now and then is */
 	assert(n_delivered == 101);
+	end();
+}
+
+/* Where answers leave elsewhere the device learns no source, however often it is told of one. */
+static void test_a_peer_whose_source_is_left_to_routing_is_not_waited_for(void)
+{
+	begin(1);
+	const struct wg_path from = { .remote = w.alice.address, .local_ip = { [15] = 9 }, .ifindex = 3 };
+
+	for (int i = 0; i < 3; i++) {
+		arrive_by(&from);
+		w.now.ns += 2000 * MILLISECOND_NS;
+	}
+	assert(n_waits == 0 && n_delivered == 3);
+
+	struct wg_route without_interface = { .n = 1, .paths = { from } };
+	without_interface.paths[0].ifindex = 0;
+	wg_peer_set_route(w.bob.peer, &without_interface, w.now);
+	arrive_by(&from);
+	assert(n_waits == 0 && n_delivered == 4);
 	end();
 }
 
@@ -120,6 +146,7 @@ static void test_a_lane_stands_still_for_a_tenth_of_the_time_at_most(void)
 int main(void)
 {
 	test_a_peer_that_moves_with_each_packet_is_not_waited_for_each_time();
+	test_a_peer_whose_source_is_left_to_routing_is_not_waited_for();
 	test_a_lane_opens_no_session_of_another_lane();
 	test_a_lane_stands_still_for_a_tenth_of_the_time_at_most();
 	puts("ok");

@@ -4,18 +4,30 @@
  */
 #include "node/wireguard/link.h"
 #include "common/endpoint.h"
+#include "node/link_monitor.h"
 #include "node/wireguard/link_watch.h"
 #include "node/wireguard/netns.h"
 #include "node/wireguard/tun.h"
+#include "node/wireguard/udp.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <linux/fib_rules.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <linux/nexthop.h>
+#include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct tun_options one_queue = { 0 };
@@ -133,6 +145,92 @@ static void test_addresses_and_routes_lead_to_it(void)
 	assert(link_remove_address(tun.ifindex, &v6, &error) == 0);
 	assert(!can_send("100.64.0.9") && !can_send("fd64::9"));
 	tun_close(&tun);
+}
+
+static struct wg_path path_between(const char *from, const char *to, int ifindex)
+{
+	struct wg_path path = { .ifindex = (uint32_t)ifindex };
+	struct endpoint source;
+
+	assert(endpoint_parse_ip(from, 0, &source) == 0 && endpoint_parse_ip(to, 9, &path.remote) == 0);
+	memcpy(path.local_ip, source.ip, sizeof(path.local_ip));
+	return path;
+}
+
+/* What udp_fit_source() leaves of such a path. */
+static void expect_fit(const struct udp *udp, const struct wg_path *path, bool keeps_address, bool keeps_interface)
+{
+	static const uint8_t none[16];
+	struct wg_path fit = *path;
+
+	udp_fit_source(udp, &fit);
+	assert(memcmp(fit.local_ip, keeps_address ? path->local_ip : none, 16) == 0);
+	assert(fit.ifindex == (keeps_interface ? path->ifindex : 0));
+}
+
+/* No netlink socket, as in a sandbox: a process of its own, since that cannot be undone. */
+static void expect_kept_when_nothing_can_be_asked(const struct udp *udp, const struct wg_path *path)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog filter = { .len = sizeof(code) / sizeof(*code), .filter = code };
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		assert(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+		assert(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+		assert(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) < 0 && errno == EACCES);
+		expect_fit(udp, path, true, true);
+		_exit(0);
+	}
+	assert(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_a_source_fits_where_its_answers_leave(void)
+{
+	static const char *const ips[2][2] = { { "100.64.0.1", "fd64::1" }, { "100.65.0.1", "fd65::1" } };
+	static const char *const remotes[] = { "100.65.0.9", "fd65::9" }, *const services[] = { "10.9.9.9", "fd99::9" };
+	struct tun tuns[2];
+	struct link_info lo;
+	struct error error;
+	struct udp *udp;
+
+	assert(udp_open(&(struct udp_options){ 0 }, &udp, &error) == 0 && link_find("lo", &lo, &error) == 0);
+	for (int i = 0; i < 2; i++) {
+		assert(tun_open("test%d", &one_queue, &tuns[i], &error) == 0);
+		assert(link_set_up(tuns[i].ifindex, true, &error) == 0);
+		for (int v6 = 0; v6 < 2; v6++) {
+			const struct link_prefix address = prefix(ips[i][v6], v6 ? 64 : 24);
+			const struct link_prefix service = prefix(services[v6], v6 ? 128 : 32);
+			assert(link_add_address(tuns[i].ifindex, &address, &error) == 0);
+			assert(link_add_address(lo.ifindex, &service, &error) == 0);
+		}
+	}
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct wg_path path = path_between(ips[1][v6], remotes[v6], tuns[1].ifindex);
+		expect_fit(udp, &path, true, true);
+		path = path_between(ips[0][v6], remotes[v6], tuns[0].ifindex); /* the route has moved away from it */
+		expect_fit(udp, &path, false, false);
+		expect_kept_when_nothing_can_be_asked(udp, &path);
+		path = path_between(services[v6], remotes[v6], tuns[0].ifindex); /* is asked by any interface */
+		expect_fit(udp, &path, true, false);
+		path = path_between(ips[0][v6], ips[1][v6], tuns[0].ifindex); /* to this machine */
+		expect_fit(udp, &path, true, false);
+		path = path_between(ips[1][v6], v6 ? "2001:db8::1" : "203.0.113.1", tuns[1].ifindex); /* no route */
+		expect_fit(udp, &path, false, false);
+	}
+	for (int i = 0; i < 2; i++)
+		tun_close(&tuns[i]);
+	for (int v6 = 0; v6 < 2; v6++) {
+		const struct link_prefix service = prefix(services[v6], v6 ? 128 : 32);
+		assert(link_remove_address(lo.ifindex, &service, &error) == 0);
+	}
+	udp_free(udp);
 }
 
 /* An echo request to our own address is answered by the kernel. */
@@ -328,7 +426,7 @@ static void test_an_interface_with_queues_is_not_shared_with_another_program(voi
 struct seen {
 	int ifindex;
 	bool up, down, gone;
-	uint32_t mtu, n_routes, n_closed;
+	uint32_t mtu, n_routes, n_begun, n_changed, n_closed;
 };
 
 static void on_link(void *owner, const struct link_info *link)
@@ -387,6 +485,124 @@ static void test_changes_are_told(void)
 	assert(seen.n_closed == 1 && uv_loop_close(&loop) == 0);
 }
 
+/* A request to the kernel that it must grant. */
+static void request(const void *message, size_t len)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	struct {
+		struct nlmsghdr header;
+		struct nlmsgerr error;
+	} answer;
+
+	assert(fd >= 0 && sendto(fd, message, len, 0, (const void *)&kernel, sizeof(kernel)) == (ssize_t)len);
+	assert(recv(fd, &answer, sizeof(answer), 0) >= (ssize_t)sizeof(answer));
+	assert(answer.header.nlmsg_type == NLMSG_ERROR && answer.error.error == 0);
+	close(fd);
+}
+
+static void change_rule(uint16_t type, uint8_t family)
+{
+	const struct {
+		struct nlmsghdr header;
+		struct fib_rule_hdr rule;
+	} message = {
+		.header = { .nlmsg_len = sizeof(message), .nlmsg_type = type,
+			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE },
+		.rule = { .family = family, .table = 100, .action = FR_ACT_TO_TBL },
+	};
+
+	request(&message, sizeof(message));
+}
+
+static void change_nexthop(uint16_t type)
+{
+	const struct {
+		struct nlmsghdr header;
+		struct nhmsg nexthop;
+		struct nlattr id_header;
+		uint32_t id;
+		struct nlattr blackhole; /* not when it is deleted */
+	} message = {
+		.header = { .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE,
+			    .nlmsg_len = sizeof(message) - (type == RTM_DELNEXTHOP ? sizeof(struct nlattr) : 0) },
+		.nexthop = { .nh_family = type == RTM_DELNEXTHOP ? AF_UNSPEC : AF_INET },
+		.id_header = { .nla_len = sizeof(struct nlattr) + sizeof(uint32_t), .nla_type = NHA_ID },
+		.id = 7,
+		.blackhole = { .nla_len = sizeof(struct nlattr), .nla_type = NHA_BLACKHOLE },
+	};
+
+	request(&message, message.header.nlmsg_len);
+}
+
+static void await_routes(uv_loop_t *loop, struct seen *seen)
+{
+	while (seen->n_routes == 0)
+		uv_run(loop, UV_RUN_ONCE);
+	seen->n_routes = 0;
+}
+
+static void test_rules_and_nexthops_are_told_as_routes(void)
+{
+	struct seen seen = { 0 };
+	const struct link_watch_ports ports = { .owner = &seen, .routes = on_routes };
+	struct link_watch watch;
+	struct error error;
+	uv_loop_t loop;
+	uv_loop_init(&loop);
+
+	assert(link_watch_start(&watch, &loop, &ports, &error) == 0);
+	for (int i = 0; i < 2; i++) {
+		change_rule(RTM_NEWRULE, i ? AF_INET6 : AF_INET);
+		await_routes(&loop, &seen);
+		change_rule(RTM_DELRULE, i ? AF_INET6 : AF_INET);
+		await_routes(&loop, &seen);
+	}
+	change_nexthop(RTM_NEWNEXTHOP);
+	await_routes(&loop, &seen);
+	change_nexthop(RTM_DELNEXTHOP);
+	await_routes(&loop, &seen);
+
+	link_watch_close(&watch, on_watch_closed, &seen);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert(seen.n_closed == 1 && uv_loop_close(&loop) == 0);
+}
+
+static void on_begins(void *owner)
+{
+	((struct seen *)owner)->n_begun++;
+}
+
+static void on_changed(void *owner)
+{
+	((struct seen *)owner)->n_changed++;
+}
+
+/* A rule more, a rule less: at once, and again when no more follows. */
+static void test_that_something_changes_is_told_before_it_has_settled(void)
+{
+	struct seen seen = { 0 };
+	const struct link_monitor_ports ports = { .owner = &seen, .begins = on_begins, .changed = on_changed };
+	struct link_monitor *monitor;
+	struct error error;
+	uv_loop_t loop;
+	uv_loop_init(&loop);
+
+	assert(link_monitor_new(&loop, &ports, &monitor, &error) == 0);
+	change_rule(RTM_NEWRULE, AF_INET);
+	change_rule(RTM_DELRULE, AF_INET);
+	while (seen.n_begun == 0)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert(seen.n_changed == 0);
+	while (seen.n_changed == 0)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert(seen.n_begun == 1);
+
+	link_monitor_close(monitor, on_watch_closed, &seen);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert(seen.n_closed == 1 && uv_loop_close(&loop) == 0);
+}
+
 static void test_the_interfaces_namespace_can_be_visited(void)
 {
 	struct netns_visit visit;
@@ -417,11 +633,14 @@ int main(void)
 	assert(link_find("lo", &lo, &error) == 0 && link_set_up(lo.ifindex, true, &error) == 0);
 	test_an_interface_is_found_and_changed();
 	test_addresses_and_routes_lead_to_it();
+	test_a_source_fits_where_its_answers_leave();
 	test_what_is_written_reaches_the_kernel();
 	test_a_flow_stays_in_its_queue_and_flows_are_spread();
 	test_a_datagram_and_fragments_of_another_share_a_queue();
 	test_an_interface_with_queues_is_not_shared_with_another_program();
 	test_changes_are_told();
+	test_rules_and_nexthops_are_told_as_routes();
+	test_that_something_changes_is_told_before_it_has_settled();
 	test_the_interfaces_namespace_can_be_visited();
 	puts("ok");
 	return 0;

@@ -480,6 +480,130 @@ static void test_a_pinned_path_learns_its_source_too(void)
 	world_end(&w);
 }
 
+/* From the old address a NAT on the new way would give our port to the wrong flow. */
+static void test_when_answers_leave_elsewhere_their_source_is_left_to_routing(void)
+{
+	const struct wg_path old = { .local_ip = { [15] = 9 }, .ifindex = 3 };
+
+	for (int pinned = 0; pinned < 2; pinned++) {
+		world_begin(&w);
+		connect_both(&w);
+		if (pinned)
+			pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+		w.bob.is_moved = true;
+
+		say(&w.alice, 2, 100);
+		struct datagram datagram = cable_take(&w);
+		struct train train = train_of_one(datagram.bytes, datagram.size);
+		struct wg_path from = old;
+		from.remote = w.alice.address;
+		wg_device_receive(w.bob.device, &train, &from, w.now);
+		assert(heard(&w.bob, 2, 100));
+		assert(!wg_path_has_source(&wg_peer_route(w.bob.peer)->paths[0]));
+		world_end(&w);
+	}
+}
+
+/* The same source as before, and nobody has told that routes changed. */
+static void test_a_handshake_asks_anew_whether_answers_leave_from_there(void)
+{
+	const struct wg_path asked = { .local_ip = { [15] = 9 }, .ifindex = 3 };
+
+	for (int pinned = 0; pinned < 2; pinned++) {
+		world_begin(&w);
+		connect_both(&w);
+		if (pinned)
+			pin(&w.bob, &(struct wg_path){ .remote = w.alice.address }, NULL);
+		for (int moved = 0; moved < 2; moved++) {
+			w.bob.is_moved = moved;
+			w.now.ns += 200 * SECOND_NS; /* a new session each time */
+			w.now.real_ns += 200 * SECOND_NS;
+			say(&w.alice, 2, 100);
+			struct datagram datagram = cable_take(&w);
+			struct train train = train_of_one(datagram.bytes, datagram.size);
+			struct wg_path from = asked;
+			from.remote = w.alice.address;
+			assert(datagram.bytes[0] == 1);
+			wg_device_receive(w.bob.device, &train, &from, w.now);
+			assert(wg_path_has_source(&wg_peer_route(w.bob.peer)->paths[0]) == !moved);
+			cable_lose(&w);
+		}
+		world_end(&w);
+	}
+}
+
+/* One packet of alice's arrives at bob, with this last byte of the address that it was sent to. */
+static void arrive_at(uint8_t number)
+{
+	say(&w.alice, 2, 100);
+	struct datagram datagram = cable_take(&w);
+	struct train train = train_of_one(datagram.bytes, datagram.size);
+	const struct wg_path from = { .remote = w.alice.address, .local_ip = { [15] = number }, .ifindex = 3 };
+
+	wg_device_receive(w.bob.device, &train, &from, w.now);
+	w.bob.n_inbox = 0;
+}
+
+static void test_who_alternates_between_two_addresses_has_routes_asked_ten_times_a_second(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	w.bob.n_fit = 0;
+	for (uint32_t i = 0; i < 100; i++)
+		arrive_at(1 + i % 2);
+	assert(w.bob.n_fit == 10);
+	assert(wg_peer_route(w.bob.peer)->paths[0].local_ip[15] == 2); /* the answer to the last question */
+	arrive_at(1);
+	assert(!wg_path_has_source(&wg_peer_route(w.bob.peer)->paths[0])); /* is left to routing */
+	w.now.ns += SECOND_NS;
+	arrive_at(1);
+	assert(w.bob.n_fit == 11 && wg_peer_route(w.bob.peer)->paths[0].local_ip[15] == 1);
+	world_end(&w);
+}
+
+static void test_an_answer_about_routes_holds_for_a_second_or_until_they_change(void)
+{
+	world_begin(&w);
+	connect_both(&w);
+	w.bob.n_fit = 0;
+	w.bob.is_moved = true;
+	w.now.ns += 200 * SECOND_NS;
+	w.now.real_ns += 200 * SECOND_NS;
+	arrive_at(1); /* a handshake: for data, for the response */
+	assert(w.cable[0].from == &w.bob && w.cable[0].bytes[0] == 2);
+	cable_run(&w);
+	arrive_at(1);
+	assert(w.bob.n_fit == 1);
+	wg_device_forget_sources(w.bob.device);
+	arrive_at(1);
+	assert(w.bob.n_fit == 2);
+	w.now.ns += SECOND_NS;
+	arrive_at(1);
+	assert(w.bob.n_fit == 3);
+	world_end(&w);
+}
+
+static void test_a_handshake_is_answered_where_routes_lead_too(void)
+{
+	world_begin(&w);
+	for (int moved = 0; moved < 2; moved++) {
+		w.bob.is_moved = moved;
+		w.now.ns += 200 * SECOND_NS; /* a new session each time */
+		w.now.real_ns += 200 * SECOND_NS;
+		say(&w.alice, 2, 100);
+		struct datagram datagram = cable_take(&w);
+		struct train train = train_of_one(datagram.bytes, datagram.size);
+		const struct wg_path from = { .remote = w.alice.address, .local_ip = { [15] = 9 }, .ifindex = 3 };
+		wg_device_receive(w.bob.device, &train, &from, w.now);
+		datagram = cable_take(&w);
+		assert(datagram.from == &w.bob && datagram.bytes[0] == 2);
+		assert(wg_path_has_source(&datagram.path) == !moved);
+		hand_over(&w, &datagram);
+		cable_run(&w);
+	}
+	world_end(&w);
+}
+
 int main(void)
 {
 	test_roaming_follows_each_authenticated_packet();
@@ -506,5 +630,10 @@ int main(void)
 	test_answers_leave_from_the_address_that_was_asked();
 	test_a_source_that_brings_no_answer_is_forgotten();
 	test_a_pinned_path_learns_its_source_too();
+	test_when_answers_leave_elsewhere_their_source_is_left_to_routing();
+	test_a_handshake_asks_anew_whether_answers_leave_from_there();
+	test_who_alternates_between_two_addresses_has_routes_asked_ten_times_a_second();
+	test_an_answer_about_routes_holds_for_a_second_or_until_they_change();
+	test_a_handshake_is_answered_where_routes_lead_too();
 	puts("ok");
 }

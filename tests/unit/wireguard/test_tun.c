@@ -380,14 +380,12 @@ static void test_the_probe_does_no_harm(bool is_v4)
 
 static void test_a_superpacket_has_as_many_packets_as_leave_at_once(void)
 {
-	static const uint32_t cases[][3] = { /* mtu, packets, packets behind a relay's header */
-					     { 576, 63, 63 },  { 1280, 48, 48 },   { 1420, 45, 44 },
-					     { 9000, 63, 63 }, { 65507, 63, 63 }, { 65535, 63, 63 } };
+	static const uint32_t cases[][2] = { /* mtu, packets */
+					     { 576, 63 },  { 1280, 48 },  { 1420, 45 },
+					     { 9000, 63 }, { 65507, 63 }, { 65535, 63 } };
 
-	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		assert(tun_max_segments(cases[i][0], 0) == cases[i][1]);
-		assert(tun_max_segments(cases[i][0], WG_RELAY_HEADER_LEN) == cases[i][2]);
-	}
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		assert(tun_max_segments(cases[i][0]) == cases[i][1]);
 }
 
 static void test_superpackets_that_make_no_sense_are_not_asked_for_again(void)

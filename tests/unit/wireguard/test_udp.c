@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -272,6 +273,55 @@ static void test_a_source_is_kept_and_given_up_when_it_is_gone(void)
 	end(&pair);
 }
 
+#define NO_INTERFACE 0x7ffffff0
+
+static void test_a_source_is_given_up_when_its_interface_is_gone(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+	uint8_t bytes[100];
+
+	for (int i = 0; i < 2; i++) {
+		struct pair pair;
+		begin(&pair, ips[i], (struct udp_options){ 0 });
+		struct train train = make_train(bytes, 1, 100, 100, 0);
+
+		memcpy(pair.path.local_ip, pair.path.remote.ip, 16);
+		pair.path.ifindex = NO_INTERFACE;
+		check(&pair, &train);
+		assert(pair.from->counters.n_source_gone == 1);
+		pair.path.ifindex = if_nametoindex("lo");
+		check(&pair, &train);
+		assert(pair.from->counters.n_source_gone == 1);
+		end(&pair);
+	}
+}
+
+static void test_answers_leave_where_the_route_of_their_source_leads(void)
+{
+	static const char *const ips[] = { "127.0.0.1", "::1" };
+
+	for (int i = 0; i < 2; i++) {
+		struct endpoint other;
+		struct pair pair;
+		begin(&pair, ips[i], (struct udp_options){ 0 });
+		const uint32_t lo = if_nametoindex("lo");
+
+		memcpy(pair.path.local_ip, pair.path.remote.ip, 16);
+		pair.path.ifindex = lo;
+		udp_fit_source(pair.from, &pair.path);
+		assert(pair.path.ifindex == lo && memcmp(pair.path.local_ip, pair.path.remote.ip, 16) == 0);
+		pair.path.ifindex = NO_INTERFACE; /* from here to here: by no interface, but from that address */
+		udp_fit_source(pair.from, &pair.path);
+		assert(pair.path.ifindex == 0 && memcmp(pair.path.local_ip, pair.path.remote.ip, 16) == 0);
+		pair.path.ifindex = lo;
+		assert(endpoint_parse_ip("192.0.2.77", 0, &other) == 0); /* not ours; IPv6 says so only when sending */
+		memcpy(pair.path.local_ip, other.ip, 16);
+		udp_fit_source(pair.from, &pair.path);
+		assert(wg_path_has_source(&pair.path) == (i == 1));
+		end(&pair);
+	}
+}
+
 static void test_both_families_share_a_port_and_a_taken_port_is_told(void)
 {
 	struct udp *first, *second;
@@ -530,6 +580,8 @@ int main(void)
 	test_the_header_counts_for_how_long_a_train_may_be();
 	test_the_ds_field_travels_and_the_source_is_told();
 	test_a_source_is_kept_and_given_up_when_it_is_gone();
+	test_a_source_is_given_up_when_its_interface_is_gone();
+	test_answers_leave_where_the_route_of_their_source_leads();
 	test_both_families_share_a_port_and_a_taken_port_is_told();
 	test_what_cannot_be_sent_is_counted();
 	puts("ok");

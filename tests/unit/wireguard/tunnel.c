@@ -74,11 +74,12 @@ static void on_event(void *owner, struct wg_peer *peer, const struct wg_event *e
 		note(node->world, "%s: %s", node->name, event_names[event->type]);
 }
 
-static void on_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size)
+static void on_reject(void *owner, enum wg_drop why, const uint8_t *packet, size_t size, uint32_t mtu)
 {
 	struct node *node = owner;
 
 	node->n_rejected++;
+	node->rejected_mtu = mtu;
 }
 
 static void on_random(void *owner, void *ret, size_t size)
@@ -91,6 +92,17 @@ static void on_random(void *owner, void *ret, size_t size)
 	randombytes_buf_deterministic(ret, size, seed);
 }
 
+static void on_fit_source(void *owner, struct wg_path *path)
+{
+	struct node *node = owner;
+
+	node->n_fit++;
+	if (!node->is_moved)
+		return;
+	memset(path->local_ip, 0, sizeof(path->local_ip));
+	path->ifindex = 0;
+}
+
 /* ---- the world ---- */
 
 static void node_begin(struct world *w, struct node *node, const char *name, uint8_t number,
@@ -101,7 +113,8 @@ static void node_begin(struct world *w, struct node *node, const char *name, uin
 	node->world = w;
 	node->name = name;
 	own.ports = (struct wg_ports){ .owner = node, .transmit = on_transmit, .deliver = on_deliver,
-				       .event = on_event, .reject = on_reject, .random = on_random };
+				       .event = on_event, .reject = on_reject, .random = on_random,
+				       .fit_source = on_fit_source };
 	on_random(node, node->secret.bytes, KEY_LEN);
 	secret_key_public(&node->secret, &node->public);
 	node->address = endpoint_from_v4(0xc0000200 + number, 51820);

@@ -33,12 +33,14 @@ struct node {
 	struct public_key public;
 	struct endpoint address; /* where it sends from */
 	struct wg_path heard;	 /* path of the last datagram it got */
+	bool is_moved;		 /* routes lead elsewhere: what came by an interface is not answered by it */
+	uint32_t n_fit;		 /* times it was asked whether a source fits */
 	uint32_t n_inbox;
 	struct {
 		uint32_t size;
 		uint8_t bytes[DATAGRAM_MAX];
 	} inbox[INBOX_MAX]; /* plain packets, as delivered */
-	uint32_t n_rejected;
+	uint32_t n_rejected, rejected_mtu;
 	uint32_t n_sent_told; /* WG_EVENT_SENT */
 };
 

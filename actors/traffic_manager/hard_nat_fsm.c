@@ -1,0 +1,456 @@
+/* The search: see the drawing in the header and the table below. */
+#include "actors/traffic_manager/hard_nat_fsm.h"
+
+#include "common/macros.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MS(n) ((uint64_t)(n)*1000000u)
+
+#define TICK_NS	      MS(20)
+#define TICK_SENDS    (HARD_NAT_RATE / 50)
+#define SEARCH_NS     MS(5000)
+#define PREPARE_NS    MS(800) /* 256 knocks, and what the news of them may take */
+#define FRESH_NS      MS(3000) /* who told us so long ago searches, and goes on for a while */
+#define FEW_SOCKETS   64
+#define STEPS_A_PING  48 /* of the 64 that are open: a few may be others' */
+#define FIRST_PORT    1024
+#define N_PORTS	      (65536 - FIRST_PORT)
+#define BLOCK_SAMPLES 8	   /* that must lie close together before a block is believed in */
+#define MAX_BLOCK     6144 /* larger ones are searched as all ports are */
+#define NEVER	      UINT64_MAX
+#define MAX_EVENTS    8
+
+#define ANY HARD_NAT_N_STATES
+
+enum event {
+	EV_OTHER_FACTS,
+	EV_BEGIN,
+	EV_REFUSED,
+	EV_AGAIN,
+	EV_TICK,
+	EV_PREPARED,
+	EV_DIRECT,
+	EV_OVER,
+	N_EVENTS,
+	EV_NONE = N_EVENTS,
+};
+
+static const char *const state_names[] = {
+	[HARD_NAT_IDLE] = "idle",   [HARD_NAT_PREPARING] = "preparing", [HARD_NAT_SEARCHING] = "searching",
+	[HARD_NAT_FOUND] = "found", [HARD_NAT_SPENT] = "spent",
+};
+static_assert(ARRAY_LEN(state_names) == HARD_NAT_N_STATES, "a name for every state");
+
+static const char *const event_names[] = {
+	[EV_OTHER_FACTS] = "other facts", [EV_BEGIN] = "begin",	  [EV_TICK] = "tick",
+	[EV_REFUSED] = "refused",	  [EV_AGAIN] = "again",
+	[EV_PREPARED] = "prepared",	  [EV_DIRECT] = "direct", [EV_OVER] = "over",
+};
+static_assert(ARRAY_LEN(event_names) == N_EVENTS, "a name for every event");
+
+static uint64_t next_random(struct hard_nat_fsm *fsm)
+{
+	uint64_t z = fsm->random += 0x9e3779b97f4a7c15u; /* splitmix64 */
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+static struct hard_nat_action *add(struct hard_nat_actions *out, enum hard_nat_action_type type)
+{
+	assert(out->n < HARD_NAT_MAX_ACTIONS);
+	struct hard_nat_action *action = &out->all[out->n++];
+
+	*action = (struct hard_nat_action){ .type = type };
+	return action;
+}
+
+/* ---- the plan ---- */
+
+/*
+ * Whose filter is open is reached without; whose address nobody may be sent to is not searched, nor are ports of
+ * well-known services: a peer says what it likes.
+ */
+static bool is_strict(const struct hard_nat_facts *facts)
+{
+	return facts->filtering == NAT_DEPENDS_ADDRESS || facts->filtering == NAT_DEPENDS_PORT;
+}
+
+static bool has_public_address(const struct hard_nat_facts *facts)
+{
+	return endpoint_is_v4(&facts->outside) && facts->outside.port >= FIRST_PORT && facts->outside.ip[12] != 0 &&
+	       facts->outside.ip[12] < 224 && !endpoint_is_private(&facts->outside) &&
+	       !endpoint_is_loopback(&facts->outside);
+}
+
+static bool is_hard(const struct hard_nat_facts *facts)
+{
+	return (facts->mapping == NAT_DEPENDS_ADDRESS || facts->mapping == NAT_DEPENDS_PORT) && is_strict(facts);
+}
+
+static bool is_easy_and_strict(const struct hard_nat_facts *facts)
+{
+	return (facts->mapping == NAT_DEPENDS_NOT || facts->mapping == NAT_DEPENDS_NO_NAT) &&
+	       facts->filtering == NAT_DEPENDS_PORT;
+}
+
+/* A run of steps beginning with the last port that was seen. */
+static void plan_steps(const struct hard_nat_facts *hard, struct hard_nat_plan *plan)
+{
+	const uint32_t step = (uint32_t)(hard->step < 0 ? -hard->step : hard->step);
+	const uint32_t last = hard->last_port > FIRST_PORT ? (uint32_t)(hard->last_port - FIRST_PORT) : 0u;
+	const uint32_t stride = step * STEPS_A_PING;
+
+	plan->n_sockets = FEW_SOCKETS;
+	plan->low_port = FIRST_PORT;
+	plan->n_range = N_PORTS;
+	plan->n_pings = N_PORTS / stride + 2 < HARD_NAT_MAX_PINGS ? N_PORTS / stride + 2 : HARD_NAT_MAX_PINGS;
+	/* By the first one less than a stride was used since: it lies in the run. */
+	plan->first = hard->step > 0 ? (last + stride) % N_PORTS : (last + N_PORTS - stride % N_PORTS) % N_PORTS;
+	plan->stride = hard->step > 0 ? stride % N_PORTS : N_PORTS - stride % N_PORTS;
+}
+
+/* All that is seen of a block lies in it; its ends are beyond that by about one gap between two samples. */
+static bool plan_block(const struct hard_nat_facts *hard, struct hard_nat_plan *plan)
+{
+	const uint32_t seen = (uint32_t)(hard->high_port - hard->low_port) + 1, margin = seen / 4 + 16;
+	uint32_t low = hard->low_port, high = hard->high_port;
+
+	if (hard->n_ports < BLOCK_SAMPLES || hard->high_port < hard->low_port || seen + 2 * margin > MAX_BLOCK)
+		return false;
+	low = low > FIRST_PORT + margin ? low - margin : FIRST_PORT;
+	high = high + margin < 65535 ? high + margin : 65535;
+	if (high <= low)
+		return false; /* all of it is below the ports that are searched */
+	plan->n_sockets = FEW_SOCKETS;
+	plan->low_port = (uint16_t)low;
+	plan->n_range = high - low + 1;
+	plan->n_pings = plan->n_range < HARD_NAT_MAX_PINGS / 2 ? plan->n_range : HARD_NAT_MAX_PINGS / 2;
+	return true;
+}
+
+static uint32_t greatest_divisor(uint32_t a, uint32_t b)
+{
+	while (b != 0) {
+		const uint32_t rest = a % b;
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+/* Any distinct ports are as good as others: steps of a random size that come by all of the range. */
+static void scatter(struct hard_nat_plan *plan, uint64_t random)
+{
+	plan->first = (uint32_t)(random % plan->n_range);
+	plan->stride = (uint32_t)((random >> 32) % plan->n_range);
+	while (plan->n_range > 1 && (plan->stride == 0 || greatest_divisor(plan->n_range, plan->stride) != 1))
+		plan->stride = (plan->stride + 1) % plan->n_range;
+}
+
+struct hard_nat_plan hard_nat_plan(const struct hard_nat_facts *ours, const struct hard_nat_facts *theirs,
+				   uint64_t random)
+{
+	struct hard_nat_plan plan = { .role = HARD_NAT_NOTHING };
+	const struct hard_nat_facts *hard = is_hard(ours) ? ours : theirs;
+
+	if (!has_public_address(ours) || !has_public_address(theirs) ||
+	    memcmp(ours->outside.ip, theirs->outside.ip, sizeof(ours->outside.ip)) == 0)
+		return plan;
+	if (is_hard(ours) && is_easy_and_strict(theirs))
+		plan.role = HARD_NAT_HARD_SIDE;
+	else if (is_hard(theirs) && is_easy_and_strict(ours))
+		plan.role = HARD_NAT_EASY_SIDE;
+	else
+		return plan;
+	if (hard->ports == NAT_PORTS_IN_STEPS && hard->last_port != 0 && hard->step != 0) {
+		plan_steps(hard, &plan);
+		return plan;
+	}
+	if (!plan_block(hard, &plan)) {
+		plan.n_sockets = HARD_NAT_MAX_SOCKETS;
+		plan.n_pings = HARD_NAT_MAX_PINGS;
+		plan.low_port = FIRST_PORT;
+		plan.n_range = N_PORTS;
+	}
+	scatter(&plan, random);
+	return plan;
+}
+
+uint16_t hard_nat_port(const struct hard_nat_plan *plan, uint32_t i)
+{
+	return (uint16_t)(plan->low_port + (plan->first + (uint64_t)i * plan->stride) % plan->n_range);
+}
+
+/* ---- deeds ---- */
+
+static void begin(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	fsm->n_sent = 0;
+	fsm->end_ns = in->now_ns + SEARCH_NS;
+	fsm->turn->until_ns = fsm->end_ns;
+	fsm->begun_ns = in->now_ns;
+	fsm->n_begun++;
+	if (fsm->plan.role == HARD_NAT_EASY_SIDE) {
+		add(out, HARD_NAT_DO_TELL);
+		fsm->next_ns = in->now_ns + PREPARE_NS;
+		return;
+	}
+	add(out, HARD_NAT_DO_OPEN)->n = fsm->plan.n_sockets;
+	fsm->next_ns = in->now_ns + TICK_NS;
+}
+
+static void knock(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	for (uint32_t i = 0; i < TICK_SENDS && fsm->n_sent < fsm->plan.n_sockets; i++) {
+		struct hard_nat_action *action = add(out, HARD_NAT_DO_KNOCK);
+		action->n = fsm->n_sent++;
+		action->to = fsm->theirs.outside;
+	}
+	fsm->next_ns = in->now_ns + TICK_NS;
+}
+
+static void ping(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	for (uint32_t i = 0; i < TICK_SENDS && fsm->n_sent < fsm->plan.n_pings; i++) {
+		struct hard_nat_action *action = add(out, HARD_NAT_DO_PING);
+		action->to = fsm->theirs.outside;
+		action->to.port = hard_nat_port(&fsm->plan, fsm->n_sent++);
+	}
+	fsm->next_ns = in->now_ns + TICK_NS;
+}
+
+static void search(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	if (fsm->plan.role == HARD_NAT_EASY_SIDE)
+		ping(fsm, in, out);
+}
+
+static void end(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	fsm->turn->until_ns = in->now_ns;
+	if (fsm->plan.role == HARD_NAT_HARD_SIDE)
+		add(out, HARD_NAT_DO_CLOSE);
+}
+
+/* It does not count: nothing was sent. */
+static void take_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	fsm->turn->until_ns = in->now_ns;
+	fsm->n_begun--;
+	fsm->theirs_ns = 0;
+}
+
+static void rest(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+}
+
+static void forget(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	const bool is_open = fsm->state == HARD_NAT_PREPARING || fsm->state == HARD_NAT_SEARCHING;
+
+	/* The turn is not given back: else who alternates what it says would have us begin all the time. */
+	if (is_open && fsm->plan.role == HARD_NAT_HARD_SIDE)
+		add(out, HARD_NAT_DO_CLOSE);
+	fsm->plan = (struct hard_nat_plan){ .role = HARD_NAT_NOTHING };
+}
+
+/* ---- the table ---- */
+
+static const struct arrow {
+	int from;
+	enum event on;
+	enum hard_nat_state to;
+	void (*act)(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out);
+} arrows[] = {
+	/* clang-format off */
+	/* from               on              to                   act    */
+	{ HARD_NAT_IDLE,      EV_BEGIN,       HARD_NAT_PREPARING,  begin  },
+	{ HARD_NAT_PREPARING, EV_TICK,        HARD_NAT_PREPARING,  knock  },
+	{ HARD_NAT_PREPARING, EV_PREPARED,    HARD_NAT_SEARCHING,  search },
+	{ HARD_NAT_SEARCHING, EV_TICK,        HARD_NAT_SEARCHING,  ping   },
+	{ HARD_NAT_PREPARING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
+	{ HARD_NAT_SEARCHING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
+	{ HARD_NAT_SEARCHING, EV_OVER,        HARD_NAT_SPENT,      end    },
+	{ HARD_NAT_PREPARING, EV_REFUSED,     HARD_NAT_IDLE,       take_back },
+	{ HARD_NAT_FOUND,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
+	{ HARD_NAT_SPENT,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
+	{ ANY,                EV_OTHER_FACTS, HARD_NAT_IDLE,       forget },
+	/* clang-format on */
+};
+
+/* ---- classify ---- */
+
+static bool same_facts(const struct hard_nat_facts *a, const struct hard_nat_facts *b)
+{
+	/* Another port, or other samples, are no other network. */
+	return a->mapping == b->mapping && a->filtering == b->filtering && a->ports == b->ports &&
+	       memcmp(a->outside.ip, b->outside.ip, sizeof(a->outside.ip)) == 0;
+}
+
+static enum event take_facts(struct hard_nat_facts *kept, const struct hard_nat_facts *facts)
+{
+	const bool is_same = same_facts(kept, facts);
+
+	*kept = *facts;
+	return is_same ? EV_NONE : EV_OTHER_FACTS;
+}
+
+static enum event classify(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	switch (in->type) {
+	case HARD_NAT_IN_OURS:
+		if (!same_facts(&fsm->ours, &in->facts))
+			fsm->n_begun = 0;
+		return take_facts(&fsm->ours, &in->facts);
+	case HARD_NAT_IN_THEIRS:
+		fsm->theirs_ns = in->now_ns;
+		return take_facts(&fsm->theirs, &in->facts);
+	case HARD_NAT_IN_WANTED:
+		fsm->is_wanted = in->flag;
+		break;
+	case HARD_NAT_IN_DIRECT:
+		fsm->is_wanted = false;
+		return fsm->state == HARD_NAT_PREPARING || fsm->state == HARD_NAT_SEARCHING ? EV_DIRECT : EV_NONE;
+	case HARD_NAT_IN_SESSION:
+		fsm->theirs = (struct hard_nat_facts){ 0 };
+		fsm->theirs_ns = 0;
+		return EV_OTHER_FACTS;
+	case HARD_NAT_IN_REFUSED:
+		return fsm->plan.role == HARD_NAT_HARD_SIDE && fsm->n_sent == 0 ? EV_REFUSED : EV_NONE;
+	case HARD_NAT_IN_DEADLINE:
+	case HARD_NAT_N_INPUTS:
+		break;
+	}
+	return EV_NONE;
+}
+
+/* When the next search of this peer may begin. */
+static uint64_t free_at(const struct hard_nat_fsm *fsm)
+{
+	const uint64_t renewed_ns = fsm->n_begun < HARD_NAT_SEARCHES ? 0 : fsm->begun_ns + HARD_NAT_RENEWED_NS;
+
+	return renewed_ns > fsm->turn->until_ns ? renewed_ns : fsm->turn->until_ns;
+}
+
+/* The path that was found is lost; or the peer begins again; or it may be another time. */
+static bool is_over(const struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	if (!fsm->is_wanted)
+		return false;
+	if (fsm->state == HARD_NAT_FOUND)
+		return true;
+	return fsm->state == HARD_NAT_SPENT &&
+	       ((in->type == HARD_NAT_IN_THEIRS && fsm->n_begun < HARD_NAT_SEARCHES) ||
+		fsm->begun_ns + HARD_NAT_RENEWED_NS <= in->now_ns);
+}
+
+/* Nobody pings the sockets of a hard side whose peer did not begin. */
+static bool is_told(const struct hard_nat_fsm *fsm, uint64_t now_ns)
+{
+	return fsm->plan.role == HARD_NAT_EASY_SIDE || (fsm->theirs_ns != 0 && now_ns - fsm->theirs_ns < FRESH_NS);
+}
+
+static bool may_begin(struct hard_nat_fsm *fsm, uint64_t now_ns)
+{
+	if (fsm->state != HARD_NAT_IDLE)
+		return false;
+	if (fsm->begun_ns + HARD_NAT_RENEWED_NS <= now_ns)
+		fsm->n_begun = 0;
+	fsm->plan = (struct hard_nat_plan){ .role = HARD_NAT_NOTHING };
+	if (fsm->is_wanted)
+		fsm->plan = hard_nat_plan(&fsm->ours, &fsm->theirs, next_random(fsm));
+	if (!is_told(fsm, now_ns))
+		fsm->plan.role = HARD_NAT_NOTHING;
+	return fsm->plan.role != HARD_NAT_NOTHING && free_at(fsm) <= now_ns;
+}
+
+static uint64_t next_alarm(const struct hard_nat_fsm *fsm, enum event *ret)
+{
+	const bool is_easy = fsm->plan.role == HARD_NAT_EASY_SIDE;
+
+	*ret = EV_NONE;
+	if (fsm->state == HARD_NAT_PREPARING) {
+		*ret = is_easy || fsm->n_sent == fsm->plan.n_sockets ? EV_PREPARED : EV_TICK;
+		return fsm->next_ns;
+	}
+	if (fsm->state == HARD_NAT_IDLE && fsm->plan.role != HARD_NAT_NOTHING)
+		return free_at(fsm); /* later than now: else it would have begun */
+	if (fsm->state == HARD_NAT_SPENT && fsm->is_wanted) {
+		*ret = EV_AGAIN;
+		return fsm->begun_ns + HARD_NAT_RENEWED_NS;
+	}
+	if (fsm->state != HARD_NAT_SEARCHING)
+		return NEVER;
+	*ret = EV_TICK;
+	if (is_easy && fsm->n_sent < fsm->plan.n_pings && fsm->next_ns < fsm->end_ns)
+		return fsm->next_ns;
+	*ret = EV_OVER;
+	return fsm->end_ns;
+}
+
+/* ---- the engine ---- */
+
+static void take(struct hard_nat_fsm *fsm, enum event event, const struct hard_nat_input *in,
+		 struct hard_nat_actions *out)
+{
+	char line[120];
+
+	for (const struct arrow *a = arrows; a < arrows + ARRAY_LEN(arrows); a++) {
+		if ((a->from != (int)fsm->state && a->from != ANY) || a->on != event)
+			continue;
+		if (fsm->trace && a->to != fsm->state) {
+			snprintf(line, sizeof(line), "hard NAT: %s: %s -> %s", state_names[fsm->state],
+				 event_names[event], state_names[a->to]);
+			fsm->trace(fsm->trace_arg, line);
+		}
+		a->act(fsm, in, out);
+		fsm->state = a->to;
+		return;
+	}
+}
+
+void hard_nat_fsm_init(struct hard_nat_fsm *fsm, struct hard_nat_turn *turn, uint64_t seed)
+{
+	*fsm = (struct hard_nat_fsm){ .state = HARD_NAT_IDLE, .turn = turn, .random = seed };
+}
+
+void hard_nat_fsm_step(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *ret)
+{
+	enum event event = classify(fsm, in);
+	uint64_t alarm_ns;
+
+	ret->n = 0;
+	if (event != EV_NONE)
+		take(fsm, event, in, ret);
+	if (is_over(fsm, in))
+		take(fsm, EV_AGAIN, in, ret);
+	if (may_begin(fsm, in->now_ns))
+		take(fsm, EV_BEGIN, in, ret);
+	for (int n = 0; next_alarm(fsm, &event) <= in->now_ns; n++) {
+		assert(n < MAX_EVENTS);
+		take(fsm, event, in, ret);
+	}
+	alarm_ns = next_alarm(fsm, &event);
+	fsm->deadline_ns = alarm_ns == NEVER ? 0 : alarm_ns;
+	assert(fsm->deadline_ns == 0 || fsm->deadline_ns > in->now_ns);
+}
+
+uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm)
+{
+	const bool is_known = fsm->theirs.mapping != NAT_DEPENDS_UNKNOWN;
+
+	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || !is_hard(&fsm->ours) ||
+	    (is_known && hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role != HARD_NAT_HARD_SIDE))
+		return NEVER;
+	return free_at(fsm);
+}
+
+const char *hard_nat_state_name(enum hard_nat_state state)
+{
+	return state_names[state];
+}

@@ -1,0 +1,95 @@
+#include "control/host_grants.h"
+
+#include "relay/frontdoor/door_routes.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static_assert(MAP_MAX_HOSTS <= 64, "a bit for each");
+
+static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
+{
+	return a->is_wildcard == b->is_wildcard && host_name_equal(&a->name, &b->name);
+}
+
+void host_grants_deinit(struct host_grants *grants)
+{
+	free(grants->items);
+	*grants = (struct host_grants){ 0 };
+}
+
+const struct host_grant *host_grants_find(const struct host_grants *grants, uint32_t member_id,
+					  const struct host_pattern *host)
+{
+	for (uint32_t i = 0; i < grants->n; i++)
+		if (grants->items[i].member_id == member_id && is_same(&grants->items[i].host, host))
+			return &grants->items[i];
+	return NULL;
+}
+
+int host_grants_add(struct host_grants *grants, const struct host_grant *grant)
+{
+	if (host_grants_find(grants, grant->member_id, &grant->host))
+		return -EEXIST;
+	if (grants->n == HOST_GRANTS_MAX)
+		return -ENOSPC;
+	struct host_grant *items = realloc(grants->items, (grants->n + 1) * sizeof(*items));
+	if (!items)
+		abort();
+	items[grants->n++] = *grant;
+	grants->items = items;
+	return 0;
+}
+
+void host_grants_remove(struct host_grants *grants, uint32_t member_id, const struct host_pattern *host)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < grants->n; i++)
+		if (grants->items[i].member_id != member_id || !is_same(&grants->items[i].host, host))
+			grants->items[kept++] = grants->items[i];
+	grants->n = kept;
+}
+
+void host_grants_remove_member(struct host_grants *grants, uint32_t member_id)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < grants->n; i++)
+		if (grants->items[i].member_id != member_id)
+			grants->items[kept++] = grants->items[i];
+	grants->n = kept;
+}
+
+bool host_grants_allow(const struct host_grants *grants, uint32_t member_id, const struct host_pattern *host)
+{
+	bool by_wildcard = false, is_of_another = false;
+
+	for (uint32_t i = 0; i < grants->n; i++) {
+		const struct host_grant *grant = &grants->items[i];
+		const bool is_own = grant->member_id == member_id;
+		if (is_same(&grant->host, host)) {
+			if (is_own)
+				return true;
+			is_of_another = true;
+		} else if (is_own && grant->host.is_wildcard && !host->is_wildcard) {
+			by_wildcard = by_wildcard || host_pattern_matches(&grant->host, &host->name);
+		}
+	}
+	return by_wildcard && !is_of_another;
+}
+
+uint64_t host_grants_judge(const struct host_grants *grants, const struct map_exposures *exposures)
+{
+	uint64_t granted = 0;
+
+	for (uint32_t i = 0; exposures && i < exposures->n; i++) {
+		struct door_rule rule;
+		if (door_rule_parse_host(exposures->hosts[i], strlen(exposures->hosts[i]), &rule, NULL) == 0 &&
+		    host_grants_allow(grants, exposures->id, &rule.host))
+			granted |= UINT64_C(1) << i;
+	}
+	return granted;
+}

@@ -1,0 +1,223 @@
+/* p2pctl expose, unexpose, exposures. */
+#include "ctl/admin.h"
+#include "ctl/client.h"
+#include "ctl/ctl.h"
+
+#include "common/macros.h"
+#include "common/table.h"
+#include "node/exposure.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define TIMEOUT_MS 5000
+#define ASK_MS	   3000 /* that control may take to answer */
+#define AGAIN_MS   50
+
+enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE };
+
+static const struct cli_option expose_options[] = {
+	[EXPOSE_PROXY] = { 0, "proxy", "VERSION", "Tell the server who the visitor is: PROXY protocol v1 or v2", NULL, NULL },
+	[EXPOSE_ALLOW] = { 0, "allow", "PREFIX,…", "Take visitors from these addresses alone", NULL, NULL },
+	[EXPOSE_RATE] = { 0, "rate", "N", "Take so many visitors a second", NULL, NULL },
+	[EXPOSE_RATE_SOURCE] = { 0, "rate-source", "N", "Take so many of them from one source", NULL, NULL },
+};
+
+/* ---- reports ---- */
+
+static const struct json *find_exposure(const struct json *result, const char *host)
+{
+	const struct json *list = json_member(result, "exposures");
+
+	for (const struct json *i = list ? json_first(list) : NULL; i; i = json_next(i))
+		if (strcmp(admin_text(i, "host", ""), host) == 0)
+			return i;
+	return NULL;
+}
+
+static void print_exposures(struct ctl *ctl, const struct json *result)
+{
+	struct table *table = table_new("HOST|TARGET|STATE|SERVER|VISITORS|FROM");
+	const struct json *list = json_member(result, "exposures");
+	const char *last = "";
+
+	for (const struct json *i = list ? json_first(list) : NULL; i; i = json_next(i)) {
+		table_cell(table, "%s", admin_text(i, "host", "-"));
+		table_cell(table, "%s", admin_text(i, "target", "-"));
+		table_cell(table, "%s", admin_text(i, "state", "-"));
+		table_cell(table, "%s", admin_text(i, "server", "-"));
+		table_cell(table, "%s", admin_text(i, "visitors", "-"));
+		table_cell(table, "%s", admin_text(i, "place", "p2pctl"));
+	}
+	char *text = table_text(table);
+	fputs(text, ctl->out);
+	free(text);
+	table_free(table);
+	for (const struct json *i = list ? json_first(list) : NULL; i; i = json_next(i)) {
+		const char *why = admin_text(i, "why", "");
+		if (why[0] != '\0' && strcmp(why, last) != 0)
+			fprintf(ctl->out, "%s%s\n", last[0] ? "" : "\n", why);
+		last = why[0] != '\0' ? why : last;
+	}
+}
+
+static enum ctl_exit call(struct ctl *ctl, const char *method, const char *key, const char *value,
+			  struct rpc_message *ret)
+{
+	struct json *params = json_object();
+
+	if (key)
+		json_put_string(params, key, value);
+	return client_call(ctl, method, params, TIMEOUT_MS, ret);
+}
+
+/* ---- expose ---- */
+
+static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, char ret[EXPOSURE_TEXT])
+{
+	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source" };
+	size_t len = (size_t)snprintf(ret, EXPOSURE_TEXT, "%s %s", args->argv[0], args->argv[1]);
+
+	for (size_t i = 0; i < ARRAY_LEN(keys) && len < EXPOSURE_TEXT; i++)
+		if (args->values[i])
+			len += (size_t)snprintf(ret + len, EXPOSURE_TEXT - len, " %s=%s", keys[i], args->values[i]);
+	return len < EXPOSURE_TEXT ? CTL_OK : ctl_fail(ctl, CTL_USAGE, "expose: too long");
+}
+
+/* Until control has answered, or for so long. *answer is replaced. */
+static enum ctl_exit await_control(struct ctl *ctl, const char *host, struct rpc_message *answer)
+{
+	const struct timespec pause = { .tv_nsec = AGAIN_MS * 1000000L };
+	enum ctl_exit exit = CTL_OK;
+
+	for (int i = 0; i < ASK_MS / AGAIN_MS && exit == CTL_OK; i++) {
+		const struct json *one = find_exposure(answer->result, host);
+		/* "why": it is not even connected. */
+		if (!one || strcmp(admin_text(one, "state", ""), "asking control") != 0 || json_member(one, "why"))
+			break;
+		nanosleep(&pause, NULL);
+		rpc_message_deinit(answer);
+		exit = call(ctl, "node.exposures", NULL, NULL, answer);
+	}
+	return exit;
+}
+
+static void print_exposed(struct ctl *ctl, const char *host, const struct json *result)
+{
+	const struct json *one = find_exposure(result, host);
+	const char *why = one ? admin_text(one, "why", "") : "", *state = one ? admin_text(one, "state", "") : "";
+
+	if (ctl->json && one)
+		ctl_print_json_borrowed(ctl, one);
+	else if (one && strcmp(state, "live") == 0)
+		fprintf(ctl->out, "%s is live: visitors come to %s.\n", host, admin_text(one, "target", "-"));
+	else
+		fprintf(ctl->out, "%s is kept, but not live yet: %s%s%s\n", host, state, why[0] ? ": " : "", why);
+}
+
+static enum ctl_exit run_expose(struct ctl *ctl, const struct ctl_args *args)
+{
+	char words[EXPOSURE_TEXT], host[EXPOSURE_HOST_TEXT];
+	struct exposure exposure;
+	struct rpc_message answer;
+	struct error error;
+	enum ctl_exit exit = print_words(ctl, args, words);
+
+	if (exit != CTL_OK)
+		return exit;
+	if (exposure_parse(words, &exposure, &error) != 0)
+		return ctl_fail(ctl, CTL_USAGE, "expose: %s", error.message);
+	exposure_print_host(&exposure, host);
+	exit = call(ctl, "node.expose", "exposure", words, &answer);
+	if (exit == CTL_OK)
+		exit = await_control(ctl, host, &answer);
+	if (exit != CTL_OK)
+		return exit;
+	print_exposed(ctl, host, answer.result);
+	rpc_message_deinit(&answer);
+	return CTL_OK;
+}
+
+const struct ctl_command ctl_expose = {
+	.name = "expose",
+	.arguments = "HOST TARGET",
+	.min_arguments = 2,
+	.max_arguments = 2,
+	.options = expose_options,
+	.n_options = ARRAY_LEN(expose_options),
+	.summary = "Publish a web server of this machine",
+	.text = "Publishes what listens at TARGET, a port of this machine or an address with a port, under a host\n"
+		"name: visitors come to the front door of a public node, and are led here, also behind a NAT. HOST\n"
+		"is https://NAME, http://NAME, or NAME for both; the name may begin with '*.'. HTTPS stays encrypted\n"
+		"to TARGET, which has the certificate.\n"
+		"\n"
+		"An admin grants the name to this node, before or after: 'p2pctl admin host add'. It is kept over a\n"
+		"restart. Exit code 0 also when it waits for the grant; --json and 'p2pctl exposures' tell.\n"
+		"\n"
+		"Examples:\n"
+		"    p2pctl expose https://app.example.org 8443\n"
+		"    p2pctl expose app.example.org 192.168.1.7:80 --proxy v2 --allow 192.0.2.0/24\n",
+	.run = run_expose,
+};
+
+/* ---- unexpose ---- */
+
+static enum ctl_exit run_unexpose(struct ctl *ctl, const struct ctl_args *args)
+{
+	struct exposure host;
+	struct rpc_message answer;
+	struct error error;
+
+	if (exposure_parse_host(args->argv[0], &host, &error) != 0)
+		return ctl_fail(ctl, CTL_USAGE, "unexpose: %s", error.message);
+	enum ctl_exit exit = call(ctl, "node.unexpose", "host", args->argv[0], &answer);
+	if (exit != CTL_OK)
+		return exit;
+	if (ctl->json)
+		ctl_print_json_borrowed(ctl, answer.result);
+	else
+		fprintf(ctl->out, "%s is not exposed any more.\n", args->argv[0]);
+	rpc_message_deinit(&answer);
+	return CTL_OK;
+}
+
+const struct ctl_command ctl_unexpose = {
+	.name = "unexpose",
+	.arguments = "HOST",
+	.min_arguments = 1,
+	.max_arguments = 1,
+	.summary = "Publish a host no more",
+	.text = "Takes back what 'p2pctl expose' did, at once. Of a host that is exposed for HTTPS and HTTP,\n"
+		"https://NAME takes back one, and the other stays. What stands in p2pnode.conf is taken out there.\n"
+		"\n"
+		"    p2pctl unexpose https://app.example.org\n",
+	.run = run_unexpose,
+};
+
+/* ---- exposures ---- */
+
+static enum ctl_exit run_exposures(struct ctl *ctl, const struct ctl_args *args)
+{
+	struct rpc_message answer;
+	enum ctl_exit exit = call(ctl, "node.exposures", NULL, NULL, &answer);
+
+	if (exit != CTL_OK)
+		return exit;
+	if (ctl->json)
+		ctl_print_json_borrowed(ctl, answer.result);
+	else
+		print_exposures(ctl, answer.result);
+	rpc_message_deinit(&answer);
+	return CTL_OK;
+}
+
+const struct ctl_command ctl_exposures = {
+	.name = "exposures",
+	.arguments = "",
+	.summary = "List what this node publishes, and whether it is live",
+	.text = "Lists the hosts that this node publishes, where their servers are, and the state of each: live;\n"
+		"waiting for a grant (an admin has to grant the name); no front door (no public node opens one);\n"
+		"asking control. FROM says where it stands: p2pctl, or the line of p2pnode.conf.\n",
+	.run = run_exposures,
+};

@@ -1,0 +1,144 @@
+#include "node/diglett/diglett_thread.h"
+
+#include "relay/diglett/diglett_agent.h"
+#include "relay/diglett/diglett_server.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct diglett_thread {
+	struct diglett_settings settings;
+	char key_file[PATH_MAX], notes_file[PATH_MAX];
+	uv_loop_t loop; /* the thread's */
+	uv_thread_t id;
+	uv_async_t stop;  /* of the thread's loop */
+	uv_async_t ended; /* of the node's */
+	struct diglett_server *server;
+	struct diglett_agent *agent;
+	uint32_t n_open;
+	void (*stopped)(void *owner);
+	void *owner;
+};
+
+/* the thread */
+
+static void on_part_stopped(void *owner)
+{
+	struct diglett_thread *thread = owner;
+
+	if (--thread->n_open == 0)
+		uv_close((uv_handle_t *)&thread->stop, NULL);
+}
+
+static void on_stop(uv_async_t *async)
+{
+	struct diglett_thread *thread = async->data;
+
+	thread->n_open = 1;
+	if (thread->server) {
+		thread->n_open++;
+		diglett_server_stop(thread->server, on_part_stopped, thread);
+	}
+	if (thread->agent) {
+		thread->n_open++;
+		diglett_agent_stop(thread->agent, on_part_stopped, thread);
+	}
+	thread->server = NULL;
+	thread->agent = NULL;
+	on_part_stopped(thread);
+}
+
+static void run(void *arg)
+{
+	struct diglett_thread *thread = arg;
+
+	uv_run(&thread->loop, UV_RUN_DEFAULT);
+	uv_async_send(&thread->ended);
+}
+
+/* the node */
+
+static void on_ended_closed(uv_handle_t *handle)
+{
+	struct diglett_thread *thread = handle->data;
+	void (*stopped)(void *owner) = thread->stopped;
+	void *const owner = thread->owner;
+
+	if (uv_loop_close(&thread->loop) != 0)
+		abort(); /* a handle was left open */
+	free(thread);
+	stopped(owner);
+}
+
+static void on_ended(uv_async_t *async)
+{
+	struct diglett_thread *thread = async->data;
+
+	uv_thread_join(&thread->id);
+	uv_close((uv_handle_t *)async, on_ended_closed);
+}
+
+static int start_parts(struct diglett_thread *thread, struct error *reterr)
+{
+	const struct diglett_settings *settings = &thread->settings;
+	const struct diglett_server_options server = { .listen = settings->listen,
+						       .info = settings->info,
+						       .domain = settings->domain,
+						       .key_file = thread->key_file,
+						       .tokens_file = settings->tokens,
+						       .script = settings->script,
+						       .notes_file = thread->notes_file };
+	struct diglett_agent_options agent = { .host = settings->host,
+					       .port = settings->port,
+					       .server_key = settings->server_key,
+					       .token_file = settings->token_file,
+					       .extra = settings->extra,
+					       .n_ports = settings->n_ports };
+	int r = 0;
+
+	memcpy(agent.names, settings->names, sizeof(agent.names));
+	memcpy(agent.targets, settings->targets, sizeof(agent.targets));
+	if (settings->is_server)
+		r = diglett_server_start(&thread->loop, &server, &thread->server, reterr);
+	if (r == 0 && settings->is_agent)
+		r = diglett_agent_start(&thread->loop, &agent, &thread->agent, reterr);
+	return r;
+}
+
+int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *settings, const char *state_dir,
+			 struct diglett_thread **ret, struct error *reterr)
+{
+	struct diglett_thread *thread = calloc(1, sizeof(*thread));
+
+	if (!thread || uv_loop_init(&thread->loop) < 0)
+		abort();
+	thread->settings = *settings;
+	snprintf(thread->key_file, sizeof(thread->key_file), "%s/diglett.key", state_dir);
+	snprintf(thread->notes_file, sizeof(thread->notes_file), "%s/diglett.gateway", state_dir);
+	uv_async_init(&thread->loop, &thread->stop, on_stop);
+	thread->stop.data = thread->ended.data = thread;
+	int r = start_parts(thread, reterr);
+	if (r == 0) {
+		uv_async_init(loop, &thread->ended, on_ended);
+		thread->ended.data = thread;
+		if (uv_thread_create(&thread->id, run, thread) != 0)
+			abort();
+		*ret = thread;
+		return 0;
+	}
+	on_stop(&thread->stop); /* what has begun ends here */
+	uv_run(&thread->loop, UV_RUN_DEFAULT);
+	if (uv_loop_close(&thread->loop) != 0)
+		abort();
+	free(thread);
+	return r;
+}
+
+void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner)
+{
+	thread->stopped = stopped;
+	thread->owner = owner;
+	uv_async_send(&thread->stop);
+}

@@ -1,0 +1,22 @@
+/*
+ * The diglett server and agent of a node, on a thread of their own: what they carry keeps nothing else waiting.
+ *
+ *   the node's loop ── start, stop ──► thread: loop of its own ─┬─ diglett_server
+ *                   ◄── has ended ──                            └─ diglett_agent
+ *
+ * The node's loop only.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "node/diglett/diglett_settings.h"
+
+#include <uv.h>
+
+struct diglett_thread;
+
+/* 0 or -errno with what to do in reterr; binds at once. settings are copied. state_dir: for the key and the notes. */
+P2P_CHECK int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *settings, const char *state_dir,
+				   struct diglett_thread **ret, struct error *reterr);
+/* Ends both, frees itself from the node's loop, then calls stopped. */
+void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner);

@@ -1,0 +1,333 @@
+/*
+ * What this node publishes: from the configuration and from p2pctl to control, and what has come of it.
+ *
+ *   configuration ─┐                            ┌──► Session ──► control ──► map (what is granted)
+ *                  ├──► exposure_list ──────────┤                             │
+ *   p2pctl ────────┘        │  ▲                └──► acceptor                 │
+ *                           ▼  │ at start                                     │
+ *                    state folder: exposures            state of each ◄───────┘
+ */
+#include "node/engine_internal.h"
+
+#include "common/log.h"
+#include "common/rpc.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WHY_LEN 1024
+
+bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target)
+{
+	return engine->has_front_door &&
+	       front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, target);
+}
+
+/* Visitors would be led in again, and again. */
+static int check_no_loop(const struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr)
+{
+	struct endpoint acceptor = endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), engine->acceptor_port);
+	const bool is_acceptor = engine->acceptor_port != 0 && endpoint_equal(&acceptor, &exposure->target);
+
+	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target))
+		return 0;
+	return error_set(reterr, -EINVAL, "%s is %s itself; name the port of the server behind it",
+			 endpoint_text(&exposure->target).s,
+			 is_acceptor ? "where this node takes visitors in" : "the front door");
+}
+
+int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+{
+	engine->exposures = calloc(1, sizeof(*engine->exposures));
+	if (!engine->exposures)
+		abort();
+	for (size_t i = 0; options->exposures && options->exposures[i]; i++) {
+		const char *place = options->exposure_places ? options->exposure_places[i] : "the program's options";
+		struct exposure exposure;
+		if (exposure_parse(options->exposures[i], &exposure, reterr) != 0 ||
+		    check_no_loop(engine, &exposure, reterr) != 0 ||
+		    exposure_list_add(engine->exposures, &exposure, place, reterr) != 0) {
+			error_prefix(reterr, "%s", place);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+void engine_load_exposures(struct p2p_engine *engine)
+{
+	struct error error;
+	char *text;
+	int r = state_dir_load_exposures(&engine->dir, &text, &error);
+
+	if (r == 0) {
+		r = exposure_list_read_added(engine->exposures, text);
+		if (r > 0)
+			log_warning("expose", "%d of what p2pctl exposed is left out, and kept: no exposure of this version, or "
+				    "the configuration has the host", r);
+		else if (r < 0)
+			error_set(&error, r, "more lines than can be kept are no exposures");
+		free(text);
+	}
+	engine->exposures_unread = r < 0 && r != -ENOENT;
+	if (engine->exposures_unread)
+		log_warning("expose", "what p2pctl exposed is not known: %s", error.message);
+}
+
+bool engine_publishes(const struct p2p_engine *engine, struct map_exposures *ret)
+{
+	*ret = (struct map_exposures){ .id = engine->membership.member.node_id,
+				       .port = engine->acceptor_port,
+				       .n = engine->exposures->n };
+	for (uint32_t i = 0; i < ret->n; i++)
+		exposure_print_host(&engine->exposures->items[i].exposure, ret->hosts[i]);
+	return ret->n > 0;
+}
+
+void engine_exposures_changed(struct p2p_engine *engine)
+{
+	struct map_exposures exposures;
+
+	(void)engine_publishes(engine, &exposures);
+	if (engine->session)
+		session_set_exposures(engine->session, &exposures);
+}
+
+void engine_set_acceptor_port(struct p2p_engine *engine, uint16_t port)
+{
+	if (engine->acceptor_port == port)
+		return;
+	engine->acceptor_port = port;
+	if (engine->exposures->n > 0)
+		engine_exposures_changed(engine);
+}
+
+/* Kept first, then told. */
+static int keep(struct p2p_engine *engine, struct exposure_list *changed, struct error *reterr)
+{
+	if (engine->exposures_unread)
+		return error_set(reterr, RPC_INTERNAL_ERROR, "the file 'exposures' in the state folder could not be read at the "
+				 "start, and would be lost: mend or remove it, and restart p2pnode");
+	char *text = exposure_list_print_added(changed);
+	int r = state_dir_save_exposures(&engine->dir, text, reterr);
+
+	free(text);
+	if (r != 0)
+		return RPC_INTERNAL_ERROR;
+	*engine->exposures = *changed;
+	engine_tell_acceptor(engine);
+	engine_exposures_changed(engine);
+	return 0;
+}
+
+static int code_of(int r)
+{
+	switch (r) {
+	case -EEXIST:
+		return RPC_ALREADY;
+	case -ENOSPC:
+		return RPC_BUSY;
+	case -ENOENT:
+		return RPC_NOT_FOUND;
+	case -EPERM:
+		return RPC_ALREADY; /* nothing that another user could do */
+	default:
+		return RPC_INVALID_PARAMS;
+	}
+}
+
+static int check_member(const struct p2p_engine *engine, struct error *reterr)
+{
+	if (engine->state == MEMBER)
+		return 0;
+	return error_set(reterr, RPC_UNAVAILABLE, "this node is no member of a network: p2pctl join LINK");
+}
+
+int engine_expose(struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr)
+{
+	struct exposure_list *changed = malloc(sizeof(*changed));
+	int r = check_member(engine, reterr);
+
+	if (!changed)
+		abort();
+	*changed = *engine->exposures;
+	if (r == 0) {
+		r = check_no_loop(engine, exposure, reterr);
+		r = r == 0 ? exposure_list_add(changed, exposure, "", reterr) : r;
+		r = r == 0 ? keep(engine, changed, reterr) : code_of(r);
+	}
+	free(changed);
+	return r;
+}
+
+int engine_unexpose(struct p2p_engine *engine, const struct exposure *host, struct error *reterr)
+{
+	struct exposure_list *changed = malloc(sizeof(*changed));
+	int r;
+
+	if (!changed)
+		abort();
+	*changed = *engine->exposures;
+	r = exposure_list_remove(changed, host, reterr);
+	r = r == 0 ? keep(engine, changed, reterr) : code_of(r);
+	free(changed);
+	return r;
+}
+
+void engine_forget_exposures(struct p2p_engine *engine)
+{
+	exposure_list_forget_added(engine->exposures);
+	engine->exposures_unread = false; /* and the file is gone */
+}
+
+/* ---- what has come of them ---- */
+
+static const char *const state_names[] = {
+	[EXPOSURE_NOT_JOINED] = "not joined",	    [EXPOSURE_ASKING] = "asking control",
+	[EXPOSURE_CONTROL_OLD] = "control too old", [EXPOSURE_WAITING] = "waiting for a grant",
+	[EXPOSURE_NO_DOOR] = "no front door",	    [EXPOSURE_LIVE] = "live",
+};
+
+const char *exposure_state_name(enum exposure_state state)
+{
+	return state_names[state];
+}
+
+static bool is_in_map(const struct map *map, uint32_t node_id, const char *host)
+{
+	uint32_t n;
+	const struct map_exposure *own = map_exposures_of(map, node_id, &n);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (strcmp(own[i].host, host) == 0)
+			return true;
+	return false;
+}
+
+static bool is_door(const struct map *map, const struct map_peer *peer)
+{
+	return peer->front_door && map_find_relay(map, peer->id);
+}
+
+static bool has_door(const struct map *map)
+{
+	bool has = is_door(map, &map->self);
+
+	for (uint32_t i = 0; i < map->n_peers && !has; i++)
+		has = is_door(map, &map->peers[i]);
+	return has;
+}
+
+static enum exposure_state state_of(const struct p2p_engine *engine, const char *host)
+{
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+	uint64_t sequence = 0;
+
+	if (engine->state != MEMBER)
+		return EXPOSURE_NOT_JOINED;
+	if (map && is_in_map(map, engine->membership.member.node_id, host))
+		return has_door(map) ? EXPOSURE_LIVE : EXPOSURE_NO_DOOR;
+	if (!map || !engine->session ||
+	    session_control_word(engine->session, &sequence) != CONTROL_HAS_ANSWERED)
+		return EXPOSURE_ASKING;
+	if (sequence == 0)
+		return EXPOSURE_CONTROL_OLD;
+	return map->sequence < sequence ? EXPOSURE_ASKING : EXPOSURE_WAITING;
+}
+
+/* Who publishes the same host; NULL: nobody. */
+static const char *other_publisher(const struct map *map, uint32_t node_id, const char *host)
+{
+	for (uint32_t i = 0; i < map->n_exposures; i++) {
+		const struct map_exposure *other = &map->exposures[i];
+		const struct map_peer *peer = map_find_peer(map, other->peer_id);
+		if (other->peer_id != node_id && peer && strcmp(other->host, host) == 0)
+			return peer->name;
+	}
+	return NULL;
+}
+
+static void print_why(const struct p2p_engine *engine, const char *host, enum exposure_state state, char ret[WHY_LEN])
+{
+	const char *name = engine->membership.member.name, *bare = strstr(host, "://");
+	const char *other;
+
+	ret[0] = '\0';
+	switch (state) {
+	case EXPOSURE_WAITING:
+		bare = bare ? bare + 3 : host;
+		other = other_publisher(map_ref_get(engine->map), engine->membership.member.node_id, host);
+		snprintf(ret, WHY_LEN, "%s is not granted to this node%s%s; an admin grants it: p2pctl admin host add %s '%s'",
+			 bare, other ? ", it is published by " : "", other ? other : "", name, bare);
+		break;
+	case EXPOSURE_NO_DOOR:
+		snprintf(ret, WHY_LEN, "no public node of the network opens a front door: one with [public] and [frontdoor] in "
+			 "its p2pnode.conf is needed, and 'p2pctl admin relay add' for it");
+		break;
+	case EXPOSURE_ASKING:
+		if (!engine->session || !session_is_connected(engine->session))
+			snprintf(ret, WHY_LEN, "control is not connected: it is asked as soon as it is");
+		else if (session_control_refusal(engine->session)[0] != '\0')
+			snprintf(ret, WHY_LEN, "control refused it, and is asked again: %s",
+				 session_control_refusal(engine->session));
+		break;
+	case EXPOSURE_CONTROL_OLD:
+		snprintf(ret, WHY_LEN, "p2pcontrol is of an earlier version and knows nothing of exposures: update it");
+		break;
+	case EXPOSURE_NOT_JOINED:
+	case EXPOSURE_LIVE:
+		break;
+	}
+}
+
+static struct json *item_json(const struct p2p_engine *engine, const struct exposure_item *item)
+{
+	struct json *json = json_object(), *allow = json_array();
+	char host[EXPOSURE_HOST_TEXT], why[WHY_LEN];
+
+	exposure_print_host(&item->exposure, host);
+	const enum exposure_state state = state_of(engine, host);
+	print_why(engine, host, state, why);
+	json_put_string(json, "host", host);
+	json_put_string(json, "target", endpoint_text(&item->exposure.target).s);
+	json_put_string(json, "state", exposure_state_name(state));
+	if (why[0] != '\0')
+		json_put_string(json, "why", why);
+	json_put_string(json, "proxy", exposure_proxy_name(item->exposure.proxy));
+	for (uint32_t i = 0; i < item->exposure.n_allow; i++)
+		json_append_string(allow, exposure_prefix_text(&item->exposure.allow[i]).s);
+	json_put(json, "allow", allow);
+	json_put_integer(json, "rate", item->exposure.rate);
+	json_put_integer(json, "rate_source", item->exposure.rate_source);
+	if (item->place[0] != '\0')
+		json_put_string(json, "place", item->place);
+	return json;
+}
+
+static void append_door(struct json *doors, const struct map *map, const struct map_peer *peer)
+{
+	if (is_door(map, peer))
+		json_append_string(doors, peer->name);
+}
+
+struct json *engine_exposures_json(const struct p2p_engine *engine)
+{
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+	struct json *json = json_object(), *exposures = json_array(), *doors = json_array();
+
+	for (uint32_t i = 0; i < engine->exposures->n; i++) {
+		struct json *item = item_json(engine, &engine->exposures->items[i]);
+		engine_put_visitors(engine, i, item);
+		json_append(exposures, item);
+	}
+	if (map)
+		append_door(doors, map, &map->self);
+	for (uint32_t i = 0; map && i < map->n_peers; i++)
+		append_door(doors, map, &map->peers[i]);
+	json_put(json, "exposures", exposures);
+	json_put(json, "front_doors", doors);
+	return json;
+}

@@ -1,0 +1,179 @@
+/*
+ * Where the front door leads: to addresses as configured, and to members at theirs in the overlay, by the map.
+ *
+ *   configuration ──► rules ─────┐
+ *   map: members ────────────────┼──► routes ──► front door, anew whenever the map changes
+ *   map: what members publish ───┘
+ *
+ * The configuration goes before what members publish. Of several that publish the same host, it is the first by name
+ * of those that are online.
+ */
+#include "node/engine_internal.h"
+
+#include "common/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+{
+	uint32_t n = 0;
+
+	if (!options->front_door_hosts)
+		return 0;
+	while (options->front_door_hosts[n])
+		n++;
+	engine->door_rules = calloc(n + 1, sizeof(*engine->door_rules));
+	if (!engine->door_rules)
+		abort();
+	for (; engine->n_door_rules < n; engine->n_door_rules++)
+		if (door_rule_parse(options->front_door_hosts[engine->n_door_rules],
+				    &engine->door_rules[engine->n_door_rules], reterr) != 0)
+			return -EINVAL;
+	engine->has_front_door = true;
+	engine->door_options.serves_quic = !options->front_door_no_quic;
+	engine->door_options.max_visitors = options->front_door_max_visitors;
+	engine->door_options.max_visitors_source = options->front_door_max_visitors_source;
+	return door_listen_parse(options->front_door_listen ? options->front_door_listen : "",
+				 engine->door_options.listen, &engine->door_options.n_listen, reterr);
+}
+
+/* None: nobody of that name is in the network now. */
+static struct endpoint find_target(const struct p2p_engine *engine, const struct door_rule *rule)
+{
+	const struct endpoint nowhere = { 0 };
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+
+	if (rule->member[0] == '\0')
+		return rule->address;
+	if (strcmp(rule->member, engine->membership.member.name) == 0)
+		return endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), rule->address.port);
+	const struct map_peer *peer = map ? map_find_peer_by_name(map, rule->member) : NULL;
+	return peer ? endpoint_from_v4(ntohl(peer->ip4.s_addr), rule->address.port) : nowhere;
+}
+
+static struct endpoint checked_target(const struct p2p_engine *engine, const char *host, struct endpoint target)
+{
+	const struct endpoint nowhere = { 0 };
+
+	if (endpoint_is_none(&target) ||
+	    !front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, &target))
+		return target;
+	log_warning("frontdoor", "the target of %s is the front door itself: nobody is led there", host);
+	return nowhere;
+}
+
+static void add_configured(const struct p2p_engine *engine, struct door_routes *routes)
+{
+	for (uint32_t i = 0; i < engine->n_door_rules; i++) {
+		const struct door_rule *rule = &engine->door_rules[i];
+		const struct endpoint target = checked_target(engine, rule->host.name.text, find_target(engine, rule));
+		if (door_routes_add(routes, rule, &target) != 0)
+			log_warning("frontdoor", "%s stands twice: the first is used", rule->host.name.text);
+	}
+}
+
+/* ---- what members publish ---- */
+
+struct published {
+	const struct map_exposure *exposure;
+	const struct map_peer *peer;
+};
+
+/* Those of one host: who is online first, then by name. */
+static int by_preference(const void *a, const void *b)
+{
+	const struct published *left = a, *right = b;
+
+	if (left->peer->online != right->peer->online)
+		return left->peer->online ? -1 : 1;
+	return strcmp(left->peer->name, right->peer->name);
+}
+
+static uint32_t list_published(const struct map *map, struct published *ret)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < map->n_exposures; i++) {
+		const struct map_exposure *exposure = &map->exposures[i];
+		const bool is_own = exposure->peer_id == map->self.id;
+		const struct map_peer *peer = is_own ? &map->self : map_find_peer(map, exposure->peer_id);
+		if (peer)
+			ret[n++] = (struct published){ exposure, peer };
+	}
+	qsort(ret, n, sizeof(*ret), by_preference);
+	return n;
+}
+
+/* A name that the configuration has, in whichever scheme, is the configuration's. */
+static bool is_configured(const struct p2p_engine *engine, const struct host_pattern *host)
+{
+	for (uint32_t i = 0; i < engine->n_door_rules; i++)
+		if (engine->door_rules[i].host.is_wildcard == host->is_wildcard &&
+		    host_name_equal(&engine->door_rules[i].host.name, &host->name))
+			return true;
+	return false;
+}
+
+/* In each scheme for itself: two members may share a name. */
+static void add_published(const struct p2p_engine *engine, struct door_routes *routes,
+			  const struct published *published)
+{
+	const struct map_exposure *exposure = published->exposure;
+	struct door_rule rule;
+
+	/* Of a scheme that this version does not know, perhaps. */
+	if (door_rule_parse_host(exposure->host, strlen(exposure->host), &rule, NULL) != 0)
+		return;
+	if (is_configured(engine, &rule.host)) {
+		log_debug("frontdoor", "%s of %s: the configuration's is used", exposure->host, published->peer->name);
+		return;
+	}
+	struct endpoint target = { 0 };
+	if (exposure->port != 0)
+		target = endpoint_from_v4(ntohl(published->peer->ip4.s_addr), exposure->port);
+	target = checked_target(engine, exposure->host, target);
+	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
+		struct door_rule one = { .host = rule.host, .header = DOOR_HEADER_V2 };
+		one.takes[i] = true;
+		if (rule.takes[i] && door_routes_add(routes, &one, &target) != 0)
+			log_debug("frontdoor", "%s of %s: another member's is used", exposure->host,
+				  published->peer->name);
+	}
+}
+
+static struct door_routes *make_routes(const struct p2p_engine *engine)
+{
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+	const uint32_t n_exposures = map ? map->n_exposures : 0;
+	struct published *published = calloc(n_exposures + 1, sizeof(*published));
+	struct door_routes *routes = door_routes_new(engine->n_door_rules + n_exposures + engine_count_webgw(engine));
+
+	if (!published)
+		abort();
+	add_configured(engine, routes);
+	for (uint32_t i = 0, n = map ? list_published(map, published) : 0; i < n; i++)
+		add_published(engine, routes, &published[i]);
+	free(published);
+	engine_add_webgw_routes(engine, routes);
+	return routes;
+}
+
+int engine_start_front_door(struct p2p_engine *engine, struct error *reterr)
+{
+	if (!engine->has_front_door)
+		return 0;
+	int r = front_door_start(engine->loop, &engine->door_options, make_routes(engine), &engine->front_door, reterr);
+	for (uint32_t i = 0; r == 0 && i < engine->door_options.n_listen; i++)
+		log_info("frontdoor", "open at TCP %s%s", endpoint_text(&engine->door_options.listen[i]).s,
+			 engine->door_options.serves_quic && engine->door_options.listen[i].port != 80 ? " and UDP" : "");
+	return r;
+}
+
+void engine_update_front_door(struct p2p_engine *engine)
+{
+	if (engine->front_door)
+		front_door_set_routes_take(engine->front_door, make_routes(engine));
+}

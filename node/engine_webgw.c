@@ -1,0 +1,108 @@
+/* webgw's server, beside the front door, where hosts are configured whose agents dial back. */
+#include "node/engine_internal.h"
+
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+{
+	struct endpoint places[DOOR_MAX_LISTEN];
+	uint32_t n = 0;
+	int r;
+
+	if (!options->webgw_hosts)
+		return 0;
+	while (options->webgw_hosts[n])
+		n++;
+	engine->webgw_rules = calloc(n + 1, sizeof(*engine->webgw_rules));
+	if (!engine->webgw_rules)
+		abort();
+	for (; engine->n_webgw_rules < n; engine->n_webgw_rules++)
+		if (webgw_rule_parse(options->webgw_hosts[engine->n_webgw_rules], &engine->webgw_rules[engine->n_webgw_rules],
+				     reterr) != 0)
+			return -EINVAL;
+	if ((r = door_listen_parse(options->webgw_listen, places, &n, reterr)) != 0)
+		return r;
+	engine->webgw_listen = places[0];
+	if ((r = door_listen_parse(options->webgw_dial_back, places, &n, reterr)) != 0)
+		return r;
+	engine->door_options.dial_back = places[0];
+	engine->door_options.has_dial_back = engine->has_webgw = true;
+	return 0;
+}
+
+static void on_wanted(void *owner, const struct dial_wanted *wanted)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->front_door)
+		webgw_wanted(engine->webgw, wanted);
+}
+
+static void on_over(void *owner, const struct dial_over *over)
+{
+	struct p2p_engine *engine = owner;
+
+	webgw_over(engine->webgw, over);
+}
+
+static void on_answer(void *owner, uint64_t ticket, int64_t subscription)
+{
+	struct p2p_engine *engine = owner;
+
+	front_door_answer(engine->front_door, ticket, subscription);
+}
+
+static uint16_t on_dial_back_port(void *owner)
+{
+	struct p2p_engine *engine = owner;
+
+	return front_door_dial_back_port(engine->front_door);
+}
+
+int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
+{
+	const struct webgw_options options = {
+		.host = engine->websockets,
+		.listen = engine->webgw_listen,
+		.ports = { .owner = engine, .answer = on_answer, .dial_back_port = on_dial_back_port },
+	};
+
+	if (!engine->has_webgw)
+		return 0;
+	engine->door_options.dial_ports =
+		(struct front_door_dial_ports){ .owner = engine, .wanted = on_wanted, .over = on_over };
+	int r = webgw_new(&options, &engine->webgw, reterr);
+	if (r != 0) {
+		error_prefix(reterr, "webgw");
+		return r;
+	}
+	for (uint32_t i = 0; i < engine->n_webgw_rules; i++)
+		if (webgw_add_host(engine->webgw, &engine->webgw_rules[i].host, engine->webgw_rules[i].hash) != 0)
+			log_warning("webgw", "%s stands twice: the first is used", engine->webgw_rules[i].host.name.text);
+	log_warning("webgw", "agents are listened to at TCP %s without encryption: who sees that may take their visitors",
+		    endpoint_text(&engine->webgw_listen).s);
+	return 0;
+}
+
+uint32_t engine_count_webgw(const struct p2p_engine *engine)
+{
+	struct host_pattern host;
+	uint32_t n = 0;
+
+	while (engine->webgw && webgw_host_at(engine->webgw, n, &host))
+		n++;
+	return n;
+}
+
+void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes *routes)
+{
+	const struct endpoint nowhere = { 0 };
+	struct door_rule rule = { .takes = { true, true }, .is_dial_back = true };
+
+	for (uint32_t i = 0; engine->webgw && webgw_host_at(engine->webgw, i, &rule.host); i++)
+		if (door_routes_add(routes, &rule, &nowhere) != 0)
+			log_warning("webgw", "%s is a host of [frontdoor] as well: that is used", rule.host.name.text);
+}

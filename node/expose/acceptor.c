@@ -1,0 +1,374 @@
+#include "node/expose/acceptor.h"
+
+#include "common/log.h"
+#include "common/macros.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK_MS   10000
+#define FIRST_PORT 20000 /* below those that the kernel gives to who asks for any */
+#define N_PORTS	   10000
+
+/* An exposure with its gate; it belongs to all who hold the gate. */
+struct exposed {
+	struct door_gate gate;
+	struct exposure exposure;
+};
+
+/* Somebody who comes to the target to see whether it is there. Lives until its socket is closed. */
+struct check {
+	uv_tcp_t socket;
+	uv_connect_t request;
+	struct acceptor *acceptor;
+	struct exposed *exposed; /* held */
+};
+
+struct acceptor {
+	struct acceptor_options options;
+	uint16_t wanted_port;
+	struct front_door *door; /* NULL: not open yet */
+	bool has_failed;	 /* to open, as was logged */
+	uv_timer_t timer;
+	uint32_t n;
+	struct exposed *exposed[EXPOSURE_MAX]; /* held */
+	struct check *checks[EXPOSURE_MAX];    /* under way, of exposed[i]; NULL: none */
+	struct endpoint *doors;
+	uint32_t n_doors;
+
+	uint32_t n_open; /* checks, the timer, the door */
+	void (*closed)(void *owner);
+	void *closed_owner;
+};
+
+/* ---- exposures and their gates ---- */
+
+static bool is_allowed(const struct door_gate *gate, const struct endpoint *visitor)
+{
+	return exposure_allows(&container_of(gate, const struct exposed, gate)->exposure, visitor);
+}
+
+static void free_exposed(struct door_gate *gate)
+{
+	free(container_of(gate, struct exposed, gate));
+}
+
+static struct exposed *new_exposed(const struct exposure *exposure)
+{
+	struct exposed *exposed = calloc(1, sizeof(*exposed));
+
+	if (!exposed)
+		abort();
+	exposed->exposure = *exposure;
+	exposed->gate.rate = exposure->rate;
+	exposed->gate.rate_source = exposure->rate_source;
+	exposed->gate.allows = exposure->n_allow > 0 ? is_allowed : NULL;
+	exposed->gate.free = free_exposed;
+	door_gate_init(&exposed->gate);
+	return exposed;
+}
+
+/* One that is there as it should be, held once more; or a new one. */
+static struct exposed *find_or_make(const struct acceptor *acceptor, const struct exposure *exposure)
+{
+	for (uint32_t i = 0; i < acceptor->n; i++) {
+		struct exposed *exposed = acceptor->exposed[i];
+		if (memcmp(&exposed->exposure, exposure, sizeof(*exposure)) == 0) {
+			door_gate_hold(&exposed->gate);
+			return exposed;
+		}
+	}
+	return new_exposed(exposure);
+}
+
+static enum door_header header_of(const struct exposure *exposure)
+{
+	switch (exposure->proxy) {
+	case EXPOSURE_PROXY_V1:
+		return DOOR_HEADER_V1;
+	case EXPOSURE_PROXY_V2:
+		return DOOR_HEADER_V2;
+	case EXPOSURE_PROXY_NONE:
+	case EXPOSURE_N_PROXY:
+		break;
+	}
+	return DOOR_NO_HEADER;
+}
+
+/* Visitors led to the acceptor itself would come again, and again: they are led nowhere. */
+static struct endpoint target_of(const struct acceptor *acceptor, const struct exposure *exposure)
+{
+	const struct endpoint nowhere = { 0 };
+	struct endpoint own = acceptor->options.address;
+
+	own.port = acceptor->door ? acceptor_port(acceptor) : acceptor->wanted_port;
+	if (!endpoint_equal(&own, &exposure->target))
+		return exposure->target;
+	log_warning("expose", "the target of %s is where this node takes visitors in: nobody is led there",
+		    exposure->host.name.text);
+	return nowhere;
+}
+
+static struct door_routes *make_routes(const struct acceptor *acceptor)
+{
+	struct door_routes *routes = door_routes_new(acceptor->n);
+
+	for (uint32_t i = 0; i < acceptor->n; i++) {
+		struct exposed *exposed = acceptor->exposed[i];
+		struct door_rule rule = { .host = exposed->exposure.host,
+					  .header = header_of(&exposed->exposure),
+					  .gate = &exposed->gate };
+		memcpy(rule.takes, exposed->exposure.takes, sizeof(rule.takes));
+		const struct endpoint target = target_of(acceptor, &exposed->exposure);
+		if (door_routes_add(routes, &rule, &target) != 0)
+			log_warning("expose", "%s stands twice: the first is used", rule.host.name.text);
+	}
+	door_routes_set_doors(routes, acceptor->doors, acceptor->n_doors);
+	return routes;
+}
+
+/* ---- the door ---- */
+
+static int start_door(struct acceptor *acceptor, uint16_t port, struct error *reterr)
+{
+	struct front_door_options options = { .n_listen = 1, .takes_header = true };
+
+	options.listen[0] = acceptor->options.address;
+	options.listen[0].port = port;
+	return front_door_start(acceptor->options.loop, &options, make_routes(acceptor), &acceptor->door, reterr);
+}
+
+static void open_door(struct acceptor *acceptor)
+{
+	struct error error;
+	int r = start_door(acceptor, acceptor->wanted_port, &error);
+
+	if (r == -EADDRINUSE)
+		r = start_door(acceptor, 0, &error);
+	if (r != 0 && !acceptor->has_failed)
+		log_warning("expose", "visitors cannot come in: %s", error.message);
+	acceptor->has_failed = r != 0;
+	if (r != 0)
+		return; /* it is tried again with the targets */
+	log_info("expose", "front doors bring visitors to %s, port %u",
+		 endpoint_ip_text(&acceptor->options.address).s, acceptor_port(acceptor));
+	if (acceptor->options.port_changed)
+		acceptor->options.port_changed(acceptor->options.owner);
+}
+
+static void update_door(struct acceptor *acceptor)
+{
+	if (acceptor->door)
+		front_door_set_routes_take(acceptor->door, make_routes(acceptor));
+	else if (acceptor->n > 0)
+		open_door(acceptor);
+}
+
+/* ---- are the targets there? ---- */
+
+static void on_part_closed(struct acceptor *acceptor)
+{
+	if (--acceptor->n_open > 0)
+		return;
+	void (*closed)(void *owner) = acceptor->closed;
+	void *owner = acceptor->closed_owner;
+	free(acceptor->doors);
+	free(acceptor);
+	if (closed)
+		closed(owner);
+}
+
+static void on_check_closed(uv_handle_t *handle)
+{
+	struct check *check = container_of((uv_tcp_t *)handle, struct check, socket);
+	struct acceptor *acceptor = check->acceptor;
+
+	door_gate_let_go(&check->exposed->gate);
+	free(check);
+	on_part_closed(acceptor);
+}
+
+static void end_check(struct check *check)
+{
+	struct acceptor *acceptor = check->acceptor;
+
+	for (uint32_t i = 0; i < acceptor->n; i++)
+		if (acceptor->checks[i] == check)
+			acceptor->checks[i] = NULL;
+	if (!uv_is_closing((uv_handle_t *)&check->socket))
+		uv_close((uv_handle_t *)&check->socket, on_check_closed);
+}
+
+static void on_connected(uv_connect_t *request, int status)
+{
+	struct check *check = container_of(request, struct check, request);
+
+	/* UV_ECANCELED: it was given up, for want of an answer or of an exposure. */
+	if (status != UV_ECANCELED)
+		door_gate_set_state(&check->exposed->gate, status == 0 ? DOOR_TARGET_UP : DOOR_TARGET_DOWN);
+	end_check(check);
+}
+
+static void start_check(struct acceptor *acceptor, uint32_t i)
+{
+	struct check *check = calloc(1, sizeof(*check));
+	struct sockaddr_storage address;
+
+	if (!check)
+		abort();
+	(void)endpoint_to_sockaddr(&acceptor->exposed[i]->exposure.target, &address);
+	check->acceptor = acceptor;
+	check->exposed = acceptor->exposed[i];
+	door_gate_hold(&check->exposed->gate);
+	acceptor->n_open++;
+	acceptor->checks[i] = check;
+	int r = uv_tcp_init(acceptor->options.loop, &check->socket);
+	assert(r == 0);
+	r = uv_tcp_connect(&check->request, &check->socket, (struct sockaddr *)&address, on_connected);
+	if (r != 0) {
+		door_gate_set_state(&check->exposed->gate, DOOR_TARGET_DOWN);
+		end_check(check);
+	}
+}
+
+static void check_targets(struct acceptor *acceptor)
+{
+	struct door_gate_counters counters;
+
+	for (uint32_t i = 0; i < acceptor->n; i++) {
+		if (acceptor->checks[i]) { /* no answer since the last time */
+			door_gate_set_state(&acceptor->exposed[i]->gate, DOOR_TARGET_DOWN);
+			end_check(acceptor->checks[i]);
+		}
+		(void)acceptor_get(acceptor, i, &counters);
+		if (counters.state != DOOR_TARGET_UP)
+			start_check(acceptor, i);
+	}
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct acceptor *acceptor = container_of(timer, struct acceptor, timer);
+
+	if (acceptor->n > 0 && !acceptor->door)
+		open_door(acceptor);
+	check_targets(acceptor);
+}
+
+/* ---- from outside ---- */
+
+static uint16_t port_of(const struct public_key *key)
+{
+	uint8_t hash[16];
+
+	crypto_generichash(hash, sizeof(hash), key->bytes, sizeof(key->bytes), NULL, 0);
+	return (uint16_t)(FIRST_PORT + ((unsigned)hash[0] << 8 | hash[1]) % N_PORTS);
+}
+
+struct acceptor *acceptor_new(const struct acceptor_options *options)
+{
+	struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
+
+	if (!acceptor)
+		abort();
+	acceptor->options = *options;
+	acceptor->options.node_key = NULL;
+	if (acceptor->options.check_ms == 0)
+		acceptor->options.check_ms = CHECK_MS;
+	acceptor->wanted_port = port_of(options->node_key);
+	uv_timer_init(options->loop, &acceptor->timer);
+	acceptor->n_open = 1;
+	return acceptor;
+}
+
+static void drop_all(struct acceptor *acceptor)
+{
+	for (uint32_t i = 0; i < acceptor->n; i++) {
+		if (acceptor->checks[i])
+			end_check(acceptor->checks[i]);
+		door_gate_let_go(&acceptor->exposed[i]->gate);
+	}
+	acceptor->n = 0;
+}
+
+void acceptor_set_exposures(struct acceptor *acceptor, const struct exposure *exposures, uint32_t n)
+{
+	struct exposed *next[EXPOSURE_MAX];
+
+	assert(n <= EXPOSURE_MAX);
+	for (uint32_t i = 0; i < n; i++)
+		next[i] = find_or_make(acceptor, &exposures[i]);
+	drop_all(acceptor);
+	memcpy(acceptor->exposed, next, n * sizeof(*next));
+	acceptor->n = n;
+	update_door(acceptor);
+	if (n > 0)
+		uv_timer_start(&acceptor->timer, on_timer, acceptor->options.check_ms, acceptor->options.check_ms);
+	else
+		uv_timer_stop(&acceptor->timer);
+	check_targets(acceptor);
+}
+
+void acceptor_set_doors(struct acceptor *acceptor, const struct endpoint *doors, uint32_t n)
+{
+	if (n == acceptor->n_doors && (n == 0 || memcmp(doors, acceptor->doors, n * sizeof(*doors)) == 0))
+		return;
+	free(acceptor->doors);
+	acceptor->doors = calloc(n > 0 ? n : 1, sizeof(*doors));
+	if (!acceptor->doors)
+		abort();
+	if (n > 0)
+		memcpy(acceptor->doors, doors, n * sizeof(*doors));
+	acceptor->n_doors = n;
+	update_door(acceptor);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	on_part_closed(container_of((uv_timer_t *)handle, struct acceptor, timer));
+}
+
+static void on_door_closed(void *owner)
+{
+	on_part_closed(owner);
+}
+
+void acceptor_close(struct acceptor *acceptor, void (*cb)(void *owner), void *owner)
+{
+	acceptor->closed = cb;
+	acceptor->closed_owner = owner;
+	drop_all(acceptor);
+	uv_close((uv_handle_t *)&acceptor->timer, on_timer_closed);
+	if (acceptor->door) {
+		acceptor->n_open++;
+		front_door_stop(acceptor->door, on_door_closed, acceptor);
+		acceptor->door = NULL;
+	}
+}
+
+uint16_t acceptor_port(const struct acceptor *acceptor)
+{
+	return acceptor->door ? front_door_port(acceptor->door, 0) : 0;
+}
+
+uint32_t acceptor_count(const struct acceptor *acceptor)
+{
+	return acceptor->n;
+}
+
+const struct exposure *acceptor_get(const struct acceptor *acceptor, uint32_t i, struct door_gate_counters *ret)
+{
+	assert(i < acceptor->n);
+	*ret = door_gate_counters(&acceptor->exposed[i]->gate);
+	return &acceptor->exposed[i]->exposure;
+}
+
+struct front_door_counters acceptor_counters(const struct acceptor *acceptor)
+{
+	const struct front_door_counters none = { 0 };
+
+	return acceptor->door ? front_door_counters(acceptor->door) : none;
+}

@@ -1,0 +1,307 @@
+#include "node/exposure.h"
+
+#include "common/prefix.h"
+#include "common/suggest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WHITE	" \t"
+#define V4_BITS 96 /* of a mapped address, before those of IPv4 */
+
+/* ---- from text ---- */
+
+static int parse_number(const char *text, size_t len, uint32_t max, uint32_t *ret)
+{
+	uint32_t number = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return -EINVAL;
+		number = number * 10 + (uint32_t)(text[i] - '0');
+		if (number > max)
+			return -EINVAL;
+	}
+	*ret = number;
+	return len > 0 && number > 0 ? 0 : -EINVAL;
+}
+
+static int take_target(const char *text, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	const struct endpoint any4 = endpoint_from_v4(0, 0);
+	const struct endpoint any6 = { 0 };
+	char place[80] = { 0 };
+	uint32_t port;
+
+	if (parse_number(text, len, UINT16_MAX, &port) == 0) {
+		exposure->target = endpoint_from_v4(INADDR_LOOPBACK, (uint16_t)port);
+		return 0;
+	}
+	if (len < sizeof(place)) {
+		memcpy(place, text, len);
+		if (endpoint_parse(place, &exposure->target) == 0 && exposure->target.port != 0 &&
+		    memcmp(exposure->target.ip, any4.ip, sizeof(any4.ip)) != 0 &&
+		    memcmp(exposure->target.ip, any6.ip, sizeof(any6.ip)) != 0)
+			return 0;
+	}
+	return error_set(reterr, -EINVAL,
+			 "behind the host the port of the server on this machine, such as 8443, or an address with a "
+			 "port, such as 192.168.1.7:8443; '%.*s' is neither", (int)(len < 80 ? len : 80), text);
+}
+
+static int take_proxy(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	for (int i = 0; i < EXPOSURE_N_PROXY; i++) {
+		const char *name = exposure_proxy_name((enum exposure_proxy)i);
+		exposure->proxy = (enum exposure_proxy)i;
+		if (strlen(name) == len && memcmp(name, value, len) == 0)
+			return 0;
+	}
+	return error_set(reterr, -EINVAL, "proxy: one of none, v1, v2");
+}
+
+static int parse_prefix(const char *text, size_t len, struct exposure_prefix *ret)
+{
+	char copy[72] = { 0 };
+	struct in_addr prefix4;
+	struct in6_addr prefix6;
+	struct endpoint address;
+	uint8_t bits;
+
+	if (len >= sizeof(copy))
+		return -EINVAL;
+	memcpy(copy, text, len);
+	if (prefix4_parse(copy, &prefix4, &bits) == 0) {
+		address = endpoint_from_v4(ntohl(prefix4.s_addr), 0);
+		*ret = (struct exposure_prefix){ .len = (uint8_t)(V4_BITS + bits) };
+		memcpy(ret->ip, address.ip, sizeof(ret->ip));
+		return 0;
+	}
+	if (prefix6_parse(copy, &prefix6, &bits) == 0) {
+		*ret = (struct exposure_prefix){ .len = bits };
+		memcpy(ret->ip, &prefix6, sizeof(ret->ip));
+		return 0;
+	}
+	if (endpoint_parse_ip(copy, 0, &address) != 0 || address.scope_id != 0)
+		return -EINVAL;
+	*ret = (struct exposure_prefix){ .len = 128 };
+	memcpy(ret->ip, address.ip, sizeof(ret->ip));
+	return 0;
+}
+
+static int take_allow(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	for (const char *at = value, *end = value + len; at <= end;) {
+		const char *comma = memchr(at, ',', (size_t)(end - at));
+		const size_t item = (size_t)((comma ? comma : end) - at);
+
+		if (exposure->n_allow == EXPOSURE_MAX_ALLOW)
+			return error_set(reterr, -EINVAL, "allow: %d prefixes at most", EXPOSURE_MAX_ALLOW);
+		if (parse_prefix(at, item, &exposure->allow[exposure->n_allow]) != 0)
+			return error_set(reterr, -EINVAL,
+					 "allow: addresses and prefixes with a comma between, such as "
+					 "192.0.2.7,10.0.0.0/8,2001:db8::/32, with no bits behind the length; '%.*s' "
+					 "is none", (int)(item < 72 ? item : 72), at);
+		exposure->n_allow++;
+		at += item + 1;
+	}
+	return 0;
+}
+
+static int take_rate_into(uint32_t *ret, const char *name, const char *value, size_t len, struct error *reterr)
+{
+	if (parse_number(value, len, EXPOSURE_MAX_RATE, ret) == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "%s: visitors a second, 1 to %d", name, EXPOSURE_MAX_RATE);
+}
+
+static int take_rate(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	return take_rate_into(&exposure->rate, "rate", value, len, reterr);
+}
+
+static int take_rate_source(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	return take_rate_into(&exposure->rate_source, "rate_source", value, len, reterr);
+}
+
+static const struct {
+	const char *name;
+	int (*take)(const char *value, size_t len, struct exposure *exposure, struct error *reterr);
+} keys[] = {
+	{ "proxy", take_proxy },
+	{ "allow", take_allow },
+	{ "rate", take_rate },
+	{ "rate_source", take_rate_source },
+};
+
+static int unknown_key(const char *word, size_t len, struct error *reterr)
+{
+	struct suggest suggest = suggest_for(word, len);
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+		suggest_offer(&suggest, keys[i].name);
+	return error_set(reterr, -EINVAL, "'%.*s': %s%s; proxy=, allow=, rate= or rate_source= may follow",
+			 (int)(len < 80 ? len : 80), word, suggest.near ? "did you mean " : "not known",
+			 suggest.near ? suggest.near : "");
+}
+
+/* "key=value"; *seen has a bit a key. */
+static int take_word(const char *word, size_t len, struct exposure *exposure, unsigned *seen, struct error *reterr)
+{
+	const char *equals = memchr(word, '=', len);
+	const size_t name_len = equals ? (size_t)(equals - word) : len;
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		if (!equals || strlen(keys[i].name) != name_len || memcmp(keys[i].name, word, name_len) != 0)
+			continue;
+		if (*seen & 1U << i)
+			return error_set(reterr, -EINVAL, "%s: stands twice", keys[i].name);
+		*seen |= 1U << i;
+		return keys[i].take(equals + 1, len - name_len - 1, exposure, reterr);
+	}
+	return unknown_key(word, name_len, reterr);
+}
+
+static int take_host(const char *text, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	struct door_rule rule = { 0 };
+	const int r = door_rule_parse_host(text, len, &rule, reterr);
+
+	memcpy(exposure->takes, rule.takes, sizeof(exposure->takes));
+	exposure->host = rule.host;
+	return r;
+}
+
+/* The next word; 0: none. */
+static size_t next_word(const char **at)
+{
+	*at += strspn(*at, WHITE);
+	return strcspn(*at, WHITE);
+}
+
+int exposure_parse_host(const char *text, struct exposure *ret, struct error *reterr)
+{
+	struct exposure exposure;
+	const char *at = text;
+	const size_t len = next_word(&at);
+
+	memset(&exposure, 0, sizeof(exposure)); /* padding, too */
+	if (len == 0 || at[len] != '\0')
+		return error_set(reterr, -EINVAL, "a host such as https://app.example.org");
+	const int r = take_host(at, len, &exposure, reterr);
+	if (r == 0)
+		memcpy(ret, &exposure, sizeof(*ret));
+	return r;
+}
+
+int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
+{
+	struct exposure exposure;
+	unsigned seen = 0;
+	const char *at = text;
+	size_t len = next_word(&at);
+	int r;
+
+	memset(&exposure, 0, sizeof(exposure));
+	if (len == 0 || strlen(text) >= EXPOSURE_TEXT)
+		return error_set(reterr, -EINVAL, "a host and the port behind it, such as 'https://app.example.org 8443'");
+	if ((r = take_host(at, len, &exposure, reterr)) != 0)
+		return r;
+	at += len;
+	len = next_word(&at);
+	if (len == 0)
+		return error_set(reterr, -EINVAL, "the port behind the host is missing, as in 'https://app.example.org 8443'");
+	if ((r = take_target(at, len, &exposure, reterr)) != 0)
+		return r;
+	for (at += len; (len = next_word(&at)) > 0; at += len)
+		if ((r = take_word(at, len, &exposure, &seen, reterr)) != 0)
+			return r;
+	memcpy(ret, &exposure, sizeof(*ret));
+	return 0;
+}
+
+/* ---- to text ---- */
+
+const char *exposure_proxy_name(enum exposure_proxy proxy)
+{
+	static const char *const names[EXPOSURE_N_PROXY] = { "none", "v1", "v2" };
+
+	return proxy < EXPOSURE_N_PROXY ? names[proxy] : NULL;
+}
+
+void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST_TEXT])
+{
+	const bool http = exposure->takes[DOOR_HTTP], https = exposure->takes[DOOR_HTTPS];
+
+	snprintf(ret, EXPOSURE_HOST_TEXT, "%s%s%s", http && https ? "" : http ? "http://" : "https://",
+		 exposure->host.is_wildcard ? "*." : "", exposure->host.name.text);
+}
+
+struct endpoint_text exposure_prefix_text(const struct exposure_prefix *prefix)
+{
+	struct endpoint address = { 0 };
+
+	memcpy(address.ip, prefix->ip, sizeof(address.ip));
+	const bool is_v4 = prefix->len >= V4_BITS && endpoint_is_v4(&address);
+	struct endpoint_text text = endpoint_ip_text(&address);
+	if (prefix->len < 128)
+		snprintf(text.s + strlen(text.s), sizeof(text.s) - strlen(text.s), "/%d",
+			 prefix->len - (is_v4 ? V4_BITS : 0));
+	return text;
+}
+
+void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT])
+{
+	char host[EXPOSURE_HOST_TEXT];
+	int len;
+
+	exposure_print_host(exposure, host);
+	len = snprintf(ret, EXPOSURE_TEXT, "%s %s", host, endpoint_text(&exposure->target).s);
+	if (exposure->proxy != EXPOSURE_PROXY_NONE)
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " proxy=%s", exposure_proxy_name(exposure->proxy));
+	for (uint32_t i = 0; i < exposure->n_allow; i++)
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, "%s%s", i == 0 ? " allow=" : ",",
+				exposure_prefix_text(&exposure->allow[i]).s);
+	if (exposure->rate != 0)
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " rate=%u", exposure->rate);
+	if (exposure->rate_source != 0)
+		snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " rate_source=%u", exposure->rate_source);
+}
+
+/* ---- asking ---- */
+
+bool exposure_is_for(const struct exposure *exposure, enum door_scheme scheme, const struct host_name *host)
+{
+	return exposure->takes[scheme] && host_pattern_matches(&exposure->host, host);
+}
+
+bool exposure_overlaps(const struct exposure *a, const struct exposure *b)
+{
+	bool meets = false;
+
+	for (int i = 0; i < DOOR_N_SCHEMES; i++)
+		meets = meets || (a->takes[i] && b->takes[i]);
+	return meets && a->host.is_wildcard == b->host.is_wildcard && host_name_equal(&a->host.name, &b->host.name);
+}
+
+static bool is_in(const struct exposure_prefix *prefix, const struct endpoint *address)
+{
+	const size_t whole = prefix->len / 8;
+	const unsigned rest = prefix->len % 8;
+
+	if (memcmp(prefix->ip, address->ip, whole) != 0)
+		return false;
+	return rest == 0 || ((prefix->ip[whole] ^ address->ip[whole]) >> (8 - rest)) == 0;
+}
+
+bool exposure_allows(const struct exposure *exposure, const struct endpoint *visitor)
+{
+	bool may = exposure->n_allow == 0;
+
+	for (uint32_t i = 0; i < exposure->n_allow && !may; i++)
+		may = is_in(&exposure->allow[i], visitor);
+	return may;
+}

@@ -1,0 +1,69 @@
+/*
+ * What a node publishes: a host name, and the server behind it.
+ *
+ *   https://app.example.org   8443            proxy=v2 allow=10.0.0.0/8 rate=100
+ *   └── who visitors ask for  └── where it is └── how
+ *
+ *   host    app.example.org (HTTPS and HTTP), https://app.example.org, http://app.example.org, *.example.org
+ *   target  8443 (of 127.0.0.1), 192.168.1.7:8443, [::1]:8443
+ *   proxy=none|v1|v2   the server is told who the visitor is, in a header of the PROXY protocol [none]
+ *   allow=PREFIX,…     whose visits are taken; an address is a prefix of one [all]
+ *   rate=N             visitors a second, twice as many at once [no limit]
+ *   rate_source=N      of these from one source: an IPv4 address, an IPv6 /56 [no limit]
+ *
+ * The same words in a configuration (service = …), on the command line and in the state folder. Total; bounds:
+ * EXPOSURE_MAX_ALLOW prefixes, EXPOSURE_TEXT bytes; a node has EXPOSURE_MAX exposures. Pure.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "relay/frontdoor/door_routes.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPOSURE_MAX	   64
+#define EXPOSURE_MAX_ALLOW 16
+#define EXPOSURE_MAX_RATE  1000000
+#define EXPOSURE_HOST_TEXT (8 + 2 + HOST_NAME_MAX_LEN + 1)
+#define EXPOSURE_TEXT	   1280
+
+enum exposure_proxy { EXPOSURE_PROXY_NONE, EXPOSURE_PROXY_V1, EXPOSURE_PROXY_V2, EXPOSURE_N_PROXY };
+
+struct exposure_prefix {
+	uint8_t ip[16]; /* IPv4 mapped, as in an endpoint; zero behind len */
+	uint8_t len;	/* 0 … 128; of IPv4 96 more than it is written with */
+};
+
+struct exposure {
+	bool takes[DOOR_N_SCHEMES]; /* at least one */
+	struct host_pattern host;
+	struct endpoint target; /* with a port */
+	enum exposure_proxy proxy;
+	uint32_t rate, rate_source; /* visitors a second; 0: no limit */
+	uint32_t n_allow;	    /* 0: all may come */
+	struct exposure_prefix allow[EXPOSURE_MAX_ALLOW];
+};
+
+/* 0, or -EINVAL with what is wrong, and how it should be, in reterr. All that is not used is zero: two compare as bytes. */
+P2P_CHECK int exposure_parse(const char *text, struct exposure *ret, struct error *reterr);
+/* The first word alone: host and takes of *ret, the rest zero. The same. */
+P2P_CHECK int exposure_parse_host(const char *text, struct exposure *ret, struct error *reterr);
+/* "v2", or NULL: there is no such. */
+const char *exposure_proxy_name(enum exposure_proxy proxy);
+
+/* As exposure_parse() reads it. */
+void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT]);
+/* "https://app.example.org" */
+void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST_TEXT]);
+/* "10.0.0.0/8"; an address alone without length. */
+struct endpoint_text exposure_prefix_text(const struct exposure_prefix *prefix);
+
+/* Does it stand for this host in this scheme? */
+bool exposure_is_for(const struct exposure *exposure, enum door_scheme scheme, const struct host_name *host);
+/* The same host, and a scheme in common: one of both has to go. */
+bool exposure_overlaps(const struct exposure *a, const struct exposure *b);
+/* May it come, by the allow list? */
+bool exposure_allows(const struct exposure *exposure, const struct endpoint *visitor);

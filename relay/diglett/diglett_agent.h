@@ -1,0 +1,35 @@
+/*
+ * A diglett agent: keeps a tunnel to a server, and carries its visitors to local targets.
+ *
+ *   connecting ──► let in ──► … ──┐
+ *       ▲                         │ ended, refused, cannot connect
+ *       └── 1 s, 2 s … 60 s ◄─────┘     back to 1 s by who was let in for a minute
+ *
+ * Loop only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "relay/diglett/noise_xk.h"
+#include "relay/diglett/request_wire.h"
+
+#include <uv.h>
+
+struct diglett_agent;
+
+struct diglett_agent_options {
+	const char *host; /* of the server: a name or a numeric address; copied */
+	uint16_t port;
+	struct noise_public server_key;
+	const char *token_file; /* its first line is the token, read at each connect; copied */
+	const char *extra;	/* for the gateway's script; copied */
+	uint8_t n_ports;
+	struct host_name names[DIGLETT_MAX_PORTS];
+	struct endpoint targets[DIGLETT_MAX_PORTS];
+};
+
+P2P_CHECK int diglett_agent_start(uv_loop_t *loop, const struct diglett_agent_options *options,
+				  struct diglett_agent **ret, struct error *reterr);
+/* Frees itself from the loop, then calls stopped (may be NULL). */
+void diglett_agent_stop(struct diglett_agent *agent, void (*stopped)(void *owner), void *owner);

@@ -1,0 +1,488 @@
+#include "relay/diglett/diglett_server.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/macros.h"
+#include "relay/diglett/diglett_keys.h"
+#include "relay/diglett/gateway_script.h"
+#include "relay/diglett/token_list.h"
+#include "relay/diglett/tunnel.h"
+#include "relay/http_server.h"
+#include "relay/tcp_listener.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TICK_MS 1000
+
+struct agent;
+
+/* One of an agent's ports, on the loopback. */
+struct agent_port {
+	struct agent *agent;
+	uint16_t number;
+	struct host_name name;
+	struct tcp_listener listener;
+};
+
+struct agent {
+	struct diglett_server *server;
+	struct agent *next;
+	struct tunnel *tunnel; /* NULL: closed */
+	struct endpoint remote;
+	uint8_t token[TOKEN_HASH_LEN];
+	uint8_t n_ports, n_listening;
+	struct agent_port ports[DIGLETT_MAX_PORTS];
+	bool is_let_in, is_leaving;
+};
+
+struct diglett_server {
+	uv_loop_t *loop;
+	struct diglett_server_options options;
+	struct noise_curve curve;
+	struct noise_secret secret;
+	struct noise_public public;
+	struct tcp_listener listener;
+	struct http_server *info;
+	struct gateway *gateway;
+	uv_timer_t tick;
+	struct token_list tokens;
+	struct stat tokens_stat;
+	struct agent *agents;
+	uint32_t n_agents;
+	uint32_t n_open; /* parts that must close before it is freed */
+	struct diglett_server_counters counters;
+	struct log_limit limit;
+	bool is_stopping;
+	void (*stopped)(void *owner);
+	void *stopped_owner;
+};
+
+/* its end */
+
+static void release(struct diglett_server *server)
+{
+	if (--server->n_open > 0)
+		return;
+	void (*stopped)(void *owner) = server->stopped;
+	void *const owner = server->stopped_owner;
+
+	noise_secret_wipe(&server->secret);
+	noise_curve_deinit(&server->curve);
+	token_list_deinit(&server->tokens);
+	free(server);
+	if (stopped)
+		stopped(owner);
+}
+
+static void on_part_closed(void *owner)
+{
+	release(owner);
+}
+
+/* agents that leave */
+
+static void free_agent_if_closed(struct agent *agent)
+{
+	struct diglett_server *const server = agent->server;
+	struct agent **at = &server->agents;
+
+	if (agent->tunnel || agent->n_listening > 0)
+		return;
+	while (*at != agent)
+		at = &(*at)->next;
+	*at = agent->next;
+	server->n_agents--;
+	free(agent);
+	release(server);
+}
+
+static void on_tunnel_closed(void *owner)
+{
+	struct agent *agent = owner;
+
+	agent->tunnel = NULL;
+	free_agent_if_closed(agent);
+}
+
+static void on_port_closed(void *owner)
+{
+	struct agent_port *port = owner;
+
+	port->agent->n_listening--;
+	free_agent_if_closed(port->agent);
+}
+
+static void end_agent(struct agent *agent, uint8_t reason)
+{
+	struct diglett_server *const server = agent->server;
+
+	if (agent->is_leaving)
+		return;
+	agent->is_leaving = true;
+	for (uint8_t i = 0; i < agent->n_ports && agent->is_let_in; i++)
+		if (server->gateway)
+			gateway_remove(server->gateway, &agent->ports[i].name);
+	for (uint8_t i = 0; i < agent->n_listening; i++)
+		tcp_listener_close(&agent->ports[i].listener, on_port_closed);
+	tunnel_close(agent->tunnel, reason, on_tunnel_closed);
+	if (agent->is_let_in)
+		server->counters.agents_now--;
+}
+
+static void on_ended(void *owner, const struct error *why)
+{
+	struct agent *agent = owner;
+
+	if (agent->is_let_in)
+		log_info("diglett", "agent of %s has gone: %s", agent->ports[0].name.text, why->message);
+	else
+		log_limited(&agent->server->limit, LOG_LEVEL_INFO, "diglett", "agent from %s was not let in: %s",
+			    endpoint_text(&agent->remote).s, why->message);
+	agent->server->counters.failed += agent->is_let_in ? 0 : 1;
+	end_agent(agent, MUX_CLOSED);
+}
+
+/* tokens */
+
+static int load_tokens(struct diglett_server *server, struct error *reterr)
+{
+	struct token_list tokens = { 0 };
+	char *text = NULL;
+	size_t len = 0;
+
+	int r = file_read(server->options.tokens_file, TOKEN_LIST_MAX_FILE, &text, &len, reterr);
+	if (r == 0) {
+		r = token_list_parse(text, len, &tokens, reterr);
+		if (r != 0)
+			error_prefix(reterr, "%s", server->options.tokens_file);
+	}
+	free(text);
+	if (r != 0)
+		return r;
+	token_list_deinit(&server->tokens);
+	server->tokens = tokens;
+	return 0;
+}
+
+static bool is_still_allowed(const struct agent *agent)
+{
+	for (uint8_t i = 0; i < agent->n_ports; i++)
+		if (!token_list_allows(&agent->server->tokens, agent->token, &agent->ports[i].name))
+			return false;
+	return true;
+}
+
+static void end_revoked(struct diglett_server *server)
+{
+	for (struct agent *agent = server->agents; agent; agent = agent->next)
+		if (agent->is_let_in && !agent->is_leaving && !is_still_allowed(agent)) {
+			log_info("diglett", "the token of %s is valid no more", agent->ports[0].name.text);
+			server->counters.revoked++;
+			end_agent(agent, MUX_REVOKED);
+		}
+}
+
+static bool have_tokens_changed(struct diglett_server *server)
+{
+	struct stat now = { 0 };
+
+	if (stat(server->options.tokens_file, &now) != 0)
+		now = (struct stat){ 0 }; /* the file was taken away */
+	const struct stat *then = &server->tokens_stat;
+	const bool changed = now.st_ino != then->st_ino || now.st_size != then->st_size ||
+			     now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec;
+	server->tokens_stat = now;
+	return changed;
+}
+
+/* A file that cannot be read changes nothing, but for one that is gone: then nobody is let in, nor stays. */
+static void read_tokens_again(struct diglett_server *server)
+{
+	struct error error;
+
+	if (!have_tokens_changed(server))
+		return;
+	const int r = load_tokens(server, &error);
+	if (r == -ENOENT)
+		token_list_deinit(&server->tokens);
+	if (r != 0)
+		log_error("diglett", "%s%s", error.message, r == -ENOENT ? "" : "; the tokens stay as they were");
+	else
+		log_info("diglett", "%u tokens are valid now", server->tokens.n);
+	end_revoked(server);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	read_tokens_again(timer->data);
+}
+
+/* agents that come */
+
+static void on_visitor(void *owner, int fd, const struct endpoint *remote)
+{
+	struct agent_port *port = owner;
+
+	tunnel_visit(port->agent->tunnel, fd, port->number, remote);
+}
+
+/* The name as it is reached: without a dot it is one below our domain. */
+static bool complete_name(const struct diglett_server *server, const struct host_name *name, struct host_name *ret)
+{
+	char text[2 * HOST_NAME_MAX_LEN + 2];
+
+	*ret = *name;
+	if (strchr(name->text, '.'))
+		return true;
+	const int len = snprintf(text, sizeof(text), "%s.%s", name->text, server->options.domain);
+	return server->options.domain[0] != '\0' && diglett_name_parse(text, (size_t)len, ret) == 0;
+}
+
+/* Who has this name, or NULL. */
+static struct agent *find_holder(const struct diglett_server *server, const struct host_name *name)
+{
+	for (struct agent *agent = server->agents; agent; agent = agent->next)
+		for (uint8_t i = 0; i < agent->n_ports && agent->is_let_in && !agent->is_leaving; i++)
+			if (host_name_equal(&agent->ports[i].name, name))
+				return agent;
+	return NULL;
+}
+
+static int refuse(struct diglett_answer *answer, uint8_t reason, const char *text)
+{
+	answer->reason = reason;
+	snprintf(answer->text, sizeof(answer->text), "%s", text);
+	return -EACCES;
+}
+
+/* One text for what a stranger must not tell apart: a token that is none, and one for other names. */
+static int judge_names(const struct agent *agent, const struct diglett_request *request, struct diglett_answer *answer)
+{
+	const struct diglett_server *server = agent->server;
+
+	for (uint8_t i = 0; i < request->n_ports; i++) {
+		if (!complete_name(server, &request->names[i], &answer->names[i]))
+			return refuse(answer, MUX_REFUSED, "this server has no domain: ask for a whole name, with its dots");
+		if (!token_list_allows(&server->tokens, agent->token, &answer->names[i]))
+			return refuse(answer, MUX_REFUSED, "the token is not valid for this name");
+		for (uint8_t j = 0; j < i; j++)
+			if (host_name_equal(&answer->names[i], &answer->names[j]))
+				return refuse(answer, MUX_REFUSED, "the same name is asked for twice");
+		const struct agent *holder = find_holder(server, &answer->names[i]);
+		if (holder && memcmp(holder->token, agent->token, TOKEN_HASH_LEN) != 0)
+			return refuse(answer, MUX_REFUSED, "another agent has this name");
+	}
+	answer->n_ports = request->n_ports;
+	return 0;
+}
+
+static int open_ports(struct agent *agent, struct diglett_answer *answer)
+{
+	const struct endpoint any = endpoint_from_v4(0x7f000001, 0);
+	struct error error;
+
+	for (uint8_t i = 0; i < answer->n_ports; i++) {
+		struct agent_port *port = &agent->ports[i];
+		*port = (struct agent_port){ .agent = agent, .number = i, .name = answer->names[i] };
+		const struct tcp_listener_ports ports = { port, on_visitor };
+		if (tcp_listener_open(&port->listener, agent->server->loop, &any, NULL, &ports, &error) < 0) {
+			log_error("diglett", "%s", error.message);
+			return refuse(answer, MUX_REFUSED, "the server has no port left");
+		}
+		agent->n_listening++;
+		agent->n_ports++;
+	}
+	return 0;
+}
+
+static void let_in(struct agent *agent, const struct diglett_request *request)
+{
+	struct diglett_server *const server = agent->server;
+
+	agent->is_let_in = true;
+	server->counters.accepted++;
+	server->counters.agents_now++;
+	for (uint8_t i = 0; i < agent->n_ports; i++) {
+		const uint16_t port = tcp_listener_port(&agent->ports[i].listener);
+		log_info("diglett", "%s is at 127.0.0.1:%u, by the agent from %s", agent->ports[i].name.text, port,
+			 endpoint_text(&agent->remote).s);
+		if (server->gateway)
+			gateway_add(server->gateway, &agent->ports[i].name, port, request->extra);
+	}
+}
+
+static void on_asked(void *owner, const struct diglett_request *request)
+{
+	struct agent *agent = owner;
+	struct diglett_server *const server = agent->server;
+	struct diglett_answer answer = { 0 };
+	struct agent *holder;
+
+	read_tokens_again(server); /* what was taken back lets nobody in any more */
+	token_hash(request->token, agent->token);
+	int r = judge_names(agent, request, &answer);
+	if (r == 0 && server->counters.agents_now >= DIGLETT_MAX_AGENTS)
+		r = refuse(&answer, MUX_REFUSED, "too many agents");
+	if (r == 0)
+		r = open_ports(agent, &answer);
+	for (uint8_t i = 0; r == 0 && i < answer.n_ports; i++)
+		if ((holder = find_holder(server, &answer.names[i]))) {
+			server->counters.replaced++;
+			end_agent(holder, MUX_REPLACED);
+		}
+	answer.is_accepted = r == 0;
+	if (r == 0)
+		let_in(agent, request);
+	else
+		server->counters.refused++;
+	tunnel_answer(agent->tunnel, &answer);
+}
+
+static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+{
+	struct diglett_server *server = owner;
+	const bool is_full = server->n_agents - server->counters.agents_now >= DIGLETT_MAX_HANDSHAKES;
+	struct agent *agent = is_full ? NULL : calloc(1, sizeof(*agent));
+
+	if (!agent) {
+		server->counters.failed++;
+		close(fd);
+		return;
+	}
+	*agent = (struct agent){ .server = server, .remote = *remote };
+	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended };
+	if (tunnel_serve(server->loop, &server->curve, &server->secret, fd, &ports, &agent->tunnel) < 0) {
+		free(agent);
+		return;
+	}
+	agent->next = server->agents;
+	server->agents = agent;
+	server->n_agents++;
+	server->n_open++;
+}
+
+/* /info */
+
+static bool on_page(void *owner, const char *path, struct http_page *ret)
+{
+	const struct diglett_server *server = owner;
+	char key[DIGLETT_PUBLIC_TEXT + 1];
+
+	if (strcmp(path, "/info") != 0)
+		return false;
+	diglett_public_text(&server->public, key);
+	*ret = (struct http_page){ .status = 200, .type = "application/json" };
+	if (asprintf(&ret->text,
+		     "{\"version\": \"" P2P_VERSION "\", \"publicKey\": \"%s\", \"protocols\": [\"" DIGLETT_PROLOGUE
+		     "\"], \"port\": %u, \"domain\": \"%s\", \"maxPorts\": %d}\n",
+		     key, tcp_listener_port(&server->listener), server->options.domain, DIGLETT_MAX_PORTS) < 0)
+		abort();
+	return true;
+}
+
+/* its begin */
+
+static int open_files(struct diglett_server *server, struct error *reterr)
+{
+	int r = diglett_key_load(server->options.key_file, &server->curve, &server->secret, reterr);
+
+	if (r == 0 && !noise_public_of(&server->curve, &server->secret, &server->public))
+		r = -EINVAL; /* not reached: the key was checked */
+	if (r == 0) {
+		(void)have_tokens_changed(server);
+		r = load_tokens(server, reterr);
+	}
+	if (r == 0 && server->options.script[0] != '\0' && access(server->options.script, X_OK) != 0)
+		r = error_set(reterr, -errno, "cannot run the gateway's script %s: %s", server->options.script, strerror(errno));
+	return r;
+}
+
+static int open_sockets(struct diglett_server *server, struct error *reterr)
+{
+	const struct diglett_server_options *options = &server->options;
+	const struct tcp_listener_ports ports = { server, on_accepted };
+	const struct gateway_options gateway = { .script = options->script, .notes = options->notes_file };
+	const struct http_server_options info = { server->loop, options->info, server, on_page };
+
+	int r = tcp_listener_open(&server->listener, server->loop, &options->listen, NULL, &ports, reterr);
+	if (r < 0)
+		return r;
+	server->n_open++;
+	if (!endpoint_is_none(&options->info)) {
+		r = http_server_start(&info, &server->info, reterr);
+		if (r < 0)
+			return r;
+		server->n_open++;
+	}
+	if (options->script[0] != '\0') {
+		r = gateway_new(server->loop, &gateway, &server->gateway, reterr);
+		if (r < 0)
+			return r;
+		server->n_open++;
+	}
+	return 0;
+}
+
+int diglett_server_start(uv_loop_t *loop, const struct diglett_server_options *options, struct diglett_server **ret,
+			 struct error *reterr)
+{
+	struct diglett_server *server = calloc(1, sizeof(*server));
+
+	if (!server || diglett_curve_init(&server->curve) < 0)
+		abort();
+	server->loop = loop;
+	server->options = *options;
+	server->n_open = 1;
+	uv_timer_init(loop, &server->tick);
+	server->tick.data = server;
+	int r = open_files(server, reterr);
+	if (r == 0)
+		r = open_sockets(server, reterr);
+	if (r < 0) {
+		diglett_server_stop(server, NULL, NULL);
+		return r;
+	}
+	uv_timer_start(&server->tick, on_tick, TICK_MS, TICK_MS);
+	char key[DIGLETT_PUBLIC_TEXT + 1];
+	diglett_public_text(&server->public, key);
+	log_info("diglett", "agents are let in at TCP %s; public key %s", endpoint_text(&options->listen).s, key);
+	*ret = server;
+	return 0;
+}
+
+static void on_tick_closed(uv_handle_t *handle)
+{
+	release(handle->data);
+}
+
+void diglett_server_stop(struct diglett_server *server, void (*stopped)(void *owner), void *owner)
+{
+	server->is_stopping = true;
+	server->stopped = stopped;
+	server->stopped_owner = owner;
+	for (struct agent *agent = server->agents; agent; agent = agent->next)
+		end_agent(agent, MUX_CLOSED);
+	uv_close((uv_handle_t *)&server->tick, on_tick_closed);
+	if (server->listener.n_open > 0)
+		tcp_listener_close(&server->listener, on_part_closed);
+	if (server->info)
+		http_server_stop(server->info, on_part_closed, server);
+	if (server->gateway)
+		gateway_close(server->gateway, on_part_closed, server);
+}
+
+uint16_t diglett_server_port(const struct diglett_server *server)
+{
+	return tcp_listener_port(&server->listener);
+}
+
+struct diglett_server_counters diglett_server_counters(const struct diglett_server *server)
+{
+	return server->counters;
+}

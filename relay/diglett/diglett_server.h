@@ -1,0 +1,49 @@
+/*
+ * The diglett server: lets agents in by their token, opens a port on the loopback for each of theirs, and carries who
+ * comes there to the agent.
+ *
+ *   gateway ──► 127.0.0.1:random ──► server ══ tunnel ══ agent ──► local target
+ *      ▲                               │
+ *      └── script: add, remove ◄───────┤        GET /info ──► version, public key
+ *                                      │
+ *   tokens (a file, read again when it changes): who may have which names
+ *
+ * A name belongs to one agent. Who comes with the same token takes its place; somebody else is refused. A token that is
+ * taken from the file ends the agents that came by it, within two seconds.
+ *
+ * Loop only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "relay/diglett/noise_xk.h"
+#include "relay/frontdoor/host_name.h"
+
+#include <uv.h>
+
+#define DIGLETT_MAX_AGENTS     256
+#define DIGLETT_MAX_HANDSHAKES 64 /* of these, not let in yet */
+
+struct diglett_server;
+
+/* Strings are borrowed until it is stopped. */
+struct diglett_server_options {
+	struct endpoint listen, info; /* port 0: any; info none: /info is not served */
+	const char *domain;	      /* of names without a dot; "": such are refused */
+	const char *key_file;	      /* made when it is not there */
+	const char *tokens_file, *script, *notes_file; /* script "": none */
+};
+
+struct diglett_server_counters {
+	uint32_t agents_now;
+	uint64_t accepted, refused, failed, replaced, revoked;
+};
+
+/* 0 or -errno with what to do in reterr. */
+P2P_CHECK int diglett_server_start(uv_loop_t *loop, const struct diglett_server_options *options,
+				   struct diglett_server **ret, struct error *reterr);
+/* Ends all agents and takes their names back from the gateway, frees itself, then calls stopped (may be NULL). */
+void diglett_server_stop(struct diglett_server *server, void (*stopped)(void *owner), void *owner);
+uint16_t diglett_server_port(const struct diglett_server *server);
+struct diglett_server_counters diglett_server_counters(const struct diglett_server *server);

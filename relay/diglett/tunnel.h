@@ -1,0 +1,58 @@
+/*
+ * One connection between a diglett server and an agent, from its socket to its streams' sockets.
+ *
+ *   socket ══ acts 1 2 3, answer ══► messages (noise_xk) ══► frames (mux_fsm) ══► visitor ══ socket of a visitor,
+ *                                                                                            or of the local target
+ *
+ * Nothing is read from a visitor before it is its turn to be sent, so that nothing waits here; what is for a visitor who
+ * does not read waits at its visitor, within the windows. A turn of the loop moves 512 KiB of each tunnel at most.
+ *
+ * Loop only. Ports are called from the loop, never from inside the functions that the owner calls, but for visitors that
+ * are let go.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "relay/diglett/mux_fsm.h"
+#include "relay/diglett/noise_xk.h"
+#include "relay/diglett/request_wire.h"
+
+#include <uv.h>
+
+#define TUNNEL_HANDSHAKE_MS 10000
+
+struct tunnel;
+
+struct tunnel_ports {
+	void *owner;
+	/* Server: an agent asks; call tunnel_answer() from inside. */
+	void (*asked)(void *owner, const struct diglett_request *request);
+	/* Agent: it was let in, or not: then ended() follows. */
+	void (*answered)(void *owner, const struct diglett_answer *answer);
+	/* Agent: where visitors of this port go. False: nowhere. */
+	bool (*find_target)(void *owner, uint16_t port, struct endpoint *ret);
+	/* The last word; the owner then closes. why->code: -errno, or an enum mux_reason that the other side gave. */
+	void (*ended)(void *owner, const struct error *why);
+};
+
+struct tunnel_counters {
+	uint64_t bytes_in, bytes_out; /* of the streams, from and to the other side */
+	struct mux_counters mux;
+	uint32_t visitors_now;
+};
+
+/* An accepted socket, taken, also on failure. 0 or -ENOMEM. own: borrowed during the call. */
+P2P_CHECK int tunnel_serve(uv_loop_t *loop, const struct noise_curve *curve, const struct noise_secret *own, int fd,
+			   const struct tunnel_ports *ports, struct tunnel **ret);
+/* Connects, and asks. 0 or -errno. */
+P2P_CHECK int tunnel_connect(uv_loop_t *loop, const struct noise_curve *curve, const struct noise_secret *own,
+			     const struct noise_public *server_key, const struct endpoint *server,
+			     const struct diglett_request *request, const struct tunnel_ports *ports, struct tunnel **ret);
+/* Not accepted: ended() follows. */
+void tunnel_answer(struct tunnel *tunnel, const struct diglett_answer *answer);
+/* A visitor who came to a port, taken: reset if there is no place. */
+void tunnel_visit(struct tunnel *tunnel, int fd, uint16_t port, const struct endpoint *remote);
+/* Tells the other side why, resets all visitors and frees itself from the loop; closed (may be NULL) is called then. */
+void tunnel_close(struct tunnel *tunnel, uint8_t reason, void (*closed)(void *owner));
+bool tunnel_is_open(const struct tunnel *tunnel); /* let in */
+struct tunnel_counters tunnel_counters(const struct tunnel *tunnel);

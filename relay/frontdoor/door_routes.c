@@ -1,0 +1,276 @@
+#include "relay/frontdoor/door_routes.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WHITE " \t"
+
+struct door_routes {
+	struct host_table tables[DOOR_N_SCHEMES];
+	uint32_t n, max, n_doors;
+	struct endpoint *doors; /* sorted by address */
+	struct door_route items[]; /* one a rule and scheme, then the buckets of both tables */
+};
+
+/* ---- from text ---- */
+
+static size_t take_scheme(const char *text, size_t len, struct door_rule *rule)
+{
+	static const char *const names[DOOR_N_SCHEMES] = { [DOOR_HTTP] = "http://", [DOOR_HTTPS] = "https://" };
+
+	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
+		if (len < strlen(names[i]) || memcmp(text, names[i], strlen(names[i])) != 0)
+			continue;
+		rule->takes[i] = true;
+		return strlen(names[i]);
+	}
+	rule->takes[DOOR_HTTP] = rule->takes[DOOR_HTTPS] = true;
+	return 0;
+}
+
+static int take_host(const char *text, size_t len, struct door_rule *rule, struct error *reterr)
+{
+	const int r = host_pattern_from(text, len, &rule->host);
+
+	if (r == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "a host such as app.example.org or *.example.org; '%.*s' is none: %s",
+			 (int)(len < 80 ? len : 80), text, host_name_error_text(r));
+}
+
+static int take_port(const char *text, uint16_t *ret)
+{
+	unsigned long port = 0;
+
+	for (const char *at = text; *at != '\0'; at++) {
+		if (*at < '0' || *at > '9' || (port = port * 10 + (unsigned long)(*at - '0')) > UINT16_MAX)
+			return -EINVAL;
+	}
+	*ret = (uint16_t)port;
+	return port == 0 ? -EINVAL : 0;
+}
+
+static int take_address(const char *text, struct door_rule *rule, struct error *reterr)
+{
+	const char *colon = strrchr(text, ':');
+	const size_t name_len = colon ? (size_t)(colon - text) : 0;
+
+	if (endpoint_parse(text, &rule->address) == 0 && rule->address.port != 0)
+		return 0;
+	if (name_len > 0 && name_len <= MAP_NAME_LEN && take_port(colon + 1, &rule->address.port) == 0) {
+		memcpy(rule->member, text, name_len);
+		if (map_name_is_valid(rule->member))
+			return 0;
+	}
+	return error_set(reterr, -EINVAL,
+			 "behind the host an address with a port, such as 127.0.0.1:8443 or [::1]:8443, or a member "
+			 "of the network with a port, such as alice:8443; '%.80s' is neither", text);
+}
+
+static int take_header(const char *text, struct door_rule *rule, struct error *reterr)
+{
+	if (*text == '\0' || strcmp(text, "proxy=none") == 0)
+		rule->header = DOOR_NO_HEADER;
+	else if (strcmp(text, "proxy=v1") == 0)
+		rule->header = DOOR_HEADER_V1;
+	else if (strcmp(text, "proxy=v2") == 0)
+		rule->header = DOOR_HEADER_V2;
+	else
+		return error_set(reterr, -EINVAL, "behind the target proxy=v1, proxy=v2 or nothing; not '%.80s'", text);
+	return 0;
+}
+
+static int take_target(const char *text, struct door_rule *rule, struct error *reterr)
+{
+	const size_t len = strcspn(text, WHITE);
+	char address[INET6_ADDRSTRLEN + MAP_NAME_LEN] = "";
+	int r;
+
+	/* What is longer is no address: it is named as it stands. */
+	if (len < sizeof(address))
+		memcpy(address, text, len);
+	r = take_address(len < sizeof(address) ? address : text, rule, reterr);
+	return r != 0 ? r : take_header(text + len + strspn(text + len, WHITE), rule, reterr);
+}
+
+int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr)
+{
+	struct door_rule rule = { 0 };
+	const size_t scheme_len = take_scheme(text, len, &rule);
+	const int r = take_host(text + scheme_len, len - scheme_len, &rule, reterr);
+
+	if (r == 0)
+		*ret = rule;
+	return r;
+}
+
+int door_rule_parse(const char *text, struct door_rule *ret, struct error *reterr)
+{
+	struct door_rule rule = { 0 };
+	const size_t len = strcspn(text, WHITE);
+	const char *target = text + len + strspn(text + len, WHITE);
+	int r;
+
+	if (len == take_scheme(text, len, &rule) || *target == '\0')
+		return error_set(reterr, -EINVAL, "a host and where it is, such as 'app.example.org 127.0.0.1:8443'");
+	if ((r = door_rule_parse_host(text, len, &rule, reterr)) != 0 || (r = take_target(target, &rule, reterr)) != 0)
+		return r;
+	*ret = rule;
+	return 0;
+}
+
+static int take_place(const char *text, size_t len, struct endpoint *ret)
+{
+	char place[72] = { 0 };
+	struct endpoint any = { 0 };
+
+	while (len > 0 && strchr(WHITE, text[len - 1]))
+		len--;
+	if (len >= sizeof(place))
+		return -EINVAL;
+	memcpy(place, text, len);
+	if (endpoint_parse(place, ret) == 0)
+		return ret->port == 0 ? -EINVAL : 0;
+	if (take_port(place, &any.port) != 0)
+		return -EINVAL;
+	*ret = any;
+	return 0;
+}
+
+int door_listen_parse(const char *text, struct endpoint ret[DOOR_MAX_LISTEN], uint32_t *ret_n, struct error *reterr)
+{
+	struct endpoint places[DOOR_MAX_LISTEN];
+	uint32_t n = 0;
+
+	for (const char *at = text, *end; at; at = end ? end + 1 : NULL) {
+		at += strspn(at, WHITE);
+		end = strchr(at, ',');
+		if (n == DOOR_MAX_LISTEN)
+			return error_set(reterr, -EINVAL, "%d ports and addresses at most", DOOR_MAX_LISTEN);
+		if (take_place(at, end ? (size_t)(end - at) : strlen(at), &places[n]) != 0)
+			return error_set(reterr, -EINVAL,
+					 "ports, or addresses with a port, such as '80, 443' or '198.51.100.1:80'");
+		for (uint32_t i = 0; i < n; i++)
+			if (endpoint_equal(&places[i], &places[n]))
+				return error_set(reterr, -EINVAL, "each port and address once; port %u stands twice",
+						 places[n].port);
+		n++;
+	}
+	memcpy(ret, places, n * sizeof(*places));
+	*ret_n = n;
+	return 0;
+}
+
+bool door_listens_at(const struct endpoint *places, uint32_t n, const struct endpoint *target, bool is_own)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const struct endpoint any6 = { .port = places[i].port };
+		const struct endpoint any4 = endpoint_from_v4(0, places[i].port);
+		const bool is_any = endpoint_equal(&places[i], &any6) ||
+				    (endpoint_equal(&places[i], &any4) && endpoint_is_v4(target));
+		if (endpoint_equal(&places[i], target) || (is_own && is_any && places[i].port == target->port))
+			return true;
+	}
+	return false;
+}
+
+/* ---- the tables ---- */
+
+static uint32_t power_of_two_from(uint32_t n)
+{
+	uint32_t power = 1;
+
+	while (power < n)
+		power *= 2;
+	return power;
+}
+
+struct door_routes *door_routes_new(uint32_t n_rules)
+{
+	const uint32_t max = n_rules * DOOR_N_SCHEMES, n_buckets = power_of_two_from(n_rules);
+	struct door_routes *routes = calloc(1, sizeof(*routes) + max * sizeof(*routes->items) +
+						       DOOR_N_SCHEMES * n_buckets * sizeof(struct host_entry *));
+
+	if (!routes)
+		abort();
+	routes->max = max;
+	struct host_entry **buckets = (struct host_entry **)(routes->items + max);
+	for (uint32_t i = 0; i < DOOR_N_SCHEMES; i++)
+		host_table_init(&routes->tables[i], buckets + i * n_buckets, n_buckets);
+	return routes;
+}
+
+void door_routes_free(struct door_routes *routes)
+{
+	if (!routes)
+		return;
+	for (uint32_t i = 0; i < routes->n; i++)
+		door_gate_let_go(routes->items[i].gate);
+	free(routes->doors);
+	free(routes);
+}
+
+int door_routes_add(struct door_routes *routes, const struct door_rule *rule, const struct endpoint *target)
+{
+	for (int i = 0; i < DOOR_N_SCHEMES; i++)
+		if (rule->takes[i] && host_table_find_pattern(&routes->tables[i], &rule->host))
+			return -EEXIST;
+	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
+		if (!rule->takes[i])
+			continue;
+		assert(routes->n < routes->max);
+		struct door_route *route = &routes->items[routes->n++];
+		*route = (struct door_route){ .entry.pattern = rule->host,
+					      .target = *target,
+					      .header = rule->header,
+					      .gate = door_gate_hold(rule->gate),
+					      .is_dial_back = rule->is_dial_back };
+		int r = host_table_add(&routes->tables[i], &route->entry);
+		assert(r == 0);
+		(void)r;
+	}
+	return 0;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+	const struct endpoint *one = a, *other = b;
+
+	return memcmp(one->ip, other->ip, sizeof(one->ip));
+}
+
+void door_routes_set_doors(struct door_routes *routes, const struct endpoint *doors, uint32_t n)
+{
+	assert(!routes->doors);
+	if (n == 0)
+		return;
+	routes->doors = calloc(n, sizeof(*doors));
+	if (!routes->doors)
+		abort();
+	memcpy(routes->doors, doors, n * sizeof(*doors));
+	qsort(routes->doors, n, sizeof(*doors), compare_addresses);
+	routes->n_doors = n;
+}
+
+bool door_routes_has_door(const struct door_routes *routes, const struct endpoint *remote)
+{
+	return routes->n_doors > 0 &&
+	       bsearch(remote, routes->doors, routes->n_doors, sizeof(*routes->doors), compare_addresses) != NULL;
+}
+
+const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
+					  const struct host_name *host)
+{
+	const int scheme = protocol == SNIFFER_TLS || protocol == SNIFFER_QUIC ? DOOR_HTTPS : DOOR_HTTP;
+	const struct host_pattern exact = { .name = *host };
+	struct host_entry *entry = host_table_find_pattern(&routes->tables[scheme], &exact);
+
+	for (int i = 0; i < DOOR_N_SCHEMES && !entry; i++)
+		if (host_table_find_pattern(&routes->tables[i], &exact))
+			return NULL; /* it has its owner, in the other scheme alone */
+	if (!entry)
+		entry = host_table_find(&routes->tables[scheme], host);
+	return entry ? container_of(entry, struct door_route, entry) : NULL;
+}

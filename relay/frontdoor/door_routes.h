@@ -1,0 +1,82 @@
+/*
+ * Where visitors go: from host and protocol to an address.
+ *
+ *   text of the configuration ──► door_rule ──► door_routes ──► door_route (its target)
+ *
+ *   app.example.org 127.0.0.1:8443              HTTPS and HTTP
+ *   https://app.example.org 127.0.0.1:8443      HTTPS (TLS by its SNI) alone
+ *   http://app.example.org 127.0.0.1:8080       HTTP/1 and HTTP/2 without TLS alone
+ *   *.example.org [2001:db8::7]:443             one label instead of the star
+ *   app.example.org alice:8443                  port 8443 of the member alice, over the overlay
+ *   app.example.org 127.0.0.1:8443 proxy=v2     the target is told who the visitor is (proxy_header_wire.h)
+ *
+ * An exact name goes before the wildcard, in either scheme: who has https://app.example.org has the name, and nobody gets
+ * its HTTP by *.example.org (nor, with the HTTP, a certificate for it).
+ *
+ * And where it listens: "80, 443", "198.51.100.1:80, [2001:db8::1]:8443".
+ *
+ * Routes are made once, looked up by one thread, and replaced as a whole. Pure.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/map.h"
+#include "relay/frontdoor/door_gate.h"
+#include "relay/frontdoor/host_table.h"
+#include "relay/frontdoor/sniffer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DOOR_MAX_LISTEN 16
+
+enum door_scheme { DOOR_HTTP, DOOR_HTTPS, DOOR_N_SCHEMES };
+
+/* The PROXY header that the target gets before the visitor's first bytes. */
+enum door_header { DOOR_NO_HEADER, DOOR_HEADER_V1, DOOR_HEADER_V2 };
+
+struct door_rule {
+	bool takes[DOOR_N_SCHEMES];
+	struct host_pattern host;
+	enum door_header header;
+	struct door_gate *gate; /* borrowed; NULL: all may come */
+	bool is_dial_back; /* there is no target: an agent dials back for each visitor (relay/webgw) */
+	char member[MAP_NAME_LEN + 1]; /* "": address is the target */
+	struct endpoint address;       /* of a member: its port alone */
+};
+
+struct door_route {
+	struct host_entry entry;
+	struct endpoint target; /* none: the host is known, and nobody is there */
+	enum door_header header;
+	struct door_gate *gate; /* held; NULL: all may come */
+	bool is_dial_back;	/* the same; target is none */
+};
+
+struct door_routes;
+
+/* The first word of a rule alone: host and schemes of *ret. 0, or -EINVAL with what is wrong in reterr. */
+P2P_CHECK int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr);
+/* 0, or -EINVAL with what is wrong, and how it should be, in reterr. */
+P2P_CHECK int door_rule_parse(const char *text, struct door_rule *ret, struct error *reterr);
+/* Ports and addresses, comma between them; a port alone is of "::". At least one. The same. */
+P2P_CHECK int door_listen_parse(const char *text, struct endpoint ret[DOOR_MAX_LISTEN], uint32_t *ret_n,
+				struct error *reterr);
+/* Would who is led to target come to one of these n places? is_own: target is an address of this machine. */
+bool door_listens_at(const struct endpoint *places, uint32_t n, const struct endpoint *target, bool is_own);
+/* n_rules: as many may be added at most. */
+struct door_routes *door_routes_new(uint32_t n_rules);
+/* Accepts NULL. */
+void door_routes_free(struct door_routes *routes);
+/* target: see door_route. 0, or -EEXIST: its host has one already for one of the schemes; then nothing is added. */
+P2P_CHECK int door_routes_add(struct door_routes *routes, const struct door_rule *rule, const struct endpoint *target);
+/*
+ * Of a door that takes visitors from other doors (front_door_options.takes_header): the addresses of those, copied; their
+ * ports do not matter. Once.
+ */
+void door_routes_set_doors(struct door_routes *routes, const struct endpoint *doors, uint32_t n);
+bool door_routes_has_door(const struct door_routes *routes, const struct endpoint *remote);
+/* NULL: nobody's. */
+const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
+					  const struct host_name *host);

@@ -1,0 +1,31 @@
+/*
+ * The front door's thread: everything that front_door.h draws on the right. One thread; door_thread_turn() is its only
+ * waiting point. Only front_door.c and its test include this.
+ */
+#pragma once
+
+#include "relay/frontdoor/front_door.h"
+
+struct dial_exchange;
+struct door_thread;
+struct watch;
+
+/* fds: listening, non-blocking, and one that is readable when there is word (an eventfd, read here); all borrowed. */
+P2P_CHECK int door_thread_new(const struct front_door_options *options, const int *listeners, int wake_fd,
+			      struct door_thread **ret);
+/*
+ * Its turns are another's too: whose descriptor is readable is told in the same thread. Level-triggered; both borrowed.
+ * struct watch: splice_pump.h. 0 or -errno.
+ */
+P2P_CHECK int door_thread_also_watch(struct door_thread *door, int fd, struct watch *watch);
+/* Once, before the first turn: agents dial back to this listener; both are borrowed. 0 or -errno. */
+P2P_CHECK int door_thread_open_dial_back(struct door_thread *door, int listener, struct dial_exchange *exchange);
+/* The loop has answered whose agents are to dial back. */
+void door_take_answers(struct door_thread *door);
+/* Resets all visitors. Accepts NULL. */
+void door_thread_free(struct door_thread *door);
+/* Borrowed until the next are set; NULL: no host is known. */
+void door_thread_set_routes(struct door_thread *door, const struct door_routes *routes);
+/* Waits for something and does it. True: there is word. */
+bool door_thread_turn(struct door_thread *door);
+struct front_door_counters door_thread_counters(const struct door_thread *door);

@@ -1,0 +1,130 @@
+/* Who comes is asked in. When descriptors run out, they are reset by means of a spare one, so that nobody waits in vain. */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ACCEPT_A_TURN	64
+#define RETRY_ACCEPT_MS 100
+
+static void welcome(struct door_thread *door, int fd, const struct sockaddr_storage *address)
+{
+	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
+	const uint16_t source = door_source_of(door, &remote);
+
+	door->counters.visitors++;
+	if (door->options.takes_header && !(door->routes && door_routes_has_door(door->routes, &remote))) {
+		door->counters.no_door++;
+		log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is no front door: refused",
+			    endpoint_ip_text(&remote).s);
+		splice_close_with_reset(fd);
+		return;
+	}
+	if (!door_has_place(door, source)) {
+		splice_close_with_reset(fd);
+		return;
+	}
+	struct visitor *visitor = visitor_new(door, fd, &remote, source);
+	visitor_sniff(visitor); /* under load its first bytes are there already */
+	if (visitor->state == SNIFFING && visitor_watch(visitor) < 0)
+		visitor_turn_away_for_want(visitor);
+}
+
+int door_open_spare(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void set_accepting(struct door_thread *door, bool is_accepting)
+{
+	for (uint32_t i = 0; i < door->options.n_listen; i++) {
+		struct epoll_event event = { .events = is_accepting ? EPOLLIN : 0,
+					     .data.ptr = &door->listeners[i].watch };
+		(void)epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, door->listeners[i].fd, &event);
+	}
+	door->accept_again_ms = is_accepting ? 0 : door->now_ms + RETRY_ACCEPT_MS;
+}
+
+/* Gives up the spare descriptor for as long as it takes to reset one. False: somebody else took it. */
+static bool turn_one_away(struct door_thread *door, int listener)
+{
+	if (door->spare_fd >= 0) {
+		close(door->spare_fd);
+		const int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0) {
+			door->counters.visitors++;
+			door->counters.no_descriptors++;
+			splice_close_with_reset(fd);
+		}
+	}
+	door->spare_fd = door_open_spare();
+	return door->spare_fd >= 0;
+}
+
+/*
+ * Who comes alone is asked in by one call; that nobody else waits is not asked. Those who come in crowds are: who is
+ * still there in the next turn was not alone, and then it is twice as many.
+ */
+static uint32_t count_to_ask_in(struct listener *listener)
+{
+	const bool is_crowd = listener->n_a_turn > 0 && listener->turn + 1 == listener->door->n_turns;
+	const uint32_t n = is_crowd ? listener->n_a_turn * 2 : 1;
+
+	listener->turn = listener->door->n_turns;
+	listener->n_a_turn = n < ACCEPT_A_TURN ? n : ACCEPT_A_TURN;
+	return listener->n_a_turn;
+}
+
+static void on_listener(struct watch *watch, uint32_t events)
+{
+	struct listener *listener = container_of(watch, struct listener, watch);
+	struct door_thread *door = listener->door;
+	const uint32_t n = count_to_ask_in(listener);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct sockaddr_storage address = { 0 };
+		socklen_t len = sizeof(address);
+		const int fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			welcome(door, fd, &address);
+			continue;
+		}
+		if (errno == ECONNABORTED || errno == EINTR)
+			continue;
+		if (errno == EAGAIN) {
+			listener->n_a_turn = i > 1 ? i : 1;
+			return;
+		}
+		/* What is short otherwise, as memory, is so for a while; who waits stays in the queue. */
+		if ((errno != EMFILE && errno != ENFILE) || !turn_one_away(door, listener->fd)) {
+			set_accepting(door, false);
+			return;
+		}
+	}
+}
+
+int door_open_listeners(struct door_thread *door, const int *listeners)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < door->options.n_listen && r == 0; i++) {
+		door->listeners[i] = (struct listener){ .watch.happened = on_listener, .door = door,
+							.fd = listeners[i] };
+		r = door_watch(door, listeners[i], &door->listeners[i].watch, EPOLLIN);
+	}
+	return r;
+}
+
+uint64_t door_retry_accept(struct door_thread *door)
+{
+	if (door->accept_again_ms != 0 && door->accept_again_ms <= door->now_ms) {
+		if (door->spare_fd < 0)
+			door->spare_fd = door_open_spare();
+		set_accepting(door, true);
+	}
+	return door->accept_again_ms != 0 ? door->accept_again_ms : UINT64_MAX;
+}

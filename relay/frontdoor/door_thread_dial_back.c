@@ -1,0 +1,384 @@
+/*
+ * Visitors whose owner has to dial back, and agents who do (docs/PROTOCOL-webgw.md):
+ *
+ *   visitor ─ its host is found ─► WAITING ──────────── dialled back ──► PUMPED
+ *                                    │ wanted ▲ answer      ▲
+ *                                    ▼        │             │ 32 bytes
+ *                                   the loop ─┴─► agent ─► caller
+ *
+ * A visitor waits for dial_ms, a caller has present_ms for its secret; then each is reset. Who waits is in the table of
+ * secrets, and is taken out of it whatever becomes of it: by visitor_end_dial(), through which all go.
+ *
+ * Callers are bounded; the one that said nothing for longest makes room. A source that guesses secrets is not asked in
+ * for a while.
+ */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include "relay/webgw/dial_back.h"
+#include "relay/webgw/dial_exchange.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_CALLERS	1024
+#define CALLERS_A_TURN	64
+#define MAX_WRONG	16 /* of one source in */
+#define WRONG_MS	60000
+#define RETRY_ACCEPT_MS 100
+
+struct caller {
+	struct watch watch;
+	struct door_dial_back *dial;
+	struct link place; /* by since when; then with those who are gone */
+	uint64_t since_ms;
+	struct endpoint remote;
+	int fd; /* -1: gone */
+	uint16_t source;
+	uint8_t n;
+	uint8_t secret[DIAL_BACK_SECRET];
+};
+
+struct door_dial_back {
+	struct door_thread *door;
+	struct watch watch;
+	int fd;
+	uint64_t accept_again_ms; /* 0: callers are asked in */
+	struct dial_exchange *exchange;
+	struct link waiting; /* visitors */
+	struct link callers, gone;
+	uint32_t n_callers;
+	uint64_t forgive_ms; /* when all is forgotten of who guessed; 0: nobody has */
+	uint8_t n_wrong[DOOR_SOURCES];
+	struct dial_back table;
+};
+
+/* ---- visitors ---- */
+
+static void take_answers(struct door_dial_back *dial)
+{
+	struct dial_answer answer;
+
+	while (dial_exchange_take_answer(dial->exchange, &answer)) {
+		struct visitor *visitor = dial_back_find(&dial->table, answer.ticket);
+		if (!visitor) { /* it did not wait for the answer */
+			dial_exchange_end(dial->exchange, answer.subscription, SUBSCRIPTIONS_LEFT);
+			continue;
+		}
+		visitor->dial->is_answered = true;
+		visitor->dial->subscription = answer.subscription;
+		if (answer.subscription != 0)
+			continue;
+		dial->door->counters.nobody_there++;
+		visitor_turn_away(visitor);
+	}
+}
+
+void door_take_answers(struct door_thread *door)
+{
+	if (door->dial_back)
+		take_answers(door->dial_back);
+}
+
+void visitor_end_dial(struct visitor *visitor, bool is_dialled)
+{
+	struct door_thread *door = visitor->door;
+	const bool is_late = door->now_ms - visitor->since_ms >= door->options.dial_ms;
+	struct dial *ended = visitor->dial;
+
+	if (!ended)
+		return;
+	visitor->dial = NULL;
+	dial_back_remove(&door->dial_back->table, ended->ticket);
+	if (ended->is_answered)
+		dial_exchange_end(door->dial_back->exchange, ended->subscription,
+				  is_dialled ? SUBSCRIPTIONS_DIALLED :
+				  is_late    ? SUBSCRIPTIONS_IN_VAIN : SUBSCRIPTIONS_LEFT);
+	free(ended);
+}
+
+/* False: too many wait. */
+static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
+{
+	struct door_dial_back *dial = visitor->door->dial_back;
+	struct dial_wanted wanted = { .port = found->protocol == SNIFFER_TLS ? 443 : 80, .host = found->host };
+
+	visitor->dial = calloc(1, sizeof(*visitor->dial));
+	if (!visitor->dial)
+		abort();
+	wanted.ticket = visitor->dial->ticket =
+		dial_back_add(&dial->table, visitor, visitor->since_ms + visitor->door->options.dial_ms, wanted.secret);
+	const bool is_asked = wanted.ticket != 0 && dial_exchange_want(dial->exchange, &wanted);
+	sodium_memzero(wanted.secret, sizeof(wanted.secret));
+	return is_asked;
+}
+
+/* What came of it goes to the agent when there is one. */
+static void keep_first(struct visitor *visitor, const uint8_t *bytes, size_t n)
+{
+	uint8_t *kept = n > 0 ? malloc(n) : NULL;
+
+	if (n > 0 && !kept)
+		abort();
+	if (kept) {
+		memcpy(kept, bytes, n);
+		splice_pair_set_head_take(&visitor->pair, kept, n);
+	}
+	visitor_free_hello(visitor); /* the bytes may have been in there */
+	visitor_set_kept(visitor, n);
+}
+
+void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+
+	if (!door->dial_back) {
+		door->counters.nobody_there++;
+		visitor_turn_away(visitor);
+		return;
+	}
+	keep_first(visitor, bytes, n);
+	visitor_place(visitor, WAITING, &door->dial_back->waiting);
+	if (!ask_for_agent(visitor, found)) {
+		door->counters.dial_over_limit++;
+		visitor_turn_away(visitor);
+	} else if (visitor_watch(visitor) < 0) {
+		visitor_turn_away_for_want(visitor);
+	} else {
+		door->counters.routed[found->protocol]++;
+	}
+}
+
+/* ---- callers ---- */
+
+/* Its socket is closed, or somebody else's. Events of this turn may still point to it. */
+static void forget_caller(struct caller *caller)
+{
+	caller->fd = -1;
+	caller->dial->n_callers--;
+	sodium_memzero(caller->secret, sizeof(caller->secret));
+	link_put_last(&caller->dial->gone, &caller->place);
+}
+
+static void turn_caller_away(struct caller *caller)
+{
+	splice_close_with_reset(caller->fd);
+	forget_caller(caller);
+}
+
+static void note_wrong(struct caller *caller)
+{
+	struct door_dial_back *dial = caller->dial;
+	struct door_thread *door = dial->door;
+
+	door->counters.dial_unknown++;
+	if (dial->n_wrong[caller->source] < MAX_WRONG)
+		dial->n_wrong[caller->source]++;
+	if (dial->forgive_ms == 0)
+		dial->forgive_ms = door->now_ms + WRONG_MS;
+	log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s dialled back with a secret that was told to nobody",
+		    endpoint_ip_text(&caller->remote).s);
+}
+
+/* The socket goes on as the other end of the visitor's pair. */
+static void join(struct caller *caller, struct visitor *visitor)
+{
+	struct door_thread *door = caller->dial->door;
+	struct splice_end *end = &visitor->pair.ends[1];
+	const struct pump_end state = { .is_readable = true, .is_writable = true };
+
+	end->fd = caller->fd;
+	forget_caller(caller);
+	end->is_prompt = true; /* as its listener is */
+	end->is_watched_for_room = true;
+	struct epoll_event event = { .events = SPLICE_EVENTS_OF_FULL, .data.ptr = &end->watch };
+	if (epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, end->fd, &event) < 0) {
+		visitor_turn_away_for_want(visitor);
+		return;
+	}
+	visitor_end_dial(visitor, true);
+	door->counters.dialled++;
+	visitor_hand_to_pump(visitor, &state);
+}
+
+static void present(struct caller *caller)
+{
+	struct door_dial_back *dial = caller->dial;
+	void *visitor = NULL;
+
+	switch (dial_back_take(&dial->table, caller->secret, dial->door->now_ms, &visitor)) {
+	case 0:
+		join(caller, visitor);
+		return;
+	case DIAL_BACK_LATE:
+		dial->door->counters.dial_late++;
+		break;
+	default:
+		note_wrong(caller);
+	}
+	turn_caller_away(caller);
+}
+
+static void on_caller(struct watch *watch, uint32_t events)
+{
+	struct caller *caller = container_of(watch, struct caller, watch);
+	struct door_dial_back *dial = caller->dial;
+
+	(void)events;
+	if (caller->fd < 0)
+		return;
+	const ssize_t n = recv(caller->fd, caller->secret + caller->n, sizeof(caller->secret) - caller->n, MSG_DONTWAIT);
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n <= 0) {
+		dial->door->counters.dial_silent++;
+		turn_caller_away(caller);
+		return;
+	}
+	caller->n = (uint8_t)(caller->n + n);
+	if (caller->n < sizeof(caller->secret))
+		return;
+	take_answers(dial); /* the agent may be faster than the word of whose agent it is */
+	present(caller);
+}
+
+static void welcome_caller(struct door_dial_back *dial, int fd, const struct sockaddr_storage *address)
+{
+	struct door_thread *door = dial->door;
+	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
+	const uint16_t source = door_source_of(door, &remote);
+	struct caller *caller = dial->n_wrong[source] < MAX_WRONG ? calloc(1, sizeof(*caller)) : NULL;
+
+	if (!caller) {
+		door->counters.dial_refused++;
+		splice_close_with_reset(fd);
+		return;
+	}
+	*caller = (struct caller){ .watch.happened = on_caller, .dial = dial, .fd = fd, .remote = remote,
+				   .source = source, .since_ms = door->now_ms };
+	if (dial->n_callers == MAX_CALLERS) {
+		door->counters.dial_refused++;
+		turn_caller_away(container_of(link_first(&dial->callers), struct caller, place));
+	}
+	dial->n_callers++;
+	link_put_last(&dial->callers, &caller->place);
+	if (door_watch(door, fd, &caller->watch, EPOLLIN) < 0)
+		turn_caller_away(caller);
+	else
+		on_caller(&caller->watch, 0); /* as a rule the secret is there already */
+}
+
+static void set_asking_in(struct door_dial_back *dial, bool is_asking)
+{
+	struct epoll_event event = { .events = is_asking ? EPOLLIN : 0, .data.ptr = &dial->watch };
+
+	(void)epoll_ctl(dial->door->epoll_fd, EPOLL_CTL_MOD, dial->fd, &event);
+	dial->accept_again_ms = is_asking ? 0 : dial->door->now_ms + RETRY_ACCEPT_MS;
+}
+
+static void on_dial_listener(struct watch *watch, uint32_t events)
+{
+	struct door_dial_back *dial = container_of(watch, struct door_dial_back, watch);
+
+	(void)events;
+	for (int i = 0; i < CALLERS_A_TURN; i++) {
+		struct sockaddr_storage address = { 0 };
+		socklen_t len = sizeof(address);
+		const int fd = accept4(dial->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0)
+			welcome_caller(dial, fd, &address);
+		else if (errno == EAGAIN)
+			return;
+		else if (errno != ECONNABORTED && errno != EINTR) {
+			set_asking_in(dial, false); /* for want of descriptors or memory */
+			return;
+		}
+	}
+}
+
+/* ---- time, beginning and end ---- */
+
+static uint64_t expire_callers(struct door_dial_back *dial)
+{
+	struct door_thread *door = dial->door;
+	const struct link *first;
+
+	while ((first = link_first(&dial->callers))) {
+		struct caller *caller = container_of(first, struct caller, place);
+		if (caller->since_ms + door->options.present_ms > door->now_ms)
+			return caller->since_ms + door->options.present_ms;
+		door->counters.dial_silent++;
+		turn_caller_away(caller);
+	}
+	return UINT64_MAX;
+}
+
+uint64_t door_expire_dial_back(struct door_thread *door)
+{
+	struct door_dial_back *dial = door->dial_back;
+	uint64_t next = UINT64_MAX;
+
+	if (!dial)
+		return UINT64_MAX;
+	if (dial->forgive_ms != 0 && dial->forgive_ms <= door->now_ms) {
+		memset(dial->n_wrong, 0, sizeof(dial->n_wrong));
+		dial->forgive_ms = 0;
+	}
+	if (dial->accept_again_ms != 0 && dial->accept_again_ms <= door->now_ms)
+		set_asking_in(dial, true);
+	const uint64_t due[] = {
+		door_expire(door, &dial->waiting, door->options.dial_ms, &door->counters.dial_timed_out),
+		expire_callers(dial),
+		dial->forgive_ms != 0 ? dial->forgive_ms : UINT64_MAX,
+		dial->accept_again_ms != 0 ? dial->accept_again_ms : UINT64_MAX,
+	};
+	for (size_t i = 0; i < sizeof(due) / sizeof(*due); i++)
+		next = due[i] < next ? due[i] : next;
+	return next;
+}
+
+void door_free_gone_callers(struct door_thread *door)
+{
+	struct link *first;
+
+	while (door->dial_back && (first = link_first(&door->dial_back->gone))) {
+		link_remove(first);
+		free(container_of(first, struct caller, place));
+	}
+}
+
+int door_thread_open_dial_back(struct door_thread *door, int listener, struct dial_exchange *exchange)
+{
+	struct door_dial_back *dial = calloc(1, sizeof(*dial));
+
+	if (!dial)
+		return -ENOMEM;
+	dial->door = door;
+	dial->watch.happened = on_dial_listener;
+	dial->fd = listener;
+	dial->exchange = exchange;
+	link_init_ring(&dial->waiting);
+	link_init_ring(&dial->callers);
+	link_init_ring(&dial->gone);
+	dial_back_init(&dial->table);
+	door->dial_back = dial;
+	return door_watch(door, listener, &dial->watch, EPOLLIN);
+}
+
+void door_close_dial_back(struct door_thread *door)
+{
+	struct door_dial_back *dial = door->dial_back;
+	const struct link *first;
+
+	if (!dial)
+		return;
+	while ((first = link_first(&dial->callers)))
+		turn_caller_away(container_of(first, struct caller, place));
+	door_free_gone_callers(door);
+	free(dial);
+	door->dial_back = NULL;
+}

@@ -1,0 +1,91 @@
+/*
+ * The PROXY header: what another door says of a visitor that it passes on, and what this one says to a target.
+ *
+ *   door ──► header: visitor, host, scheme ──► who it is, and the host's route ──► as if it had come by itself
+ */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include "relay/frontdoor/proxy_header_wire.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/socket.h>
+
+static bool find_host(const struct proxy_header *header, struct sniffed *ret)
+{
+	struct sniffed found = { .protocol = header->scheme == PROXY_HTTPS ? SNIFFER_TLS : SNIFFER_HTTP_1 };
+
+	if (!header->has_addresses || !header->authority.at ||
+	    (header->scheme != PROXY_HTTP && header->scheme != PROXY_HTTPS) ||
+	    host_name_from((const char *)header->authority.at, header->authority.len, &found.host) != 0)
+		return false;
+	*ret = found;
+	return true;
+}
+
+/* Who is passed on has the share of places of its own address, not that of the door which passes it on. */
+static bool become(struct visitor *visitor, const struct endpoint *remote)
+{
+	struct door_thread *door = visitor->door;
+	const uint16_t source = door_source_of(door, remote);
+
+	if (door->n_of_source[source] >= door->options.max_visitors_source) {
+		door->counters.over_source_limit++;
+		return false;
+	}
+	door->n_of_source[visitor->source]--;
+	door->n_of_source[source]++;
+	visitor->source = source;
+	visitor->remote = *remote;
+	return true;
+}
+
+bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+	struct proxy_header header;
+	struct sniffed found;
+	size_t len = 0;
+	const int r = proxy_v2_decode(bytes, n, &header, &len);
+
+	if (r == PROXY_MORE)
+		return true;
+	if (r != 0 || !find_host(&header, &found)) {
+		door->counters.bad_header++;
+		log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "header from %s: %s: refused",
+			    endpoint_ip_text(&visitor->remote).s, r != 0 ? proxy_header_error_name(r) : "no host");
+		visitor_turn_away(visitor);
+	} else if (!become(visitor, &header.source)) {
+		visitor_turn_away(visitor);
+	} else {
+		visitor_let_in(visitor, &found, &header.destination, bytes + len, n - len);
+	}
+	return false;
+}
+
+/* Where it came to: said by its socket. */
+static struct endpoint own_end(const struct visitor *visitor)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t len = sizeof(address);
+
+	(void)getsockname(visitor->pair.ends[0].fd, (struct sockaddr *)&address, &len);
+	return endpoint_from_sockaddr((const struct sockaddr *)&address);
+}
+
+size_t visitor_write_header(const struct visitor *visitor, enum door_header kind, const struct sniffed *found,
+			    const struct endpoint *destination, uint8_t buf[DOOR_HEADER_MAX])
+{
+	const struct proxy_header header = {
+		.has_addresses = true,
+		.source = visitor->remote,
+		.destination = destination ? *destination : own_end(visitor),
+		.authority = { .at = (const uint8_t *)found->host.text, .len = found->host.len },
+		.scheme = found->protocol == SNIFFER_TLS ? PROXY_HTTPS : PROXY_HTTP,
+	};
+	const size_t n = kind == DOOR_HEADER_V1 ? proxy_v1_encode(&header, buf, DOOR_HEADER_MAX)
+						: proxy_v2_encode(&header, buf, DOOR_HEADER_MAX);
+
+	assert(n > 0);
+	return n;
+}

@@ -1,0 +1,195 @@
+/*
+ * The front door's thread from inside, shared by its files; nobody else includes it.
+ *
+ *   door_thread.c           the turn, time, beginning and end
+ *   door_thread_accept.c    listeners: who comes is asked in
+ *   door_thread_visitors.c  visitors: their places, their bounds, and how they go
+ *   door_thread_sniff.c     what their first bytes ask for
+ *   door_thread_connect.c   to the target, and into the pump
+ *   door_thread_header.c    what doors say to each other and to targets of a visitor: PROXY headers
+ *   door_thread_gate.c      whom a host's gate lets through, and what it counts
+ *   door_thread_dial_back.c  or into the pump when an agent has dialled back; agents who do
+ *
+ * A visitor, from accept to its end:
+ *
+ *     accept ──► SNIFFING ──► CONNECTING ──► PUMPED ──► gone      WAITING instead of CONNECTING: for an agent
+ *                   │             │                      ▲
+ *                   ├─────────────┴── reset ─────────────┤
+ *                   └──► LINGERING (has its answer) ─────┘
+ *
+ * Both sockets are put into the epoll once, edge-triggered, and stay there to their end: so each is tried until it has
+ * no more, and an edge that comes while it is somebody else's turn is not needed again (splice_pump.h). What is over is
+ * freed at the end of the turn, as events of the same turn may still point to it.
+ *
+ * A short visit is sixteen system calls, most of which the kernel spends on segments: accept4, recv; socket, setsockopt,
+ * connect, sendmsg and two epoll_ctl; recv, send and shutdown when the target has answered; recv and two close at the end,
+ * and waiting in between.
+ */
+#pragma once
+
+#include "relay/frontdoor/door_thread.h"
+#include "relay/frontdoor/splice_pump.h"
+
+#include "common/log.h"
+
+#include <sodium.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DOOR_SOURCES 65536
+#define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host and scheme */
+
+enum visitor_state { SNIFFING, CONNECTING, WAITING, PUMPED, LINGERING, GONE, N_STATES };
+
+/* Of one that waits for an agent. */
+struct dial {
+	uint64_t ticket;
+	int64_t subscription; /* who was told; 0: nobody yet, or nobody is there */
+	bool is_answered;
+};
+
+/* What came so far from one that did not send all at once. */
+struct hello {
+	struct sniffer sniffer;
+	size_t n, size;
+	uint8_t *bytes;
+};
+
+struct visitor {
+	struct splice_pair pair; /* ends: visitor, target; an fd is -1 before it is there */
+	struct door_thread *door;
+	struct link place;   /* by state and time; SNIFFING, CONNECTING, LINGERING, GONE */
+	struct link among_all;
+	struct link among_kept; /* while n_kept > 0: by since when */
+	uint32_t n_kept;	/* bytes of memory for what came of it and is not passed on */
+	uint64_t since_ms; /* in that place */
+	struct dial *dial; /* while it is WAITING */
+	struct hello *hello; /* NULL: nothing came yet, or it is in the head of the pair */
+	struct endpoint remote;
+	struct door_gate *gate;	       /* held; NULL: it went through none */
+	uint64_t told_in, told_out;    /* bytes that the gate knows of */
+	uint16_t source; /* its counter */
+	uint8_t state;
+	bool is_watched; /* its own socket is in the epoll */
+};
+
+struct listener {
+	struct watch watch;
+	struct door_thread *door;
+	int fd;
+	uint32_t n_a_turn; /* so many are asked in, if they are there; */
+	uint64_t turn;	   /* in this one they were */
+};
+
+struct door_thread {
+	struct front_door_options options;
+	const struct door_routes *routes;
+	int epoll_fd, wake_fd, spare_fd;
+	struct watch wake_watch;
+	bool has_word;
+	struct listener listeners[DOOR_MAX_LISTEN];
+	uint64_t accept_again_ms; /* descriptors have run out, and nobody is asked in until then; 0: all are */
+	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
+	struct splice_pump *pump;
+	bool pump_has_more;
+	uint64_t kept_bytes;
+	struct link kept, all, sniffing, connecting, lingering, gone;
+	uint64_t n_turns;
+	bool may_look; /* before it sleeps */
+	uint32_t n_looks_in_vain, n_not_to_look; /* 1, 3, 7 …; so many times it sleeps at once */
+	uint64_t now_ms, due_ms; /* of this turn; when somebody is late */
+	uint64_t n_in[N_STATES];
+	uint64_t n_gated, tallied_ms, tallied_bytes; /* who went through a gate; when their bytes were told to it */
+	struct front_door_counters counters;
+	struct log_limit log_limit;
+	uint8_t seed[crypto_shorthash_KEYBYTES];
+	uint16_t n_of_source[DOOR_SOURCES];
+	struct sniffer sniffer;	      /* of who sends all at once */
+	uint8_t scratch[SNIFFER_MAX]; /* the same */
+};
+
+/* ---- door_thread_visitors.c ---- */
+
+/* fd is watched, by watch, for events. 0 or -errno. */
+int door_watch(struct door_thread *door, int fd, struct watch *watch, uint32_t events);
+/* Is there a place for one more of this source? If not, that is counted. */
+bool door_has_place(struct door_thread *door, uint16_t source);
+uint16_t door_source_of(const struct door_thread *door, const struct endpoint *remote);
+/* SNIFFING; its socket is taken over. */
+struct visitor *visitor_new(struct door_thread *door, int fd, const struct endpoint *remote, uint16_t source);
+/* Of the states that have a ring, with the time from which on it counts. */
+void visitor_place(struct visitor *visitor, enum visitor_state state, struct link *ring);
+/* From now on it is the pump's: PUMPED. The states of both ends and the head are set. */
+void visitor_begin_pump(struct visitor *visitor);
+/* Bytes of memory that are kept for it. */
+void visitor_set_kept(struct visitor *visitor, size_t n);
+void visitor_free_hello(struct visitor *visitor);
+/* Its own socket; once. 0 or -errno. */
+int visitor_watch(struct visitor *visitor);
+/* Its sockets are closed: it is over. */
+void visitor_forget(struct visitor *visitor);
+/* Closed with a reset. Not for who is PUMPED. */
+void visitor_turn_away(struct visitor *visitor);
+/* The same, for want of descriptors. */
+void visitor_turn_away_for_want(struct visitor *visitor);
+/* Many who begin and do not go on: the memory of those who did so longest ago is freed. */
+void door_keep_within_memory(struct door_thread *door);
+/* Those of the ring that are over their time are turned away; when the next one is. UINT64_MAX: never. */
+uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t time_ms, uint64_t *counter);
+/* splice_pump_options.ended */
+void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outcome outcome);
+void door_free_gone(struct door_thread *door);
+void door_end_all(struct door_thread *door);
+
+/* ---- door_thread_sniff.c ---- */
+
+/* As far as it goes. It may be gone afterwards, as in all that turns visitors away. */
+void visitor_sniff(struct visitor *visitor);
+/* The watch of a visitor's own socket, before it is the pump's. */
+void visitor_on_event(struct watch *watch, uint32_t events);
+
+/* ---- door_thread_connect.c ---- */
+
+/* destination: where it came to; NULL: as its socket says. bytes: all that came from it. */
+void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const struct endpoint *destination,
+		    const uint8_t *bytes, size_t n);
+/* Both sockets are there, the target's is watched; what it was not given yet is in the pair's head. */
+void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target);
+
+/* ---- door_thread_header.c ---- */
+
+/* bytes: all that came, beginning with a header. True: it waits for more; else it was let in or turned away. */
+bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n);
+/* Returns its length. destination: as in visitor_let_in(). */
+size_t visitor_write_header(const struct visitor *visitor, enum door_header kind, const struct sniffed *found,
+			    const struct endpoint *destination, uint8_t buf[DOOR_HEADER_MAX]);
+
+/* ---- door_thread_gate.c ---- */
+
+/* False: it is not let through, which is counted. */
+bool visitor_pass_gate(struct visitor *visitor, const struct door_route *route);
+/* Accepts one that went through none. */
+void visitor_leave_gate(struct visitor *visitor);
+/* Tells gates what was carried, at most once a second; returns when to do so again, UINT64_MAX: not before more is. */
+uint64_t door_tally_gates(struct door_thread *door);
+
+/* ---- door_thread_dial_back.c ---- */
+
+/* The same bytes; WAITING, if an agent is asked for. */
+void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found, const uint8_t *bytes, size_t n);
+/* Of whoever was WAITING, before it is anything else; its secret is no longer known. Accepts others. */
+void visitor_end_dial(struct visitor *visitor, bool is_dialled);
+/* Visitors and callers who are late; when the next is. */
+uint64_t door_expire_dial_back(struct door_thread *door);
+void door_free_gone_callers(struct door_thread *door);
+/* No visitor is left. */
+void door_close_dial_back(struct door_thread *door);
+
+/* ---- door_thread_accept.c ---- */
+
+/* Listeners are watched; their fds are borrowed. 0 or -errno. */
+int door_open_listeners(struct door_thread *door, const int *listeners);
+/* After descriptors had run out: asks in again when it is time. Returns when that will be; UINT64_MAX: all are asked in. */
+uint64_t door_retry_accept(struct door_thread *door);
+int door_open_spare(void);

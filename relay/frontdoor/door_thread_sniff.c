@@ -1,0 +1,190 @@
+/*
+ * What a visitor wants. Who says it all at once, as nearly everybody does, is read into memory that all share; who does
+ * not gets a buffer of its own.
+ */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define FIRST_BUFFER 4096 /* of who does not send all at once; doubled up to SNIFFER_MAX */
+
+/* Not closed at once: a reset, because more came than was read, would take the answer away again. */
+static void answer(struct visitor *visitor)
+{
+	const int fd = visitor->pair.ends[0].fd;
+	const size_t len = strlen(sniffer_bad_request);
+
+	if (send(fd, sniffer_bad_request, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len ||
+	    shutdown(fd, SHUT_WR) < 0 || visitor_watch(visitor) < 0) {
+		visitor_turn_away(visitor);
+		return;
+	}
+	visitor_free_hello(visitor);
+	visitor_place(visitor, LINGERING, &visitor->door->lingering);
+}
+
+static void refuse(struct visitor *visitor, const struct sniffer *sniffer)
+{
+	struct door_thread *door = visitor->door;
+
+	door->counters.refused[sniffer->reason]++;
+	log_limited(&door->log_limit, LOG_LEVEL_DEBUG, "frontdoor", "%s %s from %s: refused",
+		    sniffer_protocol_name(sniffer->protocol), sniffer_reason_name(sniffer->reason),
+		    endpoint_ip_text(&visitor->remote).s);
+	if (sniffer_answer(sniffer) == SNIFFER_HTTP_400)
+		answer(visitor);
+	else
+		visitor_turn_away(visitor);
+}
+
+/* True: it waits for more. */
+static bool judge(struct visitor *visitor, struct sniffer *sniffer, const uint8_t *bytes, size_t n)
+{
+	if (visitor->door->options.takes_header)
+		return visitor_take_header(visitor, bytes, n);
+	switch (sniffer_read(sniffer, bytes, n)) {
+	case SNIFFER_MORE:
+		return true;
+	case SNIFFER_FOUND:
+		visitor_let_in(visitor, &sniffer->found, NULL, bytes, n);
+		return false;
+	case SNIFFER_REFUSED:
+		break;
+	}
+	refuse(visitor, sniffer);
+	return false;
+}
+
+/* What came is not all: from now on it has a buffer of its own. */
+static void keep_hello(struct visitor *visitor, const struct sniffer *sniffer, const uint8_t *bytes, size_t n)
+{
+	struct hello *hello = malloc(sizeof(*hello));
+	size_t size = FIRST_BUFFER;
+
+	while (size < n)
+		size = size * 2 < SNIFFER_MAX ? size * 2 : SNIFFER_MAX;
+	if (!hello || !(hello->bytes = malloc(size)))
+		abort();
+	memcpy(hello->bytes, bytes, n);
+	hello->sniffer = *sniffer;
+	hello->n = n;
+	hello->size = size;
+	visitor->hello = hello;
+	visitor_set_kept(visitor, sizeof(*hello) + size);
+}
+
+static void make_room(struct visitor *visitor)
+{
+	struct hello *hello = visitor->hello;
+
+	if (hello->n < hello->size)
+		return;
+	assert(hello->size < SNIFFER_MAX); /* at so many the sniffer has refused */
+	hello->size = hello->size * 2 < SNIFFER_MAX ? hello->size * 2 : SNIFFER_MAX;
+	hello->bytes = realloc(hello->bytes, hello->size);
+	if (!hello->bytes)
+		abort();
+	visitor_set_kept(visitor, sizeof(*hello) + hello->size);
+}
+
+/* n of recv(): true when something came. Who has ended, or broken, before its host was known is gone. */
+static bool has_come(struct visitor *visitor, ssize_t n)
+{
+	if (n > 0)
+		return true;
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	visitor->door->counters.left_early++;
+	visitor_turn_away(visitor);
+	return false;
+}
+
+static void read_first(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+	const ssize_t n = recv(visitor->pair.ends[0].fd, door->scratch, sizeof(door->scratch), MSG_DONTWAIT);
+
+	if (!has_come(visitor, n))
+		return;
+	sniffer_init(&door->sniffer);
+	if (judge(visitor, &door->sniffer, door->scratch, (size_t)n))
+		keep_hello(visitor, &door->sniffer, door->scratch, (size_t)n);
+}
+
+static void read_more(struct visitor *visitor)
+{
+	struct hello *hello = visitor->hello;
+
+	do {
+		make_room(visitor);
+		const ssize_t n = recv(visitor->pair.ends[0].fd, hello->bytes + hello->n, hello->size - hello->n,
+				       MSG_DONTWAIT);
+		if (!has_come(visitor, n))
+			return;
+		hello->n += (size_t)n;
+	} while (judge(visitor, &hello->sniffer, hello->bytes, hello->n));
+}
+
+void visitor_sniff(struct visitor *visitor)
+{
+	if (!visitor->hello)
+		read_first(visitor);
+	if (visitor->state == SNIFFING && visitor->hello)
+		read_more(visitor);
+	door_keep_within_memory(visitor->door);
+}
+
+/* What it still sends is for nobody. */
+static void drain_lingering(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+	ssize_t n = 0;
+
+	for (int i = 0; i < 4; i++) {
+		n = recv(visitor->pair.ends[0].fd, door->scratch, sizeof(door->scratch), MSG_DONTWAIT);
+		if (n <= 0)
+			break;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n == 0) { /* it has read its answer, or gives up: both ends have ended */
+		close(visitor->pair.ends[0].fd);
+		visitor->pair.ends[0].fd = -1;
+		visitor_forget(visitor);
+		return;
+	}
+	visitor_turn_away(visitor);
+}
+
+void visitor_on_event(struct watch *watch, uint32_t events)
+{
+	struct splice_end *end = container_of(watch, struct splice_end, watch);
+	struct visitor *visitor = container_of(end, struct visitor, pair.ends[0]);
+
+	splice_end_note(end, events);
+	switch ((enum visitor_state)visitor->state) {
+	case SNIFFING:
+		if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+			visitor_sniff(visitor);
+		break;
+	case CONNECTING:
+	case WAITING:
+		if (events & (EPOLLERR | EPOLLHUP)) { /* it has gone */
+			visitor->door->counters.left_early++;
+			visitor_turn_away(visitor);
+		}
+		break;
+	case LINGERING:
+		drain_lingering(visitor);
+		break;
+	case PUMPED:
+	case GONE:
+	case N_STATES:
+		break;
+	}
+}

@@ -1,0 +1,223 @@
+/* Visitors: each has a place, by its state and since when, and costs something that has a bound. */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+/* ---- who is there ---- */
+
+uint16_t door_source_of(const struct door_thread *door, const struct endpoint *remote)
+{
+	uint8_t hash[crypto_shorthash_BYTES];
+	uint16_t index;
+
+	crypto_shorthash(hash, remote->ip, endpoint_is_v4(remote) ? 16 : 7, door->seed);
+	memcpy(&index, hash, sizeof(index));
+	return index;
+}
+
+static void set_state(struct visitor *visitor, enum visitor_state state)
+{
+	visitor->door->n_in[visitor->state]--;
+	visitor->door->n_in[state]++;
+	visitor->state = (uint8_t)state;
+}
+
+void visitor_place(struct visitor *visitor, enum visitor_state state, struct link *ring)
+{
+	set_state(visitor, state);
+	visitor->since_ms = visitor->door->now_ms;
+	link_put_last(ring, &visitor->place);
+}
+
+void visitor_begin_pump(struct visitor *visitor)
+{
+	link_remove(&visitor->place);
+	visitor_set_kept(visitor, 0); /* who is pumped is not turned away for it */
+	set_state(visitor, PUMPED);
+	splice_pair_begin(visitor->door->pump, &visitor->pair, visitor->door->now_ms);
+}
+
+void visitor_set_kept(struct visitor *visitor, size_t n)
+{
+	struct door_thread *door = visitor->door;
+
+	door->kept_bytes += n;
+	door->kept_bytes -= visitor->n_kept;
+	visitor->n_kept = (uint32_t)n;
+	if (n == 0)
+		link_remove(&visitor->among_kept);
+	else if (!link_is_in_ring(&visitor->among_kept))
+		link_put_last(&door->kept, &visitor->among_kept);
+}
+
+void visitor_free_hello(struct visitor *visitor)
+{
+	visitor_set_kept(visitor, 0);
+	if (visitor->hello)
+		free(visitor->hello->bytes);
+	free(visitor->hello);
+	visitor->hello = NULL;
+}
+
+struct visitor *visitor_new(struct door_thread *door, int fd, const struct endpoint *remote, uint16_t source)
+{
+	struct visitor *visitor = calloc(1, sizeof(*visitor));
+
+	if (!visitor)
+		abort();
+	visitor->door = door;
+	visitor->remote = *remote;
+	visitor->source = source;
+	visitor->pair.ends[0].fd = fd;
+	visitor->pair.ends[0].watch.happened = visitor_on_event;
+	visitor->pair.ends[0].is_prompt = true; /* as its listener is */
+	visitor->pair.ends[1].fd = -1;
+	door->n_of_source[source]++;
+	door->counters.visitors_now++;
+	link_put_last(&door->all, &visitor->among_all);
+	door->n_in[SNIFFING]++;
+	visitor_place(visitor, SNIFFING, &door->sniffing);
+	return visitor;
+}
+
+int door_watch(struct door_thread *door, int fd, struct watch *watch, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = watch };
+
+	return epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+/* Edges that came before do not matter: what is there at this moment is told as one. */
+int visitor_watch(struct visitor *visitor)
+{
+	int r = 0;
+
+	if (!visitor->is_watched)
+		r = door_watch(visitor->door, visitor->pair.ends[0].fd, &visitor->pair.ends[0].watch, SPLICE_EVENTS);
+	visitor->is_watched = r == 0;
+	return r;
+}
+
+/* ---- how they go ---- */
+
+void visitor_forget(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+
+	visitor_leave_gate(visitor);
+	visitor_end_dial(visitor, false);
+	visitor_free_hello(visitor);
+	door->n_of_source[visitor->source]--;
+	door->counters.visitors_now--;
+	link_remove(&visitor->among_all);
+	visitor_place(visitor, GONE, &door->gone);
+}
+
+void visitor_turn_away(struct visitor *visitor)
+{
+	for (int i = 0; i < 2; i++)
+		if (visitor->pair.ends[i].fd >= 0)
+			splice_close_with_reset(visitor->pair.ends[i].fd);
+	splice_pair_drop_head(&visitor->pair); /* of who is CONNECTING */
+	visitor_forget(visitor);
+}
+
+void visitor_turn_away_for_want(struct visitor *visitor)
+{
+	visitor->door->counters.no_descriptors++;
+	visitor_turn_away(visitor);
+}
+
+void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outcome outcome)
+{
+	struct door_thread *door = owner;
+
+	door->counters.done += outcome == SPLICE_DONE;
+	door->counters.reset += outcome == SPLICE_RESET;
+	door->counters.timed_out += outcome == SPLICE_TIMED_OUT;
+	visitor_forget(container_of(pair, struct visitor, pair));
+}
+
+void door_free_gone(struct door_thread *door)
+{
+	struct link *first;
+
+	while ((first = link_first(&door->gone))) {
+		struct visitor *visitor = container_of(first, struct visitor, place);
+		door->n_in[GONE]--;
+		link_remove(first);
+		free(visitor);
+	}
+}
+
+void door_end_all(struct door_thread *door)
+{
+	struct link *first;
+
+	while ((first = link_first(&door->all))) {
+		struct visitor *visitor = container_of(first, struct visitor, among_all);
+		if (visitor->state == PUMPED) {
+			splice_pair_cut(door->pump, &visitor->pair);
+			visitor_forget(visitor);
+		} else {
+			visitor_turn_away(visitor);
+		}
+	}
+	door_free_gone(door);
+}
+
+/* ---- bounds ---- */
+
+static void evict(struct door_thread *door)
+{
+	struct link *first = link_first(&door->sniffing);
+
+	if (!first)
+		return;
+	door->counters.over_limit++;
+	visitor_turn_away(container_of(first, struct visitor, place));
+}
+
+bool door_has_place(struct door_thread *door, uint16_t source)
+{
+	if (door->n_of_source[source] >= door->options.max_visitors_source) {
+		door->counters.over_source_limit++;
+		return false;
+	}
+	if (door->counters.visitors_now >= door->options.max_visitors)
+		evict(door);
+	if (door->counters.visitors_now >= door->options.max_visitors) {
+		door->counters.over_limit++;
+		return false;
+	}
+	return true;
+}
+
+void door_keep_within_memory(struct door_thread *door)
+{
+	const struct link *first;
+
+	while (door->kept_bytes > door->options.max_hello_bytes && (first = link_first(&door->kept))) {
+		door->counters.over_limit++;
+		visitor_turn_away(container_of(first, struct visitor, among_kept));
+	}
+}
+
+uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t time_ms, uint64_t *counter)
+{
+	const struct link *first;
+
+	while ((first = link_first(ring))) {
+		struct visitor *visitor = container_of(first, struct visitor, place);
+		if (visitor->since_ms + time_ms > door->now_ms)
+			return visitor->since_ms + time_ms;
+		(*counter)++;
+		if (visitor->state == CONNECTING && visitor->gate)
+			door_gate_not_reached(visitor->gate);
+		visitor_turn_away(visitor);
+	}
+	return UINT64_MAX;
+}

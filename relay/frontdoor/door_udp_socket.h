@@ -1,0 +1,32 @@
+/*
+ * Datagrams in trains, from where they came to where they go, as the kernel takes them: many of one size at once
+ * (UDP_SEGMENT) if the way can, else one by one. QUIC's are never cut into pieces (RFC 9000, section 14): what is too large for the
+ * first link is dropped, as its sender wants to know; ICMP is not listened to.
+ *
+ * One thread.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/macros.h"
+#include "relay/udp_socket.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Datagrams that were not taken, by cause. */
+struct door_udp_losses {
+	uint64_t full, too_big, failed;
+};
+
+/* Where visitors come. 0 or -errno. */
+P2P_CHECK int door_udp_listen(const struct endpoint *address, uint16_t number, struct relay_socket *ret);
+/* Connected, non-blocking, no address of others is heard. 0 or -errno. */
+P2P_CHECK int door_udp_connect(const struct endpoint *target, struct relay_socket *ret);
+/*
+ * Datagrams of `size` bytes, the last perhaps shorter. to: NULL for a connected socket. *has_no_trains: is set when the way
+ * does not take them, and then none are tried.
+ */
+void door_udp_send(const struct relay_socket *sock, const struct udp_way *to, const uint8_t *bytes, size_t len,
+		   size_t size, bool *has_no_trains, struct door_udp_losses *losses);

@@ -1,0 +1,112 @@
+/*
+ * The front door: visitors from outside are let in by the host they ask for, and copied to where it is.
+ *
+ *   loop thread                       own thread, one epoll
+ *  ┌────────────┐ routes, stop       ┌──────────────────────────────────────────────────────────────────┐
+ *  │ front_door │ ─────────────────► │ listeners ─► SNIFFING ──► CONNECTING ──► splice_pump (to the end) │
+ *  │            │ ◄───────────────── │               │  sniffer     to the route's target               │
+ *  └────────────┘ counters (atomic)  │               ├─► reset: unknown host, nobody there, not understood │
+ *                                    │               └─► LINGERING: an answer was sent (HTTP 400)       │
+ *                                    └──────────────────────────────────────────────────────────────────┘
+ *
+ * Nobody waits for anybody: each visitor has its own state, an absolute time limit in it, and a share of each turn.
+ * A visitor costs no memory of a buffer: what was sniffed is sent to the target out of one that all share, if it is
+ * taken at once.
+ *
+ * Bounds: visitors in all, and of one source (an IPv4 address, an IPv6 /56). When all places are taken, the one
+ * whose host has been unknown longest makes room; and when what came of those who are not led anywhere yet takes too much memory, the
+ * one that began longest ago. When descriptors run out, who comes is reset, by means of a spare one.
+ *
+ * Who is refused is reset before a byte is sent to them; who asks in HTTP, but not by its rules, is told so.
+ *
+ * All functions: the loop's thread only.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "relay/frontdoor/door_routes.h"
+#include "relay/frontdoor/quic_flows.h"
+#include "relay/frontdoor/sniffer.h"
+#include "relay/webgw/dial_exchange.h"
+
+#include <stdint.h>
+#include <uv.h>
+
+struct front_door;
+
+/* 0: the default, in brackets. */
+struct front_door_options {
+	uint32_t n_listen;
+	struct endpoint listen[DOOR_MAX_LISTEN]; /* "::" listens on both families; port 0: any */
+	/*
+	 * Only other doors come, those that the routes name (door_routes_set_doors()); they say for whom in a PROXY header
+	 * of version 2, with host and scheme. Nothing is sniffed: what follows the header goes to the target as it is.
+	 */
+	bool takes_header;
+	bool serves_quic; /* by UDP at the same ports, but 80; door_udp.h */
+	uint32_t max_visitors;			       /* [what the limit of open files lets, 65536 at most] */
+	uint32_t max_visitors_source;		       /* [a quarter of these, 1024 at most] */
+	uint32_t max_hello_bytes;		       /* [64 MiB] */
+	uint32_t sniff_ms;	 /* from its coming until its host is known [10 s] */
+	uint32_t connect_ms;	 /* until the target answers [5 s] */
+	uint32_t idle_ms;	 /* nothing moves [1 h] */
+	uint32_t half_closed_ms; /* nothing moves, and one of both has ended [2 min] */
+	/* Routes that are dial-back: agents dial back here. */
+	bool has_dial_back;
+	struct endpoint dial_back; /* as one of listen */
+	uint32_t dial_ms;	   /* a visitor waits for its agent [5 s] */
+	uint32_t present_ms;	   /* an agent that dialled has for its secret [3 s] */
+	struct front_door_dial_ports {
+		void *owner;
+		/* A visitor waits: answered once, now or later, by front_door_answer(). */
+		void (*wanted)(void *owner, const struct dial_wanted *wanted);
+		/* Its wait is over. */
+		void (*over)(void *owner, const struct dial_over *over);
+	} dial_ports;
+};
+
+/* Since the start, but for those called _now. All of 64 bits: published by words. */
+struct front_door_counters {
+	uint64_t visitors, visitors_now, sniffing_now, connecting_now;
+	uint64_t routed[SNIFFER_N_PROTOCOLS]; /* their host has a target; whether that was reached is below */
+	/* Those who were not, by cause; each visitor counts once. */
+	uint64_t refused[SNIFFER_N_REASONS]; /* not understood */
+	uint64_t unknown_host, nobody_there;
+	uint64_t not_allowed, over_rate; /* by the host's gate */
+	uint64_t no_door, bad_header;	 /* where doors are awaited: somebody else; or what it said */
+	uint64_t too_slow, left_early;
+	uint64_t over_limit, over_source_limit, no_descriptors; /* reset when they came, or when others came */
+	uint64_t unreachable, connect_timed_out;		/* the target */
+	/* What became of those that were routed. */
+	uint64_t done, reset, timed_out;
+	uint64_t bytes_in, bytes_out; /* to targets, with headers; to visitors */
+	uint64_t bytes_copied;	      /* of these, for want of a pipe */
+	uint64_t pipes_now;
+	uint64_t hello_bytes_now;
+	uint64_t routes_taken; /* how often they were replaced */
+	struct quic_counters quic; /* none of it is in the others */
+	/* Visitors for whom agents dial back, and who dials: with a wrong secret, with one whose visitor waits no longer, or none. */
+	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit;
+	uint64_t dial_unknown, dial_late, dial_silent, dial_refused;
+};
+
+/*
+ * Is target one of these places itself, by whatever address of this machine? Who is led there would come again, and
+ * again.
+ */
+bool front_door_leads_back(const struct endpoint *places, uint32_t n, const struct endpoint *target);
+/* Binds at once, also privileged ports. 0 or -errno; reterr names the address. routes: taken over, also on failure. */
+P2P_CHECK int front_door_start(uv_loop_t *loop, const struct front_door_options *options,
+			       struct door_routes *routes_take, struct front_door **ret, struct error *reterr);
+/* Resets all visitors, ends the thread, frees itself from the loop, then calls cb (may be NULL). */
+void front_door_stop(struct front_door *door, void (*cb)(void *owner), void *owner);
+/* For who comes from now on; who is let in stays. Taken over. */
+void front_door_set_routes_take(struct front_door *door, struct door_routes *routes);
+uint16_t front_door_port(const struct front_door *door, uint32_t listener);
+/* Where agents dial back; 0: nowhere. */
+uint16_t front_door_dial_back_port(const struct front_door *door);
+/* subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. */
+void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription);
+/* Of some microseconds ago. */
+struct front_door_counters front_door_counters(const struct front_door *door);

@@ -1,0 +1,65 @@
+/*
+ * What the front door's thread and the loop say to each other of visitors for whom an agent has to dial back.
+ *
+ *   door's thread                                            loop
+ *     a visitor waits ──── dial_wanted {ticket, secret, …} ──►  picks an agent, answers, tells it
+ *     knows whose it is ◄─ dial_answer {ticket, subscription} ─    0: nobody is there
+ *     it waits no longer ─ dial_over {subscription, end} ─────►  one less waits for that agent
+ *
+ * The door's thread says no more than DIAL_EXCHANGE_MAX times "wanted" without an end known here, so that both rings have
+ * room for all that follows: nothing of it is lost.
+ */
+#pragma once
+
+#include "common/ring.h"
+#include "relay/frontdoor/host_name.h"
+#include "relay/webgw/subscriptions.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DIAL_EXCHANGE_MAX 2048
+
+struct dial_wanted {
+	uint64_t ticket;
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+	uint16_t port; /* 80 or 443 */
+	struct host_name host;
+};
+
+struct dial_over {
+	int64_t subscription;
+	enum subscriptions_end end;
+};
+
+struct dial_answer {
+	uint64_t ticket;
+	int64_t subscription; /* 0: nobody is there */
+};
+
+struct dial_exchange {
+	struct ring wanted, over, answers;
+	uint32_t n_owed; /* of the door's thread: those wanted of which it has not said that they are over */
+	void (*wake_loop)(void *owner);
+	void *owner;
+};
+
+void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *owner), void *owner);
+void dial_exchange_deinit(struct dial_exchange *exchange);
+
+/* ---- the door's thread ---- */
+
+/* False: too many are under way. */
+bool dial_exchange_want(struct dial_exchange *exchange, const struct dial_wanted *wanted);
+/* subscription: as answered for one that is wanted; once for each, also for 0, which is nobody's. */
+void dial_exchange_end(struct dial_exchange *exchange, int64_t subscription, enum subscriptions_end end);
+/* False: there is none. */
+bool dial_exchange_take_answer(struct dial_exchange *exchange, struct dial_answer *ret);
+
+/* ---- the loop ---- */
+
+/* False: there is none. Has a secret in it: wiped by the caller. */
+bool dial_exchange_take_wanted(struct dial_exchange *exchange, struct dial_wanted *ret);
+bool dial_exchange_take_over(struct dial_exchange *exchange, struct dial_over *ret);
+/* Once for each that is wanted. The door's thread is woken by the caller. */
+void dial_exchange_answer(struct dial_exchange *exchange, const struct dial_answer *answer);

@@ -1,0 +1,258 @@
+#include "relay/webgw/subscriptions.h"
+
+#include "common/macros.h"
+#include "relay/frontdoor/host_table.h"
+#include "relay/frontdoor/link.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_BUCKETS 1024
+#define ID_BUCKETS   4096
+
+struct host {
+	struct host_entry entry;
+	uint32_t place; /* among all hosts */
+	uint32_t n;
+	uint8_t hash[WEBGW_HASH_LEN];
+	struct link subscribers; /* whose turn it is first */
+};
+
+struct subscriber {
+	struct link of_host;
+	struct subscriber *next; /* of its bucket */
+	struct host *host;
+	void *owner;
+	int64_t id;
+	uint32_t n_pending;
+	uint32_t n_in_vain; /* in a row */
+	uint64_t rests_until_ms;
+};
+
+struct subscriptions {
+	uint32_t n_hosts, n;
+	struct host *hosts[SUBSCRIPTIONS_MAX_HOSTS];
+	struct host_table by_name;
+	struct host_entry *name_buckets[HOST_BUCKETS];
+	struct subscriber *by_id[ID_BUCKETS];
+};
+
+struct subscriptions *subscriptions_new(void)
+{
+	struct subscriptions *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		abort();
+	host_table_init(&table->by_name, table->name_buckets, HOST_BUCKETS);
+	return table;
+}
+
+/* ---- subscribers by id ---- */
+
+static struct subscriber **bucket_of(struct subscriptions *table, int64_t id)
+{
+	return &table->by_id[(uint64_t)id % ID_BUCKETS];
+}
+
+static struct subscriber *find(struct subscriptions *table, int64_t id)
+{
+	struct subscriber *subscriber = *bucket_of(table, id);
+
+	while (subscriber && subscriber->id != id)
+		subscriber = subscriber->next;
+	return subscriber;
+}
+
+/* Random, so that nobody guesses another's; below 10^15, which every JSON library has exactly. */
+static int64_t new_id(struct subscriptions *table)
+{
+	uint64_t id;
+
+	do {
+		randombytes_buf(&id, sizeof(id));
+		id = id % (uint64_t)WEBGW_MAX_SUBSCRIPTION + 1;
+	} while (find(table, (int64_t)id));
+	return (int64_t)id;
+}
+
+static void drop(struct subscriptions *table, struct subscriber *subscriber)
+{
+	struct subscriber **at = bucket_of(table, subscriber->id);
+
+	while (*at != subscriber)
+		at = &(*at)->next;
+	*at = subscriber->next;
+	link_remove(&subscriber->of_host);
+	subscriber->host->n--;
+	table->n--;
+	free(subscriber);
+}
+
+/* ---- hosts ---- */
+
+static struct host *find_host(const struct subscriptions *table, const struct host_pattern *pattern)
+{
+	struct host_entry *entry = host_table_find_pattern(&table->by_name, pattern);
+
+	return entry ? container_of(entry, struct host, entry) : NULL;
+}
+
+int subscriptions_add_host(struct subscriptions *table, const struct host_pattern *pattern,
+			   const uint8_t hash[WEBGW_HASH_LEN])
+{
+	struct host *host = find_host(table, pattern);
+
+	if (host)
+		return memcmp(host->hash, hash, WEBGW_HASH_LEN) == 0 ? 0 : -EEXIST;
+	if (table->n_hosts == SUBSCRIPTIONS_MAX_HOSTS)
+		return -ENOBUFS;
+	host = calloc(1, sizeof(*host));
+	if (!host)
+		abort();
+	host->entry.pattern = *pattern;
+	memcpy(host->hash, hash, WEBGW_HASH_LEN);
+	link_init_ring(&host->subscribers);
+	host->place = table->n_hosts;
+	table->hosts[table->n_hosts++] = host;
+	return host_table_add(&table->by_name, &host->entry);
+}
+
+static void free_host(struct subscriptions *table, struct host *host)
+{
+	struct link *first;
+
+	while ((first = link_first(&host->subscribers)))
+		drop(table, container_of(first, struct subscriber, of_host));
+	host_table_remove(&table->by_name, &host->entry);
+	table->hosts[host->place] = table->hosts[--table->n_hosts];
+	table->hosts[host->place]->place = host->place;
+	free(host);
+}
+
+bool subscriptions_remove_host(struct subscriptions *table, const struct host_pattern *pattern)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (host)
+		free_host(table, host);
+	return host != NULL;
+}
+
+void subscriptions_free(struct subscriptions *table)
+{
+	if (!table)
+		return;
+	while (table->n_hosts > 0)
+		free_host(table, table->hosts[table->n_hosts - 1]);
+	free(table);
+}
+
+/* ---- agents ---- */
+
+int subscriptions_register(struct subscriptions *table, const struct host_pattern *pattern,
+			   const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (!host)
+		return SUBSCRIPTIONS_UNKNOWN_HOST;
+	if (sodium_memcmp(host->hash, hash, WEBGW_HASH_LEN) != 0)
+		return SUBSCRIPTIONS_WRONG_SECRET;
+	if (host->n == SUBSCRIPTIONS_MAX_OF_HOST || table->n == SUBSCRIPTIONS_MAX)
+		return SUBSCRIPTIONS_FULL;
+	struct subscriber *subscriber = calloc(1, sizeof(*subscriber));
+	if (!subscriber)
+		abort();
+	*subscriber = (struct subscriber){ .host = host, .owner = owner, .id = new_id(table) };
+	struct subscriber **bucket = bucket_of(table, subscriber->id);
+	subscriber->next = *bucket;
+	*bucket = subscriber;
+	link_put_last(&host->subscribers, &subscriber->of_host);
+	host->n++;
+	table->n++;
+	*ret_id = subscriber->id;
+	return 0;
+}
+
+bool subscriptions_unregister(struct subscriptions *table, const void *owner, int64_t id)
+{
+	struct subscriber *subscriber = find(table, id);
+
+	if (!subscriber || subscriber->owner != owner)
+		return false;
+	drop(table, subscriber);
+	return true;
+}
+
+void subscriptions_drop_owner(struct subscriptions *table, const void *owner)
+{
+	for (uint32_t i = 0; i < ID_BUCKETS; i++) {
+		for (struct subscriber *at = table->by_id[i], *next; at; at = next) {
+			next = at->next;
+			if (at->owner == owner)
+				drop(table, at);
+		}
+	}
+}
+
+/* ---- visitors ---- */
+
+void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, uint64_t now_ms, int64_t *ret_id)
+{
+	struct host_entry *entry = host_table_find(&table->by_name, name);
+	struct host *host = entry ? container_of(entry, struct host, entry) : NULL;
+	struct subscriber *chosen = NULL;
+
+	if (!host)
+		return NULL;
+	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
+		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
+		if (subscriber->n_pending == SUBSCRIPTIONS_MAX_PENDING)
+			continue;
+		if (!chosen || now_ms >= subscriber->rests_until_ms)
+			chosen = subscriber;
+		if (now_ms >= subscriber->rests_until_ms)
+			break;
+	}
+	if (!chosen)
+		return NULL;
+	chosen->n_pending++;
+	link_put_last(&host->subscribers, &chosen->of_host);
+	*ret_id = chosen->id;
+	return chosen->owner;
+}
+
+void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms)
+{
+	struct subscriber *subscriber = find(table, id);
+
+	if (!subscriber)
+		return;
+	subscriber->n_pending--;
+	if (end == SUBSCRIPTIONS_DIALLED) {
+		subscriber->n_in_vain = 0;
+		subscriber->rests_until_ms = 0;
+	} else if (end == SUBSCRIPTIONS_IN_VAIN && ++subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT) {
+		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS;
+	}
+}
+
+uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *pattern)
+{
+	const struct host *host = find_host(table, pattern);
+
+	return host ? host->n : 0;
+}
+
+bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
+			   uint8_t ret_hash[WEBGW_HASH_LEN])
+{
+	if (i >= table->n_hosts)
+		return false;
+	*ret = table->hosts[i]->entry.pattern;
+	if (ret_hash)
+		memcpy(ret_hash, table->hosts[i]->hash, WEBGW_HASH_LEN);
+	return true;
+}

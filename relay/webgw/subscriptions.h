@@ -1,0 +1,74 @@
+/*
+ * Who serves which host: hosts with the hash of their secret, and the agents that subscribed with it.
+ *
+ *   host ──► subscriber ──► subscriber ──► …      a visitor goes to the next one that has room
+ *              │ id            │ id
+ *              └── owner ──────┴── owner (a connection; one may have many)
+ *
+ * Agents of one host share its visitors in turn; nobody who comes later takes the place of who was there. Who was told
+ * of visitors and has not dialled back for any of the last SUBSCRIPTIONS_DOUBT of them rests for SUBSCRIPTIONS_REST_MS,
+ * unless there is nobody else.
+ *
+ * Bounds: hosts, subscribers in all and of a host, and visitors that wait for one (SUBSCRIPTIONS_MAX_PENDING). Secrets are compared in
+ * constant time. Times are the caller's. One thread. Pure; sodium_init() must have been called.
+ */
+#pragma once
+
+#include "relay/frontdoor/host_name.h"
+#include "relay/webgw/webgw_wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SUBSCRIPTIONS_MAX_PENDING 256 /* of one subscriber */
+#define SUBSCRIPTIONS_MAX_OF_HOST 64
+#define SUBSCRIPTIONS_MAX	  10000
+#define SUBSCRIPTIONS_MAX_HOSTS	  1024
+#define SUBSCRIPTIONS_DOUBT	  3
+#define SUBSCRIPTIONS_REST_MS	  10000
+
+struct subscriptions;
+
+enum subscriptions_outcome {
+	SUBSCRIPTIONS_UNKNOWN_HOST = 1,
+	SUBSCRIPTIONS_WRONG_SECRET,
+	SUBSCRIPTIONS_FULL,
+};
+
+/* How the wait for an agent ended. */
+enum subscriptions_end {
+	SUBSCRIPTIONS_DIALLED,
+	SUBSCRIPTIONS_IN_VAIN, /* it has not dialled back in time */
+	SUBSCRIPTIONS_LEFT,    /* the visitor did not wait: nothing is said about the agent */
+};
+
+struct subscriptions *subscriptions_new(void);
+/* Accepts NULL. */
+void subscriptions_free(struct subscriptions *table);
+/* 0, also for one that is there with this hash; -EEXIST: with another one; -ENOBUFS. */
+P2P_CHECK int subscriptions_add_host(struct subscriptions *table, const struct host_pattern *host,
+				     const uint8_t hash[WEBGW_HASH_LEN]);
+/* With its subscribers. False: it was not there. */
+bool subscriptions_remove_host(struct subscriptions *table, const struct host_pattern *host);
+
+/* owner: borrowed, until its subscriptions are dropped. 0 with the id, > 0; or an enum subscriptions_outcome. */
+P2P_CHECK int subscriptions_register(struct subscriptions *table, const struct host_pattern *host,
+				     const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id);
+/* False: this owner has no such. */
+bool subscriptions_unregister(struct subscriptions *table, const void *owner, int64_t id);
+void subscriptions_drop_owner(struct subscriptions *table, const void *owner);
+
+/*
+ * Whose is this visitor? The owner, with the id of its subscription; one more waits for it, until subscriptions_over().
+ * NULL: nobody is there, or all have too many waiting.
+ */
+void *subscriptions_pick(struct subscriptions *table, const struct host_name *host, uint64_t now_ms, int64_t *ret_id);
+/* The wait for subscriber id is over. Accepts one that is gone. */
+void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms);
+
+/* How many serve this very host. */
+uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *host);
+/* Hosts one after the other: i from 0 on; false: there are no more. hash may be NULL. */
+bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
+			   uint8_t ret_hash[WEBGW_HASH_LEN]);

@@ -1,0 +1,76 @@
+/*
+ * What webgw's agents and server say to each other: JSON-RPC 2.0, a WebSocket message each (docs/PROTOCOL-webgw.md).
+ *
+ *   agent                                            server
+ *     ├─ webgw_registerClient {host, hex_secret} ─────►│
+ *     │◄───────────────────── the subscription's id ───┤   or -20000, -20001, -32602
+ *     │◄── webgw_registerClient {subscription, result} ┤   a visitor waits: dial back
+ *     ├─ webgw_unregisterClient [subscription] ───────►│
+ *     │◄───────────────────────────────── true/false ──┤
+ *
+ * Total and bounded. Pure.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/rpc.h"
+#include "relay/frontdoor/host_name.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WEBGW_MAX_REQUEST    1024 /* bytes of text */
+#define WEBGW_MIN_SECRET     32	  /* bytes, of an agent's */
+#define WEBGW_MAX_SECRET     256
+#define WEBGW_HASH_LEN	     32 /* SHA-256 */
+#define WEBGW_EPHEMERAL_LEN  32 /* of the secret to dial back with */
+#define WEBGW_MAX_SUBSCRIPTION INT64_C(999999999999999)
+
+enum webgw_error {
+	WEBGW_UNKNOWN_HOST = -20000,
+	WEBGW_WRONG_SECRET = -20001,
+};
+
+enum webgw_method { WEBGW_REGISTER, WEBGW_UNREGISTER };
+
+struct webgw_request {
+	struct rpc_id id; /* kind NONE: no answer is wanted */
+	enum webgw_method method;
+	struct host_pattern host;	     /* WEBGW_REGISTER; what no host can be called: an empty one */
+	uint8_t secret_hash[WEBGW_HASH_LEN]; /* the same: SHA-256 of the secret */
+	int64_t subscription;		     /* WEBGW_UNREGISTER */
+};
+
+/*
+ * 0; or an enum rpc_code, negative, with what is wrong for people in
+ * reterr: then ret->id alone is set, as far as it could be read.
+ */
+P2P_CHECK int webgw_request_read(const char *text, size_t len, struct webgw_request *ret, struct error *reterr);
+
+/* A line each, NUL-terminated, freed by the caller. */
+char *webgw_print_subscription(const struct rpc_id *id, int64_t subscription);
+char *webgw_print_unsubscribed(const struct rpc_id *id, bool was_there);
+/* code: an enum webgw_error or rpc_code. */
+char *webgw_print_error(const struct rpc_id *id, int code, const char *message);
+
+/* A visitor waits. */
+struct webgw_visit {
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+	uint16_t port;		 /* at which it came: 80 or 443 */
+	uint16_t listening_port; /* to be dialled */
+	struct host_name host;	 /* that it asked for */
+};
+
+/* Has a secret in it: wiped by the caller. */
+char *webgw_print_visit(int64_t subscription, const struct webgw_visit *visit);
+
+/* As it is configured: "www.example.com 84e0c0ea…", a host and the SHA-256 of its secret in hex. */
+struct webgw_rule {
+	struct host_pattern host;
+	uint8_t hash[WEBGW_HASH_LEN];
+};
+
+/* 0, or -EINVAL with what is wrong, and how it should be, in reterr. */
+P2P_CHECK int webgw_rule_parse(const char *text, struct webgw_rule *ret, struct error *reterr);
+/* 64 hex digits, of either case. 0 or -EINVAL. */
+P2P_CHECK int webgw_hash_read(const char *text, size_t len, uint8_t ret[WEBGW_HASH_LEN]);

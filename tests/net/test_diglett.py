@@ -1,0 +1,198 @@
+"""diglett/2: what runs behind a NAT is reached at a port of the server's loopback, and the gateway is told of it.
+
+      gate: p2pnode with [diglett], a script        home [port-restricted]
+         |                                             |
+      ---+------ internet 198.51.100.0/24 -------------+
+                                                       alice: p2pnode with [diglett-agent], servers of all kinds
+
+Neither is a member of a network. tests/sim/sim_mux.c measures who slows whom; here it is p2pnode, and sockets.
+"""
+
+import hashlib
+import json
+import socket
+import threading
+
+import pytest
+
+from lab import LabError, wait_until
+from overlay import Node
+
+TOKEN = "a-token-that-nobody-guesses"
+SCRIPT = """#!/bin/sh
+echo "$@" >>"$0.log"
+"""
+
+
+def serve(host, port, handle):
+    """A thread a connection; handle(connection) talks."""
+    listener = host.socket(kind=socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(64)
+
+    def accept():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.settimeout(30)
+            threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    def talk(connection):
+        with connection:
+            try:
+                handle(connection)
+            except OSError:
+                pass
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def page(connection):
+    if b"GET /" in connection.recv(4096):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
+
+
+def speak_first(connection):
+    connection.sendall(b"220 alice speaks first\r\n")
+    connection.recv(1)
+
+
+def echo_when_all_has_come(connection):
+    everything = b"".join(iter(lambda: connection.recv(65536), b""))
+    connection.sendall(everything)
+
+
+def flood(connection):
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+PORTS = {"web": (8001, page), "banner": (8002, speak_first), "echo": (8003, echo_when_all_has_come),
+         "flood": (8004, flood)}
+
+
+class Gate:
+    def __init__(self, lab, build):
+        self.build = build
+        self.internet = lab.network("internet")
+        self.host = lab.host("gate", self.internet)
+        self.tokens = self.host.folder / "tokens"
+        self.script = self.host.folder / "script"
+        self.script.write_text(SCRIPT)
+        self.script.chmod(0o755)
+        self.allow("*.apps.demo")
+        self.node = Node(build, self.host, config=f"""
+[diglett]
+info = 127.0.0.1:20080
+domain = apps.demo
+tokens = {self.tokens}
+script = {self.script}
+""").start()
+        self.home = lab.router("home", self.internet, nat="port-restricted")
+        self.alice = lab.host("alice", self.home.inside)
+        for port, handle in PORTS.values():
+            serve(self.alice, port, handle)
+
+    def allow(self, *names):
+        """None: nobody."""
+        line = f"{hashlib.sha256(TOKEN.encode()).hexdigest()} {' '.join(names)}\n" if names else "# nobody\n"
+        new = self.tokens.with_suffix(".new")
+        new.write_text(line)
+        new.rename(self.tokens)
+
+    def info(self):
+        return json.loads(self.host.run(["curl", "-sS", "http://127.0.0.1:20080/info"]).stdout)
+
+    def agent(self, token=TOKEN):
+        (self.alice.folder / "token").write_text(token + "\n")
+        exposed = "".join(f"expose = {name} 127.0.0.1:{port}\n" for name, (port, _) in PORTS.items())
+        return Node(self.build, self.alice, config=f"""
+[diglett-agent]
+server = {self.host.ip}:20000
+server_key = {self.info()["publicKey"]}
+token_file = {self.alice.folder / "token"}
+{exposed}""").start()
+
+    def told(self):
+        """What the script was told, line by line."""
+        log = self.script.with_suffix(".log")
+        return log.read_text().splitlines() if log.exists() else []
+
+    def port_of(self, name, since=0):
+        """Of the agent's, as soon as the gateway is told."""
+        def find():
+            for line in reversed(self.told()[since:]):
+                if line.startswith(f"add {name}.apps.demo "):
+                    return int(line.split()[3])
+            return None
+        return wait_until(find, 15, f"{name} is told to the gateway")
+
+    def visit(self, name, since=0):
+        visitor = self.host.socket(kind=socket.SOCK_STREAM)
+        visitor.settimeout(20)
+        visitor.connect(("127.0.0.1", self.port_of(name, since)))
+        return visitor
+
+    def get(self, since=0):
+        """The page, or "" when there is none."""
+        with self.visit("web", since) as visitor:
+            visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.apps.demo\r\n\r\n")
+            try:
+                return b"".join(iter(lambda: visitor.recv(4096), b"")).decode().rpartition("\r\n\r\n")[2]
+            except ConnectionError:
+                return ""
+
+
+@pytest.fixture
+def gate(lab, build):
+    return Gate(lab, build)
+
+
+def test_servers_of_all_kinds_are_reached_and_who_reads_nothing_slows_nobody(gate):
+    gate.agent()
+    assert gate.get() == "hello\n"
+    with gate.visit("banner") as visitor:
+        assert visitor.recv(100) == b"220 alice speaks first\r\n"
+    stalled = [gate.visit("flood") for _ in range(3)]  # they never read
+    with gate.visit("echo") as visitor:
+        text = b"0123456789abcdef" * 60000
+        visitor.sendall(text)
+        visitor.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: visitor.recv(65536), b"")) == text
+    with gate.visit("flood") as fast:
+        n = 0
+        while n < 20_000_000:
+            n += len(fast.recv(1 << 20))
+    assert gate.get() == "hello\n"
+    assert len(stalled) == 3
+    assert gate.info()["protocols"] == ["diglett/2"]
+
+
+def test_a_token_that_is_not_valid_lets_nobody_in_and_one_taken_back_ends_its_agent(gate):
+    gate.allow()
+    agent = gate.agent()
+    agent.program.wait_for_log("the token is not valid", 15)
+    assert gate.told() == []
+    gate.allow("*.apps.demo")
+    assert gate.get() == "hello\n"
+    gate.allow("other.demo")
+    agent.program.wait_for_log("token revoked", 15)
+    wait_until(lambda: sum(line.startswith("remove ") for line in gate.told()) == len(PORTS), 10, "all are removed")
+    assert TOKEN not in gate.node.program.output() + agent.program.output()
+
+
+def test_when_the_server_is_back_so_is_its_agent_and_the_gateway_hears_of_both(gate):
+    gate.agent()
+    assert gate.get() == "hello\n"
+    with gate.visit("flood") as visitor:
+        assert visitor.recv(1)
+        gate.node.kill()  # without a word: the gateway still knows its ports
+        since = len(gate.told())
+        gate.node.start()
+    assert gate.get(since) == "hello\n"
+    since = len(gate.told())
+    gate.node.program.stop()
+    wait_until(lambda: sum(line.startswith("remove ") for line in gate.told()[since:]) == len(PORTS), 1, "removed at the end")

@@ -1,0 +1,143 @@
+"""What a member publishes, from a visitor to the server behind the member: who the visitor is goes along, the member
+decides who may come, and counts.
+
+      control    relay (public node, front door)    outside
+         |          |                                  |
+      ---+----------+---- internet 198.51.100.0/24 ----+--------+-----------------+
+                                                                |                 |
+                                                     home [port-restricted]   office [port-restricted]
+                                                                |                 |
+                                                   alice: a server at 127.0.0.1   bob: nobody's door
+
+tests/unit/frontdoor/test_door_header.c and tests/unit/node/test_acceptor.c have the rules one by one.
+"""
+
+import re
+import socket
+import struct
+
+import pytest
+
+from lab import wait_until
+from overlay import Overlay
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: app.demo\r\n\r\n"
+
+
+@pytest.fixture
+def town(lab, build):
+    overlay = Overlay(lab, build)
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + "tls_port = 9443\n[frontdoor]\nlisten = 80\n")
+    overlay.relay.kill()
+    overlay.relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.control.admin("host", "add", "alice", "app.demo")
+    return overlay
+
+
+def expose(town, *options):
+    """Returns when visitors can come."""
+    alice = town.nodes["alice"]
+    alice.ctl("expose", "app.demo", "8080", *options)
+    wait_until(lambda: exposure(town)["state"] == "live", 10, "app.demo is published")
+
+
+def exposure(town):
+    return town.nodes["alice"].rpc("node.exposures")["exposures"][0]
+
+
+def counts(town, **expected):
+    """Waits for what alice counts of the exposure."""
+    def found():
+        now = exposure(town)
+        return all(now[name] == str(n) for name, n in expected.items())
+    return wait_until(found, 10, lambda: f"{expected}: {exposure(town)}")
+
+
+def visit(town):
+    visitor = town.outside.socket(kind=socket.SOCK_STREAM)
+    visitor.settimeout(20)
+    visitor.connect((town.relay.host.ip, 80))
+    visitor.sendall(REQUEST)
+    return visitor
+
+
+def is_reset(connection):
+    """Before a byte."""
+    with connection, pytest.raises(ConnectionResetError):
+        assert connection.recv(1) == b"", "a byte"
+    return True
+
+
+def served(listener):
+    """The next who comes and says something; who only looks whether the server is there does not."""
+    while True:
+        server, _ = listener.accept()
+        server.settimeout(20)
+        head = server.recv(28)
+        if head:
+            return server, head
+        server.close()
+
+
+def test_the_member_is_told_who_visits_and_decides_who_may(town):
+    alice, bob = town.nodes["alice"], town.nodes["bob"]
+    listener = alice.host.socket(kind=socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 8080))
+    listener.listen(5)
+    listener.settimeout(20)
+    expose(town, "--proxy", "v2")
+
+    # The visitor's own address arrives at the server, and in front of its first bytes nothing else does.
+    visitor = wait_until(lambda: visit_if_led(town), 10, "the front door leads to alice")
+    server, head = served(listener)
+    (length,) = struct.unpack(">H", head[14:16])
+    source, port = socket.inet_ntoa(head[16:20]), struct.unpack(">H", head[24:26])[0]
+    assert head[:14] == b"\r\n\r\n\0\r\nQUIT\n\x21\x11" and (source, port) == visitor.getsockname()
+    rest = server.recv(length - 12 + len(REQUEST), socket.MSG_WAITALL)
+    assert b"app.demo" in rest[:length - 12] and rest[length - 12:] == REQUEST
+    visitor.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    server.sendall(b"x" * 300000)
+    server.close()
+    assert b"".join(iter(lambda: visitor.recv(65536), b"")) == b"x" * 300000
+    counts(town, visitors=1, visitors_now=0, bytes_out=300000, not_allowed=0)
+    assert exposure(town)["server"] == "up"
+
+    # Who is no front door of the network is reset, member or not.
+    stranger = bob.host.socket(kind=socket.SOCK_STREAM)
+    stranger.settimeout(20)
+    try:
+        stranger.connect((alice.ip, acceptor_port(alice)))
+        assert is_reset(stranger)
+    except ConnectionResetError:
+        stranger.close()
+    assert int(alice.status()["drops"]["exposed: not by a front door"]) == 1
+
+    # Who is not allowed is reset, and then who finds no server.
+    expose(town, "--allow", "10.0.0.0/8")
+    assert is_reset(visit(town))
+    counts(town, not_allowed=1, visitors=0)
+    expose(town)
+    listener.close()
+    assert is_reset(visit(town))
+    counts(town, not_reached=1)
+    assert exposure(town)["server"] == "down"
+
+
+def visit_if_led(town):
+    """None: the front door does not know the host yet."""
+    before = town.relay.status()["drops"]["front door: unknown host"]
+    visitor = visit(town)
+    wait_until(lambda: town.relay.status()["drops"]["front door: unknown host"] != before or
+               exposure(town)["visitors"] != "0", 10, "it is led somewhere, or not")
+    if exposure(town)["visitors"] != "0":
+        return visitor
+    visitor.close()
+    return None
+
+
+def acceptor_port(node):
+    """As the node's log says."""
+    return int(re.search(r"front doors bring visitors to \S+, port (\d+)", node.program.output())[1])

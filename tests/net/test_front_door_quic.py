@@ -1,0 +1,93 @@
+"""QUIC at the front door: HTTP/3 of what runs behind a NAT, by UDP 443.
+
+      control    relay (public node, front door)    outside: gtlsclient
+         |          |                                  |
+      ---+----------+---- internet 198.51.100.0/24 ----+--------+
+                                                                |
+                                                     home [port-restricted]
+                                                                |
+                                                              alice: gtlsserver, at her overlay address
+
+Client and server are those of ngtcp2. tests/unit/frontdoor has the door's rules one by one.
+"""
+
+import os
+import socket
+
+import pytest
+
+from lab import wait_until
+from overlay import Overlay
+
+BYTES = 3_000_000
+
+
+class Server:
+    """HTTP/3 on all of a node's addresses."""
+
+    def __init__(self, node, *options, port=8443):
+        self.folder = node.host.folder / f"h3-{port}"
+        self.folder.mkdir()
+        (self.folder / "large").write_bytes(os.urandom(BYTES))
+        key, certificate = self.folder / "key.pem", self.folder / "certificate.pem"
+        node.host.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                       "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=app.demo"])
+        self.program = node.host.start(["gtlsserver", "--quiet", "--mime-types-file=/dev/null", *options, "-d",
+                                        self.folder, "*", str(port), key, certificate], name=f"h3-{port}")
+        self.program.wait_for_log("Using document root")
+
+
+@pytest.fixture
+def town(lab, build):
+    """The network as drawn, its front door open, alice's servers behind it: one of them validates addresses by Retry."""
+    overlay = Overlay(lab, build, members=("alice",))
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + "tls_port = 9443\n" """
+[frontdoor]
+listen = 80, 443
+host = app.demo alice:8443
+host = retry.demo alice:9443
+host = gone.demo nobody:443
+host = dumb.demo alice:7443
+""")
+    overlay.relay.kill()
+    overlay.relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.server = Server(overlay.nodes["alice"])
+    return overlay
+
+
+def fetch(town, *options, host="app.demo", server=None):
+    """From outside: what the client says if it did not get the page byte for byte, else nothing."""
+    folder = town.outside.folder / "got"
+    folder.mkdir(exist_ok=True)
+    page = folder / "large"
+    page.unlink(missing_ok=True)
+    names = town.outside.folder / "hosts"
+    names.write_text(f"{town.relay.host.ip} {host}\n")
+    # The client names the host in its hello only where it found the address by that name.
+    client = town.outside.run(["unshare", "--mount", "sh", "-c", f'mount --bind {names} /etc/hosts && exec "$@"', "sh",
+                               "gtlsclient", "--quiet", "--exit-on-all-streams-close", "--timeout=20s",
+                               f"--download={folder}", *options, host, "443", f"https://{host}/large"], check=False)
+    wanted = ((server or town.server).folder / "large").read_bytes()
+    if page.exists() and page.read_bytes() == wanted:
+        return ""
+    return client.stdout + client.stderr or "nothing, and no word of it"
+
+
+def drops(town, name):
+    return int(town.relay.status()["drops"].get(f"front door, QUIC: {name}", 0))
+
+
+def test_http3_behind_a_nat_has_a_public_address_and_who_asks_for_another_host_gets_no_answer(town):
+    assert fetch(town) == ""
+    # The visitor's NAT forgets it, between handshake and request: alice sees where it is now, and asks who is there.
+    assert fetch(town, "--change-local-addr=100ms", "--nat-rebinding", "--delay-stream=300ms") == ""
+    retrying = Server(town.nodes["alice"], "--validate-addr", port=9443)
+    assert fetch(town, host="retry.demo", server=retrying) == ""
+
+    for host in ("other.demo", "gone.demo", "dumb.demo"):
+        assert "HANDSHAKE_TIMEOUT" in fetch(town, "--handshake-timeout=500ms", host=host)
+    wait_until(lambda: drops(town, "unknown host") > 0 and drops(town, "nobody there") > 0, 5, "counted")
+    wait_until(lambda: drops(town, "target not reached") > 0, 5, "nobody listens at alice's UDP port")
+    assert "ERR_RECV_VERSION_NEGOTIATION" in fetch(town, "--version=0x1a2a3a4a")

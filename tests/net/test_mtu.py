@@ -1,0 +1,199 @@
+"""The MTU of paths: found by probes that cannot be fragmented, told inwards, good for both directions.
+
+    control    relay          alice
+       |         |              |
+    ---+---------+---- internet (9000) ----+--- middle (a router) ---+--- far (MTU) ---+
+                                                                                       |
+                                                                                      bob
+
+Bob's first link has the small MTU, so that he knows at once; alice's takes 9000, and she has to ask.
+"""
+
+import errno
+import json
+import os
+import socket
+import statistics
+
+import pytest
+
+from lab import wait_until
+from overlay import Control, Node
+from traffic import ECHO_PORT, Echo, Pulse, Transfer
+
+WIREGUARD = 32  # header and tag
+INTERFACE = 8920
+
+
+def fits(mtu, family):
+    """The largest packet inside: the interface's, or less in WireGuard's steps of 16 bytes; never below 1280."""
+    room = mtu - {4: 28, 6: 48}[family] - WIREGUARD
+    return INTERFACE if room >= INTERFACE else max(1280, room // 16 * 16)
+
+
+class Far:
+    """Members of the network as drawn; IPv4 or IPv6 between alice and bob."""
+
+    def __init__(self, lab, build, mtu, family=4, config=f"mtu = {INTERFACE}\n"):
+        self.lab, self.family = lab, family
+        prefixes = ("2001:db8:1::/64", "2001:db8:2::/64") if family == 6 else (None, None)
+        self.internet = lab.network("internet", v6=prefixes[0], mtu=9000)
+        self.far = lab.network("far", "203.0.113.0/24", v6=prefixes[1], mtu=mtu)
+        self.middle = lab.host("middle", self.internet)
+        self.middle.attach(self.far)
+        self.middle.sysctl("net.ipv4.ip_forward", 1)
+        self.middle.sysctl("net.ipv6.conf.all.forwarding", 1)
+        gateway = str(self.far.v4[1])
+        self.control = Control(build, self._host("control")).start()
+        self.relay = Node(build, self._host("relay"), public=True).start()
+        bob = lab.host("bob", self.far)
+        bob.run(["ip", "route", "add", "default", "via", gateway])
+        if family == 6:
+            bob.run(["ip", "route", "add", "default", "via", str(self.far.v6[1])])
+        alice = self._host("alice")
+        self.alice, self.bob = (Node(build, host, config=config).start() for host in (alice, bob))
+        if family == 6:
+            for host in (alice, bob):
+                host.nft("table netdev only6 {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
+                         f"ip saddr {{ {alice.ip}, {bob.ip} }} meta l4proto udp drop\n}}\n}}\n")
+
+    def _host(self, name):
+        host = self.lab.host(name, self.internet)
+        host.run(["ip", "route", "add", "203.0.113.0/24", "via", self.middle.ip])
+        if self.family == 6:
+            host.run(["ip", "route", "add", str(self.far.v6), "via", self.middle.ip6])
+        return host
+
+    def join(self):
+        for node in (self.relay, self.alice, self.bob):
+            node.join(self.control.link())
+        for node, other in ((self.alice, "bob"), (self.bob, "alice")):
+            node.wait_for_peer(other, timeout=15)
+            node.wait_for_relay(timeout=15)
+        return self
+
+    def wait_for_mtu(self, mtu, timeout=20.0):
+        for node, other in ((self.alice, "bob"), (self.bob, "alice")):
+            node.wait_for_peer(other, lambda peer: peer["path"] == "direct" and peer["mtu"] == mtu,
+                               f"is reached directly with MTU {mtu}", timeout=timeout)
+
+
+def random_megabyte(path):
+    path.write_bytes(os.urandom(1 << 20))
+    return path
+
+
+@pytest.mark.parametrize("mtu, family", [(m, f) for m in (1124, 1280, 1400, 1500, 9000) for f in (4, 6)
+                                         if (m, f) != (1124, 6)])  # IPv6 has at least 1280 (RFC 8200)
+def test_a_megabyte_passes_each_way_over(lab, build, tmp_path, mtu, family):
+    net = Far(lab, build, mtu, family).join()
+    file = random_megabyte(tmp_path / "file")
+    nodes = net.alice, net.bob
+    for source, target in (nodes, nodes[::-1]):
+        assert Transfer(source.host, target.host, target.ip, file).same
+    net.wait_for_mtu(fits(mtu, family))
+    for source, target in (nodes, nodes[::-1]):
+        assert Transfer(source.host, target.host, target.ip6, file).same
+        assert source.peer(target.name)["path"] == "direct"
+
+
+@pytest.mark.parametrize("mtu, family", [(1400, 4), (1400, 6)])
+def test_both_sides_find_what_the_path_takes(lab, build, mtu, family):
+    net = Far(lab, build, mtu, family).join()
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip) as pulse:
+        pulse.first_answer()
+        net.wait_for_mtu(fits(mtu, family))
+
+
+def rate(source, target, *options):
+    """Mbit/s of one TCP stream over the overlay, as its receiver counts."""
+    server = target.host.start(["iperf3", "-s", "-1", "-B", target.ip, "--forceflush"], name="iperf3-server")
+    wait_until(lambda: "listening" in server.output(), 10, "iperf3 listens")
+    done = source.host.run(["iperf3", "-c", target.ip, "-t", "2", "-J", *options])
+    server.wait(10)  # the next one has the same port
+    return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 1e6
+
+
+def shrink(net, mtu):
+    """The far network has a smaller MTU from now on, as when a route changes to one through a tunnel."""
+    for place, interface in ((net.far, "br0"), (net.middle, "eth1"), (net.bob.host, "eth0")):
+        place.run(["ip", "link", "set", interface, "mtu", mtu])
+
+
+@pytest.mark.slow
+def test_over_9000_bytes_more_than_twice_as_much_goes_as_over_1280(lab, build, measured):
+    net = Far(lab, build, 9000).join()
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
+        net.wait_for_mtu(INTERFACE)
+        large = [rate(net.alice, net.bob) for _ in range(3)]
+        same_packets = [rate(net.alice, net.bob, "-M", "1240") for _ in range(3)]
+        shrink(net, 1280)
+        net.wait_for_mtu(1280, timeout=30)
+        small = [rate(net.alice, net.bob) for _ in range(3)]
+
+    at = {name: round(statistics.median(rates)) for name, rates in
+          (("9000", large), ("9000, packets of 1280", same_packets), ("1280", small))}
+    print("Mbit/s over", at)
+    measured(f"throughput over 9000 against that over 1280: {at}", at["9000"] / at["1280"])
+    assert at["9000"] >= 2 * at["1280"], at
+
+
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO, IP_MTU = 10, 0, 2, 14
+IPV6_MTU_DISCOVER, IPV6_MTU = 23, 24
+
+
+def udp(host, ip, discover, port=ECHO_PORT):
+    s = host.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    if ":" in ip:
+        s.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
+    else:
+        s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
+    s.connect((ip, port))
+    return s
+
+
+def test_who_sends_too_large_a_packet_is_told_and_what_may_be_fragmented_arrives(lab, build):
+    net = Far(lab, build, 1400).join()
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
+        net.wait_for_mtu(fits(1400, 4))
+        with net.bob.host.socket() as bobs, udp(net.alice.host, net.bob.ip, IP_PMTUDISC_DONT, 4000) as pieces:
+            bobs.bind((net.bob.ip, 4000))
+            bobs.settimeout(5)
+            pieces.send(bytes(4000))
+            assert len(bobs.recv(65535)) == 4000
+        for ip, level, option in ((net.bob.ip, socket.IPPROTO_IP, IP_MTU),
+                                  (net.bob.ip6, socket.IPPROTO_IPV6, IPV6_MTU)):
+            with udp(net.alice.host, ip, IP_PMTUDISC_DO) as whole:
+                whole.send(bytes(4000))
+                wait_until(lambda: whole.getsockopt(level, option) == fits(1400, 4), 5, f"{ip}: the MTU is told")
+                assert whole.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EMSGSIZE
+                with pytest.raises(OSError) as refused:
+                    whole.send(bytes(4000))
+                assert refused.value.errno == errno.EMSGSIZE
+
+
+def drop_pieces(host):
+    """As some firewalls do: what is a fragment does not come in."""
+    host.nft("table netdev pieces {\nchain in {\ntype filter hook ingress device eth0 priority 1;\n"
+             "ip frag-off & 0x3fff != 0 counter drop\n}\n}\n")
+
+
+@pytest.mark.parametrize("path", ["direct", "relay"])
+def test_nothing_needs_pieces_where_1280_fits(lab, build, tmp_path, path):
+    net = Far(lab, build, 1400 if path == "direct" else 1500)
+    for host in (net.alice.host, net.bob.host, net.relay.host):
+        drop_pieces(host)
+    if path == "relay":
+        for host, other in ((net.alice.host, net.bob.host), (net.bob.host, net.alice.host)):
+            host.nft("table netdev far {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
+                     f"ip saddr {other.ip} meta l4proto udp drop\n}}\n}}\n")
+    net.join()
+    file = random_megabyte(tmp_path / "file")
+    if path == "direct":
+        with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
+            net.wait_for_mtu(fits(1400, 4))
+    nodes = net.alice, net.bob
+    for source, target in (nodes, nodes[::-1]):
+        assert Transfer(source.host, target.host, target.ip, file, timeout=30).same
+        assert Transfer(source.host, target.host, target.ip6, file, timeout=30).same
+        assert source.peer(target.name)["path"] == path

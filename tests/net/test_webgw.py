@@ -1,0 +1,151 @@
+"""webgw: agents of the original subscribe to a host and dial back for each visitor.
+
+      control    relay (public node, front door, webgw)    outside: visitors    agents
+         |          |                                          |                  |
+      ---+----------+---------- internet 198.51.100.0/24 ------+------------------+---
+
+tests/unit/webgw has the rules one by one; here a client made from the protocol's text keeps them with p2pnode.
+"""
+
+import hashlib
+import socket
+import ssl
+
+import pytest
+
+from lab import LabError, wait_until
+from overlay import Overlay
+from webgw import Agent
+
+SECRET = b"0" * 32
+REQUEST = b"GET / HTTP/1.1\r\nHost: WWW.Example.com:80\r\n\r\n"
+
+
+@pytest.fixture
+def town(lab, build):
+    overlay = Overlay(lab, build, members=())
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + f"""tls_port = 9443
+
+[frontdoor]
+listen = 80, 443
+
+[webgw]
+listen = 9080
+allow_plaintext = yes
+host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
+""")
+    overlay.relay.kill()
+    overlay.relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.agents = lab.host("agents", overlay.internet)
+    return overlay
+
+
+def subscribed(town):
+    agent = Agent(town.agents, town.relay.host.ip)
+    answer = agent.register("www.example.com", SECRET)
+    assert answer["jsonrpc"] == "2.0" and isinstance(answer["result"], int), answer
+    return agent
+
+
+def visit(town, first, port=80):
+    visitor = town.outside.socket(kind=socket.SOCK_STREAM)
+    visitor.settimeout(20)
+    visitor.connect((town.relay.host.ip, port))
+    visitor.sendall(first)
+    return visitor
+
+
+def read(end, n):
+    got = b""
+    while len(got) < n:
+        piece = end.recv(n - len(got))
+        if not piece:
+            raise LabError(f"ended after {got!r}")
+        got += piece
+    return got
+
+
+def hears_reset(end):
+    """Without a byte before."""
+    with pytest.raises(ConnectionResetError):
+        raise LabError(f"heard {end.recv(1)!r}")
+    end.close()
+    return True
+
+
+def is_dropped(town, what, n):
+    """Counters are published a moment after what they count."""
+    wait_until(lambda: int(town.relay.status()["drops"][f"front door: {what}"]) == n, 10, f"{n} times {what}")
+
+
+def client_hello():
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="www.example.com")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def passes(visitor, caller, first):
+    """Both ways, and both ends."""
+    assert read(caller, len(first)) == first
+    caller.sendall(b"answer")
+    assert read(visitor, 6) == b"answer"
+    visitor.sendall(b"more")
+    assert read(caller, 4) == b"more"
+    visitor.shutdown(socket.SHUT_WR)
+    assert caller.recv(1) == b""
+    caller.close()
+    assert visitor.recv(1) == b""
+    visitor.close()
+    return True
+
+
+def test_an_original_agent_serves_visitors_of_http_and_tls(town):
+    agent = subscribed(town)
+    for first, port in ((REQUEST, 80), (client_hello(), 443)):
+        visitor = visit(town, first, port)
+        told = agent.next_visit()
+        assert told["port"] == port and told["host"] == "www.example.com" and len(told["secret"]) == 64
+        caller = agent.dial_back(told, pieces=4)
+        assert passes(visitor, caller, first)
+        assert hears_reset(agent.dial_back(told))  # a secret is for once
+    assert hears_reset(agent.dial_back({**told, "secret": "00" * 32}))
+    is_dropped(town, "dialled back too late", 2)
+    is_dropped(town, "dialled back with a wrong secret", 1)
+
+
+def test_agents_of_a_host_share_its_visitors_and_are_let_go(town):
+    assert hears_reset(visit(town, REQUEST))  # nobody has subscribed
+    first, second = subscribed(town), subscribed(town)
+    assert first.register("www.example.com", b"1" * 32)["error"]["code"] == -20001
+    assert first.register("other.example.com", SECRET)["error"]["code"] == -20000
+    assert first.register("www.example.com", b"short")["error"]["code"] == -32602
+    for agent in (first, second, first, second):
+        visitor = visit(town, REQUEST)
+        assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+    first.close()
+    log = town.relay.program
+    wait_until(lambda: "an agent is gone" in log.output(), 10, "that the first is gone")
+    for _ in range(2):
+        visitor = visit(town, REQUEST)
+        told = second.next_visit()
+        assert passes(visitor, second.dial_back(told), REQUEST)
+
+
+def test_a_visitor_waits_five_seconds_for_its_agent(town):
+    """Others do not wait with it; and a secret that is late is worth nothing."""
+    agent = subscribed(town)
+    waiting = visit(town, REQUEST)
+    late = agent.next_visit()
+    caller = town.agents.socket(kind=socket.SOCK_STREAM)
+    caller.connect((town.relay.host.ip, late["serverListeningPort"]))  # and says nothing
+    visitor = visit(town, REQUEST)
+    assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+    assert hears_reset(waiting)
+    assert hears_reset(agent.dial_back(late))
+    caller.settimeout(20)
+    assert hears_reset(caller)
+    is_dropped(town, "no agent dialled back", 1)

@@ -1,0 +1,92 @@
+"""An agent of webgw's, from docs/PROTOCOL-webgw.md alone: a WebSocket by hand, and sockets that dial back."""
+
+import base64
+import json
+import os
+import socket
+
+from lab import LabError
+
+
+class Agent:
+    """On host, subscribed at server. What it is told is taken one by one: next_visit()."""
+
+    def __init__(self, host, server, port=9080):
+        self.host, self.server = host, server
+        self.socket = host.socket(kind=socket.SOCK_STREAM)
+        self.socket.settimeout(20)
+        self.socket.connect((server, port))
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {server}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+        self.bytes = b""
+        head = self.read_until(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101"):
+            raise LabError(f"no WebSocket: {head!r}")
+        self.told, self.n_requests = [], 0
+
+    def more(self):
+        got = self.socket.recv(65536)
+        if not got:
+            raise LabError("the WebSocket has ended")
+        self.bytes += got
+
+    def read_until(self, mark):
+        while mark not in self.bytes:
+            self.more()
+        head, self.bytes = self.bytes.split(mark, 1)
+        return head
+
+    def read(self, n):
+        while len(self.bytes) < n:
+            self.more()
+        got, self.bytes = self.bytes[:n], self.bytes[n:]
+        return got
+
+    def read_message(self):
+        while True:
+            first, second = self.read(2)
+            n = second & 0x7F
+            if n == 126:
+                n = int.from_bytes(self.read(2), "big")
+            payload = self.read(n)
+            if first == 0x81:
+                return json.loads(payload)
+
+    def send_message(self, text):
+        data, mask = text.encode(), os.urandom(4)
+        length = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
+        self.socket.sendall(b"\x81" + length + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
+
+    def ask(self, method, params):
+        self.n_requests += 1
+        self.send_message(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self.n_requests}))
+        while True:
+            message = self.read_message()
+            if message.get("id") == self.n_requests:
+                return message
+            self.told.append(message)
+
+    def register(self, host, secret):
+        return self.ask("webgw_registerClient", {"host": host, "hex_secret": secret.hex()})
+
+    def next_visit(self):
+        message = self.told.pop(0) if self.told else self.read_message()
+        if message["method"] != "webgw_registerClient":
+            raise LabError(f"told {message}")
+        return message["params"]["result"]
+
+    def dial_back(self, visit, pieces=1):
+        """The new connection, on which the secret was sent, in so many pieces."""
+        caller = self.host.socket(kind=socket.SOCK_STREAM)
+        caller.settimeout(20)
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        caller.connect((self.server, visit["serverListeningPort"]))
+        secret = bytes.fromhex(visit["secret"])
+        size = len(secret) // pieces
+        for at in range(0, len(secret), size):
+            caller.sendall(secret[at:at + size])
+        return caller
+
+    def close(self):
+        self.socket.close()

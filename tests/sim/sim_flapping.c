@@ -1,0 +1,168 @@
+/*
+ * Random loss, for an hour of virtual time: a path is not left and taken again all the while.
+ *
+ * Two nodes with a direct path and a relay, at 5 % or 15 % of loss each way; the relay suffers it, too, or not; it
+ * is as near as the peer, or far; traffic is dense, thin or one way. What is counted for each node: how often
+ * packets take another way (another address, or direct for relay and back), from a minute after the start on; and
+ * which way it is in the end.
+ *
+ * sim_flapping [--seeds N] [--from N]     each seed is one hour of each case
+ * sim_flapping --seed N --case N --trace  one of them, with everything that happens
+ */
+#include "tests/sim/stage_world.h"
+
+#include "common/macros.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRAFFIC_AT SECONDS(2)
+#define SETTLED_AT SECONDS(62)
+#define END_AT     (SETTLED_AT + SECONDS(3600))
+#define LIMIT      1
+
+static const double losses[] = { 0.05, 0.15 };
+static const char *const relay_names[] = { "near, lossy", "far, lossy", "near, lossless", "far, lossless" };
+static const struct {
+	const char *name;
+	uint64_t interval_ns;
+	bool one_way;
+} traffics[] = { { "dense", MS(60), false }, { "thin", MS(700), false }, { "one way", MS(60), true } };
+
+#define N_CASES (ARRAY_LEN(losses) * ARRAY_LEN(relay_names) * ARRAY_LEN(traffics))
+
+static uint32_t case_loss(uint32_t c)
+{
+	return c % ARRAY_LEN(losses);
+}
+
+static uint32_t case_relay(uint32_t c)
+{
+	return c / ARRAY_LEN(losses) % ARRAY_LEN(relay_names);
+}
+
+static uint32_t case_traffic(uint32_t c)
+{
+	return c / ARRAY_LEN(losses) / ARRAY_LEN(relay_names);
+}
+
+/* Of all hours of one case. */
+struct tally {
+	uint32_t most, n_hours, n_by_relay;
+	uint64_t n_ways, n_doubts, most_seed;
+	uint64_t gap_ns;
+};
+
+static void choose(struct stage_world *w, uint64_t seed, uint32_t c, bool trace)
+{
+	bool is_far = case_relay(c) & 1, is_lossless = case_relay(c) & 2;
+
+	world_init(w, seed, trace);
+	w->n_nodes = 2;
+	for (uint32_t i = 0; i < w->n_nodes; i++) {
+		w->nodes[i].nat = -1; /* the pair is direct for sure; NATs lose nothing */
+		w->nodes[i].local = endpoint_from_v4(0xc6336480u + i, 7000);
+		w->nodes[i].distance_ns = MS(2) + world_random(w, MS(15));
+	}
+	for (uint32_t i = 0; i < MAX_RELAYS; i++)
+		w->relays[i].distance_ns = is_far ? MS(30) : MS(1);
+	w->loss = losses[case_loss(c)];
+	w->relay_loss = is_lossless ? 0 : w->loss;
+	w->jitter_ns = world_random(w, 2) * MS(5);
+}
+
+static void run(struct stage_world *w, uint64_t seed, uint32_t c, bool trace, struct tally *tally)
+{
+	uint32_t t = case_traffic(c);
+
+	choose(w, seed, c, trace);
+	for (uint32_t i = 0; i < 2; i++)
+		world_start_node(w, i);
+	world_run_until(w, TRAFFIC_AT);
+	world_set_flow(w, 0, 1, traffics[t].interval_ns);
+	if (!traffics[t].one_way)
+		world_set_flow(w, 1, 0, traffics[t].interval_ns + MS(1));
+	world_run_until(w, SETTLED_AT);
+	for (uint32_t i = 0; i < 2; i++)
+		w->nodes[i].views[1 - i].n_ways = w->nodes[i].views[1 - i].n_path_changes = 0;
+	world_reset_gaps(w);
+	world_run_until(w, END_AT);
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct view *view = &w->nodes[i].views[1 - i];
+
+		tally->n_hours++;
+		tally->n_by_relay += !view->fsm.path.direct;
+		tally->n_ways += view->n_ways;
+		tally->n_doubts += view->n_path_changes - view->n_ways;
+		if (view->n_ways > tally->most || tally->n_hours == 1) {
+			tally->most = view->n_ways;
+			tally->most_seed = seed;
+		}
+		if (w->flows[i][1 - i].longest_gap_ns > tally->gap_ns)
+			tally->gap_ns = w->flows[i][1 - i].longest_gap_ns;
+	}
+	world_deinit(w);
+}
+
+/* The relay wins over a direct path that loses much where it loses nothing and is near, and never where it loses as much. */
+static bool is_best_way(uint32_t c, const struct tally *tally)
+{
+	bool is_far = case_relay(c) & 1, is_lossless = case_relay(c) & 2;
+
+	if (!is_lossless)
+		return tally->n_by_relay == 0;
+	return is_far || losses[case_loss(c)] < 0.1 || tally->n_by_relay == tally->n_hours;
+}
+
+static bool report(uint32_t c, const struct tally *tally)
+{
+	bool ok = tally->most <= LIMIT && is_best_way(c, tally);
+
+	printf("%2.0f %% loss, relay %-14s, %-7s: %.2f changes of the way an hour, at most %u (seed %llu); "
+	       "%.1f times both ways; longest gap %.2f s; "
+	       "by relay %u of %u%s\n",
+	       losses[case_loss(c)] * 100, relay_names[case_relay(c)], traffics[case_traffic(c)].name,
+	       (double)tally->n_ways / tally->n_hours, tally->most, (unsigned long long)tally->most_seed,
+	       (double)tally->n_doubts / 2 / tally->n_hours, (double)tally->gap_ns / 1e9,
+	       tally->n_by_relay, tally->n_hours, ok ? "" : "  FAILED");
+	return ok;
+}
+
+int main(int argc, char *argv[])
+{
+	static struct stage_world world;
+	uint64_t n = 4, from = 1;
+	uint32_t only = UINT32_MAX;
+	bool trace = false, ok = true;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--trace") == 0)
+			trace = true;
+		else if (i + 1 < argc && strcmp(argv[i], "--seeds") == 0)
+			n = strtoull(argv[++i], NULL, 10);
+		else if (i + 1 < argc && strcmp(argv[i], "--from") == 0)
+			from = strtoull(argv[++i], NULL, 10);
+		else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
+			from = strtoull(argv[++i], NULL, 10), n = 1;
+		else if (i + 1 < argc && strcmp(argv[i], "--case") == 0)
+			only = (uint32_t)strtoul(argv[++i], NULL, 10);
+		else
+			return fprintf(stderr, "usage: %s [--seeds N] [--from N] | --seed N --case N [--trace]\n",
+				       argv[0]),
+			       2;
+	}
+	if (sodium_init() < 0)
+		return 1;
+	for (uint32_t c = 0; c < N_CASES; c++) {
+		struct tally tally = { 0 };
+
+		if (only != UINT32_MAX && only != c)
+			continue;
+		for (uint64_t seed = from; seed < from + n; seed++)
+			run(&world, seed, c, trace, &tally);
+		ok &= report(c, &tally);
+	}
+	return ok ? 0 : 1;
+}

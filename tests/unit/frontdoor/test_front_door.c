@@ -1,0 +1,709 @@
+/*
+ * The front door as visitors meet it: let in by host, refused without a byte, with limits of time and number that
+ * nobody can make others wait by. Over TCP on the loopback; what the door does it does in its own thread, and is
+ * awaited.
+ */
+#include "relay/frontdoor/front_door.h"
+
+#include "common/clock.h"
+#include "relay/frontdoor/door_thread.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define AWAIT_MS   10000
+#define LONG_MS	   600000
+#define REQUEST	   "GET / HTTP/1.1\r\nHost: app.example.org\r\n\r\n"
+#define STRANGER   "GET / HTTP/1.1\r\nHost: other.example.org\r\n\r\n"
+#define NO_REQUEST "GET / HTTP/1.1\r\nHost: app.example.org\r\nHost: app.example.org\r\n\r\n"
+
+struct house {
+	uv_loop_t loop;
+	struct front_door *door;
+	int server; /* listens: the target of app.example.org */
+	uint16_t server_port, port;
+	bool has_stopped;
+};
+
+/* Until the door's counters fulfil it. */
+#define AWAIT(house, condition)                                                                             \
+	do {                                                                                                \
+		struct front_door_counters c = front_door_counters((house)->door);                          \
+		for (int i_ = 0; !(condition); i_++) {                                                      \
+			assert(i_ < AWAIT_MS);                                                              \
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);                          \
+			c = front_door_counters((house)->door);                                             \
+		}                                                                                           \
+	} while (0)
+
+static int listen_anywhere(uint16_t *ret_port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(address);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert(bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, 1024) == 0);
+	assert(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+	*ret_port = ntohs(address.sin_port);
+	return fd;
+}
+
+static struct door_routes *routes_to(uint16_t port)
+{
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+	char line[128];
+
+	snprintf(line, sizeof(line), "app.example.org 127.0.0.1:%u", port);
+	assert(door_rule_parse(line, &rule, NULL) == 0);
+	assert(door_routes_add(routes, &rule, &rule.address) == 0);
+	return routes;
+}
+
+static void replace_routes(const struct house *house, struct door_routes *routes)
+{
+	const uint64_t before = front_door_counters(house->door).routes_taken;
+
+	front_door_set_routes_take(house->door, routes);
+	AWAIT(house, c.routes_taken > before);
+}
+
+/* options: of which all but the address matters. */
+static void open_house(struct house *house, struct front_door_options options)
+{
+	struct error error;
+
+	*house = (struct house){ 0 };
+	house->server = listen_anywhere(&house->server_port);
+	assert(uv_loop_init(&house->loop) == 0);
+	options.n_listen = 1;
+	options.listen[0] = endpoint_from_v4(INADDR_LOOPBACK, 0);
+	if (front_door_start(&house->loop, &options, routes_to(house->server_port), &house->door, &error) != 0) {
+		printf("%s\n", error.message);
+		abort();
+	}
+	house->port = front_door_port(house->door, 0);
+	AWAIT(house, c.routes_taken == 1);
+}
+
+static void on_stopped(void *owner)
+{
+	((struct house *)owner)->has_stopped = true;
+}
+
+static void close_house(struct house *house)
+{
+	front_door_stop(house->door, on_stopped, house);
+	while (!house->has_stopped)
+		uv_run(&house->loop, UV_RUN_ONCE);
+	assert(uv_loop_close(&house->loop) == 0);
+	close(house->server);
+}
+
+static struct front_door_options patient(void)
+{
+	return (struct front_door_options){ .sniff_ms = LONG_MS, .connect_ms = LONG_MS };
+}
+
+/* ---- visitors ---- */
+
+static int visit_from(const struct house *house, uint32_t from)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				       .sin_port = htons(house->port) };
+	const struct sockaddr_in own = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(from) };
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const struct timeval patience = { .tv_sec = AWAIT_MS / 1000 };
+
+	assert(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
+	assert(bind(fd, (const struct sockaddr *)&own, sizeof(own)) == 0);
+	assert(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+	return fd;
+}
+
+static int visit(const struct house *house)
+{
+	return visit_from(house, INADDR_LOOPBACK);
+}
+
+static void say(int fd, const char *text)
+{
+	assert(send(fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text));
+}
+
+static void hear(int fd, const char *text)
+{
+	char heard[1024];
+	const size_t len = strlen(text);
+
+	for (size_t n = 0; n < len;) {
+		const ssize_t more = recv(fd, heard + n, len - n, 0);
+		assert(more > 0);
+		n += (size_t)more;
+		assert(memcmp(heard, text, n) == 0);
+	}
+}
+
+static void hear_end(int fd)
+{
+	char byte;
+
+	assert(recv(fd, &byte, 1, 0) == 0);
+}
+
+/* Without a byte before. */
+static void hear_reset(int fd)
+{
+	char byte;
+
+	assert(recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
+	close(fd);
+}
+
+/* Who came to the server. */
+static int served(const struct house *house)
+{
+	struct pollfd wait = { .fd = house->server, .events = POLLIN };
+
+	assert(poll(&wait, 1, AWAIT_MS) == 1);
+	const int fd = accept(house->server, NULL, NULL);
+	assert(fd >= 0);
+	return fd;
+}
+
+/* From the visitor's first byte to its end, both ways. */
+static void expect_service(const struct house *house, int fd)
+{
+	say(fd, REQUEST);
+	const int server = served(house);
+	hear(server, REQUEST);
+	say(server, "welcome");
+	hear(fd, "welcome");
+	shutdown(fd, SHUT_WR);
+	hear_end(server);
+	say(server, "and good-bye");
+	close(server);
+	hear(fd, "and good-bye");
+	hear_end(fd);
+	close(fd);
+}
+
+/* ---- who is let in ---- */
+
+static void test_a_visitor_is_led_to_the_host_it_asks_for(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	expect_service(&house, visit(&house));
+	AWAIT(&house, c.visitors == 1 && c.visitors_now == 0 && c.routed[SNIFFER_HTTP_1] == 1 && c.done == 1);
+	AWAIT(&house, c.bytes_in == strlen(REQUEST) && c.bytes_out == strlen("welcomeand good-bye"));
+	close_house(&house);
+}
+
+static void test_a_request_may_come_in_pieces(void)
+{
+	struct house house;
+	const char *request = REQUEST;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	for (const char *at = request; *at != '\0'; at++)
+		assert(send(fd, at, 1, MSG_NOSIGNAL) == 1);
+	const int server = served(&house);
+	hear(server, REQUEST);
+	say(fd, "more");
+	hear(server, "more");
+	close(fd);
+	hear_end(server);
+	close(server);
+	close_house(&house);
+}
+
+static void test_an_unknown_host_is_reset_without_a_byte(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	say(fd, STRANGER);
+	hear_reset(fd);
+	AWAIT(&house, c.unknown_host == 1 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+static void test_without_routes_all_hosts_are_unknown(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	replace_routes(&house, door_routes_new(0));
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	hear_reset(fd);
+	close_house(&house);
+}
+
+static void test_where_nobody_is_there_it_is_reset(void)
+{
+	struct house house;
+	struct door_routes *routes = door_routes_new(1);
+	const struct endpoint nowhere = { 0 };
+	struct door_rule rule;
+
+	open_house(&house, patient());
+	assert(door_rule_parse("app.example.org alice:1", &rule, NULL) == 0);
+	assert(door_routes_add(routes, &rule, &nowhere) == 0);
+	replace_routes(&house, routes);
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	hear_reset(fd);
+	AWAIT(&house, c.nobody_there == 1);
+	close_house(&house);
+}
+
+static void test_where_the_target_refuses_it_is_reset(void)
+{
+	struct house house;
+	uint16_t port;
+
+	open_house(&house, patient());
+	close(listen_anywhere(&port)); /* now nobody listens there */
+	replace_routes(&house, routes_to(port));
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	hear_reset(fd);
+	AWAIT(&house, c.unreachable == 1 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+/* A listener whose queue is full: who connects gets no answer. */
+struct silent_target {
+	int listener, queued[4];
+	uint16_t port;
+};
+
+static struct silent_target new_silent_target(void)
+{
+	struct silent_target target = { .listener = listen_anywhere(&target.port) };
+	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					     .sin_port = htons(target.port) };
+
+	assert(listen(target.listener, 0) == 0);
+	for (int i = 0; i < 4; i++) {
+		target.queued[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		(void)!connect(target.queued[i], (const struct sockaddr *)&address, sizeof(address));
+	}
+	return target;
+}
+
+static void close_silent_target(const struct silent_target *target)
+{
+	for (int i = 0; i < 4; i++)
+		close(target->queued[i]);
+	close(target->listener);
+}
+
+static void send_reset(int fd)
+{
+	const struct linger linger = { .l_onoff = 1 };
+
+	assert(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+	close(fd);
+}
+
+/* That nothing of it is kept the sanitizer sees. */
+static void test_who_leaves_while_the_target_is_silent_is_forgotten(void)
+{
+	const struct silent_target target = new_silent_target();
+	struct house house;
+
+	open_house(&house, patient());
+	replace_routes(&house, routes_to(target.port));
+	for (int i = 0; i < 3; i++) {
+		const int fd = visit(&house);
+		say(fd, REQUEST);
+		AWAIT(&house, c.connecting_now == 1 && c.hello_bytes_now == strlen(REQUEST));
+		send_reset(fd);
+		AWAIT(&house, c.visitors_now == 0 && c.hello_bytes_now == 0);
+	}
+	close_house(&house);
+	close_silent_target(&target);
+}
+
+/* The one of those that came to it that says something. */
+static int first_who_speaks(const struct silent_target *target)
+{
+	for (;;) {
+		struct pollfd wait = { .fd = target->listener, .events = POLLIN };
+		char byte;
+
+		assert(poll(&wait, 1, AWAIT_MS) == 1);
+		const int fd = accept(target->listener, NULL, NULL);
+		if (recv(fd, &byte, 1, MSG_PEEK) == 1)
+			return fd;
+		close(fd);
+	}
+}
+
+static void test_who_says_more_and_ends_while_the_target_is_silent_is_heard_to_the_end(void)
+{
+	const struct silent_target target = new_silent_target();
+	struct house house;
+
+	open_house(&house, patient());
+	replace_routes(&house, routes_to(target.port));
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	AWAIT(&house, c.connecting_now == 1);
+	say(fd, "and this");
+	shutdown(fd, SHUT_WR);
+	for (int i = 0; i < 4; i++)
+		close(target.queued[i]); /* there is room for the next SYN */
+	const int server = first_who_speaks(&target);
+	hear(server, REQUEST "and this");
+	hear_end(server);
+	close(server);
+	hear_end(fd);
+	close(fd);
+	close(target.listener);
+	AWAIT(&house, c.done == 1);
+	close_house(&house);
+}
+
+static void test_a_target_that_is_silent_for_too_long_is_given_up(void)
+{
+	const struct silent_target target = new_silent_target();
+	struct front_door_options options = patient();
+	struct house house;
+
+	options.connect_ms = 100;
+	open_house(&house, options);
+	replace_routes(&house, routes_to(target.port));
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	hear_reset(fd);
+	AWAIT(&house, c.connect_timed_out == 1 && c.visitors_now == 0);
+	close_house(&house);
+	close_silent_target(&target);
+}
+
+static void test_what_breaks_the_rules_of_http_is_told_so(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	say(fd, NO_REQUEST);
+	hear(fd, sniffer_bad_request);
+	hear_end(fd);
+	close(fd);
+	AWAIT(&house, c.refused[SNIFFER_TWO_HOSTS] == 1 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+static void test_what_is_no_protocol_is_reset(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	say(fd, "\x01\x02\x03\x04");
+	hear_reset(fd);
+	close_house(&house);
+}
+
+static void test_who_is_let_in_stays_when_the_host_is_taken_away(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	const int server = served(&house);
+	hear(server, REQUEST);
+	replace_routes(&house, door_routes_new(0));
+	const int other = visit(&house);
+	say(other, REQUEST);
+	hear_reset(other);
+	say(server, "still here");
+	hear(fd, "still here");
+	close(fd);
+	close(server);
+	close_house(&house);
+}
+
+static void test_the_end_of_the_door_resets_all(void)
+{
+	struct house house;
+
+	open_house(&house, patient());
+	const int silent = visit(&house), busy = visit(&house);
+	say(busy, REQUEST);
+	const int server = served(&house);
+	hear(server, REQUEST);
+	AWAIT(&house, c.sniffing_now == 1);
+	close_house(&house);
+	hear_reset(silent);
+	hear_reset(busy);
+	hear_reset(server);
+}
+
+static void test_a_target_that_leads_back_is_known_by_any_address_of_this_machine(void)
+{
+	const struct endpoint any = { .port = 443 }, one = endpoint_from_v4(0xc0000201, 443);
+	const struct endpoint own = endpoint_from_v4(INADDR_LOOPBACK + 7, 443);
+	const struct endpoint other = endpoint_from_v4(INADDR_LOOPBACK, 8443);
+
+	assert(front_door_leads_back(&any, 1, &own));
+	assert(!front_door_leads_back(&any, 1, &other));
+	assert(!front_door_leads_back(&any, 1, &one)); /* 192.0.2.1 */
+	assert(!front_door_leads_back(&one, 1, &own));
+	assert(front_door_leads_back(&one, 1, &one));
+}
+
+/* ---- who is slow, and who are many ---- */
+
+static void test_silent_visitors_delay_nobody_and_are_reset_in_time(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+	int silent[100];
+
+	options.sniff_ms = 1000;
+	options.max_visitors_source = 200;
+	open_house(&house, options);
+	for (int i = 0; i < 100; i++) {
+		silent[i] = visit(&house);
+		if (i % 2 == 0)
+			say(silent[i], "GET / HTTP/1.1\r\nHos");
+	}
+	expect_service(&house, visit(&house));
+	for (int i = 0; i < 100; i++)
+		hear_reset(silent[i]);
+	AWAIT(&house, c.too_slow == 100 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+/* A byte now and then does not help: the limit counts from the visitor's coming. */
+static void test_the_time_limit_is_absolute(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+
+	options.sniff_ms = 300;
+	open_house(&house, options);
+	const int fd = visit(&house);
+	say(fd, "GET /");
+	for (;;) {
+		struct pollfd wait = { .fd = fd, .events = POLLIN };
+		if (poll(&wait, 1, 20) == 1)
+			break;
+		assert(send(fd, "a", 1, MSG_NOSIGNAL) == 1 || errno == ECONNRESET || errno == EPIPE);
+	}
+	close(fd);
+	AWAIT(&house, c.too_slow == 1);
+	close_house(&house);
+}
+
+static void test_one_source_has_its_share_of_places(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+	int fds[3];
+
+	options.max_visitors_source = 3;
+	open_house(&house, options);
+	for (int i = 0; i < 3; i++)
+		fds[i] = visit(&house);
+	AWAIT(&house, c.visitors_now == 3);
+	hear_reset(visit(&house));
+	AWAIT(&house, c.over_source_limit == 1);
+	expect_service(&house, visit_from(&house, INADDR_LOOPBACK + 1));
+	close(fds[0]); /* its place is free again */
+	AWAIT(&house, c.visitors_now == 2);
+	expect_service(&house, visit(&house));
+	close(fds[1]);
+	close(fds[2]);
+	close_house(&house);
+}
+
+static void test_when_all_places_are_taken_the_one_silent_longest_makes_room(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+	int fds[3];
+
+	options.max_visitors = 3;
+	options.max_visitors_source = 100;
+	open_house(&house, options);
+	for (int i = 0; i < 3; i++) {
+		fds[i] = visit(&house);
+		AWAIT(&house, c.visitors_now == (uint64_t)i + 1);
+	}
+	expect_service(&house, visit(&house));
+	hear_reset(fds[0]);
+	AWAIT(&house, c.over_limit == 1 && c.visitors_now == 2);
+	close(fds[1]);
+	close(fds[2]);
+	close_house(&house);
+}
+
+static void test_what_came_of_all_has_a_bound_and_who_began_first_makes_room(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+	char head[5001] = "GET / HTTP/1.1\r\n"; /* takes 8 KiB and a little */
+	int fds[3];
+
+	memset(head + strlen(head), 'a', sizeof(head) - 1 - strlen(head));
+	options.max_hello_bytes = 20000;
+	open_house(&house, options);
+	const int silent = visit(&house); /* who has sent nothing costs nothing */
+	AWAIT(&house, c.visitors_now == 1);
+	for (int i = 0; i < 3; i++) {
+		fds[i] = visit(&house);
+		say(fds[i], head);
+		AWAIT(&house, c.hello_bytes_now >= 8192 * (uint64_t)(i < 2 ? i + 1 : 2) && c.visitors == (uint64_t)i + 2);
+	}
+	hear_reset(fds[0]);
+	AWAIT(&house, c.over_limit == 1 && c.visitors_now == 3 && c.hello_bytes_now <= 20000);
+	close(fds[1]);
+	close(fds[2]);
+	AWAIT(&house, c.hello_bytes_now == 0);
+	expect_service(&house, silent);
+	close_house(&house);
+}
+
+static void test_who_is_served_does_not_make_room(void)
+{
+	struct front_door_options options = patient();
+	struct house house;
+
+	options.max_visitors = 1;
+	options.max_visitors_source = 100;
+	open_house(&house, options);
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	const int server = served(&house);
+	hear(server, REQUEST);
+	hear_reset(visit(&house));
+	say(server, "still here");
+	hear(fd, "still here");
+	close(fd);
+	close(server);
+	close_house(&house);
+}
+
+static double cpu_seconds(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static void test_without_descriptors_who_comes_is_reset_and_nothing_spins(void)
+{
+	struct rlimit before, low;
+	struct house house;
+	int fillers[256], n_fillers = 0;
+
+	open_house(&house, patient());
+	const int fd = visit(&house); /* its descriptor, while there is one */
+	AWAIT(&house, c.visitors_now == 1);
+	const int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	low = before;
+	low.rlim_cur = 200;
+	assert(setrlimit(RLIMIT_NOFILE, &low) == 0);
+	while ((fillers[n_fillers] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		n_fillers++;
+	assert(errno == EMFILE);
+
+	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					     .sin_port = htons(house.port) };
+	assert(connect(late, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	hear_reset(late);
+	AWAIT(&house, c.no_descriptors == 1);
+	const double begin = cpu_seconds();
+	nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+	assert(cpu_seconds() - begin < 0.1);
+
+	while (n_fillers > 0)
+		close(fillers[--n_fillers]);
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	expect_service(&house, fd); /* who was there is served as before, */
+	expect_service(&house, visit(&house)); /* and who comes now as well */
+	close_house(&house);
+}
+
+/* A socket that does not listen stands for one of which nobody can be accepted, though they wait. */
+static void test_while_nobody_can_be_accepted_nothing_spins(void)
+{
+	struct front_door_options options = { .n_listen = 1, .max_visitors = 1, .max_visitors_source = 1,
+					      .sniff_ms = 1000, .connect_ms = 1000 };
+	struct door_thread *door;
+	const uint64_t begin_ns = clock_now_ns();
+	int fds[2];
+	const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
+	assert(send(fds[1], "x", 1, 0) == 1);
+	assert(door_thread_new(&options, fds, wake_fd, &door) == 0);
+	for (int i = 0; i < 4; i++) /* it tries, waits a tenth of a second, and once more */
+		(void)door_thread_turn(door);
+	assert(clock_now_ns() - begin_ns >= 150000000);
+	door_thread_free(door);
+	close(fds[0]);
+	close(fds[1]);
+	close(wake_fd);
+}
+
+int main(void)
+{
+	static void (*const tests[])(void) = {
+		test_a_visitor_is_led_to_the_host_it_asks_for,
+		test_a_request_may_come_in_pieces,
+		test_an_unknown_host_is_reset_without_a_byte,
+		test_without_routes_all_hosts_are_unknown,
+		test_where_nobody_is_there_it_is_reset,
+		test_where_the_target_refuses_it_is_reset,
+		test_who_leaves_while_the_target_is_silent_is_forgotten,
+		test_who_says_more_and_ends_while_the_target_is_silent_is_heard_to_the_end,
+		test_a_target_that_is_silent_for_too_long_is_given_up,
+		test_what_breaks_the_rules_of_http_is_told_so,
+		test_what_is_no_protocol_is_reset,
+		test_who_is_let_in_stays_when_the_host_is_taken_away,
+		test_the_end_of_the_door_resets_all,
+		test_a_target_that_leads_back_is_known_by_any_address_of_this_machine,
+		test_silent_visitors_delay_nobody_and_are_reset_in_time,
+		test_the_time_limit_is_absolute,
+		test_one_source_has_its_share_of_places,
+		test_when_all_places_are_taken_the_one_silent_longest_makes_room,
+		test_what_came_of_all_has_a_bound_and_who_began_first_makes_room,
+		test_who_is_served_does_not_make_room,
+		test_without_descriptors_who_comes_is_reset_and_nothing_spins,
+		test_while_nobody_can_be_accepted_nothing_spins,
+	};
+
+	if (sodium_init() < 0)
+		return 1;
+	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
+		tests[i]();
+	return 0;
+}

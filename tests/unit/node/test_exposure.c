@@ -1,0 +1,178 @@
+/* What a node publishes: what its words mean, and what is said of wrong ones. */
+#include "node/exposure.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct exposure exposure_of(const char *text)
+{
+	struct exposure exposure;
+	struct error error;
+
+	if (exposure_parse(text, &exposure, &error) != 0) {
+		printf("%s: %s\n", text, error.message);
+		assert(false);
+	}
+	return exposure;
+}
+
+static void expect_wrong(const char *text, const char *part)
+{
+	struct exposure exposure;
+	struct error error;
+
+	assert(exposure_parse(text, &exposure, &error) == -EINVAL);
+	if (!strstr(error.message, part)) {
+		printf("%s: '%s' does not say '%s'\n", text, error.message, part);
+		assert(false);
+	}
+}
+
+static void expect_printed(const char *text, const char *expected)
+{
+	struct exposure exposure = exposure_of(text), again;
+	char printed[EXPOSURE_TEXT];
+
+	exposure_print(&exposure, printed);
+	if (strcmp(printed, expected) != 0) {
+		printf("%s: '%s' instead of '%s'\n", text, printed, expected);
+		assert(false);
+	}
+	again = exposure_of(printed);
+	assert(memcmp(&exposure, &again, sizeof(again)) == 0);
+}
+
+static void test_a_host_without_scheme_is_for_both(void)
+{
+	struct exposure exposure = exposure_of("App.Example.org. 8443");
+
+	assert(exposure.takes[DOOR_HTTP] && exposure.takes[DOOR_HTTPS] && !exposure.host.is_wildcard);
+	exposure = exposure_of("https://*.example.org 8443");
+	assert(!exposure.takes[DOOR_HTTP] && exposure.takes[DOOR_HTTPS] && exposure.host.is_wildcard);
+	exposure = exposure_of("http://app.example.org 8080");
+	assert(exposure.takes[DOOR_HTTP] && !exposure.takes[DOOR_HTTPS]);
+}
+
+static void test_a_port_alone_is_of_this_machine(void)
+{
+	expect_printed("app.example.org 8443", "app.example.org 127.0.0.1:8443");
+	expect_printed("\thttps://app.example.org \t 192.168.1.7:443 ", "https://app.example.org 192.168.1.7:443");
+	expect_printed("http://*.Example.org [::1]:80", "http://*.example.org [::1]:80");
+}
+
+static void test_what_follows_says_how(void)
+{
+	expect_printed("a.org 1 proxy=v2 allow=10.0.0.0/8,192.0.2.7,2001:db8::/32,::1 rate=100 rate_source=5",
+		       "a.org 127.0.0.1:1 proxy=v2 allow=10.0.0.0/8,192.0.2.7,2001:db8::/32,::1 rate=100 rate_source=5");
+	expect_printed("a.org 1 rate=1 proxy=none", "a.org 127.0.0.1:1 rate=1");
+	expect_printed("a.org 1 proxy=v1 allow=0.0.0.0/0", "a.org 127.0.0.1:1 proxy=v1 allow=0.0.0.0/0");
+}
+
+static void test_sixteen_prefixes_are_taken_and_one_more_is_not(void)
+{
+	char text[EXPOSURE_TEXT] = "a.org 1 allow=2001:db8:1111:2222:3333:4444:5555:0/127";
+
+	for (int i = 1; i < EXPOSURE_MAX_ALLOW; i++)
+		strcat(text, ",2001:db8:1111:2222:3333:4444:5555:0/127");
+	expect_printed(text, "a.org 127.0.0.1:1 allow=2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127,2001:db8:1111:2222:3333:4444:5555:0/127"
+		       ",2001:db8:1111:2222:3333:4444:5555:0/127");
+	strcat(text, ",::1");
+	expect_wrong(text, "16 prefixes at most");
+}
+
+static void test_a_wrong_one_says_what_is_expected(void)
+{
+	expect_wrong("", "a host and the port");
+	expect_wrong("app.example.org", "the port behind the host is missing");
+	expect_wrong("192.0.2.1 80", "such as app.example.org");
+	expect_wrong("https:// 80", "such as app.example.org");
+	expect_wrong("ftp://app.example.org 80", "such as app.example.org");
+	expect_wrong("app.example.org 0", "'0' is neither");
+	expect_wrong("app.example.org 65536", "'65536' is neither");
+	expect_wrong("app.example.org alice:80", "'alice:80' is neither");
+	expect_wrong("app.example.org 0.0.0.0:80", "is neither");
+	expect_wrong("app.example.org [::]:80", "is neither");
+	expect_wrong("app.example.org 80 proxy=v3", "one of none, v1, v2");
+	expect_wrong("app.example.org 80 proxi=v2", "did you mean proxy");
+	expect_wrong("app.example.org 80 verbose", "'verbose': not known");
+	expect_wrong("app.example.org 80 proxy", "may follow");
+	expect_wrong("app.example.org 80 rate=5 rate=6", "rate: stands twice");
+	expect_wrong("app.example.org 80 rate=0", "visitors a second");
+	expect_wrong("app.example.org 80 rate=1000001", "visitors a second");
+	expect_wrong("app.example.org 80 allow=", "'' is none");
+	expect_wrong("app.example.org 80 allow=10.0.0.1/8", "no bits behind the length");
+	expect_wrong("app.example.org 80 allow=10.0.0.0/8,", "'' is none");
+	expect_wrong("app.example.org 80 allow=fe80::1%lo", "is none");
+}
+
+static bool allows(const char *allow, const char *visitor)
+{
+	struct endpoint from;
+	char text[256];
+
+	snprintf(text, sizeof(text), "a.org 1%s%s", allow[0] ? " allow=" : "", allow);
+	struct exposure exposure = exposure_of(text);
+	assert(endpoint_parse_ip(visitor, 4711, &from) == 0);
+	return exposure_allows(&exposure, &from);
+}
+
+static void test_only_who_is_on_the_list_may_come(void)
+{
+	assert(allows("", "192.0.2.1") && allows("", "2001:db8::1"));
+	assert(allows("10.0.0.0/8", "10.255.0.1") && !allows("10.0.0.0/8", "11.0.0.1"));
+	assert(allows("192.0.2.7", "192.0.2.7") && !allows("192.0.2.7", "192.0.2.6"));
+	assert(allows("192.0.2.0/25", "192.0.2.127") && !allows("192.0.2.0/25", "192.0.2.128"));
+	assert(allows("10.0.0.0/8,2001:db8::/33", "2001:db8:7fff::1"));
+	assert(!allows("10.0.0.0/8,2001:db8::/33", "2001:db8:8000::1"));
+	assert(allows("0.0.0.0/0", "192.0.2.1") && !allows("0.0.0.0/0", "2001:db8::1"));
+}
+
+static bool overlap(const char *a, const char *b)
+{
+	struct exposure first, second;
+	struct error error;
+
+	assert(exposure_parse_host(a, &first, &error) == 0 && exposure_parse_host(b, &second, &error) == 0);
+	assert(exposure_overlaps(&first, &second) == exposure_overlaps(&second, &first));
+	return exposure_overlaps(&first, &second);
+}
+
+static void test_two_of_one_host_and_scheme_are_in_each_others_way(void)
+{
+	assert(overlap("a.org", "https://A.org") && overlap("http://a.org", "http://a.org"));
+	assert(!overlap("http://a.org", "https://a.org") && !overlap("a.org", "b.org"));
+	assert(!overlap("*.a.org", "a.org") && overlap("*.a.org", "https://*.a.org"));
+}
+
+static void test_a_host_alone_has_nothing_behind_it(void)
+{
+	struct exposure exposure;
+	struct error error;
+
+	assert(exposure_parse_host("https://a.org 80", &exposure, &error) == -EINVAL);
+	assert(exposure_parse_host("", &exposure, &error) == -EINVAL);
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_a_host_without_scheme_is_for_both();
+	test_a_port_alone_is_of_this_machine();
+	test_what_follows_says_how();
+	test_sixteen_prefixes_are_taken_and_one_more_is_not();
+	test_a_wrong_one_says_what_is_expected();
+	test_only_who_is_on_the_list_may_come();
+	test_two_of_one_host_and_scheme_are_in_each_others_way();
+	test_a_host_alone_has_nothing_behind_it();
+	return 0;
+}

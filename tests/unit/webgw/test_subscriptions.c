@@ -1,0 +1,196 @@
+/* Whose visitor it is: agents of one host share them, and nobody takes another's place. */
+#include "relay/webgw/subscriptions.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+static const uint8_t right[WEBGW_HASH_LEN] = { 1, 2, 3 }, wrong[WEBGW_HASH_LEN] = { 1, 2, 4 };
+static int alice, bob;
+
+static struct host_pattern pattern_of(const char *text)
+{
+	struct host_pattern pattern;
+
+	assert(host_pattern_from(text, strlen(text), &pattern) == 0);
+	return pattern;
+}
+
+static struct subscriptions *new_table(const char *host)
+{
+	struct subscriptions *table = subscriptions_new();
+	const struct host_pattern pattern = pattern_of(host);
+
+	assert(subscriptions_add_host(table, &pattern, right) == 0);
+	return table;
+}
+
+static int64_t enter(struct subscriptions *table, const char *host, void *owner)
+{
+	const struct host_pattern pattern = pattern_of(host);
+	int64_t id = 0;
+
+	assert(subscriptions_register(table, &pattern, right, owner, &id) == 0 && id > 0);
+	return id;
+}
+
+static void *pick(struct subscriptions *table, const char *host, uint64_t now_ms, int64_t *ret_id)
+{
+	struct host_name name;
+
+	assert(host_name_from(host, strlen(host), &name) == 0);
+	return subscriptions_pick(table, &name, now_ms, ret_id);
+}
+
+static void test_who_knows_the_secret_of_a_known_host_subscribes(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	const struct host_pattern host = pattern_of("A.Example."), other = pattern_of("b.example"), none = { 0 };
+	int64_t id;
+
+	assert(subscriptions_register(table, &host, wrong, &alice, &id) == SUBSCRIPTIONS_WRONG_SECRET);
+	assert(subscriptions_register(table, &other, right, &alice, &id) == SUBSCRIPTIONS_UNKNOWN_HOST);
+	assert(subscriptions_register(table, &none, right, &alice, &id) == SUBSCRIPTIONS_UNKNOWN_HOST);
+	assert(!pick(table, "a.example", 0, &id));
+	assert(subscriptions_register(table, &host, right, &alice, &id) == 0 && subscriptions_count(table, &host) == 1);
+	subscriptions_free(table);
+}
+
+/* In the original the last one silently took all. */
+static void test_agents_of_a_host_share_its_visitors_in_turn(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id;
+
+	const int64_t first = enter(table, "a.example", &alice), second = enter(table, "a.example", &bob);
+	assert(first != second);
+	for (int i = 0; i < 10; i++) {
+		assert(pick(table, "a.example", 0, &id) == &alice && id == first);
+		assert(pick(table, "a.example", 0, &id) == &bob && id == second);
+	}
+	subscriptions_free(table);
+}
+
+/* In the original a dead agent stayed until another took its place. */
+static void test_who_has_gone_is_told_of_nobody(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id;
+
+	const int64_t first = enter(table, "a.example", &alice);
+	(void)enter(table, "a.example", &bob);
+	assert(!subscriptions_unregister(table, &bob, first)); /* not its own */
+	subscriptions_drop_owner(table, &bob);
+	for (int i = 0; i < 3; i++)
+		assert(pick(table, "a.example", 0, &id) == &alice);
+	assert(subscriptions_unregister(table, &alice, first) && !subscriptions_unregister(table, &alice, first));
+	assert(!pick(table, "a.example", 0, &id));
+	subscriptions_over(table, first, SUBSCRIPTIONS_DIALLED, 0); /* of one that is gone */
+	subscriptions_free(table);
+}
+
+static void test_so_many_visitors_wait_for_one_agent_at_most(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id, first = enter(table, "a.example", &alice);
+
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_PENDING; i++)
+		assert(pick(table, "a.example", 0, &id) == &alice);
+	assert(!pick(table, "a.example", 0, &id));
+	subscriptions_over(table, first, SUBSCRIPTIONS_LEFT, 0);
+	assert(pick(table, "a.example", 0, &id) && !pick(table, "a.example", 0, &id));
+	(void)enter(table, "a.example", &bob); /* has room */
+	assert(pick(table, "a.example", 0, &id) == &bob);
+	subscriptions_free(table);
+}
+
+static void test_who_does_not_dial_back_rests_unless_there_is_nobody_else(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id, silent = enter(table, "a.example", &alice);
+
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
+		assert(pick(table, "a.example", 0, &id) == &alice);
+		subscriptions_over(table, silent, SUBSCRIPTIONS_IN_VAIN, 5000);
+	}
+	assert(pick(table, "a.example", 5000, &id) == &alice); /* nobody else */
+	(void)enter(table, "a.example", &bob);
+	for (int i = 0; i < 4; i++)
+		assert(pick(table, "a.example", 5001, &id) == &bob);
+	assert(pick(table, "a.example", 5000 + SUBSCRIPTIONS_REST_MS, &id) == &alice);
+	subscriptions_over(table, silent, SUBSCRIPTIONS_DIALLED, 5001);
+	assert(pick(table, "a.example", 5001, &id) == &bob && pick(table, "a.example", 5001, &id) == &alice);
+	subscriptions_free(table);
+}
+
+static void test_a_visitor_who_leaves_says_nothing_about_the_agent(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id, first = enter(table, "a.example", &alice);
+
+	(void)enter(table, "a.example", &bob);
+	for (int i = 0; i < 2 * SUBSCRIPTIONS_DOUBT; i++)
+		assert(pick(table, "a.example", 0, &id));
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++)
+		subscriptions_over(table, first, SUBSCRIPTIONS_LEFT, 0);
+	assert(pick(table, "a.example", 0, &id) == &alice);
+	subscriptions_free(table);
+}
+
+/* In the original to give the same host again orphaned what was there. */
+static void test_a_host_given_again_is_the_same(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	const struct host_pattern host = pattern_of("a.example");
+	int64_t id;
+
+	(void)enter(table, "a.example", &alice);
+	assert(subscriptions_add_host(table, &host, right) == 0 && subscriptions_add_host(table, &host, wrong) == -EEXIST);
+	assert(pick(table, "a.example", 0, &id) == &alice);
+	assert(subscriptions_remove_host(table, &host) && !subscriptions_remove_host(table, &host));
+	assert(!pick(table, "a.example", 0, &id) && subscriptions_count(table, &host) == 0);
+	assert(!subscriptions_unregister(table, &alice, id));
+	subscriptions_free(table);
+}
+
+static void test_a_wildcard_has_a_secret_of_its_own(void)
+{
+	struct subscriptions *table = new_table("*.example");
+	const struct host_pattern exact = pattern_of("a.example");
+	int64_t id;
+
+	(void)enter(table, "*.example", &alice);
+	assert(subscriptions_register(table, &exact, right, &bob, &id) == SUBSCRIPTIONS_UNKNOWN_HOST);
+	assert(pick(table, "a.example", 0, &id) == &alice && !pick(table, "b.a.example", 0, &id));
+	subscriptions_free(table);
+}
+
+static void test_a_host_has_so_many_agents_at_most(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	const struct host_pattern host = pattern_of("a.example");
+	int64_t id;
+
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++)
+		(void)enter(table, "a.example", &alice);
+	assert(subscriptions_register(table, &host, right, &bob, &id) == SUBSCRIPTIONS_FULL);
+	subscriptions_drop_owner(table, &alice);
+	(void)enter(table, "a.example", &bob);
+	subscriptions_free(table);
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_who_knows_the_secret_of_a_known_host_subscribes();
+	test_agents_of_a_host_share_its_visitors_in_turn();
+	test_who_has_gone_is_told_of_nobody();
+	test_so_many_visitors_wait_for_one_agent_at_most();
+	test_who_does_not_dial_back_rests_unless_there_is_nobody_else();
+	test_a_visitor_who_leaves_says_nothing_about_the_agent();
+	test_a_host_given_again_is_the_same();
+	test_a_wildcard_has_a_secret_of_its_own();
+	test_a_host_has_so_many_agents_at_most();
+	return 0;
+}
