@@ -6,6 +6,7 @@
 #include "common/service.h"
 #include "node/diglett/diglett_thread.h"
 #include "node/engine.h"
+#include "node/engine_settings.h"
 #include "node/local_api.h"
 #include "relay/http_server.h"
 #include "relay/machine_limits.h"
@@ -230,95 +231,27 @@ static void on_listening(void *owner, const int *sockets, size_t n)
 		service_keep_sockets("relay", sockets, n);
 }
 
-/* As door_listen_parse() reads it. */
-static void print_places(const struct node_config *config, char *ret, size_t size)
-{
-	size_t len = 0;
-
-	ret[0] = '\0';
-	for (uint32_t i = 0; i < config->n_door_listen; i++)
-		len += (size_t)snprintf(ret + len, size - len, "%s%s", i > 0 ? "," : "",
-					endpoint_text(&config->door_listen[i]).s);
-}
-
 static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
 {
-	const struct node_config *config = options->config;
-	struct endpoint_text texts[MAP_MAX_ADDRESSES];
-	const char *addresses[MAP_MAX_ADDRESSES + 1] = { NULL };
-	struct offload_switches switches = config->offloads;
-	char offloads[OFFLOAD_SWITCHES_TEXT];
-	struct error error = { 0 };
-
-	int r = offload_switches_from_environment(&switches, reterr);
-	if (r != 0)
-		return error_prefix(reterr, "$P2P_OFFLOADS"), r;
-	offload_switches_print(&switches, offloads);
-	for (uint32_t i = 0; config->is_public && i < config->n_addresses; i++) {
-		texts[i] = endpoint_ip_text(&config->addresses[i]);
-		addresses[i] = texts[i].s;
-	}
-	const char *hosts[CONFIG_FILE_MAX_ITEMS + 1] = { NULL };
-	char listen[DOOR_MAX_LISTEN * sizeof(struct endpoint_text)];
-	for (uint32_t i = 0; i < config->n_door_hosts; i++)
-		hosts[i] = config->door_hosts[i];
-	print_places(config, listen, sizeof(listen));
-	const char *exposures[EXPOSURE_MAX + 1] = { NULL }, *exposure_places[EXPOSURE_MAX + 1] = { NULL };
-	for (uint32_t i = 0; i < config->n_exposures; i++) {
-		exposures[i] = config->exposures[i];
-		exposure_places[i] = config->exposure_places[i];
-	}
-	const char *webgw_hosts[CONFIG_FILE_MAX_ITEMS + 1] = { NULL };
-	for (uint32_t i = 0; i < config->n_webgw_hosts; i++)
-		webgw_hosts[i] = config->webgw_hosts[i];
-	const struct endpoint_text webgw_listen = endpoint_text(&config->webgw_listen);
-	const struct endpoint_text webgw_dial_back = endpoint_text(&config->webgw_dial_back);
-	const struct endpoint_text turn_server = endpoint_text(&config->turn.server);
-	const struct p2p_engine_options engine = {
-		.state_dir = options->state_dir,
-		.interface = config->interface,
-		.wireguard = wireguard_kind_name(config->wireguard),
-		.name = config->name[0] ? config->name : NULL,
-		.listen_port = config->listen_port,
-		.mtu = config->mtu,
-		.offloads = offloads,
-		.lanes = config->lanes,
-		.no_port_mapping = !config->port_mapping,
-		.no_lan_discovery = !config->lan_discovery,
-		.turn_server = endpoint_is_none(&config->turn.server) ? NULL : turn_server.s,
-		.turn_user = config->turn.user,
-		.turn_password_file = config->turn.password_file,
-		.public_addresses = config->is_public ? addresses : NULL,
-		.public_tls_port = config->tls_port,
-		.public_stun_port = config->stun_port,
-		.public_sockets = options->public_sockets,
-		.n_public_sockets = options->n_public_sockets,
-		.public_stun_rate = config->stun_rate,
-		.public_max_rate_client = config->max_rate_client,
-		.public_max_rate = config->max_rate,
-		.front_door_hosts = config->has_front_door ? hosts : NULL,
-		.front_door_listen = listen,
-		.front_door_no_quic = !config->door_quic,
-		.webgw_hosts = config->has_webgw ? webgw_hosts : NULL,
-		.webgw_listen = webgw_listen.s,
-		.webgw_dial_back = webgw_dial_back.s,
-		.front_door_max_visitors = config->max_visitors,
-		.front_door_max_visitors_source = config->max_visitors_source,
-		.exposures = exposures,
-		.exposure_places = exposure_places,
-	};
-	if (!config->is_public)
-		on_listening(daemon, NULL, 0);
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed,
 						       .listening = on_listening };
-	r = p2p_engine_new(options->loop, &engine, &callbacks, &daemon->engine, error.message,
-			       sizeof(error.message));
+	struct engine_settings settings;
+	struct error error = { 0 };
 
-	if (r != 0) {
+	int r = engine_settings_make(&settings, options->config, reterr);
+	if (r != 0)
+		return r;
+	settings.options.state_dir = options->state_dir;
+	settings.options.public_sockets = options->public_sockets;
+	settings.options.n_public_sockets = options->n_public_sockets;
+	if (!options->config->is_public)
+		on_listening(daemon, NULL, 0);
+	r = p2p_engine_new(options->loop, &settings.options, &callbacks, &daemon->engine, error.message,
+			   sizeof(error.message));
+	if (r == 0)
+		r = p2p_engine_start(daemon->engine, error.message, sizeof(error.message));
+	else
 		daemon->engine = NULL;
-		return error_set(reterr, r, "%s", error.message);
-	}
-	r = p2p_engine_start(daemon->engine, error.message, sizeof(error.message));
 	return r == 0 ? 0 : error_set(reterr, r, "%s", error.message);
 }
 
