@@ -16,12 +16,9 @@ static int fail(struct error *reterr, const char *path, const char *what)
 	return error_set(reterr, code, "%s: cannot %s: %s", path, what, strerror(-code));
 }
 
-int file_read(const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr)
+/* fd is closed. */
+static int read_all(int fd, const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fail(reterr, path, "open");
-
 	char *data = malloc(max + 2);
 	size_t used = 0;
 	int r = data ? 0 : error_set(reterr, -ENOMEM, "%s: out of memory", path);
@@ -46,6 +43,39 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_len, struct 
 	*ret = data;
 	*ret_len = used;
 	return 0;
+}
+
+int file_read(const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? fail(reterr, path, "open") : read_all(fd, path, max, ret, ret_len, reterr);
+}
+
+static int check_is_secret(int fd, const char *path, struct error *reterr)
+{
+	struct stat file;
+
+	if (fstat(fd, &file) != 0)
+		return fail(reterr, path, "look at");
+	const mode_t others = file.st_uid == geteuid() ? 077 : 037;
+	return (file.st_mode & others) == 0
+		       ? 0
+		       : error_set(reterr, -EPERM, "%s: its mode is %04o, so that others can read or change it; chmod 600 it", path,
+				   (unsigned)file.st_mode & 07777);
+}
+
+int file_read_secret(const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail(reterr, path, "open");
+
+	int r = check_is_secret(fd, path, reterr);
+	if (r == 0)
+		return read_all(fd, path, max, ret, ret_len, reterr);
+	close(fd);
+	return r;
 }
 
 static int write_all(int fd, const char *data, size_t len)

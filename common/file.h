@@ -11,6 +11,11 @@
  * is longer than max, another -errno; reterr names the path.
  */
 P2P_CHECK int file_read(const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr);
+/*
+ * The same for what nobody else may know: -EPERM, with what to do in reterr, when others could read or write it. The group
+ * may read a file that belongs to somebody else, as root's do that are given to a service.
+ */
+P2P_CHECK int file_read_secret(const char *path, size_t max, char **ret, size_t *ret_len, struct error *reterr);
 /* Writes a neighbour, syncs it, renames it over path, syncs the folder. mode as in open(2). */
 P2P_CHECK int file_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
 				struct error *reterr);

@@ -116,7 +116,7 @@ static int read_token(const struct diglett_agent *agent, char ret[DIGLETT_MAX_TO
 	char *text = NULL;
 	size_t len = 0;
 
-	int r = file_read(agent->token_file, 4096, &text, &len, reterr);
+	int r = file_read_secret(agent->token_file, 4096, &text, &len, reterr);
 	if (r < 0)
 		return r;
 	const size_t n = strcspn(text, "\r\n");

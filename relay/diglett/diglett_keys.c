@@ -46,7 +46,7 @@ int diglett_key_load(const char *path, const struct noise_curve *curve, struct n
 	char *text = NULL;
 	size_t len = 0, n = 0;
 
-	int r = file_read(path, 1024, &text, &len, reterr);
+	int r = file_read_secret(path, 1024, &text, &len, reterr);
 	if (r == -ENOENT)
 		return make_key(path, curve, ret, reterr);
 	if (r < 0)

@@ -5,6 +5,7 @@
 #include "common/macros.h"
 #include "relay/diglett/diglett_keys.h"
 #include "relay/diglett/gateway_script.h"
+#include "relay/diglett/handshake_places.h"
 #include "relay/diglett/token_list.h"
 #include "relay/diglett/tunnel.h"
 #include "relay/http_server.h"
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +30,7 @@ struct agent_port {
 	uint16_t number;
 	struct host_name name;
 	struct tcp_listener listener;
+	bool is_held, is_closing; /* until the gateway does not lead there any more */
 };
 
 struct agent {
@@ -54,7 +57,7 @@ struct diglett_server {
 	struct token_list tokens;
 	struct stat tokens_stat;
 	struct agent *agents;
-	uint32_t n_agents;
+	struct handshake_places handshakes; /* of agents that are neither let in nor leave */
 	uint32_t n_open; /* parts that must close before it is freed */
 	struct diglett_server_counters counters;
 	struct log_limit limit;
@@ -97,7 +100,6 @@ static void free_agent_if_closed(struct agent *agent)
 	while (*at != agent)
 		at = &(*at)->next;
 	*at = agent->next;
-	server->n_agents--;
 	free(agent);
 	release(server);
 }
@@ -118,6 +120,41 @@ static void on_port_closed(void *owner)
 	free_agent_if_closed(port->agent);
 }
 
+static void close_port(struct agent_port *port)
+{
+	port->is_held = false;
+	if (port->is_closing)
+		return;
+	port->is_closing = true;
+	tcp_listener_close(&port->listener, on_port_closed);
+}
+
+static void on_removed(void *owner, const struct host_name *name, uint16_t number)
+{
+	struct diglett_server *server = owner;
+
+	for (struct agent *agent = server->agents; agent; agent = agent->next)
+		for (uint8_t i = 0; i < agent->n_ports; i++)
+			if (agent->ports[i].is_held && host_name_equal(&agent->ports[i].name, name) &&
+			    tcp_listener_port(&agent->ports[i].listener) == number)
+				close_port(&agent->ports[i]);
+}
+
+/* Those that the gateway knows stay, for nobody, until it was told. */
+static void give_up_ports(struct agent *agent)
+{
+	struct gateway *const gateway = agent->server->gateway;
+
+	for (uint8_t i = 0; i < agent->n_ports; i++) {
+		struct agent_port *port = &agent->ports[i];
+		port->is_held = agent->is_let_in && gateway;
+		if (port->is_held)
+			gateway_remove(gateway, &port->name, tcp_listener_port(&port->listener));
+		else
+			close_port(port);
+	}
+}
+
 static void end_agent(struct agent *agent, uint8_t reason)
 {
 	struct diglett_server *const server = agent->server;
@@ -125,11 +162,8 @@ static void end_agent(struct agent *agent, uint8_t reason)
 	if (agent->is_leaving)
 		return;
 	agent->is_leaving = true;
-	for (uint8_t i = 0; i < agent->n_ports && agent->is_let_in; i++)
-		if (server->gateway)
-			gateway_remove(server->gateway, &agent->ports[i].name);
-	for (uint8_t i = 0; i < agent->n_listening; i++)
-		tcp_listener_close(&agent->ports[i].listener, on_port_closed);
+	handshake_places_leave(&server->handshakes, agent);
+	give_up_ports(agent);
 	tunnel_close(agent->tunnel, reason, on_tunnel_closed);
 	if (agent->is_let_in)
 		server->counters.agents_now--;
@@ -156,7 +190,7 @@ static int load_tokens(struct diglett_server *server, struct error *reterr)
 	char *text = NULL;
 	size_t len = 0;
 
-	int r = file_read(server->options.tokens_file, TOKEN_LIST_MAX_FILE, &text, &len, reterr);
+	int r = file_read_secret(server->options.tokens_file, TOKEN_LIST_MAX_FILE, &text, &len, reterr);
 	if (r == 0) {
 		r = token_list_parse(text, len, &tokens, reterr);
 		if (r != 0)
@@ -188,6 +222,7 @@ static void end_revoked(struct diglett_server *server)
 		}
 }
 
+/* Its mode is looked at, too. */
 static bool have_tokens_changed(struct diglett_server *server)
 {
 	struct stat now = { 0 };
@@ -196,7 +231,8 @@ static bool have_tokens_changed(struct diglett_server *server)
 		now = (struct stat){ 0 }; /* the file was taken away */
 	const struct stat *then = &server->tokens_stat;
 	const bool changed = now.st_ino != then->st_ino || now.st_size != then->st_size ||
-			     now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec;
+			     now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec ||
+			     now.st_ctim.tv_sec != then->st_ctim.tv_sec || now.st_ctim.tv_nsec != then->st_ctim.tv_nsec;
 	server->tokens_stat = now;
 	return changed;
 }
@@ -225,10 +261,22 @@ static void on_tick(uv_timer_t *timer)
 
 /* agents that come */
 
+static void reset_visitor(int fd)
+{
+	const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(fd);
+}
+
 static void on_visitor(void *owner, int fd, const struct endpoint *remote)
 {
 	struct agent_port *port = owner;
 
+	if (port->agent->is_leaving) {
+		reset_visitor(fd);
+		return;
+	}
 	tunnel_visit(port->agent->tunnel, fd, port->number, remote);
 }
 
@@ -242,6 +290,17 @@ static bool complete_name(const struct diglett_server *server, const struct host
 		return true;
 	const int len = snprintf(text, sizeof(text), "%s.%s", name->text, server->options.domain);
 	return server->options.domain[0] != '\0' && diglett_name_parse(text, (size_t)len, ret) == 0;
+}
+
+/* Also by one who has gone, as long as the gateway leads there. */
+static bool is_held_by_another(const struct agent *newcomer, const struct host_name *name)
+{
+	for (const struct agent *agent = newcomer->server->agents; agent; agent = agent->next)
+		for (uint8_t i = 0; i < agent->n_ports && agent->is_let_in; i++)
+			if ((!agent->is_leaving || agent->ports[i].is_held) && host_name_equal(&agent->ports[i].name, name) &&
+			    memcmp(agent->token, newcomer->token, TOKEN_HASH_LEN) != 0)
+				return true;
+	return false;
 }
 
 /* Who has this name, or NULL. */
@@ -274,11 +333,19 @@ static int judge_names(const struct agent *agent, const struct diglett_request *
 		for (uint8_t j = 0; j < i; j++)
 			if (host_name_equal(&answer->names[i], &answer->names[j]))
 				return refuse(answer, MUX_REFUSED, "the same name is asked for twice");
-		const struct agent *holder = find_holder(server, &answer->names[i]);
-		if (holder && memcmp(holder->token, agent->token, TOKEN_HASH_LEN) != 0)
+		if (is_held_by_another(agent, &answer->names[i]))
 			return refuse(answer, MUX_REFUSED, "another agent has this name");
 	}
 	answer->n_ports = request->n_ports;
+	return 0;
+}
+
+static int judge_room(const struct diglett_server *server, struct diglett_answer *answer)
+{
+	if (server->counters.agents_now >= DIGLETT_MAX_AGENTS)
+		return refuse(answer, MUX_REFUSED, "too many agents");
+	if (server->gateway && !gateway_has_room(server->gateway, answer->names, answer->n_ports))
+		return refuse(answer, MUX_REFUSED, "the gateway has not yet been told of those before; try again later");
 	return 0;
 }
 
@@ -306,6 +373,7 @@ static void let_in(struct agent *agent, const struct diglett_request *request)
 	struct diglett_server *const server = agent->server;
 
 	agent->is_let_in = true;
+	handshake_places_leave(&server->handshakes, agent);
 	server->counters.accepted++;
 	server->counters.agents_now++;
 	for (uint8_t i = 0; i < agent->n_ports; i++) {
@@ -327,8 +395,8 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	read_tokens_again(server); /* what was taken back lets nobody in any more */
 	token_hash(request->token, agent->token);
 	int r = judge_names(agent, request, &answer);
-	if (r == 0 && server->counters.agents_now >= DIGLETT_MAX_AGENTS)
-		r = refuse(&answer, MUX_REFUSED, "too many agents");
+	if (r == 0)
+		r = judge_room(server, &answer);
 	if (r == 0)
 		r = open_ports(agent, &answer);
 	for (uint8_t i = 0; r == 0 && i < answer.n_ports; i++)
@@ -347,24 +415,25 @@ static void on_asked(void *owner, const struct diglett_request *request)
 static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 {
 	struct diglett_server *server = owner;
-	const bool is_full = server->n_agents - server->counters.agents_now >= DIGLETT_MAX_HANDSHAKES;
-	struct agent *agent = is_full ? NULL : calloc(1, sizeof(*agent));
+	struct agent *agent = calloc(1, sizeof(*agent));
 
-	if (!agent) {
-		server->counters.failed++;
-		close(fd);
-		return;
-	}
+	if (!agent)
+		abort();
 	*agent = (struct agent){ .server = server, .remote = *remote };
-	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended };
+	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended,
+					     .handshake_ms = server->options.handshake_ms };
 	if (tunnel_serve(server->loop, &server->curve, &server->secret, fd, &ports, &agent->tunnel) < 0) {
 		free(agent);
 		return;
 	}
 	agent->next = server->agents;
 	server->agents = agent;
-	server->n_agents++;
 	server->n_open++;
+	struct agent *crowded_out = handshake_places_take(&server->handshakes, remote, agent);
+	if (crowded_out) {
+		server->counters.crowded_out++;
+		end_agent(crowded_out, MUX_CLOSED);
+	}
 }
 
 /* /info */
@@ -407,7 +476,11 @@ static int open_sockets(struct diglett_server *server, struct error *reterr)
 {
 	const struct diglett_server_options *options = &server->options;
 	const struct tcp_listener_ports ports = { server, on_accepted };
-	const struct gateway_options gateway = { .script = options->script, .notes = options->notes_file };
+	const struct gateway_options gateway = { .script = options->script, .notes = options->notes_file,
+						 .limit_ms = options->script_limit_ms,
+						 .retry_ms = options->script_retry_ms,
+						 .owner = server,
+						 .removed = on_removed };
 	const struct http_server_options info = { server->loop, options->info, server, on_page };
 
 	int r = tcp_listener_open(&server->listener, server->loop, &options->listen, NULL, &ports, reterr);

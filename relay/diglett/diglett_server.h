@@ -9,7 +9,10 @@
  *   tokens (a file, read again when it changes): who may have which names
  *
  * A name belongs to one agent. Who comes with the same token takes its place; somebody else is refused. A token that is
- * taken from the file ends the agents that came by it, within two seconds.
+ * taken from the file ends the agents that came by it, within two seconds. When an agent has gone, its names and ports are
+ * held until the gateway was told so: nobody else gets them while visitors may still be led there, and these are reset.
+ *
+ * Who has not shown a token yet has ten seconds, and gives way to newcomers (handshake_places.h).
  *
  * Loop only.
  */
@@ -22,8 +25,7 @@
 
 #include <uv.h>
 
-#define DIGLETT_MAX_AGENTS     256
-#define DIGLETT_MAX_HANDSHAKES 64 /* of these, not let in yet */
+#define DIGLETT_MAX_AGENTS 256
 
 struct diglett_server;
 
@@ -33,11 +35,13 @@ struct diglett_server_options {
 	const char *domain;	      /* of names without a dot; "": such are refused */
 	const char *key_file;	      /* made when it is not there */
 	const char *tokens_file, *script, *notes_file; /* script "": none */
+	uint32_t handshake_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
 };
 
 struct diglett_server_counters {
 	uint32_t agents_now;
 	uint64_t accepted, refused, failed, replaced, revoked;
+	uint64_t crowded_out; /* in their handshake, by newcomers */
 };
 
 /* 0 or -errno with what to do in reterr. */

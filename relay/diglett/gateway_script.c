@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "relay/diglett/request_wire.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,34 +13,45 @@
 
 #define MAX_NOTES (1024 * 1024)
 
+struct call {
+	struct call *next;
+	uint16_t port; /* 0: of a remove that takes back what a crash has left */
+	bool is_add, is_reconciling;
+	bool is_told; /* a remove: that the port is free */
+	uint8_t failures;
+	char extra[DIGLETT_MAX_EXTRA + 1];
+};
+
 /* A name that the gateway knows, or is to know. */
 struct route {
 	struct gateway *gateway;
-	struct route *next;
+	struct route *next, *next_in_line;
 	struct host_name name;
-	char extra[DIGLETT_MAX_EXTRA + 1];
-	uint16_t wanted, told; /* ports; 0: none */
-	uint16_t running;      /* what the script that runs tells */
-	bool may_be_told;      /* it is in the notes */
-	bool runs, has_failed;
+	struct call *first, *last;
+	uint32_t n_calls;
+	uint16_t added;	  /* the port of the last add that no remove has followed; 0: none */
+	bool may_be_told; /* it is in the notes */
+	bool is_in_line, runs, has_failed, waits, is_closing;
 	uv_process_t process;
 	uv_timer_t timer; /* of its time limit; or until it is run again */
-	bool is_closing;
 };
 
 struct gateway {
 	uv_loop_t *loop;
 	char *script, *notes;
 	uint32_t limit_ms, retry_ms;
-	struct route *routes;
-	uint32_t n_runs;
+	struct gateway_options options;
+	struct route *routes, **routes_end;
+	struct route *first_in_line, *last_in_line;
+	uint32_t n_runs, n_calls, n_added;
+	uint32_t n_reconciling; /* calls that were not tried yet: before these, no others */
 	struct gateway_counters counters;
 	bool is_closing;
 	void (*closed)(void *owner);
 	void *owner;
 };
 
-static void step_all(struct gateway *gateway);
+static void run_line(struct gateway *gateway);
 
 /* the notes */
 
@@ -62,7 +74,7 @@ static void save_notes(const struct gateway *gateway)
 	free(text);
 }
 
-static struct route *find(struct gateway *gateway, const struct host_name *name)
+static struct route *find(const struct gateway *gateway, const struct host_name *name)
 {
 	struct route *route = gateway->routes;
 
@@ -80,30 +92,12 @@ static struct route *find_or_new(struct gateway *gateway, const struct host_name
 	route = calloc(1, sizeof(*route));
 	if (!route)
 		abort();
-	*route = (struct route){ .gateway = gateway, .next = gateway->routes, .name = *name };
+	*route = (struct route){ .gateway = gateway, .name = *name };
 	uv_timer_init(gateway->loop, &route->timer);
 	route->timer.data = route->process.data = route;
-	gateway->routes = route;
+	*gateway->routes_end = route;
+	gateway->routes_end = &route->next;
 	return route;
-}
-
-static int load_notes(struct gateway *gateway, struct error *reterr)
-{
-	char *text = NULL, *rest;
-	size_t len;
-	int r = file_read(gateway->notes, MAX_NOTES, &text, &len, reterr);
-
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		struct host_name name;
-		if (diglett_name_parse(line, strlen(line), &name) == 0)
-			find_or_new(gateway, &name)->may_be_told = true;
-	}
-	free(text);
-	return 0;
 }
 
 /* a route's end */
@@ -131,35 +125,178 @@ static void on_route_closed(uv_handle_t *handle)
 	while (*at != route)
 		at = &(*at)->next;
 	*at = route->next;
+	if (gateway->routes_end == &route->next)
+		gateway->routes_end = at;
 	free(route);
 	free_if_closed(gateway);
 }
 
-static void close_route(struct route *route)
+/* Nothing waits, and the gateway does not know it; or it is not to be told any more. */
+static void close_if_over(struct route *route)
 {
-	if (route->is_closing)
+	if (route->is_closing || route->first || route->is_in_line || (route->may_be_told && !route->gateway->is_closing))
 		return;
 	route->is_closing = true;
 	uv_close((uv_handle_t *)&route->timer, on_route_closed);
 }
 
-/* a run */
+/* calls */
 
-static void on_process_closed(uv_handle_t *handle)
+/* To the end of the line, when it has something to say and may say it. */
+static void line_up(struct route *route)
 {
-	struct route *route = handle->data;
+	struct gateway *const gateway = route->gateway;
 
-	route->runs = false;
-	route->gateway->n_runs--;
-	step_all(route->gateway);
+	if (!route->first || route->is_in_line || route->runs || route->waits)
+		return;
+	route->is_in_line = true;
+	route->next_in_line = NULL;
+	if (gateway->last_in_line)
+		gateway->last_in_line->next_in_line = route;
+	else
+		gateway->first_in_line = route;
+	gateway->last_in_line = route;
 }
+
+/* Its owner is told once that the port is free. */
+static void tell_removed(struct route *route, struct call *call)
+{
+	const struct gateway_options *options = &route->gateway->options;
+
+	if (call->is_add || call->is_told)
+		return;
+	call->is_told = true;
+	if (call->port != 0 && options->removed)
+		options->removed(options->owner, &route->name, call->port);
+}
+
+static void end_call(struct route *route)
+{
+	struct call *call = route->first;
+
+	route->first = call->next;
+	route->last = route->first ? route->last : NULL;
+	route->n_calls--;
+	route->gateway->n_calls--;
+	tell_removed(route, call);
+	free(call);
+}
+
+/* What has failed, and is tried again only as long as nothing newer waits? */
+static bool is_given_up(const struct call *call)
+{
+	return call->failures > 0 && (call->is_add || call->failures >= GATEWAY_TRIES);
+}
+
+static struct call *append(struct route *route, bool is_add, uint16_t port)
+{
+	struct call *call = calloc(1, sizeof(*call));
+
+	if (!call)
+		abort();
+	*call = (struct call){ .is_add = is_add, .port = port };
+	if (route->waits && is_given_up(route->first)) {
+		uv_timer_stop(&route->timer);
+		route->waits = false;
+		end_call(route);
+	}
+	if (route->last)
+		route->last->next = call;
+	else
+		route->first = call;
+	route->last = call;
+	route->n_calls++;
+	route->gateway->n_calls++;
+	line_up(route);
+	return call;
+}
+
+static int load_notes(struct gateway *gateway, struct error *reterr)
+{
+	char *text = NULL, *rest;
+	size_t len;
+	int r = file_read(gateway->notes, MAX_NOTES, &text, &len, reterr);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		struct host_name name;
+		if (diglett_name_parse(line, strlen(line), &name) != 0 || find(gateway, &name))
+			continue;
+		struct route *route = find_or_new(gateway, &name);
+		route->may_be_told = true;
+		append(route, false, 0)->is_reconciling = true;
+		gateway->n_reconciling++;
+	}
+	free(text);
+	return 0;
+}
+
+/* Nobody needs to hear of what ends before it has begun. */
+static void drop_adds(struct route *route)
+{
+	while (route->first && !route->runs && (route->first->is_add || !route->may_be_told))
+		end_call(route);
+}
+
+/* a run */
 
 static void on_retry(uv_timer_t *timer)
 {
 	struct route *route = timer->data;
 
-	route->has_failed = false;
-	step_all(route->gateway);
+	route->waits = false;
+	line_up(route);
+	run_line(route->gateway);
+}
+
+static void finish_well(struct route *route)
+{
+	if (!route->first->is_add) {
+		route->may_be_told = false;
+		save_notes(route->gateway);
+	}
+	end_call(route);
+}
+
+static void finish_badly(struct route *route)
+{
+	struct call *const call = route->first;
+
+	if (call->failures < GATEWAY_TRIES)
+		call->failures++;
+	if (route->gateway->is_closing || (call->next && is_given_up(call))) {
+		end_call(route);
+		return;
+	}
+	if (is_given_up(call))
+		tell_removed(route, call);
+	route->waits = true;
+	uv_timer_start(&route->timer, on_retry, route->gateway->retry_ms, 0);
+}
+
+static void on_process_closed(uv_handle_t *handle)
+{
+	struct route *route = handle->data;
+	struct gateway *const gateway = route->gateway;
+
+	route->runs = false;
+	gateway->n_runs--;
+	if (route->first->is_reconciling) {
+		route->first->is_reconciling = false;
+		gateway->n_reconciling--;
+	}
+	if (route->has_failed)
+		finish_badly(route);
+	else
+		finish_well(route);
+	if (gateway->is_closing)
+		drop_adds(route);
+	line_up(route);
+	close_if_over(route);
+	run_line(gateway);
 }
 
 static void on_exit_told(uv_process_t *process, int64_t status, int term_signal)
@@ -167,16 +304,11 @@ static void on_exit_told(uv_process_t *process, int64_t status, int term_signal)
 	struct route *route = process->data;
 
 	uv_timer_stop(&route->timer);
-	if (status == 0 && term_signal == 0) {
-		route->told = route->running;
-		route->may_be_told = route->told != 0;
-		save_notes(route->gateway);
-	} else {
+	route->has_failed = status != 0 || term_signal != 0;
+	if (route->has_failed) {
 		route->gateway->counters.failures++;
 		log_warning("diglett", "the gateway's script failed for %s: exit code %d, signal %d", route->name.text,
 			    (int)status, term_signal);
-		route->has_failed = true;
-		uv_timer_start(&route->timer, on_retry, route->gateway->retry_ms, 0);
 	}
 	uv_close((uv_handle_t *)process, on_process_closed);
 }
@@ -194,20 +326,20 @@ static void on_time_limit(uv_timer_t *timer)
 static void run(struct route *route)
 {
 	struct gateway *const gateway = route->gateway;
+	struct call *const call = route->first;
 	char port[8], *environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	char *add_words[] = { gateway->script, "add", route->name.text, "127.0.0.1", port,
-			route->extra[0] ? route->extra : NULL, NULL };
+			      call->extra[0] ? call->extra : NULL, NULL };
 	char *remove_words[] = { gateway->script, "remove", route->name.text, NULL };
 	const uv_process_options_t options = { .exit_cb = on_exit_told,
 					       .file = gateway->script,
-					       .args = route->wanted != 0 ? add_words : remove_words,
+					       .args = call->is_add ? add_words : remove_words,
 					       .env = environment,
 					       .cwd = "/",
 					       .flags = UV_PROCESS_DETACHED };
 
-	snprintf(port, sizeof(port), "%u", route->wanted);
-	route->running = route->wanted;
-	if (route->wanted != 0 && !route->may_be_told) {
+	snprintf(port, sizeof(port), "%u", call->port);
+	if (call->is_add && !route->may_be_told) {
 		route->may_be_told = true;
 		save_notes(gateway);
 	}
@@ -220,30 +352,28 @@ static void run(struct route *route)
 	if (r == 0)
 		return;
 	log_error("diglett", "cannot run the gateway's script: %s", uv_strerror(r));
+	uv_timer_stop(&route->timer);
 	gateway->counters.failures++;
 	route->has_failed = true;
-	uv_timer_start(&route->timer, on_retry, gateway->retry_ms, 0);
 	uv_close((uv_handle_t *)&route->process, on_process_closed);
 }
 
-static void step(struct route *route)
+static void run_line(struct gateway *gateway)
 {
-	const bool is_done = route->wanted == route->told && (route->wanted != 0 || !route->may_be_told);
+	struct route *route;
 
-	if (route->runs || route->is_closing)
-		return;
-	if (is_done && route->wanted != 0)
-		return;
-	if (is_done || (route->has_failed && route->gateway->is_closing))
-		close_route(route);
-	else if (!route->has_failed && route->gateway->n_runs < GATEWAY_RUNS)
-		run(route);
-}
-
-static void step_all(struct gateway *gateway)
-{
-	for (struct route *route = gateway->routes; route; route = route->next)
-		step(route);
+	while ((route = gateway->first_in_line) && gateway->n_runs < GATEWAY_RUNS) {
+		if (route->first && gateway->n_reconciling > 0 && !route->first->is_reconciling)
+			return;
+		gateway->first_in_line = route->next_in_line;
+		if (!gateway->first_in_line)
+			gateway->last_in_line = NULL;
+		route->is_in_line = false;
+		if (route->first)
+			run(route);
+		else
+			close_if_over(route);
+	}
 }
 
 /* public */
@@ -255,6 +385,8 @@ int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct g
 	if (!gateway || !(gateway->script = strdup(options->script)) || !(gateway->notes = strdup(options->notes)))
 		abort();
 	gateway->loop = loop;
+	gateway->options = *options;
+	gateway->routes_end = &gateway->routes;
 	gateway->limit_ms = options->limit_ms ? options->limit_ms : GATEWAY_LIMIT_MS;
 	gateway->retry_ms = options->retry_ms ? options->retry_ms : GATEWAY_RETRY_MS;
 	int r = load_notes(gateway, reterr);
@@ -262,33 +394,71 @@ int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct g
 		gateway_close(gateway, NULL, NULL);
 		return r;
 	}
-	step_all(gateway);
+	run_line(gateway);
 	*ret = gateway;
 	return 0;
+}
+
+bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n)
+{
+	for (uint8_t i = 0; i < n; i++) {
+		const struct route *route = find(gateway, &names[i]);
+		if (route && route->n_calls >= GATEWAY_MAX_OF_NAME)
+			return false;
+	}
+	return gateway->n_calls + gateway->n_added + 2u * n <= GATEWAY_MAX_CALLS;
 }
 
 void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t port, const char *extra)
 {
 	struct route *route = find_or_new(gateway, name);
+	struct call *call = append(route, true, port);
 
-	snprintf(route->extra, sizeof(route->extra), "%s", extra);
-	route->wanted = port;
-	step(route);
+	assert(route->added == 0 && port != 0); /* the remove of the one before has come before */
+	snprintf(call->extra, sizeof(call->extra), "%s", extra);
+	route->added = port;
+	gateway->n_added++;
+	run_line(gateway);
 }
 
-void gateway_remove(struct gateway *gateway, const struct host_name *name)
+static void remove_added(struct route *route)
+{
+	const uint16_t port = route->added;
+
+	route->added = 0;
+	route->gateway->n_added--;
+	append(route, false, port);
+}
+
+void gateway_remove(struct gateway *gateway, const struct host_name *name, uint16_t port)
 {
 	struct route *route = find(gateway, name);
 
-	if (!route)
-		return;
-	route->wanted = 0;
-	step(route);
+	assert(route && route->added == port);
+	remove_added(route);
+	run_line(gateway);
 }
 
 struct gateway_counters gateway_counters(const struct gateway *gateway)
 {
-	return gateway->counters;
+	struct gateway_counters counters = gateway->counters;
+
+	counters.waiting = gateway->n_calls;
+	return counters;
+}
+
+/* Nothing is waited for but what runs, and what is to be run once. */
+static void hurry(struct route *route)
+{
+	if (route->added != 0)
+		remove_added(route);
+	if (route->waits) {
+		uv_timer_stop(&route->timer);
+		route->waits = false;
+	}
+	drop_adds(route);
+	line_up(route);
+	close_if_over(route);
 }
 
 void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *owner)
@@ -297,7 +467,7 @@ void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *o
 	gateway->closed = closed;
 	gateway->owner = owner;
 	for (struct route *route = gateway->routes; route; route = route->next)
-		route->wanted = 0;
-	step_all(gateway);
+		hurry(route);
+	run_line(gateway);
 	free_if_closed(gateway);
 }

@@ -5,11 +5,19 @@
  *   SCRIPT remove NAME                          it is not any more
  *
  * Run without a shell, with PATH only in its environment, nothing to read, and its output thrown away. NAME has letters,
- * digits, hyphens and dots only. Of a name one runs at a time, of all 4; what changes meanwhile is done afterwards, and
- * only the last of it. One that takes longer than 10 s is killed with all it has started; one that fails is run again.
- * Both words may come again for what is done already.
+ * digits, hyphens and dots only. One that takes longer than 10 s is killed with all it has started. Both words may come
+ * again for what is done already.
  *
- * What may be told is noted in a file before, so that the next start takes back what a crash has left.
+ *   add(), remove() ──► calls of the name, first in, first out ──► the line of names, first in, first out ──► 4 run at once,
+ *                                                                              ▲                              1 of a name
+ *                                                                              └── after 5 s ◄── failed
+ *
+ * Nothing is left out, and nothing overtakes another call of its name. An add that failed is tried again until something
+ * newer waits behind it. A remove that failed is tried again; what waits behind it waits until it was tried 3 times. Then,
+ * or when it is done, its owner is told that the port is free: before, the gateway may lead visitors to it.
+ *
+ * What may be told is noted in a file before, so that the next start takes back what a crash has left, before it tells
+ * anything else.
  *
  * Loop only.
  */
@@ -18,28 +26,39 @@
 #include "common/error.h"
 #include "relay/frontdoor/host_name.h"
 
+#include <stdbool.h>
 #include <uv.h>
 
-#define GATEWAY_LIMIT_MS 10000
-#define GATEWAY_RETRY_MS 5000
-#define GATEWAY_RUNS	 4 /* at once */
+#define GATEWAY_LIMIT_MS     10000
+#define GATEWAY_RETRY_MS     5000
+#define GATEWAY_RUNS	     4	  /* at once */
+#define GATEWAY_TRIES	     3	  /* of a remove, before the port is given up */
+#define GATEWAY_MAX_CALLS    8192 /* that wait, and the removes that are still to come */
+#define GATEWAY_MAX_OF_NAME 4	  /* that wait when one more is added */
 
 struct gateway;
 
 struct gateway_counters {
 	uint64_t runs, failures, killed;
+	uint32_t waiting; /* calls now, those that run included */
 };
 
 struct gateway_options {
 	const char *script, *notes;  /* copied */
 	uint32_t limit_ms, retry_ms; /* 0: as above */
+	void *owner;
+	/* From the loop: the gateway does not lead there any more, or cannot be told so. May be NULL. */
+	void (*removed)(void *owner, const struct host_name *name, uint16_t port);
 };
 
 /* Takes back what the notes say. 0, or -errno: they cannot be read. */
 P2P_CHECK int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct gateway **ret,
 			  struct error *reterr);
+/* May all these be added now? */
+P2P_CHECK bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n);
+/* Only when there is room. Each is followed by a remove of its own, sooner or later. */
 void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t port, const char *extra);
-void gateway_remove(struct gateway *gateway, const struct host_name *name);
+void gateway_remove(struct gateway *gateway, const struct host_name *name, uint16_t port);
 struct gateway_counters gateway_counters(const struct gateway *gateway);
 /* Removes all, waits for what runs, frees itself, then calls closed. What fails now stays in the notes. */
 void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *owner);

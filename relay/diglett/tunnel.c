@@ -566,7 +566,7 @@ static int new_tunnel(uv_loop_t *loop, int fd, bool is_agent, const struct tunne
 	uv_check_init(loop, &tunnel->check);
 	tunnel->poll.data = tunnel->timer.data = tunnel->check.data = tunnel;
 	uv_check_start(&tunnel->check, on_check);
-	uv_timer_start(&tunnel->timer, on_deadline, TUNNEL_HANDSHAKE_MS, 0);
+	uv_timer_start(&tunnel->timer, on_deadline, ports->handshake_ms ? ports->handshake_ms : TUNNEL_HANDSHAKE_MS, 0);
 	uv_poll_start(&tunnel->poll, is_agent ? UV_WRITABLE : UV_READABLE, on_event);
 	set_options(fd);
 	*ret = tunnel;

@@ -31,6 +31,7 @@ struct tunnel_ports {
 	void (*answered)(void *owner, const struct diglett_answer *answer);
 	/* Agent: where visitors of this port go. False: nowhere. */
 	bool (*find_target)(void *owner, uint16_t port, struct endpoint *ret);
+	uint32_t handshake_ms; /* 0: TUNNEL_HANDSHAKE_MS, of all of it */
 	/* The last word; the owner then closes. why->code: -errno, or an enum mux_reason that the other side gave. */
 	void (*ended)(void *owner, const struct error *why);
 };

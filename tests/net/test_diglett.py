@@ -101,6 +101,7 @@ script = {self.script}
         line = f"{hashlib.sha256(TOKEN.encode()).hexdigest()} {' '.join(names)}\n" if names else "# nobody\n"
         new = self.tokens.with_suffix(".new")
         new.write_text(line)
+        new.chmod(0o600)
         new.rename(self.tokens)
 
     def info(self):
@@ -108,6 +109,7 @@ script = {self.script}
 
     def agent(self, token=TOKEN):
         (self.alice.folder / "token").write_text(token + "\n")
+        (self.alice.folder / "token").chmod(0o600)
         exposed = "".join(f"expose = {name} 127.0.0.1:{port}\n" for name, (port, _) in PORTS.items())
         return Node(self.build, self.alice, config=f"""
 [diglett-agent]

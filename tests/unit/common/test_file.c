@@ -2,6 +2,7 @@
 #include "common/file.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,10 +61,47 @@ static void test_a_left_over_file_does_not_lend_its_mode(void)
 	end();
 }
 
+static void expect_refused(mode_t mode, const char *text)
+{
+	struct error error = { 0 };
+	char *content;
+	size_t len;
+
+	assert(chmod(path, mode) == 0);
+	assert(file_read_secret(path, 100, &content, &len, &error) == -EPERM);
+	assert(strstr(error.message, path) && strstr(error.message, text) && strstr(error.message, "chmod 600"));
+}
+
+static void test_a_secret_that_others_may_read_or_write_is_refused(void)
+{
+	struct error error;
+	char *content;
+	size_t len;
+
+	begin();
+	assert(file_read_secret(path, 100, &content, &len, &error) == -ENOENT);
+	assert(file_write_atomic(path, "secret", 6, 0600, &error) == 0);
+	assert(file_read_secret(path, 100, &content, &len, &error) == 0 && len == 6);
+	free(content);
+	expect_refused(0604, "0604");
+	expect_refused(0602, "0602");
+	expect_refused(0640, "0640");
+	expect_refused(0660, "0660");
+	if (geteuid() == 0) { /* root's file for a service: the group may read, and no more */
+		assert(chown(path, 1, 1) == 0 && chmod(path, 0640) == 0);
+		assert(file_read_secret(path, 100, &content, &len, &error) == 0);
+		free(content);
+		expect_refused(0660, "0660");
+		expect_refused(0644, "0644");
+	}
+	end();
+}
+
 int main(void)
 {
 	umask(022);
 	test_a_link_is_not_followed();
 	test_a_left_over_file_does_not_lend_its_mode();
+	test_a_secret_that_others_may_read_or_write_is_refused();
 	return 0;
 }

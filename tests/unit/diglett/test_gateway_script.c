@@ -21,6 +21,7 @@ static struct world {
 	struct gateway *gateway;
 	uint32_t limit_ms;
 	bool is_closed;
+	char removed[256]; /* the ports that are free */
 } world;
 
 /* body: of a script that has noted its words in the log. */
@@ -46,9 +47,21 @@ static void new_world(const char *body)
 	assert(uv_loop_init(&world.loop) == 0);
 }
 
+static void on_removed(void *owner, const struct host_name *name, uint16_t port)
+{
+	const size_t len = strlen(world.removed);
+
+	(void)owner;
+	snprintf(world.removed + len, sizeof(world.removed) - len, "%s %u\n", name->text, port);
+}
+
 static void open_gateway(void)
 {
-	const struct gateway_options options = { world.script, world.notes, world.limit_ms, RETRY_MS };
+	const struct gateway_options options = { .script = world.script,
+						 .notes = world.notes,
+						 .limit_ms = world.limit_ms,
+						 .retry_ms = RETRY_MS,
+						 .removed = on_removed };
 	struct error error;
 
 	assert(gateway_new(&world.loop, &options, &world.gateway, &error) == 0);
@@ -89,14 +102,15 @@ static void add(const char *name, uint16_t port, const char *extra)
 {
 	const struct host_name host = name_of(name);
 
+	assert(gateway_has_room(world.gateway, &host, 1));
 	gateway_add(world.gateway, &host, port, extra);
 }
 
-static void take_away(const char *name)
+static void take_away(const char *name, uint16_t port)
 {
 	const struct host_name host = name_of(name);
 
-	gateway_remove(world.gateway, &host);
+	gateway_remove(world.gateway, &host, port);
 }
 
 static bool file_is(const char *path, const char *text)
@@ -123,27 +137,148 @@ static void test_a_name_is_added_and_removed_and_noted_meanwhile(void)
 	await_file(world.log, "add app.demo 127.0.0.1 4000\n");
 	add("b.demo", 4001, "x y; rm -rf /");
 	await_file(world.log, "add app.demo 127.0.0.1 4000\nadd b.demo 127.0.0.1 4001 x y; rm -rf /\n");
-	assert(file_is(world.notes, "b.demo\napp.demo\n"));
-	take_away("app.demo");
+	assert(file_is(world.notes, "app.demo\nb.demo\n"));
+	take_away("app.demo", 4000);
 	await_file(world.notes, "b.demo\n");
 	close_gateway();
 	assert(file_is(world.notes, ""));
 	end_world();
 }
 
-static void test_only_the_last_of_what_changes_meanwhile_is_told(void)
+static void test_all_that_changes_meanwhile_is_told_in_order(void)
 {
 	new_world("sleep 0.05");
 	open_gateway();
 	add("app.demo", 1, "");
-	take_away("app.demo");
+	take_away("app.demo", 1);
 	add("app.demo", 2, "");
-	add("app.demo", 3, "");
-	await_file(world.log, "add app.demo 127.0.0.1 1\nadd app.demo 127.0.0.1 3\n");
-	take_away("app.demo");
-	add("app.demo", 3, "");
+	take_away("app.demo", 2);
+	assert(gateway_counters(world.gateway).waiting == 4);
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
 	close_gateway();
-	assert(file_is(world.log, "add app.demo 127.0.0.1 1\nadd app.demo 127.0.0.1 3\nremove app.demo\n"));
+	assert(file_is(world.log, "add app.demo 127.0.0.1 1\nremove app.demo\nadd app.demo 127.0.0.1 2\nremove app.demo\n"));
+	end_world();
+}
+
+static void test_who_came_first_is_told_first(void)
+{
+	char names[12][16], expected[1024] = "";
+
+	/* Until all wait, nothing is said; then one at a time, so that the log shows in which order they were run. */
+	new_world("");
+	FILE *script = fopen(world.script, "w");
+	fprintf(script, "#!/bin/sh\nwhile ! test -e $0.go || ! mkdir $0.lock 2>/dev/null; do sleep 0.01; done\n"
+			"echo \"$@\" >>%s\nrmdir $0.lock\n", world.log);
+	fclose(script);
+	open_gateway();
+	for (int i = 0; i < 12; i++) {
+		snprintf(names[i], sizeof(names[i]), "n%02d.demo", i);
+		add(names[i], (uint16_t)(i + 1), "");
+	}
+	char go[112];
+	snprintf(go, sizeof(go), "%s.go", world.script);
+	fclose(fopen(go, "w"));
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	char *log = NULL;
+	size_t len;
+	assert(file_read(world.log, 65536, &log, &len, NULL) == 0);
+	for (int i = 0; i < 12; i++) { /* not later than the three that may run beside it */
+		snprintf(expected, sizeof(expected), "add %s 127.0.0.1 %d\n", names[i], i + 1);
+		const char *at = strstr(log, expected);
+		int n_before = 0;
+		assert(at);
+		for (const char *c = log; c < at; c++)
+			n_before += *c == '\n';
+		assert(n_before >= i - GATEWAY_RUNS + 1);
+	}
+	free(log);
+	close_gateway();
+	unlink(go);
+	end_world();
+}
+
+static void test_a_port_is_free_when_its_removal_was_told_and_not_before(void)
+{
+	new_world("test $1 = add || while ! test -e $0.go; do sleep 0.01; done");
+	char go[112];
+	snprintf(go, sizeof(go), "%s.go", world.script);
+	open_gateway();
+	add("app.demo", 1, "");
+	await_file(world.notes, "app.demo\n");
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	take_away("app.demo", 1);
+	await_file(world.log, "add app.demo 127.0.0.1 1\nremove app.demo\n");
+	assert(world.removed[0] == '\0');
+	fclose(fopen(go, "w"));
+	await_file(world.notes, "");
+	assert(strcmp(world.removed, "app.demo 1\n") == 0);
+	unlink(go);
+	close_gateway();
+	end_world();
+}
+
+static void test_a_port_whose_removal_fails_is_given_up_after_three_times_and_the_newer_is_told(void)
+{
+	new_world("test $1 = add");
+	open_gateway();
+	add("app.demo", 1, "");
+	take_away("app.demo", 1);
+	add("app.demo", 2, "");
+	await_file(world.log, "add app.demo 127.0.0.1 1\nremove app.demo\nremove app.demo\nremove app.demo\n"
+			      "add app.demo 127.0.0.1 2\n");
+	assert(strcmp(world.removed, "app.demo 1\n") == 0);
+	close_gateway();
+	assert(file_is(world.notes, "app.demo\n")); /* the next start tries again */
+	end_world();
+}
+
+static void test_a_start_that_fails_gives_way_to_the_end_behind_it(void)
+{
+	new_world("test $1 = remove");
+	open_gateway();
+	add("app.demo", 1, "");
+	while (gateway_counters(world.gateway).failures == 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	take_away("app.demo", 1);
+	await_file(world.notes, "");
+	assert(strcmp(world.removed, "app.demo 1\n") == 0);
+	close_gateway();
+	end_world();
+}
+
+static void test_what_waits_is_bounded(void)
+{
+	struct host_name names[2] = { name_of("a.demo"), name_of("b.demo") };
+	uint16_t port = 0;
+
+	new_world("while ! test -e $0.go; do sleep 0.01; done");
+	char go[112];
+	snprintf(go, sizeof(go), "%s.go", world.script);
+	open_gateway();
+	while (gateway_has_room(world.gateway, names, 2)) { /* of a name */
+		add("b.demo", ++port, "");
+		take_away("b.demo", port);
+	}
+	assert(gateway_counters(world.gateway).waiting == GATEWAY_MAX_OF_NAME);
+	assert(gateway_has_room(world.gateway, names, 1));
+	uint32_t n = 0;
+	for (; n < GATEWAY_MAX_CALLS; n++) { /* of all; each add keeps a place for its remove */
+		char text[24];
+		snprintf(text, sizeof(text), "n%u.demo", n);
+		const struct host_name name = name_of(text);
+		if (!gateway_has_room(world.gateway, &name, 1))
+			break;
+		gateway_add(world.gateway, &name, 1, "");
+	}
+	assert(n == (GATEWAY_MAX_CALLS - GATEWAY_MAX_OF_NAME) / 2);
+	write_script("");
+	unlink(world.script); /* what still waits fails at once */
+	fclose(fopen(go, "w"));
+	close_gateway();
+	unlink(go);
 	end_world();
 }
 
@@ -156,7 +291,33 @@ static void test_after_a_crash_the_next_start_takes_back_what_was_told(void)
 	open_gateway();
 	await_file(world.notes, "");
 	assert(gateway_counters(world.gateway).runs == 2 && gateway_counters(world.gateway).failures == 0);
+	assert(world.removed[0] == '\0'); /* these ports were nobody's */
 	close_gateway();
+	end_world();
+}
+
+static void test_after_a_crash_nothing_is_told_before_all_was_taken_back(void)
+{
+	new_world("test $2 != slow.demo || sleep 0.2; test $2 != bad.demo");
+	FILE *notes = fopen(world.notes, "w");
+	fputs("slow.demo\nbad.demo\nfast.demo\n", notes);
+	fclose(notes);
+	write_script("test $2 != slow.demo || sleep 0.2; echo \"$1 $2\" >>$0.done; test $2 != bad.demo");
+	char done[112];
+	snprintf(done, sizeof(done), "%s.done", world.script);
+	open_gateway();
+	add("new.demo", 1, "");
+	add("fast.demo", 2, "");
+	while (gateway_counters(world.gateway).runs < 5)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	char *text = NULL;
+	size_t len;
+	assert(file_read(done, 4096, &text, &len, NULL) == 0);
+	assert(strstr(text, "remove slow.demo\n") && strstr(text, "remove bad.demo\n") && strstr(text, "remove fast.demo\n"));
+	assert(!strstr(text, "add ") || strstr(text, "add ") > strstr(text, "remove slow.demo\n"));
+	free(text);
+	close_gateway();
+	unlink(done);
 	end_world();
 }
 
@@ -171,7 +332,7 @@ static void test_a_script_that_fails_is_run_again(void)
 	fclose(fopen(ok, "w"));
 	const uint64_t failures = gateway_counters(world.gateway).failures;
 	assert(failures >= 1);
-	take_away("app.demo");
+	take_away("app.demo", 1);
 	while (!file_is(world.notes, ""))
 		uv_run(&world.loop, UV_RUN_ONCE);
 	unlink(ok);
@@ -197,14 +358,14 @@ static void test_who_hangs_keeps_no_other_name_waiting(void)
 	char path[112], *pid = NULL;
 	size_t len;
 
-	new_world("test $2 != slow.demo || { echo $$ >$0.new; mv $0.new $0.pid; exec sleep 1000; }");
+	new_world("test \"$1 $2\" != \"add slow.demo\" || { echo $$ >$0.new; mv $0.new $0.pid; exec sleep 1000; }");
 	snprintf(path, sizeof(path), "%s.pid", world.script);
 	open_gateway();
 	add("slow.demo", 1, "");
 	while (access(path, F_OK) != 0)
 		uv_run(&world.loop, UV_RUN_NOWAIT);
 	add("fast.demo", 2, "");
-	take_away("fast.demo");
+	take_away("fast.demo", 2);
 	while (gateway_counters(world.gateway).runs < 3)
 		uv_run(&world.loop, UV_RUN_ONCE);
 	await_file(world.notes, "slow.demo\n");
@@ -241,8 +402,14 @@ static void test_a_script_that_is_not_there_fails_and_ends(void)
 int main(void)
 {
 	test_a_name_is_added_and_removed_and_noted_meanwhile();
-	test_only_the_last_of_what_changes_meanwhile_is_told();
+	test_all_that_changes_meanwhile_is_told_in_order();
+	test_who_came_first_is_told_first();
+	test_a_port_is_free_when_its_removal_was_told_and_not_before();
+	test_a_port_whose_removal_fails_is_given_up_after_three_times_and_the_newer_is_told();
+	test_a_start_that_fails_gives_way_to_the_end_behind_it();
+	test_what_waits_is_bounded();
 	test_after_a_crash_the_next_start_takes_back_what_was_told();
+	test_after_a_crash_nothing_is_told_before_all_was_taken_back();
 	test_a_script_that_fails_is_run_again();
 	test_a_script_that_hangs_is_killed();
 	test_who_hangs_keeps_no_other_name_waiting();
