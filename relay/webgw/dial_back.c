@@ -4,7 +4,6 @@
 #include <sodium.h>
 #include <string.h>
 
-/* Not 0, which is where nothing is. */
 static uint64_t hash_of(const struct dial_back *table, const uint8_t secret[DIAL_BACK_SECRET])
 {
 	uint64_t hash;
@@ -12,13 +11,34 @@ static uint64_t hash_of(const struct dial_back *table, const uint8_t secret[DIAL
 	_Static_assert(sizeof(hash) == crypto_shorthash_BYTES && sizeof(table->seed) == crypto_shorthash_KEYBYTES,
 		       "one hash of libsodium's");
 	crypto_shorthash((unsigned char *)&hash, secret, DIAL_BACK_SECRET, table->seed);
-	return hash != 0 ? hash : 1;
+	return hash;
+}
+
+/* What stands behind its random bytes. */
+static void seal(const struct dial_back *table, const uint8_t random[DIAL_BACK_RANDOM],
+		 uint8_t ret[DIAL_BACK_SECRET - DIAL_BACK_RANDOM])
+{
+	_Static_assert(DIAL_BACK_SECRET - DIAL_BACK_RANDOM >= crypto_generichash_BYTES_MIN &&
+			       sizeof(table->key) == crypto_generichash_KEYBYTES,
+		       "one hash of libsodium's");
+	crypto_generichash(ret, DIAL_BACK_SECRET - DIAL_BACK_RANDOM, random, DIAL_BACK_RANDOM, table->key, sizeof(table->key));
+}
+
+static bool was_told(const struct dial_back *table, const uint8_t secret[DIAL_BACK_SECRET])
+{
+	uint8_t expected[DIAL_BACK_SECRET - DIAL_BACK_RANDOM];
+
+	seal(table, secret, expected);
+	const bool is_ours = sodium_memcmp(expected, secret + DIAL_BACK_RANDOM, sizeof(expected)) == 0;
+	sodium_memzero(expected, sizeof(expected)); /* of a guess: else it might be read from here */
+	return is_ours;
 }
 
 void dial_back_init(struct dial_back *table)
 {
 	memset(table, 0, sizeof(*table));
 	randombytes_buf(table->seed, sizeof(table->seed));
+	randombytes_buf(table->key, sizeof(table->key));
 	for (uint32_t i = 0; i < DIAL_BACK_MAX; i++)
 		table->slots[i].next = i + 1 < DIAL_BACK_MAX ? i + 2 : 0;
 	table->free = 1;
@@ -33,7 +53,8 @@ uint64_t dial_back_add(struct dial_back *table, void *visitor, uint64_t until_ms
 		return 0;
 	struct dial_back_slot *slot = &table->slots[index - 1];
 	table->free = slot->next;
-	randombytes_buf(slot->secret, sizeof(slot->secret));
+	randombytes_buf(slot->secret, DIAL_BACK_RANDOM);
+	seal(table, slot->secret, slot->secret + DIAL_BACK_RANDOM);
 	memcpy(ret_secret, slot->secret, sizeof(slot->secret));
 	slot->until_ms = until_ms;
 	slot->visitor = visitor;
@@ -54,7 +75,6 @@ static void remove_slot(struct dial_back *table, struct dial_back_slot *slot)
 	while (*at != index)
 		at = &table->slots[*at - 1].next;
 	*at = slot->next;
-	table->recent[slot->hash & (DIAL_BACK_RECENT - 1)] = slot->hash;
 	sodium_memzero(slot->secret, sizeof(slot->secret));
 	slot->visitor = NULL;
 	slot->next = table->free;
@@ -77,7 +97,7 @@ int dial_back_take(struct dial_back *table, const uint8_t secret[DIAL_BACK_SECRE
 		}
 		return is_late ? DIAL_BACK_LATE : 0;
 	}
-	return table->recent[hash & (DIAL_BACK_RECENT - 1)] == hash ? DIAL_BACK_LATE : DIAL_BACK_UNKNOWN;
+	return was_told(table, secret) ? DIAL_BACK_LATE : DIAL_BACK_UNKNOWN;
 }
 
 static const struct dial_back_slot *find(const struct dial_back *table, uint64_t ticket)

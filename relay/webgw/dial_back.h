@@ -4,9 +4,10 @@
  *   visitor ─ add ─► secret ─ told to an agent ─► dialled back ─ take ─► visitor       until_ms: no longer valid
  *                      └─ remove: it has left, is late, or nobody is there
  *
- * A secret is 32 random bytes. Where it is looked for says a hash with a key that nobody knows, and then all bytes are
- * compared in constant time. One that was taken or removed is known as such for a while, so that who is a little late is
- * not taken for one who guesses. What stands for a waiting one elsewhere is its ticket, which is never used again.
+ * A secret is 16 random bytes and, of these, what a hash makes with a key that nobody knows. Where it is looked for says
+ * another such hash, and then all bytes are compared in constant time. So it is known of each, for ever and without a
+ * list, whether it was told to somebody: who is late is not taken for one who guesses, however many came meanwhile. What
+ * stands for a waiting one elsewhere is its ticket, which is never used again.
  *
  * Bounded: DIAL_BACK_MAX wait at most. One thread. Pure but for random bytes; sodium_init() must have been called.
  */
@@ -19,12 +20,12 @@
 #include <stdint.h>
 
 #define DIAL_BACK_SECRET  32
+#define DIAL_BACK_RANDOM  16 /* bytes of it; the rest follows from them */
 #define DIAL_BACK_MAX	  2048
 #define DIAL_BACK_BUCKETS 4096 /* a power of two */
-#define DIAL_BACK_RECENT  8192 /* the same */
 
 enum dial_back_outcome {
-	DIAL_BACK_UNKNOWN = 1, /* never told to anybody, or long ago */
+	DIAL_BACK_UNKNOWN = 1, /* never told to anybody */
 	DIAL_BACK_LATE,	       /* used before, or its visitor waits no longer */
 };
 
@@ -38,10 +39,9 @@ struct dial_back_slot {
 };
 
 struct dial_back {
-	uint8_t seed[16];
+	uint8_t seed[16], key[32];
 	uint32_t n, free;
 	uint32_t buckets[DIAL_BACK_BUCKETS]; /* index + 1 */
-	uint64_t recent[DIAL_BACK_RECENT];   /* hashes of those that are over */
 	struct dial_back_slot slots[DIAL_BACK_MAX];
 };
 

@@ -28,6 +28,8 @@ struct subscriber {
 	int64_t id;
 	uint32_t n_pending;
 	uint32_t n_in_vain; /* in a row */
+	bool has_dialled;
+	uint64_t dialled_ms; /* last */
 	uint64_t rests_until_ms;
 };
 
@@ -151,18 +153,20 @@ void subscriptions_free(struct subscriptions *table)
 
 /* ---- agents ---- */
 
-int subscriptions_register(struct subscriptions *table, const struct host_pattern *pattern,
-			   const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id)
+static struct subscriber *find_of_owner(const struct host *host, const void *owner)
 {
-	struct host *host = find_host(table, pattern);
+	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
+		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
+		if (subscriber->owner == owner)
+			return subscriber;
+	}
+	return NULL;
+}
 
-	if (!host)
-		return SUBSCRIPTIONS_UNKNOWN_HOST;
-	if (sodium_memcmp(host->hash, hash, WEBGW_HASH_LEN) != 0)
-		return SUBSCRIPTIONS_WRONG_SECRET;
-	if (host->n == SUBSCRIPTIONS_MAX_OF_HOST || table->n == SUBSCRIPTIONS_MAX)
-		return SUBSCRIPTIONS_FULL;
+static struct subscriber *add_subscriber(struct subscriptions *table, struct host *host, void *owner)
+{
 	struct subscriber *subscriber = calloc(1, sizeof(*subscriber));
+
 	if (!subscriber)
 		abort();
 	*subscriber = (struct subscriber){ .host = host, .owner = owner, .id = new_id(table) };
@@ -172,6 +176,24 @@ int subscriptions_register(struct subscriptions *table, const struct host_patter
 	link_put_last(&host->subscribers, &subscriber->of_host);
 	host->n++;
 	table->n++;
+	return subscriber;
+}
+
+int subscriptions_register(struct subscriptions *table, const struct host_pattern *pattern,
+			   const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (!host)
+		return SUBSCRIPTIONS_UNKNOWN_HOST;
+	if (sodium_memcmp(host->hash, hash, WEBGW_HASH_LEN) != 0)
+		return SUBSCRIPTIONS_WRONG_SECRET;
+	struct subscriber *subscriber = find_of_owner(host, owner);
+	if (!subscriber) {
+		if (host->n == SUBSCRIPTIONS_MAX_OF_HOST || table->n == SUBSCRIPTIONS_MAX)
+			return SUBSCRIPTIONS_FULL;
+		subscriber = add_subscriber(table, host, owner);
+	}
 	*ret_id = subscriber->id;
 	return 0;
 }
@@ -199,29 +221,45 @@ void subscriptions_drop_owner(struct subscriptions *table, const void *owner)
 
 /* ---- visitors ---- */
 
-void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, uint64_t now_ms, int64_t *ret_id)
+/* Whose turn it is of those that have room; of those that rest only if there is nobody else. */
+static struct subscriber *choose(const struct host *host, uint64_t now_ms)
 {
-	struct host_entry *entry = host_table_find(&table->by_name, name);
-	struct host *host = entry ? container_of(entry, struct host, entry) : NULL;
-	struct subscriber *chosen = NULL;
+	struct subscriber *resting = NULL;
 
-	if (!host)
-		return NULL;
 	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
 		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
 		if (subscriber->n_pending == SUBSCRIPTIONS_MAX_PENDING)
 			continue;
-		if (!chosen || now_ms >= subscriber->rests_until_ms)
-			chosen = subscriber;
 		if (now_ms >= subscriber->rests_until_ms)
-			break;
+			return subscriber;
+		if (!resting)
+			resting = subscriber;
 	}
+	return resting;
+}
+
+void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, uint64_t now_ms, int64_t *ret_id)
+{
+	struct host_entry *entry = host_table_find(&table->by_name, name);
+	struct host *host = entry ? container_of(entry, struct host, entry) : NULL;
+	struct subscriber *chosen = host ? choose(host, now_ms) : NULL;
+
 	if (!chosen)
 		return NULL;
+	if (chosen->n_in_vain >= SUBSCRIPTIONS_DOUBT && now_ms >= chosen->rests_until_ms)
+		chosen->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS; /* on trial: with this one alone */
 	chosen->n_pending++;
 	link_put_last(&host->subscribers, &chosen->of_host);
 	*ret_id = chosen->id;
 	return chosen->owner;
+}
+
+static void note_in_vain(struct subscriber *subscriber, uint64_t now_ms)
+{
+	if (subscriber->has_dialled && now_ms < subscriber->dialled_ms + SUBSCRIPTIONS_SIGN_MS)
+		return;
+	if (++subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT)
+		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS;
 }
 
 void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms)
@@ -231,12 +269,14 @@ void subscriptions_over(struct subscriptions *table, int64_t id, enum subscripti
 	if (!subscriber)
 		return;
 	subscriber->n_pending--;
-	if (end == SUBSCRIPTIONS_DIALLED) {
-		subscriber->n_in_vain = 0;
-		subscriber->rests_until_ms = 0;
-	} else if (end == SUBSCRIPTIONS_IN_VAIN && ++subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT) {
-		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS;
-	}
+	if (end == SUBSCRIPTIONS_IN_VAIN)
+		note_in_vain(subscriber, now_ms);
+	if (end != SUBSCRIPTIONS_DIALLED)
+		return;
+	subscriber->has_dialled = true;
+	subscriber->dialled_ms = now_ms;
+	subscriber->n_in_vain = 0;
+	subscriber->rests_until_ms = 0;
 }
 
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *pattern)

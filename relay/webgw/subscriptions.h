@@ -5,9 +5,17 @@
  *              │ id            │ id
  *              └── owner ──────┴── owner (a connection; one may have many)
  *
- * Agents of one host share its visitors in turn; nobody who comes later takes the place of who was there. Who was told
- * of visitors and has not dialled back for any of the last SUBSCRIPTIONS_DOUBT of them rests for SUBSCRIPTIONS_REST_MS,
- * unless there is nobody else.
+ * Agents of one host share its visitors in turn; nobody who comes later takes the place of who was there, and a
+ * connection that subscribes twice has one turn. An agent's health:
+ *
+ *   HEALTHY ── SUBSCRIPTIONS_DOUBT in vain, one after the other ──► RESTING ── SUBSCRIPTIONS_REST_MS ──► ON TRIAL
+ *      ▲                                                               ▲                                    │
+ *      └───────────────────────── it dialled back ─────────────────────┼────────────────────────────────────┤
+ *                                                                      └──────── told of one visitor ───────┘
+ *
+ * Who rests is told of nobody, unless there is nobody else. In vain is a visitor for whom nobody dialled back, if the agent
+ * has not done so for anybody else either for SUBSCRIPTIONS_SIGN_MS: an agent that has more visitors than it can serve in
+ * time is not taken for a dead one, for anybody may send it visitors.
  *
  * Bounds: hosts, subscribers in all and of a host, and visitors that wait for one (SUBSCRIPTIONS_MAX_PENDING). Secrets are compared in
  * constant time. Times are the caller's. One thread. Pure; sodium_init() must have been called.
@@ -27,6 +35,7 @@
 #define SUBSCRIPTIONS_MAX_HOSTS	  1024
 #define SUBSCRIPTIONS_DOUBT	  3
 #define SUBSCRIPTIONS_REST_MS	  10000
+#define SUBSCRIPTIONS_SIGN_MS	  5000 /* who dialled back within that time lives; as long as a visitor waits */
 
 struct subscriptions;
 
@@ -52,7 +61,10 @@ P2P_CHECK int subscriptions_add_host(struct subscriptions *table, const struct h
 /* With its subscribers. False: it was not there. */
 bool subscriptions_remove_host(struct subscriptions *table, const struct host_pattern *host);
 
-/* owner: borrowed, until its subscriptions are dropped. 0 with the id, > 0; or an enum subscriptions_outcome. */
+/*
+ * owner: borrowed, until its subscriptions are dropped. 0 with the id, > 0, which is the one it has if it subscribed
+ * before; or an enum subscriptions_outcome.
+ */
 P2P_CHECK int subscriptions_register(struct subscriptions *table, const struct host_pattern *host,
 				     const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id);
 /* False: this owner has no such. */

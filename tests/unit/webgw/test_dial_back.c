@@ -66,6 +66,40 @@ static void test_a_guess_is_told_from_who_is_late(void)
 	free(table);
 }
 
+/* Else whoever sends many visitors makes an agent look like one who guesses, and it is sent away. */
+static void test_a_late_secret_is_known_however_many_came_meanwhile(void)
+{
+	struct dial_back *table = new_table();
+	int visitor;
+	uint8_t late[DIAL_BACK_SECRET], other[DIAL_BACK_SECRET];
+	void *found = NULL;
+
+	dial_back_remove(table, dial_back_add(table, &visitor, 5000, late));
+	for (int i = 0; i < 200000; i++)
+		dial_back_remove(table, dial_back_add(table, &visitor, 5000, other));
+	assert(dial_back_take(table, late, 0, &found) == DIAL_BACK_LATE && !found);
+	for (int i = 0; i < DIAL_BACK_SECRET; i++) { /* and nothing that resembles it */
+		memcpy(other, late, sizeof(other));
+		other[i] ^= 0x80;
+		assert(dial_back_take(table, other, 0, &found) == DIAL_BACK_UNKNOWN);
+	}
+	free(table);
+}
+
+/* What one node has told is a guess at another, or after a restart. */
+static void test_a_secret_is_of_its_table_alone(void)
+{
+	struct dial_back *table = new_table(), *other = new_table();
+	int visitor;
+	uint8_t secret[DIAL_BACK_SECRET];
+	void *found = NULL;
+
+	assert(dial_back_add(table, &visitor, 5000, secret) != 0);
+	assert(dial_back_take(other, secret, 0, &found) == DIAL_BACK_UNKNOWN);
+	free(table);
+	free(other);
+}
+
 /* A failed notification of the original left its secret for ever. */
 static void test_so_many_wait_at_most_and_places_come_back(void)
 {
@@ -98,6 +132,8 @@ int main(void)
 	test_a_secret_finds_its_visitor_once();
 	test_a_secret_lives_until_its_visitor_is_late();
 	test_a_guess_is_told_from_who_is_late();
+	test_a_late_secret_is_known_however_many_came_meanwhile();
+	test_a_secret_is_of_its_table_alone();
 	test_so_many_wait_at_most_and_places_come_back();
 	return 0;
 }

@@ -138,6 +138,68 @@ static void test_a_visitor_who_leaves_says_nothing_about_the_agent(void)
 	subscriptions_free(table);
 }
 
+/* Anybody may send an agent more visitors than it can serve in time; it is alive all the same. */
+static void test_who_is_late_for_some_and_dials_back_for_others_is_healthy(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id, busy = enter(table, "a.example", &alice);
+	const uint64_t now_ms = 100000;
+
+	(void)enter(table, "a.example", &bob);
+	for (int i = 0; i < 400; i++)
+		assert(pick(table, "a.example", now_ms, &id));
+	subscriptions_over(table, busy, SUBSCRIPTIONS_DIALLED, now_ms);
+	for (int i = 0; i < 150; i++)
+		subscriptions_over(table, busy, SUBSCRIPTIONS_IN_VAIN, now_ms + SUBSCRIPTIONS_SIGN_MS - 1);
+	assert(pick(table, "a.example", now_ms + SUBSCRIPTIONS_SIGN_MS - 1, &id) == &alice);
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) /* but not for ever */
+		subscriptions_over(table, busy, SUBSCRIPTIONS_IN_VAIN, now_ms + SUBSCRIPTIONS_SIGN_MS);
+	for (int i = 0; i < 4; i++)
+		assert(pick(table, "a.example", now_ms + SUBSCRIPTIONS_SIGN_MS, &id) == &bob);
+	subscriptions_free(table);
+}
+
+/* Else each return costs as many visitors as come until the first of them has waited in vain. */
+static void test_who_returns_from_rest_is_tried_with_one_visitor(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id, dead = enter(table, "a.example", &alice);
+	uint64_t now_ms = 5000;
+
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
+		assert(pick(table, "a.example", now_ms, &id) == &alice);
+		subscriptions_over(table, dead, SUBSCRIPTIONS_IN_VAIN, now_ms);
+	}
+	(void)enter(table, "a.example", &bob);
+	for (int round = 0; round < 3; round++) {
+		int n = 0;
+		now_ms += SUBSCRIPTIONS_REST_MS;
+		for (int i = 0; i < 10; i++)
+			n += pick(table, "a.example", now_ms, &id) == &alice;
+		assert(n == 1);
+	}
+	subscriptions_over(table, dead, SUBSCRIPTIONS_DIALLED, now_ms); /* of one of them: it is back */
+	int n = 0;
+	for (int i = 0; i < 10; i++)
+		n += pick(table, "a.example", now_ms, &id) == &alice;
+	assert(n == 5);
+	subscriptions_free(table);
+}
+
+static void test_who_subscribes_twice_has_one_turn(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	const struct host_pattern host = pattern_of("a.example");
+	int64_t id;
+
+	const int64_t first = enter(table, "a.example", &alice);
+	assert(enter(table, "a.example", &alice) == first && subscriptions_count(table, &host) == 1);
+	(void)enter(table, "a.example", &bob);
+	for (int i = 0; i < 4; i++)
+		assert(pick(table, "a.example", 0, &id) == (i % 2 == 0 ? &alice : &bob));
+	subscriptions_free(table);
+}
+
 /* In the original to give the same host again orphaned what was there. */
 static void test_a_host_given_again_is_the_same(void)
 {
@@ -172,10 +234,12 @@ static void test_a_host_has_so_many_agents_at_most(void)
 	const struct host_pattern host = pattern_of("a.example");
 	int64_t id;
 
+	char agents[SUBSCRIPTIONS_MAX_OF_HOST];
 	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++)
-		(void)enter(table, "a.example", &alice);
+		(void)enter(table, "a.example", &agents[i]);
 	assert(subscriptions_register(table, &host, right, &bob, &id) == SUBSCRIPTIONS_FULL);
-	subscriptions_drop_owner(table, &alice);
+	assert(subscriptions_register(table, &host, right, &agents[7], &id) == 0); /* it is there */
+	subscriptions_drop_owner(table, &agents[0]);
 	(void)enter(table, "a.example", &bob);
 	subscriptions_free(table);
 }
@@ -189,6 +253,9 @@ int main(void)
 	test_so_many_visitors_wait_for_one_agent_at_most();
 	test_who_does_not_dial_back_rests_unless_there_is_nobody_else();
 	test_a_visitor_who_leaves_says_nothing_about_the_agent();
+	test_who_is_late_for_some_and_dials_back_for_others_is_healthy();
+	test_who_returns_from_rest_is_tried_with_one_visitor();
+	test_who_subscribes_twice_has_one_turn();
 	test_a_host_given_again_is_the_same();
 	test_a_wildcard_has_a_secret_of_its_own();
 	test_a_host_has_so_many_agents_at_most();
