@@ -51,6 +51,8 @@
 #define PING_S              60 /* each costs both sides 240 bytes with what TCP adds: 350 kB a day */
 #define SILENCE_S           90
 #define KICK_MS             1
+#define MAX_MAKING_ROOM     64 /* connections that end and have not yet */
+#define PREFIX_V6           7  /* bytes: a /56 */
 #define DESTROY_TURNS       8 /* loop turns in which libwebsockets' handles close, two are needed */
 
 enum state { RESOLVING, CONNECTING, OPEN, CLOSING, ENDED };
@@ -77,6 +79,8 @@ struct websocket {
 	uv_timer_t timer;
 	void *data;
 	char why[256];
+	bool is_unproven;
+	bool is_making_room; /* its place is another's already */
 	bool ending;       /* libwebsockets has been told to end it */
 	bool deferred_end; /* the timer's next shot is the end */
 	bool tell;         /* and tells the owner */
@@ -85,6 +89,7 @@ struct websocket {
 	size_t rx_len, rx_size, max_message;
 	struct queued *first, **last;
 	size_t queued, max_queue;
+	uint64_t moved_ms; /* when something went out last, or had to wait after nothing had */
 
 	bool has_identity, has_pin;
 	struct identity identity;
@@ -113,6 +118,8 @@ struct websocket_server {
 	struct error setup_error;
 	struct websocket_handler handler;
 	size_t max_connections, max_per_address, max_message, max_queue;
+	int send_buffer;
+	uint32_t max_unproven, max_unproven_source, n_unproven, n_making_room;
 	uint64_t handshake_ms;
 	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct websocket_server_counters counters;
@@ -176,8 +183,10 @@ static void on_timer_closed(uv_handle_t *handle)
 		ws->previous->next = ws->next;
 	else
 		host->websockets = ws->next;
-	if (ws->server)
+	if (ws->server) {
 		ws->server->counters.open--;
+		ws->server->n_making_room -= ws->is_making_room;
+	}
 	drop_queue(ws);
 	free(ws->rx);
 	X509_free(ws->ca);
@@ -219,6 +228,13 @@ static void set_why(struct websocket *ws, const char *why)
 		snprintf(ws->why, sizeof(ws->why), "%s", why);
 }
 
+static void forget_unproven(struct websocket *ws)
+{
+	if (ws->is_unproven)
+		ws->server->n_unproven--;
+	ws->is_unproven = false;
+}
+
 /*
  * The lws connection is gone, or never was. A stranger that never got as far as OPEN ends silently.
  * The rest happens in a later turn of the loop, when libwebsockets has closed its handle and knows
@@ -230,6 +246,7 @@ static void finish(struct websocket *ws, const char *why)
 		return;
 	if (ws->server && ws->state == CONNECTING)
 		ws->server->counters.broken_handshakes++;
+	forget_unproven(ws);
 	ws->tell = !ws->server || ws->state == OPEN || ws->state == CLOSING;
 	set_why(ws, why ? why : "the other side closed the connection, or fell silent");
 	ws->state = ENDED;
@@ -265,6 +282,11 @@ static void on_timeout(uv_timer_t *timer)
 {
 	struct websocket *ws = container_of(timer, struct websocket, timer);
 
+	if (ws->state == OPEN && ws->is_unproven && !ws->ending) {
+		ws->server->counters.unproven++;
+		end_now(ws, "it did not say in time who it is");
+		return;
+	}
 	end_now(ws, ws->state == CLOSING ? NULL : "no answer in time");
 }
 
@@ -359,6 +381,7 @@ static int on_writable(struct websocket *ws)
 	if (!ws->first)
 		ws->last = &ws->first;
 	ws->queued -= item->len;
+	ws->moved_ms = uv_now(ws->host->loop);
 	int n = lws_write(ws->wsi, item->bytes + LWS_PRE, item->len, LWS_WRITE_TEXT);
 	free(item);
 	if (n < 0)
@@ -383,7 +406,8 @@ static int on_open(struct websocket *ws)
 		return -1;
 	learn_peer(ws);
 	ws->state = OPEN;
-	uv_timer_stop(&ws->timer);
+	if (!ws->is_unproven) /* else its time goes on */
+		uv_timer_stop(&ws->timer);
 	ws->handler.opened(ws->handler.owner, ws);
 	return 0;
 }
@@ -652,7 +676,9 @@ static size_t count_from(const struct websocket_server *server, const struct end
 /* Why this newcomer cannot be served, or NULL. */
 static const char *refusal(struct websocket_server *server, const struct endpoint *remote)
 {
-	if (server->counters.open >= server->max_connections) {
+	const uint32_t n_stay = server->counters.open - server->n_making_room - server->n_unproven;
+
+	if (n_stay >= server->max_connections || server->counters.open >= server->max_connections + MAX_MAKING_ROOM) {
 		server->counters.refused_limit++;
 		return "too many connections";
 	}
@@ -667,6 +693,47 @@ static const char *refusal(struct websocket_server *server, const struct endpoin
 	return NULL;
 }
 
+static bool is_of_prefix(const struct endpoint *a, const struct endpoint *b)
+{
+	return memcmp(a->ip, b->ip, endpoint_is_v4(a) ? sizeof(a->ip) : PREFIX_V6) == 0;
+}
+
+/* prefix NULL: of all. */
+static struct websocket *oldest_unproven(const struct websocket_server *server, const struct endpoint *prefix,
+					 uint32_t *ret_n)
+{
+	struct websocket *oldest = NULL;
+
+	*ret_n = 0;
+	for (struct websocket *ws = server->host->websockets; ws; ws = ws->next) {
+		if (ws->server != server || !ws->is_unproven || (prefix && !is_of_prefix(prefix, &ws->remote)))
+			continue;
+		oldest = ws; /* the newest is the first */
+		++*ret_n;
+	}
+	return oldest;
+}
+
+/* Those who have said who they are do not make room for anybody. */
+static void make_room(struct websocket_server *server, const struct endpoint *remote)
+{
+	uint32_t n;
+	struct websocket *oldest = oldest_unproven(server, remote, &n);
+
+	if (n < server->max_unproven_source)
+		oldest = NULL;
+	if (!oldest && (server->n_unproven >= server->max_unproven ||
+			server->counters.open - server->n_making_room >= server->max_connections))
+		oldest = oldest_unproven(server, NULL, &n);
+	if (!oldest)
+		return;
+	forget_unproven(oldest);
+	oldest->is_making_room = true;
+	server->n_making_room++;
+	server->counters.made_room++;
+	end_now(oldest, "others came, and it had not said who it is");
+}
+
 static void adopt(struct websocket_server *server, int fd, const struct endpoint *remote)
 {
 	const char *why = refusal(server, remote);
@@ -677,6 +744,10 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 		close(fd);
 		return;
 	}
+	if (server->max_unproven > 0)
+		make_room(server, remote);
+	if (server->send_buffer > 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &server->send_buffer, sizeof(server->send_buffer));
 	struct lws *wsi = lws_adopt_socket_vhost(server->vhost, fd); /* closes fd when it fails */
 	if (!wsi) {
 		server->counters.broken_handshakes++;
@@ -688,6 +759,8 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 	ws->remote = *remote;
 	ws->max_message = server->max_message;
 	ws->max_queue = server->max_queue;
+	ws->is_unproven = server->max_unproven > 0;
+	server->n_unproven += ws->is_unproven;
 	server->counters.open++;
 	server->counters.accepted++;
 	lws_set_opaque_user_data(wsi, ws);
@@ -1095,6 +1168,9 @@ int websocket_server_new(struct websocket_host *host,
 		options->handshake_ms ? options->handshake_ms : HANDSHAKE_S * UINT64_C(1000);
 	server->max_message = options->max_message;
 	server->max_queue = options->max_queue;
+	server->send_buffer = options->send_buffer;
+	server->max_unproven = options->max_unproven;
+	server->max_unproven_source = options->max_unproven_source;
 	int r = listen_on(&options->listen, &server->fd, &server->port, reterr);
 	if (r != 0) {
 		free(server);
@@ -1150,6 +1226,8 @@ int websocket_send(struct websocket *ws, const char *text, size_t len)
 	item->next = NULL;
 	item->len = len;
 	memcpy(item->bytes + LWS_PRE, text, len);
+	if (!ws->first)
+		ws->moved_ms = uv_now(ws->host->loop);
 	*ws->last = item;
 	ws->last = &item->next;
 	ws->queued += len;
@@ -1160,6 +1238,18 @@ int websocket_send(struct websocket *ws, const char *text, size_t len)
 size_t websocket_queued(const struct websocket *ws)
 {
 	return ws->queued;
+}
+
+uint64_t websocket_stalled_ms(const struct websocket *ws)
+{
+	return ws->first ? uv_now(ws->host->loop) - ws->moved_ms : 0;
+}
+
+void websocket_prove(struct websocket *ws)
+{
+	if (ws->is_unproven && ws->state == OPEN && !ws->ending)
+		uv_timer_stop(&ws->timer);
+	forget_unproven(ws);
 }
 
 void websocket_close(struct websocket *ws, const char *why)

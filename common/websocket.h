@@ -52,6 +52,13 @@ struct websocket_server_options {
 	uint32_t max_rate_source;
 	size_t max_message;     /* bytes of one message received */
 	size_t max_queue;       /* bytes that may wait to be sent on one connection */
+	int send_buffer;        /* bytes of it that the kernel takes besides; 0: as many as it likes */
+	/*
+	 * Who connects has handshake_ms in all until websocket_prove() says that it is somebody. So many may be unproven,
+	 * in all and of one IPv4 address or IPv6 /56; then the one of them that has been so for longest makes room.
+	 * 0: nobody has to prove anything.
+	 */
+	uint32_t max_unproven, max_unproven_source;
 	struct websocket_handler handler;
 };
 
@@ -67,6 +74,8 @@ struct websocket_server_counters {
 	uint64_t accepted, refused_limit, refused_address, refused_rate;
 	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up */
 	uint64_t bad_messages;      /* binary or too large */
+	uint64_t unproven;          /* open, but had not proven itself in time */
+	uint64_t made_room;         /* the same, when others came */
 	uint32_t open;
 };
 struct websocket_server_counters websocket_server_counters(const struct websocket_server *server);
@@ -91,6 +100,10 @@ struct websocket *websocket_connect(struct websocket_host *host,
 /* Copies. 0; -ENOBUFS when the queue is full (nothing queued); -ENOTCONN when it is not open. */
 P2P_CHECK int websocket_send(struct websocket *ws, const char *text, size_t len);
 size_t websocket_queued(const struct websocket *ws); /* bytes */
+/* For how long something has waited to be sent, and nothing went out. */
+uint64_t websocket_stalled_ms(const struct websocket *ws);
+/* Of a server's connection: it may stay. */
+void websocket_prove(struct websocket *ws);
 /* Ends it after what is queued has gone out (at most 5 s); closed follows. why goes to our own log.
  */
 void websocket_close(struct websocket *ws, const char *why);

@@ -107,10 +107,22 @@ static void add_dial_drops(const struct front_door_counters *counters, struct no
 {
 	node_status_add_drop(status, "front door: no agent dialled back", counters->dial_timed_out);
 	node_status_add_drop(status, "front door: too many wait for agents", counters->dial_over_limit);
+	node_status_add_drop(status, "front door: too many wait of one source", counters->dial_over_source_limit);
 	node_status_add_drop(status, "front door: dialled back with a wrong secret", counters->dial_unknown);
 	node_status_add_drop(status, "front door: dialled back too late", counters->dial_late);
 	node_status_add_drop(status, "front door: dialled back and said nothing", counters->dial_silent);
 	node_status_add_drop(status, "front door: dialled back too often", counters->dial_refused);
+}
+
+static void add_webgw_drops(const struct webgw_counters *counters, struct node_status *status)
+{
+	node_status_add_drop(status, "webgw: no agent for a visitor", counters->nobody);
+	node_status_add_drop(status, "webgw: agents read too slowly to be told", counters->not_read);
+	node_status_add_drop(status, "webgw: agents ended that did not read", counters->ended);
+	node_status_add_drop(status, "webgw: wrong secret or unknown host", counters->wrong);
+	node_status_add_drop(status, "webgw: connected and did not subscribe", counters->unproven);
+	node_status_add_drop(status, "webgw: made room before it subscribed", counters->made_room);
+	node_status_add_drop(status, "webgw: too many connections, or too fast", counters->refused);
 }
 
 static void fill_door_drops(const struct p2p_engine *engine, struct node_status *status)
@@ -127,6 +139,10 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 			fill_quic_drops(&counters.quic, status);
 		if (engine->has_webgw)
 			add_dial_drops(&counters, status);
+	}
+	if (engine->webgw) {
+		const struct webgw_counters counters = webgw_counters(engine->webgw);
+		add_webgw_drops(&counters, status);
 	}
 	if (engine->acceptor && acceptor_port(engine->acceptor) != 0) {
 		const struct front_door_counters counters = acceptor_counters(engine->acceptor);

@@ -9,8 +9,11 @@
  * A visitor waits for dial_ms, a caller has present_ms for its secret; then each is reset. Who waits is in the table of
  * secrets, and is taken out of it whatever becomes of it: by visitor_end_dial(), through which all go.
  *
- * Callers are bounded; the one that said nothing for longest makes room. A source that guesses secrets is not asked in
- * for a while.
+ * Of one source so many visitors may wait, so that nobody takes all of what an agent can bear; who leaves while an agent
+ * is told of it counts on for a while, for the agent was told.
+ *
+ * Callers are bounded, in all and of one source; the one of them that said nothing for longest makes room. A source that
+ * guesses secrets has few places for a while; it keeps some, for an agent may share its address with who guesses.
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
@@ -24,9 +27,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAX_CALLERS	1024
+#define MAX_WAITING_SOURCE (SUBSCRIPTIONS_MAX_PENDING / 4)
+#define MAX_CALLERS	   1024
+#define MAX_CALLERS_SOURCE 256
+#define MAX_CALLERS_WRONG  8 /* of one that has guessed MAX_WRONG times in WRONG_MS */
 #define CALLERS_A_TURN	64
-#define MAX_WRONG	16 /* of one source in */
+#define MAX_WRONG	16
 #define WRONG_MS	60000
 #define RETRY_ACCEPT_MS 100
 
@@ -49,8 +55,12 @@ struct door_dial_back {
 	uint64_t accept_again_ms; /* 0: callers are asked in */
 	struct dial_exchange *exchange;
 	struct link waiting; /* visitors */
+	uint64_t forget_left_ms; /* when those who left count no more; 0: there are none */
+	uint16_t n_waiting_of[DOOR_SOURCES]; /* by source; with those who left: */
+	uint16_t n_left_of[DOOR_SOURCES];
 	struct link callers, gone;
 	uint32_t n_callers;
+	uint16_t n_callers_of[DOOR_SOURCES];
 	uint64_t forgive_ms; /* when all is forgotten of who guessed; 0: nobody has */
 	uint8_t n_wrong[DOOR_SOURCES];
 	struct dial_back table;
@@ -83,20 +93,51 @@ void door_take_answers(struct door_thread *door)
 		take_answers(door->dial_back);
 }
 
+static enum subscriptions_end end_of(const struct visitor *visitor, bool is_dialled)
+{
+	const struct door_thread *door = visitor->door;
+
+	if (is_dialled)
+		return SUBSCRIPTIONS_DIALLED;
+	return door->now_ms - visitor->since_ms >= door->options.dial_ms ? SUBSCRIPTIONS_IN_VAIN : SUBSCRIPTIONS_LEFT;
+}
+
+/* Its source has a place again: at once, unless an agent has been told, or will be, for nothing. */
+static void give_place_back(struct door_dial_back *dial, const struct visitor *visitor, enum subscriptions_end end)
+{
+	const bool is_told = !visitor->dial->is_answered || visitor->dial->subscription != 0;
+
+	if (end != SUBSCRIPTIONS_LEFT || !is_told) {
+		dial->n_waiting_of[visitor->source]--;
+		return;
+	}
+	dial->n_left_of[visitor->source]++;
+	if (dial->forget_left_ms == 0)
+		dial->forget_left_ms = dial->door->now_ms + dial->door->options.dial_ms;
+}
+
+static void forget_left(struct door_dial_back *dial)
+{
+	for (size_t i = 0; i < DOOR_SOURCES; i++)
+		dial->n_waiting_of[i] = (uint16_t)(dial->n_waiting_of[i] - dial->n_left_of[i]);
+	memset(dial->n_left_of, 0, sizeof(dial->n_left_of));
+	dial->forget_left_ms = 0;
+}
+
 void visitor_end_dial(struct visitor *visitor, bool is_dialled)
 {
-	struct door_thread *door = visitor->door;
-	const bool is_late = door->now_ms - visitor->since_ms >= door->options.dial_ms;
+	const enum subscriptions_end end = end_of(visitor, is_dialled);
+	struct door_dial_back *dial = visitor->door->dial_back;
 	struct dial *ended = visitor->dial;
 
 	if (!ended)
 		return;
+	if (ended->ticket != 0)
+		give_place_back(dial, visitor, end);
 	visitor->dial = NULL;
-	dial_back_remove(&door->dial_back->table, ended->ticket);
+	dial_back_remove(&dial->table, ended->ticket);
 	if (ended->is_answered)
-		dial_exchange_end(door->dial_back->exchange, ended->subscription,
-				  is_dialled ? SUBSCRIPTIONS_DIALLED :
-				  is_late    ? SUBSCRIPTIONS_IN_VAIN : SUBSCRIPTIONS_LEFT);
+		dial_exchange_end(dial->exchange, ended->subscription, end);
 	free(ended);
 }
 
@@ -109,11 +150,15 @@ static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
 	visitor->dial = calloc(1, sizeof(*visitor->dial));
 	if (!visitor->dial)
 		abort();
-	wanted.ticket = visitor->dial->ticket =
-		dial_back_add(&dial->table, visitor, visitor->since_ms + visitor->door->options.dial_ms, wanted.secret);
-	const bool is_asked = wanted.ticket != 0 && dial_exchange_want(dial->exchange, &wanted);
+	wanted.ticket = dial_back_add(&dial->table, visitor, visitor->since_ms + visitor->door->options.dial_ms, wanted.secret);
+	if (wanted.ticket != 0 && dial_exchange_want(dial->exchange, &wanted)) {
+		visitor->dial->ticket = wanted.ticket;
+		dial->n_waiting_of[visitor->source]++;
+	} else {
+		dial_back_remove(&dial->table, wanted.ticket);
+	}
 	sodium_memzero(wanted.secret, sizeof(wanted.secret));
-	return is_asked;
+	return visitor->dial->ticket != 0;
 }
 
 /* What came of it goes to the agent when there is one. */
@@ -140,6 +185,11 @@ void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found
 		visitor_turn_away(visitor);
 		return;
 	}
+	if (door->dial_back->n_waiting_of[visitor->source] >= MAX_WAITING_SOURCE) {
+		door->counters.dial_over_source_limit++;
+		visitor_turn_away(visitor);
+		return;
+	}
 	keep_first(visitor, bytes, n);
 	visitor_place(visitor, WAITING, &door->dial_back->waiting);
 	if (!ask_for_agent(visitor, found)) {
@@ -159,6 +209,7 @@ static void forget_caller(struct caller *caller)
 {
 	caller->fd = -1;
 	caller->dial->n_callers--;
+	caller->dial->n_callers_of[caller->source]--;
 	sodium_memzero(caller->secret, sizeof(caller->secret));
 	link_put_last(&caller->dial->gone, &caller->place);
 }
@@ -245,25 +296,38 @@ static void on_caller(struct watch *watch, uint32_t events)
 	present(caller);
 }
 
+/* Of the source, or of all: the one that has been silent for longest makes room. */
+static void make_room(struct door_dial_back *dial, uint16_t source)
+{
+	const uint16_t most = dial->n_wrong[source] < MAX_WRONG ? MAX_CALLERS_SOURCE : MAX_CALLERS_WRONG;
+	const bool is_source_full = dial->n_callers_of[source] >= most;
+
+	if (!is_source_full && dial->n_callers < MAX_CALLERS)
+		return;
+	for (struct link *at = dial->callers.after; at != &dial->callers; at = at->after) {
+		struct caller *caller = container_of(at, struct caller, place);
+		if (is_source_full && caller->source != source)
+			continue;
+		dial->door->counters.dial_refused++;
+		turn_caller_away(caller);
+		return;
+	}
+}
+
 static void welcome_caller(struct door_dial_back *dial, int fd, const struct sockaddr_storage *address)
 {
 	struct door_thread *door = dial->door;
 	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
 	const uint16_t source = door_source_of(door, &remote);
-	struct caller *caller = dial->n_wrong[source] < MAX_WRONG ? calloc(1, sizeof(*caller)) : NULL;
+	struct caller *caller = calloc(1, sizeof(*caller));
 
-	if (!caller) {
-		door->counters.dial_refused++;
-		splice_close_with_reset(fd);
-		return;
-	}
+	if (!caller)
+		abort();
 	*caller = (struct caller){ .watch.happened = on_caller, .dial = dial, .fd = fd, .remote = remote,
 				   .source = source, .since_ms = door->now_ms };
-	if (dial->n_callers == MAX_CALLERS) {
-		door->counters.dial_refused++;
-		turn_caller_away(container_of(link_first(&dial->callers), struct caller, place));
-	}
+	make_room(dial, source);
 	dial->n_callers++;
+	dial->n_callers_of[source]++;
 	link_put_last(&dial->callers, &caller->place);
 	if (door_watch(door, fd, &caller->watch, EPOLLIN) < 0)
 		turn_caller_away(caller);
@@ -328,12 +392,15 @@ uint64_t door_expire_dial_back(struct door_thread *door)
 		memset(dial->n_wrong, 0, sizeof(dial->n_wrong));
 		dial->forgive_ms = 0;
 	}
+	if (dial->forget_left_ms != 0 && dial->forget_left_ms <= door->now_ms)
+		forget_left(dial);
 	if (dial->accept_again_ms != 0 && dial->accept_again_ms <= door->now_ms)
 		set_asking_in(dial, true);
 	const uint64_t due[] = {
 		door_expire(door, &dial->waiting, door->options.dial_ms, &door->counters.dial_timed_out),
 		expire_callers(dial),
 		dial->forgive_ms != 0 ? dial->forgive_ms : UINT64_MAX,
+		dial->forget_left_ms != 0 ? dial->forget_left_ms : UINT64_MAX,
 		dial->accept_again_ms != 0 ? dial->accept_again_ms : UINT64_MAX,
 	};
 	for (size_t i = 0; i < sizeof(due) / sizeof(*due); i++)

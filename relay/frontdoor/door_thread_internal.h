@@ -44,7 +44,7 @@ enum visitor_state { SNIFFING, CONNECTING, WAITING, PUMPED, LINGERING, GONE, N_S
 
 /* Of one that waits for an agent. */
 struct dial {
-	uint64_t ticket;
+	uint64_t ticket; /* 0: there was no room for it */
 	int64_t subscription; /* who was told; 0: nobody yet, or nobody is there */
 	bool is_answered;
 };

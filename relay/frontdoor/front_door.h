@@ -87,7 +87,7 @@ struct front_door_counters {
 	uint64_t routes_taken; /* how often they were replaced */
 	struct quic_counters quic; /* none of it is in the others */
 	/* Visitors for whom agents dial back, and who dials: with a wrong secret, with one whose visitor waits no longer, or none. */
-	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit;
+	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit, dial_over_source_limit;
 	uint64_t dial_unknown, dial_late, dial_silent, dial_refused;
 };
 

@@ -8,39 +8,73 @@
 #include <string.h>
 
 #define MODULE	  "webgw"
-#define MAX_QUEUE (64 * 1024) /* bytes to one agent: of 200 visitors or so */
-#define MAX_WRONG 8	      /* secrets on one connection */
+#define MAX_QUEUE	    (32 * 1024) /* bytes to one agent: of 120 visitors or so, who may come in one turn */
+#define SEND_BUFFER	    (16 * 1024) /* besides, in the kernel */
+#define STALL_MS	    5000	/* as long as a visitor waits */
+#define MAX_WRONG	    8		/* secrets on one connection */
+#define MAX_UNPROVEN	    1024
+#define MAX_UNPROVEN_SOURCE 64
 
 struct webgw {
 	uv_loop_t *loop;
 	struct webgw_ports ports;
 	struct subscriptions *subscriptions;
 	struct websocket_server *server;
+	struct webgw_counters counters; /* those that are not the server's */
 	struct log_limit log_limit;
+};
+
+/* Who has opened a WebSocket: the data of it. */
+struct agent {
+	uint32_t n_wrong;
+	bool is_proven; /* it knew a secret */
 };
 
 /* ---- agents ---- */
 
-static void send_and_free(struct websocket *ws, char *text)
+/* At once: nobody is told of visitors any more by a connection that has to end. */
+static void end_agent(struct webgw *webgw, struct websocket *ws, const char *why)
 {
-	if (websocket_send(ws, text, strlen(text)) != 0)
-		websocket_close(ws, "it does not read what it is told");
+	subscriptions_drop_owner(webgw->subscriptions, ws);
+	websocket_abort(ws, why);
+}
+
+static void send_and_free(struct webgw *webgw, struct websocket *ws, char *text)
+{
+	if (websocket_send(ws, text, strlen(text)) == -ENOBUFS) {
+		webgw->counters.ended++;
+		end_agent(webgw, ws, "it asks, and does not read the answers");
+	}
 	free(text);
 }
 
-static void refuse(struct websocket *ws, const struct rpc_id *id, int code, const char *message)
+static void refuse(struct webgw *webgw, struct websocket *ws, const struct rpc_id *id, int code, const char *message)
 {
-	send_and_free(ws, webgw_print_error(id, code, message));
+	send_and_free(webgw, ws, webgw_print_error(id, code, message));
 }
 
 /* Who tries secrets is sent away; the next connection is one of those that are rate limited. */
-static void count_wrong(struct websocket *ws)
+static void count_wrong(struct webgw *webgw, struct websocket *ws)
 {
-	const uintptr_t n = (uintptr_t)websocket_data(ws) + 1;
+	struct agent *agent = websocket_data(ws);
 
-	websocket_set_data(ws, (void *)n);
-	if (n >= MAX_WRONG)
-		websocket_close(ws, "too many wrong secrets");
+	webgw->counters.wrong++;
+	if (++agent->n_wrong < MAX_WRONG)
+		return;
+	subscriptions_drop_owner(webgw->subscriptions, ws);
+	websocket_close(ws, "too many wrong secrets");
+}
+
+static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t id)
+{
+	const struct endpoint remote = websocket_remote(ws);
+	struct agent *agent = websocket_data(ws);
+
+	agent->is_proven = true;
+	websocket_prove(ws);
+	log_info(MODULE, "%s%s: an agent at %s", request->host.is_wildcard ? "*." : "", request->host.name.text,
+		 endpoint_text(&remote).s);
+	send_and_free(webgw, ws, webgw_print_subscription(&request->id, id));
 }
 
 static void subscribe(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
@@ -50,23 +84,21 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 
 	switch (subscriptions_register(webgw->subscriptions, &request->host, request->secret_hash, ws, &id)) {
 	case 0:
-		log_info(MODULE, "%s%s: an agent at %s", request->host.is_wildcard ? "*." : "",
-			 request->host.name.text, endpoint_text(&remote).s);
-		send_and_free(ws, webgw_print_subscription(&request->id, id));
+		accept_agent(webgw, ws, request, id);
 		return;
 	case SUBSCRIPTIONS_UNKNOWN_HOST:
-		refuse(ws, &request->id, WEBGW_UNKNOWN_HOST, "Unknown host");
+		refuse(webgw, ws, &request->id, WEBGW_UNKNOWN_HOST, "Unknown host");
 		break;
 	case SUBSCRIPTIONS_WRONG_SECRET:
-		refuse(ws, &request->id, WEBGW_WRONG_SECRET, "Wrong secret");
+		refuse(webgw, ws, &request->id, WEBGW_WRONG_SECRET, "Wrong secret");
 		break;
 	default:
-		refuse(ws, &request->id, RPC_BUSY, "Too many agents");
+		refuse(webgw, ws, &request->id, RPC_BUSY, "Too many agents");
 		return;
 	}
 	log_limited(&webgw->log_limit, LOG_LEVEL_WARNING, MODULE, "unknown host or wrong secret of an agent at %s",
 		    endpoint_text(&remote).s);
-	count_wrong(ws);
+	count_wrong(webgw, ws);
 }
 
 static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
@@ -77,27 +109,38 @@ static void on_message(void *owner, struct websocket *ws, const char *text, size
 	const int r = webgw_request_read(text, len, &request, &error);
 
 	if (r != 0)
-		refuse(ws, &request.id, r, error.message);
+		refuse(webgw, ws, &request.id, r, error.message);
 	else if (request.method == WEBGW_REGISTER)
 		subscribe(webgw, ws, &request);
 	else
-		send_and_free(ws, webgw_print_unsubscribed(&request.id, subscriptions_unregister(webgw->subscriptions, ws,
-												 request.subscription)));
+		send_and_free(webgw, ws,
+			      webgw_print_unsubscribed(&request.id, subscriptions_unregister(webgw->subscriptions, ws,
+											     request.subscription)));
 }
 
 static void on_opened(void *owner, struct websocket *ws)
 {
+	struct agent *agent = calloc(1, sizeof(*agent));
+
 	(void)owner;
-	(void)ws;
+	if (!agent)
+		abort();
+	websocket_set_data(ws, agent);
 }
 
 static void on_closed(void *owner, struct websocket *ws, const char *why)
 {
 	struct webgw *webgw = owner;
 	const struct endpoint remote = websocket_remote(ws);
+	struct agent *agent = websocket_data(ws);
 
 	subscriptions_drop_owner(webgw->subscriptions, ws);
-	log_info(MODULE, "an agent is gone: %s: %s", endpoint_text(&remote).s, why);
+	if (agent->is_proven)
+		log_info(MODULE, "an agent is gone: %s: %s", endpoint_text(&remote).s, why);
+	else
+		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "%s is gone, and had not subscribed: %s",
+			    endpoint_text(&remote).s, why);
+	free(agent);
 }
 
 /* ---- visitors ---- */
@@ -116,17 +159,42 @@ static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const st
 	return is_told;
 }
 
-/* The answer goes first: the door knows whose the visitor is before the agent can be there. */
+/* Whose turn it is, if it can be told; else the next one. 0: nobody. */
+static int64_t tell_somebody(struct webgw *webgw, const struct dial_wanted *wanted)
+{
+	const uint64_t now_ms = uv_now(webgw->loop);
+	int64_t id = 0, first = 0;
+
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++) {
+		struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, now_ms, &id);
+		if (!ws)
+			break;
+		const bool is_stalled = websocket_stalled_ms(ws) >= STALL_MS;
+		if (!is_stalled && tell(webgw, ws, id, wanted))
+			return id;
+		subscriptions_over(webgw->subscriptions, id, SUBSCRIPTIONS_LEFT, now_ms);
+		if (is_stalled) {
+			webgw->counters.ended++;
+			end_agent(webgw, ws, "it does not read what it is told");
+		} else if (id == first) {
+			break; /* all were asked */
+		}
+		first = first != 0 ? first : id;
+	}
+	webgw->counters.not_read += first != 0;
+	webgw->counters.nobody += first == 0;
+	return 0;
+}
+
+/* What is sent goes out after the answer: the door knows whose the visitor is before the agent can be there. */
 void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 {
-	int64_t id = 0;
-	struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, uv_now(webgw->loop), &id);
+	const int64_t id = tell_somebody(webgw, wanted);
 
-	webgw->ports.answer(webgw->ports.owner, wanted->ticket, ws ? id : 0);
-	if (!ws)
+	webgw->counters.told += id != 0;
+	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id);
+	if (id == 0)
 		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
-	else if (!tell(webgw, ws, id, wanted))
-		websocket_close(ws, "it does not read what it is told");
 }
 
 void webgw_over(struct webgw *webgw, const struct dial_over *over)
@@ -146,6 +214,17 @@ bool webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *r
 	return subscriptions_host_at(webgw->subscriptions, i, ret, NULL);
 }
 
+struct webgw_counters webgw_counters(const struct webgw *webgw)
+{
+	const struct websocket_server_counters server = websocket_server_counters(webgw->server);
+	struct webgw_counters counters = webgw->counters;
+
+	counters.unproven = server.unproven + server.broken_handshakes;
+	counters.made_room = server.made_room;
+	counters.refused = server.refused_limit + server.refused_address + server.refused_rate;
+	return counters;
+}
+
 int webgw_new(const struct webgw_options *options, struct webgw **ret, struct error *reterr)
 {
 	struct webgw *webgw = calloc(1, sizeof(*webgw));
@@ -161,6 +240,9 @@ int webgw_new(const struct webgw_options *options, struct webgw **ret, struct er
 		.max_connections = SUBSCRIPTIONS_MAX,
 		.max_message = WEBGW_MAX_REQUEST,
 		.max_queue = MAX_QUEUE,
+		.send_buffer = SEND_BUFFER,
+		.max_unproven = MAX_UNPROVEN,
+		.max_unproven_source = MAX_UNPROVEN_SOURCE,
 		.handler = { .owner = webgw, .opened = on_opened, .message = on_message, .closed = on_closed },
 	};
 	const int r = websocket_server_new(options->host, &server, &webgw->server, reterr);

@@ -6,6 +6,9 @@
  *     │                      └──────── answer ──────────►│
  *     └───────────────── dials back ────────────────────►┘
  *
+ * A connection has to subscribe within the time of its handshake. An agent that does not read what it is told is passed
+ * over while so much waits for it, and ended when nothing has gone out to it for as long as a visitor waits.
+ *
  * The WebSocket is not encrypted: who sees it may answer in the agent's place. It is for loopback, private and overlay
  * addresses.
  *
@@ -34,6 +37,17 @@ struct webgw_options {
 	struct webgw_ports ports;
 };
 
+struct webgw_counters {
+	uint64_t told;	       /* visitors of whom an agent was told */
+	uint64_t nobody;       /* visitors: no agent had subscribed, or all have too many waiting */
+	uint64_t not_read;     /* visitors: their agents read too slowly to be told */
+	uint64_t ended;	       /* agents that did not read at all */
+	uint64_t wrong;	       /* unknown hosts and wrong secrets */
+	uint64_t unproven;     /* connections that did not subscribe in time */
+	uint64_t made_room;    /* the same, when others came */
+	uint64_t refused;      /* connections: too many, or too fast */
+};
+
 /* 0, or -errno with address and remedy in reterr. */
 P2P_CHECK int webgw_new(const struct webgw_options *options, struct webgw **ret, struct error *reterr);
 /* After the WebSocket host is closed. Accepts NULL. */
@@ -42,6 +56,8 @@ void webgw_free(struct webgw *webgw);
 P2P_CHECK int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN]);
 /* As subscriptions_host_at(), without hashes. */
 bool webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret);
+
+struct webgw_counters webgw_counters(const struct webgw *webgw);
 
 /* A visitor waits: an agent is chosen and told, and answer() called, from inside. */
 void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted);

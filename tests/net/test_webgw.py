@@ -10,6 +10,7 @@ tests/unit/webgw has the rules one by one; here a client made from the protocol'
 import hashlib
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -42,15 +43,15 @@ host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
     return overlay
 
 
-def subscribed(town):
-    agent = Agent(town.agents, town.relay.host.ip)
+def subscribed(town, **how):
+    agent = Agent(town.agents, town.relay.host.ip, **how)
     answer = agent.register("www.example.com", SECRET)
     assert answer["jsonrpc"] == "2.0" and isinstance(answer["result"], int), answer
     return agent
 
 
-def visit(town, first, port=80):
-    visitor = town.outside.socket(kind=socket.SOCK_STREAM)
+def visit(town, first, port=80, outside=None):
+    visitor = (outside or town.outside).socket(kind=socket.SOCK_STREAM)
     visitor.settimeout(20)
     visitor.connect((town.relay.host.ip, port))
     visitor.sendall(first)
@@ -75,9 +76,13 @@ def hears_reset(end):
     return True
 
 
+def drops(town, what):
+    return int(town.relay.status()["drops"].get(what, 0))
+
+
 def is_dropped(town, what, n):
     """Counters are published a moment after what they count."""
-    wait_until(lambda: int(town.relay.status()["drops"][f"front door: {what}"]) == n, 10, f"{n} times {what}")
+    wait_until(lambda: drops(town, f"front door: {what}") == n, 10, f"{n} times {what}")
 
 
 def client_hello():
@@ -149,3 +154,74 @@ def test_a_visitor_waits_five_seconds_for_its_agent(town):
     caller.settimeout(20)
     assert hears_reset(caller)
     is_dropped(town, "no agent dialled back", 1)
+
+
+def test_one_source_cannot_take_all_of_an_agent_nor_make_it_suspect(town):
+    """64 of one source wait at most, also when they leave again; the agent's late secrets are no guesses."""
+    agent = subscribed(town)
+    other = town.lab.host("other", town.internet)
+    visitors = [visit(town, REQUEST) for _ in range(50)]
+    for _ in range(40):
+        visit(town, REQUEST).close()  # the agent was told all the same
+    told = [agent.next_visit() for _ in range(64)]
+    is_dropped(town, "too many wait of one source", 26)
+    visitor = visit(town, REQUEST, outside=other)
+    assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+    for late in visitors[-3:]:
+        assert hears_reset(late)
+    for late in told:
+        assert hears_reset(agent.dial_back(late))
+    is_dropped(town, "dialled back too late", 64)
+    assert drops(town, "front door: dialled back with a wrong secret") == 0
+    visitor = visit(town, REQUEST)  # its places are its own again
+    assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+
+
+def test_who_guesses_secrets_does_not_shut_out_an_agent_of_its_address(town):
+    agent = subscribed(town)
+    for _ in range(40):
+        assert hears_reset(agent.dial_back({"secret": "5a" * 32, "serverListeningPort": 4658}))
+    silent = [town.agents.socket(kind=socket.SOCK_STREAM) for _ in range(20)]
+    for caller in silent:
+        caller.settimeout(2)
+        caller.connect((town.relay.host.ip, 4658))
+    assert hears_reset(silent[0])  # before its three seconds: a source that guesses has few places
+    visitor = visit(town, REQUEST)
+    assert passes(visitor, agent.dial_back(agent.next_visit(), pieces=4), REQUEST)
+
+
+def test_silent_connections_of_agents_make_room(town):
+    """Of one address 64 at most; the oldest goes, whether it has asked for a WebSocket or not."""
+    agent = subscribed(town)
+    idle = [Agent(town.outside, town.relay.host.ip) for _ in range(3)]
+    silent = []
+    for _ in range(64):
+        silent.append(town.outside.socket(kind=socket.SOCK_STREAM))
+        silent[-1].connect((town.relay.host.ip, 9080))
+    for connection in idle:
+        connection.socket.settimeout(5)
+        with pytest.raises(LabError, match="ended"):
+            connection.read_message()
+    wait_until(lambda: drops(town, "webgw: made room before it subscribed") == 3, 10, "that three made room")
+    for connection in silent:  # and the others have ten seconds in all
+        connection.settimeout(20)
+        assert connection.recv(1) == b""
+    visitor = visit(town, REQUEST)
+    assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+
+
+def test_an_agent_that_does_not_read_is_passed_over_and_ended(town):
+    deaf, agent = subscribed(town, receive_buffer=2304), subscribed(town)
+    sources = [town.outside] + [town.lab.host(f"source{i}", town.internet) for i in range(5)]
+    deadline = time.monotonic() + 60
+    while drops(town, "webgw: agents ended that did not read") == 0:
+        assert time.monotonic() < deadline, "it was never ended"
+        for source in sources:
+            for _ in range(20):
+                visit(town, REQUEST, outside=source).close()
+    agent.close()
+    agent = subscribed(town)  # has all
+    for _ in range(3):
+        visitor = visit(town, REQUEST, outside=town.lab.host(f"late{_}", town.internet))
+        assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+    deaf.close()

@@ -11,10 +11,12 @@ from lab import LabError
 class Agent:
     """On host, subscribed at server. What it is told is taken one by one: next_visit()."""
 
-    def __init__(self, host, server, port=9080):
+    def __init__(self, host, server, port=9080, receive_buffer=None):
         self.host, self.server = host, server
         self.socket = host.socket(kind=socket.SOCK_STREAM)
         self.socket.settimeout(20)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((server, port))
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {server}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

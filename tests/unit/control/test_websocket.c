@@ -515,6 +515,163 @@ static void test_connections_that_come_too_fast_are_refused(void)
 	end(&w);
 }
 
+/* ---- who has to prove itself ---- */
+
+static void begin_strict(struct world *w, uint64_t handshake_ms, uint32_t max_unproven, uint32_t max_unproven_source)
+{
+	memset(w, 0, sizeof(*w));
+	make_certificates(w);
+	assert(uv_loop_init(&w->loop) == 0);
+	assert(websocket_host_new(&w->loop, &w->host, NULL) == 0);
+	const struct websocket_server_options options = {
+		.listen = endpoint_from_v4(INADDR_LOOPBACK, 0),
+		.is_plain = true,
+		.max_connections = 4,
+		.handshake_ms = handshake_ms,
+		.max_message = 1024,
+		.max_queue = 4096,
+		.send_buffer = 4096,
+		.max_unproven = max_unproven,
+		.max_unproven_source = max_unproven_source,
+		.handler = handler_of(&w->at_server),
+	};
+	assert(websocket_server_new(w->host, &options, &w->server, NULL) == 0);
+}
+
+static int connection_from(const struct world *w, uint32_t address)
+{
+	const struct endpoint from = endpoint_from_v4(address, 0),
+			      to = endpoint_from_v4(INADDR_LOOPBACK, websocket_server_port(w->server));
+	struct sockaddr_storage own, other;
+	const socklen_t own_len = endpoint_to_sockaddr(&from, &own), len = endpoint_to_sockaddr(&to, &other);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
+
+	assert(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) == 0);
+	assert(bind(fd, (struct sockaddr *)&own, own_len) == 0);
+	assert(connect(fd, (struct sockaddr *)&other, len) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+	return fd;
+}
+
+static void upgrade(struct world *w, int fd)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+				      "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+	const int n = w->at_server.n_opened;
+
+	assert(send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request));
+	until(w, &w->at_server.n_opened, n + 1);
+}
+
+/* Nothing more is there, and it has not ended. */
+static bool is_held(int fd)
+{
+	char buf[4096];
+	ssize_t n;
+
+	while ((n = recv(fd, buf, sizeof(buf), 0)) > 0)
+		;
+	return n < 0 && errno == EAGAIN;
+}
+
+static void accept_all(struct world *w, uint64_t n)
+{
+	while (websocket_server_counters(w->server).accepted < n)
+		uv_run(&w->loop, UV_RUN_ONCE);
+}
+
+static void test_who_does_not_prove_itself_in_time_is_hung_up_on(void)
+{
+	struct world w;
+
+	begin_strict(&w, 300, 4, 4);
+	const int proven = connection_from(&w, INADDR_LOOPBACK), idle = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, proven);
+	websocket_prove(w.at_server.ws);
+	upgrade(&w, idle);
+	const int silent = connection_from(&w, INADDR_LOOPBACK); /* does not even ask for a WebSocket */
+	until_hung_up(&w, idle);
+	until_hung_up(&w, silent);
+	assert(is_held(proven));
+	assert(websocket_server_counters(w.server).unproven == 1);
+	assert(websocket_server_counters(w.server).broken_handshakes == 1);
+	close(proven);
+	close(idle);
+	close(silent);
+	end(&w);
+}
+
+static void test_the_oldest_unproven_makes_room_and_no_other(void)
+{
+	struct world w;
+	int fds[8];
+
+	begin_strict(&w, 0, 3, 3);
+	fds[0] = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, fds[0]);
+	websocket_prove(w.at_server.ws);
+	for (int i = 1; i < 4; i++) {
+		fds[i] = connection_from(&w, INADDR_LOOPBACK + (uint32_t)i);
+		accept_all(&w, (uint64_t)i + 1);
+	}
+	for (int i = 4; i < 7; i++) { /* all places are taken; each newcomer has one */
+		fds[i] = connection_from(&w, INADDR_LOOPBACK + (uint32_t)i);
+		until_hung_up(&w, fds[i - 3]);
+	}
+	upgrade(&w, fds[6]);
+	websocket_prove(w.at_server.ws);
+	assert(is_held(fds[0]) && is_held(fds[5]) && is_held(fds[6]));
+	assert(websocket_server_counters(w.server).made_room == 3);
+	for (int i = 0; i < 7; i++)
+		close(fds[i]);
+	end(&w);
+}
+
+static void test_a_source_takes_only_its_own_unproven_places(void)
+{
+	struct world w;
+	int fds[5];
+
+	begin_strict(&w, 0, 4, 2);
+	fds[0] = connection_from(&w, INADDR_LOOPBACK + 1); /* the oldest of all */
+	accept_all(&w, 1);
+	for (int i = 1; i < 5; i++) {
+		fds[i] = connection_from(&w, INADDR_LOOPBACK + 7);
+		accept_all(&w, (uint64_t)i + 1);
+	}
+	until_hung_up(&w, fds[1]);
+	until_hung_up(&w, fds[2]);
+	assert(is_held(fds[0]) && is_held(fds[3]) && is_held(fds[4]));
+	for (int i = 0; i < 5; i++)
+		close(fds[i]);
+	end(&w);
+}
+
+static void test_who_does_not_read_is_known_by_how_long(void)
+{
+	struct world w;
+	char text[512];
+
+	begin_strict(&w, 0, 4, 4);
+	const int fd = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, fd);
+	websocket_prove(w.at_server.ws);
+	memset(text, 'x', sizeof(text));
+	assert(websocket_stalled_ms(w.at_server.ws) == 0);
+	while (websocket_stalled_ms(w.at_server.ws) < 100) {
+		while (websocket_send(w.at_server.ws, text, sizeof(text)) == 0)
+			;
+		uv_run(&w.loop, UV_RUN_NOWAIT);
+	}
+	assert(websocket_queued(w.at_server.ws) <= 4096);
+	while (websocket_queued(w.at_server.ws) > 0) { /* it reads again */
+		assert(is_held(fd));
+		uv_run(&w.loop, UV_RUN_NOWAIT);
+	}
+	assert(websocket_stalled_ms(w.at_server.ws) == 0);
+	close(fd);
+	end(&w);
+}
+
 static void test_a_port_in_use_is_named(void)
 {
 	struct world w;
@@ -574,6 +731,10 @@ int main(void)
 	RUN(test_garbage_is_hung_up_on);
 	RUN(test_connections_beyond_the_limit_are_refused_at_once);
 	RUN(test_connections_that_come_too_fast_are_refused);
+	RUN(test_who_does_not_prove_itself_in_time_is_hung_up_on);
+	RUN(test_the_oldest_unproven_makes_room_and_no_other);
+	RUN(test_a_source_takes_only_its_own_unproven_places);
+	RUN(test_who_does_not_read_is_known_by_how_long);
 	RUN(test_a_port_in_use_is_named);
 	RUN(test_a_host_closes_in_the_midst_of_everything);
 	puts("ok");
