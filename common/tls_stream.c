@@ -631,6 +631,16 @@ int tls_stream_open_server(struct tls_stream *stream, struct tls_host *host, SSL
 	return 0;
 }
 
+void tls_stream_feed(struct tls_stream *stream, const uint8_t *bytes, size_t n)
+{
+	if (stream->early_error < 0 || n == 0)
+		return; /* of an error the loop tells */
+	stream->bytes_in += n;
+	stream->in = bytes;
+	stream->n_in = n;
+	pump(stream);
+}
+
 int tls_stream_open_client(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context,
 			   const struct endpoint *remote, const char *server_name, uint64_t timeout_ms,
 			   const struct tls_stream_ports *ports)

@@ -15,7 +15,7 @@
  * of the 256 used last, is in its handshake, or was sent a part of a record and not yet the rest.
  *
  * Loop only. Callbacks are made from the loop, never from inside the functions called by the owner (but
- * produce by tls_stream_flush()). In any other callback than produce the owner may close the stream. A
+ * produce by tls_stream_flush(), and what tls_stream_feed() says). In any other callback than produce the owner may close the stream. A
  * stream lives until its closed callback.
  */
 #pragma once
@@ -91,6 +91,11 @@ struct tls_stream {
  */
 P2P_CHECK int tls_stream_open_server(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context, int fd,
 				     uint64_t timeout_ms, const struct tls_stream_ports *ports);
+/*
+ * Of a server's, once it is open and before anything else: bytes that were read of the socket before, borrowed. All but
+ * produce may be called from inside, also closed by the owner.
+ */
+void tls_stream_feed(struct tls_stream *stream, const uint8_t *bytes, size_t n);
 /* Connects, with server_name as SNI (NULL: none). Errors as above. */
 P2P_CHECK int tls_stream_open_client(struct tls_stream *stream, struct tls_host *host, SSL_CTX *context,
 				     const struct endpoint *remote, const char *server_name, uint64_t timeout_ms,

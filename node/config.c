@@ -319,17 +319,31 @@ static int take_public(const struct config_values *values, struct node_config *c
 	return 0;
 }
 
-/* Does the relay listen there as well? */
-static bool is_the_relays(const struct node_config *config, const struct endpoint *place)
+/*
+ * The door listens for the relay as well, where both have a TCP port. It cannot where the relay has the port at all
+ * addresses of the machine, and the door at some of them: the kernel gives a port to one of both.
+ */
+static bool is_in_the_relays_way(const struct node_config *config, const struct endpoint *place)
 {
-	const struct endpoint any6 = { .port = place->port }, any4 = endpoint_from_v4(0, place->port);
-	bool is_shared = config->n_addresses == 0 || endpoint_equal(place, &any6) || endpoint_equal(place, &any4);
+	const struct endpoint any6 = { .port = place->port };
 
-	if (!config->is_public || place->port != config->tls_port)
-		return false;
-	for (uint32_t i = 0; i < config->n_addresses; i++)
-		is_shared = is_shared || memcmp(config->addresses[i].ip, place->ip, sizeof(place->ip)) == 0;
-	return is_shared;
+	return config->is_public && place->port == config->tls_port && config->n_addresses == 0 &&
+	       !endpoint_equal(place, &any6);
+}
+
+/* Its relay is asked for by that name. Unnamed nodes are called as their machine is: that is seen when the door opens. */
+static int check_no_own_name(const struct config_values *values, const struct node_config *config, uint32_t i,
+			     const struct door_rule *rule, struct error *reterr)
+{
+	bool is_shared = false;
+
+	for (uint32_t j = 0; j < config->n_door_listen; j++)
+		is_shared = is_shared || (config->is_public && config->door_listen[j].port == config->tls_port);
+	if (!is_shared || rule->host.is_wildcard || strcmp(rule->host.name.text, config->name) != 0)
+		return 0;
+	return config_error_at(values, "frontdoor", "host", i, reterr,
+			       "%s is this node's own name, by which its relay is asked for on TCP port %u; name the host "
+			       "otherwise, or put another port into tls_port in [public]", config->name, config->tls_port);
 }
 
 /* Does the STUN server listen at a UDP port of the door's? */
@@ -370,6 +384,8 @@ static int take_door_hosts(const struct config_values *values, struct node_confi
 		r = door_rule_parse(text, &rule, reterr);
 		if (r == 0)
 			r = check_no_loop(values, config, i, &rule, reterr);
+		if (r == 0)
+			r = check_no_own_name(values, config, i, &rule, reterr);
 		if (r == 0 && door_routes_add(routes, &rule, &rule.address) != 0)
 			r = config_error_at(values, "frontdoor", "host", i, reterr,
 					    "'%.80s': this host has a target already; keep one for http and one for "
@@ -390,10 +406,11 @@ static int take_front_door(const struct config_values *values, struct node_confi
 	if (r != 0 || !config->has_front_door)
 		return r;
 	for (uint32_t i = 0; i < config->n_door_listen; i++)
-		if (is_the_relays(config, &config->door_listen[i]))
+		if (is_in_the_relays_way(config, &config->door_listen[i]))
 			return config_error(values, "frontdoor", "listen", reterr,
-					    "TCP port %u is the relay's; put another into one of both: tls_port in "
-					    "[public], listen in [frontdoor]", config->tls_port);
+					    "the relay has TCP port %u at all addresses, and the front door at one of them; "
+					    "write the port alone in listen, or name the relay's addresses in [public]",
+					    config->tls_port);
 	if (config->door_quic && is_the_stun_servers(config))
 		return config_error(values, "frontdoor", "quic", reterr,
 				    "UDP port %u is the STUN server's; put another into stun_port in [public], or say "

@@ -319,8 +319,11 @@ static void on_each_member(void *owner, void (*add)(void *set, const struct publ
 
 static void tell_listening(const struct p2p_engine *engine)
 {
-	int sockets[PUBLIC_NODE_MAX_SOCKETS];
+	int sockets[PUBLIC_NODE_MAX_SOCKETS + DOOR_MAX_LISTEN];
 	uint32_t n = engine->public_node ? public_node_sockets(engine->public_node, sockets) : 0;
+
+	if (engine->public_node && engine->front_door)
+		n += front_door_relay_sockets(engine->front_door, sockets + n);
 
 	if (engine->callbacks.listening)
 		engine->callbacks.listening(engine->callbacks.owner, sockets, n);
@@ -350,6 +353,7 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 					       .node_key = &engine->node_key,
 					       .each_member = on_each_member,
 					       .save_udp = on_save_relay_clients };
+	struct endpoint led[DOOR_MAX_LISTEN];
 	char *saved = NULL;
 	int r;
 
@@ -362,6 +366,8 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	}
 	memcpy(options.addresses, engine->public_options.addresses,
 	       options.n_addresses * sizeof(*options.addresses));
+	options.n_led = engine_shared_places(engine, led);
+	options.led = led;
 	r = make_context(engine, true, &options.context, reterr);
 	if (r != 0)
 		return r;
@@ -371,8 +377,6 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
 	free(saved);
 	SSL_CTX_free(options.context);
-	if (r == 0)
-		tell_listening(engine);
 	if (r == 0 && engine->relay_drains) /* the interface was made anew meanwhile */
 		public_node_drain(engine->public_node, 0);
 	if (r == 0)
@@ -478,6 +482,8 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0 ||
 	    (r = engine_start_front_door(engine, reterr)) != 0)
 		return r;
+	if (engine->public_node)
+		tell_listening(engine);
 	engine_start_acceptor(engine);
 	log_info("node", "member of %s as %s", engine->membership.member.network, engine->membership.member.name);
 	start_session(engine);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
 {
@@ -39,6 +40,57 @@ int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_op
 	return door_listen_parse(options->front_door_listen ? options->front_door_listen : "",
 				 engine->door_options.listen, &engine->door_options.n_listen, reterr);
 }
+
+/* ---- the port that the relay has as well ---- */
+
+/* Does the relay listen there, on TCP? Where it does on all addresses, that is said by "::" alone. */
+static bool is_the_relays(const struct p2p_engine *engine, const struct endpoint *place)
+{
+	const struct node_public *relay = &engine->public_options;
+	const struct endpoint any6 = { .port = place->port }, any4 = endpoint_from_v4(0, place->port);
+
+	if (!engine->has_front_door || !engine->is_public || place->port != relay->tls_port)
+		return false;
+	if (endpoint_equal(place, &any6) || endpoint_equal(place, &any4))
+		return true;
+	for (uint32_t i = 0; !engine->finds_addresses && i < relay->n_addresses; i++)
+		if (memcmp(relay->addresses[i].ip, place->ip, sizeof(place->ip)) == 0)
+			return true;
+	return false;
+}
+
+uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint ret[DOOR_MAX_LISTEN])
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < engine->door_options.n_listen; i++)
+		if (is_the_relays(engine, &engine->door_options.listen[i]))
+			ret[n++] = engine->door_options.listen[i];
+	return n;
+}
+
+static void on_relay_visitor(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+{
+	struct p2p_engine *engine = owner;
+
+	if (engine->public_node)
+		public_node_take(engine->public_node, fd, remote, bytes, n);
+	else
+		close(fd); /* it is being closed, and the door as well */
+}
+
+/* Who asks for this node itself is the relay's, so nobody else may have its name. */
+static void set_own_name(const struct p2p_engine *engine, struct door_routes *routes)
+{
+	const char *name = engine->membership.member.name;
+	struct endpoint shared[DOOR_MAX_LISTEN];
+	struct host_name own;
+
+	if (engine_shared_places(engine, shared) > 0 && host_name_from(name, strlen(name), &own) == 0)
+		door_routes_set_own_name(routes, &own);
+}
+
+/* ---- targets ---- */
 
 /* None: nobody of that name is in the network now. */
 static struct endpoint find_target(const struct p2p_engine *engine, const struct door_rule *rule)
@@ -70,7 +122,11 @@ static void add_configured(const struct p2p_engine *engine, struct door_routes *
 	for (uint32_t i = 0; i < engine->n_door_rules; i++) {
 		const struct door_rule *rule = &engine->door_rules[i];
 		const struct endpoint target = checked_target(engine, rule->host.name.text, find_target(engine, rule));
-		if (door_routes_add(routes, rule, &target) != 0)
+		const int r = door_routes_add(routes, rule, &target);
+		if (r == -EPERM)
+			log_error("frontdoor", "host %s is refused: it is this node's own name, by which its relay is asked for",
+				  rule->host.name.text);
+		else if (r != 0)
 			log_warning("frontdoor", "%s stands twice: the first is used", rule->host.name.text);
 	}
 }
@@ -138,7 +194,11 @@ static void add_published(const struct p2p_engine *engine, struct door_routes *r
 	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
 		struct door_rule one = { .host = rule.host, .header = DOOR_HEADER_V2 };
 		one.takes[i] = true;
-		if (rule.takes[i] && door_routes_add(routes, &one, &target) != 0)
+		const int r = rule.takes[i] ? door_routes_add(routes, &one, &target) : 0;
+		if (r == -EPERM)
+			log_warning("frontdoor", "%s of %s is refused: it is this node's own name, by which its relay is "
+				    "asked for", exposure->host, published->peer->name);
+		else if (r != 0)
 			log_debug("frontdoor", "%s of %s: another member's is used", exposure->host,
 				  published->peer->name);
 	}
@@ -153,6 +213,7 @@ static struct door_routes *make_routes(const struct p2p_engine *engine)
 
 	if (!published)
 		abort();
+	set_own_name(engine, routes);
 	add_configured(engine, routes);
 	for (uint32_t i = 0, n = map ? list_published(map, published) : 0; i < n; i++)
 		add_published(engine, routes, &published[i]);
@@ -165,9 +226,14 @@ int engine_start_front_door(struct p2p_engine *engine, struct error *reterr)
 {
 	if (!engine->has_front_door)
 		return 0;
+	for (uint32_t i = 0; i < engine->door_options.n_listen; i++)
+		engine->door_options.is_relays[i] = is_the_relays(engine, &engine->door_options.listen[i]);
+	engine->door_options.relay_sockets = &engine->sockets;
+	engine->door_options.relay_port = (struct front_door_relay_port){ .owner = engine, .visitor = on_relay_visitor };
 	int r = front_door_start(engine->loop, &engine->door_options, make_routes(engine), &engine->front_door, reterr);
 	for (uint32_t i = 0; r == 0 && i < engine->door_options.n_listen; i++)
-		log_info("frontdoor", "open at TCP %s%s", endpoint_text(&engine->door_options.listen[i]).s,
+		log_info("frontdoor", "open at TCP %s%s%s", endpoint_text(&engine->door_options.listen[i]).s,
+			 engine->door_options.is_relays[i] ? ", for the relay as well," : "",
 			 engine->door_options.serves_quic && engine->door_options.listen[i].port != 80 ? " and UDP" : "");
 	return r;
 }

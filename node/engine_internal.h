@@ -129,6 +129,8 @@ struct p2p_engine {
 P2P_CHECK int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options,
 				     struct error *reterr);
 P2P_CHECK int engine_start_front_door(struct p2p_engine *engine, struct error *reterr);
+/* Where the front door listens for the relay as well; returns how many. */
+uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint ret[DOOR_MAX_LISTEN]);
 /* The map changed: members have come, gone, or have other addresses. */
 void engine_update_front_door(struct p2p_engine *engine);
 /* From the program's options, also when it has none. 0 or -EINVAL. */

@@ -14,6 +14,7 @@ struct public_node {
 	struct tls_host *host;
 	struct relay_server *relay;
 	struct udp_server *udp;
+	uint16_t tls_port; /* where others listen for the relay; else it knows itself */
 	SSL_CTX *context;
 	void *options_owner;
 	bool (*is_member)(void *owner, const struct public_key *node_key);
@@ -120,6 +121,44 @@ static void tell_tls_reached(void *owner, const struct public_key *client, bool 
 	relay_server_tell_reached(node->relay, client, over_udp);
 }
 
+/* Does another listen there? */
+static bool is_led(const struct public_node_options *options, const struct endpoint *place)
+{
+	for (uint32_t i = 0; i < options->n_led; i++) {
+		const struct endpoint *led = &options->led[i];
+		if (led->port == place->port &&
+		    (memcmp(led->ip, place->ip, sizeof(led->ip)) == 0 || is_any(led, false) ||
+		     (is_any(led, true) && endpoint_is_v4(place))))
+			return true;
+	}
+	return false;
+}
+
+/* Of those that were handed over, also who leads to us has his; he takes them himself. */
+static void close_other_sockets(const struct public_node_options *options, const struct relay_server_options *relay)
+{
+	struct endpoint places[RELAY_SERVER_MAX_ADDRESSES + PUBLIC_NODE_MAX_LED];
+	uint32_t n = relay->n_listen;
+
+	memcpy(places, relay->listen, n * sizeof(*places));
+	for (uint32_t i = 0; i < options->n_led; i++)
+		places[n++] = options->led[i];
+	listen_sockets_close_others(options->sockets, SOCK_STREAM, places, n);
+}
+
+/* The addresses of this machine at which nobody else listens for it. */
+static void set_places(const struct public_node_options *options, struct relay_server_options *relay)
+{
+	struct endpoint places[RELAY_SERVER_MAX_ADDRESSES];
+	const uint32_t n = addresses_to_use(options, places);
+
+	for (uint32_t i = 0; i < n; i++) {
+		places[i].port = options->tls_port;
+		if (!is_led(options, &places[i]))
+			relay->listen[relay->n_listen++] = places[i];
+	}
+}
+
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
 {
 	struct relay_server_options relay = { .host = node->host,
@@ -135,10 +174,8 @@ static int start_relay(struct public_node *node, const struct public_node_option
 		relay.note_ping = note_tls_ping;
 		relay.forward = forward_to_udp;
 	}
-	relay.n_listen = addresses_to_use(options, relay.listen);
-	for (uint32_t i = 0; i < relay.n_listen; i++)
-		relay.listen[i].port = options->tls_port;
-	listen_sockets_close_others(options->sockets, SOCK_STREAM, relay.listen, relay.n_listen);
+	set_places(options, &relay);
+	close_other_sockets(options, &relay);
 	relay.sockets = options->sockets;
 	return relay_server_start(&relay, &node->relay, reterr);
 }
@@ -204,6 +241,9 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 	if (options->n_addresses > RELAY_SERVER_MAX_ADDRESSES)
 		return error_set(reterr, -EINVAL, "a public node has at most %d addresses, not %u",
 				 RELAY_SERVER_MAX_ADDRESSES, options->n_addresses);
+	if (options->n_led > PUBLIC_NODE_MAX_LED)
+		return error_set(reterr, -EINVAL, "a public node is led to from at most %d places, not %u",
+				 PUBLIC_NODE_MAX_LED, options->n_led);
 	struct public_node *node = calloc(1, sizeof(*node));
 	if (!node)
 		return error_set(reterr, -ENOMEM, "out of memory");
@@ -212,6 +252,7 @@ int public_node_start(uv_loop_t *loop, const struct public_node_options *options
 	node->options_owner = options->owner;
 	node->is_member = options->is_member;
 	node->save_udp = options->save_udp;
+	node->tls_port = options->tls_port;
 	node->each_member = options->each_member;
 	int r = tls_host_new(loop, &node->host);
 	if (r < 0) {
@@ -264,6 +305,11 @@ void public_node_stop(struct public_node *node, void (*cb)(void *owner), void *o
 	on_part_stopped(node);
 }
 
+void public_node_take(struct public_node *node, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+{
+	relay_server_take(node->relay, fd, remote, bytes, n);
+}
+
 int public_node_set_certificate(struct public_node *node, const char *certificate_pem, const char *key_pem,
 				struct error *reterr)
 {
@@ -295,6 +341,13 @@ uint32_t public_node_sockets(const struct public_node *node, int ret[PUBLIC_NODE
 	return n + udp_server_sockets(node->udp, ret + n);
 }
 
+static uint16_t tls_port(const struct public_node *node)
+{
+	const uint16_t own = relay_server_port(node->relay);
+
+	return own != 0 ? own : node->tls_port;
+}
+
 struct public_node_stats public_node_stats(const struct public_node *node)
 {
 	const struct udp_server_counters udp = udp_server_counters(node->udp);
@@ -304,7 +357,7 @@ struct public_node_stats public_node_stats(const struct public_node *node)
 					   .udp = udp.clients,
 					   .udp_out = udp.out,
 					   .dropped_bridge = udp.dropped_bridge,
-					   .tls_port = relay_server_port(node->relay),
+					   .tls_port = tls_port(node),
 					   .stun_port = udp_server_port(node->udp) };
 }
 

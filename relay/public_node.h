@@ -18,12 +18,20 @@
 #include <stdint.h>
 #include <uv.h>
 
+#define PUBLIC_NODE_MAX_LED 16
+
 struct public_node;
 
 struct public_node_options {
 	uint32_t n_addresses; /* 0: all of the machine */
 	struct endpoint addresses[RELAY_SERVER_MAX_ADDRESSES]; /* to listen on; their ports do not matter */
 	uint16_t tls_port, stun_port;			       /* 0: any */
+	/*
+	 * Where another listens on TCP, and hands over who wants the relay (public_node_take()): at those of our addresses
+	 * the relay does not listen itself. "::" stands for all.
+	 */
+	uint32_t n_led;
+	const struct endpoint *led; /* borrowed until return */
 	SSL_CTX *context; /* tls_context_new(): is_server, trust CA, ALPN RELAY_ALPN; referenced */
 	/* That listen already, used where they fit and closed where not; NULL: none. */
 	struct listen_sockets *sockets;
@@ -56,6 +64,8 @@ P2P_CHECK int public_node_start(uv_loop_t *loop, const struct public_node_option
 				struct public_node **ret, struct error *reterr);
 /* Frees itself from the loop, then calls cb (may be NULL). */
 void public_node_stop(struct public_node *node, void (*cb)(void *owner), void *owner);
+/* As relay_server_take(). */
+void public_node_take(struct public_node *node, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
 /* A renewed certificate, for connections from now on. */
 P2P_CHECK int public_node_set_certificate(struct public_node *node, const char *certificate_pem,
 					  const char *key_pem, struct error *reterr);

@@ -540,21 +540,21 @@ static bool source_is_full(const struct relay_server *server, const struct endpo
 	return n >= server->options.max_handshakes_source;
 }
 
-static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+/* NULL: it was refused, and is closed. */
+static struct client *take_in(struct relay_server *server, int fd, const struct endpoint *remote)
 {
-	struct relay_server *server = owner;
 	struct client_list *shaking = &server->lists[SHAKING_HANDS];
 
 	server->counters.accepted++;
 	if (!source_limit_take(&server->source_limit, remote, now_ms(server))) {
 		server->counters.refused_rate++;
 		close(fd);
-		return;
+		return NULL;
 	}
 	if (source_is_full(server, remote)) {
 		server->counters.refused_handshakes++;
 		close(fd);
-		return;
+		return NULL;
 	}
 	/* The oldest gives way: it had the most time, and a flood cannot lock members out for long. */
 	if (shaking->n >= server->options.max_handshakes) {
@@ -564,7 +564,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	struct client *client = calloc(1, sizeof(*client));
 	if (!client) {
 		close(fd);
-		return;
+		return NULL;
 	}
 	client->server = server;
 	client->remote = *remote;
@@ -574,10 +574,25 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	if (tls_stream_open_server(&client->stream, server->options.host, server->options.context, fd,
 				   server->options.handshake_ms, &ports) < 0) {
 		free(client);
-		return;
+		return NULL;
 	}
 	server->n_streams++;
 	list_add(client, SHAKING_HANDS);
+	return client;
+}
+
+static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+{
+	(void)take_in(owner, fd, remote);
+}
+
+void relay_server_take(struct relay_server *server, int fd, const struct endpoint *remote, const uint8_t *bytes,
+		       size_t n)
+{
+	struct client *client = take_in(server, fd, remote);
+
+	if (client)
+		tls_stream_feed(&client->stream, bytes, n); /* it may be gone now */
 }
 
 /* time */
@@ -709,8 +724,8 @@ static int open_listeners(struct relay_server *server, struct error *reterr)
 
 int relay_server_start(const struct relay_server_options *options, struct relay_server **ret, struct error *reterr)
 {
-	if (options->n_listen == 0 || options->n_listen > RELAY_SERVER_MAX_ADDRESSES)
-		return error_set(reterr, -EINVAL, "a relay listens on 1 to %d addresses, not %u",
+	if (options->n_listen > RELAY_SERVER_MAX_ADDRESSES)
+		return error_set(reterr, -EINVAL, "a relay listens on %d addresses at most, not %u",
 				 RELAY_SERVER_MAX_ADDRESSES, options->n_listen);
 	struct relay_server *server = calloc(1, sizeof(*server));
 	if (!server)

@@ -28,7 +28,7 @@ struct relay_server;
 struct relay_server_options {
 	struct tls_host *host; /* outlives the server */
 	SSL_CTX *context;      /* is_server, trust CA, ALPN RELAY_ALPN; referenced */
-	uint32_t n_listen;
+	uint32_t n_listen; /* 0: only who is handed over, relay_server_take() */
 	struct endpoint listen[RELAY_SERVER_MAX_ADDRESSES]; /* port 0: any, the same for all */
 	const struct listen_sockets *sockets; /* that listen already, borrowed until return; NULL: none */
 	void *owner;
@@ -101,6 +101,12 @@ void relay_server_stop(struct relay_server *server, void (*cb)(void *owner), voi
  */
 void relay_server_drain(struct relay_server *server, uint32_t spread_ms);
 void relay_server_undrain(struct relay_server *server);
+/*
+ * A visitor that another has accepted, as if it had come to one of our sockets; fd is taken over. bytes, borrowed: what
+ * was read of it already.
+ */
+void relay_server_take(struct relay_server *server, int fd, const struct endpoint *remote, const uint8_t *bytes,
+		       size_t n);
 /* Its listening sockets, at most RELAY_SERVER_MAX_ADDRESSES; returns how many. */
 uint32_t relay_server_sockets(const struct relay_server *server, int *ret);
 uint16_t relay_server_port(const struct relay_server *server);

@@ -1,5 +1,6 @@
 #include "relay/frontdoor/client_hello_wire.h"
 
+#include "common/relay_wire.h"
 #include "common/wire.h"
 
 #include <string.h>
@@ -79,6 +80,7 @@ static bool read_alpn(struct wire_reader value, struct client_hello *hello)
 		hello->offers_h2 |= is_protocol(name, len, "h2");
 		hello->offers_http_1 |= is_protocol(name, len, "http/1.1");
 		hello->offers_h3 |= is_protocol(name, len, "h3");
+		hello->offers_relay |= is_protocol(name, len, RELAY_ALPN);
 	}
 	hello->is_acme = hello->is_acme && n == 1;
 	return wire_done(&list);

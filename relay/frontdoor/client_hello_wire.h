@@ -37,6 +37,7 @@ struct client_hello {
 	struct host_name host;
 	bool is_acme; /* "acme-tls/1" is all that ALPN offers */
 	bool offers_h2, offers_http_1, offers_h3;
+	bool offers_relay; /* our own protocol, RELAY_ALPN */
 	bool has_ech; /* real or GREASE: nobody but who has the key can tell */
 };
 

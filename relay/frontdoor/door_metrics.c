@@ -60,6 +60,7 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 		{ "over_rate", OF_DOOR(over_rate) },
 		{ "not_by_a_front_door", OF_DOOR(no_door) },
 		{ "header_not_understood", OF_DOOR(bad_header) },
+		{ "relay_queue_full", OF_DOOR(relay_over_limit) },
 		{ "too_slow", OF_DOOR(too_slow) },
 		{ "left_early", OF_DOOR(left_early) },
 		{ "all_places_taken", OF_DOOR(over_limit) },
@@ -90,6 +91,8 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 	put_door_figure(out, doors, "door_visitors_total", "counter", "Visitors that came.", OF_DOOR(visitors));
 	put_door_figure(out, doors, "door_bytes_in_total", "counter", "Bytes given to targets.", OF_DOOR(bytes_in));
 	put_door_figure(out, doors, "door_bytes_out_total", "counter", "Bytes given to visitors.", OF_DOOR(bytes_out));
+	put_door_figure(out, doors, "door_to_relay_total", "counter", "Visitors that were handed to the relay, which has a port "
+			"with the door.", OF_DOOR(to_relay));
 	put_routed(out, doors);
 	put_refused(out, doors);
 }

@@ -11,6 +11,7 @@ struct door_routes {
 	struct host_table tables[DOOR_N_SCHEMES];
 	uint32_t n, max, n_doors;
 	struct endpoint *doors; /* sorted by address */
+	struct host_name own;	/* len 0: none */
 	struct door_route items[]; /* one a rule and scheme, then the buckets of both tables */
 };
 
@@ -212,8 +213,26 @@ void door_routes_free(struct door_routes *routes)
 	free(routes);
 }
 
+void door_routes_set_own_name(struct door_routes *routes, const struct host_name *own)
+{
+	assert(routes->n == 0);
+	routes->own = *own;
+}
+
+const struct host_name *door_routes_own_name(const struct door_routes *routes)
+{
+	return &routes->own;
+}
+
+static bool is_own(const struct door_routes *routes, const struct host_name *name)
+{
+	return routes->own.len > 0 && host_name_equal(&routes->own, name);
+}
+
 int door_routes_add(struct door_routes *routes, const struct door_rule *rule, const struct endpoint *target)
 {
+	if (!rule->host.is_wildcard && is_own(routes, &rule->host.name))
+		return -EPERM;
 	for (int i = 0; i < DOOR_N_SCHEMES; i++)
 		if (rule->takes[i] && host_table_find_pattern(&routes->tables[i], &rule->host))
 			return -EEXIST;
@@ -267,6 +286,8 @@ const struct door_route *door_routes_find(const struct door_routes *routes, enum
 	const struct host_pattern exact = { .name = *host };
 	struct host_entry *entry = host_table_find_pattern(&routes->tables[scheme], &exact);
 
+	if (is_own(routes, host))
+		return NULL;
 	for (int i = 0; i < DOOR_N_SCHEMES && !entry; i++)
 		if (host_table_find_pattern(&routes->tables[i], &exact))
 			return NULL; /* it has its owner, in the other scheme alone */

@@ -15,6 +15,8 @@
  *
  * And where it listens: "80, 443", "198.51.100.1:80, [2001:db8::1]:8443".
  *
+ * The node's own name, where its relay has a port with the door (door_share.h), is no host's.
+ *
  * Routes are made once, looked up by one thread, and replaced as a whole. Pure.
  */
 #pragma once
@@ -69,7 +71,14 @@ bool door_listens_at(const struct endpoint *places, uint32_t n, const struct end
 struct door_routes *door_routes_new(uint32_t n_rules);
 /* Accepts NULL. */
 void door_routes_free(struct door_routes *routes);
-/* target: see door_route. 0, or -EEXIST: its host has one already for one of the schemes; then nothing is added. */
+/* Before the first is added. */
+void door_routes_set_own_name(struct door_routes *routes, const struct host_name *own);
+/* len 0: it has none. */
+const struct host_name *door_routes_own_name(const struct door_routes *routes);
+/*
+ * target: see door_route. 0, or: -EEXIST, its host has one already for one of the schemes; -EPERM, it is the node's own
+ * name. Then nothing is added.
+ */
 P2P_CHECK int door_routes_add(struct door_routes *routes, const struct door_rule *rule, const struct endpoint *target);
 /*
  * Of a door that takes visitors from other doors (front_door_options.takes_header): the addresses of those, copied; their
@@ -77,6 +86,6 @@ P2P_CHECK int door_routes_add(struct door_routes *routes, const struct door_rule
  */
 void door_routes_set_doors(struct door_routes *routes, const struct endpoint *doors, uint32_t n);
 bool door_routes_has_door(const struct door_routes *routes, const struct endpoint *remote);
-/* NULL: nobody's. */
+/* NULL: nobody's; as the own name is. */
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host);

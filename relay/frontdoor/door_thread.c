@@ -192,6 +192,14 @@ void door_thread_free(struct door_thread *door)
 	free(door);
 }
 
+void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, void (*wake)(void *owner),
+			     void *owner)
+{
+	door->for_relay = for_relay;
+	door->wake_for_relay = wake;
+	door->relay_owner = owner;
+}
+
 void door_thread_set_routes(struct door_thread *door, const struct door_routes *routes)
 {
 	door->routes = routes;

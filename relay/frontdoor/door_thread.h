@@ -7,6 +7,7 @@
 #include "relay/frontdoor/front_door.h"
 
 struct dial_exchange;
+struct hand_over;
 struct door_thread;
 struct watch;
 
@@ -20,6 +21,9 @@ P2P_CHECK int door_thread_new(const struct front_door_options *options, const in
 P2P_CHECK int door_thread_also_watch(struct door_thread *door, int fd, struct watch *watch);
 /* Once, before the first turn: agents dial back to this listener; both are borrowed. 0 or -errno. */
 P2P_CHECK int door_thread_open_dial_back(struct door_thread *door, int listener, struct dial_exchange *exchange);
+/* Once, before the first turn: who wants the relay at front_door_options.is_relays goes there, and wake is called. Borrowed. */
+void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, void (*wake)(void *owner),
+			     void *owner);
 /* The loop has answered whose agents are to dial back. */
 void door_take_answers(struct door_thread *door);
 /* Resets all visitors. Accepts NULL. */

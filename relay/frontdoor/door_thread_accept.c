@@ -10,8 +10,9 @@
 #define ACCEPT_A_TURN	64
 #define RETRY_ACCEPT_MS 100
 
-static void welcome(struct door_thread *door, int fd, const struct sockaddr_storage *address)
+static void welcome(const struct listener *listener, int fd, const struct sockaddr_storage *address)
 {
+	struct door_thread *door = listener->door;
 	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
 	const uint16_t source = door_source_of(door, &remote);
 
@@ -28,6 +29,7 @@ static void welcome(struct door_thread *door, int fd, const struct sockaddr_stor
 		return;
 	}
 	struct visitor *visitor = visitor_new(door, fd, &remote, source);
+	visitor->is_at_relays = listener->is_relays;
 	visitor_sniff(visitor); /* under load its first bytes are there already */
 	if (visitor->state == SNIFFING && visitor_watch(visitor) < 0)
 		visitor_turn_away_for_want(visitor);
@@ -90,7 +92,7 @@ static void on_listener(struct watch *watch, uint32_t events)
 		const int fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
-			welcome(door, fd, &address);
+			welcome(listener, fd, &address);
 			continue;
 		}
 		if (errno == ECONNABORTED || errno == EINTR)
@@ -113,7 +115,8 @@ int door_open_listeners(struct door_thread *door, const int *listeners)
 
 	for (uint32_t i = 0; i < door->options.n_listen && r == 0; i++) {
 		door->listeners[i] = (struct listener){ .watch.happened = on_listener, .door = door,
-							.fd = listeners[i] };
+							.fd = listeners[i],
+							.is_relays = door->options.is_relays[i] };
 		r = door_watch(door, listeners[i], &door->listeners[i].watch, EPOLLIN);
 	}
 	return r;

@@ -14,6 +14,7 @@
  *
  *     accept ──► SNIFFING ──► CONNECTING ──► PUMPED ──► gone      WAITING instead of CONNECTING: for an agent
  *                   │             │                      ▲
+ *                   ├── the relay's: its socket goes ────┤
  *                   ├─────────────┴── reset ─────────────┤
  *                   └──► LINGERING (has its answer) ─────┘
  *
@@ -27,7 +28,9 @@
  */
 #pragma once
 
+#include "relay/frontdoor/door_share.h"
 #include "relay/frontdoor/door_thread.h"
+#include "relay/frontdoor/hand_over.h"
 #include "relay/frontdoor/splice_pump.h"
 
 #include "common/log.h"
@@ -72,12 +75,14 @@ struct visitor {
 	uint16_t source; /* its counter */
 	uint8_t state;
 	bool is_watched; /* its own socket is in the epoll */
+	bool is_at_relays; /* it came to a listener that the relay has, too */
 };
 
 struct listener {
 	struct watch watch;
 	struct door_thread *door;
 	int fd;
+	bool is_relays;
 	uint32_t n_a_turn; /* so many are asked in, if they are there; */
 	uint64_t turn;	   /* in this one they were */
 };
@@ -91,6 +96,9 @@ struct door_thread {
 	struct listener listeners[DOOR_MAX_LISTEN];
 	uint64_t accept_again_ms; /* descriptors have run out, and nobody is asked in until then; 0: all are */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
+	struct hand_over *for_relay;	  /* NULL: no listener is the relay's */
+	void (*wake_for_relay)(void *owner);
+	void *relay_owner;
 	struct splice_pump *pump;
 	bool pump_has_more;
 	uint64_t kept_bytes;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,21 +43,52 @@ static void refuse(struct visitor *visitor, const struct sniffer *sniffer)
 		visitor_turn_away(visitor);
 }
 
+static const struct host_name *own_name(const struct door_thread *door)
+{
+	static const struct host_name none;
+
+	return door->routes ? door_routes_own_name(door->routes) : &none;
+}
+
+/* Its socket goes as it is, out of our epoll first: from then on the loop has it, and may have closed it already. */
+static void give_to_relay(struct visitor *visitor, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+	const int fd = visitor->pair.ends[0].fd;
+
+	if (visitor->is_watched)
+		(void)epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	visitor->is_watched = false;
+	if (!hand_over_put(door->for_relay, fd, &visitor->remote, bytes, n)) {
+		door->counters.relay_over_limit++;
+		visitor_turn_away(visitor);
+		return;
+	}
+	door->counters.to_relay++;
+	visitor->pair.ends[0].fd = -1;
+	visitor_forget(visitor);
+	door->wake_for_relay(door->relay_owner);
+}
+
 /* True: it waits for more. */
 static bool judge(struct visitor *visitor, struct sniffer *sniffer, const uint8_t *bytes, size_t n)
 {
 	if (visitor->door->options.takes_header)
 		return visitor_take_header(visitor, bytes, n);
-	switch (sniffer_read(sniffer, bytes, n)) {
-	case SNIFFER_MORE:
+	if (sniffer_read(sniffer, bytes, n) == SNIFFER_MORE)
 		return true;
-	case SNIFFER_FOUND:
+	switch (door_share_decide(sniffer, visitor->is_at_relays, own_name(visitor->door))) {
+	case DOOR_WHOSE_NOBODY: /* the routes say so as well */
+	case DOOR_WHOSE_ROUTES:
 		visitor_let_in(visitor, &sniffer->found, NULL, bytes, n);
-		return false;
-	case SNIFFER_REFUSED:
+		break;
+	case DOOR_WHOSE_RELAY:
+		give_to_relay(visitor, bytes, n);
+		break;
+	case DOOR_WHOSE_REFUSED:
+		refuse(visitor, sniffer);
 		break;
 	}
-	refuse(visitor, sniffer);
 	return false;
 }
 

@@ -4,6 +4,7 @@
 #include "common/macros.h"
 #include "relay/frontdoor/door_thread.h"
 #include "relay/frontdoor/door_udp.h"
+#include "relay/frontdoor/hand_over.h"
 #include "relay/tcp_listener.h"
 
 #include <assert.h>
@@ -25,14 +26,18 @@
 #define MAX_VISITORS_SOURCE  1024
 #define PORT_OF_HTTP	     80  /* without TLS, so never QUIC's */
 #define FILES_OF_OTHERS	     256 /* of the process, which are not for visitors */
+#define TO_RELAY_A_TURN	     64 /* each is a handshake: then the loop's others have their turn */
 #define N_COUNTERS	     (sizeof(struct front_door_counters) / sizeof(uint64_t))
 
 _Static_assert(sizeof(struct front_door_counters) % sizeof(uint64_t) == 0, "published by words");
 
 struct front_door {
 	/* of the loop's thread */
-	uv_async_t ended, dialling;
+	uv_async_t ended, dialling, handing;
 	uint8_t n_handles;
+	bool has_dialling, has_handing;
+	bool is_relays[DOOR_MAX_LISTEN], shares_relay;
+	struct front_door_relay_port relay_port;
 	struct front_door_dial_ports dial_ports;
 	pthread_t thread;
 	void (*stopped)(void *owner);
@@ -44,6 +49,7 @@ struct front_door {
 	/* between both */
 	int wake_fd;
 	struct dial_exchange exchange;
+	struct hand_over for_relay; /* if shares_relay */
 	_Atomic bool is_stopping;
 	struct door_routes *_Atomic new_routes; /* NULL: none; whoever takes it out owns it */
 	_Atomic uint64_t published[N_COUNTERS];
@@ -122,6 +128,8 @@ static void free_door(struct front_door *door)
 		close(door->dial_listener);
 		dial_exchange_deinit(&door->exchange);
 	}
+	if (door->shares_relay)
+		hand_over_deinit(&door->for_relay);
 	if (door->wake_fd >= 0)
 		close(door->wake_fd);
 	free(door);
@@ -144,8 +152,10 @@ static void on_closed(uv_handle_t *handle)
 static void close_handles(struct front_door *door)
 {
 	uv_close((uv_handle_t *)&door->ended, on_closed);
-	if (door->n_handles > 1)
+	if (door->has_dialling)
 		uv_close((uv_handle_t *)&door->dialling, on_closed);
+	if (door->has_handing)
+		uv_close((uv_handle_t *)&door->handing, on_closed);
 }
 
 static void on_ended(uv_async_t *async)
@@ -169,6 +179,28 @@ static void on_dialling(uv_async_t *async)
 	sodium_memzero(&wanted, sizeof(wanted));
 }
 
+static void on_handing(uv_async_t *async)
+{
+	struct front_door *door = container_of(async, struct front_door, handing);
+	const struct handed_over *handed;
+
+	for (int i = 0; i < TO_RELAY_A_TURN; i++) {
+		if (!(handed = hand_over_peek(&door->for_relay)))
+			return;
+		door->relay_port.visitor(door->relay_port.owner, handed->fd, &handed->remote, handed->bytes, handed->n);
+		hand_over_done(&door->for_relay);
+	}
+	uv_async_send(async);
+}
+
+/* In the door's thread. */
+static void wake_for_relay(void *owner)
+{
+	struct front_door *door = owner;
+
+	uv_async_send(&door->handing);
+}
+
 /* In the door's thread. */
 static void wake_loop(void *owner)
 {
@@ -189,15 +221,16 @@ static int add_handle(uv_loop_t *loop, struct front_door *door, uv_async_t *asyn
 }
 
 /* Visitors' sockets are like the one that they came to: so it is said once for all of them. */
-static int open_listener(const struct endpoint *address, int *ret, struct error *reterr)
+static int open_listener(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
+			 struct error *reterr)
 {
 	const int one = 1, idle_s = 120, each_s = 30, times = 4;
 
 	const struct endpoint any6 = { .port = address->port }, any4 = endpoint_from_v4(0, address->port);
 
-	int r = tcp_listen(address, NULL, ret, reterr);
+	int r = tcp_listen(address, sockets, ret, reterr);
 	if (r == -EAFNOSUPPORT && endpoint_equal(address, &any6)) /* a machine without IPv6 */
-		r = tcp_listen(&any4, NULL, ret, reterr);
+		r = tcp_listen(&any4, sockets, ret, reterr);
 	if (r < 0)
 		return r;
 	(void)listen(*ret, BACKLOG);
@@ -272,11 +305,12 @@ static int prepare(struct front_door *door, const struct front_door_options *opt
 	int r = 0;
 
 	for (uint32_t i = 0; i < options->n_listen && r == 0; i++) {
-		r = open_listener(&options->listen[i], &door->listeners[i], reterr);
+		const struct listen_sockets *sockets = options->is_relays[i] ? options->relay_sockets : NULL;
+		r = open_listener(&options->listen[i], sockets, &door->listeners[i], reterr);
 		door->n_listen += r == 0;
 	}
 	if (r == 0 && options->has_dial_back) {
-		r = open_listener(&options->dial_back, &door->dial_listener, reterr);
+		r = open_listener(&options->dial_back, NULL, &door->dial_listener, reterr);
 		if (r == 0)
 			dial_exchange_init(&door->exchange, wake_loop, door);
 	}
@@ -290,6 +324,8 @@ static int prepare(struct front_door *door, const struct front_door_options *opt
 		r = door_thread_open_dial_back(door->visitors, door->dial_listener, &door->exchange);
 	if (r < 0)
 		return error_set(reterr, r, "cannot open the front door: %s", strerror(-r));
+	if (door->shares_relay)
+		door_thread_share_relay(door->visitors, &door->for_relay, wake_for_relay, door);
 	door_thread_set_routes(door->visitors, door->routes);
 	r = options->serves_quic ? open_udp(door, options, reterr) : 0;
 	if (r < 0)
@@ -334,6 +370,32 @@ bool front_door_leads_back(const struct endpoint *places, uint32_t n, const stru
 	       (door_listens_at(places, n, target, endpoint_is_loopback(target)) || is_own_address(target));
 }
 
+static void take_relay_port(struct front_door *door, const struct front_door_options *options)
+{
+	memcpy(door->is_relays, options->is_relays, sizeof(door->is_relays));
+	door->relay_port = options->relay_port;
+	for (uint32_t i = 0; i < options->n_listen; i++)
+		door->shares_relay = door->shares_relay || options->is_relays[i];
+	if (door->shares_relay)
+		hand_over_init(&door->for_relay);
+}
+
+static int add_more_handles(uv_loop_t *loop, struct front_door *door, const struct front_door_options *options,
+			    struct error *reterr)
+{
+	int r = 0;
+
+	if (options->has_dial_back) {
+		r = add_handle(loop, door, &door->dialling, on_dialling, reterr);
+		door->has_dialling = r == 0;
+	}
+	if (r == 0 && door->shares_relay) {
+		r = add_handle(loop, door, &door->handing, on_handing, reterr);
+		door->has_handing = r == 0;
+	}
+	return r;
+}
+
 int front_door_start(uv_loop_t *loop, const struct front_door_options *options, struct door_routes *routes_take,
 		     struct front_door **ret, struct error *reterr)
 {
@@ -343,6 +405,7 @@ int front_door_start(uv_loop_t *loop, const struct front_door_options *options, 
 		abort();
 	door->wake_fd = door->dial_listener = -1;
 	door->dial_ports = options->dial_ports;
+	take_relay_port(door, options);
 	door->routes = routes_take;
 	int r = prepare(door, options, reterr);
 	if (r == 0)
@@ -351,7 +414,7 @@ int front_door_start(uv_loop_t *loop, const struct front_door_options *options, 
 		free_door(door);
 		return r;
 	}
-	if (options->has_dial_back && (r = add_handle(loop, door, &door->dialling, on_dialling, reterr)) < 0) {
+	if ((r = add_more_handles(loop, door, options, reterr)) < 0) {
 		close_handles(door);
 		return r;
 	}
@@ -391,6 +454,16 @@ static uint16_t port_of(int fd)
 uint16_t front_door_port(const struct front_door *door, uint32_t listener)
 {
 	return listener < door->n_listen ? port_of(door->listeners[listener]) : 0;
+}
+
+uint32_t front_door_relay_sockets(const struct front_door *door, int ret[DOOR_MAX_LISTEN])
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < door->n_listen; i++)
+		if (door->is_relays[i])
+			ret[n++] = door->listeners[i];
+	return n;
 }
 
 uint16_t front_door_dial_back_port(const struct front_door *door)

@@ -9,6 +9,9 @@
  *                                    │               └─► LINGERING: an answer was sent (HTTP 400)       │
  *                                    └──────────────────────────────────────────────────────────────────┘
  *
+ * Where it has a port together with the relay (door_share.h), who wants the relay is handed to the loop, socket and all,
+ * with what was read of it (hand_over.h).
+ *
  * Nobody waits for anybody: each visitor has its own state, an absolute time limit in it, and a share of each turn.
  * A visitor costs no memory of a buffer: what was sniffed is sent to the target out of one that all share, if it is
  * taken at once.
@@ -28,6 +31,7 @@
 #include "relay/frontdoor/door_routes.h"
 #include "relay/frontdoor/quic_flows.h"
 #include "relay/frontdoor/sniffer.h"
+#include "relay/listen_sockets.h"
 #include "relay/webgw/dial_exchange.h"
 
 #include <stdint.h>
@@ -44,6 +48,17 @@ struct front_door_options {
 	 * of version 2, with host and scheme. Nothing is sniffed: what follows the header goes to the target as it is.
 	 */
 	bool takes_header;
+	/*
+	 * Those of listen that the relay has together with the door: who wants the relay there, by TLS, is handed to
+	 * relay_visitor(); routes have the node's own name.
+	 */
+	bool is_relays[DOOR_MAX_LISTEN];
+	const struct listen_sockets *relay_sockets; /* that listen there already, borrowed until return; NULL: none */
+	struct front_door_relay_port {
+		void *owner;
+		/* In the loop. fd is the owner's; bytes, borrowed: what came first, and the socket has no longer. */
+		void (*visitor)(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
+	} relay_port;
 	bool serves_quic; /* by UDP at the same ports, but 80; door_udp.h */
 	uint32_t max_visitors;			       /* [what the limit of open files lets, 65536 at most] */
 	uint32_t max_visitors_source;		       /* [a quarter of these, 1024 at most] */
@@ -70,9 +85,11 @@ struct front_door_options {
 struct front_door_counters {
 	uint64_t visitors, visitors_now, sniffing_now, connecting_now;
 	uint64_t routed[SNIFFER_N_PROTOCOLS]; /* their host has a target; whether that was reached is below */
+	uint64_t to_relay;		      /* handed over; what becomes of them the relay counts */
 	/* Those who were not, by cause; each visitor counts once. */
 	uint64_t refused[SNIFFER_N_REASONS]; /* not understood */
 	uint64_t unknown_host, nobody_there;
+	uint64_t relay_over_limit; /* too many wait for the relay */
 	uint64_t not_allowed, over_rate; /* by the host's gate */
 	uint64_t no_door, bad_header;	 /* where doors are awaited: somebody else; or what it said */
 	uint64_t too_slow, left_early;
@@ -104,6 +121,8 @@ void front_door_stop(struct front_door *door, void (*cb)(void *owner), void *own
 /* For who comes from now on; who is let in stays. Taken over. */
 void front_door_set_routes_take(struct front_door *door, struct door_routes *routes);
 uint16_t front_door_port(const struct front_door *door, uint32_t listener);
+/* The listeners that the relay has, too, to hand to the next program; returns how many. */
+uint32_t front_door_relay_sockets(const struct front_door *door, int ret[DOOR_MAX_LISTEN]);
 /* Where agents dial back; 0: nowhere. */
 uint16_t front_door_dial_back_port(const struct front_door *door);
 /* subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. */

@@ -90,6 +90,7 @@ struct sniffed sniffer_of_hello(const struct client_hello *hello, enum sniffer_p
 		.offers_http_1 = hello->offers_http_1,
 		.offers_h2 = hello->offers_h2,
 		.offers_h3 = hello->offers_h3,
+		.offers_relay = hello->offers_relay,
 		.has_ech = hello->has_ech,
 	};
 }

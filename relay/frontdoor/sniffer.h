@@ -79,6 +79,7 @@ struct sniffed {
 	bool is_acme_http;
 	/* TLS and QUIC, by ALPN: "acme-tls/1" and nothing else (tls-alpn-01, RFC 8737); what of HTTP is offered. */
 	bool is_acme_tls, offers_http_1, offers_h2, offers_h3;
+	bool offers_relay; /* the same: the relay's protocol */
 	/*
 	 * TLS and QUIC: an encrypted ClientHello (or GREASE that looks like one) is inside, and host is the outer name, the
 	 * one that is public.

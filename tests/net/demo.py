@@ -22,8 +22,7 @@ PICTURE = """
 """
 
 MEGABYTES = 200
-FRONT_DOOR = """tls_port = 9443
-[frontdoor]
+FRONT_DOOR = """[frontdoor]
 """
 PAGE = "hello from alice, behind her NAT\n"
 

@@ -1,6 +1,8 @@
 /* p2pnode.conf: defaults, a public node, and what is refused although each value by itself is fine. */
 #include "node/config.h"
 
+#include "common/macros.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -82,6 +84,23 @@ static void test_a_frontdoor_section_opens_the_front_door(void)
 	assert(node_config_parse("f", beside, strlen(beside), &config, NULL) == 0); /* one port, two addresses */
 }
 
+static void test_front_door_and_relay_may_have_one_port(void)
+{
+	static const char *const texts[] = {
+		"[public]\n[frontdoor]\n",
+		"[public]\naddress = 198.51.100.1\n[frontdoor]\nlisten = 198.51.100.1:443\n",
+		"[public]\naddress = 198.51.100.1\n[frontdoor]\nlisten = 443\n",
+		"[public]\naddress = 198.51.100.1\n[frontdoor]\nlisten = 0.0.0.0:443\n",
+		"[public]\naddress = 198.51.100.1\naddress = 198.51.100.2\n[frontdoor]\nlisten = 198.51.100.2:443\n",
+		"[node]\nname = gate\n[public]\ntls_port = 9443\n[frontdoor]\nhost = gate 127.0.0.1:1\n",
+	};
+	struct node_config config;
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		assert(node_config_parse("f", texts[i], strlen(texts[i]), &config, NULL) == 0 && config.has_front_door &&
+		       config.is_public);
+}
+
 static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 {
 	expect_error("[frontdoor]\nlisten = http\n",
@@ -104,9 +123,15 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 		     "behind it");
 	expect_error("[expose]\nservice = a.example 1\nservice = a.example 2\nservice = b.example 3\n",
 		     "p2pnode.conf:3: 'a.example 2': a.example stands at p2pnode.conf:2 already; a host has one target");
-	expect_error("[public]\n[frontdoor]\nlisten = 80,443\n",
-		     "p2pnode.conf:3: TCP port 443 is the relay's; put another into one of both: tls_port in [public], "
-		     "listen in [frontdoor]");
+	expect_error("[public]\n[frontdoor]\nlisten = 80,198.51.100.1:443\n",
+		     "p2pnode.conf:3: the relay has TCP port 443 at all addresses, and the front door at one of them; write the "
+		     "port alone in listen, or name the relay's addresses in [public]");
+	expect_error("[public]\n[frontdoor]\nlisten = 0.0.0.0:443\n",
+		     "p2pnode.conf:3: the relay has TCP port 443 at all addresses, and the front door at one of them; write the "
+		     "port alone in listen, or name the relay's addresses in [public]");
+	expect_error("[node]\nname = gate\n[public]\n[frontdoor]\nhost = *.gate 127.0.0.1:1\nhost = https://Gate 127.0.0.1:2\n",
+		     "p2pnode.conf:6: gate is this node's own name, by which its relay is asked for on TCP port 443; name the "
+		     "host otherwise, or put another port into tls_port in [public]");
 	expect_error("[public]\nstun_port = 8443\n[frontdoor]\nlisten = 80, 8443\nquic = yes\n",
 		     "p2pnode.conf:5: UDP port 8443 is the STUN server's; put another into stun_port in [public], or say "
 		     "quic = no");
@@ -226,6 +251,7 @@ int main(void)
 	test_a_public_section_makes_a_public_node();
 	test_an_empty_public_section_is_enough();
 	test_a_frontdoor_section_opens_the_front_door();
+	test_front_door_and_relay_may_have_one_port();
 	test_mistakes_about_the_front_door_are_told_with_remedy();
 	test_rates_are_bits_a_second_with_a_unit_or_none();
 	test_agents_are_listened_to_without_encryption_at_home_alone();

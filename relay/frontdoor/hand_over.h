@@ -1,0 +1,43 @@
+/*
+ * Visitors of the front door who want the relay, on their way from the door's thread to the loop: the descriptor as it
+ * is, who it is, and what was read of it already.
+ *
+ *   door's thread ── hand_over_put ──► [ at most HAND_OVER_MAX visitors, HAND_OVER_BYTES in all ] ── take ──► loop
+ *                        └ false: full, counted by who puts: the visitor is reset
+ *
+ * The socket comes with its visitor: its address is the visitor's own, and who counts by address counts right. What is
+ * left when the queue is freed is closed with it.
+ */
+#pragma once
+
+#include "common/endpoint.h"
+#include "common/ring.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HAND_OVER_MAX	1024
+#define HAND_OVER_BYTES (1u << 20) /* what members send before they are answered is 300 to 2,000 bytes */
+
+struct hand_over {
+	struct ring ring;
+	_Atomic uint32_t n_waiting;
+};
+
+struct handed_over {
+	int fd;
+	uint32_t n;
+	struct endpoint remote;
+	uint8_t bytes[]; /* n; what came first, to be read before what the socket has */
+};
+
+void hand_over_init(struct hand_over *queue);
+/* Neither thread uses it any more. */
+void hand_over_deinit(struct hand_over *queue);
+/* The door's thread: fd is the loop's from now on, which is woken by the caller. False: full; fd stays the caller's. */
+bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
+/* The loop: who has waited longest, valid until it is done; its fd is the caller's. NULL: nobody. */
+const struct handed_over *hand_over_peek(struct hand_over *queue);
+void hand_over_done(struct hand_over *queue);

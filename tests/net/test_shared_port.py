@@ -1,0 +1,121 @@
+"""One TCP port, 443, for the relay and for the hosts of others: by server name and ALPN.
+
+      control    relay (public node: relay and front door on 443)    outside
+         |          |                                                   |
+      ---+----------+------------- internet 198.51.100.0/24 ------------+---------+
+                                                                                  |
+                                                               home [port-restricted, no UDP]
+                                                                                  |
+                                                               alice: a web server, at its overlay address
+
+tests/unit/frontdoor has the decision; here it is p2pnode that makes it, with real clients at both ends.
+"""
+
+import socket
+import ssl
+
+import pytest
+
+import web
+from lab import wait_until
+from overlay import Overlay
+from test_relay_operator import Supervised
+from traffic import Echo, Pulse
+
+PAGE = "hello from alice, behind her NAT\n"
+RELAY_ALPN = "p2pnode-relay/1"
+
+
+@pytest.fixture
+def town(lab, build):
+    """As drawn; no option of [public] or [frontdoor] says anything of ports."""
+    overlay = Overlay(lab, build, members=("alice", "bob"))
+    relay = overlay.relay
+    relay.config.write_text(relay.config.read_text() + """
+[frontdoor]
+host = https://app.demo alice:8443
+host = http://app.demo alice:8080
+host = *.demo 127.0.0.1:1
+""")
+    relay.kill()
+    relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.web = web.Web(overlay.nodes["alice"], PAGE)
+    return overlay
+
+
+def curl(town, url, *options, check=True):
+    return web.curl(town.outside, town.relay.host.ip, town.web, url, *options, check=check)
+
+
+def tls(stream, name=None, alpn=None):
+    """TLS over it, without a certificate of our own; what the handshake says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols([alpn])
+    return context.wrap_socket(stream, server_hostname=name)
+
+
+def visit(town, name=None, alpn=None):
+    """From outside to port 443."""
+    visitor = town.outside.socket(kind=socket.SOCK_STREAM)
+    visitor.settimeout(20)
+    visitor.connect((town.relay.host.ip, 443))
+    return tls(visitor, name, alpn)
+
+
+def refused(town):
+    return int(town.relay.rpc("relay.status")["refused"]["no valid TLS"])
+
+
+def test_relay_over_tls_and_a_published_host_have_one_port(town):
+    alice, bob, relay = town.nodes["alice"], town.nodes["bob"], town.relay
+    for name in ("alice", "bob"):
+        town.routers[name].block_udp()
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        wait_until(lambda: relay.rpc("relay.status")["tls_clients"] == 2, 30,
+                   lambda: f"both are clients over TLS: {relay.rpc('relay.status')}")
+        pulse.keeps_going(50)
+        assert alice.peer("bob")["path"] == "relay"
+        assert curl(town, "https://app.demo/").stdout == PAGE
+        assert curl(town, "http://app.demo/").stdout == PAGE
+        pulse.keeps_going(50)
+
+
+def test_a_stranger_who_asks_for_the_node_itself_is_the_relays_to_refuse(town):
+    """As when the relay has the port alone: a handshake, in which it says who it is, and then what is missing."""
+    for name, alpn in (("relay", None), (None, None), ("relay", "h2"), ("other.example", RELAY_ALPN)):
+        before = refused(town)
+        with pytest.raises(ssl.SSLError):
+            visit(town, name, alpn).recv(1)
+        wait_until(lambda: refused(town) == before + 1, 10, f"{name} {alpn} is counted")
+
+
+def test_one_socket_outlives_a_restart_for_both(town):
+    """As under systemd: who comes while nobody runs is served by the next, be it a client of the relay or a visitor."""
+    relay = town.relay
+    relay.program.stop()
+    relay.program = Supervised(relay.host, relay.argv, "supervised")
+    relay.host.programs.append(relay.program)
+    relay.program.await_kept()
+    places = [kept.getsockname()[1] for kept in relay.program.kept if kept.type == socket.SOCK_STREAM]
+    assert places == [443]
+    relay.wait_for_control()
+    relay.kill()
+    with town.outside.socket(kind=socket.SOCK_STREAM) as visitor, town.outside.socket(kind=socket.SOCK_STREAM) as client:
+        for stream in (visitor, client):
+            stream.settimeout(20)
+            stream.connect((relay.host.ip, 443))  # by the kernel, though nobody is there
+        relay.start()
+        before = refused(town)
+        with pytest.raises(ssl.SSLError):
+            tls(client, "relay").recv(1)
+        assert refused(town) == before + 1
+        visitor.sendall(b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            visitor.recv(1)
+    assert int(relay.status()["drops"]["front door: unknown host"]) == 1
+    town.nodes["alice"].wait_for_relay()

@@ -1,0 +1,219 @@
+/* One port for relay and hosts: whose a visitor is, for every name, protocol and ALPN; and the queue to the relay. */
+#include "relay/frontdoor/door_routes.h"
+#include "relay/frontdoor/door_share.h"
+#include "relay/frontdoor/hand_over.h"
+
+#include "common/macros.h"
+#include "hello.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RELAY "p2pnode-relay/1"
+
+static struct host_name name_of(const char *text)
+{
+	struct host_name name;
+
+	assert(host_name_from(text, strlen(text), &name) == 0);
+	return name;
+}
+
+static enum door_whose whose(const void *bytes, size_t n, bool is_shared, const char *own)
+{
+	const struct host_name name = own ? name_of(own) : (struct host_name){ 0 };
+	struct sniffer sniffer;
+
+	sniffer_init(&sniffer);
+	assert(sniffer_read(&sniffer, bytes, n) != SNIFFER_MORE);
+	return door_share_decide(&sniffer, is_shared, &name);
+}
+
+static enum door_whose whose_hello(const struct hello_options *options, bool is_shared)
+{
+	uint8_t message[4096], records[8192];
+	const size_t len = hello_build(options, message, sizeof(message));
+
+	return whose(records, hello_in_records(message, len, 1000, records, sizeof(records)), is_shared, "gate");
+}
+
+static void test_by_server_name_and_alpn_on_a_shared_port(void)
+{
+	static const struct {
+		struct hello_options hello;
+		enum door_whose shared, alone;
+	} rows[] = {
+		{ { .names = { "gate" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
+		{ { .names = { "GATE." } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
+		{ { .names = { "gate" }, .alpn = { RELAY } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
+		{ { .names = { "gate" }, .alpn = { "h2", "http/1.1" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
+		{ { .names = { "gate" }, .alpn = { "acme-tls/1" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
+		{ { .names = { NULL } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_REFUSED },
+		{ { .names = { NULL }, .alpn = { RELAY } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_REFUSED },
+		{ { .is_old = true }, DOOR_WHOSE_RELAY, DOOR_WHOSE_REFUSED },
+		{ { .names = { "192.0.2.1" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_REFUSED },
+		{ { .names = { "app.demo" } }, DOOR_WHOSE_ROUTES, DOOR_WHOSE_ROUTES },
+		{ { .names = { "x.gate" } }, DOOR_WHOSE_ROUTES, DOOR_WHOSE_ROUTES },
+		{ { .names = { "app.demo" }, .alpn = { "h2", "http/1.1" } }, DOOR_WHOSE_ROUTES, DOOR_WHOSE_ROUTES },
+		{ { .names = { "old-name" }, .alpn = { RELAY } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_ROUTES },
+		{ { .names = { "old-name" }, .alpn = { "h2", RELAY } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_ROUTES },
+		{ { .names = { "old-name" }, .alpn = { RELAY "0" } }, DOOR_WHOSE_ROUTES, DOOR_WHOSE_ROUTES },
+		{ { .names = { "gate", "app.demo" } }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+		{ { .names = { "gate" }, .repeats_extension = true }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+		{ { .names = { "ga te" }, .alpn = { RELAY } }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+		{ { .names = { "gate" }, .trailing = 1 }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+		{ { .names = { "gate" }, .is_other = true }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const enum door_whose shared = whose_hello(&rows[i].hello, true), alone = whose_hello(&rows[i].hello, false);
+		if (shared != rows[i].shared || alone != rows[i].alone)
+			printf("row %zu: %d, %d\n", i, (int)shared, (int)alone);
+		assert(shared == rows[i].shared && alone == rows[i].alone);
+	}
+}
+
+static void test_what_is_not_tls_is_never_the_relays(void)
+{
+	static const struct {
+		const char *said;
+		enum door_whose whose;
+	} rows[] = {
+		{ "GET / HTTP/1.1\r\nHost: gate\r\n\r\n", DOOR_WHOSE_NOBODY },
+		{ "GET / HTTP/1.1\r\nHost: app.demo\r\n\r\n", DOOR_WHOSE_ROUTES },
+		{ "GET / HTTP/1.1\r\n\r\n", DOOR_WHOSE_REFUSED },
+		{ "GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", DOOR_WHOSE_REFUSED },
+		{ "\1\2\3\4", DOOR_WHOSE_REFUSED },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		assert(whose(rows[i].said, strlen(rows[i].said), true, "gate") == rows[i].whose);
+}
+
+static void test_without_a_name_of_its_own_names_are_the_routes(void)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: gate\r\n\r\n";
+
+	assert(whose(request, strlen(request), true, NULL) == DOOR_WHOSE_ROUTES);
+}
+
+static int add(struct door_routes *routes, const char *text)
+{
+	struct door_rule rule;
+
+	assert(door_rule_parse(text, &rule, NULL) == 0);
+	return door_routes_add(routes, &rule, &rule.address);
+}
+
+static void test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard(void)
+{
+	struct door_routes *routes = door_routes_new(4);
+	const struct host_name own = name_of("gate.example.org"), other = name_of("app.example.org");
+
+	door_routes_set_own_name(routes, &own);
+	assert(host_name_equal(door_routes_own_name(routes), &own));
+	assert(add(routes, "Gate.Example.org. 127.0.0.1:1") == -EPERM);
+	assert(add(routes, "https://gate.example.org 127.0.0.1:1") == -EPERM);
+	assert(add(routes, "*.example.org 127.0.0.1:2") == 0);
+	assert(add(routes, "*.gate.example.org 127.0.0.1:3") == 0);
+	for (int protocol = SNIFFER_TLS; protocol < SNIFFER_N_PROTOCOLS; protocol++) {
+		assert(!door_routes_find(routes, (enum sniffer_protocol)protocol, &own));
+		assert(door_routes_find(routes, (enum sniffer_protocol)protocol, &other));
+	}
+	door_routes_free(routes);
+}
+
+/* ---- the queue ---- */
+
+static int any_fd(void)
+{
+	const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	assert(fd >= 0);
+	return fd;
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void test_who_is_handed_over_comes_with_address_and_bytes_in_order(void)
+{
+	const struct endpoint remote[] = { endpoint_from_v4(0xc0000201, 1000), endpoint_from_v4(0xc0000202, 2000) };
+	const struct handed_over *handed;
+	struct hand_over queue;
+
+	hand_over_init(&queue);
+	assert(!hand_over_peek(&queue));
+	assert(hand_over_put(&queue, 7, &remote[0], (const uint8_t *)"first", 5));
+	assert(hand_over_put(&queue, 8, &remote[1], (const uint8_t *)"", 0));
+	handed = hand_over_peek(&queue);
+	assert(handed->fd == 7 && endpoint_equal(&handed->remote, &remote[0]) && handed->n == 5 &&
+	       memcmp(handed->bytes, "first", 5) == 0);
+	hand_over_done(&queue);
+	handed = hand_over_peek(&queue);
+	assert(handed->fd == 8 && endpoint_equal(&handed->remote, &remote[1]) && handed->n == 0);
+	hand_over_done(&queue);
+	assert(!hand_over_peek(&queue));
+	hand_over_deinit(&queue);
+}
+
+static void test_the_queue_is_bounded_by_visitors_and_by_bytes(void)
+{
+	static const uint8_t bytes[SNIFFER_MAX];
+	const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
+	struct hand_over queue;
+	uint32_t n = 0;
+
+	hand_over_init(&queue);
+	while (hand_over_put(&queue, -1, &remote, bytes, 100))
+		n++;
+	assert(n == HAND_OVER_MAX);
+	hand_over_peek(&queue);
+	hand_over_done(&queue);
+	assert(hand_over_put(&queue, -1, &remote, bytes, 100)); /* room again */
+	hand_over_deinit(&queue);
+
+	hand_over_init(&queue);
+	for (n = 0; hand_over_put(&queue, -1, &remote, bytes, sizeof(bytes)); n++)
+		;
+	assert(n > 0 && n <= HAND_OVER_BYTES / sizeof(bytes));
+	hand_over_deinit(&queue);
+}
+
+static void test_who_is_left_in_the_queue_is_closed_with_it(void)
+{
+	const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
+	const int first = any_fd(), second = any_fd(), full = any_fd();
+	struct hand_over queue;
+
+	hand_over_init(&queue);
+	assert(hand_over_put(&queue, first, &remote, (const uint8_t *)"a", 1));
+	assert(hand_over_put(&queue, second, &remote, (const uint8_t *)"b", 1));
+	while (hand_over_put(&queue, -1, &remote, (const uint8_t *)"c", 1))
+		;
+	assert(!hand_over_put(&queue, full, &remote, (const uint8_t *)"d", 1));
+	hand_over_deinit(&queue);
+	assert(!is_open(first) && !is_open(second) && is_open(full)); /* who has no room stays the caller's */
+	close(full);
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_by_server_name_and_alpn_on_a_shared_port();
+	test_what_is_not_tls_is_never_the_relays();
+	test_without_a_name_of_its_own_names_are_the_routes();
+	test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard();
+	test_who_is_handed_over_comes_with_address_and_bytes_in_order();
+	test_the_queue_is_bounded_by_visitors_and_by_bytes();
+	test_who_is_left_in_the_queue_is_closed_with_it();
+	printf("ok\n");
+	return 0;
+}

@@ -1,0 +1,368 @@
+/*
+ * One port for relay and front door: the door listens, and hands the relay's clients over, from its thread to the loop.
+ * Real connections on loopback; members must not notice.
+ */
+#include "hello.h"
+#include "relay/frontdoor/front_door.h"
+#include "relay/frontdoor/hand_over.h"
+#include "relay/public_node.h"
+#include "world.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct gate {
+	struct world w;
+	struct front_door *door;
+	struct public_node *node;
+	struct endpoint place;
+	bool node_stopped, door_stopped, refuses;
+};
+
+/* For what the door's thread does by itself: the loop does not turn. */
+#define AWAIT_THREAD(condition)                                                                             \
+	do {                                                                                                \
+		for (int i_ = 0; !(condition); i_++) {                                                      \
+			EXPECT(i_ < AWAIT_MS);                                                              \
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);                          \
+		}                                                                                           \
+	} while (0)
+
+static void on_stopped(void *owner)
+{
+	*(bool *)owner = true;
+}
+
+static void on_visitor(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+{
+	const struct gate *gate = owner;
+
+	if (gate->refuses)
+		close(fd);
+	else
+		public_node_take(gate->node, fd, remote, bytes, n);
+}
+
+static int listening_socket(uint16_t *ret_port)
+{
+	struct sockaddr_storage sockaddr = { 0 };
+	const struct endpoint any = endpoint_from_v4(0x7f000001, 0);
+	socklen_t len = endpoint_to_sockaddr(&any, &sockaddr);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&sockaddr, len) == 0 && listen(fd, 16) == 0);
+	EXPECT(getsockname(fd, (struct sockaddr *)&sockaddr, &len) == 0);
+	*ret_port = endpoint_from_sockaddr((struct sockaddr *)&sockaddr).port;
+	return fd;
+}
+
+static struct door_routes *routes_of(const char *own)
+{
+	struct door_routes *routes = door_routes_new(0);
+	struct host_name name;
+
+	EXPECT(host_name_from(own, strlen(own), &name) == 0);
+	door_routes_set_own_name(routes, &name);
+	return routes;
+}
+
+/* sockets: of which both take theirs; the first listens at the shared port. */
+static void open_gate(struct gate *gate, struct listen_sockets *sockets, uint16_t port)
+{
+	struct front_door_options door = { .n_listen = 1, .is_relays = { true }, .relay_sockets = sockets };
+	struct public_node_options node = { .n_addresses = 1, .tls_port = port, .n_led = 1, .sockets = sockets };
+	struct error error = { 0 };
+
+	gate->place = endpoint_from_v4(0x7f000001, port);
+	node.led = node.addresses;
+	node.addresses[0] = gate->place;
+	node.context = gate->w.server_options.context;
+	EXPECT(public_node_start(&gate->w.loop, &node, &gate->node, &error) == 0);
+	door.listen[0] = gate->place;
+	door.relay_port = (struct front_door_relay_port){ .owner = gate, .visitor = on_visitor };
+	EXPECT(front_door_start(&gate->w.loop, &door, routes_of("relay"), &gate->door, &error) == 0);
+	gate->w.port = port;
+	AWAIT_OTHERS(&gate->w, front_door_counters(gate->door).routes_taken >= 1);
+}
+
+static void begin(struct gate *gate)
+{
+	struct listen_sockets sockets = { .n = 1 };
+	uint16_t port;
+
+	*gate = (struct gate){ 0 };
+	world_begin(&gate->w);
+	sockets.fds[0] = listening_socket(&port);
+	open_gate(gate, &sockets, port);
+	close(sockets.fds[0]);
+}
+
+static void close_gate(struct gate *gate)
+{
+	front_door_stop(gate->door, on_stopped, &gate->door_stopped);
+	AWAIT(&gate->w, gate->door_stopped);
+	public_node_stop(gate->node, on_stopped, &gate->node_stopped);
+	AWAIT(&gate->w, gate->node_stopped);
+}
+
+static struct front_door_counters door_counters(const struct gate *gate)
+{
+	return front_door_counters(gate->door);
+}
+
+static struct relay_server_counters relay_counters(const struct gate *gate)
+{
+	return public_node_stats(gate->node).relay;
+}
+
+static void test_members_talk_by_a_relay_that_the_door_leads_to(void)
+{
+	struct gate gate;
+	struct member alice, bob;
+
+	begin(&gate);
+	make_member(&alice, &gate.w, "alice", 1);
+	make_member(&bob, &gate.w, "bob", 2);
+	connect_and_await(&alice);
+	connect_and_await(&bob);
+	EXPECT(send_text(&alice, &bob, "hello") == 0);
+	AWAIT(&gate.w, got_text(&bob, "hello"));
+	EXPECT(relay_counters(&gate).clients == 2 && relay_counters(&gate).accepted == 2);
+	AWAIT_OTHERS(&gate.w, door_counters(&gate).to_relay == 2 && door_counters(&gate).visitors_now == 0);
+	EXPECT(public_node_stats(gate.node).tls_port == gate.place.port);
+	close_gate(&gate);
+	close_member(&alice);
+	close_member(&bob);
+	world_end(&gate.w);
+}
+
+static bool is_same_socket(int fd, int other)
+{
+	struct stat a, b;
+
+	return fstat(fd, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino;
+}
+
+static void test_the_socket_that_is_handed_on_is_the_doors_alone(void)
+{
+	struct gate gate;
+	struct listen_sockets sockets = { .n = 1 };
+	int ret[PUBLIC_NODE_MAX_SOCKETS];
+	uint16_t port;
+
+	gate = (struct gate){ 0 };
+	world_begin(&gate.w);
+	sockets.fds[0] = listening_socket(&port);
+	open_gate(&gate, &sockets, port);
+	EXPECT(sockets.fds[0] >= 0); /* not closed as nobody's */
+	EXPECT(public_node_sockets(gate.node, ret) == 1); /* of UDP */
+	EXPECT(front_door_relay_sockets(gate.door, ret) == 1 && is_same_socket(ret[0], sockets.fds[0]));
+	close_gate(&gate);
+	close(sockets.fds[0]);
+	world_end(&gate.w);
+}
+
+static int accept_visitor(struct world *w, int listener)
+{
+	char byte;
+	int fd = -1;
+
+	EXPECT(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
+	AWAIT_OTHERS(w, (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0);
+	AWAIT_OTHERS(w, recv(fd, &byte, 1, MSG_PEEK) == 1); /* its hello, in one piece */
+	return fd;
+}
+
+/* What the relay has not read itself may be all of the hello, a part of it, or nothing. */
+static void test_bytes_that_were_read_before_come_first(void)
+{
+	static const size_t shares[] = { 0, 1, 5, 100, 4096 };
+	struct world w;
+	struct member alice;
+	uint8_t bytes[4096];
+	uint16_t port;
+
+	for (size_t i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
+		world_begin(&w);
+		start_server(&w);
+		const int listener = listening_socket(&port);
+		w.port = port;
+		make_member(&alice, &w, "alice", 1);
+		connect_member(&alice);
+		const int fd = accept_visitor(&w, listener);
+		const ssize_t n = shares[i] == 0 ? 0 : recv(fd, bytes, shares[i], 0);
+		EXPECT(n >= 0 && (shares[i] == 4096 || (size_t)n == shares[i]));
+		const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
+		relay_server_take(w.server, fd, &remote, bytes, (size_t)n);
+		AWAIT(&w, alice.n_ready == 1);
+		EXPECT(alice.n_lost == 0 && relay_server_counters(w.server).clients == 1);
+		close(listener);
+		stop_server(&w);
+		close_member(&alice);
+		world_end(&w);
+	}
+}
+
+static void test_garbage_that_was_read_before_is_refused_at_once(void)
+{
+	struct world w;
+	int ends[2];
+	const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
+
+	world_begin(&w);
+	start_server(&w);
+	EXPECT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+	relay_server_take(w.server, ends[0], &remote, (const uint8_t *)"GET / HTTP/1.1\r\n\r\n", 18);
+	EXPECT(relay_server_counters(w.server).refused_tls == 1 && relay_server_counters(w.server).handshakes == 0);
+	close(ends[1]);
+	world_end(&w);
+}
+
+static void hand_over_silent(struct world *w, const struct endpoint *remote, int *ret_far)
+{
+	int ends[2];
+
+	EXPECT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+	relay_server_take(w->server, ends[0], remote, NULL, 0);
+	*ret_far = ends[1];
+}
+
+static void test_who_is_handed_over_counts_for_the_source_it_came_from(void)
+{
+	const struct endpoint one = endpoint_from_v4(0xc0000201, 1000), other = endpoint_from_v4(0xcb007101, 1000);
+	struct world w;
+	int far[20];
+
+	world_begin(&w);
+	w.server_options.max_handshakes_source = 4;
+	w.server_options.max_rate_source = 5; /* twice that at once */
+	start_server(&w);
+	for (int i = 0; i < 18; i++)
+		hand_over_silent(&w, &one, &far[i]);
+	EXPECT(relay_server_counters(w.server).handshakes == 4);
+	EXPECT(relay_server_counters(w.server).refused_handshakes == 6 && relay_server_counters(w.server).refused_rate == 8);
+	for (int i = 18; i < 20; i++)
+		hand_over_silent(&w, &other, &far[i]);
+	EXPECT(relay_server_counters(w.server).handshakes == 6);
+	for (int i = 0; i < 20; i++)
+		close(far[i]);
+	world_end(&w);
+}
+
+static int connect_to(const struct gate *gate)
+{
+	const int fd = plain_connect(&gate->w);
+	const struct timeval patience = { .tv_sec = AWAIT_MS / 1000 };
+
+	EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
+	return fd;
+}
+
+static void say_hello(int fd, const struct hello_options *options)
+{
+	static uint8_t message[80000], records[90000];
+	const size_t len = hello_build(options, message, sizeof(message));
+	const size_t n = hello_in_records(message, len, 16384, records, sizeof(records));
+
+	for (size_t at = 0; at < n;) {
+		const ssize_t sent = send(fd, records + at, n - at, MSG_NOSIGNAL);
+		EXPECT(sent > 0);
+		at += (size_t)sent;
+	}
+}
+
+/* The loop does not turn meanwhile: it is busy, or stuck. */
+static void test_a_flood_for_the_relay_is_bounded_and_passes(void)
+{
+	const struct hello_options large = { .padding = 60000 };
+	struct gate gate;
+	struct member alice;
+	int fds[40];
+
+	begin(&gate);
+	for (int i = 0; i < 40; i++) {
+		fds[i] = connect_to(&gate);
+		say_hello(fds[i], &large);
+	}
+	AWAIT_THREAD(door_counters(&gate).to_relay + door_counters(&gate).relay_over_limit == 40);
+	const uint64_t n_given = door_counters(&gate).to_relay;
+	EXPECT(n_given >= 10 && n_given * 60000 <= HAND_OVER_BYTES && door_counters(&gate).visitors_now == 0);
+	AWAIT(&gate.w, relay_counters(&gate).accepted == n_given);
+	EXPECT(relay_counters(&gate).clients == 0);
+	make_member(&alice, &gate.w, "alice", 1);
+	connect_and_await(&alice);
+	for (int i = 0; i < 40; i++)
+		close(fds[i]);
+	close_gate(&gate);
+	close_member(&alice);
+	world_end(&gate.w);
+}
+
+static void expect_reset(int fd)
+{
+	char byte;
+
+	EXPECT(recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
+	close(fd);
+}
+
+static void test_another_host_is_not_the_relays(void)
+{
+	const struct hello_options other = { .names = { "app.example.org" }, .alpn = { "h2" } };
+	struct gate gate;
+	int fd;
+
+	begin(&gate);
+	fd = connect_to(&gate);
+	say_hello(fd, &other);
+	expect_reset(fd);
+	EXPECT(door_counters(&gate).to_relay == 0);
+	AWAIT_THREAD(door_counters(&gate).unknown_host == 1);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
+static void expect_closed(int fd)
+{
+	char byte;
+
+	EXPECT(recv(fd, &byte, 1, 0) <= 0 && errno != EAGAIN);
+	close(fd);
+}
+
+/* Who waits to be taken over when the door goes is closed, and nothing of it is left: the sanitizer sees. */
+static void test_who_is_on_the_way_when_the_door_goes_is_closed(void)
+{
+	const struct hello_options hello = { .names = { "relay" } };
+	struct gate gate;
+
+	begin(&gate);
+	const int fd = connect_to(&gate);
+	say_hello(fd, &hello);
+	AWAIT_THREAD(door_counters(&gate).to_relay == 1);
+	gate.refuses = true;
+	close_gate(&gate);
+	expect_closed(fd);
+	world_end(&gate.w);
+}
+
+int main(void)
+{
+	test_members_talk_by_a_relay_that_the_door_leads_to();
+	test_the_socket_that_is_handed_on_is_the_doors_alone();
+	test_bytes_that_were_read_before_come_first();
+	test_garbage_that_was_read_before_is_refused_at_once();
+	test_who_is_handed_over_counts_for_the_source_it_came_from();
+	test_another_host_is_not_the_relays();
+	test_a_flood_for_the_relay_is_bounded_and_passes();
+	test_who_is_on_the_way_when_the_door_goes_is_closed();
+	puts("ok");
+	return 0;
+}
