@@ -77,11 +77,25 @@ int data_plane_send_probe(struct data_plane *data_plane, const struct endpoint *
  * interface can have; at least 1280.
  */
 uint32_t data_plane_first_mtu(const struct data_plane *data_plane, const struct endpoint *to);
+/* By which relay packets to a peer go now, and how. */
+struct relay_way {
+	uint32_t relay_id;	/* 0: none */
+	struct endpoint remote; /* over UDP; none: over TLS */
+};
+/* False: by none, for the moment. */
+bool data_plane_relay_way(const struct data_plane *data_plane, uint32_t peer_id, struct relay_way *ret);
+/* As data_plane_first_mtu(), by that relay. */
+uint32_t data_plane_first_relayed_mtu(const struct data_plane *data_plane, const struct relay_way *way);
 /* Longer packets to this peer are refused inside, from now on; 0: none. An unknown peer is ignored. */
 void data_plane_set_mtu(struct data_plane *data_plane, uint32_t peer_id, uint32_t mtu);
 /* relay_id 0: the peer's home relay. 0, -ENOTCONN when that relay is not up, -ENOENT for an unknown peer. */
 int data_plane_send_frame(struct data_plane *data_plane, uint32_t relay_id, uint32_t peer_id,
 			  const uint8_t *bytes, size_t len);
+/*
+ * The same by the relay that data goes by, never in fragments, and now or not at all: -EMSGSIZE when the first link
+ * takes no datagram so long.
+ */
+int data_plane_send_frame_whole(struct data_plane *data_plane, uint32_t peer_id, const uint8_t *bytes, size_t len);
 
 /* RelayManager decides which relays are held; the home relay is held always. */
 void data_plane_hold_relay(struct data_plane *data_plane, const struct map_relay *relay);

@@ -70,7 +70,7 @@ enum message_type {
 	MESSAGE_RELAY_LEAVING,	/* the data plane → RelayManager: it will stop */
 	MESSAGE_RELAY_USED,	/* the data plane → RelayManager */
 	MESSAGE_LATENCY,	/* of a relay's STUN server: EndpointManager → RelayManager */
-	MESSAGE_SEND_FAILED,	/* the kernel refused a datagram: DirectManager → TrafficManager */
+	MESSAGE_SEND_FAILED,	/* the kernel refused a datagram: DirectManager, of probes RelayManager → TrafficManager */
 	MESSAGE_N_TYPES,
 };
 
@@ -124,7 +124,7 @@ struct message {
 		} latency;
 		struct {
 			bool whole; /* not in fragments */
-		} write;	    /* WRITE_DATAGRAM */
+		} write;	    /* WRITE_DATAGRAM, WRITE_FRAME */
 		struct {
 			int error;	    /* -errno */
 			uint32_t probe_len; /* of the probe that was refused; 0: it was none */

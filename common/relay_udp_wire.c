@@ -70,6 +70,14 @@ void relay_udp_header_encode(uint8_t bytes[RELAY_UDP_HEADER_LEN], const struct r
 	put_header(&w, header);
 }
 
+bool relay_packet_is_probe(const uint8_t *packet, size_t len)
+{
+	static const uint8_t magic[] = { RELAY_PROBE_MAGIC >> 24, RELAY_PROBE_MAGIC >> 16 & 0xff,
+					 RELAY_PROBE_MAGIC >> 8 & 0xff, RELAY_PROBE_MAGIC & 0xff };
+
+	return len >= RELAY_PROBE_MIN_LEN && memcmp(packet, magic, sizeof(magic)) == 0;
+}
+
 /* ---- all ---- */
 
 static void read_bind(struct wire_reader *r, struct relay_udp_bind *ret)

@@ -45,6 +45,12 @@
 #define RELAY_UDP_MAC_LEN    16
 /* The longest that is no data. */
 #define RELAY_UDP_MAX_LEN 80
+/*
+ * A packet that begins so and is longer than any other that does asks how long packets may be (docs/PROTOCOL-session.md,
+ * "Probe and passed"). So it must reach its receiver whole or not at all.
+ */
+#define RELAY_PROBE_MAGIC   0xd2703270u
+#define RELAY_PROBE_MIN_LEN 1237
 
 enum relay_udp_type {
 	RELAY_UDP_ASK = 1,     /* client → relay: a cookie, please */
@@ -144,6 +150,8 @@ enum relay_udp_type relay_udp_type(const void *bytes, size_t len);
 /* Of data, for the packet path: false when it is none, or has no packet. */
 bool relay_udp_header_decode(const void *bytes, size_t len, struct relay_udp_header *ret);
 void relay_udp_header_encode(uint8_t bytes[RELAY_UDP_HEADER_LEN], const struct relay_udp_header *header);
+/* Of a packet, without our header: is it one that must not be fragmented? */
+bool relay_packet_is_probe(const uint8_t *packet, size_t len);
 
 enum relay_udp_error {
 	RELAY_UDP_E_MALFORMED = 1, /* wrong length, type, or a field that has no meaning */

@@ -359,11 +359,11 @@ static void report_path_mtu(FILE *out, const struct node_status *status)
 		most = mtu > most ? mtu : most;
 	}
 	if (least == 0)
-		fprintf(out, FACT "not known: no direct path was measured\n", "path mtu");
+		fprintf(out, FACT "not known: no path was measured\n", "path mtu");
 	else if (least == most)
-		fprintf(out, FACT "%u inside, of direct paths\n", "path mtu", least);
+		fprintf(out, FACT "%u inside\n", "path mtu", least);
 	else
-		fprintf(out, FACT "%u to %u inside, of direct paths\n", "path mtu", least, most);
+		fprintf(out, FACT "%u to %u inside\n", "path mtu", least, most);
 }
 
 /* A direct path exists where either side lets everybody in, or is EIM-ADF, or where both map independently. */

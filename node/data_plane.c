@@ -14,6 +14,7 @@
 #include "actors/traffic_manager/path_mtu_fsm.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/relay_wire.h"
 #include "node/wireguard/lanes.h"
 #include "node/wireguard/udp.h"
 
@@ -173,8 +174,8 @@ static void on_changed(struct wireguard_change *change)
 }
 
 /*
- * By relay nobody asks how much passes: what fits into 1500 bytes does, as a rule, whatever the family; less when our
- * own link to the relay takes less.
+ * By relay, before it was asked how much passes: what fits into 1500 bytes does, as a rule, whatever the family; less
+ * when our own link to the relay takes less.
  */
 static uint32_t relayed_mtu(const struct data_plane *plane, const struct plane_peer *peer)
 {
@@ -190,7 +191,7 @@ static uint32_t relayed_mtu(const struct data_plane *plane, const struct plane_p
  */
 static uint32_t mtu_of(const struct data_plane *plane, const struct plane_peer *peer)
 {
-	return peer->path.relay && !peer->path.direct ? relayed_mtu(plane, peer) : peer->mtu;
+	return peer->path.relay && !peer->path.direct && peer->mtu == 0 ? relayed_mtu(plane, peer) : peer->mtu;
 }
 
 static struct wireguard_change *collect_changes(struct data_plane *plane)
@@ -524,6 +525,15 @@ int data_plane_send_probe(struct data_plane *plane, const struct endpoint *to, c
 uint32_t data_plane_first_mtu(const struct data_plane *plane, const struct endpoint *to)
 {
 	return first_mtu(to, 0, plane->options.mtu < MTU_MAX ? plane->options.mtu : MTU_MAX);
+}
+
+/* Over TLS every size goes, up to a frame's bound, which is beyond the interface's. */
+uint32_t data_plane_first_relayed_mtu(const struct data_plane *plane, const struct relay_way *way)
+{
+	const uint32_t most = plane->options.mtu < MTU_MAX ? plane->options.mtu : MTU_MAX;
+
+	static_assert(MTU_MAX + WG_OVERHEAD <= RELAY_MAX_PACKET, "a frame has room for any packet");
+	return way->remote.port == 0 ? most : first_mtu(&way->remote, WG_RELAY_HEADER_LEN, most);
 }
 
 void data_plane_set_mtu(struct data_plane *plane, uint32_t peer_id, uint32_t mtu)

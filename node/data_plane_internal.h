@@ -174,6 +174,8 @@ void plane_relay_udp_input(struct plane_relay *relay, const struct relay_udp_inp
 void plane_relay_udp_find(struct plane_relay *relay, struct plane_peer *peer);
 /* Sends the train to the peer's slot. 0 or -errno. */
 int plane_relay_udp_send(struct plane_relay *relay, uint32_t slot, const struct train *train);
+/* One packet, in a datagram that is not fragmented: 0, -EMSGSIZE when the first link takes none so long, -errno. */
+int plane_relay_udp_send_whole(struct plane_relay *relay, uint32_t slot, const uint8_t *bytes, size_t len);
 /* A datagram of kind DEMUX_RELAY. */
 void plane_relay_udp_take(struct data_plane *plane, const struct endpoint *from, const uint8_t *bytes, size_t len);
 /* To WireGuard's host: the relays that we are bound to. */

@@ -423,6 +423,34 @@ int data_plane_send_frame(struct data_plane *plane, uint32_t relay_id, uint32_t 
 	return peer ? plane_send_relayed(plane, peer, relay_id, &train) : -ENOENT;
 }
 
+/* Asked of the way that data takes: what is on another would say nothing. */
+int data_plane_send_frame_whole(struct data_plane *plane, uint32_t peer_id, const uint8_t *bytes, size_t len)
+{
+	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
+	struct plane_relay *relay = peer ? plane_reach(plane, peer, WIREGUARD_RELAY_ANY) : NULL;
+	const struct plane_place *place = relay ? plane_place(peer, relay->relay.id) : NULL;
+	const struct train train = train_of_one((uint8_t *)(uintptr_t)bytes, len); /* only read */
+
+	if (!relay)
+		return -ENOTCONN;
+	if (can_udp(relay, place))
+		return plane_relay_udp_send_whole(relay, place->slot, bytes, len);
+	return send_by_tls(relay, peer, &train);
+}
+
+bool data_plane_relay_way(const struct data_plane *plane, uint32_t peer_id, struct relay_way *ret)
+{
+	const struct plane_peer *peer = plane_find_by_id(plane, peer_id);
+	const struct plane_relay *relay = peer ? plane_reach(plane, peer, WIREGUARD_RELAY_ANY) : NULL;
+
+	if (!relay)
+		return false;
+	*ret = (struct relay_way){ .relay_id = relay->relay.id };
+	if (can_udp(relay, plane_place(peer, relay->relay.id)))
+		ret->remote = relay_udp_fsm_remote(&relay->udp);
+	return true;
+}
+
 /* ---- news ---- */
 
 static bool has_waiting(const struct data_plane *plane, const struct plane_peer *peer)

@@ -5,16 +5,23 @@
  */
 #include "node/data_plane_internal.h"
 
+#include "actors/session_manager/session_wire.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/relay_udp_wire.h"
 #include "node/wireguard/udp.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STRANGER_WAIT_NS 2000000000ull
 #define SEARCH_NS	 100000000ull
+
+static_assert(RELAY_PROBE_MAGIC == SESSION_MAGIC && RELAY_PROBE_MIN_LEN == SESSION_MAX_LEN + 1,
+	      "relays know what nodes ask");
 
 static uint64_t now_us(void)
 {
@@ -272,6 +279,20 @@ int plane_relay_udp_send(struct plane_relay *relay, uint32_t slot, const struct 
 	if (relay_udp_fsm_sent(&relay->udp, now_us()))
 		plane_relay_reconsider(relay);
 	return udp_send(relay->plane->udp, 0, &path, train, NULL);
+}
+
+int plane_relay_udp_send_whole(struct plane_relay *relay, uint32_t slot, const uint8_t *bytes, size_t len)
+{
+	const struct endpoint remote = relay_udp_fsm_remote(&relay->udp);
+	uint8_t datagram[RELAY_UDP_HEADER_LEN + SESSION_MAX_PROBE_LEN];
+
+	if (len > SESSION_MAX_PROBE_LEN)
+		return -EINVAL;
+	relay_udp_fsm_header(&relay->udp, slot, datagram);
+	memcpy(datagram + RELAY_UDP_HEADER_LEN, bytes, len);
+	if (relay_udp_fsm_sent(&relay->udp, now_us()))
+		plane_relay_reconsider(relay);
+	return udp_send_whole(relay->plane->udp, &remote, datagram, RELAY_UDP_HEADER_LEN + len);
 }
 
 void plane_relay_udp_take(struct data_plane *plane, const struct endpoint *from, const uint8_t *bytes, size_t len)

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define NONE	     UINT16_MAX
-#define QUANTUM	     UDP_BACKLOG_MAX_LEN /* a turn sends one datagram at least */
-#define DROP_AT_ONCE 32			 /* of the longest queue: finding it is dear */
+#define QUANTUM	     2048 /* bytes of a turn: one common datagram at least; a longer one waits for some turns */
+#define DROP_AT_ONCE 32	  /* of the longest queue: finding it is dear */
 
 enum place_state { PLACE_FREE, PLACE_WAITS, PLACE_IS_TAKEN, PLACE_WAS_PUT_BACK };
 

@@ -22,7 +22,7 @@
 
 #define UDP_BACKLOG_QUEUES  1024
 #define UDP_BACKLOG_PLACES  4096
-#define UDP_BACKLOG_MAX_LEN 2048 /* of a datagram; longer ones are dropped */
+#define UDP_BACKLOG_MAX_LEN 9216 /* of a datagram: what links of 9000 bytes take; longer ones are dropped */
 
 struct udp_backlog;
 

@@ -337,7 +337,8 @@ static uint32_t finish_message(struct relay_outbox *outbox, uint32_t i, uint32_t
 static void count_sent(struct relay_outbox *outbox, const struct message *message, uint32_t n, uint32_t bytes)
 {
 	outbox->counters->sent[message->kind] += n;
-	outbox->counters->data_bytes += message->kind == RELAY_OUTBOX_DATA ? bytes : 0;
+	if (message->kind == RELAY_OUTBOX_DATA || message->kind == RELAY_OUTBOX_PROBE)
+		outbox->counters->data_bytes += bytes;
 	outbox->counters->messages++;
 }
 
@@ -529,6 +530,19 @@ void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
 	if (goes_on)
 		send_range(outbox, begin, outbox->n);
 	outbox->n = outbox->n_pieces = 0;
+}
+
+/* A socket has one setting for all that it sends. */
+void relay_outbox_send_whole(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	relay_outbox_flush(outbox, outbox->now_s);
+	if (relay_outbox_is_waiting(outbox) || relay_socket_set_whole(outbox->sock, true) != 0) {
+		outbox->counters->full[RELAY_OUTBOX_PROBE]++;
+		return;
+	}
+	relay_outbox_add(outbox, RELAY_OUTBOX_PROBE, to, bytes, len);
+	relay_outbox_flush(outbox, outbox->now_s);
+	(void)relay_socket_set_whole(outbox->sock, false);
 }
 
 bool relay_outbox_is_waiting(const struct relay_outbox *outbox)

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/relay_wire.h"
+#include "common/token_bucket.h"
 #include "relay/udp_bridge.h"
 #include "relay/udp_clients_saved.h"
 
@@ -41,6 +42,8 @@
 #define STAGED_BYTES	 (256u << 10)
 #define MAX_CARRIED	 1024 /* packets of the bridge to UDP in one turn */
 #define MAX_DELIVERED	 2048 /* of that to TLS */
+#define PROBES_BURST	 512 /* of all clients at once … */
+#define PROBES_EACH_MS	 2   /* … and one in so many ms */
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
 #define N_COUNTERS	 (sizeof(struct udp_server_counters) / sizeof(uint64_t))
@@ -90,6 +93,7 @@ struct udp_server {
 		uint64_t began_ns;
 		uint32_t n_clients, n_told;
 	} drain;
+	struct token_bucket probes;
 	uint64_t dropped_to_tls;
 	bool has_put; /* into the bridge, without a word yet */
 	uint8_t *staged; /* datagrams of clients over TLS, until they are sent */
@@ -147,13 +151,51 @@ static void carry(struct udp_server *server, const struct udp_clients_route *rou
 		server->dropped_to_tls += n;
 }
 
+static bool is_probe(const uint8_t *bytes, size_t len)
+{
+	return len > RELAY_UDP_HEADER_LEN &&
+	       relay_packet_is_probe(bytes + RELAY_UDP_HEADER_LEN, len - RELAY_UDP_HEADER_LEN);
+}
+
+/* Each is a message of its own, and some system calls more: members ask a few times a minute. */
+static void send_probe(struct udp_server *server, const struct udp_way *way, const uint8_t *bytes, size_t len)
+{
+	if (token_bucket_take(&server->probes, server->now_ns / MILLISECOND_NS, PROBES_BURST, PROBES_EACH_MS))
+		relay_outbox_send_whole(server->outboxes[way->socket], way, bytes, len);
+	else
+		server->out.full[RELAY_OUTBOX_PROBE]++;
+}
+
+/* By UDP. Probes are rare, and most runs have none; one may end with a shorter one. */
+static void forward_run(struct udp_server *server, struct udp_way *way, const uint8_t *bytes, size_t len, size_t size,
+			uint32_t n)
+{
+	size_t from = 0;
+
+	for (size_t at = 0; at < len; at += size) {
+		const size_t left = len - at, one = left < size ? left : size;
+		if (!is_probe(bytes + at, one))
+			continue;
+		if (at > from)
+			relay_outbox_add_run(server->outboxes[way->socket], way, bytes + from, at - from, size,
+					     (uint32_t)((at - from) / size));
+		send_probe(server, way, bytes + at, one);
+		from = at + one;
+	}
+	if (from == 0)
+		relay_outbox_add_run(server->outboxes[way->socket], way, bytes, len, size, n);
+	else if (from < len)
+		relay_outbox_add_run(server->outboxes[way->socket], way, bytes + from, len - from, size,
+				     (uint32_t)((len - from + size - 1) / size));
+}
+
 static void forward(struct udp_server *server, const struct udp_clients_route *route, const uint8_t *bytes,
 		    size_t len, size_t size, uint32_t n)
 {
 	if (route->is_dropped)
 		return;
 	if (route->way)
-		relay_outbox_add_run(server->outboxes[route->way->socket], route->way, bytes, len, size, n);
+		forward_run(server, route->way, bytes, len, size, n);
 	else
 		carry(server, route, bytes, len, size, n);
 }
@@ -383,7 +425,7 @@ static void send_carried(struct udp_server *server, struct udp_way *way, const s
 	relay_udp_header_encode(at, header);
 	memcpy(at + RELAY_UDP_HEADER_LEN, bytes, len);
 	server->n_staged += whole;
-	relay_outbox_add_run(server->outboxes[way->socket], way, at, whole, whole, 1);
+	forward_run(server, way, at, whole, whole, 1);
 }
 
 /* One system call, until the thread has looked. */

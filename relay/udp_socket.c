@@ -41,9 +41,20 @@ static int set_option(int fd, int level, int name, int value)
 	return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
 }
 
+int relay_socket_set_whole(const struct relay_socket *sock, bool whole)
+{
+	/* PROBE: what ICMP has told does not count, as nodes do not listen to it, either. */
+	int r = set_option(sock->fd, IPPROTO_IP, IP_MTU_DISCOVER, whole ? IP_PMTUDISC_PROBE : IP_PMTUDISC_DONT);
+
+	if (!sock->is_v6)
+		return r;
+	return set_option(sock->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT);
+}
+
 /*
- * Datagrams leave without "don't fragment", as those that come straight from a node: a relayed one is 16 bytes
- * longer, and there is nobody who could learn of a path's MTU.
+ * Datagrams leave without "don't fragment", as those that come straight from a node: until their senders know how
+ * much passes, what is too long arrives in pieces. They find it out by probes, which leave whole
+ * (relay_outbox_send_whole()).
  */
 static int set_options(const struct relay_socket *sock)
 {
@@ -52,9 +63,7 @@ static int set_options(const struct relay_socket *sock)
 	if (set_option(sock->fd, SOL_SOCKET, SO_SNDBUFFORCE, RELAY_SEND_BUFFER) != 0)
 		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, RELAY_SEND_BUFFER);
 	(void)set_option(sock->fd, IPPROTO_UDP, UDP_GRO, 1);
-	(void)set_option(sock->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT); /* IPv4, mapped as well */
-	if (sock->is_v6)
-		(void)set_option(sock->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+	(void)relay_socket_set_whole(sock, false); /* on a socket of IPv6, of IPv4 mapped as well */
 	if (!sock->tells_address)
 		return 0;
 	return sock->is_v6 ? set_option(sock->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)

@@ -35,6 +35,8 @@ struct relay_socket {
 P2P_CHECK int relay_socket_open(const struct endpoint *address, uint16_t number, struct relay_socket *ret);
 /* The same with one that is bound already; takes fd, also on failure. */
 P2P_CHECK int relay_socket_adopt(int fd, uint16_t number, struct relay_socket *ret);
+/* What is sent from now on may not be fragmented, or may, as at first. 0 or -errno. */
+int relay_socket_set_whole(const struct relay_socket *sock, bool whole);
 void relay_socket_close(struct relay_socket *sock);
 
 /* ---- receiving ---- */
@@ -65,12 +67,18 @@ struct relay_message *relay_inbox_message(struct relay_inbox *inbox, uint32_t i)
 
 /* ---- sending ---- */
 
-enum relay_outbox_kind { RELAY_OUTBOX_DATA, RELAY_OUTBOX_ANSWER, RELAY_OUTBOX_STUN, RELAY_OUTBOX_N_KINDS };
+enum relay_outbox_kind {
+	RELAY_OUTBOX_DATA,
+	RELAY_OUTBOX_ANSWER,
+	RELAY_OUTBOX_STUN,
+	RELAY_OUTBOX_PROBE, /* of a client to another: whole or not at all */
+	RELAY_OUTBOX_N_KINDS,
+};
 
 struct relay_outbox_counters {
 	/* Datagrams by kind: taken by the kernel; dropped, because the socket was full; refused otherwise. */
 	uint64_t sent[RELAY_OUTBOX_N_KINDS], full[RELAY_OUTBOX_N_KINDS], failed[RELAY_OUTBOX_N_KINDS];
-	uint64_t data_bytes; /* of the data sent, with headers */
+	uint64_t data_bytes; /* of the data and probes sent, with headers */
 	uint64_t messages;   /* what all were sent in */
 	uint64_t n_full;     /* times the socket was full */
 };
@@ -93,6 +101,8 @@ void relay_outbox_add(struct relay_outbox *outbox, enum relay_outbox_kind kind, 
  */
 void relay_outbox_add_run(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len,
 			  size_t size, uint32_t n);
+/* One datagram that may not be fragmented, after what is waiting; it never waits itself. Flushes: not for many. */
+void relay_outbox_send_whole(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len);
 /*
  * At the end of a batch; now_s as refused_paths.h. When the socket is full, data waits (udp_backlog.h), also what is
  * added from then on; what else there is, is dropped.

@@ -124,9 +124,29 @@ static int handle_map(struct actor *actor, struct message *message)
 	return 0;
 }
 
+/* That it cannot be sent at all shows by what is no probe. */
+static void send_whole(struct relay_manager *manager, const struct message *message)
+{
+	const uint32_t len = (uint32_t)message->bytes->len;
+	int r = data_plane_send_frame_whole(manager->data_plane, message->peer_id, message->bytes->bytes, len);
+
+	if (r != -EMSGSIZE)
+		return;
+	struct message failed = { .type = MESSAGE_SEND_FAILED,
+				  .peer_id = message->peer_id,
+				  .via = message->via,
+				  .send_failed = { .error = r, .probe_len = len } };
+	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &failed);
+}
+
 static int handle_write_frame(struct actor *actor, struct message *message)
 {
 	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
+
+	if (message->write.whole) {
+		send_whole(manager, message);
+		return 0;
+	}
 	int r = data_plane_send_frame(manager->data_plane, message->via.relay_id, message->peer_id,
 				      message->bytes->bytes, message->bytes->len);
 

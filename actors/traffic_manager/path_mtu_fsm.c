@@ -325,7 +325,7 @@ static void on_path(struct path_mtu_fsm *fsm, const struct path_mtu_input *in, s
 	fsm->passed = fsm->largest_sent = 0;
 	fsm->failed = fsm->max + 1;
 	enter(fsm, PATH_MTU_BASE, "path");
-	say(fsm, out, fsm->max);
+	say(fsm, out, in->until_known != 0 && in->until_known < fsm->max ? in->until_known : fsm->max);
 	if (fsm->active)
 		begin(fsm, in, out);
 }

@@ -18,7 +18,8 @@
  *
  *   BASE             Probed at once: the most that the first link takes, what fits into 1500, 1280 and a
  *                    small one. Until something is known the most is said: what is too large for the path is
- *                    fragmented for a moment, which is better than a size that connections keep.
+ *                    fragmented for a moment, which is better than a size that connections keep. By relay it is
+ *                    what fits into 1500 bytes: connections often begin there, and pieces are often lost.
  *   SEARCHING        Between the largest that passed and the smallest that did not; what passed is said.
  *   SEARCH COMPLETE  What passed is asked again every 10 s, and soon when packets go and nothing comes.
  *   SILENT           The peer does not know probes, or all were lost: 1280 is said, which passes everywhere.
@@ -69,6 +70,7 @@ struct path_mtu_input {
 	uint64_t now_ns;    /* common/clock.h; never 0, never goes back */
 	uint32_t max;	    /* PATH: the interface's MTU, or what the first link takes if that is less; ≥ 1280 */
 	uint32_t common;    /* PATH: what fits into 1500 bytes outside */
+	uint32_t until_known; /* PATH: said as long as nothing is known; 0: max */
 	uint32_t size;	    /* PASSED, REFUSED */
 	uint32_t rtt_us;    /* any: the round trip, 0: not known */
 };

@@ -9,6 +9,8 @@
 /* What fits into 1500 bytes, padded: IPv4 and IPv6. */
 #define COMMON_V4 1440
 #define COMMON_V6 1408
+/* The same by relay, whose header stands before it; the peer's leg may be IPv6. */
+#define COMMON_RELAYED 1392
 /* Probes that are answered at once, and then one in so many ms: a search asks 40 in its first ten seconds. */
 #define ANSWERS_BURST	32
 #define ANSWERS_EACH_MS 100
@@ -42,7 +44,7 @@ static void send_probe(const struct peer_mtu *mtu, uint32_t size)
 
 	wire_put_u64(&w, mtu->nonce);
 	wire_put_u32(&w, size);
-	seal(mtu, &(struct via){ .endpoint = mtu->endpoint }, &probe);
+	seal(mtu, &(struct via){ .by_relay = mtu->relay.relay_id != 0, .endpoint = mtu->endpoint }, &probe);
 }
 
 static void step(struct peer_mtu *mtu, struct path_mtu_input input)
@@ -62,28 +64,61 @@ static void step(struct peer_mtu *mtu, struct path_mtu_input input)
 
 /* ---- what happens ---- */
 
-static void follow_path(struct peer_mtu *mtu, const struct peer_path *path)
+static bool is_same_relay(const struct relay_way *a, const struct relay_way *b)
 {
-	const struct endpoint none = { 0 };
-	const struct endpoint *endpoint = path->direct ? &path->endpoint : &none;
+	return a->relay_id == b->relay_id && endpoint_equal(&a->remote, &b->remote);
+}
 
-	if (endpoint_equal(endpoint, &mtu->endpoint))
+/* While nothing flows nobody wants to know by which relay it would: it stays as it was. */
+static struct relay_way relay_of(const struct peer_mtu *mtu, const struct peer_path *path, bool active)
+{
+	struct relay_way way;
+
+	if (path->direct || !path->relay)
+		return (struct relay_way){ 0 };
+	return active && data_plane_relay_way(mtu->data_plane, mtu->peer_id, &way) ? way : mtu->relay;
+}
+
+static struct path_mtu_input path_input(const struct peer_mtu *mtu)
+{
+	if (mtu->relay.relay_id == 0)
+		return (struct path_mtu_input){ .type = PATH_MTU_IN_PATH,
+						.max = data_plane_first_mtu(mtu->data_plane, &mtu->endpoint),
+						.common = endpoint_is_v4(&mtu->endpoint) ? COMMON_V4 : COMMON_V6 };
+	return (struct path_mtu_input){ .type = PATH_MTU_IN_PATH,
+					.max = data_plane_first_relayed_mtu(mtu->data_plane, &mtu->relay),
+					.common = COMMON_RELAYED,
+					.until_known = COMMON_RELAYED };
+}
+
+static void follow_path(struct peer_mtu *mtu, const struct peer_path *path, bool active)
+{
+	const struct endpoint endpoint = path->direct ? path->endpoint : (struct endpoint){ 0 };
+	const struct relay_way relay = relay_of(mtu, path, active);
+
+	if (endpoint_equal(&endpoint, &mtu->endpoint) && is_same_relay(&relay, &mtu->relay))
 		return;
-	mtu->endpoint = *endpoint;
+	mtu->endpoint = endpoint;
+	mtu->relay = relay;
 	mtu->nonce = mtu->nonce * 6364136223846793005u + 1442695040888963407u;
-	if (!path->direct) {
+	if (path->direct || relay.relay_id != 0)
+		step(mtu, path_input(mtu));
+	else
 		step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_NO_PATH });
-		return;
-	}
-	step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_PATH,
-					   .max = data_plane_first_mtu(mtu->data_plane, endpoint),
-					   .common = endpoint_is_v4(endpoint) ? COMMON_V4 : COMMON_V6 });
+}
+
+/* Is that the path? By relay both directions need not go by the same. */
+static bool is_of_path(const struct peer_mtu *mtu, const struct via *via)
+{
+	if (via->by_relay)
+		return mtu->relay.relay_id != 0;
+	return mtu->relay.relay_id == 0 && endpoint_equal(&via->endpoint, &mtu->endpoint);
 }
 
 void peer_mtu_follow(struct peer_mtu *mtu, const struct peer_path *path, bool active, uint32_t rtt_us)
 {
 	mtu->rtt_us = rtt_us;
-	follow_path(mtu, path);
+	follow_path(mtu, path, active);
 	if (active != mtu->fsm.active)
 		step(mtu, (struct path_mtu_input){ .type = active ? PATH_MTU_IN_TRAFFIC : PATH_MTU_IN_IDLE });
 }
@@ -93,9 +128,9 @@ void peer_mtu_sent(struct peer_mtu *mtu)
 	step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_SENT });
 }
 
-void peer_mtu_received(struct peer_mtu *mtu, const struct endpoint *from)
+void peer_mtu_received(struct peer_mtu *mtu, const struct via *from)
 {
-	if (endpoint_equal(from, &mtu->endpoint))
+	if (is_of_path(mtu, from))
 		step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_RECEIVED });
 }
 
@@ -121,9 +156,9 @@ void peer_mtu_on_passed(struct peer_mtu *mtu, const struct session_message *pass
 		step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_PASSED, .size = size });
 }
 
-void peer_mtu_on_refused(struct peer_mtu *mtu, const struct endpoint *to, uint32_t len)
+void peer_mtu_on_refused(struct peer_mtu *mtu, const struct via *to, uint32_t len)
 {
-	if (endpoint_equal(to, &mtu->endpoint))
+	if (is_of_path(mtu, to))
 		step(mtu, (struct path_mtu_input){ .type = PATH_MTU_IN_REFUSED, .size = len - AROUND });
 }
 

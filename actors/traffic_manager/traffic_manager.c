@@ -339,8 +339,8 @@ static int handle_activity(struct actor *actor, struct message *message)
 		feed(manager, peer, (struct peer_input){ .type = PEER_IN_TRAFFIC });
 	if (message->activity.packet && message->activity.out)
 		peer_mtu_sent(&peer->mtu);
-	else if (message->activity.packet && !from.by_relay)
-		peer_mtu_received(&peer->mtu, &from.endpoint);
+	else if (message->activity.packet)
+		peer_mtu_received(&peer->mtu, &message->via);
 	if (message->activity.packet && message->activity.out)
 		feed(manager, peer,
 		     (struct peer_input){ .type = PEER_IN_DATA_SENT, .n_bytes = message->activity.n_bytes });
@@ -551,7 +551,7 @@ static int handle_send_failed(struct actor *actor, struct message *message)
 	struct traffic_peer *peer = find_peer(manager, message->peer_id);
 
 	if (peer && message->send_failed.probe_len != 0) {
-		peer_mtu_on_refused(&peer->mtu, &message->via.endpoint, message->send_failed.probe_len);
+		peer_mtu_on_refused(&peer->mtu, &message->via, message->send_failed.probe_len);
 		settle(manager, peer);
 	} else if (peer)
 		feed(manager, peer,
@@ -588,6 +588,7 @@ static const struct actor_accepts accepts[] = {
 	{ MESSAGE_NAT, ACTOR_ENDPOINT_MANAGER, handle_nat },
 	{ MESSAGE_RELAY_STATE, ACTOR_RELAY_MANAGER, handle_relay_state },
 	{ MESSAGE_SEND_FAILED, ACTOR_DIRECT_MANAGER, handle_send_failed },
+	{ MESSAGE_SEND_FAILED, ACTOR_RELAY_MANAGER, handle_send_failed },
 };
 
 static const struct actor_class traffic_manager_class = {

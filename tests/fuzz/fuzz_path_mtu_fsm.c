@@ -25,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		in.size = wire_u16(&r);
 		in.max = PATH_MTU_MIN + wire_u16(&r) % 7661;
 		in.common = 1440;
+		in.until_known = wait % 2 != 0 ? 1392 : 0;
 		path_mtu_fsm_step(&fsm, &in, &out);
 		assert(fsm.said == 0 || (fsm.said >= PATH_MTU_MIN && fsm.said <= fsm.max));
 		assert(out.n <= PATH_MTU_MAX_ACTIONS && fsm.n_sizes <= PATH_MTU_MAX_SIZES);

@@ -172,6 +172,67 @@ def test_who_sends_too_large_a_packet_is_told_and_what_may_be_fragmented_arrives
                 assert refused.value.errno == errno.EMSGSIZE
 
 
+RELAY_HEADER = 16
+
+
+def fits_by_relay(mtu):
+    """As fits(), by a relay over IPv4: its header stands before WireGuard's."""
+    room = mtu - 28 - RELAY_HEADER - WIREGUARD
+    return INTERFACE if room >= INTERFACE else max(1280, room // 16 * 16)
+
+
+def drop_udp(host, *others):
+    """No datagram of these comes in."""
+    sources = ", ".join(other.ip for other in others)
+    host.nft("table netdev far {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
+             f"ip saddr {{ {sources} }} meta l4proto udp drop\n}}\n}}\n")
+
+
+def part(net):
+    """Alice and bob reach each other by the relay alone."""
+    for host, other in ((net.alice.host, net.bob.host), (net.bob.host, net.alice.host)):
+        drop_udp(host, other)
+
+
+def wait_for_relayed_mtu(net, mtu, timeout=20.0, nodes=("alice", "bob")):
+    for node, other in ((net.alice, "bob"), (net.bob, "alice")):
+        if node.name in nodes:
+            node.wait_for_peer(other, lambda peer: peer["path"] == "relay" and peer["mtu"] == mtu,
+                               f"is reached by relay with MTU {mtu}", timeout=timeout)
+
+
+@pytest.mark.parametrize("mtu", [1280, 1400, 1500, 9000])
+def test_by_relay_a_megabyte_passes_each_way_and_the_narrower_leg_counts(lab, build, tmp_path, mtu):
+    """Bob's leg has the small MTU: he knows at once; alice learns by probes that the relay sends on whole."""
+    net = Far(lab, build, mtu)
+    part(net)
+    net.join()
+    file = random_megabyte(tmp_path / "file")
+    nodes = net.alice, net.bob
+    for source, target in (nodes, nodes[::-1]):
+        assert Transfer(source.host, target.host, target.ip, file).same
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
+        wait_for_relayed_mtu(net, fits_by_relay(mtu))
+    for source, target in (nodes, nodes[::-1]):
+        assert Transfer(source.host, target.host, target.ip6, file).same
+        assert source.peer(target.name)["path"] == "relay"
+
+
+@pytest.mark.parametrize("by_tls, mtu", [("alice", fits_by_relay(1400)), ("both", INTERFACE)])
+def test_over_tls_a_leg_takes_every_size_and_the_other_one_counts(lab, build, tmp_path, by_tls, mtu):
+    net = Far(lab, build, 1400)
+    tls = [net.alice] if by_tls == "alice" else [net.alice, net.bob]
+    for node, other in ((net.alice, net.bob), (net.bob, net.alice)):
+        drop_udp(node.host, other.host, *([net.relay.host] if node in tls else []))
+    net.join()
+    file = random_megabyte(tmp_path / "file")
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
+        wait_for_relayed_mtu(net, mtu, nodes=("alice",) if by_tls == "alice" else ("alice", "bob"))
+        nodes = net.alice, net.bob
+        for source, target in (nodes, nodes[::-1]):
+            assert Transfer(source.host, target.host, target.ip, file, timeout=30).same
+
+
 def drop_pieces(host):
     """As some firewalls do: what is a fragment does not come in."""
     host.nft("table netdev pieces {\nchain in {\ntype filter hook ingress device eth0 priority 1;\n"
@@ -180,13 +241,11 @@ def drop_pieces(host):
 
 @pytest.mark.parametrize("path", ["direct", "relay"])
 def test_nothing_needs_pieces_where_1280_fits(lab, build, tmp_path, path):
-    net = Far(lab, build, 1400 if path == "direct" else 1500)
+    net = Far(lab, build, 1400)
     for host in (net.alice.host, net.bob.host, net.relay.host):
         drop_pieces(host)
     if path == "relay":
-        for host, other in ((net.alice.host, net.bob.host), (net.bob.host, net.alice.host)):
-            host.nft("table netdev far {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
-                     f"ip saddr {other.ip} meta l4proto udp drop\n}}\n}}\n")
+        part(net)
     net.join()
     file = random_megabyte(tmp_path / "file")
     if path == "direct":

@@ -12,7 +12,7 @@
 #define FAKE_MAX 64
 
 struct fake_sent {
-	bool is_frame;
+	bool is_frame, is_whole;
 	struct endpoint to;
 	uint32_t relay_id, peer_id;
 	size_t len;
@@ -29,6 +29,7 @@ struct data_plane {
 	struct endpoint told[FAKE_MAX];	 /* by peer id: where its WireGuard is */
 	int send_result;
 	uint32_t mtu[FAKE_MAX]; /* by peer id */
+	struct relay_way relay_way; /* of all peers */
 	bool relay_up[FAKE_MAX]; /* by relay id */
 	uint32_t held[FAKE_MAX];
 	uint32_t n_held;
@@ -88,6 +89,24 @@ int data_plane_send_probe(struct data_plane *plane, const struct endpoint *to, c
 uint32_t data_plane_first_mtu(const struct data_plane *plane, const struct endpoint *to)
 {
 	return 1440;
+}
+
+bool data_plane_relay_way(const struct data_plane *plane, uint32_t peer_id, struct relay_way *ret)
+{
+	*ret = plane->relay_way;
+	return ret->relay_id != 0;
+}
+
+uint32_t data_plane_first_relayed_mtu(const struct data_plane *plane, const struct relay_way *way)
+{
+	return way->remote.port == 0 ? 8920 : 1424;
+}
+
+int data_plane_send_frame_whole(struct data_plane *plane, uint32_t peer_id, const uint8_t *bytes, size_t len)
+{
+	fake_send(plane, (struct fake_sent){ .is_frame = true, .is_whole = true, .peer_id = peer_id, .len = len },
+		  bytes);
+	return plane->send_result;
 }
 
 void data_plane_set_mtu(struct data_plane *plane, uint32_t peer_id, uint32_t mtu)

@@ -344,6 +344,56 @@ static void test_another_path_begins_anew_and_none_says_nothing(void)
 	assert(w.fsm.said == 0 && w.fsm.deadline_ns == 0);
 }
 
+/* ---- by relay ---- */
+
+static void relayed_path_begins(uint32_t max)
+{
+	step((struct path_mtu_input){ .type = PATH_MTU_IN_TRAFFIC });
+	step((struct path_mtu_input){
+		.type = PATH_MTU_IN_PATH, .max = max, .common = 1392, .until_known = 1392 });
+}
+
+static void test_by_relay_what_is_common_is_said_until_more_has_passed(void)
+{
+	given_a_path(JUMBO);
+	relayed_path_begins(JUMBO);
+	assert(w.fsm.said == 1392);
+
+	pass(w.delay_ns);
+
+	assert(w.fsm.state == PATH_MTU_COMPLETE && w.fsm.said == JUMBO && w.lowest_said == 1392);
+}
+
+static void test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning(void)
+{
+	given_a_path(1312);
+	relayed_path_begins(1312);
+	assert(w.fsm.said == 1312);
+
+	pass(w.delay_ns);
+
+	assert(w.fsm.state == PATH_MTU_COMPLETE && w.fsm.said == 1312 && w.n_said == 1);
+}
+
+/* The second leg is the narrower one, and every leg loses: 1000 worlds. */
+static void test_by_relay_the_narrower_leg_is_found_under_loss(void)
+{
+	unsigned n_right = 0;
+
+	for (unsigned seed = 1; seed <= 1000; seed++) {
+		given_a_path(1312);
+		w.fsm.trace = NULL;
+		w.random = seed;
+		w.loss_percent = 10;
+		relayed_path_begins(JUMBO);
+		pass(MS(20000));
+		assert(w.lowest_said >= PATH_MTU_MIN && w.fsm.said <= 1312);
+		n_right += w.fsm.said == 1312;
+	}
+	printf("10 %% loss by relay: the right size in %u of 1000\n", n_right);
+	assert(n_right >= 980);
+}
+
 /* ---- quiet, and bad input ---- */
 
 static void test_without_traffic_nothing_is_sent(void)
@@ -402,6 +452,9 @@ int main(void)
 	test_a_path_that_is_dead_is_no_matter_of_size();
 	test_a_path_that_has_grown_is_noticed_after_ten_minutes();
 	test_another_path_begins_anew_and_none_says_nothing();
+	test_by_relay_what_is_common_is_said_until_more_has_passed();
+	test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning();
+	test_by_relay_the_narrower_leg_is_found_under_loss();
 	test_without_traffic_nothing_is_sent();
 	test_steady_traffic_costs_a_probe_in_ten_seconds();
 	test_lies_about_size_are_bounded_by_what_was_sent();

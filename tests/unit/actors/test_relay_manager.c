@@ -17,6 +17,7 @@ static struct world {
 	struct relay_manager manager;
 	struct actor traffic; /* which only listens */
 	uint32_t home, n_up, n_down;
+	uint32_t refused_len; /* of a probe, as TrafficManager is told */
 	uint16_t cost_ms[4]; /* of the relays of the map */
 } w;
 
@@ -27,8 +28,16 @@ static int listen_state(struct actor *actor, struct message *message)
 	return 0;
 }
 
-static const struct actor_accepts accepts[] = { { MESSAGE_RELAY_STATE, ACTOR_RELAY_MANAGER, listen_state } };
-static const struct actor_class traffic_class = { .kind = ACTOR_TRAFFIC_MANAGER, .accepts = accepts, .n_accepts = 1 };
+static int listen_failed(struct actor *actor, struct message *message)
+{
+	assert(message->via.by_relay && message->peer_id == 7 && message->send_failed.error == -EMSGSIZE);
+	w.refused_len = message->send_failed.probe_len;
+	return 0;
+}
+
+static const struct actor_accepts accepts[] = { { MESSAGE_RELAY_STATE, ACTOR_RELAY_MANAGER, listen_state },
+						{ MESSAGE_SEND_FAILED, ACTOR_RELAY_MANAGER, listen_failed } };
+static const struct actor_class traffic_class = { .kind = ACTOR_TRAFFIC_MANAGER, .accepts = accepts, .n_accepts = 2 };
 
 static void on_home(void *owner, uint32_t relay_id)
 {
@@ -157,8 +166,41 @@ static void test_no_relays_at_all_and_relays_that_are_not_in_the_map(void)
 	end();
 }
 
+static void write_frame(size_t len, bool whole)
+{
+	static const uint8_t bytes[2000];
+	struct message message = { .type = MESSAGE_WRITE_FRAME,
+				   .peer_id = 7,
+				   .via = { .by_relay = true },
+				   .bytes = buffer_new(bytes, len),
+				   .write = { .whole = whole } };
+
+	stage_post(w.stage, ACTOR_SESSION_MANAGER, ACTOR_RELAY_MANAGER, &message);
+	turn();
+}
+
+static void test_a_probe_that_the_first_link_refuses_is_told_and_nothing_else_is(void)
+{
+	begin();
+	send_map(1);
+	turn();
+	write_frame(1456, true);
+	assert(w.plane.n_sent == 1 && w.plane.sent[0].is_whole && w.refused_len == 0);
+	w.plane.send_result = -EMSGSIZE;
+	write_frame(1456, true);
+	assert(w.refused_len == 1456);
+	w.refused_len = 0;
+	write_frame(100, false);
+	assert(!w.plane.sent[2].is_whole && w.refused_len == 0);
+	w.plane.send_result = -ENOTCONN;
+	write_frame(1456, true);
+	assert(w.refused_len == 0);
+	end();
+}
+
 int main(void)
 {
+	test_a_probe_that_the_first_link_refuses_is_told_and_nothing_else_is();
 	test_the_data_plane_is_not_called_from_inside_its_own_call();
 	test_what_an_earlier_stage_left_is_taken_over_or_dropped();
 	test_that_a_relay_is_up_counts_only_while_it_is();

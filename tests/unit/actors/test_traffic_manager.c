@@ -20,7 +20,7 @@ static struct world {
 	struct traffic_manager traffic;
 	struct actor sessions, router, out7;
 	uint32_t n_pings, n_rendezvous, n_pongs, n_by_relay, n_aka;
-	uint32_t n_probes, n_passed; /* of the MTU */
+	uint32_t n_probes, n_probes_by_relay, n_passed; /* of the MTU */
 	uint8_t last_tx[SESSION_TX_ID_LEN], first_probe_tx[SESSION_TX_ID_LEN];
 	uint32_t n_receipts, last_age_ms;
 	struct endpoint last_to;
@@ -52,7 +52,7 @@ static int listen_seal(struct actor *actor, struct message *message)
 	case SESSION_PROBE:
 		if (w.n_probes++ == 0)
 			memcpy(w.first_probe_tx, message->session.tx_id, sizeof(w.first_probe_tx));
-		assert(!message->via.by_relay);
+		w.n_probes_by_relay += message->via.by_relay;
 		break;
 	case SESSION_PASSED:
 		w.n_passed++;
@@ -461,11 +461,11 @@ static void test_the_mtu_of_a_direct_path_is_asked_and_published(void)
 	we_are_at("198.51.100.1:1");
 	map_says(true);
 	traffic();
-	assert(w.n_probes == 0); /* what goes by relay has none */
+	assert(w.n_probes == 0); /* nobody knows by which relay it goes */
 	memcpy(pong.tx_id, w.last_tx, sizeof(pong.tx_id));
 	opened(pong, "192.0.2.7:1");
 	assert(w.plane.mtu[7] == 1440); /* the first link's */
-	assert(w.n_probes >= 3);
+	assert(w.n_probes >= 3 && w.n_probes_by_relay == 0);
 
 	memset(passed.tx_id, 1, sizeof(passed.tx_id)); /* of nothing that was sent */
 	opened(passed, "192.0.2.7:1");
@@ -474,6 +474,50 @@ static void test_the_mtu_of_a_direct_path_is_asked_and_published(void)
 	opened(passed, "192.0.2.7:1");
 	assert(traffic_manager_peer_mtu(&w.traffic, 7)->state == PATH_MTU_COMPLETE);
 	assert(w.plane.mtu[7] == 1440);
+	end();
+}
+
+static void test_the_mtu_by_relay_is_asked_there_and_of_every_relay_anew(void)
+{
+	struct session_message passed = { .type = SESSION_PASSED };
+
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	w.plane.relay_way = (struct relay_way){ .relay_id = 3, .remote = at("192.0.2.3:3478") };
+	traffic();
+	assert(w.n_probes >= 3 && w.n_probes_by_relay == w.n_probes);
+	assert(w.plane.mtu[7] == 1392); /* for the moment */
+	memcpy(passed.tx_id, w.first_probe_tx, sizeof(passed.tx_id));
+	opened(passed, NULL);
+	assert(traffic_manager_peer_mtu(&w.traffic, 7)->state == PATH_MTU_COMPLETE);
+	assert(w.plane.mtu[7] == 1424); /* the first link's */
+
+	w.n_probes = 0;
+	w.plane.relay_way = (struct relay_way){ .relay_id = 3 }; /* over TLS from now on */
+	opened((struct session_message){ .type = SESSION_PING }, NULL);
+	assert(w.n_probes >= 3 && traffic_manager_peer_mtu(&w.traffic, 7)->state == PATH_MTU_BASE);
+	opened(passed, NULL); /* that was another path */
+	assert(w.plane.mtu[7] == 1392);
+	memcpy(passed.tx_id, w.first_probe_tx, sizeof(passed.tx_id));
+	opened(passed, NULL);
+	assert(w.plane.mtu[7] == 8920);
+	end();
+}
+
+static void test_a_probe_by_relay_that_the_first_link_refuses_costs_no_time(void)
+{
+	struct message failed = { .type = MESSAGE_SEND_FAILED, .peer_id = 7, .via = { .by_relay = true } };
+
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	w.plane.relay_way = (struct relay_way){ .relay_id = 3, .remote = at("192.0.2.3:3478") };
+	traffic();
+	failed.send_failed.probe_len = 1424 + 32;
+	stage_post(w.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &failed);
+	turn();
+	assert(traffic_manager_peer_mtu(&w.traffic, 7)->failed == 1424);
 	end();
 }
 
@@ -497,5 +541,7 @@ int main(void)
 	test_a_path_of_an_earlier_stage_is_taken_over_in_doubt();
 	test_who_asks_about_the_mtu_too_often_is_not_answered();
 	test_the_mtu_of_a_direct_path_is_asked_and_published();
+	test_the_mtu_by_relay_is_asked_there_and_of_every_relay_anew();
+	test_a_probe_by_relay_that_the_first_link_refuses_costs_no_time();
 	puts("ok");
 }

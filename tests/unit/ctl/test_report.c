@@ -230,7 +230,7 @@ static void test_a_netcheck_without_findings(void)
 		"filtering   address-and-port-dependent: who was sent something is let in, from that port only\n"
 		"hairpin     yes: machines behind this NAT reach each other by its outside address\n"
 		"ports       preserved: outside as inside\n"
-		"path mtu    not known: no direct path was measured\n"
+		"path mtu    not known: no path was measured\n"
 		"relay       gate, 12.3 ms over tls\n"
 		"relays      gate: 12.3 ms, home, connected, UDP 12.3 ms, TLS 15.0 ms\n"
 		"            far: no answer\n"
@@ -265,7 +265,7 @@ static void test_a_netcheck_tells_what_the_router_forwards_and_which_ways_it_spe
 		"ports       not known: being measured\n"
 		"port map    198.51.100.7:41641, by NAT-PMP\n"
 		"router      PCP no, NAT-PMP yes, UPnP not asked\n"
-		"path mtu    not known: no direct path was measured\n"
+		"path mtu    not known: no path was measured\n"
 		"relay       gate, 12.3 ms over tls\n"
 		"relays      gate: 12.3 ms, home, connected, UDP 12.3 ms, TLS 15.0 ms\n"
 		"endpoints   10.0.0.2:51820 (local)\n"
@@ -320,9 +320,9 @@ static void test_a_netcheck_tells_in_one_sentence_what_the_nat_means(void)
 	findings->step = 2;
 	expect_line(&netcheck, "\nports       preserved where free, else the last one plus 2\n");
 	node_status_add_peer(&netcheck.status)->mtu = 1420;
-	expect_line(&netcheck, "\npath mtu    1420 inside, of direct paths\n");
+	expect_line(&netcheck, "\npath mtu    1420 inside\n");
 	node_status_add_peer(&netcheck.status)->mtu = 8920;
-	expect_line(&netcheck, "\npath mtu    1420 to 8920 inside, of direct paths\n");
+	expect_line(&netcheck, "\npath mtu    1420 to 8920 inside\n");
 	findings->mapping_unknown = NAT_UNKNOWN_ONE_ADDRESS;
 	expect_line(&netcheck, "\nmapping     not known: needs a second public node\n");
 	node_netcheck_deinit(&netcheck);
@@ -352,7 +352,7 @@ static void test_a_netcheck_says_what_to_do(void)
 		"filtering   not known: being measured\n"
 		"hairpin     not known: being measured\n"
 		"ports       not known: being measured\n"
-		"path mtu    not known: no direct path was measured\n"
+		"path mtu    not known: no path was measured\n"
 		"relay       gate, NOT connected (latency -)\n"
 		"relays      gate: no answer\n"
 		"endpoints   10.0.0.2:51820 (local)\n"

@@ -24,7 +24,19 @@ static struct {
 	bool cannot_segment;
 	uint32_t n_sent, sent[MAX_SENT]; /* their numbers */
 	uint32_t n_calls;
+	bool is_whole;	  /* what is sent now may not be fragmented */
+	uint32_t n_whole; /* messages that were sent so */
 } kernel;
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	int how;
+
+	memcpy(&how, value, sizeof(how));
+	assert(level == IPPROTO_IP && name == IP_MTU_DISCOVER && len == sizeof(how));
+	kernel.is_whole = how == IP_PMTUDISC_PROBE;
+	return 0;
+}
 
 static uint32_t segment_of(const struct msghdr *header)
 {
@@ -52,6 +64,7 @@ ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
 	size_t len = 0;
 
 	kernel.n_calls++;
+	kernel.n_whole += kernel.is_whole;
 	for (size_t i = 0; i < header->msg_iovlen; i++) {
 		memcpy(bytes + len, header->msg_iov[i].iov_base, header->msg_iov[i].iov_len);
 		len += header->msg_iov[i].iov_len;
@@ -119,6 +132,13 @@ static void add(struct bench *b, uint32_t sender, uint32_t receiver, uint32_t n)
 		memcpy(b->bytes[b->n] + RELAY_UDP_HEADER_LEN, &b->n, sizeof(b->n));
 	}
 	relay_outbox_add_run(b->outbox, &b->ways[receiver], b->bytes[first], (size_t)n * SIZE, SIZE, n);
+}
+
+/* One with the next number, which somebody else adds. */
+static const uint8_t *number(struct bench *b)
+{
+	memcpy(b->bytes[b->n] + RELAY_UDP_HEADER_LEN, &b->n, sizeof(b->n));
+	return b->bytes[b->n++];
 }
 
 /* The bytes may change from here on, as they do when the next batch is received. */
@@ -277,8 +297,43 @@ static void test_a_full_socket_drops_answers_and_counts_them(void)
 	end(&b);
 }
 
+/* Nothing else is sent so, and nothing is overtaken. */
+static void test_a_probe_leaves_whole_and_in_its_turn(void)
+{
+	struct bench b;
+	begin(&b, MAX_SENT, false);
+
+	add(&b, 1, 0, 6);
+	relay_outbox_send_whole(b.outbox, &b.ways[0], number(&b), SIZE);
+	add(&b, 1, 0, 2);
+	assert(kernel.n_whole == 1 && !kernel.is_whole);
+	flush(&b);
+	assert(all_were_sent_in_order(9) && kernel.n_whole == 1);
+	assert(b.counters.sent[RELAY_OUTBOX_PROBE] == 1 && b.counters.sent[RELAY_OUTBOX_DATA] == 8);
+	end(&b);
+}
+
+static void test_a_probe_never_waits_for_a_full_socket(void)
+{
+	struct bench b;
+	begin(&b, 2, false);
+
+	add(&b, 1, 0, 1);
+	add(&b, 2, 1, 1);
+	relay_outbox_send_whole(b.outbox, &b.ways[0], b.bytes[0], SIZE); /* the socket is full by now */
+	assert(b.counters.full[RELAY_OUTBOX_PROBE] == 1 && !relay_outbox_is_waiting(b.outbox) && !kernel.is_whole);
+	add(&b, 1, 0, 1);
+	flush(&b);
+	assert(relay_outbox_is_waiting(b.outbox));
+	relay_outbox_send_whole(b.outbox, &b.ways[0], b.bytes[0], SIZE); /* what waits goes first */
+	assert(b.counters.full[RELAY_OUTBOX_PROBE] == 2 && kernel.n_sent == 2);
+	end(&b);
+}
+
 int main(void)
 {
+	test_a_probe_leaves_whole_and_in_its_turn();
+	test_a_probe_never_waits_for_a_full_socket();
 	test_a_full_socket_loses_nothing_and_keeps_the_order();
 	test_a_full_socket_that_cannot_segment_loses_nothing_either();
 	test_a_batch_that_is_full_is_not_overtaken_by_its_rest();

@@ -249,6 +249,66 @@ static void test_a_train_to_two_peers_is_parted_and_keeps_its_order(void)
 }
 
 /* Beyond what one system call may segment. */
+/* As one, but it is not told apart from a probe by what follows its first bytes. */
+static void make_probe(uint8_t *datagram)
+{
+	static const uint8_t magic[] = { 0xd2, 0x70, 0x32, 0x70 };
+
+	memcpy(datagram + RELAY_UDP_HEADER_LEN, magic, sizeof(magic));
+}
+
+static void await_probe(const struct client *client, size_t size)
+{
+	await(client, RELAY_UDP_DATA);
+	EXPECT(arrival.len == size && arrival.size == size);
+	EXPECT(relay_packet_is_probe(arrival.bytes + RELAY_UDP_HEADER_LEN, size - RELAY_UDP_HEADER_LEN));
+}
+
+static void test_probes_within_a_train_leave_by_themselves_and_in_their_order(void)
+{
+	static uint8_t bytes[ARRIVAL_ROOM];
+	const size_t size = RELAY_UDP_HEADER_LEN + RELAY_PROBE_MIN_LEN;
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	const size_t len = make_train(bytes, alice, bob->slot, 1, 7, size, size);
+	make_probe(bytes + 2 * size);
+	make_probe(bytes + 3 * size);
+	make_probe(bytes + 6 * size);
+	send_train(alice, bytes, len, (uint16_t)size);
+
+	await_train(bob, alice, 1, 2);
+	await_probe(bob, size);
+	await_probe(bob, size);
+	await_train(bob, alice, 5, 2);
+	await_probe(bob, size);
+	AWAIT_OTHERS(&b.w, counters(&b).out.sent[RELAY_OUTBOX_PROBE] == 3);
+	EXPECT(counters(&b).out.sent[RELAY_OUTBOX_DATA] == 4);
+	finish(&b);
+}
+
+/* So that a member cannot have the relay do nothing else. */
+static void test_probes_beyond_a_rate_are_dropped_and_counted(void)
+{
+	static uint8_t bytes[ARRIVAL_ROOM];
+	const size_t size = RELAY_UDP_HEADER_LEN + RELAY_PROBE_MIN_LEN;
+	struct bench b;
+	begin(&b);
+	struct client *alice = bound(&b, 0), *bob = bound(&b, 1);
+
+	const size_t len = make_train(bytes, alice, bob->slot, 1, 40, size, size);
+	for (unsigned i = 0; i < 40; i++)
+		make_probe(bytes + i * size);
+	for (unsigned n = 0; counters(&b).out.full[RELAY_OUTBOX_PROBE] == 0; n++) {
+		EXPECT(n < 1000);
+		send_train(alice, bytes, len, (uint16_t)size);
+		ping(alice); /* which it has answered when it is through with these */
+	}
+	EXPECT(counters(&b).out.sent[RELAY_OUTBOX_PROBE] >= 400);
+	finish(&b);
+}
+
 static void test_a_long_train_goes_in_parts(void)
 {
 	static uint8_t bytes[ARRIVAL_ROOM];
@@ -518,6 +578,8 @@ int main(void)
 	test_a_train_stays_a_train();
 	test_a_train_to_two_peers_is_parted_and_keeps_its_order();
 	test_a_long_train_goes_in_parts();
+	test_probes_within_a_train_leave_by_themselves_and_in_their_order();
+	test_probes_beyond_a_rate_are_dropped_and_counted();
 	test_a_packet_too_long_for_a_frame_is_dropped_on_its_way_to_tls();
 	test_stun_has_the_same_port();
 	test_who_is_no_client_is_told_so_and_reaches_nobody();
