@@ -69,6 +69,7 @@ static void begin_stream(struct mux_fsm *mux, struct mux_stream *stream, bool ou
 				       .may_receive = MUX_STREAM_WINDOW,
 				       .granted_us = now_us,
 				       .taken_us = now_us,
+				       .moved_us = now_us,
 				       .is_ours = ours };
 	link_init(&stream->all);
 	link_init(&stream->urgent);
@@ -187,6 +188,7 @@ void mux_fsm_consumed(struct mux_fsm *mux, struct mux_stream *stream, size_t n, 
 	mux->held -= (uint32_t)n;
 	note_consumed_in_all(mux, n);
 	stream->unreported += (uint32_t)n;
+	stream->moved_us = now_us;
 	note_taken(stream, n, now_us);
 	if (!is_window_due(mux, stream))
 		return;
@@ -230,6 +232,7 @@ static int receive_data(struct mux_fsm *mux, const struct mux_frame *frame, uint
 		stream->taken = 0;
 		stream->taken_us = now_us;
 	}
+	stream->moved_us = now_us;
 	stream->may_receive -= len;
 	stream->held += len;
 	mux->held += len;
@@ -308,11 +311,12 @@ static void give_up_growth(struct mux_fsm *mux, struct mux_stream *stream)
 	stream->grown = stream->growth = 0;
 }
 
-static int receive_end(struct mux_fsm *mux, struct mux_stream *stream, struct mux_event *ret)
+static int receive_end(struct mux_fsm *mux, struct mux_stream *stream, uint64_t now_us, struct mux_event *ret)
 {
 	if (stream->other_has_ended)
 		return MUX_AFTER_END;
 	stream->other_has_ended = true;
+	stream->moved_us = now_us;
 	give_up_growth(mux, stream);
 	note_over(mux, stream);
 	*ret = (struct mux_event){ .type = MUX_EV_ENDED, .stream = stream };
@@ -358,7 +362,7 @@ static int receive_ping(struct mux_fsm *mux, const struct mux_frame *frame, uint
 }
 
 /* END, RESET and WINDOW of a stream: of one that is gone they come late. */
-static int receive_for_stream(struct mux_fsm *mux, const struct mux_frame *frame, struct mux_event *ret)
+static int receive_for_stream(struct mux_fsm *mux, const struct mux_frame *frame, uint64_t now_us, struct mux_event *ret)
 {
 	struct mux_stream *stream = find(mux, frame->stream);
 
@@ -367,7 +371,7 @@ static int receive_for_stream(struct mux_fsm *mux, const struct mux_frame *frame
 		return was_opened(mux, frame->stream) ? 0 : MUX_UNKNOWN;
 	}
 	if (frame->type == MUX_END)
-		return receive_end(mux, stream, ret);
+		return receive_end(mux, stream, now_us, ret);
 	if (frame->type == MUX_RESET)
 		return receive_reset(mux, stream, frame->reset.reason, ret);
 	return receive_window(mux, stream, frame->window.more);
@@ -386,10 +390,10 @@ int mux_fsm_receive(struct mux_fsm *mux, const struct mux_frame *frame, uint64_t
 	case MUX_WINDOW:
 		if (frame->stream == 0)
 			return receive_window(mux, NULL, frame->window.more);
-		return receive_for_stream(mux, frame, ret);
+		return receive_for_stream(mux, frame, now_us, ret);
 	case MUX_END:
 	case MUX_RESET:
-		return receive_for_stream(mux, frame, ret);
+		return receive_for_stream(mux, frame, now_us, ret);
 	case MUX_PING:
 	case MUX_PONG:
 		return receive_ping(mux, frame, now_us);
@@ -544,6 +548,7 @@ void mux_fsm_next(struct mux_fsm *mux, size_t room, uint64_t now_us, struct mux_
 	if (link_is_alone(&mux->turn) || mux->may_send == 0)
 		return;
 	struct mux_stream *stream = container_of(mux->turn.next, struct mux_stream, turn);
+	stream->moved_us = now_us; /* it said that it had something */
 	ret->type = MUX_SEND_STREAM;
 	ret->stream = stream;
 	ret->max = room - MUX_HEAD_LEN < MUX_MAX_DATA ? room - MUX_HEAD_LEN : MUX_MAX_DATA;
@@ -600,6 +605,24 @@ static struct mux_stream *find_stalled(const struct mux_fsm *mux, uint64_t now_u
 	return stalled;
 }
 
+static bool is_idle(const struct mux_fsm *mux, const struct mux_stream *stream, uint64_t now_us)
+{
+	const bool is_half_closed = stream->ends || stream->other_has_ended;
+	const uint64_t limit_ms = is_half_closed ? mux->settings.half_closed_ms : mux->settings.idle_ms;
+
+	return limit_ms > 0 && now_us - stream->moved_us >= limit_ms * 1000;
+}
+
+static struct mux_stream *find_idle(const struct mux_fsm *mux, uint64_t now_us)
+{
+	for (struct mux_link *at = mux->all.next; at != &mux->all; at = at->next) {
+		struct mux_stream *stream = container_of(at, struct mux_stream, all);
+		if (is_idle(mux, stream, now_us))
+			return stream;
+	}
+	return NULL;
+}
+
 /* Of who is heard the answers are waited for twice as long: a slow way has much before them. */
 static bool is_dead(const struct mux_fsm *mux, uint64_t now_us)
 {
@@ -618,6 +641,11 @@ void mux_fsm_tick(struct mux_fsm *mux, uint64_t now_us, struct mux_event *ret)
 	}
 	if (now_us - mux->pinged_us >= (uint64_t)mux->settings.ping_ms * 1000 && !mux->awaits_pong)
 		mux->owes_ping = true;
+	if ((ret->stream = find_idle(mux, now_us))) {
+		ret->type = MUX_EV_IDLE;
+		mux->counters.idle++;
+		return;
+	}
 	if (!needs_memory(mux) && !needs_places(mux, true) && !needs_places(mux, false))
 		return;
 	ret->stream = find_stalled(mux, now_us);

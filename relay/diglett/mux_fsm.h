@@ -55,6 +55,7 @@ struct mux_stream {
 	uint32_t taken;		/* since taken_us */
 	uint64_t granted_us;	/* when a window was last given */
 	uint64_t taken_us;	/* when it last had taken enough, or had nothing to take */
+	uint64_t moved_us;	/* when a byte of it came, was taken, or was fetched */
 	bool is_ours;
 	bool is_readable; /* its source may have something */
 	bool ends;	  /* its source has ended: END is to be sent */
@@ -69,6 +70,7 @@ struct mux_settings {
 	uint32_t max_stream_window; /* bytes; MUX_STREAM_WINDOW … MUX_MAX_WINDOW / 2 */
 	uint32_t ping_ms;	    /* a question every so often */
 	uint32_t dead_ms;	    /* the end, when nothing was heard for so long, or no question answered for twice that */
+	uint32_t idle_ms, half_closed_ms; /* a stream's end, when so long nothing moved, and nothing since one side has ended; 0: never */
 	uint32_t stalled_ms;	    /* how long who takes nothing is let be when memory or places are needed */
 };
 
@@ -78,7 +80,7 @@ struct mux_reset {
 };
 
 struct mux_counters {
-	uint64_t opened, refused, resets_sent, resets_received, stalled;
+	uint64_t opened, refused, resets_sent, resets_received, stalled, idle;
 	uint64_t late; /* frames for streams that were gone */
 };
 
@@ -111,6 +113,7 @@ enum mux_event_type {
 	MUX_EV_ENDED,
 	MUX_EV_RESET,	/* close it */
 	MUX_EV_STALLED, /* close it */
+	MUX_EV_IDLE,	/* close it */
 	MUX_EV_LEAVES,	/* they end the connection */
 	MUX_EV_DEAD,	/* nothing is heard of them, nothing answered, or no id is left: end the connection */
 };

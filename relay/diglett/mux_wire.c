@@ -141,6 +141,7 @@ const char *mux_reason_text(uint8_t reason)
 		[MUX_STALLED] = "reads nothing",
 		[MUX_REPLACED] = "replaced by a newer connection",
 		[MUX_REVOKED] = "token revoked",
+		[MUX_IDLE] = "idle for too long",
 	};
 
 	return texts[reason < MUX_N_REASONS ? reason : MUX_ERROR];

@@ -46,6 +46,7 @@ enum mux_reason {
 	MUX_STALLED = 4,     /* who reads nothing for long, while memory is needed */
 	MUX_REPLACED = 5,    /* the same agent is here anew */
 	MUX_REVOKED = 6,     /* its token is valid no more */
+	MUX_IDLE = 7,	     /* nothing has moved for long */
 	MUX_N_REASONS
 };
 

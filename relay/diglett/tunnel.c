@@ -209,9 +209,9 @@ static void on_tick(uv_timer_t *timer)
 
 	for (;;) {
 		mux_fsm_tick(&tunnel->mux, tunnel_now_us(), &event);
-		if (event.type != MUX_EV_STALLED)
+		if (event.type != MUX_EV_STALLED && event.type != MUX_EV_IDLE)
 			break;
-		visitor_close(event.stream->owner, MUX_STALLED);
+		visitor_close(event.stream->owner, event.type == MUX_EV_IDLE ? MUX_IDLE : MUX_STALLED);
 	}
 	if (event.type == MUX_EV_DEAD)
 		fail(tunnel, -ETIMEDOUT, "nothing is heard of the other side");
@@ -230,7 +230,9 @@ static void open_mux(struct tunnel *tunnel, uint16_t max_streams)
 					       .max_stream_window = MAX_STREAM_WINDOW,
 					       .ping_ms = 15000,
 					       .dead_ms = 45000,
-					       .stalled_ms = 10000 };
+					       .stalled_ms = 10000,
+					       .idle_ms = TUNNEL_IDLE_MS,
+					       .half_closed_ms = TUNNEL_HALF_CLOSED_MS };
 
 	mux_fsm_init(&tunnel->mux, &settings, tunnel_now_us());
 	tunnel->state = TUNNEL_OPEN;

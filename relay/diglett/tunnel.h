@@ -19,7 +19,9 @@
 
 #include <uv.h>
 
-#define TUNNEL_HANDSHAKE_MS 10000
+#define TUNNEL_HANDSHAKE_MS   10000
+#define TUNNEL_IDLE_MS	      (3600 * 1000) /* of a stream, as at the front door */
+#define TUNNEL_HALF_CLOSED_MS (120 * 1000)
 
 struct tunnel;
 

@@ -91,7 +91,7 @@ static void act(struct wire_reader *r, uint64_t now_us)
 		close_one(&one->stream);
 	} else if (deed % 8 == 7) {
 		mux_fsm_tick(&mux, now_us, &event);
-		if (event.type == MUX_EV_STALLED)
+		if (event.type == MUX_EV_STALLED || event.type == MUX_EV_IDLE)
 			close_one(event.stream);
 	}
 }
@@ -114,7 +114,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct mux_settings settings = { .is_initiator = size % 2 == 1, .max_ours = MAX_STREAMS,
 					       .max_theirs = MAX_STREAMS, .open_burst = 64, .open_each_ms = 10,
 					       .session_window = 2 * MUX_SESSION_WINDOW, .max_stream_window = 4 * MUX_STREAM_WINDOW,
-					       .ping_ms = 1000, .dead_ms = 100000, .stalled_ms = 10 };
+					       .ping_ms = 1000, .dead_ms = 100000, .stalled_ms = 10,
+					       .idle_ms = 60000, .half_closed_ms = 20000 };
 	struct wire_reader r = wire_reader(data, size);
 	uint64_t now_us = 1000000;
 

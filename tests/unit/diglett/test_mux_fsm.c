@@ -656,6 +656,75 @@ static void test_who_takes_slowly_is_let_be(void)
 	}
 }
 
+static void expect_idle(struct mux_stream *stream, uint64_t at_us)
+{
+	struct mux_event event;
+
+	mux.heard_us = mux.pinged_us = at_us - 1; /* the connection lives */
+	mux_fsm_tick(&mux, at_us - 1, &event);
+	assert(event.type == MUX_EV_NONE);
+	mux_fsm_tick(&mux, at_us, &event);
+	assert(event.type == MUX_EV_IDLE && event.stream == stream);
+}
+
+static void begin_with_limits(struct mux_stream *stream)
+{
+	struct mux_settings agents = settings(true);
+
+	agents.idle_ms = 3600000;
+	agents.half_closed_ms = 120000;
+	mux_fsm_init(&mux, &agents, NOW);
+	skip_first_frames();
+	accept_stream(stream, 2);
+}
+
+static void test_a_stream_that_moves_nothing_is_ended(void)
+{
+	const uint64_t hour_us = 3600000000;
+	struct mux_frame some = data(2, 10);
+	struct mux_stream stream;
+	struct mux_event event;
+	struct mux_send send;
+
+	begin_with_limits(&stream);
+	expect_idle(&stream, NOW + hour_us);
+	assert(receive_at(&some, NOW + 1, &event) == 0); /* what comes, what is taken and what is sent moves it */
+	expect_idle(&stream, NOW + 1 + hour_us);
+	mux_fsm_consumed(&mux, &stream, 10, NOW + 2);
+	expect_idle(&stream, NOW + 2 + hour_us);
+	mux_fsm_readable(&mux, &stream);
+	mux_fsm_next(&mux, MUX_MAX_FRAME, NOW + 3, &send);
+	assert(send.type == MUX_SEND_STREAM);
+	mux_fsm_sent(&mux, &stream, 10, MUX_DRAINED);
+	expect_idle(&stream, NOW + 3 + hour_us);
+	assert(mux.counters.idle == 4);
+	mux_fsm_close(&mux, &stream, MUX_IDLE);
+	const struct mux_frame reset = next_frame();
+	assert(reset.type == MUX_RESET && reset.stream == 2 && reset.reset.reason == MUX_IDLE);
+}
+
+static void test_a_half_closed_stream_is_ended_sooner(void)
+{
+	const struct mux_frame end = { .stream = 2, .type = MUX_END };
+	const uint64_t two_minutes_us = 120000000;
+	struct mux_frame some = data(2, 10);
+	struct mux_stream stream;
+	struct mux_event event;
+	struct mux_send send;
+
+	begin_with_limits(&stream);
+	assert(receive_at(&end, NOW + two_minutes_us * 2, &event) == 0 && event.type == MUX_EV_ENDED);
+	expect_idle(&stream, NOW + two_minutes_us * 3);
+	begin_with_limits(&stream); /* the same when the other way ended */
+	mux_fsm_readable(&mux, &stream);
+	mux_fsm_next(&mux, MUX_MAX_FRAME, NOW, &send);
+	mux_fsm_sent(&mux, &stream, 0, MUX_AT_END);
+	assert(next_frame().type == MUX_END);
+	expect_idle(&stream, NOW + two_minutes_us);
+	assert(receive_at(&some, NOW + 7, &event) == 0); /* an answer that comes is let come */
+	expect_idle(&stream, NOW + 7 + two_minutes_us);
+}
+
 static void test_who_leaves_is_sent_no_new_streams(void)
 {
 	const struct mux_frame leaves = { .type = MUX_GOAWAY, .goaway = { MUX_REVOKED, "", 0 } };
@@ -699,6 +768,8 @@ int main(void)
 	test_of_those_that_take_nothing_who_holds_most_is_reset();
 	test_a_byte_now_and_then_is_nothing();
 	test_who_takes_slowly_is_let_be();
+	test_a_stream_that_moves_nothing_is_ended();
+	test_a_half_closed_stream_is_ended_sooner();
 	test_who_leaves_is_sent_no_new_streams();
 	return 0;
 }
