@@ -29,7 +29,8 @@ struct visitor {
 	struct mux_stream stream;
 	struct tunnel *tunnel;
 	uv_poll_t poll;
-	int fd, events;
+	int fd, events, watched;
+	bool is_urgent; /* it has sent something out of band */
 	bool is_connecting, has_shut_down, is_closing;
 	struct chunk *first, *last; /* for the socket */
 };
@@ -38,13 +39,17 @@ static void on_event(uv_poll_t *poll, int status, int events);
 
 static void watch(struct visitor *visitor, int events)
 {
-	if (visitor->events == events || visitor->is_closing)
-		return;
+	/* Of who is neither to be read nor written it is still to be seen that it is gone. */
+	const int watched = events == 0 && !visitor->is_urgent ? UV_PRIORITIZED : events;
+
 	visitor->events = events;
-	if (events == 0)
+	if (visitor->watched == watched || visitor->is_closing)
+		return;
+	visitor->watched = watched;
+	if (watched == 0)
 		uv_poll_stop(&visitor->poll);
 	else
-		uv_poll_start(&visitor->poll, events, on_event);
+		uv_poll_start(&visitor->poll, watched, on_event);
 }
 
 /* its end */
@@ -202,13 +207,18 @@ ssize_t visitor_fetch(struct visitor *visitor, uint8_t *ret, size_t max, enum mu
 	return n < 0 ? 0 : n;
 }
 
-/* False: it is gone, and closed. */
-static bool finish_connect(struct visitor *visitor)
+static bool is_broken(const struct visitor *visitor)
 {
 	int error = 0;
 	socklen_t len = sizeof(error);
 
-	if (getsockopt(visitor->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error != 0) {
+	return getsockopt(visitor->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error != 0;
+}
+
+/* False: it is gone, and closed. */
+static bool finish_connect(struct visitor *visitor)
+{
+	if (is_broken(visitor)) {
 		visitor_close(visitor, MUX_UNREACHABLE);
 		return false;
 	}
@@ -222,9 +232,13 @@ static void on_event(uv_poll_t *poll, int status, int events)
 
 	if (visitor->is_connecting && !finish_connect(visitor))
 		return;
-	if (status < 0) { /* broken: nobody reads what is still to come */
+	if (status < 0 || (events & UV_PRIORITIZED && is_broken(visitor))) { /* broken: nobody reads what is still to come */
 		visitor_close(visitor, MUX_CLOSED);
 		return;
+	}
+	if (events & UV_PRIORITIZED) { /* it would be told of again and again */
+		visitor->is_urgent = true;
+		watch(visitor, visitor->events);
 	}
 	if (events & UV_READABLE) {
 		watch(visitor, visitor->events & ~UV_READABLE);

@@ -1,0 +1,246 @@
+/* What a visitor does to its connection, the target sees; and what the target does, the visitor: an end is an end. */
+#include "diglett_world.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define NOTE_PORT "test $1 = remove || { echo \"$1 $2 $3 $4\" >$0.new; mv $0.new $0.told; }"
+#define MUCH	  3000000 /* more than windows and the sockets' buffers of one look */
+
+enum outcome { GOES_ON, ENDED, RESET };
+
+static struct diglett_agent *agent;
+static int listener, visitor, target;
+
+static bool accept_target(void)
+{
+	target = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	return target >= 0;
+}
+
+/* A visitor and a target that are connected, through server and agent. */
+static void begin(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(address);
+
+	new_world(NOTE_PORT);
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert(listener >= 0 && bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 8) == 0);
+	assert(getsockname(listener, (struct sockaddr *)&address, &len) == 0);
+	start_server();
+	agent = start_agent("app", world.token, ntohs(address.sin_port));
+	AWAIT(told_port() != 0);
+	visitor = visit(told_port());
+	assert(visitor >= 0 && fcntl(visitor, F_SETFL, O_NONBLOCK) == 0);
+	AWAIT(accept_target());
+}
+
+static void end(void)
+{
+	close(visitor);
+	close(target);
+	close(listener);
+	if (agent)
+		stop_agent(agent);
+	agent = NULL;
+	end_world();
+}
+
+/* Numbered bytes, so that a lost one shows. */
+static void fill(uint8_t *bytes, size_t at, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = (uint8_t)((at + i) * 7 + (at + i) / 251);
+}
+
+/* As much as is taken. */
+static size_t write_some(int fd, size_t at, size_t total)
+{
+	static uint8_t bytes[65536];
+
+	while (at < total) {
+		const size_t n = total - at < sizeof(bytes) ? total - at : sizeof(bytes);
+		fill(bytes, at, n);
+		const ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
+		if (sent < 0)
+			break;
+		at += (size_t)sent;
+	}
+	return at;
+}
+
+static enum outcome read_some(int fd, size_t *at, size_t most)
+{
+	static uint8_t bytes[65536], expected[65536];
+
+	while (*at < most) {
+		const size_t max = most - *at < sizeof(bytes) ? most - *at : sizeof(bytes);
+		const ssize_t n = recv(fd, bytes, max, 0);
+		if (n == 0)
+			return ENDED;
+		if (n < 0)
+			return errno == EAGAIN ? GOES_ON : RESET;
+		fill(expected, *at, (size_t)n);
+		assert(memcmp(bytes, expected, (size_t)n) == 0);
+		*at += (size_t)n;
+	}
+	return GOES_ON;
+}
+
+static void reset(int *fd)
+{
+	const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	assert(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
+	close(*fd);
+	*fd = -1;
+}
+
+/* What comes at last; whatever else comes before is read. */
+static enum outcome await_outcome(int fd)
+{
+	enum outcome outcome;
+	size_t n = 0;
+
+	AWAIT((outcome = read_some(fd, &n, SIZE_MAX)) != GOES_ON);
+	return outcome;
+}
+
+/* All goes through, in order, then the end; the other way goes on, and ends by itself. */
+static void check_an_end(int *from, int *to)
+{
+	size_t sent = 0, got = 0;
+	enum outcome outcome;
+
+	begin();
+	AWAIT((sent = write_some(*from, sent, MUCH)) == MUCH || read_some(*to, &got, MUCH) != GOES_ON);
+	assert(sent == MUCH && shutdown(*from, SHUT_WR) == 0);
+	AWAIT((outcome = read_some(*to, &got, SIZE_MAX)) != GOES_ON);
+	assert(outcome == ENDED && got == MUCH);
+	sent = got = 0;
+	AWAIT((sent = write_some(*to, sent, MUCH)) == MUCH || read_some(*from, &got, MUCH) != GOES_ON);
+	assert(sent == MUCH);
+	close(*to);
+	*to = -1;
+	AWAIT((outcome = read_some(*from, &got, SIZE_MAX)) != GOES_ON);
+	assert(outcome == ENDED && got == MUCH);
+	end();
+}
+
+static void test_an_end_comes_behind_all_data_and_the_other_way_goes_on(void)
+{
+	check_an_end(&visitor, &target);
+	check_an_end(&target, &visitor);
+}
+
+static void check_a_reset(int *from, int *to)
+{
+	begin();
+	assert(write_some(*from, 0, 1000) == 1000);
+	size_t got = 0;
+	AWAIT(read_some(*to, &got, 1000) == GOES_ON && got == 1000);
+	reset(from);
+	assert(await_outcome(*to) == RESET);
+	end();
+}
+
+static void test_a_reset_passes_as_a_reset(void)
+{
+	check_a_reset(&visitor, &target);
+	check_a_reset(&target, &visitor);
+}
+
+/* The one has ended, the other was told, and then the one is gone: the other is told that, too. */
+static void check_a_reset_behind_an_end(int *from, int *to)
+{
+	size_t got = 0;
+
+	begin();
+	assert(shutdown(*from, SHUT_WR) == 0);
+	AWAIT(read_some(*to, &got, 1) == ENDED);
+	reset(from);
+	int error = 0;
+	socklen_t len = sizeof(error);
+	AWAIT(getsockopt(*to, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error != 0);
+	assert(error == EPIPE || error == ECONNRESET);
+	end();
+}
+
+static void test_a_reset_behind_an_end_passes_too(void)
+{
+	check_a_reset_behind_an_end(&visitor, &target);
+	check_a_reset_behind_an_end(&target, &visitor);
+}
+
+/* So much that nothing more is taken from it: nobody looks at what it has to say. */
+static void check_a_reset_while_nothing_is_taken(int *from, int *to)
+{
+	size_t sent = 0, last = 1;
+
+	begin();
+	while (sent != last) {
+		last = sent;
+		for (int i = 0; i < 50; i++) {
+			sent = write_some(*from, sent, 1u << 30);
+			uv_run(&world.loop, UV_RUN_ONCE);
+		}
+	}
+	reset(from);
+	assert(await_outcome(*to) == RESET);
+	end();
+}
+
+static void test_a_reset_passes_while_nothing_is_taken_of_who_resets(void)
+{
+	check_a_reset_while_nothing_is_taken(&visitor, &target);
+	check_a_reset_while_nothing_is_taken(&target, &visitor);
+}
+
+static void test_an_agent_that_goes_resets_its_visitors_and_its_targets(void)
+{
+	begin();
+	stop_agent(agent);
+	agent = NULL;
+	assert(await_outcome(visitor) == RESET);
+	assert(await_outcome(target) == RESET);
+	end();
+}
+
+static void test_what_an_agent_leaves_undone_is_no_end(void)
+{
+	size_t sent = 0, last = 1;
+
+	begin();
+	while (sent != last) { /* the target has sent all, and ended; the visitor has taken part of it */
+		last = sent;
+		for (int i = 0; i < 50; i++) {
+			sent = write_some(target, sent, MUCH * 2);
+			uv_run(&world.loop, UV_RUN_ONCE);
+		}
+	}
+	assert(shutdown(target, SHUT_WR) == 0);
+	stop_agent(agent);
+	agent = NULL;
+	assert(await_outcome(visitor) == RESET);
+	end();
+}
+
+int main(void)
+{
+	test_an_end_comes_behind_all_data_and_the_other_way_goes_on();
+	test_a_reset_passes_as_a_reset();
+	test_a_reset_behind_an_end_passes_too();
+	test_a_reset_passes_while_nothing_is_taken_of_who_resets();
+	test_an_agent_that_goes_resets_its_visitors_and_its_targets();
+	test_what_an_agent_leaves_undone_is_no_end();
+	return 0;
+}
