@@ -10,21 +10,16 @@
  */
 #include "relay/udp_socket.h"
 
+#include "relay/udp_ancillary.h"
 #include "relay/udp_backlog.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
 
 #define MESSAGES      1024
 #define PIECES	      2048
 #define SEGMENTS      63    /* UDP_MAX_SEGMENTS was 64 before Linux 6.9, and some kernels count the header into that */
-#define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
 #define NONE	      UINT16_MAX
 #define RESUME	      128 /* datagrams that leave the backlog at once */
 #define NOTES	      256
@@ -43,10 +38,6 @@ struct message {
 	bool is_closed;		 /* the last is shorter: nothing can follow */
 };
 
-struct control {
-	_Alignas(struct cmsghdr) uint8_t bytes[CONTROL_LEN];
-};
-
 struct relay_outbox {
 	const struct relay_socket *sock;
 	struct refused_paths *refused;
@@ -61,7 +52,7 @@ struct relay_outbox {
 	/* what sendmmsg(2) works with */
 	struct mmsghdr headers[MESSAGES];
 	struct sockaddr_in6 names[MESSAGES];
-	struct control controls[MESSAGES];
+	struct udp_ancillary controls[MESSAGES];
 	struct iovec iovecs[PIECES];
 };
 
@@ -92,31 +83,6 @@ void relay_outbox_free(struct relay_outbox *outbox)
 
 /* ---- collecting ---- */
 
-static void put_control(struct msghdr *header, int level, int type, const void *value, size_t len)
-{
-	struct cmsghdr *control = (struct cmsghdr *)(void *)((uint8_t *)header->msg_control + header->msg_controllen);
-
-	control->cmsg_level = level;
-	control->cmsg_type = type;
-	control->cmsg_len = CMSG_LEN(len);
-	memcpy(CMSG_DATA(control), value, len);
-	header->msg_controllen += CMSG_SPACE(len);
-}
-
-/* The address of ours that was asked, and no interface: routing decides. */
-static void put_source(const struct relay_socket *sock, struct msghdr *header, const struct udp_way *to)
-{
-	if (sock->is_v6) {
-		struct in6_pktinfo info = { .ipi6_ifindex = to->ifindex };
-		memcpy(&info.ipi6_addr, to->local_ip, sizeof(info.ipi6_addr));
-		put_control(header, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
-	} else {
-		struct in_pktinfo info = { 0 };
-		memcpy(&info.ipi_spec_dst, to->local_ip + 12, sizeof(info.ipi_spec_dst));
-		put_control(header, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
-	}
-}
-
 static socklen_t put_name(const struct relay_socket *sock, struct sockaddr_in6 *name, const struct endpoint *to)
 {
 	if (sock->is_v6)
@@ -125,13 +91,6 @@ static socklen_t put_name(const struct relay_socket *sock, struct sockaddr_in6 *
 	memcpy(&v4.sin_addr, to->ip + 12, sizeof(v4.sin_addr));
 	memcpy(name, &v4, sizeof(v4));
 	return sizeof(v4);
-}
-
-static bool has_source(const struct udp_way *way)
-{
-	static const uint8_t none[16];
-
-	return memcmp(way->local_ip, none, sizeof(none)) != 0;
 }
 
 static bool is_full(const struct relay_outbox *outbox)
@@ -149,8 +108,7 @@ static struct message *add_message(struct relay_outbox *outbox, enum relay_outbo
 
 	*header = (struct msghdr){ .msg_name = &outbox->names[i], .msg_control = outbox->controls[i].bytes };
 	header->msg_namelen = put_name(outbox->sock, &outbox->names[i], &to->remote);
-	if (outbox->sock->tells_address && has_source(to))
-		put_source(outbox->sock, header, to);
+	udp_ancillary_put_source(header, outbox->sock, to);
 	outbox->ways[i] = *to;
 	*message = (struct message){
 		.remote = to->remote, .kind = kind, .size = (uint32_t)size, .first = NONE, .last = NONE
@@ -327,8 +285,7 @@ static uint32_t finish_message(struct relay_outbox *outbox, uint32_t i, uint32_t
 			(struct iovec){ (void *)(uintptr_t)outbox->pieces[p].bytes, outbox->pieces[p].len };
 	header->msg_iovlen = (size_t)(&outbox->iovecs[n_iovecs] - header->msg_iov);
 	if (message->n > 1)
-		put_control(header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
-			    sizeof(uint16_t));
+		udp_ancillary_put_segment(header, (uint16_t)message->size);
 	if (header->msg_controllen == 0)
 		header->msg_control = NULL;
 	return n_iovecs;
@@ -462,8 +419,7 @@ static bool send_without_source(struct relay_outbox *outbox, uint32_t i)
 	header.msg_control = control.bytes;
 	header.msg_controllen = 0;
 	if (message->n > 1)
-		put_control(&header, IPPROTO_UDP, UDP_SEGMENT, &(uint16_t){ (uint16_t)message->size },
-			    sizeof(uint16_t));
+		udp_ancillary_put_segment(&header, (uint16_t)message->size);
 	else
 		header.msg_control = NULL;
 	if (send_one(outbox, &header) != 0)

@@ -1,13 +1,12 @@
 #include "relay/frontdoor/door_udp_socket.h"
 
+#include "relay/udp_ancillary.h"
+
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
@@ -15,7 +14,6 @@
 #define SEGMENTS      63    /* as relay/udp_outbox.c */
 #define MOST_BYTES    65000 /* of a train, with room for headers */
 #define TARGET_BUFFER (1 << 20)
-#define CONTROL_LEN   (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)))
 
 /* ---- opening ---- */
 
@@ -65,39 +63,6 @@ int door_udp_connect(const struct endpoint *target, struct relay_socket *ret)
 
 /* ---- sending ---- */
 
-struct control {
-	_Alignas(struct cmsghdr) uint8_t bytes[CONTROL_LEN];
-};
-
-static void put_control(struct msghdr *header, int level, int type, const void *value, size_t len)
-{
-	struct cmsghdr *control = (struct cmsghdr *)(void *)((uint8_t *)header->msg_control + header->msg_controllen);
-
-	control->cmsg_level = level;
-	control->cmsg_type = type;
-	control->cmsg_len = CMSG_LEN(len);
-	memcpy(CMSG_DATA(control), value, len);
-	header->msg_controllen += CMSG_SPACE(len);
-}
-
-/* It leaves by the address of ours that was asked. */
-static void put_source(const struct relay_socket *sock, struct msghdr *header, const struct udp_way *to)
-{
-	static const uint8_t none[16];
-
-	if (!sock->tells_address || memcmp(to->local_ip, none, sizeof(none)) == 0)
-		return;
-	if (sock->is_v6) {
-		struct in6_pktinfo info = { .ipi6_ifindex = to->ifindex };
-		memcpy(&info.ipi6_addr, to->local_ip, sizeof(info.ipi6_addr));
-		put_control(header, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
-	} else {
-		struct in_pktinfo info = { 0 };
-		memcpy(&info.ipi_spec_dst, to->local_ip + 12, sizeof(info.ipi_spec_dst));
-		put_control(header, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
-	}
-}
-
 /* 0 or an errno. What a target has said by ICMP before is not of this one: it is tried again. */
 static int send_message(int fd, const struct msghdr *header)
 {
@@ -126,12 +91,11 @@ static int send_train(const struct relay_socket *sock, struct msghdr *header, co
 {
 	struct iovec piece = { (uint8_t *)(uintptr_t)bytes, len };
 	const size_t without = header->msg_controllen;
-	const uint16_t segment = (uint16_t)size;
 
 	header->msg_iov = &piece;
 	header->msg_iovlen = 1;
 	if (len > size)
-		put_control(header, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof(segment));
+		udp_ancillary_put_segment(header, (uint16_t)size);
 	const int error = send_message(sock->fd, header);
 	header->msg_controllen = without;
 	return error;
@@ -158,7 +122,7 @@ void door_udp_send(const struct relay_socket *sock, const struct udp_way *to, co
 		struct sockaddr_storage any;
 		struct sockaddr_in6 v6;
 	} name;
-	struct control control;
+	struct udp_ancillary control;
 	struct msghdr header = { .msg_control = control.bytes };
 
 	if (len == 0 || size == 0)
@@ -168,7 +132,7 @@ void door_udp_send(const struct relay_socket *sock, const struct udp_way *to, co
 		header.msg_name = &name;
 		header.msg_namelen = sock->is_v6 ? endpoint_to_sockaddr6(&to->remote, &name.v6)
 						 : endpoint_to_sockaddr(&to->remote, &name.any);
-		put_source(sock, &header, to);
+		udp_ancillary_put_source(&header, sock, to);
 	}
 	for (size_t at = 0, n; at < len; at += n) {
 		n = len - at < most_of(size) ? len - at : most_of(size);
