@@ -2,6 +2,7 @@
 #include "control/methods_admin.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,6 +33,14 @@ static int judge(struct control *c, struct rpc_error *reterr)
 	return control_judge_exposures(c, &err) == 0 ? 0 : admin_internal(reterr, &err);
 }
 
+/* Its relay is asked for by that name, on a port that it may share with the hosts of others. */
+static bool is_a_public_nodes_name(const struct control *c, const struct host_pattern *host)
+{
+	const struct member *named = host->is_wildcard ? NULL : directory_find_by_name(&c->directory, host->name.text);
+
+	return named && named->offers_relay;
+}
+
 /* Granted already is granted. */
 int admin_host_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		   struct rpc_error *reterr)
@@ -42,6 +51,11 @@ int admin_host_add(struct control *c, struct connection *conn, const struct json
 
 	if (read_grant(c, params, &m, &grant.host, reterr) != 0)
 		return 1;
+	if (is_a_public_nodes_name(c, &grant.host)) {
+		error_set(&err, -EINVAL, "%.63s is a public node of this network, and its relay is asked for by that name: a "
+			  "host needs another", grant.host.name.text);
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	}
 	grant.member_id = m->peer.id;
 	if (host_grants_find(&c->directory.grants, m->peer.id, &grant.host))
 		return judge(c, reterr);

@@ -332,18 +332,18 @@ static bool is_in_the_relays_way(const struct node_config *config, const struct 
 }
 
 /* Its relay is asked for by that name. Unnamed nodes are called as their machine is: that is seen when the door opens. */
-static int check_no_own_name(const struct config_values *values, const struct node_config *config, uint32_t i,
-			     const struct door_rule *rule, struct error *reterr)
+static int check_no_own_name(const struct node_config *config, const struct host_pattern *host, struct error *reterr)
 {
 	bool is_shared = false;
 
-	for (uint32_t j = 0; j < config->n_door_listen; j++)
-		is_shared = is_shared || (config->is_public && config->door_listen[j].port == config->tls_port);
-	if (!is_shared || rule->host.is_wildcard || strcmp(rule->host.name.text, config->name) != 0)
+	for (uint32_t i = 0; i < config->n_door_listen; i++)
+		is_shared = is_shared || (config->has_front_door && config->is_public &&
+					  config->door_listen[i].port == config->tls_port);
+	if (!is_shared || host->is_wildcard || strcmp(host->name.text, config->name) != 0)
 		return 0;
-	return config_error_at(values, "frontdoor", "host", i, reterr,
-			       "%s is this node's own name, by which its relay is asked for on TCP port %u; name the host "
-			       "otherwise, or put another port into tls_port in [public]", config->name, config->tls_port);
+	return error_set(reterr, -EINVAL,
+			 "%s is this node's own name, by which its relay is asked for on TCP port %u; name the host "
+			 "otherwise, or put another port into tls_port in [public]", config->name, config->tls_port);
 }
 
 /* Does the STUN server listen at a UDP port of the door's? */
@@ -374,6 +374,7 @@ static int check_no_loop(const struct config_values *values, const struct node_c
 static int take_door_hosts(const struct config_values *values, struct node_config *config, struct error *reterr)
 {
 	struct door_rule rule;
+	struct error why;
 	int r = 0;
 
 	config->n_door_hosts = config_count(values, "frontdoor", "host");
@@ -384,8 +385,8 @@ static int take_door_hosts(const struct config_values *values, struct node_confi
 		r = door_rule_parse(text, &rule, reterr);
 		if (r == 0)
 			r = check_no_loop(values, config, i, &rule, reterr);
-		if (r == 0)
-			r = check_no_own_name(values, config, i, &rule, reterr);
+		if (r == 0 && check_no_own_name(config, &rule.host, &why) != 0)
+			r = config_error_at(values, "frontdoor", "host", i, reterr, "%s", why.message);
 		if (r == 0 && door_routes_add(routes, &rule, &rule.address) != 0)
 			r = config_error_at(values, "frontdoor", "host", i, reterr,
 					    "'%.80s': this host has a target already; keep one for http and one for "
@@ -435,6 +436,8 @@ static int take_exposures(const struct config_values *values, struct node_config
 		snprintf(config->exposure_places[i], sizeof(config->exposure_places[i]), "%s:%u", values->file,
 			 config_line(values, "expose", "service", i));
 		r = exposure_parse(text, &exposure, &why);
+		if (r == 0)
+			r = check_no_own_name(config, &exposure.host, &why);
 		if (r == 0)
 			r = exposure_list_add(list, &exposure, config->exposure_places[i], &why);
 		if (r == 0 && config->has_front_door && is_the_door(config, &exposure.target))

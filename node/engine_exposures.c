@@ -105,6 +105,18 @@ void engine_set_acceptor_port(struct p2p_engine *engine, uint16_t port)
 		engine_exposures_changed(engine);
 }
 
+/* A public node's relay is asked for by its name, where it has a port with the front door. */
+static int check_no_relays_name(const struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr)
+{
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+
+	for (uint32_t i = 0; map && !exposure->host.is_wildcard && i < map->n_relays; i++)
+		if (strcmp(map->relays[i].name, exposure->host.name.text) == 0)
+			return error_set(reterr, -EINVAL, "%s is a public node of this network, and its relay is asked for by that "
+					 "name: a host needs another", map->relays[i].name);
+	return 0;
+}
+
 /* Kept first, then told. */
 static int keep(struct p2p_engine *engine, struct exposure_list *changed, struct error *reterr)
 {
@@ -156,6 +168,7 @@ int engine_expose(struct p2p_engine *engine, const struct exposure *exposure, st
 	*changed = *engine->exposures;
 	if (r == 0) {
 		r = check_no_loop(engine, exposure, reterr);
+		r = r == 0 ? check_no_relays_name(engine, exposure, reterr) : r;
 		r = r == 0 ? exposure_list_add(changed, exposure, "", reterr) : r;
 		r = r == 0 ? keep(engine, changed, reterr) : code_of(r);
 	}

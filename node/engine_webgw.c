@@ -103,6 +103,15 @@ void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes
 	struct door_rule rule = { .takes = { true, true }, .is_dial_back = true };
 
 	for (uint32_t i = 0; engine->webgw && webgw_host_at(engine->webgw, i, &rule.host); i++)
-		if (door_routes_add(routes, &rule, &nowhere) != 0)
+		switch (door_routes_add(routes, &rule, &nowhere)) {
+		case 0:
+			break;
+		case -EPERM:
+			log_error("webgw", "host %s is refused: it is this node's own name, by which its relay is asked for",
+				  rule.host.name.text);
+			break;
+		default:
 			log_warning("webgw", "%s is a host of [frontdoor] as well: that is used", rule.host.name.text);
+			break;
+		}
 }

@@ -1,10 +1,11 @@
 /*
  * Target: sniffer_read, client_hello_decode, hpack_next and all between. Whatever comes is an outcome, the same at
- * once as in pieces, and one that stays when more follows; what is found is a name that a host can have.
+ * once as in pieces, and one that stays when more follows; what is found is a name that a host can have. And door_share_decide:
+ * its own name is never by the routes, and nothing is the relay's but TLS on the port that it has as well.
  *
  * The bytes are a visitor's; where they are cut follows from them.
  */
-#include "relay/frontdoor/sniffer.h"
+#include "relay/frontdoor/door_share.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,24 @@ static void expect_same(const struct sniffer *a, const struct sniffer *b)
 		expect(host_name_equal(&a->found.host, &b->found.host) && a->found.is_acme_http == b->found.is_acme_http &&
 		       a->found.is_acme_tls == b->found.is_acme_tls && a->found.has_ech == b->found.has_ech &&
 		       a->found.offers_http_1 == b->found.offers_http_1 && a->found.offers_h2 == b->found.offers_h2 &&
-		       a->found.offers_h3 == b->found.offers_h3);
+		       a->found.offers_h3 == b->found.offers_h3 && a->found.offers_relay == b->found.offers_relay);
+}
+
+static void check_whose(const struct sniffer *sniffer)
+{
+	const struct host_name none = { 0 };
+	const bool is_found = sniffer->outcome == SNIFFER_FOUND, is_tls = sniffer->protocol == SNIFFER_TLS;
+
+	if (sniffer->outcome == SNIFFER_MORE)
+		return;
+	const enum door_whose shared = door_share_decide(sniffer, true, &none);
+	const enum door_whose alone = door_share_decide(sniffer, false, &none);
+	expect(alone == (is_found ? DOOR_WHOSE_ROUTES : DOOR_WHOSE_REFUSED));
+	expect(shared == alone || (shared == DOOR_WHOSE_RELAY && is_tls));
+	if (!is_found)
+		return;
+	expect(door_share_decide(sniffer, true, &sniffer->found.host) == (is_tls ? DOOR_WHOSE_RELAY : DOOR_WHOSE_NOBODY));
+	expect(door_share_decide(sniffer, false, &sniffer->found.host) == DOOR_WHOSE_NOBODY);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -67,6 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	read_copy(&in_pieces, data, size);
 	expect_same(&whole, &in_pieces);
+	check_whose(&whole);
 	expect(size < SNIFFER_MAX || whole.outcome != SNIFFER_MORE);
 	if (whole.outcome == SNIFFER_FOUND)
 		check_found(&whole.found);

@@ -11,6 +11,7 @@ from overlay import Node, Overlay
 from traffic import Echo, Pulse, Transfer
 from web import Web, curl
 
+RELAY_ALPN = "p2pnode-relay/1"
 PICTURE = """
       control      relay (public node: relay on TLS 443, STUN), 5 ms away from everybody
          |           |
@@ -238,6 +239,17 @@ def front_door(show, overlay):
         show.holds(f"alice's page came by {url.partition(':')[0]}", page == PAGE)
     refused = curl(outside, gate.host.ip, web, "https://other.demo/", check=False)
     show.holds("who asks for another host is turned away", refused.returncode != 0)
+    relay_beside_it(show, outside, gate)
+
+
+def relay_beside_it(show, outside, gate):
+    """Seen from outside: what a client of the relay gets at the port that app.demo was fetched from."""
+    command = ["openssl", "s_client", "-connect", f"{gate.host.ip}:443", "-servername", "gate", "-alpn", RELAY_ALPN]
+    show.command(" ".join(command))
+    said = outside.run(command, check=False, input="").stdout
+    show.say("\n".join(line for line in said.splitlines() if line.startswith(("subject=", "ALPN protocol"))))
+    show.holds("gate's relay answers on port 443 too, by server name and ALPN",
+               f"ALPN protocol: {RELAY_ALPN}" in said and "CN = gate" in said)
 
 
 def main():

@@ -27,7 +27,7 @@ def town(lab, build):
     """The network as drawn; alice publishes fixed.demo by her configuration."""
     overlay = Overlay(lab, build, members=("alice",))
     alice, relay = overlay.nodes["alice"], overlay.relay
-    relay.config.write_text(relay.config.read_text() + "tls_port = 9443\n[frontdoor]\nhost = taken.demo 127.0.0.1:9\n")
+    relay.config.write_text(relay.config.read_text() + "[frontdoor]\nhost = taken.demo 127.0.0.1:9\n")
     alice.config.write_text(alice.config.read_text() + "[expose]\nservice = http://fixed.demo 8080\n")
     for node in (relay, alice):
         node.kill()

@@ -28,7 +28,7 @@ PAGE = "hello from alice, behind her NAT\n"
 def town(lab, build):
     """The network as drawn, its front door open, alice's web server behind it."""
     overlay = Overlay(lab, build, members=("alice",))
-    overlay.relay.config.write_text(overlay.relay.config.read_text() + "tls_port = 9443\n" """
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + """
 [frontdoor]
 listen = 80, 443
 host = http://app.demo alice:8080

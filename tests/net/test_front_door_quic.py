@@ -41,7 +41,7 @@ class Server:
 def town(lab, build):
     """The network as drawn, its front door open, alice's servers behind it: one of them validates addresses by Retry."""
     overlay = Overlay(lab, build, members=("alice",))
-    overlay.relay.config.write_text(overlay.relay.config.read_text() + "tls_port = 9443\n" """
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + """
 [frontdoor]
 listen = 80, 443
 host = app.demo alice:8443

@@ -13,6 +13,7 @@ tests/unit/frontdoor has the decision; here it is p2pnode that makes it, with re
 
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -24,6 +25,7 @@ from traffic import Echo, Pulse
 
 PAGE = "hello from alice, behind her NAT\n"
 RELAY_ALPN = "p2pnode-relay/1"
+FLOOD = 300
 
 
 @pytest.fixture
@@ -92,6 +94,60 @@ def test_a_stranger_who_asks_for_the_node_itself_is_the_relays_to_refuse(town):
         with pytest.raises(ssl.SSLError):
             visit(town, name, alpn).recv(1)
         wait_until(lambda: refused(town) == before + 1, 10, f"{name} {alpn} is counted")
+
+
+def test_a_flood_for_the_relay_is_bounded_by_source_and_members_do_not_notice(town):
+    """All of one address, more than the relay takes of it in a second: some are refused, and alice's traffic goes on."""
+    alice, bob = town.nodes["alice"], town.nodes["bob"]
+    for name in ("alice", "bob"):
+        town.routers[name].block_udp()
+    wait_until(lambda: town.relay.rpc("relay.status")["tls_clients"] == 2, 30, "both are clients over TLS")
+    hello = first_flight("relay", RELAY_ALPN)
+    with Echo(bob.host), Pulse(alice.host, bob.ip) as pulse:
+        pulse.keeps_going(20)
+        begin = time.monotonic()
+        flood = []
+        for _ in range(FLOOD):
+            stream = town.outside.socket(kind=socket.SOCK_STREAM)
+            stream.settimeout(20)
+            stream.connect((town.relay.host.ip, 443))
+            stream.sendall(hello)
+            flood.append(stream)
+        wait_until(lambda: limited(town) > 0, 20, lambda: f"some are refused: {town.relay.rpc('relay.status')['refused']}")
+        pulse.keeps_going(50)
+        assert pulse.longest_gap(since=begin) < 2.0
+        assert curl(town, "https://app.demo/").stdout == PAGE  # from the flood's own address
+    for stream in flood:
+        stream.close()
+    assert town.relay.rpc("relay.status")["tls_clients"] == 2
+
+
+def limited(town):
+    """Connections that the relay refused as too many of one source, of one address or of its network."""
+    causes = town.relay.rpc("relay.status")["refused"]
+    return int(causes["too many of one source"]) + int(causes["too many handshakes"])
+
+
+def first_flight(name, alpn):
+    """A ClientHello, and nothing after it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([alpn])
+    said = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), said, server_hostname=name).do_handshake()
+    return said.read()
+
+
+def test_nobody_publishes_the_name_of_the_public_node(town):
+    alice = town.nodes["alice"]
+    refused_by_node = alice.ctl("expose", "https://relay", "8443", check=False)
+    assert refused_by_node.returncode != 0
+    assert "relay is a public node of this network, and its relay is asked for by that name" in refused_by_node.stderr
+    refused_by_control = town.control.admin("host", "add", "alice", "relay", check=False)
+    assert refused_by_control.returncode != 0
+    assert "a host needs another" in refused_by_control.stderr + refused_by_control.stdout
 
 
 def test_one_socket_outlives_a_restart_for_both(town):

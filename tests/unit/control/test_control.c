@@ -806,6 +806,29 @@ static void test_a_host_is_in_the_map_while_it_is_granted(void)
 	end(&w);
 }
 
+static void test_nobody_is_granted_the_name_of_a_public_node(void)
+{
+	struct world w;
+	struct node pub, alice;
+
+	begin(&w);
+	bring_up(&w, &pub, "pub");
+	bring_up(&w, &alice, "alice");
+	grant_host(&w, "admin.host.add", "alice", "pub", 0, "{}"); /* not public yet: nobody asks for a relay of that name */
+	grant_host(&w, "admin.host.remove", "alice", "pub", 0, "{}");
+	add_relay(&w, "{\"name\":\"pub\"}");
+	struct node_update update = public_update();
+	control_client_update(pub.client, &update);
+	UNTIL(&w, alice.map.n_relays == 1);
+	grant_host(&w, "admin.host.add", "alice", "PUB.", RPC_INVALID_PARAMS, "pub is a public node of this network");
+	grant_host(&w, "admin.host.add", "pub", "pub", RPC_INVALID_PARAMS, "a host needs another");
+	grant_host(&w, "admin.host.add", "alice", "*.pub", 0, "{}");
+	grant_host(&w, "admin.host.add", "alice", "alice", 0, "{}"); /* no relay has it */
+	node_deinit(&pub);
+	node_deinit(&alice);
+	end(&w);
+}
+
 static void test_grants_are_listed_and_what_waits_for_one(void)
 {
 	struct world w;
@@ -1523,6 +1546,7 @@ int main(void)
 	RUN(test_a_public_node_becomes_a_relay_and_stops_being_one);
 	RUN(test_who_offers_to_be_a_relay_is_none_until_an_admin_adds_it);
 	RUN(test_a_host_is_in_the_map_while_it_is_granted);
+	RUN(test_nobody_is_granted_the_name_of_a_public_node);
 	RUN(test_grants_are_listed_and_what_waits_for_one);
 	RUN(test_a_member_that_is_removed_loses_its_hosts);
 	RUN(test_what_an_admin_says_again_is_judged_again);

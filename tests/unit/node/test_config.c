@@ -132,6 +132,9 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 	expect_error("[node]\nname = gate\n[public]\n[frontdoor]\nhost = *.gate 127.0.0.1:1\nhost = https://Gate 127.0.0.1:2\n",
 		     "p2pnode.conf:6: gate is this node's own name, by which its relay is asked for on TCP port 443; name the "
 		     "host otherwise, or put another port into tls_port in [public]");
+	expect_error("[node]\nname = gate\n[public]\n[frontdoor]\n[expose]\nservice = gate 8443\n",
+		     "p2pnode.conf:6: 'gate 8443': gate is this node's own name, by which its relay is asked for on TCP port 443; "
+		     "name the host otherwise, or put another port into tls_port in [public]");
 	expect_error("[public]\nstun_port = 8443\n[frontdoor]\nlisten = 80, 8443\nquic = yes\n",
 		     "p2pnode.conf:5: UDP port 8443 is the STUN server's; put another into stun_port in [public], or say "
 		     "quic = no");
