@@ -1,5 +1,6 @@
 /*
- * Reach on virtual time: who can be direct becomes it, and who cannot goes on talking by the relay.
+ * Reach on virtual time: who can be direct becomes it, most that can be found by a search are, and who cannot goes on talking
+ * by the relay.
  *
  *   a ── NAT ──┐                  pairs       each of the 45 pairs of the nine types
  *              ├── the world      one side    each type with a public address
@@ -8,13 +9,16 @@
  *
  * A case is one of these; a seed goes to the case seed % N_CASES and chooses the rest: loss up to 30 %,
  * duplicates, jitter, how far everything is, how long filters lag behind mappings, hairpin, one-way traffic.
- * Two nodes start, are idle, and then send. What must hold for every seed:
+ * Two nodes start, are idle, find out what their NATs do, and then send. What must hold for every seed:
  *
  *  1. A pair that can be direct is so within 1 s, under loss within 5 s; one that cannot never is.
  *  2. Before, during and after that the traffic has no gap longer than a second.
  *  3. Nothing is sent to the peer while nobody wants it to be reached.
+ *  4. Who searches keeps to the budget: one search at a time, 256 sockets, 1024 pings, 500 datagrams in any second. Nobody
+ *     searches where it is not needed, or cannot succeed, unless loss made a NAT seem stricter than it is.
  *
- * And over all seeds without loss: half of the pairs are direct within 0.5 s of the first traffic, 95 % within 2 s.
+ * And over all seeds: without loss, half of the pairs that need no search are direct within 0.5 s of the first traffic, 95 %
+ * within 2 s; of those that need one, as many are direct within 5 s as chance allows (see chance_of()).
  *
  * sim_reach [--seeds N] [--from N]      many seeds; the failing one is printed
  * sim_reach --seed N [--trace]          one seed, with everything that happens
@@ -22,6 +26,7 @@
 #include "common/macros.h"
 #include "tests/sim/stage_world.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,23 +43,40 @@
 #define HIGH_LOSS  0.3
 #define P50_NS	   MS(500)
 #define P95_NS	   SECONDS(2)
+#define KNOWN_NS   SECONDS(300) /* by then a NAT is known, or nothing is searched */
+#define SEARCH_NS  SECONDS(5)	/* within which a search is to have found a way */
+#define N_PORTS	   64512.0	/* of a NAT: 1024 … 65535 */
+#define MAX_MISSED 512		/* searches that find nothing, of all */
+#define CERTAINTY  0.9999
 
 enum shape { SHAPE_PAIR, SHAPE_ONE_PUBLIC, SHAPE_ONE_NAT, SHAPE_ONE_LAN, SHAPE_NO_UDP };
 
 static const char *const shape_names[] = { "pair", "one side public", "one NAT", "one LAN", "no UDP" };
 
+enum expected { EXPECT_DIRECT, EXPECT_FOUND, EXPECT_RELAY };
+
 struct scenario {
 	struct stage_world world;
 	enum shape shape;
+	enum expected expected;
 	bool one_way;
-	uint64_t bound_ns;
+	uint64_t bound_ns, traffic_ns;
+};
+
+/* Searches of one kind. So far missed[k] is the probability that chance alone makes k of them fail. */
+struct searches {
+	uint32_t n, n_found;
+	double missed[MAX_MISSED];
 };
 
 static struct {
 	uint64_t *direct_ns; /* of pairs without loss */
 	size_t n_direct;
 	uint64_t slowest_ns, slowest_seed, gap_ns;
-	uint64_t n_possible, n_relayed;
+	uint64_t n_possible, n_relayed, n_unknown;
+	struct searches without_loss, with_loss;
+	uint64_t found_ns;	/* the slowest of those without loss */
+	uint32_t n_most_pings;	/* of one node */
 } all;
 
 static bool failed(const struct scenario *s, const char *what, double value)
@@ -137,6 +159,28 @@ static bool can_be_direct(const struct scenario *s)
 	return nat_pair_can_be_direct(a, b);
 }
 
+static bool is_hard(const struct nat_rules *nat)
+{
+	return nat->mapping != NAT_INDEPENDENT && nat->filtering != NAT_INDEPENDENT;
+}
+
+static bool is_easy_and_strict(const struct nat_rules *nat)
+{
+	return nat->mapping == NAT_INDEPENDENT && nat->filtering == NAT_ADDRESS_AND_PORT;
+}
+
+/* As tests/net/reach.py expects it. */
+static enum expected expectation(const struct scenario *s)
+{
+	const struct nat_rules *a = world_nat_of(&s->world, 0), *b = world_nat_of(&s->world, 1);
+
+	if (can_be_direct(s))
+		return EXPECT_DIRECT;
+	if (s->shape == SHAPE_PAIR && ((is_hard(a) && is_easy_and_strict(b)) || (is_hard(b) && is_easy_and_strict(a))))
+		return EXPECT_FOUND;
+	return EXPECT_RELAY;
+}
+
 /*
  * Each side needs a ping and its pong through, and who sends first to a filter needs another round: without loss
  * that is the second one. With loss p a round succeeds in (1 - p)^2, thus half of them at the worst; there are four
@@ -160,6 +204,10 @@ static void choose(struct scenario *s, uint64_t seed, bool trace)
 	w->jitter_ns = world_random(w, 3) * MS(5);
 	s->one_way = world_random(w, 4) == 0;
 	s->bound_ns = bound_of(w->loss);
+	s->expected = expectation(s);
+	w->searches = true;
+	for (uint32_t i = 0; i < 2 && s->expected == EXPECT_FOUND; i++)
+		world_widen_nat(w, i);
 	world_log(w, "seed %llu: %s of %s and %s, loss %.1f %%, %s", (unsigned long long)seed,
 		  shape_names[s->shape], nat_name(world_nat_of(w, 0)), nat_name(world_nat_of(w, 1)),
 		  w->loss * 100, s->one_way ? "one way" : "both ways");
@@ -193,7 +241,7 @@ static bool gaps_are_short(const struct scenario *s)
 
 static void note_direct(const struct scenario *s)
 {
-	uint64_t ns = s->world.now_ns - TRAFFIC_AT;
+	uint64_t ns = s->world.now_ns - s->traffic_ns;
 
 	if (s->world.loss == 0)
 		all.direct_ns[all.n_direct++] = ns;
@@ -208,7 +256,7 @@ static bool becomes_direct(struct scenario *s)
 	struct stage_world *w = &s->world;
 
 	all.n_possible++;
-	while (!is_direct(s) && w->now_ns < TRAFFIC_AT + s->bound_ns)
+	while (!is_direct(s) && w->now_ns < s->traffic_ns + s->bound_ns)
 		world_run_until(w, w->now_ns + STEP_NS);
 	if (!is_direct(s))
 		return failed(s, "not direct after so many seconds", (double)s->bound_ns / 1e9);
@@ -222,7 +270,7 @@ static bool stays_with_the_relay(struct scenario *s)
 	struct stage_world *w = &s->world;
 
 	all.n_relayed++;
-	while (w->now_ns < TRAFFIC_AT + RELAY_NS) {
+	while (w->now_ns < s->traffic_ns + RELAY_NS) {
 		world_run_until(w, w->now_ns + MS(100));
 		for (uint32_t i = 0; i < 2; i++)
 			if (w->nodes[i].views[!i].fsm.state == PEER_ESTABLISHED)
@@ -231,22 +279,138 @@ static bool stays_with_the_relay(struct scenario *s)
 	return gaps_are_short(s);
 }
 
+/* ---- the search ---- */
+
+static bool is_polite(const struct scenario *s, uint32_t n_searches)
+{
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct sim_node *node = &s->world.nodes[i];
+
+		if (node->count.n_pings > all.n_most_pings)
+			all.n_most_pings = node->count.n_pings;
+		if (node->side.most_sockets > HARD_NAT_MAX_SOCKETS)
+			return failed(s, "sockets", node->side.most_sockets);
+		if (node->count.n_pings > n_searches * HARD_NAT_MAX_PINGS)
+			return failed(s, "pings of a search", node->count.n_pings);
+		if (node->side.n_searches > n_searches || node->side.n_knocks > n_searches * HARD_NAT_MAX_SOCKETS)
+			return failed(s, "searches", node->side.n_searches);
+		if (node->count.is_too_fast)
+			return failed(s, "more datagrams in a second than", HARD_NAT_RATE);
+	}
+	return true;
+}
+
+/* Under loss, an answer that the NAT let in may be lost each time: then it seems stricter than it is. */
+static bool is_mistaken(const struct scenario *s, uint32_t node)
+{
+	const struct nat_findings *findings = &s->world.nodes[node].behaviour.findings;
+	const struct nat_rules *rules = world_nat_of(&s->world, node);
+
+	static_assert((int)NAT_DEPENDS_NOT + (int)NAT_ADDRESS_AND_PORT == (int)NAT_DEPENDS_PORT, "the same order");
+	return rules && world_knows_nat(&s->world, node) &&
+	       ((int)findings->mapping != (int)NAT_DEPENDS_NOT + (int)rules->mapping ||
+		(int)findings->filtering != (int)NAT_DEPENDS_NOT + (int)rules->filtering);
+}
+
+/* A side that was not heard begins again: twice at the most. Without loss each is heard. */
+static uint32_t n_searches_allowed(const struct scenario *s)
+{
+	const bool is_lossy = s->world.loss > 0;
+
+	if (s->expected == EXPECT_FOUND)
+		return is_lossy ? HARD_NAT_SEARCHES : 1;
+	return is_lossy && (is_mistaken(s, 0) || is_mistaken(s, 1)) ? HARD_NAT_SEARCHES : 0;
+}
+
+/*
+ * 256 ports are open among 64,512, and 1024 others' are pinged: each of the open ones is among these with 1024 / 64512, so that
+ * chance alone finds one with 1 - (1 - 1024 / 64512)^256 = 98.3 %. With loss p a ping arrives with 1 - p; then the side that
+ * it came to knows the way, and goes on to ping by it until it is answered. (A knock opens the port even if it is lost
+ * later.)
+ */
+static double chance_of(const struct scenario *s)
+{
+	double miss = 1;
+
+	for (int i = 0; i < HARD_NAT_MAX_SOCKETS; i++)
+		miss *= 1 - (1 - s->world.loss) * HARD_NAT_MAX_PINGS / N_PORTS;
+	return 1 - miss;
+}
+
+static void note_search(struct searches *searches, double chance, bool is_found)
+{
+	if (searches->n++ == 0)
+		searches->missed[0] = 1;
+	searches->n_found += is_found;
+	for (int k = MAX_MISSED - 1; k >= 0; k--)
+		searches->missed[k] = searches->missed[k] * chance + (k > 0 ? searches->missed[k - 1] * (1 - chance) : 0);
+}
+
+static bool is_searched_for(struct scenario *s)
+{
+	struct stage_world *w = &s->world;
+	bool is_found;
+
+	while (!is_direct(s) && w->now_ns < s->traffic_ns + SEARCH_NS) {
+		world_run_until(w, w->now_ns + STEP_NS);
+		for (uint32_t i = 0; i < 2; i++)
+			if (world_n_searching(w, i) > 1)
+				return failed(s, "searches at a time", world_n_searching(w, i));
+	}
+	is_found = is_direct(s);
+	if (is_found && w->loss == 0 && w->now_ns - s->traffic_ns > all.found_ns)
+		all.found_ns = w->now_ns - s->traffic_ns;
+	world_log(w, "%s", is_found ? "found" : "NOT FOUND");
+	note_search(w->loss > 0 ? &all.with_loss : &all.without_loss, chance_of(s), is_found);
+	world_run_until(w, is_found ? w->now_ns + SECONDS(2) : s->traffic_ns + RELAY_NS);
+	return gaps_are_short(s);
+}
+
+/* ---- one seed ---- */
+
+static void start(struct scenario *s)
+{
+	struct stage_world *w = &s->world;
+
+	for (uint32_t i = 0; i < w->n_nodes; i++) {
+		world_run_until(w, MS(1) + i * world_random(w, MS(400)));
+		world_start_node(w, i);
+	}
+	world_run_until(w, TRAFFIC_AT);
+	while (s->shape == SHAPE_PAIR && w->now_ns < KNOWN_NS && !(world_knows_nat(w, 0) && world_knows_nat(w, 1)))
+		world_run_until(w, w->now_ns + MS(500));
+	if (s->expected == EXPECT_FOUND && w->now_ns >= KNOWN_NS) {
+		s->expected = EXPECT_RELAY; /* nobody can know that a search would succeed */
+		all.n_unknown++;
+	}
+	s->traffic_ns = w->now_ns;
+}
+
+static bool becomes_what_it_should(struct scenario *s)
+{
+	switch (s->expected) {
+	case EXPECT_DIRECT:
+		return becomes_direct(s);
+	case EXPECT_FOUND:
+		return is_searched_for(s);
+	case EXPECT_RELAY:
+		break;
+	}
+	return stays_with_the_relay(s);
+}
+
 static bool run(uint64_t seed, bool trace, struct scenario *s)
 {
 	struct stage_world *w = &s->world;
 	bool ok;
 
 	choose(s, seed, trace);
-	for (uint32_t i = 0; i < w->n_nodes; i++) {
-		world_run_until(w, MS(1) + i * world_random(w, MS(400)));
-		world_start_node(w, i);
-	}
-	world_run_until(w, TRAFFIC_AT);
+	start(s);
 	ok = is_silent(s) || failed(s, "messages though nobody sends", 0);
 	world_set_flow(w, 0, 1, INTERVAL);
 	if (!s->one_way)
 		world_set_flow(w, 1, 0, INTERVAL);
-	ok = ok && (can_be_direct(s) ? becomes_direct(s) : stays_with_the_relay(s));
+	ok = ok && becomes_what_it_should(s) && is_polite(s, n_searches_allowed(s));
 	world_deinit(w);
 	return ok;
 }
@@ -277,6 +441,39 @@ static bool is_fast(uint64_t n_seeds)
 	return n_seeds < N_CASES || (p50 <= P50_NS && p95 <= P95_NS);
 }
 
+/* So many of them may have found nothing by chance, with CERTAINTY. */
+static uint32_t n_may_miss(const struct searches *searches)
+{
+	double sum = searches->missed[0];
+	uint32_t k = 0;
+
+	while (sum < CERTAINTY && k + 1 < MAX_MISSED)
+		sum += searches->missed[++k];
+	return k;
+}
+
+static bool are_found(const struct searches *searches, const char *what)
+{
+	const uint32_t n_missed = searches->n - searches->n_found, n_may = n_may_miss(searches);
+
+	if (searches->n == 0)
+		return true;
+	printf("%s: %u of %u searches found a way (%.1f %%); %u may miss it\n", what, searches->n_found, searches->n,
+	       100.0 * searches->n_found / searches->n, n_may);
+	return n_missed <= n_may;
+}
+
+static bool all_is_well(uint64_t n_seeds)
+{
+	bool ok = is_fast(n_seeds);
+
+	ok &= are_found(&all.without_loss, "without loss");
+	ok &= are_found(&all.with_loss, "with loss");
+	printf("slowest search without loss %.2f s; most pings of a node %u; NAT not known in %llu\n", (double)all.found_ns / 1e9,
+	       all.n_most_pings, (unsigned long long)all.n_unknown);
+	return ok;
+}
+
 int main(int argc, char *argv[])
 {
 	static struct scenario scenario;
@@ -303,7 +500,7 @@ int main(int argc, char *argv[])
 		return 1;
 	for (uint64_t seed = from; seed < from + n && (more || n_failed == 0); seed++)
 		n_failed += !run(seed, trace, &scenario);
-	if (n_failed == 0 && !is_fast(n))
+	if (n_failed == 0 && !all_is_well(n))
 		n_failed = 1;
 	free(all.direct_ns);
 	return n_failed > 0;

@@ -1,4 +1,4 @@
-#include "tests/sim/stage_world.h"
+#include "tests/sim/world_internal.h"
 
 #include "common/macros.h"
 
@@ -19,19 +19,6 @@
 #define UDP_PORT       7000
 #define MESSAGE_BYTES  200 /* on the wire, of what is no data */
 #define PACKET_BYTES   100 /* unless a flow says more */
-
-enum packet_kind { PACKET_SESSION, PACKET_DATA, PACKET_STUN_REQUEST, PACKET_STUN_ANSWER };
-
-struct packet {
-	enum packet_kind kind;
-	uint32_t from; /* node: for data the peer whose key authenticates it */
-	uint64_t number, sent_ns;
-	uint32_t size; /* of data */
-	uint8_t tx_id[ENDPOINT_TX_ID_LEN];
-	struct endpoint mapped;
-	size_t len;
-	uint8_t bytes[SESSION_MAX_LEN - 600]; /* the longest message in use: a rendezvous */
-};
 
 enum event_type {
 	EVENT_UDP,     /* packet arrives in the public world, at .to from .source */
@@ -172,6 +159,20 @@ static uint32_t ip_of(const struct endpoint *endpoint)
 	       (uint32_t)endpoint->ip[14] << 8 | endpoint->ip[15];
 }
 
+static bool is_same_ip(const struct endpoint *a, const struct endpoint *b)
+{
+	return memcmp(a->ip, b->ip, sizeof(a->ip)) == 0;
+}
+
+/* Whatever the port. */
+static int owner_of(const struct stage_world *w, const struct endpoint *inside)
+{
+	for (uint32_t i = 0; i < w->n_nodes; i++)
+		if (w->nodes[i].up && is_same_ip(&w->nodes[i].local, inside))
+			return (int)i;
+	return -1;
+}
+
 static int node_at(const struct stage_world *w, const struct endpoint *local)
 {
 	for (uint32_t i = 0; i < w->n_nodes; i++)
@@ -208,13 +209,15 @@ static bool enter_link(struct stage_world *w, struct sim_node *node, uint32_t by
 	return true;
 }
 
-static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint *to,
+void world_send_from(struct stage_world *w, uint32_t from, uint16_t port, const struct endpoint *to,
 		     const struct packet *packet)
 {
 	struct sim_node *node = &w->nodes[from];
-	struct endpoint source = node->local;
+	struct endpoint inside = node->local, source;
 	uint64_t wait_ns, distance_ns = node->distance_ns + distance_to_ip(w, ip_of(to));
 
+	inside.port = port;
+	source = inside;
 	if (!enter_link(w, node, packet->kind == PACKET_DATA ? packet->size : MESSAGE_BYTES, &wait_ns))
 		return;
 	distance_ns += wait_ns;
@@ -230,7 +233,7 @@ static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint
 		struct sim_nat *router = &w->nats[node->nat];
 
 		if (router->udp_cut ||
-		    nat_out(&router->nat, w->now_ns, NAT_UDP, &node->local, to, &source) != 0)
+		    nat_out(&router->nat, w->now_ns, NAT_UDP, &inside, to, &source) != 0)
 			return;
 		if (nat_has_address(&router->nat, to)) {
 			if (router->nat.config.hairpin == NAT_HAIRPIN_OFF)
@@ -239,6 +242,14 @@ static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint
 		}
 	}
 	fly(w, distance_ns, &source, to, packet);
+}
+
+static void send_udp(struct stage_world *w, uint32_t from, const struct endpoint *to, const struct packet *packet)
+{
+	const struct sim_node *node = &w->nodes[from];
+	const struct side_pair *pair = is_same_ip(to, &node->local) ? side_model_by_near(&node->side, to->port) : NULL;
+
+	world_send_from(w, from, pair ? pair->far_port : node->local.port, pair ? &pair->to : to, packet);
 }
 
 /* ---- relays ---- */
@@ -275,8 +286,8 @@ static void count_message(struct view *view)
 		view->most_messages = view->n_messages;
 }
 
-static void seal_and_send(struct stage_world *w, uint32_t from, uint32_t to,
-			  const struct peer_source *way, const struct session_message *message)
+void world_seal_and_send(struct stage_world *w, uint32_t from, uint32_t to,
+			 const struct peer_source *way, const struct session_message *message)
 {
 	struct packet packet = { .kind = PACKET_SESSION, .from = from };
 
@@ -312,7 +323,7 @@ static void send_message(struct stage_world *w, uint32_t from, uint32_t to,
 		message.n_endpoints = ours->n_ours;
 		memcpy(message.endpoints, ours->ours, ours->n_ours * sizeof(*ours->ours));
 	}
-	seal_and_send(w, from, to, &action->to, &message);
+	world_seal_and_send(w, from, to, &action->to, &message);
 }
 
 static void note_path(struct stage_world *w, struct view *view, const struct peer_path *before,
@@ -354,6 +365,7 @@ static void feed_peer(struct stage_world *w, uint32_t node, uint32_t peer, struc
 			break;
 		}
 	}
+	search_follow(w, node, peer);
 }
 
 static void feed_endpoints(struct stage_world *w, uint32_t i, struct endpoint_input input)
@@ -378,6 +390,7 @@ static void feed_endpoints(struct stage_world *w, uint32_t i, struct endpoint_in
 					  (struct peer_input){ .type = PEER_IN_OUR_ENDPOINTS,
 							       .n_endpoints =
 								       node->endpoints.n_ours });
+		search_take_seen(w, i);
 	}
 }
 
@@ -486,6 +499,10 @@ static void receive_session(struct stage_world *w, uint32_t to, const struct pac
 
 	if (session_box_open(w->nodes[to].box, packet->bytes, packet->len, &opened) != 0)
 		return;
+	if (opened.message.type == SESSION_NAT) {
+		search_take_nat(w, to, opened.peer_id, &opened.message.nat);
+		return;
+	}
 	memcpy(input.tx_id.bytes, opened.message.tx_id, sizeof(input.tx_id.bytes));
 	input.endpoints = opened.message.endpoints;
 	input.n_endpoints = opened.message.n_endpoints;
@@ -497,8 +514,7 @@ static void receive_session(struct stage_world *w, uint32_t to, const struct pac
 	feed_peer(w, to, opened.peer_id, input);
 }
 
-static void receive(struct stage_world *w, uint32_t to, const struct packet *packet,
-		    const struct peer_source *source)
+void world_receive(struct stage_world *w, uint32_t to, const struct packet *packet, const struct peer_source *source)
 {
 	struct endpoint_input answer = { .type = ENDPOINT_IN_ANSWER };
 
@@ -516,20 +532,30 @@ static void receive(struct stage_world *w, uint32_t to, const struct packet *pac
 		feed_endpoints(w, to, answer);
 		break;
 	case PACKET_STUN_REQUEST:
+	case PACKET_STUN_REFUSAL:
+	case PACKET_KNOCK:
 		break;
 	}
 }
 
+/* All servers have two ports, and do what RFC 5780 asks of them. */
 static void answer_stun(struct stage_world *w, uint32_t relay, const struct event *event)
 {
-	struct packet answer = event->packet;
+	const struct packet *request = &event->packet;
+	struct packet answer = *request;
+	struct endpoint from = event->to, to = event->source;
 
-	if (!w->relays[relay].up || answer.kind != PACKET_STUN_REQUEST)
+	if (!w->relays[relay].up || request->kind != PACKET_STUN_REQUEST)
 		return;
 	answer.kind = PACKET_STUN_ANSWER;
 	answer.mapped = event->source;
-	fly(w, w->relays[relay].distance_ns + distance_to_ip(w, ip_of(&event->source)), &event->to,
-	    &event->source, &answer);
+	answer.other = event->to;
+	answer.other.port = event->to.port == STUN_PORT ? STUN_PORT + 1 : STUN_PORT;
+	if (request->question == NAT_ASK_OTHER_PORT)
+		from = answer.other;
+	if (request->question == NAT_ASK_TO_PORT)
+		to.port = request->port;
+	fly(w, w->relays[relay].distance_ns + distance_to_ip(w, ip_of(&to)), &from, &to, &answer);
 }
 
 /* The way from one node to another may be worse than the rest of the world. */
@@ -555,9 +581,13 @@ static void arrive_udp(struct stage_world *w, const struct event *event)
 		    (w->nats[i].udp_cut || nat_in(&w->nats[i].nat, w->now_ns, NAT_UDP, &event->source,
 						  &event->to, &inside) != 0))
 			return;
-	node = node_at(w, &inside);
-	if (node >= 0 && !is_lost_between(w, event->packet.from, (uint32_t)node, event->packet.kind))
-		receive(w, (uint32_t)node, &event->packet, &source);
+	node = owner_of(w, &inside);
+	if (node < 0 || is_lost_between(w, event->packet.from, (uint32_t)node, event->packet.kind))
+		return;
+	if (inside.port == w->nodes[node].local.port)
+		world_receive(w, (uint32_t)node, &event->packet, &source);
+	else
+		search_receive(w, (uint32_t)node, inside.port, &event->packet, &source.endpoint);
 }
 
 /* ---- map and relay connections ---- */
@@ -594,6 +624,7 @@ static void take_push(struct stage_world *w, uint32_t node, uint32_t other,
 	int r = session_box_set_peer(w->nodes[node].box, other, &record->session_key);
 
 	assert(r == 0);
+	search_take_session(w, node, other, session_of(&record->session_key));
 	feed_peer(w, node, other,
 		  (struct peer_input){ .type = PEER_IN_INFO,
 				       .session = session_of(&record->session_key),
@@ -619,6 +650,7 @@ static void take_link(struct stage_world *w, uint32_t node)
 	feed_endpoints(w, node,
 		       (struct endpoint_input){
 			       .type = ENDPOINT_IN_LOCAL, .endpoints = &n->local, .n = 1 });
+	search_take_local(w, node);
 	feed_endpoints(w, node, (struct endpoint_input){ .type = ENDPOINT_IN_LINK });
 }
 
@@ -651,6 +683,7 @@ static void init_machines(struct stage_world *w, uint32_t i)
 		view->fsm.trace = w->trace ? on_trace : NULL;
 		view->fsm.trace_arg = names[i][p];
 	}
+	search_init(w, i);
 }
 
 static void new_secret(struct stage_world *w, struct secret_key *ret)
@@ -679,6 +712,7 @@ void world_start_node(struct stage_world *w, uint32_t i)
 		       (struct endpoint_input){ .type = ENDPOINT_IN_SERVERS,
 						.servers = servers,
 						.n = ARRAY_LEN(servers) });
+	search_take_servers(w, i, servers, ARRAY_LEN(servers));
 	take_link(w, i);
 	for (uint32_t p = 0; p < w->n_nodes; p++) /* the cached map, then control's */
 		if (p != i && !public_key_is_zero(&w->records[p].session_key))
@@ -770,12 +804,12 @@ static void happen_to_node(struct stage_world *w, const struct event *event)
 	switch (event->type) {
 	case EVENT_LAN:
 		if (!is_lost_between(w, event->other, event->node, event->packet.kind))
-			receive(w, event->node, &event->packet, &source);
+			world_receive(w, event->node, &event->packet, &source);
 		break;
 	case EVENT_RELAYED:
 		source.by_relay = true;
 		if (is_connected(w, event->node, w->nodes[event->node].home))
-			receive(w, event->node, &event->packet, &source);
+			world_receive(w, event->node, &event->packet, &source);
 		break;
 	case EVENT_TELL:
 		for (uint32_t p = 0; p < w->n_nodes; p++)
@@ -840,52 +874,80 @@ static void happen(struct stage_world *w, const struct event *event)
 		happen_to_node(w, event);
 }
 
-/* The node whose machine has the first deadline. */
-static bool first_deadline(const struct stage_world *w, uint64_t *ret_ns, uint32_t *ret_node,
-			   uint32_t *ret_peer)
+enum machine { MACHINE_PEER, MACHINE_SEARCH, MACHINE_ENDPOINTS, MACHINE_NAT };
+
+/* A machine's deadline: of a node's, or of its view of a peer. */
+struct alarm {
+	uint64_t at_ns;
+	enum machine machine;
+	uint32_t node, peer;
+};
+
+static void consider(struct alarm *first, uint64_t at_ns, enum machine machine, uint32_t node, uint32_t peer)
 {
-	*ret_ns = UINT64_MAX;
+	if (at_ns == 0 || at_ns >= first->at_ns)
+		return;
+	first->at_ns = at_ns;
+	first->machine = machine;
+	first->node = node;
+	first->peer = peer;
+}
+
+static struct alarm first_alarm(const struct stage_world *w)
+{
+	struct alarm first = { .at_ns = UINT64_MAX };
+
 	for (uint32_t i = 0; i < w->n_nodes; i++) {
 		const struct sim_node *node = &w->nodes[i];
 
 		if (!node->up)
 			continue;
-		for (uint32_t p = 0; p <= w->n_nodes; p++) {
-			uint64_t at_ns = p == w->n_nodes ? node->endpoints.deadline_ns
-							 : node->views[p].fsm.deadline_ns;
-
-			if (at_ns == 0 || at_ns >= *ret_ns)
-				continue;
-			*ret_ns = at_ns;
-			*ret_node = i;
-			*ret_peer = p;
+		for (uint32_t p = 0; p < w->n_nodes; p++) {
+			consider(&first, node->views[p].fsm.deadline_ns, MACHINE_PEER, i, p);
+			consider(&first, node->views[p].hard_nat.deadline_ns, MACHINE_SEARCH, i, p);
 		}
+		consider(&first, node->endpoints.deadline_ns, MACHINE_ENDPOINTS, i, 0);
+		consider(&first, node->behaviour.deadline_ns, MACHINE_NAT, i, 0);
 	}
-	return *ret_ns != UINT64_MAX;
+	return first;
+}
+
+static void ring(struct stage_world *w, const struct alarm *alarm)
+{
+	switch (alarm->machine) {
+	case MACHINE_PEER:
+		feed_peer(w, alarm->node, alarm->peer, (struct peer_input){ .type = PEER_IN_DEADLINE });
+		break;
+	case MACHINE_SEARCH:
+		search_on_deadline(w, alarm->node, alarm->peer);
+		break;
+	case MACHINE_ENDPOINTS:
+		feed_endpoints(w, alarm->node, (struct endpoint_input){ .type = ENDPOINT_IN_DEADLINE });
+		break;
+	case MACHINE_NAT:
+		search_on_nat_deadline(w, alarm->node);
+		break;
+	}
 }
 
 void world_run_until(struct stage_world *w, uint64_t ns)
 {
 	for (;;) {
-		uint64_t deadline_ns, event_ns = w->n_heap > 0 ? w->heap[0]->at_ns : UINT64_MAX;
-		uint32_t node = 0, peer = 0;
-		bool rings =
-			first_deadline(w, &deadline_ns, &node, &peer) && deadline_ns <= event_ns;
+		const uint64_t event_ns = w->n_heap > 0 ? w->heap[0]->at_ns : UINT64_MAX;
+		const struct alarm alarm = first_alarm(w);
+		const bool rings = alarm.at_ns != UINT64_MAX && alarm.at_ns <= event_ns;
+		struct event *event;
 
-		if ((rings ? deadline_ns : event_ns) > ns)
+		if ((rings ? alarm.at_ns : event_ns) > ns)
 			break;
-		w->now_ns = rings ? deadline_ns : event_ns;
-		if (!rings) {
-			struct event *event = pop(w);
-
-			happen(w, event);
-			free(event);
-		} else if (peer == w->n_nodes) {
-			feed_endpoints(w, node,
-				       (struct endpoint_input){ .type = ENDPOINT_IN_DEADLINE });
-		} else {
-			feed_peer(w, node, peer, (struct peer_input){ .type = PEER_IN_DEADLINE });
+		w->now_ns = rings ? alarm.at_ns : event_ns;
+		if (rings) {
+			ring(w, &alarm);
+			continue;
 		}
+		event = pop(w);
+		happen(w, event);
+		free(event);
 	}
 	w->now_ns = ns;
 	for (uint32_t i = 0; i < w->n_nodes; i++) /* what is still missing is a gap as well */
@@ -945,4 +1007,6 @@ void world_deinit(struct stage_world *w)
 	while (w->n_heap > 0)
 		free(w->heap[--w->n_heap]);
 	free(w->heap);
+	for (uint32_t i = 0; i < MAX_NATS; i++)
+		free(w->nats[i].wide);
 }

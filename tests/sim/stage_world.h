@@ -10,13 +10,19 @@
  * The stand-in for WireGuard: numbered packets, authenticated by definition, sent on the path that
  * the machine set, taken once; what arrives and what goes out is told every 50 ms, as a shell does.
  * Deterministic: the same seed and configuration give the same run.
+ *
+ * If the world searches, its nodes find out what their NATs do (nat_behaviour_fsm asks the STUN servers) and look for a way
+ * through hard ones (hard_nat_fsm, with sockets beside: side_model.h); see world_search.c. Else they know nothing of that.
  */
 #pragma once
 
 #include "actors/endpoint_manager/endpoint_fsm.h"
+#include "actors/endpoint_manager/nat_behaviour_fsm.h"
 #include "actors/session_manager/session_box.h"
 #include "actors/traffic_manager/peer_fsm.h"
+#include "actors/traffic_manager/peer_hard_nat.h"
 #include "tests/lib/nat/nat.h"
+#include "tests/sim/side_model.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -60,6 +66,22 @@ struct view {
 	uint32_t n_ways;	    /* of them, to another address or between direct and relay */
 	uint32_t n_falls;	    /* of them, from direct to relay alone */
 	uint64_t direct_ns;	    /* since when direct without relay, 0: not */
+	/* of worlds that search */
+	struct peer_hard_nat hard_nat;
+	uint64_t nat_ns; /* up to when the peer's share of telling is used up */
+};
+
+/* The stage below peer_hard_nat. */
+struct stage {
+	struct stage_world *world;
+	uint32_t node;
+};
+
+/* What a node sent to search: pings and knocks. */
+struct search_count {
+	uint32_t n_pings, n_datagrams;
+	bool is_too_fast;		 /* in some second, more than may be */
+	uint64_t sent_ns[HARD_NAT_RATE]; /* the last ones */
 };
 
 struct sim_node {
@@ -78,6 +100,15 @@ struct sim_node {
 	uint64_t byte_ns;	    /* 0: no limit */
 	uint64_t queue_ns;	    /* a packet that would wait longer is lost */
 	uint64_t link_free_ns;
+	/* of worlds that search */
+	struct nat_behaviour_fsm behaviour;
+	uint16_t first_asker; /* port of the first socket that asks what the NAT does; 0: none is open */
+	uint32_t n_asked;     /* runs */
+	struct side_model side;
+	struct hard_nat_ports hard_nat_ports;
+	struct hard_nat_turn turn;
+	struct stage stage;
+	struct search_count count;
 };
 
 #define NAT_MAPPINGS 96
@@ -88,6 +119,7 @@ struct sim_node {
 struct sim_nat {
 	struct nat nat;
 	bool udp_cut;
+	struct wide_tables *wide; /* instead of these; NULL: none */
 	struct nat_mapping mappings[NAT_MAPPINGS];
 	struct nat_session sessions[NAT_SESSIONS];
 	struct nat_link buckets[3 * NAT_BUCKETS];
@@ -111,6 +143,7 @@ struct event;
 struct stage_world {
 	uint64_t now_ns, random, seed;
 	bool trace;
+	bool searches; /* set before the first node starts */
 	uint32_t n_nodes;
 	struct sim_node nodes[MAX_NODES];
 	struct sim_nat nats[MAX_NATS];
@@ -149,5 +182,11 @@ void world_set_control(struct stage_world *w, bool up);
 void world_move_node(struct stage_world *w, uint32_t node, int nat);
 /* Forgive what did not arrive until now. */
 void world_reset_gaps(struct stage_world *w);
+
+/* Of a world that searches. */
+bool world_knows_nat(const struct stage_world *w, uint32_t node); /* … what its NAT does */
+uint32_t world_n_searching(const struct stage_world *w, uint32_t node);
+/* The NAT has room for a search, and has forgotten all. */
+void world_widen_nat(struct stage_world *w, uint32_t nat);
 
 const struct nat_rules *world_nat_of(const struct stage_world *w, uint32_t node);
