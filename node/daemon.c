@@ -317,7 +317,10 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 	const struct node_daemon *daemon = owner;
 
 	if (strcmp(path, "/metrics") == 0) {
-		*ret = (struct http_page){ 200, RELAY_METRICS_TYPE, engine_metrics(daemon->engine) };
+		struct diglett_metrics diglett = { 0 };
+		if (daemon->diglett)
+			diglett = diglett_thread_metrics(daemon->diglett);
+		*ret = (struct http_page){ 200, RELAY_METRICS_TYPE, engine_metrics(daemon->engine, &diglett) };
 		return true;
 	}
 	if (strcmp(path, "/healthz") != 0)
@@ -395,6 +398,7 @@ void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), 
 	daemon->stopped = stopped;
 	daemon->stopped_owner = owner;
 	daemon->api = NULL;
+	daemon->diglett = NULL; /* it frees itself */
 	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL) + (diglett != NULL);
 	if (diglett)
 		diglett_thread_stop(diglett, on_part_stopped, daemon);

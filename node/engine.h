@@ -30,8 +30,10 @@ P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, bool wit
 P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s);
 P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
 
+struct diglett_metrics;
+
 /* The figures of a public node for Prometheus, on the heap; there are some also while it serves nothing. */
-char *engine_metrics(struct p2p_engine *engine);
+char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett);
 /* NULL: relay and STUN are served; else why not. */
 const char *engine_health(const struct p2p_engine *engine);
 

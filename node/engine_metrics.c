@@ -99,11 +99,12 @@ static void fill_doors(const struct p2p_engine *engine, struct doors *doors, str
 	}
 }
 
-char *engine_metrics(struct p2p_engine *engine)
+char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett)
 {
 	struct doors doors;
 	struct relay_metrics metrics = { .is_draining = engine->relay_drains,
-					 .has_control = p2p_engine_get_state(engine) == P2P_ENGINE_ONLINE };
+					 .has_control = p2p_engine_get_state(engine) == P2P_ENGINE_ONLINE,
+					 .diglett = *diglett };
 	struct public_node_stats stats;
 
 	if (engine->public_node) {

@@ -205,6 +205,7 @@ char *relay_metrics_text(const struct relay_metrics *metrics)
 		put_stun(out, &metrics->stats->stun);
 	}
 	door_metrics_put(out, &metrics->doors);
+	diglett_metrics_put(out, &metrics->diglett);
 	put_process(out, metrics);
 	if (fclose(out) != 0)
 		abort();

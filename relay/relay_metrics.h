@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "relay/diglett/diglett_metrics.h"
 #include "relay/frontdoor/door_metrics.h"
 #include "relay/public_node.h"
 
@@ -16,6 +17,7 @@ struct relay_metrics {
 	const struct public_node_stats *stats; /* NULL: nothing is served */
 	bool is_draining, has_control;
 	struct door_metrics doors;
+	struct diglett_metrics diglett;
 	/* Of the process. */
 	double cpu_s, started_s; /* since 1970 */
 	uint64_t resident_bytes;

@@ -8,11 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define TICK_MS 1000
+
 struct diglett_thread {
 	struct diglett_settings settings;
 	char key_file[PATH_MAX], notes_file[PATH_MAX];
 	uv_loop_t loop; /* the thread's */
 	uv_thread_t id;
+	uv_timer_t tick;  /* of the thread's loop */
+	uv_mutex_t lock;
+	struct diglett_metrics metrics; /* guarded by lock */
 	uv_async_t stop;  /* of the thread's loop */
 	uv_async_t ended; /* of the node's */
 	struct diglett_server *server;
@@ -24,18 +29,35 @@ struct diglett_thread {
 
 /* the thread */
 
+static void on_tick(uv_timer_t *timer)
+{
+	struct diglett_thread *thread = timer->data;
+	struct diglett_metrics metrics = { .is_server = thread->server != NULL, .is_agent = thread->agent != NULL };
+
+	if (thread->server)
+		metrics.server = diglett_server_counters(thread->server);
+	if (thread->agent)
+		metrics.agent = diglett_agent_counters(thread->agent);
+	uv_mutex_lock(&thread->lock);
+	thread->metrics = metrics;
+	uv_mutex_unlock(&thread->lock);
+}
+
 static void on_part_stopped(void *owner)
 {
 	struct diglett_thread *thread = owner;
 
-	if (--thread->n_open == 0)
-		uv_close((uv_handle_t *)&thread->stop, NULL);
+	if (--thread->n_open > 0)
+		return;
+	uv_close((uv_handle_t *)&thread->stop, NULL);
+	uv_close((uv_handle_t *)&thread->tick, NULL);
 }
 
 static void on_stop(uv_async_t *async)
 {
 	struct diglett_thread *thread = async->data;
 
+	uv_timer_stop(&thread->tick); /* what was seen last stays */
 	thread->n_open = 1;
 	if (thread->server) {
 		thread->n_open++;
@@ -68,6 +90,7 @@ static void on_ended_closed(uv_handle_t *handle)
 
 	if (uv_loop_close(&thread->loop) != 0)
 		abort(); /* a handle was left open */
+	uv_mutex_destroy(&thread->lock);
 	free(thread);
 	stopped(owner);
 }
@@ -112,15 +135,18 @@ int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *setting
 {
 	struct diglett_thread *thread = calloc(1, sizeof(*thread));
 
-	if (!thread || uv_loop_init(&thread->loop) < 0)
+	if (!thread || uv_loop_init(&thread->loop) < 0 || uv_mutex_init(&thread->lock) < 0)
 		abort();
 	thread->settings = *settings;
 	snprintf(thread->key_file, sizeof(thread->key_file), "%s/diglett.key", state_dir);
 	snprintf(thread->notes_file, sizeof(thread->notes_file), "%s/diglett.gateway", state_dir);
 	uv_async_init(&thread->loop, &thread->stop, on_stop);
-	thread->stop.data = thread->ended.data = thread;
+	uv_timer_init(&thread->loop, &thread->tick);
+	thread->stop.data = thread->ended.data = thread->tick.data = thread;
 	int r = start_parts(thread, reterr);
 	if (r == 0) {
+		on_tick(&thread->tick);
+		uv_timer_start(&thread->tick, on_tick, TICK_MS, TICK_MS);
 		uv_async_init(loop, &thread->ended, on_ended);
 		thread->ended.data = thread;
 		if (uv_thread_create(&thread->id, run, thread) != 0)
@@ -132,8 +158,17 @@ int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *setting
 	uv_run(&thread->loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&thread->loop) != 0)
 		abort();
+	uv_mutex_destroy(&thread->lock);
 	free(thread);
 	return r;
+}
+
+struct diglett_metrics diglett_thread_metrics(struct diglett_thread *thread)
+{
+	uv_mutex_lock(&thread->lock);
+	const struct diglett_metrics metrics = thread->metrics;
+	uv_mutex_unlock(&thread->lock);
+	return metrics;
 }
 
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner)

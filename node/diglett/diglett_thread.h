@@ -3,6 +3,7 @@
  *
  *   the node's loop ── start, stop ──► thread: loop of its own ─┬─ diglett_server
  *                   ◄── has ended ──                            └─ diglett_agent
+ *                   ◄── metrics, behind a lock ── once a second
  *
  * The node's loop only.
  */
@@ -10,6 +11,7 @@
 
 #include "common/error.h"
 #include "node/diglett/diglett_settings.h"
+#include "relay/diglett/diglett_metrics.h"
 
 #include <uv.h>
 
@@ -18,5 +20,7 @@ struct diglett_thread;
 /* 0 or -errno with what to do in reterr; binds at once. settings are copied. state_dir: for the key and the notes. */
 P2P_CHECK int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *settings, const char *state_dir,
 				   struct diglett_thread **ret, struct error *reterr);
+/* Of a second ago at most. */
+struct diglett_metrics diglett_thread_metrics(struct diglett_thread *thread);
 /* Ends both, frees itself from the node's loop, then calls stopped. */
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner);

@@ -26,7 +26,8 @@ struct diglett_agent {
 	struct tunnel *tunnel;
 	uv_timer_t timer;
 	uv_getaddrinfo_t look_up;
-	bool is_looking_up, is_stopping, is_let_in;
+	bool is_looking_up, is_stopping;
+	struct diglett_agent_counters counters;
 	uint64_t let_in_ms;
 	uint32_t wait_ms, n_open;
 	char told[256]; /* what was logged last: not again and again */
@@ -73,7 +74,8 @@ static void on_answered(void *owner, const struct diglett_answer *answer)
 
 	if (!answer->is_accepted)
 		return;
-	agent->is_let_in = true;
+	agent->counters.is_let_in = true;
+	agent->counters.let_in++;
 	agent->let_in_ms = uv_now(agent->loop);
 	agent->told[0] = '\0';
 	for (uint8_t i = 0; i < answer->n_ports && i < agent->options.n_ports; i++)
@@ -99,15 +101,18 @@ static void on_tunnel_closed(void *owner)
 static void on_ended(void *owner, const struct error *why)
 {
 	struct diglett_agent *agent = owner;
-	const bool was_steady = agent->is_let_in && uv_now(agent->loop) - agent->let_in_ms >= STEADY_MS;
+	const bool was_steady = agent->counters.is_let_in && uv_now(agent->loop) - agent->let_in_ms >= STEADY_MS;
 
 	tunnel_close(agent->tunnel, MUX_CLOSED, on_tunnel_closed);
+	struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+	carried.visitors_now = 0;
+	tunnel_counters_add(&agent->counters.streams, &carried);
 	agent->tunnel = NULL;
-	if (agent->is_let_in && why->code == MUX_REPLACED)
+	if (agent->counters.is_let_in && why->code == MUX_REPLACED)
 		agent->wait_ms = MAX_WAIT_MS; /* two of us would drive each other out for ever */
 	else if (was_steady)
 		agent->wait_ms = FIRST_WAIT_MS;
-	agent->is_let_in = false;
+	agent->counters.is_let_in = false;
 	plan(agent, why->message);
 }
 
@@ -233,4 +238,15 @@ void diglett_agent_stop(struct diglett_agent *agent, void (*stopped)(void *owner
 	if (agent->tunnel)
 		tunnel_close(agent->tunnel, MUX_CLOSED, on_tunnel_closed);
 	uv_close((uv_handle_t *)&agent->timer, on_timer_closed);
+}
+
+struct diglett_agent_counters diglett_agent_counters(const struct diglett_agent *agent)
+{
+	struct diglett_agent_counters counters = agent->counters;
+
+	if (agent->tunnel) {
+		const struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+		tunnel_counters_add(&counters.streams, &carried);
+	}
+	return counters;
 }

@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "relay/diglett/noise_xk.h"
 #include "relay/diglett/request_wire.h"
+#include "relay/diglett/tunnel.h"
 
 #include <uv.h>
 
@@ -29,7 +30,14 @@ struct diglett_agent_options {
 	struct endpoint targets[DIGLETT_MAX_PORTS];
 };
 
+struct diglett_agent_counters {
+	bool is_let_in;
+	uint64_t let_in; /* so often */
+	struct tunnel_counters streams;
+};
+
 P2P_CHECK int diglett_agent_start(uv_loop_t *loop, const struct diglett_agent_options *options,
 				  struct diglett_agent **ret, struct error *reterr);
 /* Frees itself from the loop, then calls stopped (may be NULL). */
 void diglett_agent_stop(struct diglett_agent *agent, void (*stopped)(void *owner), void *owner);
+struct diglett_agent_counters diglett_agent_counters(const struct diglett_agent *agent);

@@ -41,7 +41,7 @@ struct agent {
 	uint8_t token[TOKEN_HASH_LEN];
 	uint8_t n_ports, n_listening;
 	struct agent_port ports[DIGLETT_MAX_PORTS];
-	bool is_let_in, is_leaving;
+	bool is_let_in, was_refused, is_leaving;
 };
 
 struct diglett_server {
@@ -161,10 +161,13 @@ static void end_agent(struct agent *agent, uint8_t reason)
 
 	if (agent->is_leaving)
 		return;
-	agent->is_leaving = true;
+	agent->is_leaving = true; /* it counts no more, but for what it has carried */
 	handshake_places_leave(&server->handshakes, agent);
 	give_up_ports(agent);
 	tunnel_close(agent->tunnel, reason, on_tunnel_closed);
+	struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+	carried.visitors_now = 0;
+	tunnel_counters_add(&server->counters.streams, &carried);
 	if (agent->is_let_in)
 		server->counters.agents_now--;
 }
@@ -178,7 +181,10 @@ static void on_ended(void *owner, const struct error *why)
 	else
 		log_limited(&agent->server->limit, LOG_LEVEL_INFO, "diglett", "agent from %s was not let in: %s",
 			    endpoint_text(&agent->remote).s, why->message);
-	agent->server->counters.failed += agent->is_let_in ? 0 : 1;
+	if (agent->is_let_in)
+		agent->server->counters.gone++;
+	else if (!agent->was_refused)
+		agent->server->counters.failed++;
 	end_agent(agent, MUX_CLOSED);
 }
 
@@ -313,39 +319,44 @@ static struct agent *find_holder(const struct diglett_server *server, const stru
 	return NULL;
 }
 
-static int refuse(struct diglett_answer *answer, uint8_t reason, const char *text)
+static int refuse(struct agent *agent, struct diglett_answer *answer, enum diglett_refusal why, const char *text)
 {
-	answer->reason = reason;
+	agent->was_refused = true;
+	agent->server->counters.refused[why]++;
+	answer->reason = MUX_REFUSED;
 	snprintf(answer->text, sizeof(answer->text), "%s", text);
 	return -EACCES;
 }
 
 /* One text for what a stranger must not tell apart: a token that is none, and one for other names. */
-static int judge_names(const struct agent *agent, const struct diglett_request *request, struct diglett_answer *answer)
+static int judge_names(struct agent *agent, const struct diglett_request *request, struct diglett_answer *answer)
 {
 	const struct diglett_server *server = agent->server;
 
 	for (uint8_t i = 0; i < request->n_ports; i++) {
 		if (!complete_name(server, &request->names[i], &answer->names[i]))
-			return refuse(answer, MUX_REFUSED, "this server has no domain: ask for a whole name, with its dots");
+			return refuse(agent, answer, DIGLETT_REFUSED_NAMES, "this server has no domain: ask for a whole name, with its dots");
 		if (!token_list_allows(&server->tokens, agent->token, &answer->names[i]))
-			return refuse(answer, MUX_REFUSED, "the token is not valid for this name");
+			return refuse(agent, answer, DIGLETT_REFUSED_TOKEN, "the token is not valid for this name");
 		for (uint8_t j = 0; j < i; j++)
 			if (host_name_equal(&answer->names[i], &answer->names[j]))
-				return refuse(answer, MUX_REFUSED, "the same name is asked for twice");
+				return refuse(agent, answer, DIGLETT_REFUSED_NAMES, "the same name is asked for twice");
 		if (is_held_by_another(agent, &answer->names[i]))
-			return refuse(answer, MUX_REFUSED, "another agent has this name");
+			return refuse(agent, answer, DIGLETT_REFUSED_NAME_HELD, "another agent has this name");
 	}
 	answer->n_ports = request->n_ports;
 	return 0;
 }
 
-static int judge_room(const struct diglett_server *server, struct diglett_answer *answer)
+static int judge_room(struct agent *agent, struct diglett_answer *answer)
 {
+	const struct diglett_server *server = agent->server;
+
 	if (server->counters.agents_now >= DIGLETT_MAX_AGENTS)
-		return refuse(answer, MUX_REFUSED, "too many agents");
+		return refuse(agent, answer, DIGLETT_REFUSED_TOO_MANY, "too many agents");
 	if (server->gateway && !gateway_has_room(server->gateway, answer->names, answer->n_ports))
-		return refuse(answer, MUX_REFUSED, "the gateway has not yet been told of those before; try again later");
+		return refuse(agent, answer, DIGLETT_REFUSED_GATEWAY,
+			      "the gateway has not yet been told of those before; try again later");
 	return 0;
 }
 
@@ -360,7 +371,7 @@ static int open_ports(struct agent *agent, struct diglett_answer *answer)
 		const struct tcp_listener_ports ports = { port, on_visitor };
 		if (tcp_listener_open(&port->listener, agent->server->loop, &any, NULL, &ports, &error) < 0) {
 			log_error("diglett", "%s", error.message);
-			return refuse(answer, MUX_REFUSED, "the server has no port left");
+			return refuse(agent, answer, DIGLETT_REFUSED_NO_PORT, "the server has no port left");
 		}
 		agent->n_listening++;
 		agent->n_ports++;
@@ -396,7 +407,7 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	token_hash(request->token, agent->token);
 	int r = judge_names(agent, request, &answer);
 	if (r == 0)
-		r = judge_room(server, &answer);
+		r = judge_room(agent, &answer);
 	if (r == 0)
 		r = open_ports(agent, &answer);
 	for (uint8_t i = 0; r == 0 && i < answer.n_ports; i++)
@@ -407,8 +418,6 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	answer.is_accepted = r == 0;
 	if (r == 0)
 		let_in(agent, request);
-	else
-		server->counters.refused++;
 	tunnel_answer(agent->tunnel, &answer);
 }
 
@@ -557,5 +566,14 @@ uint16_t diglett_server_port(const struct diglett_server *server)
 
 struct diglett_server_counters diglett_server_counters(const struct diglett_server *server)
 {
-	return server->counters;
+	struct diglett_server_counters counters = server->counters;
+
+	for (const struct agent *agent = server->agents; agent; agent = agent->next)
+		if (!agent->is_leaving) {
+			const struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+			tunnel_counters_add(&counters.streams, &carried);
+		}
+	if (server->gateway)
+		counters.gateway = gateway_counters(server->gateway);
+	return counters;
 }

@@ -20,7 +20,9 @@
 
 #include "common/endpoint.h"
 #include "common/error.h"
+#include "relay/diglett/gateway_script.h"
 #include "relay/diglett/noise_xk.h"
+#include "relay/diglett/tunnel.h"
 #include "relay/frontdoor/host_name.h"
 
 #include <uv.h>
@@ -38,10 +40,24 @@ struct diglett_server_options {
 	uint32_t handshake_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
 };
 
+enum diglett_refusal {
+	DIGLETT_REFUSED_TOKEN,	   /* it is not valid, or not for that name */
+	DIGLETT_REFUSED_NAME_HELD, /* by another agent, or for the gateway's sake */
+	DIGLETT_REFUSED_NAMES,	   /* the same twice; or one without dots, and no domain */
+	DIGLETT_REFUSED_TOO_MANY,
+	DIGLETT_REFUSED_GATEWAY, /* it has to be told too much before */
+	DIGLETT_REFUSED_NO_PORT,
+	DIGLETT_N_REFUSALS,
+};
+
 struct diglett_server_counters {
 	uint32_t agents_now;
-	uint64_t accepted, refused, failed, replaced, revoked;
-	uint64_t crowded_out; /* in their handshake, by newcomers */
+	uint64_t accepted, refused[DIGLETT_N_REFUSALS];
+	uint64_t failed;      /* their handshake */
+	uint64_t crowded_out; /* of it, by newcomers */
+	uint64_t replaced, revoked, gone;
+	struct tunnel_counters streams; /* of all agents */
+	struct gateway_counters gateway;
 };
 
 /* 0 or -errno with what to do in reterr. */

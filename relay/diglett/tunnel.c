@@ -651,3 +651,17 @@ struct tunnel_counters tunnel_counters(const struct tunnel *tunnel)
 	counters.mux = tunnel->mux.counters;
 	return counters;
 }
+
+void tunnel_counters_add(struct tunnel_counters *sum, const struct tunnel_counters *counters)
+{
+	sum->bytes_in += counters->bytes_in;
+	sum->bytes_out += counters->bytes_out;
+	sum->visitors_now += counters->visitors_now;
+	sum->mux.opened += counters->mux.opened;
+	sum->mux.refused += counters->mux.refused;
+	sum->mux.resets_sent += counters->mux.resets_sent;
+	sum->mux.resets_received += counters->mux.resets_received;
+	sum->mux.stalled += counters->mux.stalled;
+	sum->mux.idle += counters->mux.idle;
+	sum->mux.late += counters->mux.late;
+}

@@ -85,6 +85,8 @@ class Gate:
         self.script.chmod(0o755)
         self.allow("*.apps.demo")
         self.node = Node(build, self.host, config=f"""
+[public]
+metrics = 127.0.0.1:9100
 [diglett]
 info = 127.0.0.1:20080
 domain = apps.demo
@@ -106,6 +108,11 @@ script = {self.script}
 
     def info(self):
         return json.loads(self.host.run(["curl", "-sS", "http://127.0.0.1:20080/info"]).stdout)
+
+    def figure(self, name):
+        """Of the server's metrics."""
+        text = self.host.run(["curl", "-sS", "http://127.0.0.1:9100/metrics"]).stdout
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"p2pnode_diglett_{name} "))
 
     def agent(self, token=TOKEN):
         (self.alice.folder / "token").write_text(token + "\n")
@@ -198,3 +205,20 @@ def test_when_the_server_is_back_so_is_its_agent_and_the_gateway_hears_of_both(g
     since = len(gate.told())
     gate.node.program.stop()
     wait_until(lambda: sum(line.startswith("remove ") for line in gate.told()[since:]) == len(PORTS), 1, "removed at the end")
+
+
+def test_the_figures_of_the_server_tell_of_agents_refusals_streams_and_the_script(gate):
+    gate.allow()
+    gate.agent()
+    wait_until(lambda: gate.figure('agents_refused_total{cause="token_not_valid"}') > 0, 15, "a refusal is counted")
+    assert gate.figure("agents") == 0
+    gate.allow("*.apps.demo")
+    assert gate.get() == "hello\n"
+    with gate.visit("banner") as visitor:
+        assert visitor.recv(100) == b"220 alice speaks first\r\n"
+        wait_until(lambda: gate.figure('streams{side="server"}') == 1, 5, "the stream is counted")
+    wait_until(lambda: gate.figure('streams{side="server"}') == 0, 5, "and counts no more")
+    assert gate.figure("agents") == gate.figure("agents_total") == 1
+    assert gate.figure('streams_total{side="server"}') == 2
+    wait_until(lambda: gate.figure("script_runs_total") == len(PORTS), 5, "the script's runs are counted")
+    assert gate.figure("script_failures_total") == gate.figure("script_waiting") == 0

@@ -85,7 +85,7 @@ static void test_name_and_port_are_held_until_the_gateway_does_not_lead_there_an
 	assert(recv(visitor, &byte, 1, 0) <= 0);
 	close(visitor);
 	struct diglett_agent *other = start_agent("app", world.others_token, 1);
-	AWAIT(counters().refused == 1);
+	AWAIT(counters().refused[DIGLETT_REFUSED_NAME_HELD] == 1);
 	assert(counters().agents_now == 0);
 	let_forget();
 	AWAIT(!is_listening(port));

@@ -123,8 +123,13 @@ static void test_figures_are_in_the_format_of_prometheus(void)
 	const struct door_metrics_exposure exposure = { "https://*.example.org", { .visitors_now = 4,
 										   .state = DOOR_TARGET_UP } };
 	const struct door_metrics doors = { .front = &door, .exposures = &exposure, .n_exposures = 1 };
-	char *text = relay_metrics_text(
-		&(struct relay_metrics){ .stats = &stats, .has_control = true, .doors = doors });
+	const struct diglett_metrics diglett = { .is_server = true,
+						 .is_agent = true,
+						 .server = { .agents_now = 6, .refused[DIGLETT_REFUSED_TOKEN] = 8,
+							     .streams.mux.idle = 11, .gateway.failures = 12 },
+						 .agent.is_let_in = true };
+	char *text = relay_metrics_text(&(struct relay_metrics){
+		.stats = &stats, .has_control = true, .doors = doors, .diglett = diglett });
 	char name[128] = "", *rest = text;
 	size_t n = 0;
 
@@ -135,6 +140,12 @@ static void test_figures_are_in_the_format_of_prometheus(void)
 	EXPECT(strstr(text, "\np2pnode_door_refused_total{door=\"front\",cause=\"not_understood\"} 5\n"));
 	EXPECT(strstr(text, "\np2pnode_exposure_visitors{host=\"https://*.example.org\"} 4\n"));
 	EXPECT(strstr(text, "\np2pnode_exposure_target_up{host=\"https://*.example.org\"} 1\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_agents 6\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_agents_refused_total{cause=\"token_not_valid\"} 8\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_streams_idle_total{side=\"server\"} 11\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_streams_idle_total{side=\"agent\"} 0\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_script_failures_total 12\n"));
+	EXPECT(strstr(text, "\np2pnode_diglett_agent_connected 1\n"));
 	for (char *line; (line = strsep(&rest, "\n")) != NULL && *line; n++) {
 		if (sscanf(line, "# HELP %127s", name) == 1) {
 			line = strsep(&rest, "\n");
