@@ -150,3 +150,12 @@ char *table_text(const struct table *table)
 		abort();
 	return cut_trailing_spaces(text);
 }
+
+void table_print(struct table *table, FILE *out)
+{
+	char *text = table_text(table);
+
+	fputs(text, out);
+	free(text);
+	table_free(table);
+}

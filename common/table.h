@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct table;
 
@@ -20,4 +21,6 @@ struct table *table_free(struct table *table); /* accepts NULL, returns NULL */
 void table_cell(struct table *table, const char *format, ...) P2P_PRINTF(2, 3);
 /* All rows, one a line, no white space at the ends of lines; the caller frees it. */
 char *table_text(const struct table *table);
+/* The same to out; the table is freed. */
+void table_print(struct table *table, FILE *out);
 size_t table_rows(const struct table *table); /* without the headings */

@@ -72,10 +72,7 @@ static void print_hosts(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%s", admin_text(host, "name", "-"));
 		table_cell(table, "%s", state_of(host));
 	}
-	char *text = table_text(table);
-	fputs(text, ctl->out);
-	free(text);
-	table_free(table);
+	table_print(table, ctl->out);
 }
 
 static enum ctl_exit run_list(struct ctl *ctl, const struct ctl_args *args)

@@ -130,10 +130,7 @@ static void print_keys(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%s", tags);
 		free(tags);
 	}
-	char *text = table_text(table);
-	fputs(text, ctl->out);
-	free(text);
-	table_free(table);
+	table_print(table, ctl->out);
 }
 
 static enum ctl_exit run_list(struct ctl *ctl, const struct ctl_args *args)

@@ -33,10 +33,7 @@ static void print_nodes(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%.8s", admin_text(node, "node_key", "-"));
 		free(tags);
 	}
-	char *text = table_text(table);
-	fputs(text, ctl->out);
-	free(text);
-	table_free(table);
+	table_print(table, ctl->out);
 }
 
 static enum ctl_exit run_list(struct ctl *ctl, const struct ctl_args *args)

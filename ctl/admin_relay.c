@@ -124,10 +124,7 @@ static void print_relays(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%lld", (long long)admin_integer(relay, "id", 0));
 		free(addresses);
 	}
-	char *text = table_text(table);
-	fputs(text, ctl->out);
-	free(text);
-	table_free(table);
+	table_print(table, ctl->out);
 }
 
 static enum ctl_exit run_list(struct ctl *ctl, const struct ctl_args *args)

@@ -172,12 +172,10 @@ static void report_clients(FILE *out, const struct relay_status *status, const s
 					">BYTES OUT|>DROPPED");
 	for (uint32_t i = 0; i < listed; i++)
 		put_row(table, &rows[i], ms > 0 ? "/s" : "");
-	char *text = table_text(table);
-	fprintf(out, "\n%s", text);
+	fputc('\n', out);
+	table_print(table, out);
 	if (listed < all)
 		fprintf(out, "and %u more\n", all - listed);
-	free(text);
-	table_free(table);
 	free(rows);
 }
 

@@ -189,10 +189,8 @@ static void report_peers(FILE *out, const struct node_status *status)
 		"PEER|ADDRESS|PATH|>LATENCY|>HANDSHAKE|>PACKET|>RECEIVED|>SENT|STATE|IPV6");
 	for (uint32_t i = 0; i < status->n_peers; i++)
 		put_peer(table, peers[i]);
-	char *text = table_text(table);
-	fprintf(out, "\n%s", text);
-	free(text);
-	table_free(table);
+	fputc('\n', out);
+	table_print(table, out);
 	free(peers);
 }
 
