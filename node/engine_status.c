@@ -94,6 +94,7 @@ static void add_door_drops(const char *of, const struct front_door_counters *cou
 		{ "over the rate", counters->over_rate },
 		{ "not by a front door", counters->no_door },
 		{ "header not understood", counters->bad_header },
+		{ "led in a ring", counters->in_a_ring },
 	};
 	char name[sizeof(status->drops->name)];
 

@@ -61,6 +61,7 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 		{ "not_by_a_front_door", OF_DOOR(no_door) },
 		{ "header_not_understood", OF_DOOR(bad_header) },
 		{ "relay_queue_full", OF_DOOR(relay_over_limit) },
+		{ "in_a_ring", OF_DOOR(in_a_ring) },
 		{ "too_slow", OF_DOOR(too_slow) },
 		{ "left_early", OF_DOOR(left_early) },
 		{ "all_places_taken", OF_DOOR(over_limit) },

@@ -197,7 +197,9 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (visitor_pass_gate(visitor, route))
+	if (destination && endpoint_equal(destination, &route->target))
+		visitor_refuse_ring(visitor, &found->host); /* the door that it came to first: it would be led here again */
+	else if (visitor_pass_gate(visitor, route))
 		begin(visitor, route, found, destination, bytes, n);
 	else
 		visitor_turn_away(visitor);

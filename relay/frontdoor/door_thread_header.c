@@ -2,6 +2,7 @@
  * The PROXY header: what another door says of a visitor that it passes on, and what this one says to a target.
  *
  *   door ──► header: visitor, host, scheme ──► who it is, and the host's route ──► as if it had come by itself
+ *                   how many doors ──► one more; who has come through DOOR_MAX_DOORS is led in a ring, and refused
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
@@ -40,6 +41,23 @@ static bool become(struct visitor *visitor, const struct endpoint *remote)
 	return true;
 }
 
+/* A door of before does not say how many; it is one. */
+static uint8_t doors_of(const struct proxy_header *header)
+{
+	return header->n_doors != 0 ? header->n_doors : 1;
+}
+
+void visitor_refuse_ring(struct visitor *visitor, const struct host_name *host)
+{
+	struct door_thread *door = visitor->door;
+
+	door->counters.in_a_ring++;
+	log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor",
+		    "%s for %s has come through %u doors, and would be led to one more: refused", host->text,
+		    endpoint_ip_text(&visitor->remote).s, visitor->n_doors);
+	visitor_turn_away(visitor);
+}
+
 bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n)
 {
 	struct door_thread *door = visitor->door;
@@ -55,6 +73,8 @@ bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n
 		log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "header from %s: %s: refused",
 			    endpoint_ip_text(&visitor->remote).s, r != 0 ? proxy_header_error_name(r) : "no host");
 		visitor_turn_away(visitor);
+	} else if ((visitor->n_doors = doors_of(&header)) >= DOOR_MAX_DOORS) {
+		visitor_refuse_ring(visitor, &found.host);
 	} else if (!become(visitor, &header.source)) {
 		visitor_turn_away(visitor);
 	} else {
@@ -82,6 +102,7 @@ size_t visitor_write_header(const struct visitor *visitor, enum door_header kind
 		.destination = destination ? *destination : own_end(visitor),
 		.authority = { .at = (const uint8_t *)found->host.text, .len = found->host.len },
 		.scheme = found->protocol == SNIFFER_TLS ? PROXY_HTTPS : PROXY_HTTP,
+		.n_doors = (uint8_t)(visitor->n_doors + 1),
 	};
 	const size_t n = kind == DOOR_HEADER_V1 ? proxy_v1_encode(&header, buf, DOOR_HEADER_MAX)
 						: proxy_v2_encode(&header, buf, DOOR_HEADER_MAX);

@@ -41,7 +41,8 @@
 #include <stdint.h>
 
 #define DOOR_SOURCES 65536
-#define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host and scheme */
+#define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host, scheme and doors */
+#define DOOR_MAX_DOORS	2   /* so many may pass a visitor on: a front door, and the acceptor of a member */
 
 enum visitor_state { SNIFFING, CONNECTING, WAITING, PUMPED, LINGERING, GONE, N_STATES };
 
@@ -74,6 +75,7 @@ struct visitor {
 	uint64_t told_in, told_out;    /* bytes that the gate knows of */
 	uint16_t source; /* its counter */
 	uint8_t state;
+	uint8_t n_doors; /* that have passed it on to this one; 0: it came by itself */
 	bool is_watched; /* its own socket is in the epoll */
 	bool is_at_relays; /* it came to a listener that the relay has, too */
 };
@@ -169,6 +171,8 @@ void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target
 
 /* bytes: all that came, beginning with a header. True: it waits for more; else it was let in or turned away. */
 bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n);
+/* It has been here before, or is about to be: turned away, and counted. */
+void visitor_refuse_ring(struct visitor *visitor, const struct host_name *host);
 /* Returns its length. destination: as in visitor_let_in(). */
 size_t visitor_write_header(const struct visitor *visitor, enum door_header kind, const struct sniffed *found,
 			    const struct endpoint *destination, uint8_t buf[DOOR_HEADER_MAX]);

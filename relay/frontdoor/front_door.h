@@ -92,6 +92,7 @@ struct front_door_counters {
 	uint64_t relay_over_limit; /* too many wait for the relay */
 	uint64_t not_allowed, over_rate; /* by the host's gate */
 	uint64_t no_door, bad_header;	 /* where doors are awaited: somebody else; or what it said */
+	uint64_t in_a_ring;		 /* there, too: through too many doors, or to be led back to the first one */
 	uint64_t too_slow, left_early;
 	uint64_t over_limit, over_source_limit, no_descriptors; /* reset when they came, or when others came */
 	uint64_t unreachable, connect_timed_out;		/* the target */

@@ -8,7 +8,7 @@
 
 enum { COMMAND_LOCAL = 0x20, COMMAND_PROXY = 0x21 };
 enum { FAMILY_NONE = 0x00, FAMILY_TCP4 = 0x11, FAMILY_TCP6 = 0x21 };
-enum { VALUE_ALPN = 0x01, VALUE_AUTHORITY = 0x02, VALUE_UNIQUE_ID = 0x05, VALUE_SCHEME = 0xe0 };
+enum { VALUE_ALPN = 0x01, VALUE_AUTHORITY = 0x02, VALUE_UNIQUE_ID = 0x05, VALUE_SCHEME = 0xe0, VALUE_DOORS = 0xe1 };
 
 static const uint8_t signature[12] = { 0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a };
 
@@ -48,6 +48,14 @@ static bool take_scheme(struct proxy_header *header, const uint8_t *at, size_t l
 	return true;
 }
 
+static bool take_doors(struct proxy_header *header, const uint8_t *at, size_t len)
+{
+	if (header->n_doors != 0 || len != 1 || at[0] == 0)
+		return false;
+	header->n_doors = at[0];
+	return true;
+}
+
 static bool take_values(struct wire_reader r, struct proxy_header *header)
 {
 	bool is_well = true;
@@ -66,6 +74,8 @@ static bool take_values(struct wire_reader r, struct proxy_header *header)
 			is_well = take_value(&header->unique_id, at, len, PROXY_MAX_UNIQUE_ID);
 		else if (type == VALUE_SCHEME)
 			is_well = take_scheme(header, at, len);
+		else if (type == VALUE_DOORS)
+			is_well = take_doors(header, at, len);
 	}
 	return is_well && wire_done(&r);
 }
@@ -169,6 +179,7 @@ static void put_body(struct wire_writer *w, const struct proxy_header *header, b
 	put_value(w, VALUE_AUTHORITY, header->authority.at, header->authority.len);
 	put_value(w, VALUE_UNIQUE_ID, header->unique_id.at, header->unique_id.len);
 	put_value(w, VALUE_SCHEME, scheme != PROXY_NO_SCHEME ? &scheme : NULL, 1);
+	put_value(w, VALUE_DOORS, header->n_doors != 0 ? &header->n_doors : NULL, 1);
 }
 
 static bool is_of_v4(const struct proxy_header *header)
@@ -179,7 +190,7 @@ static bool is_of_v4(const struct proxy_header *header)
 static bool says_nothing(const struct proxy_header *header)
 {
 	return !header->has_addresses && !header->alpn.at && !header->authority.at && !header->unique_id.at &&
-	       header->scheme == PROXY_NO_SCHEME;
+	       header->scheme == PROXY_NO_SCHEME && header->n_doors == 0;
 }
 
 size_t proxy_v2_encode(const struct proxy_header *header, uint8_t *buf, size_t size)

@@ -14,7 +14,8 @@
  * +-------+-------+-------+-------+-------------------------------+
  * | source, destination: addresses (4 or 16 bytes each), then ports |   family 1: IPv4, 2: IPv6, 0: nothing stands here
  * | type (1), length (2), value; again and again                    |   0x01 ALPN, 0x02 AUTHORITY, 0x05 UNIQUE_ID,
- * +-----------------------------------------------------------------+   0xe0 our own: the scheme; others are skipped
+ * +-----------------------------------------------------------------+   our own: 0xe0 the scheme, 0xe1 how many doors;
+ *                                                                       others are skipped
  *
  * Version 1, text: "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n", TCP6 likewise, or "PROXY UNKNOWN ...\r\n".
  *
@@ -65,6 +66,7 @@ struct proxy_header {
 	struct endpoint source, destination;
 	struct proxy_value alpn, authority, unique_id; /* version 2 */
 	enum proxy_scheme scheme;		       /* version 2 */
+	uint8_t n_doors; /* version 2: so many doors have passed it on, also who says so; 0: it does not say */
 };
 
 /*

@@ -224,13 +224,18 @@ static void hear_header_2(int fd, struct proxy_header *ret, uint8_t bytes[PROXY_
 	assert(r == 0);
 }
 
+static struct proxy_header visitor_of(const char *host, enum proxy_scheme scheme, uint32_t visitor)
+{
+	return (struct proxy_header){ .has_addresses = true, .scheme = scheme,
+				      .source = endpoint_from_v4(visitor, 56324),
+				      .destination = endpoint_from_v4(0xc6336401, 443),
+				      .authority = { .at = (const uint8_t *)host, .len = strlen(host) } };
+}
+
 /* What a door says of a visitor. Returns its length. */
 static size_t header_of(const char *host, enum proxy_scheme scheme, uint32_t visitor, uint8_t bytes[512])
 {
-	const struct proxy_header header = { .has_addresses = true, .scheme = scheme,
-					     .source = endpoint_from_v4(visitor, 56324),
-					     .destination = endpoint_from_v4(0xc6336401, 443),
-					     .authority = { .at = (const uint8_t *)host, .len = strlen(host) } };
+	const struct proxy_header header = visitor_of(host, scheme, visitor);
 
 	return proxy_v2_encode(&header, bytes, 512);
 }
@@ -252,7 +257,7 @@ static void test_a_target_is_told_who_comes_to_where_for_which_host(void)
 	assert(header.has_addresses && endpoint_equal(&header.source, &visitor));
 	assert(endpoint_equal(&header.destination, &door));
 	assert(header.authority.len == 15 && memcmp(header.authority.at, "app.example.org", 15) == 0);
-	assert(header.scheme == PROXY_HTTP);
+	assert(header.scheme == PROXY_HTTP && header.n_doors == 2);
 	hear(server, REQUEST);
 	say_text(server, "welcome");
 	hear(fd, "welcome");
@@ -363,6 +368,43 @@ static void test_who_is_no_door_is_reset_whatever_it_says(void)
 	AWAIT(front_door_counters(house.inner), c.no_door == 1 && c.visitors_now == 0);
 	close(visit_from(house.inner_port, INADDR_LOOPBACK + 90)); /* the other one */
 	AWAIT(front_door_counters(house.inner), c.left_early == 1 && c.no_door == 1);
+	close_house(&house);
+}
+
+static void test_who_has_come_through_two_doors_is_led_no_further(void)
+{
+	struct house house;
+	struct proxy_header header = visitor_of("app.example.org", PROXY_HTTP, VISITOR);
+	uint8_t bytes[512];
+
+	open_house(&house, (struct plan){ .header = DOOR_NO_HEADER });
+	for (uint8_t n_doors = 0; n_doors < 4; n_doors++) {
+		const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+		header.n_doors = n_doors;
+		say(fd, bytes, proxy_v2_encode(&header, bytes, sizeof(bytes)));
+		if (n_doors >= 2) {
+			hear_reset(fd);
+		} else {
+			close(served(&house));
+			close(fd);
+		}
+	}
+	AWAIT(front_door_counters(house.inner), c.in_a_ring == 2 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+static void test_who_would_be_led_back_to_the_first_door_is_refused(void)
+{
+	struct house house;
+	struct proxy_header header = visitor_of("app.example.org", PROXY_HTTP, VISITOR);
+	uint8_t bytes[512];
+
+	open_house(&house, (struct plan){ .header = DOOR_NO_HEADER });
+	header.destination = endpoint_from_v4(INADDR_LOOPBACK, house.server_port);
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+	say(fd, bytes, proxy_v2_encode(&header, bytes, sizeof(bytes)));
+	hear_reset(fd);
+	AWAIT(front_door_counters(house.inner), c.in_a_ring == 1 && c.visitors_now == 0);
 	close_house(&house);
 }
 
@@ -495,6 +537,8 @@ int main(void)
 		test_what_is_no_header_or_names_no_host_is_refused,
 		test_a_host_that_is_not_published_is_reset,
 		test_who_is_no_door_is_reset_whatever_it_says,
+		test_who_has_come_through_two_doors_is_led_no_further,
+		test_who_would_be_led_back_to_the_first_door_is_refused,
 		test_a_header_that_does_not_come_is_waited_for_only_so_long,
 		test_who_is_passed_on_has_the_places_of_its_own_source,
 		test_it_is_the_visitor_that_has_to_be_allowed_and_not_the_door,

@@ -61,15 +61,26 @@ static void test_until_it_is_whole_there_is_more_to_come(void)
 
 static void test_known_values_are_read_and_others_skipped(void)
 {
-	static const uint8_t bytes[] = { SIGNATURE, 0x21, 0x11, 0, 12 + 5 + 6 + 5 + 4 + 5 + 4, ADDRESSES,
+	static const uint8_t bytes[] = { SIGNATURE, 0x21, 0x11, 0, 12 + 5 + 6 + 5 + 4 + 4 + 5 + 4, ADDRESSES,
 					 0x01, 0, 2, 'h', '2', 0x02, 0, 3, 'a', '.', 'b', 0x05, 0, 2, 1, 2,
-					 0xe0, 0, 1, PROXY_HTTPS, 0x20, 0, 2, 0, 0, 0x04, 0, 1, 0 };
+					 0xe0, 0, 1, PROXY_HTTPS, 0xe1, 0, 1, 2, 0x20, 0, 2, 0, 0, 0x04, 0, 1, 0 };
 	struct proxy_header header;
 	size_t len;
 
 	assert(proxy_v2_decode(bytes, sizeof(bytes), &header, &len) == 0);
 	assert(is_value(&header.alpn, "h2") && is_value(&header.authority, "a.b"));
-	assert(is_value(&header.unique_id, "\1\2") && header.scheme == PROXY_HTTPS);
+	assert(is_value(&header.unique_id, "\1\2") && header.scheme == PROXY_HTTPS && header.n_doors == 2);
+}
+
+static void test_how_many_doors_is_said_once_and_not_of_none(void)
+{
+	static const uint8_t none[] = { SIGNATURE, 0x21, 0x11, 0, 12 + 4, ADDRESSES, 0xe1, 0, 1, 0 };
+	static const uint8_t empty[] = { SIGNATURE, 0x21, 0x11, 0, 12 + 3, ADDRESSES, 0xe1, 0, 0 };
+	static const uint8_t twice[] = { SIGNATURE, 0x21, 0x11, 0, 12 + 8, ADDRESSES, 0xe1, 0, 1, 1, 0xe1, 0, 1, 1 };
+
+	assert(read_2(none, sizeof(none)) == PROXY_MALFORMED);
+	assert(read_2(empty, sizeof(empty)) == PROXY_MALFORMED);
+	assert(read_2(twice, sizeof(twice)) == PROXY_MALFORMED);
 }
 
 static void test_of_local_nothing_is_used(void)
@@ -169,7 +180,8 @@ static void expect_same_2(const struct proxy_header *header, size_t expected_len
 
 	assert(n == expected_len);
 	assert(proxy_v2_decode(bytes, n, &again, &len) == 0 && len == n);
-	assert(again.has_addresses == header->has_addresses && again.scheme == header->scheme);
+	assert(again.has_addresses == header->has_addresses && again.scheme == header->scheme &&
+	       again.n_doors == header->n_doors);
 	assert(endpoint_equal(&again.source, &header->source));
 	assert(endpoint_equal(&again.destination, &header->destination));
 	assert(again.authority.len == header->authority.len && again.alpn.len == header->alpn.len);
@@ -191,6 +203,9 @@ static void test_what_is_written_in_version_2_is_read_again(void)
 	header.scheme = PROXY_HTTPS;
 	header.alpn = (struct proxy_value){ .at = (const uint8_t *)"h2", .len = 2 };
 	expect_same_2(&header, 16 + 12 + 3 + 15 + 4 + 5);
+	header.n_doors = 1;
+	expect_same_2(&header, 16 + 12 + 3 + 15 + 4 + 5 + 4);
+	header.n_doors = 0;
 	header.destination = endpoint_of("[2001:db8::1]:443"); /* IPv4 stands there as mapped */
 	expect_same_2(&header, 16 + 36 + 3 + 15 + 4 + 5);
 }
@@ -339,6 +354,7 @@ int main(void)
 	test_a_header_of_version_2_says_from_where_to_where();
 	test_until_it_is_whole_there_is_more_to_come();
 	test_known_values_are_read_and_others_skipped();
+	test_how_many_doors_is_said_once_and_not_of_none();
 	test_of_local_nothing_is_used();
 	test_an_unknown_family_has_values_without_addresses();
 	test_what_is_no_header_is_known_by_its_first_byte_that_differs();
