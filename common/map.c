@@ -30,8 +30,18 @@ static struct table relays_of(struct map *map)
 	return (struct table){ (void **)&map->relays, &map->n_relays, sizeof(struct map_relay) };
 }
 
+static struct table exposures_of(struct map *map)
+{
+	return (struct table){ (void **)&map->exposures, &map->n_exposures, sizeof(struct map_exposure) };
+}
+
+static struct table grants_of(struct map *map)
+{
+	return (struct table){ (void **)&map->grants, &map->n_grants, sizeof(struct map_grant) };
+}
+
 static_assert(offsetof(struct map_peer, id) == 0 && offsetof(struct map_relay, id) == 0 &&
-		      offsetof(struct map_exposure, peer_id) == 0,
+		      offsetof(struct map_exposure, peer_id) == 0 && offsetof(struct map_grant, peer_id) == 0,
 	      "tables look for the id at the front");
 
 static uint32_t id_at(const void *items, uint32_t i, size_t size)
@@ -98,7 +108,45 @@ static void drop(struct table t, uint32_t id)
 	--*t.n;
 }
 
-/* Exposures: several records of one node, which come and go together */
+/* Exposures and grants: several records of one node, which come and go together */
+
+static uint32_t count_of(const void *items, uint32_t n, size_t size, uint32_t peer_id)
+{
+	const uint32_t first = lower_bound(items, n, size, peer_id);
+	uint32_t i = first;
+
+	while (i < n && id_at(items, i, size) == peer_id)
+		i++;
+	return i - first;
+}
+
+static void drop_all(struct table t, uint32_t peer_id)
+{
+	const uint32_t first = lower_bound(*t.items, *t.n, t.size, peer_id);
+	const uint32_t n = count_of(*t.items, *t.n, t.size, peer_id);
+	char *at = (char *)*t.items + first * t.size;
+
+	if (n == 0)
+		return;
+	memmove(at, at + n * t.size, (*t.n - first - n) * t.size);
+	*t.n -= n;
+}
+
+/* In place of those that are there. */
+static void put_all(struct table t, uint32_t peer_id, const void *records, uint32_t n)
+{
+	drop_all(t, peer_id);
+	if (n == 0)
+		return;
+	const uint32_t first = lower_bound(*t.items, *t.n, t.size, peer_id);
+	char *items = realloc(*t.items, (*t.n + n) * t.size);
+	if (!items)
+		abort();
+	memmove(items + (first + n) * t.size, items + first * t.size, (*t.n - first) * t.size);
+	memcpy(items + first * t.size, records, n * t.size);
+	*t.items = items;
+	*t.n += n;
+}
 
 static uint32_t first_exposure(const struct map *map, uint32_t peer_id)
 {
@@ -107,44 +155,28 @@ static uint32_t first_exposure(const struct map *map, uint32_t peer_id)
 
 static uint32_t count_exposures(const struct map *map, uint32_t peer_id)
 {
-	const uint32_t first = first_exposure(map, peer_id);
-	uint32_t n = 0;
-
-	while (first + n < map->n_exposures && map->exposures[first + n].peer_id == peer_id)
-		n++;
-	return n;
+	return count_of(map->exposures, map->n_exposures, sizeof(*map->exposures), peer_id);
 }
 
-static void drop_exposures(struct map *map, uint32_t peer_id)
+static uint32_t count_grants(const struct map *map, uint32_t peer_id)
 {
-	const uint32_t first = first_exposure(map, peer_id), n = count_exposures(map, peer_id);
-
-	if (n == 0)
-		return;
-	memmove(&map->exposures[first], &map->exposures[first + n],
-		(map->n_exposures - first - n) * sizeof(*map->exposures));
-	map->n_exposures -= n;
-}
-
-static void put_exposures(struct map *map, uint32_t peer_id, const struct map_exposure *records, uint32_t n)
-{
-	drop_exposures(map, peer_id);
-	if (n == 0)
-		return;
-	const uint32_t first = first_exposure(map, peer_id);
-	struct map_exposure *items = realloc(map->exposures, (map->n_exposures + n) * sizeof(*items));
-	if (!items)
-		abort();
-	memmove(&items[first + n], &items[first], (map->n_exposures - first) * sizeof(*items));
-	memcpy(&items[first], records, n * sizeof(*items));
-	map->exposures = items;
-	map->n_exposures += n;
+	return count_of(map->grants, map->n_grants, sizeof(*map->grants), peer_id);
 }
 
 const struct map_exposure *map_exposures_of(const struct map *map, uint32_t peer_id, uint32_t *ret_n)
 {
 	*ret_n = count_exposures(map, peer_id);
 	return *ret_n > 0 ? &map->exposures[first_exposure(map, peer_id)] : NULL;
+}
+
+bool map_has_grant(const struct map *map, uint32_t peer_id, const char *host)
+{
+	uint32_t i = lower_bound(map->grants, map->n_grants, sizeof(*map->grants), peer_id);
+
+	for (; i < map->n_grants && map->grants[i].peer_id == peer_id; i++)
+		if (strcmp(map->grants[i].host, host) == 0)
+			return true;
+	return false;
 }
 
 void map_init(struct map *map)
@@ -157,6 +189,7 @@ void map_deinit(struct map *map)
 	free(map->peers);
 	free(map->relays);
 	free(map->exposures);
+	free(map->grants);
 	map_init(map);
 }
 
@@ -178,6 +211,7 @@ int map_copy(const struct map *from, struct map *ret)
 	copy.peers = duplicate(from->peers, from->n_peers, sizeof(*from->peers));
 	copy.relays = duplicate(from->relays, from->n_relays, sizeof(*from->relays));
 	copy.exposures = duplicate(from->exposures, from->n_exposures, sizeof(*from->exposures));
+	copy.grants = duplicate(from->grants, from->n_grants, sizeof(*from->grants));
 	*ret = copy;
 	return 0;
 }
@@ -450,10 +484,21 @@ static struct json *exposures_json(const struct map_exposure *items, uint32_t n)
 	return json;
 }
 
+static struct json *grants_json(const struct map_grant *items, uint32_t n)
+{
+	struct json *json = json_object(), *hosts = json_array();
+
+	json_put_integer(json, "id", items->peer_id);
+	for (uint32_t i = 0; i < n; i++)
+		json_append_string(hosts, items[i].host);
+	json_put(json, "hosts", hosts);
+	return json;
+}
+
 struct json *map_to_json(const struct map *map)
 {
 	struct json *json = json_object(), *peers = json_array(), *relays = json_array();
-	struct json *exposures = json_array();
+	struct json *exposures = json_array(), *grants = json_array();
 
 	json_put_u64(json, "sequence", map->sequence);
 	json_put_u64(json, "epoch", map->epoch);
@@ -472,6 +517,11 @@ struct json *map_to_json(const struct map *map)
 		json_append(exposures, exposures_json(&map->exposures[i], n));
 	}
 	json_put(json, "exposures", exposures);
+	for (uint32_t i = 0, n; i < map->n_grants; i += n) {
+		n = count_grants(map, map->grants[i].peer_id);
+		json_append(grants, grants_json(&map->grants[i], n));
+	}
+	json_put(json, "grants", grants);
 	return json;
 }
 
@@ -538,11 +588,58 @@ static int read_exposures(const struct json *json, const char *key, struct map *
 			strcpy(items[i].host, record->hosts[i]);
 		}
 		if (r == 0)
-			put_exposures(map, record->id, items, record->n);
+			put_all(exposures_of(map), record->id, items, record->n);
 		else
 			error_prefix(reterr, "%s", key);
 	}
 	free(record);
+	free(items);
+	return r;
+}
+
+/* Those of one node; room for MAP_MAX_GRANTS. */
+static int read_granted(const struct json *item, struct map_grant *ret, uint32_t *ret_n, struct error *reterr)
+{
+	const struct json *hosts;
+	uint32_t id, n = 0;
+	int r = get_id(item, &id, reterr);
+
+	if (r == 0)
+		r = json_get_array(item, "hosts", &hosts, reterr);
+	if (r != 0)
+		return r;
+	for (const struct json *i = json_first(hosts); i; i = json_next(i)) {
+		const char *host = json_text(i);
+		if (n == MAP_MAX_GRANTS || !host || !map_host_is_valid(host))
+			return error_set(reterr, -EINVAL, "member 'hosts': must hold at most %d hosts such as "
+					 "\"app.example.org\"", MAP_MAX_GRANTS);
+		ret[n].peer_id = id;
+		strcpy(ret[n++].host, host);
+	}
+	*ret_n = n;
+	return n > 0 ? 0 : error_set(reterr, -EINVAL, "an id with no hosts");
+}
+
+static int read_grants(const struct json *json, const char *key, struct map *map, struct error *reterr)
+{
+	const struct json *list = json_member(json, key);
+	struct map_grant *items = json_length(list) > 0 ? calloc(MAP_MAX_GRANTS, sizeof(*items)) : NULL;
+	int r = list && !json_is_array(list) ? error_set(reterr, -EINVAL, "member '%s': must be an array", key) : 0;
+	uint32_t n;
+
+	if (json_length(list) > 0 && !items)
+		abort();
+	for (const struct json *item = json_first(r == 0 ? list : NULL); item && r == 0; item = json_next(item)) {
+		r = read_granted(item, items, &n, reterr);
+		if (r == 0 && map->n_grants + n > MAP_MAX_GRANTS)
+			r = error_set(reterr, -EINVAL, "more than %d", MAP_MAX_GRANTS);
+		if (r == 0 && count_grants(map, items->peer_id) > 0)
+			r = error_set(reterr, -EINVAL, "an id that came before");
+		if (r == 0)
+			put_all(grants_of(map), items->peer_id, items, n);
+		else
+			error_prefix(reterr, "%s", key);
+	}
 	free(items);
 	return r;
 }
@@ -581,6 +678,8 @@ static int read_map(const struct json *json, struct map *map, struct error *rete
 				 reterr);
 	if (r == 0)
 		r = read_exposures(json, "exposures", map, reterr);
+	if (r == 0)
+		r = read_grants(json, "grants", map, reterr);
 	return r;
 }
 
@@ -604,8 +703,8 @@ struct patch {
 	uint64_t after;
 	struct map put;
 	bool has_self;
-	uint32_t *remove_peers, *remove_relays, *remove_exposures;
-	uint32_t n_remove_peers, n_remove_relays, n_remove_exposures;
+	uint32_t *remove_peers, *remove_relays, *remove_exposures, *remove_grants;
+	uint32_t n_remove_peers, n_remove_relays, n_remove_exposures, n_remove_grants;
 };
 
 static int read_ids(const struct json *json, const char *key, uint32_t **ret, uint32_t *ret_n,
@@ -657,29 +756,35 @@ static int read_patch(const struct json *json, struct patch *p, struct error *re
 		r = read_exposures(json, "put_exposures", &p->put, reterr);
 	if (r == 0)
 		r = read_ids(json, "remove_exposures", &p->remove_exposures, &p->n_remove_exposures, reterr);
+	if (r == 0)
+		r = read_grants(json, "put_grants", &p->put, reterr);
+	if (r == 0)
+		r = read_ids(json, "remove_grants", &p->remove_grants, &p->n_remove_grants, reterr);
 	p->has_self = json_member(json, "self") != NULL;
 	if (r == 0 && p->has_self)
 		r = read_self(json, &p->put.self, reterr);
 	return r;
 }
 
-/* Who leaves the network publishes nothing. */
-static void apply_exposures(struct map *map, const struct patch *p)
+/* Who leaves the network publishes nothing, and nothing is granted to it. */
+static void apply_lists(struct table t, struct table puts, const uint32_t *remove, uint32_t n_remove,
+			const struct patch *p)
 {
 	for (uint32_t i = 0; i < p->n_remove_peers; i++)
-		drop_exposures(map, p->remove_peers[i]);
-	for (uint32_t i = 0; i < p->n_remove_exposures; i++)
-		drop_exposures(map, p->remove_exposures[i]);
-	for (uint32_t i = 0, n; i < p->put.n_exposures; i += n) {
-		const uint32_t peer_id = p->put.exposures[i].peer_id;
-		n = count_exposures(&p->put, peer_id);
-		put_exposures(map, peer_id, &p->put.exposures[i], n);
+		drop_all(t, p->remove_peers[i]);
+	for (uint32_t i = 0; i < n_remove; i++)
+		drop_all(t, remove[i]);
+	for (uint32_t i = 0, n; i < *puts.n; i += n) {
+		const uint32_t peer_id = id_at(*puts.items, i, puts.size);
+		n = count_of(*puts.items, *puts.n, puts.size, peer_id);
+		put_all(t, peer_id, (const char *)*puts.items + i * puts.size, n);
 	}
 }
 
-static void apply(struct map *map, const struct patch *p)
+static void apply(struct map *map, struct patch *p)
 {
-	apply_exposures(map, p);
+	apply_lists(exposures_of(map), exposures_of(&p->put), p->remove_exposures, p->n_remove_exposures, p);
+	apply_lists(grants_of(map), grants_of(&p->put), p->remove_grants, p->n_remove_grants, p);
 	for (uint32_t i = 0; i < p->n_remove_peers; i++)
 		drop(peers_of(map), p->remove_peers[i]);
 	for (uint32_t i = 0; i < p->n_remove_relays; i++)
@@ -704,15 +809,16 @@ static bool outgrows(struct table t, struct table puts, uint32_t max)
 }
 
 /* What is removed without a put counts until the next patch: control makes room first. */
-static uint32_t n_replaced_exposures(const struct map *map, const struct patch *p)
+static bool lists_outgrow(struct table t, struct table puts, uint32_t max)
 {
-	uint32_t n = 0;
+	uint32_t n_replaced = 0;
 
-	for (uint32_t i = 0, of_one; i < p->put.n_exposures; i += of_one) {
-		of_one = count_exposures(&p->put, p->put.exposures[i].peer_id);
-		n += count_exposures(map, p->put.exposures[i].peer_id);
+	for (uint32_t i = 0, of_one; i < *puts.n; i += of_one) {
+		const uint32_t peer_id = id_at(*puts.items, i, puts.size);
+		of_one = count_of(*puts.items, *puts.n, puts.size, peer_id);
+		n_replaced += count_of(*t.items, *t.n, t.size, peer_id);
 	}
-	return n;
+	return *t.n + *puts.n - n_replaced > max;
 }
 
 static int check_patch(struct map *map, struct patch *p, struct error *reterr)
@@ -722,7 +828,8 @@ static int check_patch(struct map *map, struct patch *p, struct error *reterr)
 				 (unsigned long long)p->after, (unsigned long long)map->sequence);
 	if (outgrows(peers_of(map), peers_of(&p->put), MAP_MAX_PEERS) ||
 	    outgrows(relays_of(map), relays_of(&p->put), MAP_MAX_RELAYS) ||
-	    map->n_exposures + p->put.n_exposures - n_replaced_exposures(map, p) > MAP_MAX_EXPOSURES)
+	    lists_outgrow(exposures_of(map), exposures_of(&p->put), MAP_MAX_EXPOSURES) ||
+	    lists_outgrow(grants_of(map), grants_of(&p->put), MAP_MAX_GRANTS))
 		return error_set(reterr, -EINVAL, "the map would grow beyond its bounds");
 	return 0;
 }
@@ -739,6 +846,7 @@ int map_apply_patch(struct map *map, const struct json *json, struct error *rete
 	free(p.remove_peers);
 	free(p.remove_relays);
 	free(p.remove_exposures);
+	free(p.remove_grants);
 	map_deinit(&p.put);
 	return r;
 }

@@ -26,6 +26,7 @@
 #define MAP_MAX_COST_MS   10000
 #define MAP_MAX_HOSTS     64    /* that one node publishes */
 #define MAP_MAX_EXPOSURES 16384 /* of all nodes */
+#define MAP_MAX_GRANTS    8192  /* of all nodes; control gives half as many: a patch may bring as many as are there */
 #define MAP_HOST_LEN      263   /* a scheme, "*." and a name */
 
 /* One node as the others see it. id is unique in the network, given by control, never reused; > 0.
@@ -64,6 +65,15 @@ struct map_exposure {
 	char host[MAP_HOST_LEN + 1]; /* "https://app.example.org", "app.example.org" */
 };
 
+/*
+ * A whole name that an admin has granted to a node, whether it publishes it now or not. No wildcard of another node stands
+ * for it: its visitors wait for whose it is.
+ */
+struct map_grant {
+	uint32_t peer_id;
+	char host[MAP_HOST_LEN + 1]; /* "app.example.org" */
+};
+
 /* All that one node publishes, as it travels. A record of 17 KB. */
 struct map_exposures {
 	uint32_t id;
@@ -88,6 +98,8 @@ struct map {
 	struct map_relay *relays;
 	uint32_t n_exposures; /* sorted by peer_id, those of one in its order */
 	struct map_exposure *exposures;
+	uint32_t n_grants; /* likewise */
+	struct map_grant *grants;
 };
 
 void map_init(struct map *map);
@@ -100,6 +112,8 @@ const struct map_peer *map_find_peer_by_key(const struct map *map,
 const struct map_relay *map_find_relay(const struct map *map, uint32_t id);
 /* The first of those of this node, *ret_n in all. */
 const struct map_exposure *map_exposures_of(const struct map *map, uint32_t peer_id, uint32_t *ret_n);
+/* Is this whole name granted to the node? */
+bool map_has_grant(const struct map *map, uint32_t peer_id, const char *host);
 /*
  * Whose word about who a visitor is may be taken: a front door of a public node that an admin has added. ip4: in the
  * overlay, network order.
@@ -113,7 +127,7 @@ bool map_name_is_valid(const char *name);
 
 /*
  * Snapshot: the whole map. Patch: {"after", "sequence", "put_peers":[…], "remove_peers":[id…],
- * "put_relays", "remove_relays", "put_exposures", "remove_exposures", "self"}; a put replaces the whole record of that id, a removal of
+ * "put_relays", "remove_relays", "put_exposures", "remove_exposures", "put_grants", "remove_grants", "self"}; a put replaces the whole record of that id, a removal of
  * an id that is not there is no error. A patch may cover several changes: it leads from sequence
  * "after" to "sequence". 0 or -EINVAL (reterr says which member); -ESTALE when "after" is not
  * map->sequence. *map is untouched on failure. Sequences and epoch are decimal strings.

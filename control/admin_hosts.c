@@ -64,10 +64,8 @@ int admin_host_add(struct control *c, struct connection *conn, const struct json
 			  HOST_GRANTS_MAX);
 		return answer_error(reterr, RPC_BUSY, &err);
 	}
-	if (store_add_host_grant(c->store, &grant, &err) != 0)
+	if (control_add_grant(c, &grant, m, &err) != 0)
 		return admin_internal(reterr, &err);
-	if (host_grants_add(&c->directory.grants, &grant) != 0)
-		return answer_code(reterr, RPC_INTERNAL_ERROR); /* not reached: looked at above */
 	return judge(c, reterr);
 }
 
@@ -88,9 +86,8 @@ int admin_host_remove(struct control *c, struct connection *conn, const struct j
 			  host.name.text, m->peer.name);
 		return answer_error(reterr, RPC_NOT_FOUND, &err);
 	}
-	if (store_remove_host_grant(c->store, m->peer.id, &host, &err) != 0)
+	if (control_remove_grant(c, &host, m, &err) != 0)
 		return admin_internal(reterr, &err);
-	host_grants_remove(&c->directory.grants, m->peer.id, &host);
 	return judge(c, reterr);
 }
 

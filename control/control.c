@@ -143,6 +143,36 @@ int control_put_member(struct control *c, const struct member *member, struct er
 	return 0;
 }
 
+int control_add_grant(struct control *c, const struct host_grant *grant, const struct member *member,
+		      struct error *reterr)
+{
+	const struct member same = *member;
+	const uint64_t sequence = c->directory.sequence + 1;
+	int r = store_add_host_grant(c->store, grant, &same, sequence, reterr);
+
+	if (r != 0)
+		return r;
+	r = host_grants_add(&c->directory.grants, grant);
+	directory_put(&c->directory, &same, sequence);
+	schedule_flush(c, FLUSH_MS);
+	return r;
+}
+
+int control_remove_grant(struct control *c, const struct host_pattern *host, const struct member *member,
+			 struct error *reterr)
+{
+	const struct member same = *member;
+	const uint64_t sequence = c->directory.sequence + 1;
+	const int r = store_remove_host_grant(c->store, host, &same, sequence, reterr);
+
+	if (r != 0)
+		return r;
+	host_grants_remove(&c->directory.grants, member->peer.id, host);
+	directory_put(&c->directory, &same, sequence);
+	schedule_flush(c, FLUSH_MS);
+	return 0;
+}
+
 int control_judge_exposures(struct control *c, struct error *reterr)
 {
 	struct error err;

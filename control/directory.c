@@ -342,10 +342,32 @@ static struct json *granted_json(const struct member *m)
 	return json;
 }
 
+/* The whole names that are granted to it; NULL: none. */
+static struct json *grants_json(const struct directory *d, const struct member *m)
+{
+	uint32_t n;
+	const struct host_grant *grants = host_grants_of(&d->grants, m->peer.id, &n);
+	struct json *json, *hosts = NULL;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (grants[i].host.is_wildcard)
+			continue;
+		if (!hosts)
+			hosts = json_array();
+		json_append_string(hosts, grants[i].host.name.text);
+	}
+	if (!hosts)
+		return NULL;
+	json = json_object();
+	json_put_integer(json, "id", m->peer.id);
+	json_put(json, "hosts", hosts);
+	return json;
+}
+
 struct json *directory_snapshot(const struct directory *d, const struct member *for_member)
 {
 	struct json *json = json_object(), *peers = json_array(), *relays = json_array();
-	struct json *exposures = json_array(), *granted;
+	struct json *exposures = json_array(), *grants = json_array(), *granted;
 
 	json_put_u64(json, "sequence", d->sequence);
 	json_put_u64(json, "epoch", d->epoch);
@@ -360,10 +382,13 @@ struct json *directory_snapshot(const struct directory *d, const struct member *
 			json_append(relays, map_relay_to_json(&m->relay));
 		if ((granted = granted_json(m)))
 			json_append(exposures, granted);
+		if ((granted = grants_json(d, m)))
+			json_append(grants, granted);
 	}
 	json_put(json, "peers", peers);
 	json_put(json, "relays", relays);
 	json_put(json, "exposures", exposures);
+	json_put(json, "grants", grants);
 	return json;
 }
 
@@ -373,6 +398,7 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 	struct json *json = json_object(), *put_peers = json_array(), *remove_peers = json_array();
 	struct json *put_relays = json_array(), *remove_relays = json_array();
 	struct json *put_exposures = json_array(), *remove_exposures = json_array(), *granted;
+	struct json *put_grants = json_array(), *remove_grants = json_array();
 
 	json_put_u64(json, "after", after);
 	json_put_u64(json, "sequence", d->sequence);
@@ -391,6 +417,10 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 			json_append(put_exposures, granted);
 		else if (m->exposures)
 			json_append(remove_exposures, json_integer(m->peer.id));
+		if ((granted = grants_json(d, m)))
+			json_append(put_grants, granted);
+		else if (!m->removed) /* it may have had some */
+			json_append(remove_grants, json_integer(m->peer.id));
 	}
 	json_put(json, "put_peers", put_peers);
 	json_put(json, "remove_peers", remove_peers);
@@ -398,5 +428,7 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 	json_put(json, "remove_relays", remove_relays);
 	json_put(json, "put_exposures", put_exposures);
 	json_put(json, "remove_exposures", remove_exposures);
+	json_put(json, "put_grants", put_grants);
+	json_put(json, "remove_grants", remove_grants);
 	return json;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 static_assert(MAP_MAX_HOSTS <= 64, "a bit for each");
+static_assert(2 * HOST_GRANTS_MAX <= MAP_MAX_GRANTS, "those of before and those that come, in one patch");
 
 static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
 {
@@ -20,12 +21,41 @@ void host_grants_deinit(struct host_grants *grants)
 	*grants = (struct host_grants){ 0 };
 }
 
+/* Where those of the member begin, or would. */
+static uint32_t first_of(const struct host_grants *grants, uint32_t member_id)
+{
+	uint32_t low = 0, high = grants->n;
+
+	while (low < high) {
+		const uint32_t middle = low + (high - low) / 2;
+		if (grants->items[middle].member_id < member_id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+const struct host_grant *host_grants_of(const struct host_grants *grants, uint32_t member_id, uint32_t *ret_n)
+{
+	const uint32_t first = first_of(grants, member_id);
+	uint32_t end = first;
+
+	while (end < grants->n && grants->items[end].member_id == member_id)
+		end++;
+	*ret_n = end - first;
+	return end > first ? &grants->items[first] : NULL;
+}
+
 const struct host_grant *host_grants_find(const struct host_grants *grants, uint32_t member_id,
 					  const struct host_pattern *host)
 {
-	for (uint32_t i = 0; i < grants->n; i++)
-		if (grants->items[i].member_id == member_id && is_same(&grants->items[i].host, host))
-			return &grants->items[i];
+	uint32_t n;
+	const struct host_grant *own = host_grants_of(grants, member_id, &n);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (is_same(&own[i].host, host))
+			return &own[i];
 	return NULL;
 }
 
@@ -38,8 +68,11 @@ int host_grants_add(struct host_grants *grants, const struct host_grant *grant)
 	struct host_grant *items = realloc(grants->items, (grants->n + 1) * sizeof(*items));
 	if (!items)
 		abort();
-	items[grants->n++] = *grant;
 	grants->items = items;
+	const uint32_t at = grant->member_id == UINT32_MAX ? grants->n : first_of(grants, grant->member_id + 1);
+	memmove(&items[at + 1], &items[at], (grants->n - at) * sizeof(*items));
+	items[at] = *grant;
+	grants->n++;
 	return 0;
 }
 

@@ -8,7 +8,8 @@
  *   *.example.org      a.example.org                may not
  *   app.example.org    -                            may not
  *
- * The whole name goes before the wildcard, as at the front door (host_table.h). A name may be granted to several
+ * The whole name goes before the wildcard, as at the front door (host_table.h). Whole names are in the map, also those that
+ * are not published now: so that nobody's wildcard stands for another's name. A name may be granted to several
  * members. A plain array: an admin does not grant many. Pure.
  */
 #pragma once
@@ -30,12 +31,14 @@ struct host_grant {
 
 struct host_grants {
 	uint32_t n;
-	struct host_grant *items; /* in the order in which they were granted */
+	struct host_grant *items; /* by member, and of each in the order in which they were granted */
 };
 
 void host_grants_deinit(struct host_grants *grants);
 /* 0, -EEXIST or -ENOSPC. Copied. */
 P2P_CHECK int host_grants_add(struct host_grants *grants, const struct host_grant *grant);
+/* The first of those of this member, *ret_n in all; NULL: it has none. Borrowed. */
+const struct host_grant *host_grants_of(const struct host_grants *grants, uint32_t member_id, uint32_t *ret_n);
 /* NULL: it has not been granted. */
 const struct host_grant *host_grants_find(const struct host_grants *grants, uint32_t member_id,
 					  const struct host_pattern *host);

@@ -85,6 +85,11 @@ int answer_code(struct rpc_error *reterr, enum rpc_code code);
  * goes over to the directory then, and stays the caller's else. */
 P2P_CHECK int control_put_member(struct control *control, const struct member *member,
 				 struct error *reterr);
+/* The member's record changes with it: the map has whole names. Then control_judge_exposures() is due. */
+P2P_CHECK int control_add_grant(struct control *control, const struct host_grant *grant, const struct member *member,
+				struct error *reterr);
+P2P_CHECK int control_remove_grant(struct control *control, const struct host_pattern *host, const struct member *member,
+				   struct error *reterr);
 /* The grants are others than before: what may be published by whom? Those for whom it is another answer are put. One that
  * cannot be put does not keep back the others: the first error, and the sweep tries again. */
 P2P_CHECK int control_judge_exposures(struct control *control, struct error *reterr);

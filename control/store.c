@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 #define BUSY_MS        2000
 #define MAX_RECORD     32768
 
@@ -86,6 +86,15 @@ static const char from_version_2[] =
 	"  created_s INTEGER NOT NULL,"
 	"  PRIMARY KEY (member, host)) STRICT;"
 	"PRAGMA user_version = 3;";
+
+/* From version 3, whose maps did not say what is granted: it is said of who has a grant, once more after all else. */
+static const char from_version_3[] =
+	"UPDATE members SET revision = (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'sequence') + "
+	"  (SELECT count(DISTINCT member) FROM host_grants WHERE member <= members.id) "
+	"  WHERE id IN (SELECT member FROM host_grants);"
+	"UPDATE meta SET value = CAST(CAST(value AS INTEGER) + (SELECT count(DISTINCT member) FROM host_grants) AS TEXT) "
+	"  WHERE key = 'sequence';"
+	"PRAGMA user_version = 4;";
 
 struct store {
 	sqlite3 *db;
@@ -362,7 +371,7 @@ static int create_all(struct store *s, const struct store_network *network, cons
 	if (r == 0)
 		r = insert_join_key(s, first_join_key, &key, reterr);
 	if (r == 0)
-		r = run(s, "PRAGMA user_version = 3", reterr);
+		r = run(s, "PRAGMA user_version = 4", reterr);
 	return r;
 }
 
@@ -419,7 +428,7 @@ static int check_version(struct store *s, struct error *reterr)
 		r = error_set(reterr, -ENOENT,
 			      "%s: no network has been made here yet; run p2pcontrol init",
 			      s->path);
-	if (r == 0 && (version == 1 || version == 2))
+	if (r == 0 && version >= 1 && version < SCHEMA_VERSION)
 		return error_set(reterr, -EIO,
 				 "%s: of an earlier version; p2pcontrol run brings it up to date when it starts",
 				 s->path);
@@ -440,6 +449,8 @@ static int upgrade(struct store *s, struct error *reterr)
 		r = run(s, from_version_1, reterr);
 	if (r == 0 && (version == 1 || version == 2))
 		r = run(s, from_version_2, reterr);
+	if (r == 0 && version >= 1 && version <= 3)
+		r = run(s, from_version_3, reterr);
 	return r;
 }
 
@@ -762,7 +773,7 @@ static void bind_pattern(sqlite3_stmt *statement, int i, const struct host_patte
 	bind_text(statement, i, text);
 }
 
-int store_add_host_grant(struct store *s, const struct host_grant *grant, struct error *reterr)
+static int insert_grant(struct store *s, const struct host_grant *grant, struct error *reterr)
 {
 	sqlite3_stmt *statement;
 	int r = prepare(s, "INSERT INTO host_grants (member, host, created_s) VALUES (?, ?, ?)", &statement, reterr);
@@ -775,8 +786,7 @@ int store_add_host_grant(struct store *s, const struct host_grant *grant, struct
 	return finish(s, statement, reterr);
 }
 
-int store_remove_host_grant(struct store *s, uint32_t member_id, const struct host_pattern *host,
-			    struct error *reterr)
+static int delete_grant(struct store *s, uint32_t member_id, const struct host_pattern *host, struct error *reterr)
 {
 	sqlite3_stmt *statement;
 	int r = prepare(s, "DELETE FROM host_grants WHERE member = ? AND host = ?", &statement, reterr);
@@ -786,6 +796,28 @@ int store_remove_host_grant(struct store *s, uint32_t member_id, const struct ho
 	bind_integer(statement, 1, member_id);
 	bind_pattern(statement, 2, host);
 	return finish(s, statement, reterr);
+}
+
+int store_add_host_grant(struct store *s, const struct host_grant *grant, const struct member *m, uint64_t sequence,
+			 struct error *reterr)
+{
+	int r = begin(s, reterr);
+
+	if (r != 0)
+		return r;
+	r = insert_grant(s, grant, reterr);
+	return end(s, r == 0 ? write_member(s, m, sequence, reterr) : r, reterr);
+}
+
+int store_remove_host_grant(struct store *s, const struct host_pattern *host, const struct member *m,
+			    uint64_t sequence, struct error *reterr)
+{
+	int r = begin(s, reterr);
+
+	if (r != 0)
+		return r;
+	r = delete_grant(s, m->peer.id, host, reterr);
+	return end(s, r == 0 ? write_member(s, m, sequence, reterr) : r, reterr);
 }
 
 int store_touch_member(struct store *s, uint32_t id, int64_t last_seen_s, struct error *reterr)

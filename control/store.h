@@ -64,10 +64,14 @@ P2P_CHECK int store_put_member(struct store *store, const struct member *member,
 			       struct error *reterr);
 P2P_CHECK int store_remove_member(struct store *store, uint32_t id, uint64_t sequence,
 				  struct error *reterr);
-/* Not changes of the map: that follows, or, after a crash, when what it says is judged anew. The member is there. */
-P2P_CHECK int store_add_host_grant(struct store *store, const struct host_grant *grant, struct error *reterr);
-P2P_CHECK int store_remove_host_grant(struct store *store, uint32_t member_id, const struct host_pattern *host,
-				      struct error *reterr);
+/*
+ * Changes of the member, to whom it is granted: the map has whole names. What follows from it for what others publish is
+ * put after it, or, after a crash, judged anew.
+ */
+P2P_CHECK int store_add_host_grant(struct store *store, const struct host_grant *grant, const struct member *member,
+				   uint64_t sequence, struct error *reterr);
+P2P_CHECK int store_remove_host_grant(struct store *store, const struct host_pattern *host,
+				      const struct member *member, uint64_t sequence, struct error *reterr);
 /* Not a change of the map. */
 P2P_CHECK int store_touch_member(struct store *store, uint32_t id, int64_t last_seen_s,
 				 struct error *reterr);

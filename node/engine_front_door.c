@@ -3,14 +3,12 @@
  *
  *   configuration ──► rules ─────┐
  *   map: members ────────────────┼──► routes ──► front door, anew whenever the map changes
- *   map: what members publish ───┘
- *
- * The configuration goes before what members publish. Of several that publish the same host, it is the first by name
- * of those that are online.
+ *   map: what members publish ───┘    (node/expose/published.h)
  */
 #include "node/engine_internal.h"
 
 #include "common/log.h"
+#include "node/expose/published.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -131,94 +129,24 @@ static void add_configured(const struct p2p_engine *engine, struct door_routes *
 	}
 }
 
-/* ---- what members publish ---- */
-
-struct published {
-	const struct map_exposure *exposure;
-	const struct map_peer *peer;
-};
-
-/* Those of one host: who is online first, then by name. */
-static int by_preference(const void *a, const void *b)
-{
-	const struct published *left = a, *right = b;
-
-	if (left->peer->online != right->peer->online)
-		return left->peer->online ? -1 : 1;
-	return strcmp(left->peer->name, right->peer->name);
-}
-
-static uint32_t list_published(const struct map *map, struct published *ret)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < map->n_exposures; i++) {
-		const struct map_exposure *exposure = &map->exposures[i];
-		const bool is_own = exposure->peer_id == map->self.id;
-		const struct map_peer *peer = is_own ? &map->self : map_find_peer(map, exposure->peer_id);
-		if (peer)
-			ret[n++] = (struct published){ exposure, peer };
-	}
-	qsort(ret, n, sizeof(*ret), by_preference);
-	return n;
-}
-
-/* A name that the configuration has, in whichever scheme, is the configuration's. */
-static bool is_configured(const struct p2p_engine *engine, const struct host_pattern *host)
-{
-	for (uint32_t i = 0; i < engine->n_door_rules; i++)
-		if (engine->door_rules[i].host.is_wildcard == host->is_wildcard &&
-		    host_name_equal(&engine->door_rules[i].host.name, &host->name))
-			return true;
-	return false;
-}
-
-/* In each scheme for itself: two members may share a name. */
-static void add_published(const struct p2p_engine *engine, struct door_routes *routes,
-			  const struct published *published)
-{
-	const struct map_exposure *exposure = published->exposure;
-	struct door_rule rule;
-
-	/* Of a scheme that this version does not know, perhaps. */
-	if (door_rule_parse_host(exposure->host, strlen(exposure->host), &rule, NULL) != 0)
-		return;
-	if (is_configured(engine, &rule.host)) {
-		log_debug("frontdoor", "%s of %s: the configuration's is used", exposure->host, published->peer->name);
-		return;
-	}
-	struct endpoint target = { 0 };
-	if (exposure->port != 0)
-		target = endpoint_from_v4(ntohl(published->peer->ip4.s_addr), exposure->port);
-	target = checked_target(engine, exposure->host, target);
-	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
-		struct door_rule one = { .host = rule.host, .header = DOOR_HEADER_V2 };
-		one.takes[i] = true;
-		const int r = rule.takes[i] ? door_routes_add(routes, &one, &target) : 0;
-		if (r == -EPERM)
-			log_warning("frontdoor", "%s of %s is refused: it is this node's own name, by which its relay is "
-				    "asked for", exposure->host, published->peer->name);
-		else if (r != 0)
-			log_debug("frontdoor", "%s of %s: another member's is used", exposure->host,
-				  published->peer->name);
-	}
-}
-
 static struct door_routes *make_routes(const struct p2p_engine *engine)
 {
 	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
-	const uint32_t n_exposures = map ? map->n_exposures : 0;
-	struct published *published = calloc(n_exposures + 1, sizeof(*published));
-	struct door_routes *routes = door_routes_new(engine->n_door_rules + n_exposures + engine_count_webgw(engine));
+	const struct published_options options = { .map = map,
+						   .configured = engine->door_rules,
+						   .n_configured = engine->n_door_rules,
+						   .listen = engine->door_options.listen,
+						   .n_listen = engine->door_options.n_listen };
+	struct door_routes *routes = door_routes_new(engine->n_door_rules + (map ? published_count(map) : 0) +
+						     engine_count_webgw(engine));
 
-	if (!published)
-		abort();
 	set_own_name(engine, routes);
 	add_configured(engine, routes);
-	for (uint32_t i = 0, n = map ? list_published(map, published) : 0; i < n; i++)
-		add_published(engine, routes, &published[i]);
-	free(published);
+	if (map)
+		published_add_routes(&options, routes);
 	engine_add_webgw_routes(engine, routes);
+	if (map)
+		published_keep_names(&options, routes);
 	return routes;
 }
 

@@ -217,6 +217,14 @@ int state_dir_save_identity_key(const struct state_dir *dir, const char *pem, st
 
 /* map cache */
 
+/* So says every file of a program that keeps the same things in it. */
+static bool is_of_this_format(const struct json *json)
+{
+	int64_t format;
+
+	return json_get_integer(json, "format", MAP_FORMAT, MAP_FORMAT, &format, NULL) == 0;
+}
+
 int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct error *reterr)
 {
 	struct json *json;
@@ -225,9 +233,12 @@ int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct erro
 	if (r != 0)
 		return r;
 	r = map_from_json(json, ret, reterr);
-	/* Of a version that knew no exposures and left them out, and front doors as well: nothing to go on from. */
-	if (r == 0 && !json_member(json, "exposures"))
-		ret->sequence = 0;
+	/*
+	 * Of a version that left out what it did not know (before 2: what is granted), or knows more: nothing to go on from, and
+	 * nobody is led anywhere by half of what was said.
+	 */
+	if (r == 0 && !is_of_this_format(json))
+		ret->sequence = ret->n_exposures = ret->n_grants = 0;
 	json_free(json);
 	if (r != 0)
 		error_prefix(reterr, "%s", path_of(dir, "map.json").s);
@@ -237,6 +248,8 @@ int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct erro
 int state_dir_save_map(const struct state_dir *dir, const struct map *map, struct error *reterr)
 {
 	struct json *json = map_to_json(map);
+
+	json_put_integer(json, "format", MAP_FORMAT);
 	char *text = json_print(json);
 	int r = file_write_atomic(path_of(dir, "map.json").s, text, strlen(text), 0600, reterr);
 

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #define STATE_DIR_PATH_MAX 4096
+#define MAP_FORMAT	   2 /* of map.json; one more whenever a map has something new to keep */
 
 /* Where control is and how to know it, and what it gave us. */
 struct state_membership {
@@ -56,8 +57,9 @@ P2P_CHECK int state_dir_load_identity_key(const struct state_dir *dir, char **re
 P2P_CHECK int state_dir_save_identity_key(const struct state_dir *dir, const char *pem, struct error *reterr);
 
 /*
- * The cached map. A corrupt cache is told (-EINVAL) and may be ignored: control sends a new one. One of an earlier version,
- * which left out what it did not know, has the sequence 0: control sends all of it.
+ * The cached map. A corrupt cache is told (-EINVAL) and may be ignored: control sends a new one. One of another format than
+ * this version writes ("format", MAP_FORMAT) has the sequence 0, so that control sends all of it, and until then publishes
+ * nothing and has no grants; peers and relays are kept.
  */
 P2P_CHECK int state_dir_load_map(const struct state_dir *dir, struct map *ret, struct error *reterr);
 P2P_CHECK int state_dir_save_map(const struct state_dir *dir, const struct map *map, struct error *reterr);

@@ -279,6 +279,16 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
 	       bsearch(remote, routes->doors, routes->n_doors, sizeof(*routes->doors), compare_addresses) != NULL;
 }
 
+bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host)
+{
+	const struct host_pattern exact = { .name = *host };
+	bool has = false;
+
+	for (int i = 0; i < DOOR_N_SCHEMES && !has; i++)
+		has = host_table_find_pattern(&routes->tables[i], &exact) != NULL;
+	return has;
+}
+
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host)
 {
@@ -288,9 +298,8 @@ const struct door_route *door_routes_find(const struct door_routes *routes, enum
 
 	if (is_own(routes, host))
 		return NULL;
-	for (int i = 0; i < DOOR_N_SCHEMES && !entry; i++)
-		if (host_table_find_pattern(&routes->tables[i], &exact))
-			return NULL; /* it has its owner, in the other scheme alone */
+	if (!entry && door_routes_has_name(routes, host))
+		return NULL; /* it has its owner, in the other scheme alone */
 	if (!entry)
 		entry = host_table_find(&routes->tables[scheme], host);
 	return entry ? container_of(entry, struct door_route, entry) : NULL;

@@ -86,6 +86,8 @@ P2P_CHECK int door_routes_add(struct door_routes *routes, const struct door_rule
  */
 void door_routes_set_doors(struct door_routes *routes, const struct endpoint *doors, uint32_t n);
 bool door_routes_has_door(const struct door_routes *routes, const struct endpoint *remote);
+/* Is there a route for this very name, in whichever scheme? */
+bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
 /* NULL: nobody's; as the own name is. */
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host);

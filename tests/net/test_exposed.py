@@ -18,10 +18,13 @@ import struct
 
 import pytest
 
+import web
+
 from lab import wait_until
 from overlay import Overlay
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: app.demo\r\n\r\n"
+PAGES = {"alice": "from alice\n", "bob": "from bob\n"}
 
 
 @pytest.fixture
@@ -141,3 +144,43 @@ def visit_if_led(town):
 def acceptor_port(node):
     """As the node's log says."""
     return int(re.search(r"front doors bring visitors to \S+, port (\d+)", node.program.output())[1])
+
+
+def page(town, host):
+    """What a visitor of it gets; None: a reset."""
+    done = web.curl(town.outside, town.relay.host.ip, town.web["bob"], f"http://{host}/", check=False)
+    assert done.returncode in (0, 52, 56), done
+    return done.stdout if done.returncode == 0 else None
+
+
+def test_a_name_of_one_is_never_led_to_the_wildcard_of_another(town):
+    alice, bob, control = town.nodes["alice"], town.nodes["bob"], town.control
+    town.web = {name: web.Web(town.nodes[name], text, address="127.0.0.1") for name, text in PAGES.items()}
+    control.admin("host", "add", "bob", "*.demo")
+    bob.ctl("expose", "*.demo", "8080")
+    wait_until(lambda: page(town, "b.demo") == PAGES["bob"], 10, "the wildcard is bob's")
+
+    # app.demo is granted to alice, who does not publish it.
+    before = int(town.relay.status()["drops"]["front door: nobody there"])
+    assert page(town, "app.demo") is None
+    assert int(town.relay.status()["drops"]["front door: nobody there"]) == before + 1
+
+    # Also not while she comes and goes, and not after a restart of the door by its cached map.
+    expose(town)
+    wait_until(lambda: page(town, "app.demo") == PAGES["alice"], 10, "published")
+    alice.ctl("unexpose", "app.demo")
+    wait_until(lambda: page(town, "app.demo") is None, 10, "unexposed")
+    assert page(town, "b.demo") == PAGES["bob"]
+    wait_until(lambda: '"app.demo"' in (town.relay.state / "map.json").read_text(), 10, "the grant is kept")
+    control.kill()
+    town.relay.kill()
+    town.relay.start()
+    wait_until(lambda: page(town, "b.demo") == PAGES["bob"], 20, "by the cached map")
+    assert page(town, "app.demo") is None
+
+    # When it is nobody's any more, it is one of the wildcard's.
+    control.start()
+    for node in (town.relay, alice, bob):
+        node.wait_for_control()
+    control.admin("host", "remove", "alice", "app.demo")
+    wait_until(lambda: page(town, "app.demo") == PAGES["bob"], 10, "nobody's")

@@ -244,6 +244,33 @@ static void test_what_nodes_publish_is_put_and_removed_whole(void)
 	map_deinit(&map);
 }
 
+#define GRANTS(id, hosts) "{\"id\":" #id ",\"hosts\":[" hosts "]}"
+
+static void test_what_is_granted_is_put_and_removed_whole(void)
+{
+	struct error err = { 0 };
+	struct map map, again;
+
+	begin(&map, MAP(PEER(2, "bob", "") "," PEER(3, "carol", ""), ""));
+	assert(map.n_grants == 0 && !map_has_grant(&map, 2, "a.org"));
+	assert(patch(&map, PATCH(10, 11, "\"put_grants\":[" GRANTS(3, "\"c.org\"") "," GRANTS(2, "\"a.org\",\"b.org\"") "]"), NULL) == 0);
+	assert(map_has_grant(&map, 2, "b.org") && map_has_grant(&map, 3, "c.org") && !map_has_grant(&map, 3, "b.org"));
+	assert(patch(&map, PATCH(11, 12, "\"put_grants\":[" GRANTS(2, "\"d.org\"") "],\"remove_grants\":[2,7]"), NULL) == 0);
+	assert(map.n_grants == 2 && map_has_grant(&map, 2, "d.org") && !map_has_grant(&map, 2, "b.org"));
+	assert(patch(&map, PATCH(12, 13, "\"put_grants\":[" GRANTS(2, "") "]"), &err) == -EINVAL);
+	assert(patch(&map, PATCH(12, 13, "\"put_grants\":[" GRANTS(2, "\"A.org\"") "]"), &err) == -EINVAL);
+	assert(patch(&map, PATCH(12, 13, "\"put_grants\":[" GRANTS(2, "\"e.org\"") "," GRANTS(2, "\"f.org\"") "]"), &err) == -EINVAL);
+	assert(patch(&map, PATCH(12, 13, "\"put_grants\":7"), &err) == -EINVAL);
+	struct json *json = map_to_json(&map);
+	assert(map_from_json(json, &again, NULL) == 0);
+	assert(again.n_grants == 2 && map_has_grant(&again, 3, "c.org"));
+	json_free(json);
+	map_deinit(&again);
+	assert(patch(&map, PATCH(12, 13, "\"remove_peers\":[3],\"remove_grants\":[2]"), NULL) == 0);
+	assert(map.n_grants == 0); /* who leaves has none */
+	map_deinit(&map);
+}
+
 static void test_a_front_door_is_one_of_an_added_public_node(void)
 {
 	struct map map;
@@ -276,6 +303,7 @@ int main(void)
 	test_a_bad_patch_leaves_the_map_as_it_was();
 	test_we_are_not_among_our_peers();
 	test_what_nodes_publish_is_put_and_removed_whole();
+	test_what_is_granted_is_put_and_removed_whole();
 	test_a_front_door_is_one_of_an_added_public_node();
 	test_names_are_dns_labels();
 	puts("ok");

@@ -965,6 +965,30 @@ static void test_grants_and_exposures_survive_a_restart_of_control(void)
 	end(&w);
 }
 
+static void test_a_name_that_is_granted_is_in_the_map_before_it_is_published(void)
+{
+	struct world w;
+	struct node alice, bob;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &bob, "bob");
+	const uint32_t her = alice.membership.node_id;
+	grant_host(&w, "admin.host.add", "alice", "App.example.org", 0, "{}");
+	UNTIL(&w, map_has_grant(&bob.map, her, "app.example.org") && map_has_grant(&alice.map, her, "app.example.org"));
+	grant_host(&w, "admin.host.add", "alice", "b.org", 0, "{}");
+	UNTIL(&w, map_has_grant(&bob.map, her, "b.org"));
+	grant_host(&w, "admin.host.remove", "alice", "app.example.org", 0, "{}");
+	UNTIL(&w, bob.map.n_grants == 1 && alice.map.n_grants == 1);
+	stop_control(&w);
+	start_control(&w);
+	grant_host(&w, "admin.host.remove", "alice", "b.org", 0, "{}");
+	UNTIL(&w, bob.map.n_grants == 0); /* resumed */
+	node_deinit(&alice);
+	node_deinit(&bob);
+	end(&w);
+}
+
 static void test_who_says_no_more_that_it_publishes_does_not(void)
 {
 	struct world w;
@@ -1553,6 +1577,7 @@ int main(void)
 	RUN(test_a_node_knows_why_control_refused_its_update);
 	RUN(test_the_name_of_a_removed_member_may_be_a_wildcards);
 	RUN(test_grants_and_exposures_survive_a_restart_of_control);
+	RUN(test_a_name_that_is_granted_is_in_the_map_before_it_is_published);
 	RUN(test_who_says_no_more_that_it_publishes_does_not);
 	RUN(test_a_relays_region_is_a_label_and_its_cost_bounded);
 	RUN(test_who_joins_with_a_key_for_relays_is_one_when_it_offers);

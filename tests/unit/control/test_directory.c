@@ -68,6 +68,7 @@ static void expect_patch(const struct directory *d, uint32_t for_id, uint64_t af
 	append_ids(line, sizeof(line), "remove", json_member(json, "remove_peers"));
 	append_ids(line, sizeof(line), "relay", json_member(json, "put_relays"));
 	append_ids(line, sizeof(line), "no-relay", json_member(json, "remove_relays"));
+	append_ids(line, sizeof(line), "grants", json_member(json, "put_grants"));
 	if (json_member(json, "self"))
 		strncat(line, " self", sizeof(line) - strlen(line) - 1);
 	json_free(json);
@@ -142,6 +143,41 @@ static void test_no_more_is_published_than_a_map_holds(void)
 	assert(directory_judge_exposures(&d, last, last->exposures) == 0);
 	directory_remove(&d, 1, d.sequence + 1);
 	assert(directory_judge_exposures(&d, last, last->exposures) == UINT64_MAX);
+	directory_deinit(&d);
+}
+
+static void test_whole_names_that_are_granted_are_told_and_wildcards_are_not(void)
+{
+	struct host_grant grant = { .member_id = 2 };
+	struct directory d;
+	struct map map;
+
+	begin(&d);
+	add(&d, "a");
+	add(&d, "b"); /* sequence 3 */
+	struct json *json = directory_snapshot(&d, directory_find(&d, 1));
+	assert(map_from_json(json, &map, NULL) == 0 && map.n_grants == 0);
+	json_free(json);
+	assert(host_pattern_from("*.a.org", 7, &grant.host) == 0 && host_grants_add(&d.grants, &grant) == 0);
+	touch(&d, 2);
+	expect_patch(&d, 1, 3, "3->4 put 2");
+	assert(host_pattern_from("App.a.org", 9, &grant.host) == 0 && host_grants_add(&d.grants, &grant) == 0);
+	touch(&d, 2);
+	expect_patch(&d, 1, 3, "3->5 put 2 grants 2");
+	json = directory_patch(&d, directory_find(&d, 1), 3);
+	assert(map_apply_patch(&map, json, NULL) == 0);
+	assert(map.n_grants == 1 && map_has_grant(&map, 2, "app.a.org"));
+	json_free(json);
+	map_deinit(&map);
+	json = directory_snapshot(&d, directory_find(&d, 1));
+	assert(map_from_json(json, &map, NULL) == 0 && map.n_grants == 1 && map_has_grant(&map, 2, "app.a.org"));
+	json_free(json);
+	host_grants_remove(&d.grants, 2, &grant.host);
+	touch(&d, 2);
+	json = directory_patch(&d, directory_find(&d, 1), 5);
+	assert(map_apply_patch(&map, json, NULL) == 0 && map.n_grants == 0);
+	json_free(json);
+	map_deinit(&map);
 	directory_deinit(&d);
 }
 
@@ -257,6 +293,7 @@ int main(void)
 	test_a_patch_has_each_changed_member_once();
 	test_a_removal_is_told_and_its_id_not_given_again();
 	test_relays_come_and_go();
+	test_whole_names_that_are_granted_are_told_and_wildcards_are_not();
 	test_no_more_is_published_than_a_map_holds();
 	test_what_can_be_resumed();
 	test_only_the_newest_removals_are_remembered();

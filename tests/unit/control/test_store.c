@@ -187,6 +187,57 @@ static void test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_
 	end(&w);
 }
 
+static struct host_grant grant_of(uint32_t member_id, const char *host)
+{
+	struct host_grant grant = { .member_id = member_id, .created_s = NOW };
+
+	assert(host_pattern_from(host, strlen(host), &grant.host) == 0);
+	return grant;
+}
+
+static void test_a_grant_is_a_change_of_its_member(void)
+{
+	struct world w;
+
+	begin(&w);
+	assert(join(&w, REUSABLE, "alice", NOW) == 0 && join(&w, REUSABLE, "bob", NOW) == 0); /* sequence 3 */
+	const struct host_grant grant = grant_of(1, "app.example.org");
+	assert(store_add_host_grant(w.store, &grant, directory_find(&w.directory, 1), 4, NULL) == 0);
+	open_again(&w);
+	assert(w.directory.sequence == 4 && directory_find(&w.directory, 1)->revision == 4);
+	assert(host_grants_find(&w.directory.grants, 1, &grant.host));
+	assert(store_add_host_grant(w.store, &grant, directory_find(&w.directory, 1), 5, NULL) != 0); /* all or nothing */
+	assert(store_remove_host_grant(w.store, &grant.host, directory_find(&w.directory, 1), 5, NULL) == 0);
+	open_again(&w);
+	assert(w.directory.sequence == 5 && directory_find(&w.directory, 1)->revision == 5 && w.directory.grants.n == 0);
+	end(&w);
+}
+
+/* Nodes whose maps are of before have to be told. */
+static void test_of_a_store_of_version_3_the_grants_are_told_anew(void)
+{
+	struct world w;
+
+	begin(&w);
+	for (int i = 0; i < 3; i++)
+		assert(join(&w, REUSABLE, i == 0 ? "alice" : i == 1 ? "bob" : "carol", NOW) == 0); /* sequence 4 */
+	const struct host_grant grants[] = { grant_of(1, "a.org"), grant_of(3, "c.org"), grant_of(3, "d.org") };
+	for (uint32_t i = 0; i < 3; i++)
+		assert(store_add_host_grant(w.store, &grants[i], directory_find(&w.directory, grants[i].member_id), 5 + i,
+					    NULL) == 0);
+	open_again(&w);
+	const uint64_t before = w.directory.sequence;
+	w.store = store_close(w.store);
+	directory_deinit(&w.directory);
+	run_sql(w.path, "PRAGMA user_version = 3");
+	assert(store_upgrade(w.path, NULL) == 0 && store_upgrade(w.path, NULL) == 0);
+	open_again(&w);
+	assert(w.directory.sequence == before + 2 && directory_find(&w.directory, 2)->revision <= before);
+	assert(directory_find(&w.directory, 1)->revision == before + 1 && directory_find(&w.directory, 3)->revision == before + 2);
+	assert(directory_can_resume(&w.directory, UINT64_MAX, before));
+	end(&w);
+}
+
 static void test_a_removal_survives_and_its_id_with_it(void)
 {
 	struct world w;
@@ -320,6 +371,8 @@ int main(void)
 	test_what_is_said_of_a_relay_survives_that_it_is_none_now();
 	test_a_store_of_version_1_is_brought_up_to_date_and_its_relays_stay_relays();
 	test_a_removal_survives_and_its_id_with_it();
+	test_of_a_store_of_version_3_the_grants_are_told_anew();
+	test_a_grant_is_a_change_of_its_member();
 	test_each_key_says_why_it_is_not_good();
 	test_a_join_that_fails_uses_up_no_key();
 	test_a_key_is_good_once_more_for_the_member_that_used_it();

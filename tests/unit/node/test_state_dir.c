@@ -201,13 +201,40 @@ static void test_from_the_map_of_an_earlier_version_nothing_goes_on(void)
 	map_deinit(&map);
 	assert(state_dir_load_map(&dir, &map, NULL) == 0 && map.sequence == 0);
 	map_deinit(&map);
-	put("map.json", MAP_TEXT ",\"exposures\":[]}");
+	put("map.json", MAP_TEXT ",\"format\":2,\"exposures\":[],\"grants\":[]}");
 	assert(state_dir_load_map(&dir, &map, NULL) == 0);
 	assert(map.sequence == 7);
 	assert(state_dir_save_map(&dir, &map, NULL) == 0);
 	map_deinit(&map);
 	assert(state_dir_load_map(&dir, &map, NULL) == 0 && map.sequence == 7 && map.epoch == 3);
 	map_deinit(&map);
+	end();
+}
+
+#define PUBLISHED ",\"exposures\":[{\"id\":1,\"port\":7,\"hosts\":[\"*.a.org\"]}],\"grants\":[{\"id\":1,\"hosts\":[\"b.org\"]}]"
+
+/* Without grants, or with those of another day, a wildcard could lead to somebody whose name it is not. */
+static void test_what_is_published_is_taken_from_a_map_of_the_same_format_alone(void)
+{
+	static const char *const others[] = { "", ",\"format\":1", ",\"format\":3", ",\"format\":\"2\"", ",\"format\":null" };
+	char text[1024];
+	struct map map;
+
+	begin();
+	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+		snprintf(text, sizeof(text), MAP_TEXT PUBLISHED "%s}", others[i]);
+		put("map.json", text);
+		assert(state_dir_load_map(&dir, &map, NULL) == 0);
+		assert(map.sequence == 0 && map.n_exposures == 0 && map.n_grants == 0 && map.self.id == 1);
+		map_deinit(&map);
+	}
+	put("map.json", MAP_TEXT PUBLISHED ",\"format\":2}");
+	for (int again = 0; again < 2; again++) {
+		assert(state_dir_load_map(&dir, &map, NULL) == 0);
+		assert(map.sequence == 7 && map.n_exposures == 1 && map_has_grant(&map, 1, "b.org"));
+		assert(state_dir_save_map(&dir, &map, NULL) == 0);
+		map_deinit(&map);
+	}
 	end();
 }
 
@@ -246,6 +273,7 @@ int main(void)
 	test_the_map_alone_can_be_forgotten();
 	test_what_was_published_is_forgotten_first();
 	test_from_the_map_of_an_earlier_version_nothing_goes_on();
+	test_what_is_published_is_taken_from_a_map_of_the_same_format_alone();
 	test_two_nodes_cannot_share_a_folder();
 	test_the_port_is_remembered_and_rubbish_in_it_does_no_harm();
 	puts("ok");
