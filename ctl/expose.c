@@ -12,7 +12,7 @@
 #include <time.h>
 
 #define TIMEOUT_MS 5000
-#define ASK_MS	   3000 /* that control may take to answer */
+#define ASK_MS	   3000 /* that control and the target may take to answer */
 #define AGAIN_MS   50
 
 enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE };
@@ -34,6 +34,14 @@ static const struct json *find_exposure(const struct json *result, const char *h
 		if (strcmp(admin_text(i, "host", ""), host) == 0)
 			return i;
 	return NULL;
+}
+
+static void print_left_out(struct ctl *ctl, const struct json *list)
+{
+	if (json_length(list) > 0)
+		fputs("\nLeft out, and kept until they are exposed or unexposed again:\n", ctl->out);
+	for (const struct json *i = list ? json_first(list) : NULL; i; i = json_next(i))
+		fprintf(ctl->out, "    %s\n        %s\n", admin_text(i, "line", "-"), admin_text(i, "why", "-"));
 }
 
 static void print_exposures(struct ctl *ctl, const struct json *result)
@@ -60,6 +68,7 @@ static void print_exposures(struct ctl *ctl, const struct json *result)
 			fprintf(ctl->out, "%s%s\n", last[0] ? "" : "\n", why);
 		last = why[0] != '\0' ? why : last;
 	}
+	print_left_out(ctl, json_member(result, "left_out"));
 }
 
 static enum ctl_exit call(struct ctl *ctl, const char *method, const char *key, const char *value,
@@ -85,16 +94,22 @@ static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, c
 	return len < EXPOSURE_TEXT ? CTL_OK : ctl_fail(ctl, CTL_USAGE, "expose: too long");
 }
 
-/* Until control has answered, or for so long. *answer is replaced. */
-static enum ctl_exit await_control(struct ctl *ctl, const char *host, struct rpc_message *answer)
+/* "why": something has to happen first. */
+static bool is_under_way(const struct json *one)
+{
+	const char *state = one ? admin_text(one, "state", "") : "";
+
+	return (strcmp(state, "asking control") == 0 || strcmp(state, "trying the target") == 0) && !json_member(one, "why");
+}
+
+/* Until control and the target have answered, or for so long. *answer is replaced. */
+static enum ctl_exit await_answers(struct ctl *ctl, const char *host, struct rpc_message *answer)
 {
 	const struct timespec pause = { .tv_nsec = AGAIN_MS * 1000000L };
 	enum ctl_exit exit = CTL_OK;
 
 	for (int i = 0; i < ASK_MS / AGAIN_MS && exit == CTL_OK; i++) {
-		const struct json *one = find_exposure(answer->result, host);
-		/* "why": it is not even connected. */
-		if (!one || strcmp(admin_text(one, "state", ""), "asking control") != 0 || json_member(one, "why"))
+		if (!is_under_way(find_exposure(answer->result, host)))
 			break;
 		nanosleep(&pause, NULL);
 		rpc_message_deinit(answer);
@@ -131,7 +146,7 @@ static enum ctl_exit run_expose(struct ctl *ctl, const struct ctl_args *args)
 	exposure_print_host(&exposure, host);
 	exit = call(ctl, "node.expose", "exposure", words, &answer);
 	if (exit == CTL_OK)
-		exit = await_control(ctl, host, &answer);
+		exit = await_answers(ctl, host, &answer);
 	if (exit != CTL_OK)
 		return exit;
 	print_exposed(ctl, host, answer.result);
@@ -153,7 +168,7 @@ const struct ctl_command ctl_expose = {
 		"to TARGET, which has the certificate.\n"
 		"\n"
 		"An admin grants the name to this node, before or after: 'p2pctl admin host add'. It is kept over a\n"
-		"restart. Exit code 0 also when it waits for the grant; --json and 'p2pctl exposures' tell.\n"
+		"restart. Exit code 0 also when it waits for the grant or the server; --json and 'p2pctl exposures' tell.\n"
 		"\n"
 		"Examples:\n"
 		"    p2pctl expose https://app.example.org 8443\n"
@@ -216,8 +231,11 @@ const struct ctl_command ctl_exposures = {
 	.name = "exposures",
 	.arguments = "",
 	.summary = "List what this node publishes, and whether it is live",
-	.text = "Lists the hosts that this node publishes, where their servers are, and the state of each: live;\n"
-		"waiting for a grant (an admin has to grant the name); no front door (no public node opens one);\n"
-		"asking control. FROM says where it stands: p2pctl, or the line of p2pnode.conf.\n",
+	.text = "Lists the hosts that this node publishes, where their servers are, and the state of each: live; not\n"
+		"granted (an admin has to grant the name); not open (front doors cannot come to this node); target\n"
+		"down (no server answers); no front door (no public node opens one); asking control; trying the\n"
+		"target. What is to be done about it stands below the table, and with --json as \"why\". FROM says\n"
+		"where it stands: p2pctl, or the line of p2pnode.conf. What p2pctl has exposed before and is left out\n"
+		"now follows with the reason.\n",
 	.run = run_exposures,
 };

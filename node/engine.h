@@ -56,13 +56,16 @@ void engine_ping(struct p2p_engine *engine, const struct local_api_ping *ping, e
 P2P_CHECK int engine_expose(struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr);
 P2P_CHECK int engine_unexpose(struct p2p_engine *engine, const struct exposure *host, struct error *reterr);
 
-/* What has come of an exposure. */
+/* What has come of an exposure: the first that holds. */
 enum exposure_state {
 	EXPOSURE_NOT_JOINED,
-	EXPOSURE_ASKING,      /* control has not answered yet */
+	EXPOSURE_NOT_OPEN,    /* the acceptor: nobody can come in here */
+	EXPOSURE_ASKING,      /* control has not answered yet, or not to where it is open now */
 	EXPOSURE_CONTROL_OLD, /* it knows nothing of exposures */
-	EXPOSURE_WAITING,     /* for an admin's grant */
+	EXPOSURE_NOT_GRANTED, /* by an admin */
 	EXPOSURE_NO_DOOR,     /* granted; visitors have nowhere to come to */
+	EXPOSURE_TRYING,      /* the target has not answered yet */
+	EXPOSURE_TARGET_DOWN,
 	EXPOSURE_LIVE,
 };
 const char *exposure_state_name(enum exposure_state state);

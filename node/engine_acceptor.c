@@ -71,6 +71,16 @@ void engine_update_acceptor(struct p2p_engine *engine)
 	acceptor_set_doors(engine->acceptor, doors, n);
 }
 
+enum door_target_state engine_target_state(const struct p2p_engine *engine, uint32_t i)
+{
+	struct door_gate_counters counters;
+
+	if (!engine->acceptor || i >= acceptor_count(engine->acceptor))
+		return DOOR_TARGET_UNKNOWN;
+	(void)acceptor_get(engine->acceptor, i, &counters);
+	return counters.state;
+}
+
 void engine_put_visitors(const struct p2p_engine *engine, uint32_t i, struct json *ret)
 {
 	struct door_gate_counters counters;

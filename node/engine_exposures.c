@@ -66,8 +66,7 @@ void engine_load_exposures(struct p2p_engine *engine)
 	if (r == 0) {
 		r = exposure_list_read_added(engine->exposures, text);
 		if (r > 0)
-			log_warning("expose", "%d of what p2pctl exposed is left out, and kept: no exposure of this version, or "
-				    "the configuration has the host", r);
+			log_warning("expose", "%d of what p2pctl exposed is left out, and kept; 'p2pctl exposures' says why", r);
 		else if (r < 0)
 			error_set(&error, r, "more lines than can be kept are no exposures");
 		free(text);
@@ -199,9 +198,11 @@ void engine_forget_exposures(struct p2p_engine *engine)
 /* ---- what has come of them ---- */
 
 static const char *const state_names[] = {
-	[EXPOSURE_NOT_JOINED] = "not joined",	    [EXPOSURE_ASKING] = "asking control",
-	[EXPOSURE_CONTROL_OLD] = "control too old", [EXPOSURE_WAITING] = "waiting for a grant",
-	[EXPOSURE_NO_DOOR] = "no front door",	    [EXPOSURE_LIVE] = "live",
+	[EXPOSURE_NOT_JOINED] = "not joined",	    [EXPOSURE_NOT_OPEN] = "not open",
+	[EXPOSURE_ASKING] = "asking control",	    [EXPOSURE_CONTROL_OLD] = "control too old",
+	[EXPOSURE_NOT_GRANTED] = "not granted",	    [EXPOSURE_NO_DOOR] = "no front door",
+	[EXPOSURE_TRYING] = "trying the target",    [EXPOSURE_TARGET_DOWN] = "target down",
+	[EXPOSURE_LIVE] = "live",
 };
 
 const char *exposure_state_name(enum exposure_state state)
@@ -209,15 +210,16 @@ const char *exposure_state_name(enum exposure_state state)
 	return state_names[state];
 }
 
-static bool is_in_map(const struct map *map, uint32_t node_id, const char *host)
+/* NULL: the map does not have it. */
+static const struct map_exposure *find_in_map(const struct map *map, uint32_t node_id, const char *host)
 {
 	uint32_t n;
 	const struct map_exposure *own = map_exposures_of(map, node_id, &n);
 
 	for (uint32_t i = 0; i < n; i++)
 		if (strcmp(own[i].host, host) == 0)
-			return true;
-	return false;
+			return &own[i];
+	return NULL;
 }
 
 static bool is_door(const struct map *map, const struct map_peer *peer)
@@ -234,21 +236,38 @@ static bool has_door(const struct map *map)
 	return has;
 }
 
-static enum exposure_state state_of(const struct p2p_engine *engine, const char *host)
+/* Of one that is in the map. */
+static enum exposure_state state_of_target(const struct p2p_engine *engine, uint32_t i)
+{
+	switch (engine_target_state(engine, i)) {
+	case DOOR_TARGET_UNKNOWN:
+		return EXPOSURE_TRYING;
+	case DOOR_TARGET_DOWN:
+		return EXPOSURE_TARGET_DOWN;
+	case DOOR_TARGET_UP:
+		break;
+	}
+	return EXPOSURE_LIVE;
+}
+
+static enum exposure_state state_of(const struct p2p_engine *engine, uint32_t i, const char *host)
 {
 	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
 	uint64_t sequence = 0;
 
 	if (engine->state != MEMBER)
 		return EXPOSURE_NOT_JOINED;
-	if (map && is_in_map(map, engine->membership.member.node_id, host))
-		return has_door(map) ? EXPOSURE_LIVE : EXPOSURE_NO_DOOR;
+	if (!engine->acceptor || acceptor_port(engine->acceptor) == 0)
+		return EXPOSURE_NOT_OPEN;
+	const struct map_exposure *told = map ? find_in_map(map, engine->membership.member.node_id, host) : NULL;
+	if (told && told->port == acceptor_port(engine->acceptor))
+		return has_door(map) ? state_of_target(engine, i) : EXPOSURE_NO_DOOR;
 	if (!map || !engine->session ||
 	    session_control_word(engine->session, &sequence) != CONTROL_HAS_ANSWERED)
 		return EXPOSURE_ASKING;
 	if (sequence == 0)
 		return EXPOSURE_CONTROL_OLD;
-	return map->sequence < sequence ? EXPOSURE_ASKING : EXPOSURE_WAITING;
+	return told || map->sequence < sequence ? EXPOSURE_ASKING : EXPOSURE_NOT_GRANTED;
 }
 
 /* Who publishes the same host; NULL: nobody. */
@@ -263,55 +282,89 @@ static const char *other_publisher(const struct map *map, uint32_t node_id, cons
 	return NULL;
 }
 
-static void print_why(const struct p2p_engine *engine, const char *host, enum exposure_state state, char ret[WHY_LEN])
+static void say_not_granted(const struct p2p_engine *engine, const char *host, char ret[WHY_LEN])
 {
-	const char *name = engine->membership.member.name, *bare = strstr(host, "://");
-	const char *other;
+	const struct map *map = map_ref_get(engine->map);
+	const uint32_t id = engine->membership.member.node_id;
+	const char *other = other_publisher(map, id, host), *bare = strstr(host, "://");
 
+	bare = bare ? bare + 3 : host;
+	if (map_has_grant(map, id, bare))
+		snprintf(ret, WHY_LEN, "%s is granted, but members publish as many hosts as a map has room for: it waits for one "
+			 "to be unexposed", bare);
+	else
+		snprintf(ret, WHY_LEN, "%s is not granted to this node%s%s; an admin grants it: p2pctl admin host add %s '%s'",
+			 bare, other ? ", it is published by " : "", other ? other : "", engine->membership.member.name,
+			 bare);
+}
+
+static void say_asking(const struct p2p_engine *engine, char ret[WHY_LEN])
+{
+	if (!engine->session || !session_is_connected(engine->session))
+		snprintf(ret, WHY_LEN, "control is not connected: it is asked as soon as it is");
+	else if (session_control_refusal(engine->session)[0] != '\0')
+		snprintf(ret, WHY_LEN, "control refused it, and is asked again: %s", session_control_refusal(engine->session));
+}
+
+static void say_not_open(const struct p2p_engine *engine, char ret[WHY_LEN])
+{
+	const char *failure = engine->acceptor ? acceptor_failure(engine->acceptor) : "";
+
+	snprintf(ret, WHY_LEN, "front doors cannot come to this node%s%s: is its interface up, and its overlay address on it? It is "
+		 "tried again every 10 s", failure[0] ? ": " : "", failure);
+}
+
+static void print_why(const struct p2p_engine *engine, const struct exposure *exposure, const char *host,
+		      enum exposure_state state, char ret[WHY_LEN])
+{
 	ret[0] = '\0';
 	switch (state) {
-	case EXPOSURE_WAITING:
-		bare = bare ? bare + 3 : host;
-		other = other_publisher(map_ref_get(engine->map), engine->membership.member.node_id, host);
-		snprintf(ret, WHY_LEN, "%s is not granted to this node%s%s; an admin grants it: p2pctl admin host add %s '%s'",
-			 bare, other ? ", it is published by " : "", other ? other : "", name, bare);
+	case EXPOSURE_NOT_GRANTED:
+		say_not_granted(engine, host, ret);
 		break;
 	case EXPOSURE_NO_DOOR:
 		snprintf(ret, WHY_LEN, "no public node of the network opens a front door: one with [public] and [frontdoor] in "
 			 "its p2pnode.conf is needed, and 'p2pctl admin relay add' for it");
 		break;
 	case EXPOSURE_ASKING:
-		if (!engine->session || !session_is_connected(engine->session))
-			snprintf(ret, WHY_LEN, "control is not connected: it is asked as soon as it is");
-		else if (session_control_refusal(engine->session)[0] != '\0')
-			snprintf(ret, WHY_LEN, "control refused it, and is asked again: %s",
-				 session_control_refusal(engine->session));
+		say_asking(engine, ret);
 		break;
 	case EXPOSURE_CONTROL_OLD:
 		snprintf(ret, WHY_LEN, "p2pcontrol is of an earlier version and knows nothing of exposures: update it");
 		break;
+	case EXPOSURE_NOT_OPEN:
+		say_not_open(engine, ret);
+		break;
+	case EXPOSURE_TARGET_DOWN:
+		snprintf(ret, WHY_LEN, "nobody takes connections at %s: start the server there, or expose %s with another target. It "
+			 "is tried again every 10 s", endpoint_text(&exposure->target).s, host);
+		break;
 	case EXPOSURE_NOT_JOINED:
+		snprintf(ret, WHY_LEN, "this node is no member of a network: p2pctl join LINK");
+		break;
+	case EXPOSURE_TRYING:
 	case EXPOSURE_LIVE:
 		break;
 	}
 }
 
-static struct json *item_json(const struct p2p_engine *engine, const struct exposure_item *item)
+static struct json *item_json(const struct p2p_engine *engine, uint32_t i)
 {
+	const struct exposure_item *item = &engine->exposures->items[i];
 	struct json *json = json_object(), *allow = json_array();
 	char host[EXPOSURE_HOST_TEXT], why[WHY_LEN];
 
 	exposure_print_host(&item->exposure, host);
-	const enum exposure_state state = state_of(engine, host);
-	print_why(engine, host, state, why);
+	const enum exposure_state state = state_of(engine, i, host);
+	print_why(engine, &item->exposure, host, state, why);
 	json_put_string(json, "host", host);
 	json_put_string(json, "target", endpoint_text(&item->exposure.target).s);
 	json_put_string(json, "state", exposure_state_name(state));
 	if (why[0] != '\0')
 		json_put_string(json, "why", why);
 	json_put_string(json, "proxy", exposure_proxy_name(item->exposure.proxy));
-	for (uint32_t i = 0; i < item->exposure.n_allow; i++)
-		json_append_string(allow, exposure_prefix_text(&item->exposure.allow[i]).s);
+	for (uint32_t j = 0; j < item->exposure.n_allow; j++)
+		json_append_string(allow, exposure_prefix_text(&item->exposure.allow[j]).s);
 	json_put(json, "allow", allow);
 	json_put_integer(json, "rate", item->exposure.rate);
 	json_put_integer(json, "rate_source", item->exposure.rate_source);
@@ -326,13 +379,37 @@ static void append_door(struct json *doors, const struct map *map, const struct 
 		json_append_string(doors, peer->name);
 }
 
+static struct json *left_out_item(const char *line, const char *why)
+{
+	struct json *json = json_object();
+
+	json_put_string(json, "line", line);
+	json_put_string(json, "why", why);
+	return json;
+}
+
+/* What p2pctl has exposed, and is not now; as many of them as could be. */
+static struct json *left_out_json(const struct p2p_engine *engine)
+{
+	struct json *list = json_array();
+	char line[EXPOSURE_TEXT];
+	struct error why;
+
+	for (uint32_t i = 0; i < EXPOSURE_MAX && exposure_list_left_out(engine->exposures, i, line, &why); i++)
+		json_append(list, left_out_item(line, why.message));
+	if (engine->exposures_unread)
+		json_append(list, left_out_item("all of 'exposures' in the state folder",
+						"the file could not be read at the start: mend or remove it, and restart p2pnode"));
+	return list;
+}
+
 struct json *engine_exposures_json(const struct p2p_engine *engine)
 {
 	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
 	struct json *json = json_object(), *exposures = json_array(), *doors = json_array();
 
 	for (uint32_t i = 0; i < engine->exposures->n; i++) {
-		struct json *item = item_json(engine, &engine->exposures->items[i]);
+		struct json *item = item_json(engine, i);
 		engine_put_visitors(engine, i, item);
 		json_append(exposures, item);
 	}
@@ -342,5 +419,6 @@ struct json *engine_exposures_json(const struct p2p_engine *engine)
 		append_door(doors, map, &map->peers[i]);
 	json_put(json, "exposures", exposures);
 	json_put(json, "front_doors", doors);
+	json_put(json, "left_out", left_out_json(engine));
 	return json;
 }

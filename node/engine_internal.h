@@ -148,6 +148,8 @@ bool engine_publishes(const struct p2p_engine *engine, struct map_exposures *ret
 void engine_start_acceptor(struct p2p_engine *engine);
 /* What is published has changed. */
 void engine_tell_acceptor(struct p2p_engine *engine);
+/* Of the exposure i. */
+enum door_target_state engine_target_state(const struct p2p_engine *engine, uint32_t i);
 /* Of the exposure i: "server" ("up", "down", "unknown"), and counts of its visitors; nothing while it is not open. */
 void engine_put_visitors(const struct p2p_engine *engine, uint32_t i, struct json *ret);
 /* The map changed: front doors have come, gone, or have other addresses. */

@@ -59,26 +59,36 @@ static bool drop_left_out(struct exposure_list *list, const struct exposure *hos
 	return was_there;
 }
 
-int exposure_list_add(struct exposure_list *list, const struct exposure *exposure, const char *place,
-		      struct error *reterr)
+/* May it be added, and in place of which? *ret NULL: of none. */
+static int find_place(const struct exposure_list *list, const struct exposure *exposure, const char *place,
+		      const struct exposure_item **ret, struct error *reterr)
 {
-	struct exposure_item *at = NULL;
-
+	*ret = NULL;
 	for (uint32_t i = 0; i < list->n; i++) {
-		struct exposure_item *there = &list->items[i];
+		const struct exposure_item *there = &list->items[i];
 		const bool same = memcmp(there->exposure.takes, exposure->takes, sizeof(exposure->takes)) == 0;
 		if (!exposure_overlaps(&there->exposure, exposure))
 			continue;
 		if (!same || !is_added(there) || place[0] != '\0')
 			return refuse_overlap(there, place, reterr);
-		at = there;
+		*ret = there;
 	}
-	if (!at && list->n == EXPOSURE_MAX)
+	if (!*ret && list->n == EXPOSURE_MAX)
 		return error_set(reterr, -ENOSPC,
 				 "a node exposes %d hosts at most; a wildcard, such as *.example.org, may stand for many",
 				 EXPOSURE_MAX);
-	if (!at)
-		at = &list->items[list->n++];
+	return 0;
+}
+
+int exposure_list_add(struct exposure_list *list, const struct exposure *exposure, const char *place,
+		      struct error *reterr)
+{
+	const struct exposure_item *there;
+	const int r = find_place(list, exposure, place, &there, reterr);
+
+	if (r != 0)
+		return r;
+	struct exposure_item *at = there ? &list->items[there - list->items] : &list->items[list->n++];
 	memset(at, 0, sizeof(*at));
 	at->exposure = *exposure;
 	snprintf(at->place, sizeof(at->place), "%s", place);
@@ -196,4 +206,35 @@ int exposure_list_read_added(struct exposure_list *list, const char *text)
 		at += len + (at[len] == '\n');
 	}
 	return n_left_out;
+}
+
+static void explain(const struct exposure_list *list, const char *line, size_t len, struct error *ret_why)
+{
+	char text[EXPOSURE_TEXT];
+	const struct exposure_item *there;
+	struct exposure exposure;
+
+	if (len >= sizeof(text)) {
+		error_set(ret_why, -EINVAL, "longer than %d characters", EXPOSURE_TEXT - 1);
+		return;
+	}
+	memcpy(text, line, len);
+	text[len] = '\0';
+	if (exposure_parse(text, &exposure, ret_why) == 0 && find_place(list, &exposure, "", &there, ret_why) == 0)
+		error_set(ret_why, 0, "nothing stands in its way any more: expose it again, or restart p2pnode");
+}
+
+bool exposure_list_left_out(const struct exposure_list *list, uint32_t i, char ret_line[EXPOSURE_TEXT],
+			    struct error *ret_why)
+{
+	const char *at = list->left_out;
+
+	for (; i > 0 && *at != '\0'; i--)
+		at += strcspn(at, "\n") + 1;
+	if (*at == '\0')
+		return false;
+	const size_t len = strcspn(at, "\n");
+	snprintf(ret_line, EXPOSURE_TEXT, "%.*s", (int)(len < EXPOSURE_TEXT ? len : EXPOSURE_TEXT - 1), at);
+	explain(list, at, len, ret_why);
+	return true;
 }

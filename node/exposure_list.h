@@ -53,3 +53,6 @@ char *exposure_list_print_added(const struct exposure_list *list);
  * p2pctl says something of their host: the number of these. -ENOSPC: there are more than can be kept.
  */
 int exposure_list_read_added(struct exposure_list *list, const char *text);
+/* The line i of those that are left out, cut if need be, and why it is. False: there are not so many. */
+bool exposure_list_left_out(const struct exposure_list *list, uint32_t i, char ret_line[EXPOSURE_TEXT],
+			    struct error *ret_why);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define CHECK_MS   10000
+#define CHECKS_OF_UP 6 /* so many times as seldom a target is looked after that was up */
 #define FIRST_PORT 20000 /* below those that the kernel gives to who asks for any */
 #define N_PORTS	   10000
 
@@ -31,8 +32,9 @@ struct acceptor {
 	struct acceptor_options options;
 	uint16_t wanted_port;
 	struct front_door *door; /* NULL: not open yet */
-	bool has_failed;	 /* to open, as was logged */
+	struct error failure;	 /* to open, as was logged; else no message */
 	uv_timer_t timer;
+	uint64_t n_turns; /* of the timer */
 	uint32_t n;
 	struct exposed *exposed[EXPOSURE_MAX]; /* held */
 	struct check *checks[EXPOSURE_MAX];    /* under way, of exposed[i]; NULL: none */
@@ -148,9 +150,9 @@ static void open_door(struct acceptor *acceptor)
 
 	if (r == -EADDRINUSE)
 		r = start_door(acceptor, 0, &error);
-	if (r != 0 && !acceptor->has_failed)
+	if (r != 0 && acceptor->failure.message[0] == '\0')
 		log_warning("expose", "visitors cannot come in: %s", error.message);
-	acceptor->has_failed = r != 0;
+	acceptor->failure = r != 0 ? error : (struct error){ .message = "" };
 	if (r != 0)
 		return; /* it is tried again with the targets */
 	log_info("expose", "front doors bring visitors to %s, port %u",
@@ -234,7 +236,8 @@ static void start_check(struct acceptor *acceptor, uint32_t i)
 	}
 }
 
-static void check_targets(struct acceptor *acceptor)
+/* with_up: also those that were there when they were tried last. */
+static void check_targets(struct acceptor *acceptor, bool with_up)
 {
 	struct door_gate_counters counters;
 
@@ -244,7 +247,7 @@ static void check_targets(struct acceptor *acceptor)
 			end_check(acceptor->checks[i]);
 		}
 		(void)acceptor_get(acceptor, i, &counters);
-		if (counters.state != DOOR_TARGET_UP)
+		if (counters.state != DOOR_TARGET_UP || with_up)
 			start_check(acceptor, i);
 	}
 }
@@ -255,7 +258,7 @@ static void on_timer(uv_timer_t *timer)
 
 	if (acceptor->n > 0 && !acceptor->door)
 		open_door(acceptor);
-	check_targets(acceptor);
+	check_targets(acceptor, ++acceptor->n_turns % CHECKS_OF_UP == 0);
 }
 
 /* ---- from outside ---- */
@@ -309,7 +312,7 @@ void acceptor_set_exposures(struct acceptor *acceptor, const struct exposure *ex
 		uv_timer_start(&acceptor->timer, on_timer, acceptor->options.check_ms, acceptor->options.check_ms);
 	else
 		uv_timer_stop(&acceptor->timer);
-	check_targets(acceptor);
+	check_targets(acceptor, false);
 }
 
 void acceptor_set_doors(struct acceptor *acceptor, const struct endpoint *doors, uint32_t n)
@@ -352,6 +355,11 @@ void acceptor_close(struct acceptor *acceptor, void (*cb)(void *owner), void *ow
 uint16_t acceptor_port(const struct acceptor *acceptor)
 {
 	return acceptor->door ? front_door_port(acceptor->door, 0) : 0;
+}
+
+const char *acceptor_failure(const struct acceptor *acceptor)
+{
+	return acceptor->failure.message;
 }
 
 uint32_t acceptor_count(const struct acceptor *acceptor)

@@ -7,7 +7,8 @@
  *      │                         │ routes                                      ▼
  *   set_doors ──────────────► [ loop: the exposures, a gate for each ] ──► acceptor_get()
  *                                │
- *                                └─ every 10 s each target that is not known to be up is connected to, and closed
+ *                                └─ every 10 s each target that is not known to be up is connected to, and closed; each
+ *                                   that is, every 60 s
  *
  * It is open while there are exposures and for as long as it was so. Its port is always the same for a node key, if no
  * other program has it; else some other.
@@ -34,7 +35,7 @@ struct acceptor_options {
 	uv_loop_t *loop;
 	struct endpoint address;       /* in the overlay; port 0 */
 	const struct public_key *node_key; /* chooses the port; not kept */
-	uint32_t check_ms;	       /* how often targets are tried; 0: 10 s */
+	uint32_t check_ms;	       /* how often targets are tried that are not up; 0: 10 s */
 	/* acceptor_port() says something else now; may be NULL. */
 	void (*port_changed)(void *owner);
 	void *owner;
@@ -51,6 +52,8 @@ void acceptor_set_doors(struct acceptor *acceptor, const struct endpoint *doors,
 
 /* Where it is open; 0: it is not. */
 uint16_t acceptor_port(const struct acceptor *acceptor);
+/* Why it could not be opened when that was tried last, "" else. It is tried again with the targets. */
+const char *acceptor_failure(const struct acceptor *acceptor);
 uint32_t acceptor_count(const struct acceptor *acceptor);
 /* i < acceptor_count(): in the order in which they were set. The exposure is borrowed until they are set again. */
 const struct exposure *acceptor_get(const struct acceptor *acceptor, uint32_t i, struct door_gate_counters *ret);

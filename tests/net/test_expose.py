@@ -64,9 +64,9 @@ def test_a_host_is_published_granted_and_taken_back(town):
 
     # What is not granted waits, and says what the admin has to do.
     said = alice.ctl("expose", "app.demo", "8080").stdout
-    assert "kept, but not live yet: waiting for a grant" in said and "p2pctl admin host add alice 'app.demo'" in said
+    assert "kept, but not live yet: not granted" in said and "p2pctl admin host add alice 'app.demo'" in said
     alice.ctl("unexpose", "https://app.demo")
-    assert json.loads(alice.ctl("expose", "https://app.demo", "8443", "--json").stdout)["state"] == "waiting for a grant"
+    assert json.loads(alice.ctl("expose", "https://app.demo", "8443", "--json").stdout)["state"] == "not granted"
     assert is_reset(town, "http://app.demo/")
     waiting = [host["host"] for host in control.admin("host", "list")["hosts"] if not host["granted"]]
     assert sorted(waiting) == ["http://app.demo", "http://fixed.demo", "https://app.demo"]
@@ -105,16 +105,27 @@ def test_a_host_is_published_granted_and_taken_back(town):
     wait_until(lambda: is_reset(town, "http://app.demo/"), 10, "unexposed")
     assert is_served(town, "https://app.demo/")
     control.admin("host", "remove", "alice", "*.demo")
-    wait_for_state(alice, "https://app.demo", "waiting for a grant")
+    wait_for_state(alice, "https://app.demo", "not granted")
     wait_until(lambda: is_reset(town, "https://app.demo/"), 10, "revoked")
     assert relay.program.running and alice.program.running
 
-    # What could not be read at the start is not written over.
+    # What is left out at the start is listed, with the reason.
     kept = alice.state / "exposures"
+    alice.kill()
+    kept.write_text(kept.read_text() + "d.demo 80 later=1\nhttp://fixed.demo 9\n")
+    alice.start()
+    alice.wait_for_control()
+    left_out = {one["line"]: one["why"] for one in alice.rpc("node.exposures")["left_out"]}
+    assert "'later': did you mean rate" in left_out["d.demo 80 later=1"]
+    assert f"stands in the configuration, at {alice.config}:" in left_out["http://fixed.demo 9"]
+    assert "    d.demo 80 later=1\n        'later': did you mean rate" in alice.ctl("exposures").stdout
+
+    # What could not be read at the start is not written over.
     alice.kill()
     kept.write_text(kept.read_text() + "\n" * (512 << 10))
     alice.start()
     alice.wait_for_control()
     refused = alice.ctl("expose", "c.demo", "8080", check=False)
     assert refused.returncode == 1 and "could not be read at the start" in refused.stderr
+    assert "could not be read at the start" in alice.rpc("node.exposures")["left_out"][0]["why"]
     assert kept.stat().st_size > 512 << 10 and "https://app.demo" in kept.read_text()

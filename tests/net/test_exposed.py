@@ -126,7 +126,11 @@ def test_the_member_is_told_who_visits_and_decides_who_may(town):
     listener.close()
     assert is_reset(visit(town))
     counts(town, not_reached=1)
-    assert exposure(town)["server"] == "down"
+    assert exposure(town)["server"] == "down" and exposure(town)["state"] == "target down"
+    table = alice.ctl("exposures").stdout
+    assert "target down" in table and "nobody takes connections at 127.0.0.1:8080: start the server there" in table
+    said = alice.ctl("expose", "app.demo", "8081").stdout
+    assert said.startswith("app.demo is kept, but not live yet: target down: nobody takes connections at 127.0.0.1:8081")
 
 
 def visit_if_led(town):
@@ -171,7 +175,8 @@ def test_a_name_of_one_is_never_led_to_the_wildcard_of_another(town):
     alice.ctl("unexpose", "app.demo")
     wait_until(lambda: page(town, "app.demo") is None, 10, "unexposed")
     assert page(town, "b.demo") == PAGES["bob"]
-    wait_until(lambda: '"app.demo"' in (town.relay.state / "map.json").read_text(), 10, "the grant is kept")
+    kept = town.relay.state / "map.json"
+    wait_until(lambda: all(word in kept.read_text() for word in ('"hosts":["*.demo"]', '"hosts":["app.demo"]')), 10, "kept")
     control.kill()
     town.relay.kill()
     town.relay.start()

@@ -162,6 +162,16 @@ static void port_relay_undrain(void *owner, local_api_request request)
 	local_api_done(node->api, request);
 }
 
+static struct json *left_out_json(void)
+{
+	struct json *list = json_array(), *one = json_object();
+
+	json_put_string(one, "line", "c.org 1 later=1");
+	json_put_string(one, "why", "'later': not known");
+	json_append(list, one);
+	return list;
+}
+
 /* Control takes a moment to answer; it has granted all below example.org. */
 static void answer_exposures(struct node *node, local_api_request request)
 {
@@ -170,7 +180,7 @@ static void answer_exposures(struct node *node, local_api_request request)
 
 	json_put_string(one, "host", node->exposed);
 	json_put_string(one, "target", "127.0.0.1:8443");
-	json_put_string(one, "state", node->questions < 2 ? "asking control" : granted ? "live" : "waiting for a grant");
+	json_put_string(one, "state", node->questions < 2 ? "asking control" : granted ? "live" : "not granted");
 	if (node->questions++ >= 2 && !granted)
 		json_put_string(one, "why", "not granted; p2pctl admin host add alice");
 	if (node->exposed[0])
@@ -178,6 +188,8 @@ static void answer_exposures(struct node *node, local_api_request request)
 	else
 		json_free(one);
 	json_put(json, "exposures", list);
+	if (node->exposed[0] && !granted)
+		json_put(json, "left_out", left_out_json());
 	local_api_answer(node->api, request, json);
 }
 
@@ -500,10 +512,13 @@ static void test_a_host_is_exposed_once_control_has_answered(void)
 	run(&w, "unexpose https://app.example.org");
 	expect(&w, CTL_FAILED, "", "p2pctl: it is not exposed here\n");
 	run(&w, "expose b.org 80");
-	expect(&w, CTL_OK, "b.org is kept, but not live yet: waiting for a grant: not granted; p2pctl admin host add alice\n",
+	expect(&w, CTL_OK, "b.org is kept, but not live yet: not granted: not granted; p2pctl admin host add alice\n",
 	       "");
 	run(&w, "exposures --json");
-	assert(w.exit == CTL_OK && strstr(w.out, "\"state\":\"waiting for a grant\""));
+	assert(w.exit == CTL_OK && strstr(w.out, "\"state\":\"not granted\""));
+	run(&w, "exposures");
+	assert(w.exit == CTL_OK && strstr(w.out, "not granted; p2pctl admin host add alice\n\nLeft out, and kept until they are "
+						 "exposed or unexposed again:\n    c.org 1 later=1\n        'later': not known\n"));
 
 	end(&w);
 }

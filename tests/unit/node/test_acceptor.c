@@ -325,6 +325,40 @@ static void test_a_target_is_looked_after_until_it_is_up(void)
 	close_node(&node);
 }
 
+static void test_a_target_that_was_up_is_looked_after_too(void)
+{
+	struct node node;
+	uint16_t port;
+	const int server = listen_at(0, &port);
+	const struct exposure exposure = exposure_of("app.example.org", port, "");
+
+	open_node(&node);
+	expose(&node, &exposure, 1);
+	AWAIT(&node, counters_of(&node, 0).state == DOOR_TARGET_UP);
+	close(server); /* and nobody visits it */
+	AWAIT(&node, counters_of(&node, 0).state == DOOR_TARGET_DOWN);
+	assert(counters_of(&node, 0).unreachable == 0);
+	close_node(&node);
+}
+
+static void test_why_it_is_not_open_is_known(void)
+{
+	struct node node;
+	const struct exposure exposure = exposure_of("app.example.org", 9, "");
+
+	open_node(&node);
+	acceptor_close(node.acceptor, on_closed, &node);
+	const struct acceptor_options options = { .loop = &node.loop,
+						  .address = endpoint_from_v4(VISITOR, 0), /* nobody's here */
+						  .node_key = &node.key,
+						  .check_ms = 50 };
+	node.acceptor = acceptor_new(&options);
+	assert(acceptor_failure(node.acceptor)[0] == '\0');
+	acceptor_set_exposures(node.acceptor, &exposure, 1);
+	assert(acceptor_port(node.acceptor) == 0 && strstr(acceptor_failure(node.acceptor), "192.0.2.7"));
+	close_node(&node);
+}
+
 static void test_a_target_that_is_the_acceptor_itself_is_led_nowhere(void)
 {
 	struct node node;
@@ -367,6 +401,8 @@ int main(void)
 		test_more_a_second_than_the_rate_are_reset,
 		test_what_is_exposed_as_before_is_counted_on,
 		test_a_target_is_looked_after_until_it_is_up,
+		test_a_target_that_was_up_is_looked_after_too,
+		test_why_it_is_not_open_is_known,
 		test_a_target_that_is_the_acceptor_itself_is_led_nowhere,
 		test_only_doors_of_the_map_bring_visitors,
 	};

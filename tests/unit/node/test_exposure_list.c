@@ -107,6 +107,41 @@ static void test_what_is_left_out_is_kept_until_p2pctl_says_otherwise(void)
 	expect_added("");
 }
 
+static void expect_left_out(uint32_t i, const char *expected, const char *why)
+{
+	char line[EXPOSURE_TEXT];
+
+	assert(exposure_list_left_out(&list, i, line, &error));
+	if (strcmp(line, expected) != 0 || !strstr(error.message, why)) {
+		printf("'%s': %s\n", line, error.message);
+		assert(false);
+	}
+}
+
+static void test_what_is_left_out_is_listed_with_its_reason(void)
+{
+	char line[EXPOSURE_TEXT], text[EXPOSURE_MAX * 16 + 4 * EXPOSURE_TEXT] = "", host[64];
+
+	memset(&list, 0, sizeof(list));
+	assert(!exposure_list_left_out(&list, 0, line, &error));
+	assert(add("http://a.org 9", "p2pnode.conf:1") == 0);
+	for (int i = 1; i < EXPOSURE_MAX; i++) {
+		snprintf(host, sizeof(host), "h%d.org 1\n", i);
+		strcat(text, host);
+	}
+	strcat(text, "http://a.org 2\nb.org 3 later=1\nmore.org 4\n");
+	memset(text + strlen(text), 'x', EXPOSURE_TEXT);
+	assert(exposure_list_read_added(&list, text) == 4);
+	expect_left_out(0, "http://a.org 2", "http://a.org stands in the configuration, at p2pnode.conf:1");
+	expect_left_out(1, "b.org 3 later=1", "'later': did you mean rate");
+	expect_left_out(2, "more.org 4", "64 hosts at most");
+	assert(exposure_list_left_out(&list, 3, line, &error) && strlen(line) == EXPOSURE_TEXT - 1);
+	assert(strstr(error.message, "longer than 1279"));
+	assert(!exposure_list_left_out(&list, 4, line, &error));
+	assert(take_away("h1.org") == 0);
+	expect_left_out(2, "more.org 4", "nothing stands in its way any more");
+}
+
 static void test_there_is_a_bound(void)
 {
 	char text[32];
@@ -129,6 +164,7 @@ int main(void)
 	test_the_exact_name_goes_before_the_wildcard();
 	test_what_was_added_is_read_again_after_a_restart();
 	test_what_is_left_out_is_kept_until_p2pctl_says_otherwise();
+	test_what_is_left_out_is_listed_with_its_reason();
 	test_there_is_a_bound();
 	return 0;
 }
