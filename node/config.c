@@ -162,6 +162,13 @@ static int check_place(const char *value, struct error *reterr)
 	return parse_place(value, &place, reterr);
 }
 
+static int check_webgw_admin(const char *value, struct error *reterr)
+{
+	return value[0] == '/' || !strchr(value, '/')
+		       ? 0
+		       : error_set(reterr, -EINVAL, "a path that begins with '/', or a name beside the node's own socket");
+}
+
 static int check_webgw_host(const char *value, struct error *reterr)
 {
 	struct webgw_rule rule;
@@ -252,6 +259,8 @@ static const struct config_setting settings[] = {
 	  "TCP port, or address with a port, at which webgw's agents subscribe, without encryption" },
 	{ "webgw", "dial_back", CONFIG_TEXT, 1, 72, "4658", false, check_place,
 	  "TCP port, or address with a port, at which they dial back" },
+	{ "webgw", "admin", CONFIG_TEXT, 0, WEBGW_ADMIN_PATH_LEN, "webgw.sock", false, check_webgw_admin,
+	  "Unix socket at which hosts are added and removed; empty: none" },
 	{ "webgw", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_webgw_host,
 	  "A host and the SHA-256 of its secret in hex" },
 	{ "webgw", "allow_plaintext", CONFIG_BOOL, 0, 0, "no", false, NULL,
@@ -455,6 +464,7 @@ static int take_webgw(const struct config_values *values, struct node_config *co
 	int r;
 
 	config->has_webgw = config_has_section(values, "webgw");
+	snprintf(config->webgw_admin, sizeof(config->webgw_admin), "%s", config_text(values, "webgw", "admin"));
 	config->n_webgw_hosts = config_count(values, "webgw", "host");
 	for (uint32_t i = 0; i < config->n_webgw_hosts; i++)
 		snprintf(config->webgw_hosts[i], sizeof(config->webgw_hosts[i]), "%s",

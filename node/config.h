@@ -18,6 +18,7 @@
 #include "node/wireguard_kind.h"
 #include "node/exposure_list.h"
 #include "relay/frontdoor/door_routes.h"
+#include "relay/webgw/admin_wire.h"
 #include "relay/webgw/webgw_wire.h"
 
 #include <net/if.h>
@@ -66,6 +67,7 @@ struct node_config {
 	/* [webgw] */
 	bool has_webgw;
 	struct endpoint webgw_listen, webgw_dial_back;
+	char webgw_admin[WEBGW_ADMIN_PATH_LEN + 1]; /* a path, or a name beside the node's socket; empty: none */
 	uint32_t n_webgw_hosts;
 	char webgw_hosts[CONFIG_FILE_MAX_ITEMS][CONFIG_FILE_MAX_VALUE + 1]; /* for webgw_rule_parse() */
 };

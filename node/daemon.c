@@ -231,6 +231,14 @@ static void on_listening(void *owner, const int *sockets, size_t n)
 		service_keep_sockets("relay", sockets, n);
 }
 
+/* name: a path, or the name of a file in the folder of the node's own socket. */
+static void place_beside(const char *socket, const char *name, char ret[PATH_MAX])
+{
+	const char *slash = name[0] == '/' ? NULL : strrchr(socket, '/');
+
+	snprintf(ret, PATH_MAX, "%.*s%s", slash ? (int)(slash - socket) + 1 : 0, socket, name);
+}
+
 static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
 {
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed,
@@ -244,6 +252,9 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 	settings.options.state_dir = options->state_dir;
 	settings.options.public_sockets = options->public_sockets;
 	settings.options.n_public_sockets = options->n_public_sockets;
+	char webgw_admin[PATH_MAX];
+	place_beside(options->socket, options->config->webgw_admin, webgw_admin);
+	settings.options.webgw_admin = options->config->webgw_admin[0] != '\0' ? webgw_admin : NULL;
 	if (!options->config->is_public)
 		on_listening(daemon, NULL, 0);
 	r = p2p_engine_new(options->loop, &settings.options, &callbacks, &daemon->engine, error.message,
@@ -320,13 +331,15 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 		struct diglett_metrics diglett = { 0 };
 		if (daemon->diglett)
 			diglett = diglett_thread_metrics(daemon->diglett);
-		*ret = (struct http_page){ 200, RELAY_METRICS_TYPE, engine_metrics(daemon->engine, &diglett) };
+		*ret = (struct http_page){ .status = 200, .type = RELAY_METRICS_TYPE,
+					   .text = engine_metrics(daemon->engine, &diglett) };
 		return true;
 	}
 	if (strcmp(path, "/healthz") != 0)
 		return false;
 	const char *why = engine_health(daemon->engine);
-	*ret = (struct http_page){ why ? 503 : 200, "text/plain; charset=utf-8", text_of("%s\n", why ? why : "ok") };
+	*ret = (struct http_page){ .status = why ? 503 : 200, .type = "text/plain; charset=utf-8",
+				   .text = text_of("%s\n", why ? why : "ok") };
 	return true;
 }
 

@@ -1078,6 +1078,10 @@ static void close_hosts(struct p2p_engine *engine)
 		engine->n_open++;
 		uv_close((uv_handle_t *)&engine->restart, on_restart_closed);
 	}
+	if (engine->webgw_admin) {
+		engine->n_open++;
+		webgw_admin_stop(engine->webgw_admin, on_host_closed, engine);
+	}
 	if (engine->websockets) {
 		engine->n_open++;
 		websocket_host_close(engine->websockets, on_host_closed, engine);

@@ -21,6 +21,7 @@
 #include "node/turn_helper.h"
 #include "relay/frontdoor/front_door.h"
 #include "relay/webgw/webgw.h"
+#include "relay/webgw/webgw_admin.h"
 #include "relay/public_node.h"
 
 #include <uv.h>
@@ -64,6 +65,7 @@ struct p2p_engine {
 	bool exposures_unread; /* p2pctl's are in the state folder, but not here: they must not be written over */
 	bool has_webgw;
 	struct endpoint webgw_listen;
+	char webgw_admin_path[WEBGW_ADMIN_PATH_LEN + 1]; /* empty: none */
 	struct webgw_rule *webgw_rules; /* owned */
 	uint32_t n_webgw_rules;
 
@@ -76,6 +78,7 @@ struct p2p_engine {
 	struct websocket_host *websockets;
 	struct tls_host *tls_host;
 	struct webgw *webgw; /* NULL: not wanted */
+	struct webgw_admin *webgw_admin; /* the same */
 	struct link_monitor *link_monitor;
 	struct echo *echo; /* NULL: no capability */
 	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */

@@ -107,6 +107,7 @@ static void add_door_drops(const char *of, const struct front_door_counters *cou
 /* Of visitors that waited for agents, and of who dialled back. */
 static void add_dial_drops(const struct front_door_counters *counters, struct node_status *status)
 {
+	node_status_add_drop(status, "front door: their host was taken away", counters->cut);
 	node_status_add_drop(status, "front door: no agent dialled back", counters->dial_timed_out);
 	node_status_add_drop(status, "front door: too many wait for agents", counters->dial_over_limit);
 	node_status_add_drop(status, "front door: too many wait of one source", counters->dial_over_source_limit);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
 {
@@ -26,6 +27,11 @@ int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options
 	if ((r = door_listen_parse(options->webgw_listen, places, &n, reterr)) != 0)
 		return r;
 	engine->webgw_listen = places[0];
+	if (options->webgw_admin && strlen(options->webgw_admin) > WEBGW_ADMIN_PATH_LEN)
+		return error_set(reterr, -ENAMETOOLONG, "%s: longer than the %d bytes a socket's path may have",
+				 options->webgw_admin, WEBGW_ADMIN_PATH_LEN);
+	if (options->webgw_admin)
+		strcpy(engine->webgw_admin_path, options->webgw_admin);
 	if ((r = door_listen_parse(options->webgw_dial_back, places, &n, reterr)) != 0)
 		return r;
 	engine->door_options.dial_back = places[0];
@@ -62,6 +68,22 @@ static uint16_t on_dial_back_port(void *owner)
 	return front_door_dial_back_port(engine->front_door);
 }
 
+static void on_hosts_changed(void *owner)
+{
+	engine_update_front_door(owner);
+}
+
+static int start_admin(struct p2p_engine *engine, struct error *reterr)
+{
+	const struct webgw_admin_options options = { .loop = engine->loop,
+						     .path = engine->webgw_admin_path,
+						     .webgw = engine->webgw,
+						     .owner = engine,
+						     .changed = on_hosts_changed };
+
+	return engine->webgw_admin_path[0] == '\0' ? 0 : webgw_admin_start(&options, &engine->webgw_admin, reterr);
+}
+
 int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 {
 	const struct webgw_options options = {
@@ -84,7 +106,10 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 			log_warning("webgw", "%s stands twice: the first is used", engine->webgw_rules[i].host.name.text);
 	log_warning("webgw", "agents are listened to at TCP %s without encryption: who sees that may take their visitors",
 		    endpoint_text(&engine->webgw_listen).s);
-	return 0;
+	r = start_admin(engine, reterr);
+	if (r != 0)
+		error_prefix(reterr, "webgw");
+	return r;
 }
 
 uint32_t engine_count_webgw(const struct p2p_engine *engine)
@@ -102,7 +127,7 @@ void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes
 	const struct endpoint nowhere = { 0 };
 	struct door_rule rule = { .takes = { true, true }, .is_dial_back = true };
 
-	for (uint32_t i = 0; engine->webgw && webgw_host_at(engine->webgw, i, &rule.host); i++)
+	for (uint32_t i = 0; engine->webgw && (rule.gate = webgw_host_at(engine->webgw, i, &rule.host)); i++)
 		switch (door_routes_add(routes, &rule, &nowhere)) {
 		case 0:
 			break;

@@ -6,6 +6,7 @@
 #include "node/local_api.h"
 
 #include "common/lines.h"
+#include "common/unix_socket.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -413,84 +414,13 @@ static void on_connection(uv_stream_t *listener, int status)
 	}
 }
 
-/* the socket */
-
-static int fail(struct error *reterr, const char *path, const char *what)
-{
-	int code = -errno;
-
-	return error_set(reterr, code, "%s: cannot %s: %s", path, what, strerror(-code));
-}
-
-/* A node that died leaves its socket behind; a living one answers on it. */
-static int remove_stale(const struct sockaddr_un *address, struct error *reterr)
-{
-	const char *path = address->sun_path;
-	struct stat file;
-
-	if (lstat(path, &file) != 0)
-		return errno == ENOENT ? 0 : fail(reterr, path, "look");
-	if (!S_ISSOCK(file.st_mode))
-		return error_set(
-			reterr, -EEXIST,
-			"%s: exists and is no socket; remove it or choose another --socket", path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return fail(reterr, path, "open a socket");
-	int r = connect(fd, (const struct sockaddr *)address, sizeof(*address));
-	int why = errno;
-	close(fd);
-	if (r == 0)
-		return error_set(
-			reterr, -EADDRINUSE,
-			"%s: another node answers here; stop it or choose another --socket", path);
-	errno = why;
-	if (why != ECONNREFUSED)
-		return fail(reterr, path, "look who listens");
-	return unlink(path) == 0 || errno == ENOENT ? 0
-						    : fail(reterr, path, "remove the old socket");
-}
-
-static int bind_socket(int fd, const struct sockaddr_un *address)
-{
-	mode_t mask = umask(0177);
-	int r = bind(fd, (const struct sockaddr *)address, sizeof(*address));
-
-	umask(mask);
-	return r;
-}
-
-static int open_socket(const char *path, int *ret, struct error *reterr)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int r;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(reterr, -ENAMETOOLONG,
-				 "%s: longer than the %zu bytes a socket's path may have", path,
-				 sizeof(address.sun_path) - 1);
-	memcpy(address.sun_path, path, strlen(path));
-	r = remove_stale(&address, reterr);
-	if (r != 0)
-		return r;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return fail(reterr, path, "open a socket");
-	if (bind_socket(fd, &address) != 0 || listen(fd, BACKLOG) != 0) {
-		r = fail(reterr, path, "listen");
-		close(fd);
-		return r;
-	}
-	*ret = fd;
-	return 0;
-}
-
 /* public */
 
 int local_api_new(uv_loop_t *loop, const char *path, const struct local_api_ports *ports,
 		  struct local_api **ret, struct error *reterr)
 {
-	int fd = -1, r = open_socket(path, &fd, reterr);
+	struct stat file;
+	int fd = -1, r = unix_socket_listen(path, "choose another --socket", BACKLOG, &fd, &file, reterr);
 
 	if (r != 0)
 		return r;
@@ -501,9 +431,8 @@ int local_api_new(uv_loop_t *loop, const char *path, const struct local_api_port
 	memcpy(api->path, path, strlen(path) + 1);
 	uv_pipe_init(loop, &api->pipe, 0);
 	api->n_handles = 1;
-	r = stat(path, &api->file) == 0 ? 0 : -errno;
-	if (r == 0)
-		r = uv_pipe_open(&api->pipe, fd);
+	api->file = file;
+	r = uv_pipe_open(&api->pipe, fd);
 	if (r == 0)
 		r = uv_listen((uv_stream_t *)&api->pipe, BACKLOG, on_connection);
 	if (r != 0) {
@@ -518,15 +447,11 @@ int local_api_new(uv_loop_t *loop, const char *path, const struct local_api_port
 
 void local_api_close(struct local_api *api, void (*cb)(void *owner), void *owner)
 {
-	struct stat now;
-
 	assert(!api->closing);
 	api->closing = true;
 	api->closed_cb = cb;
 	api->closed_owner = owner;
-	if (lstat(api->path, &now) == 0 && now.st_dev == api->file.st_dev &&
-	    now.st_ino == api->file.st_ino)
-		unlink(api->path);
+	unix_socket_remove(api->path, &api->file);
 	for (struct client *client = api->clients; client; client = client->next)
 		close_client(client);
 	uv_close((uv_handle_t *)&api->pipe, on_listener_closed);

@@ -117,28 +117,36 @@ int tcp_listen(const struct endpoint *address, const struct listen_sockets *sock
 				  hint(r));
 }
 
-int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
-		      const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
-		      struct error *reterr)
+int tcp_listener_adopt(struct tcp_listener *listener, uv_loop_t *loop, int fd_take,
+		       const struct tcp_listener_ports *ports)
 {
-	*listener = (struct tcp_listener){ .ports = *ports, .fd = -1, .spare = -1 };
+	*listener = (struct tcp_listener){ .ports = *ports, .fd = fd_take, .spare = open_spare() };
 
-	int r = tcp_listen(address, sockets, &listener->fd, reterr);
-	if (r < 0)
-		return r;
-	listener->spare = open_spare();
-	r = uv_poll_init(loop, &listener->poll, listener->fd);
+	const int r = uv_poll_init(loop, &listener->poll, listener->fd);
 	if (r < 0) {
 		close(listener->fd);
 		if (listener->spare >= 0)
 			close(listener->spare);
-		return error_set(reterr, r, "cannot watch TCP %s: %s", endpoint_text(address).s, uv_strerror(r));
+		return r;
 	}
 	uv_timer_init(loop, &listener->retry);
 	listener->poll.data = listener->retry.data = listener;
 	listener->n_open = 2;
 	uv_poll_start(&listener->poll, UV_READABLE, on_readable);
 	return 0;
+}
+
+int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
+		      const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
+		      struct error *reterr)
+{
+	int fd = -1, r = tcp_listen(address, sockets, &fd, reterr);
+
+	if (r < 0)
+		return r;
+	r = tcp_listener_adopt(listener, loop, fd, ports);
+	return r == 0 ? 0
+		      : error_set(reterr, r, "cannot watch TCP %s: %s", endpoint_text(address).s, uv_strerror(r));
 }
 
 uint16_t tcp_listener_port(const struct tcp_listener *listener)

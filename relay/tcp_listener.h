@@ -40,5 +40,8 @@ P2P_CHECK int tcp_listen(const struct endpoint *address, const struct listen_soc
 P2P_CHECK int tcp_listener_open(struct tcp_listener *listener, uv_loop_t *loop, const struct endpoint *address,
 				const struct listen_sockets *sockets, const struct tcp_listener_ports *ports,
 				struct error *reterr);
+/* Of a socket that listens already, of whatever family; closed also on failure. 0 or -errno. */
+P2P_CHECK int tcp_listener_adopt(struct tcp_listener *listener, uv_loop_t *loop, int fd_take,
+				 const struct tcp_listener_ports *ports);
 uint16_t tcp_listener_port(const struct tcp_listener *listener);
 void tcp_listener_close(struct tcp_listener *listener, void (*closed)(void *owner));

@@ -73,6 +73,7 @@ struct p2p_engine_options {
 	 * there is none.
 	 */
 	const char *const *webgw_hosts;
+	const char *webgw_admin; /* path of the Unix socket of its HTTP interface; NULL: none */
 	const char *webgw_listen, *webgw_dial_back; /* a port, or an address with a port; needed where there are hosts */
 };
 

@@ -490,7 +490,8 @@ static int open_sockets(struct diglett_server *server, struct error *reterr)
 						 .retry_ms = options->script_retry_ms,
 						 .owner = server,
 						 .removed = on_removed };
-	const struct http_server_options info = { server->loop, options->info, server, on_page };
+	const struct http_server_options info = { .loop = server->loop, .listen = options->info, .owner = server,
+						  .page = on_page };
 
 	int r = tcp_listener_open(&server->listener, server->loop, &options->listen, NULL, &ports, reterr);
 	if (r < 0)

@@ -59,9 +59,21 @@ static bool take_token(struct door_gate *gate, uint64_t now_ms)
 	return true;
 }
 
+void door_gate_shut(struct door_gate *gate)
+{
+	atomic_store_explicit(&gate->is_shut, true, memory_order_release);
+}
+
+bool door_gate_is_shut(const struct door_gate *gate)
+{
+	return atomic_load_explicit(&gate->is_shut, memory_order_acquire);
+}
+
 /* Of one source first: who asks too often takes nothing from the others. */
 static enum door_gate_answer judge(struct door_gate *gate, const struct endpoint *visitor, uint64_t now_ms)
 {
+	if (door_gate_is_shut(gate))
+		return DOOR_GATE_NOT_ALLOWED;
 	if (gate->allows && !gate->allows(gate, visitor))
 		return DOOR_GATE_NOT_ALLOWED;
 	if (gate->of_source && !source_limit_take(gate->of_source, visitor, now_ms))

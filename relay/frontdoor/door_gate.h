@@ -43,6 +43,7 @@ struct door_gate {
 	_Atomic uint32_t n_holders;
 	_Atomic uint64_t visitors, visitors_now, refused[DOOR_GATE_N_ANSWERS], unreachable, bytes_in, bytes_out;
 	_Atomic uint32_t state; /* enum door_target_state */
+	_Atomic bool is_shut;
 };
 
 struct door_gate_counters {
@@ -67,6 +68,12 @@ void door_gate_enter(struct door_gate *gate);
 void door_gate_leave(struct door_gate *gate);
 /* So many bytes more went in and out, of one that is there. */
 void door_gate_moved(struct door_gate *gate, uint64_t bytes_in, uint64_t bytes_out);
+/*
+ * Its host is no more: nobody comes in, and who is there is turned away when the door's routes are replaced next. For
+ * ever; in any thread.
+ */
+void door_gate_shut(struct door_gate *gate);
+bool door_gate_is_shut(const struct door_gate *gate);
 /* What came of leading one to the target. */
 void door_gate_reached(struct door_gate *gate);
 void door_gate_not_reached(struct door_gate *gate);

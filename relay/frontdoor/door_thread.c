@@ -204,6 +204,7 @@ void door_thread_set_routes(struct door_thread *door, const struct door_routes *
 {
 	door->routes = routes;
 	door->counters.routes_taken++;
+	door_cut_shut(door);
 }
 
 struct front_door_counters door_thread_counters(const struct door_thread *door)

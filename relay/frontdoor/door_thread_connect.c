@@ -184,11 +184,7 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 	const struct door_route *route =
 		door->routes ? door_routes_find(door->routes, found->protocol, &found->host) : NULL;
 
-	if (route && route->is_dial_back) {
-		visitor_wait_for_agent(visitor, found, bytes, n);
-		return;
-	}
-	if (!route || endpoint_is_none(&route->target)) {
+	if (!route || (endpoint_is_none(&route->target) && !route->is_dial_back)) {
 		door->counters.unknown_host += !route;
 		door->counters.nobody_there += route != NULL;
 		log_limited(&door->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s %s for %s: refused",
@@ -199,8 +195,10 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 	}
 	if (destination && endpoint_equal(destination, &route->target))
 		visitor_refuse_ring(visitor, &found->host); /* the door that it came to first: it would be led here again */
-	else if (visitor_pass_gate(visitor, route))
-		begin(visitor, route, found, destination, bytes, n);
-	else
+	else if (!visitor_pass_gate(visitor, route))
 		visitor_turn_away(visitor);
+	else if (route->is_dial_back)
+		visitor_wait_for_agent(visitor, found, bytes, n);
+	else
+		begin(visitor, route, found, destination, bytes, n);
 }

@@ -252,6 +252,8 @@ static void join(struct caller *caller, struct visitor *visitor)
 	}
 	visitor_end_dial(visitor, true);
 	door->counters.dialled++;
+	if (visitor->gate)
+		door_gate_reached(visitor->gate);
 	visitor_hand_to_pump(visitor, &state);
 }
 

@@ -46,6 +46,20 @@ void visitor_leave_gate(struct visitor *visitor)
 	visitor->door->n_gated--;
 }
 
+void door_cut_shut(struct door_thread *door)
+{
+	struct link *at = door->all.after, *next;
+
+	for (; door->n_gated > 0 && at != &door->all; at = next) {
+		struct visitor *visitor = container_of(at, struct visitor, among_all);
+		next = at->after;
+		if (!visitor->gate || !door_gate_is_shut(visitor->gate))
+			continue;
+		door->counters.cut++;
+		visitor_cut(visitor);
+	}
+}
+
 uint64_t door_tally_gates(struct door_thread *door)
 {
 	const struct splice_pump_counters pump = splice_pump_counters(door->pump);

@@ -141,7 +141,9 @@ int visitor_watch(struct visitor *visitor);
 void visitor_forget(struct visitor *visitor);
 /* Closed with a reset. Not for who is PUMPED. */
 void visitor_turn_away(struct visitor *visitor);
-/* The same, for want of descriptors. */
+/* The same, whatever its state. */
+void visitor_cut(struct visitor *visitor);
+/* The same as visitor_turn_away(), for want of descriptors. */
 void visitor_turn_away_for_want(struct visitor *visitor);
 /* Many who begin and do not go on: the memory of those who did so longest ago is freed. */
 void door_keep_within_memory(struct door_thread *door);
@@ -183,6 +185,8 @@ size_t visitor_write_header(const struct visitor *visitor, enum door_header kind
 bool visitor_pass_gate(struct visitor *visitor, const struct door_route *route);
 /* Accepts one that went through none. */
 void visitor_leave_gate(struct visitor *visitor);
+/* Ends who came through a gate that is shut now. Between turns. */
+void door_cut_shut(struct door_thread *door);
 /* Tells gates what was carried, at most once a second; returns when to do so again, UINT64_MAX: not before more is. */
 uint64_t door_tally_gates(struct door_thread *door);
 

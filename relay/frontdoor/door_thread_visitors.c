@@ -125,6 +125,16 @@ void visitor_turn_away(struct visitor *visitor)
 	visitor_forget(visitor);
 }
 
+void visitor_cut(struct visitor *visitor)
+{
+	if (visitor->state != PUMPED) {
+		visitor_turn_away(visitor);
+		return;
+	}
+	splice_pair_cut(visitor->door->pump, &visitor->pair);
+	visitor_forget(visitor);
+}
+
 void visitor_turn_away_for_want(struct visitor *visitor)
 {
 	visitor->door->counters.no_descriptors++;
@@ -157,15 +167,8 @@ void door_end_all(struct door_thread *door)
 {
 	struct link *first;
 
-	while ((first = link_first(&door->all))) {
-		struct visitor *visitor = container_of(first, struct visitor, among_all);
-		if (visitor->state == PUMPED) {
-			splice_pair_cut(door->pump, &visitor->pair);
-			visitor_forget(visitor);
-		} else {
-			visitor_turn_away(visitor);
-		}
-	}
+	while ((first = link_first(&door->all)))
+		visitor_cut(container_of(first, struct visitor, among_all));
 	door_free_gone(door);
 }
 
@@ -215,7 +218,7 @@ uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t
 		if (visitor->since_ms + time_ms > door->now_ms)
 			return visitor->since_ms + time_ms;
 		(*counter)++;
-		if (visitor->state == CONNECTING && visitor->gate)
+		if ((visitor->state == CONNECTING || visitor->state == WAITING) && visitor->gate)
 			door_gate_not_reached(visitor->gate);
 		visitor_turn_away(visitor);
 	}

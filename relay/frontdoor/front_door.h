@@ -98,6 +98,7 @@ struct front_door_counters {
 	uint64_t unreachable, connect_timed_out;		/* the target */
 	/* What became of those that were routed. */
 	uint64_t done, reset, timed_out;
+	uint64_t cut; /* their host was taken away */
 	uint64_t bytes_in, bytes_out; /* to targets, with headers; to visitors */
 	uint64_t bytes_copied;	      /* of these, for want of a pipe */
 	uint64_t pipes_now;

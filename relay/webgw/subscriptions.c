@@ -17,6 +17,7 @@ struct host {
 	uint32_t place; /* among all hosts */
 	uint32_t n;
 	uint8_t hash[WEBGW_HASH_LEN];
+	void *data;
 	struct link subscribers; /* whose turn it is first */
 };
 
@@ -28,7 +29,7 @@ struct subscriber {
 	int64_t id;
 	uint32_t n_pending;
 	uint32_t n_in_vain; /* in a row */
-	bool has_dialled;
+	uint64_t n_dialled;
 	uint64_t dialled_ms; /* last */
 	uint64_t rests_until_ms;
 };
@@ -256,7 +257,7 @@ void *subscriptions_pick(struct subscriptions *table, const struct host_name *na
 
 static void note_in_vain(struct subscriber *subscriber, uint64_t now_ms)
 {
-	if (subscriber->has_dialled && now_ms < subscriber->dialled_ms + SUBSCRIPTIONS_SIGN_MS)
+	if (subscriber->n_dialled > 0 && now_ms < subscriber->dialled_ms + SUBSCRIPTIONS_SIGN_MS)
 		return;
 	if (++subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT)
 		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS;
@@ -273,7 +274,7 @@ void subscriptions_over(struct subscriptions *table, int64_t id, enum subscripti
 		note_in_vain(subscriber, now_ms);
 	if (end != SUBSCRIPTIONS_DIALLED)
 		return;
-	subscriber->has_dialled = true;
+	subscriber->n_dialled++;
 	subscriber->dialled_ms = now_ms;
 	subscriber->n_in_vain = 0;
 	subscriber->rests_until_ms = 0;
@@ -295,4 +296,33 @@ bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct
 	if (ret_hash)
 		memcpy(ret_hash, table->hosts[i]->hash, WEBGW_HASH_LEN);
 	return true;
+}
+
+void **subscriptions_data(const struct subscriptions *table, const struct host_pattern *pattern)
+{
+	struct host *host = find_host(table, pattern);
+
+	return host ? &host->data : NULL;
+}
+
+uint32_t subscriptions_of_host(const struct subscriptions *table, uint32_t i, uint64_t now_ms,
+			       struct subscription_facts *ret, uint32_t room)
+{
+	const struct host *host = i < table->n_hosts ? table->hosts[i] : NULL;
+	uint32_t n = 0;
+
+	if (!host)
+		return 0;
+	for (struct link *at = host->subscribers.after; at != &host->subscribers && n < room; at = at->after) {
+		const struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
+		ret[n++] = (struct subscription_facts){
+			.host = &host->entry.pattern,
+			.owner = subscriber->owner,
+			.id = subscriber->id,
+			.n_waiting = subscriber->n_pending,
+			.n_dialled = subscriber->n_dialled,
+			.is_resting = now_ms < subscriber->rests_until_ms,
+		};
+	}
+	return n;
 }

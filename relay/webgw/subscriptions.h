@@ -84,3 +84,18 @@ uint32_t subscriptions_count(const struct subscriptions *table, const struct hos
 /* Hosts one after the other: i from 0 on; false: there are no more. hash may be NULL. */
 bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
 			   uint8_t ret_hash[WEBGW_HASH_LEN]);
+/* A word of the caller's own for a host, NULL at first; where it is. NULL: there is no such host. */
+void **subscriptions_data(const struct subscriptions *table, const struct host_pattern *host);
+
+struct subscription_facts {
+	const struct host_pattern *host;
+	void *owner;
+	int64_t id;
+	uint32_t n_waiting; /* visitors */
+	uint64_t n_dialled; /* that it dialled back for */
+	bool is_resting;
+};
+
+/* Of host i as in subscriptions_host_at(), one after the other: at most room of them. Returns how many. */
+uint32_t subscriptions_of_host(const struct subscriptions *table, uint32_t i, uint64_t now_ms,
+			       struct subscription_facts *ret, uint32_t room);

@@ -28,6 +28,7 @@ struct webgw {
 struct agent {
 	uint32_t n_wrong;
 	bool is_proven; /* it knew a secret */
+	uint64_t since_ms;
 };
 
 /* ---- agents ---- */
@@ -122,9 +123,9 @@ static void on_opened(void *owner, struct websocket *ws)
 {
 	struct agent *agent = calloc(1, sizeof(*agent));
 
-	(void)owner;
 	if (!agent)
 		abort();
+	agent->since_ms = uv_now(((struct webgw *)owner)->loop);
 	websocket_set_data(ws, agent);
 }
 
@@ -204,14 +205,89 @@ void webgw_over(struct webgw *webgw, const struct dial_over *over)
 
 /* ---- beginning and end ---- */
 
-int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN])
+static void free_gate(struct door_gate *gate)
 {
-	return subscriptions_add_host(webgw->subscriptions, host, hash);
+	free(gate);
 }
 
-bool webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret)
+static struct door_gate *new_gate(void)
 {
-	return subscriptions_host_at(webgw->subscriptions, i, ret, NULL);
+	struct door_gate *gate = calloc(1, sizeof(*gate));
+
+	if (!gate)
+		abort();
+	gate->free = free_gate;
+	door_gate_init(gate);
+	return gate;
+}
+
+int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN])
+{
+	const int r = subscriptions_add_host(webgw->subscriptions, host, hash);
+	void **gate = r == 0 ? subscriptions_data(webgw->subscriptions, host) : NULL;
+
+	if (gate && !*gate)
+		*gate = new_gate();
+	return r;
+}
+
+bool webgw_remove_host(struct webgw *webgw, const struct host_pattern *host)
+{
+	void **data = subscriptions_data(webgw->subscriptions, host);
+
+	if (!data)
+		return false;
+	struct door_gate *gate = *data;
+	door_gate_shut(gate);
+	door_gate_let_go(gate);
+	return subscriptions_remove_host(webgw->subscriptions, host);
+}
+
+struct door_gate *webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret)
+{
+	if (!subscriptions_host_at(webgw->subscriptions, i, ret, NULL))
+		return NULL;
+	return *subscriptions_data(webgw->subscriptions, ret);
+}
+
+bool webgw_host_facts(const struct webgw *webgw, uint32_t i, struct webgw_admin_host *ret)
+{
+	if (!subscriptions_host_at(webgw->subscriptions, i, &ret->host, ret->hash))
+		return false;
+	const struct door_gate *gate = *subscriptions_data(webgw->subscriptions, &ret->host);
+	const struct door_gate_counters counters = door_gate_counters(gate);
+	ret->read = counters.bytes_out;
+	ret->written = counters.bytes_in;
+	ret->visitors = counters.visitors;
+	ret->visitors_now = counters.visitors_now;
+	ret->n_clients = subscriptions_count(webgw->subscriptions, &ret->host);
+	return true;
+}
+
+bool webgw_find_host(const struct webgw *webgw, const struct host_pattern *host, struct webgw_admin_host *ret)
+{
+	for (uint32_t i = 0; webgw_host_facts(webgw, i, ret); i++)
+		if (ret->host.is_wildcard == host->is_wildcard && host_name_equal(&ret->host.name, &host->name))
+			return true;
+	return false;
+}
+
+struct json *webgw_list_clients(const struct webgw *webgw)
+{
+	struct subscription_facts facts[SUBSCRIPTIONS_MAX_OF_HOST];
+	const uint64_t now_ms = uv_now(webgw->loop);
+	struct json *list = json_array();
+	struct host_pattern host;
+
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL); i++) {
+		const uint32_t n = subscriptions_of_host(webgw->subscriptions, i, now_ms, facts, SUBSCRIPTIONS_MAX_OF_HOST);
+		for (uint32_t j = 0; j < n; j++) {
+			const struct endpoint remote = websocket_remote(facts[j].owner);
+			const struct agent *agent = websocket_data(facts[j].owner);
+			json_append(list, webgw_admin_client_json(&facts[j], &remote, (now_ms - agent->since_ms) / 1000));
+		}
+	}
+	return list;
 }
 
 struct webgw_counters webgw_counters(const struct webgw *webgw)
@@ -256,8 +332,13 @@ int webgw_new(const struct webgw_options *options, struct webgw **ret, struct er
 
 void webgw_free(struct webgw *webgw)
 {
+	struct host_pattern host;
+	struct door_gate *gate;
+
 	if (!webgw)
 		return;
+	for (uint32_t i = 0; (gate = webgw_host_at(webgw, i, &host)); i++)
+		door_gate_let_go(gate);
 	subscriptions_free(webgw->subscriptions);
 	free(webgw);
 }

@@ -19,6 +19,8 @@
 #include "common/endpoint.h"
 #include "common/error.h"
 #include "common/websocket.h"
+#include "relay/frontdoor/door_gate.h"
+#include "relay/webgw/admin_wire.h"
 #include "relay/webgw/dial_exchange.h"
 
 struct webgw;
@@ -54,9 +56,15 @@ P2P_CHECK int webgw_new(const struct webgw_options *options, struct webgw **ret,
 void webgw_free(struct webgw *webgw);
 /* As subscriptions_add_host(). */
 P2P_CHECK int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN]);
-/* As subscriptions_host_at(), without hashes. */
-bool webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret);
-
+/* With its agents' subscriptions and its visitors, these when the routes are replaced. False: it was not there. */
+bool webgw_remove_host(struct webgw *webgw, const struct host_pattern *host);
+/* Hosts one after the other: i from 0 on. The gate all its visitors go through, borrowed; NULL: there are no more. */
+struct door_gate *webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret);
+/* The same, for who asks about them. False: there are no more, or no such. */
+bool webgw_host_facts(const struct webgw *webgw, uint32_t i, struct webgw_admin_host *ret);
+bool webgw_find_host(const struct webgw *webgw, const struct host_pattern *host, struct webgw_admin_host *ret);
+/* An array of who has subscribed, by hosts. */
+struct json *webgw_list_clients(const struct webgw *webgw);
 struct webgw_counters webgw_counters(const struct webgw *webgw);
 
 /* A visitor waits: an agent is chosen and told, and answer() called, from inside. */

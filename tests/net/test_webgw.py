@@ -8,8 +8,10 @@ tests/unit/webgw has the rules one by one; here a client made from the protocol'
 """
 
 import hashlib
+import json
 import socket
 import ssl
+import stat
 import time
 
 import pytest
@@ -225,3 +227,83 @@ def test_an_agent_that_does_not_read_is_passed_over_and_ended(town):
         visitor = visit(town, REQUEST, outside=town.lab.host(f"late{_}", town.internet))
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
     deaf.close()
+
+
+class Admin:
+    """curl at the Unix socket of webgw's HTTP interface."""
+
+    def __init__(self, node):
+        self.node, self.socket = node, node.socket_path.parent / "webgw.sock"
+
+    def ask(self, method, path, body=None, options=()):
+        """The status, and what is answered."""
+        argv = ["curl", "--silent", "--show-error", "--unix-socket", str(self.socket), "-X", method, "-w", "\n%{http_code}",
+                *options, f"http://localhost{path}"]
+        if body is not None:
+            argv += ["-H", "Content-Type: application/json", "-d", body if isinstance(body, str) else json.dumps(body)]
+        text, status = self.node.host.run(argv).stdout.rsplit("\n", 1)
+        return int(status), json.loads(text) if text else None
+
+
+def test_hosts_are_added_listed_and_removed_by_http(town):
+    """As the original's interface does it; whose socket is the owner's alone."""
+    admin, secret = Admin(town.relay), b"1" * 32
+    digest = hashlib.sha256(secret).hexdigest()
+    assert stat.S_IMODE(admin.socket.stat().st_mode) == 0o600
+    status, hosts = admin.ask("GET", "/api/v1/proxy")
+    assert status == 200 and [host["host"] for host in hosts] == ["www.example.com"]
+    assert hosts[0]["hexSecretHash"] == hashlib.sha256(SECRET).hexdigest() and hosts[0]["read"] == 0
+
+    agent = subscribed(town)
+    assert agent.register("new.example.com", secret)["error"]["code"] == -20000
+    new = {"host": "New.example.com", "hexSecretHash": digest}
+    assert admin.ask("POST", "/api/v1/proxy", new)[0] == 200
+    assert admin.ask("POST", "/api/v1/proxy", new)[0] == 200  # again: the same
+    status, why = admin.ask("POST", "/api/v1/proxy", {**new, "hexSecretHash": "00" * 32})
+    assert status == 409 and "another hash" in why["error"]
+    assert "result" in agent.register("new.example.com", secret)
+
+    first = REQUEST.replace(b"WWW.Example.com", b"new.example.com")
+    assert passes(visit(town, first), agent.dial_back(agent.next_visit()), first)
+    wait_until(lambda: admin.ask("GET", "/api/v1/proxy/new.example.com")[1]["read"] == 6, 10, "that bytes are counted")
+    status, host = admin.ask("GET", "/api/v1/proxy/new.example.com")
+    assert host["written"] == len(first) + 4 and host["visitors"] == 1 and host["clients"] == 1
+    clients = admin.ask("GET", "/api/v1/clients")[1]
+    assert [(client["host"], client["dialled"]) for client in clients] == [("www.example.com", 0), ("new.example.com", 1)]
+    assert clients[0]["address"].startswith(town.agents.ip)
+
+    visitor = visit(town, first)
+    caller = agent.dial_back(agent.next_visit())
+    assert read(caller, len(first)) == first
+    waiting = visit(town, first)
+    agent.next_visit()
+    assert admin.ask("DELETE", "/api/v1/proxy/new.example.com")[0] == 200
+    assert hears_reset(visitor) and hears_reset(caller) and hears_reset(waiting)  # its live connections end
+    assert hears_reset(visit(town, first))
+    assert admin.ask("DELETE", "/api/v1/proxy/new.example.com") == (204, None)
+    assert admin.ask("GET", "/api/v1/proxy/new.example.com")[0] == 404
+    assert passes(visit(town, REQUEST), agent.dial_back(agent.next_visit()), REQUEST)  # the other host stays
+    is_dropped(town, "their host was taken away", 2)
+    town.relay.kill()
+    assert town.relay.start()  # over a socket that was left behind
+    assert admin.ask("GET", "/api/v1/proxy")[0] == 200
+
+
+def test_what_is_no_request_is_answered_with_what_is_wrong(town):
+    admin = Admin(town.relay)
+    for method, path, body, expected in (
+            ("GET", "/", None, 404), ("PUT", "/api/v1/proxy", "{}", 405), ("POST", "/api/v1/proxy", "no", 400),
+            ("POST", "/api/v1/proxy", {"host": "a.example", "hexSecretHash": "12"}, 400),
+            ("POST", "/api/v1/proxy", "x" * 1025, 413), ("DELETE", "/api/v1/proxy/10.0.0.1", None, 404)):
+        status, answer = admin.ask(method, path, body)
+        assert status == expected and answer["error"], (method, path, status)
+    status, answer = admin.ask("POST", "/api/v1/proxy", "{}", ["-H", "Transfer-Encoding: chunked"])
+    assert status == 400
+    status, answer = admin.ask("GET", "/api/v1/proxy", None, ["-H", "X: " + "a" * 5000])
+    assert status == 431
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(16)]
+    for connection in silent:
+        connection.settimeout(20)
+        connection.connect(str(admin.socket))
+    assert silent[0].recv(1) == b""  # five seconds each
+    wait_until(lambda: admin.ask("GET", "/api/v1/proxy")[0] == 200, 10, "that it answers again")

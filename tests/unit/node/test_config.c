@@ -154,13 +154,15 @@ static void test_agents_are_listened_to_without_encryption_at_home_alone(void)
 	assert(node_config_parse("f", "[frontdoor]\n", 12, &config, NULL) == 0 && !config.has_webgw);
 	assert(node_config_parse("f", home, strlen(home), &config, NULL) == 0 && config.has_webgw);
 	assert(config.n_webgw_hosts == 1 && config.webgw_listen.port == 9080 && endpoint_is_loopback(&config.webgw_listen));
-	assert(config.webgw_dial_back.port == 4658);
+	assert(config.webgw_dial_back.port == 4658 && strcmp(config.webgw_admin, "webgw.sock") == 0);
 	assert(node_config_parse("f", overlay, strlen(overlay), &config, NULL) == 0);
 	assert(node_config_parse("f", anywhere, strlen(anywhere), &config, NULL) == 0);
 	expect_error("[frontdoor]\n[webgw]\nlisten = 9080\n", why);
 	expect_error("[frontdoor]\n[webgw]\nlisten = 198.51.100.1:9080\n", why);
 	expect_error("[webgw]\nhost = www.example.com " WEBGW_HASH "\n",
 		     "p2pnode.conf:2: [webgw] is for visitors of the front door: write a section [frontdoor] as well");
+	expect_error("[frontdoor]\n[webgw]\nadmin = run/webgw.sock\n",
+		     "p2pnode.conf:3: admin = run/webgw.sock: must be a path that begins with '/', or a name beside the node's own socket");
 	expect_error("[frontdoor]\n[webgw]\nhost = www.example.com secret\n",
 		     "p2pnode.conf:3: host = www.example.com secret: must be behind the host the SHA-256 of its secret, 64 "
 		     "hex digits; the secret itself does not belong here");

@@ -23,7 +23,7 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 	(void)owner;
 	if (strcmp(path, "/healthz") != 0)
 		return false;
-	*ret = (struct http_page){ 503, "text/plain", strdup("draining\n") };
+	*ret = (struct http_page){ .status = 503, .type = "text/plain", .text = strdup("draining\n") };
 	return true;
 }
 
