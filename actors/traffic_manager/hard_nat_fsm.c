@@ -13,6 +13,8 @@
 #define TICK_SENDS    (HARD_NAT_RATE / 50)
 #define SEARCH_NS     MS(5000)
 #define PREPARE_NS    MS(800) /* 256 knocks, and what the news of them may take */
+#define ANSWER_NS     MS(700) /* so long the turn is kept for who was told */
+#define LOOK_NS	      MS(200) /* whoever waits for the turn: it may be given back sooner */
 #define FRESH_NS      MS(3000) /* who told us so long ago searches, and goes on for a while */
 #define FEW_SOCKETS   64
 #define STEPS_A_PING  48 /* of the 64 that are open: a few may be others' */
@@ -192,7 +194,7 @@ static void begin(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, str
 {
 	fsm->n_sent = 0;
 	fsm->end_ns = in->now_ns + SEARCH_NS;
-	fsm->turn->until_ns = fsm->end_ns;
+	*fsm->turn = (struct hard_nat_turn){ .until_ns = fsm->end_ns };
 	fsm->begun_ns = in->now_ns;
 	fsm->n_begun++;
 	if (fsm->plan.role == HARD_NAT_EASY_SIDE) {
@@ -232,7 +234,7 @@ static void search(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, st
 
 static void end(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
-	fsm->turn->until_ns = in->now_ns;
+	*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
 	if (fsm->plan.role == HARD_NAT_HARD_SIDE)
 		add(out, HARD_NAT_DO_CLOSE);
 }
@@ -240,7 +242,7 @@ static void end(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struc
 /* It does not count: nothing was sent. */
 static void take_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
-	fsm->turn->until_ns = in->now_ns;
+	*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
 	fsm->n_begun--;
 	fsm->theirs_ns = 0;
 }
@@ -329,12 +331,24 @@ static enum event classify(struct hard_nat_fsm *fsm, const struct hard_nat_input
 	return EV_NONE;
 }
 
-/* When the next search of this peer may begin. */
-static uint64_t free_at(const struct hard_nat_fsm *fsm)
+/* When the next search of this peer may begin, as far as is known now. */
+static uint64_t free_at(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
 	const uint64_t renewed_ns = fsm->n_begun < HARD_NAT_SEARCHES ? 0 : fsm->begun_ns + HARD_NAT_RENEWED_NS;
+	uint64_t turn_ns = fsm->turn->who == fsm ? 0 : fsm->turn->until_ns;
 
-	return renewed_ns > fsm->turn->until_ns ? renewed_ns : fsm->turn->until_ns;
+	if (turn_ns > now_ns + LOOK_NS)
+		turn_ns = now_ns + LOOK_NS;
+	return renewed_ns > turn_ns ? renewed_ns : turn_ns;
+}
+
+/* What it waited for has come, and is none; or is needed no more. */
+static void give_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	const bool is_answered = in->type == HARD_NAT_IN_THEIRS && fsm->plan.role == HARD_NAT_NOTHING;
+
+	if (fsm->turn->who == fsm && (is_answered || !fsm->is_wanted))
+		*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
 }
 
 /* The path that was found is lost; or the peer begins again; or it may be another time. */
@@ -366,10 +380,10 @@ static bool may_begin(struct hard_nat_fsm *fsm, uint64_t now_ns)
 		fsm->plan = hard_nat_plan(&fsm->ours, &fsm->theirs, next_random(fsm));
 	if (!is_told(fsm, now_ns))
 		fsm->plan.role = HARD_NAT_NOTHING;
-	return fsm->plan.role != HARD_NAT_NOTHING && free_at(fsm) <= now_ns;
+	return fsm->plan.role != HARD_NAT_NOTHING && free_at(fsm, now_ns) <= now_ns;
 }
 
-static uint64_t next_alarm(const struct hard_nat_fsm *fsm, enum event *ret)
+static uint64_t next_alarm(const struct hard_nat_fsm *fsm, uint64_t now_ns, enum event *ret)
 {
 	const bool is_easy = fsm->plan.role == HARD_NAT_EASY_SIDE;
 
@@ -379,7 +393,7 @@ static uint64_t next_alarm(const struct hard_nat_fsm *fsm, enum event *ret)
 		return fsm->next_ns;
 	}
 	if (fsm->state == HARD_NAT_IDLE && fsm->plan.role != HARD_NAT_NOTHING)
-		return free_at(fsm); /* later than now: else it would have begun */
+		return free_at(fsm, now_ns); /* later than now: else it would have begun */
 	if (fsm->state == HARD_NAT_SPENT && fsm->is_wanted) {
 		*ret = EV_AGAIN;
 		return fsm->begun_ns + HARD_NAT_RENEWED_NS;
@@ -431,23 +445,29 @@ void hard_nat_fsm_step(struct hard_nat_fsm *fsm, const struct hard_nat_input *in
 		take(fsm, EV_AGAIN, in, ret);
 	if (may_begin(fsm, in->now_ns))
 		take(fsm, EV_BEGIN, in, ret);
-	for (int n = 0; next_alarm(fsm, &event) <= in->now_ns; n++) {
+	give_back(fsm, in);
+	for (int n = 0; next_alarm(fsm, in->now_ns, &event) <= in->now_ns; n++) {
 		assert(n < MAX_EVENTS);
 		take(fsm, event, in, ret);
 	}
-	alarm_ns = next_alarm(fsm, &event);
+	alarm_ns = next_alarm(fsm, in->now_ns, &event);
 	fsm->deadline_ns = alarm_ns == NEVER ? 0 : alarm_ns;
 	assert(fsm->deadline_ns == 0 || fsm->deadline_ns > in->now_ns);
 }
 
-uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm)
+uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
 	const bool is_known = fsm->theirs.mapping != NAT_DEPENDS_UNKNOWN;
 
 	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || !is_hard(&fsm->ours) ||
 	    (is_known && hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role != HARD_NAT_HARD_SIDE))
 		return NEVER;
-	return free_at(fsm);
+	return free_at(fsm, now_ns);
+}
+
+void hard_nat_fsm_told(struct hard_nat_fsm *fsm, uint64_t now_ns)
+{
+	*fsm->turn = (struct hard_nat_turn){ .until_ns = now_ns + ANSWER_NS, .who = fsm };
 }
 
 const char *hard_nat_state_name(enum hard_nat_state state)

@@ -13,7 +13,7 @@
  *
  *   hard side   opens sockets and sends from each to the easy side's outside port (PREPARING): that many ports of
  *               its NAT are open for the easy side now. Then waits for what arrives (SEARCHING).
- *               It begins when it hears that the easy side does.
+ *               It begins when it hears that the easy side does; it tells one easy side at a time.
  *   easy side   tells the hard side, waits until that is done (PREPARING), then sends pings from its one socket to ports of the hard
  *               side's outside address (SEARCHING).
  *
@@ -41,9 +41,12 @@
 #define HARD_NAT_SEARCHES    2 /* of one peer, until HARD_NAT_RENEWED_NS after the last or our network changes */
 #define HARD_NAT_RENEWED_NS  600000000000u
 
+struct hard_nat_fsm;
+
 /* Whose turn it is to search: one for all machines of a node, owned by who owns them. All zero: nobody's. */
 struct hard_nat_turn {
-	uint64_t until_ns; /* nobody else may begin before */
+	uint64_t until_ns;		/* nobody else may begin before */
+	const struct hard_nat_fsm *who; /* has told its peer, and waits for it to begin; compared, never followed. Else NULL */
 };
 
 /* What one side says of its NAT. */
@@ -143,6 +146,8 @@ uint16_t hard_nat_port(const struct hard_nat_plan *plan, uint32_t i);
 /* turn: of the node; it lives longer than the machine. */
 void hard_nat_fsm_init(struct hard_nat_fsm *fsm, struct hard_nat_turn *turn, uint64_t seed);
 void hard_nat_fsm_step(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *ret);
-/* When a hard side should tell the easy one, which then begins; UINT64_MAX: not at all. */
-uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm);
+/* When a hard side should tell the easy one, which then begins; UINT64_MAX: not at all. While another one has the turn: when to look again. */
+uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm, uint64_t now_ns);
+/* It has told it: until that begins, or does not, nobody else does. Two easy sides would search at once, one of them in vain. */
+void hard_nat_fsm_told(struct hard_nat_fsm *fsm, uint64_t now_ns);
 const char *hard_nat_state_name(enum hard_nat_state state);

@@ -99,7 +99,7 @@ static uint64_t later(uint64_t a_ns, uint64_t b_ns)
 static void plan_telling(struct peer_hard_nat *hard_nat)
 {
 	const uint64_t now_ns = stage_now_ns(hard_nat->stage);
-	uint64_t at_ns = hard_nat_fsm_tell_at(&hard_nat->fsm);
+	uint64_t at_ns = hard_nat_fsm_tell_at(&hard_nat->fsm, now_ns);
 
 	if (at_ns == UINT64_MAX)
 		return;
@@ -108,6 +108,7 @@ static void plan_telling(struct peer_hard_nat *hard_nat)
 	if (at_ns <= now_ns) {
 		hard_nat->n_told = hard_nat->n_told < MAX_TOLD ? hard_nat->n_told + 1 : 1;
 		tell(hard_nat);
+		hard_nat_fsm_told(&hard_nat->fsm, now_ns);
 		at_ns = now_ns + TELL_NS;
 	}
 	if (hard_nat->deadline_ns == 0 || at_ns < hard_nat->deadline_ns)

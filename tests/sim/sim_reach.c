@@ -6,13 +6,17 @@
  *              ├── the world      one side    each type with a public address
  *   b ── NAT ──┘                  one NAT     both behind one, on one LAN or with isolated hosts; hairpin or not
  *                                 no UDP      one side's NAT carries only TCP
+ *                                 two hard    a talks to b and to c; both are to be found by a search
+ *                                 two easy    … the same, but it is a whose NAT is hard
+ *                                 forgetful   a hard NAT loses all mappings after its node was found
  *
  * A case is one of these; a seed goes to the case seed % N_CASES and chooses the rest: loss up to 30 %,
  * duplicates, jitter, how far everything is, how long filters lag behind mappings, hairpin, one-way traffic.
  * Two nodes start, are idle, find out what their NATs do, and then send. What must hold for every seed:
  *
  *  1. A pair that can be direct is so within 1 s, under loss within 5 s; one that cannot never is.
- *  2. Before, during and after that the traffic has no gap longer than a second.
+ *  2. Before, during and after that the traffic has no gap longer than a second (1.5 s when a path dies under more than 15 %
+ *     loss).
  *  3. Nothing is sent to the peer while nobody wants it to be reached.
  *  4. Who searches keeps to the budget: one search at a time, 256 sockets, 1024 pings, 500 datagrams in any second. Nobody
  *     searches where it is not needed, or cannot succeed, unless loss made a NAT seem stricter than it is.
@@ -34,24 +38,38 @@
 
 #define N_TYPES	   9
 #define N_PAIRS	   (N_TYPES * (N_TYPES + 1) / 2)
-#define N_CASES	   (N_PAIRS + 4 * N_TYPES)
+#define N_HARD	   4 /* types */
+#define N_CASES	   (N_PAIRS + 4 * N_TYPES + 3 * N_HARD)
 #define TRAFFIC_AT SECONDS(2)
 #define INTERVAL   MS(40)
 #define GAP_NS	   SECONDS(1)
 #define STEP_NS	   MS(10)
 #define RELAY_NS   SECONDS(15) /* a whole attempt that fails, and the start of the next */
 #define HIGH_LOSS  0.3
+#define MUCH_LOSS  0.15
 #define P50_NS	   MS(500)
 #define P95_NS	   SECONDS(2)
 #define KNOWN_NS   SECONDS(300) /* by then a NAT is known, or nothing is searched */
 #define SEARCH_NS  SECONDS(5)	/* within which a search is to have found a way */
+#define TURNS_NS   SECONDS(9)	/* … and two, of which one waits for the other */
+#define LOST_NS	   SECONDS(3)	/* until a path is given up that leads nowhere any more */
 #define N_PORTS	   64512.0	/* of a NAT: 1024 … 65535 */
 #define MAX_MISSED 512		/* searches that find nothing, of all */
 #define CERTAINTY  0.9999
 
-enum shape { SHAPE_PAIR, SHAPE_ONE_PUBLIC, SHAPE_ONE_NAT, SHAPE_ONE_LAN, SHAPE_NO_UDP };
+enum shape {
+	SHAPE_PAIR,
+	SHAPE_ONE_PUBLIC,
+	SHAPE_ONE_NAT,
+	SHAPE_ONE_LAN,
+	SHAPE_NO_UDP,
+	SHAPE_TWO_HARD,
+	SHAPE_TWO_EASY,
+	SHAPE_FORGETFUL,
+};
 
-static const char *const shape_names[] = { "pair", "one side public", "one NAT", "one LAN", "no UDP" };
+static const char *const shape_names[] = { "pair",   "one side public", "one NAT",  "one LAN",
+					   "no UDP", "two hard",	"two easy", "forgetful" };
 
 enum expected { EXPECT_DIRECT, EXPECT_FOUND, EXPECT_RELAY };
 
@@ -74,8 +92,8 @@ static struct {
 	size_t n_direct;
 	uint64_t slowest_ns, slowest_seed, gap_ns;
 	uint64_t n_possible, n_relayed, n_unknown;
-	struct searches without_loss, with_loss;
-	uint64_t found_ns;	/* the slowest of those without loss */
+	struct searches without_loss, with_loss, turns, again; /* the latter two without loss */
+	uint64_t found_ns, both_ns; /* the slowest of those without loss, of one and of two */
 	uint32_t n_most_pings;	/* of one node */
 } all;
 
@@ -121,6 +139,21 @@ static void choose_pair(struct scenario *s, uint32_t number)
 	set_type(&s->world, 1, left + number);
 }
 
+static void choose_search(struct scenario *s, uint32_t number)
+{
+	static const uint32_t hard_types[N_HARD] = { 4, 5, 7, 8 }, easy_type = 2;
+	const uint32_t hard_type = hard_types[number % N_HARD];
+	const enum shape shape = (enum shape)(SHAPE_TWO_HARD + number / N_HARD);
+	const uint32_t n = shape == SHAPE_FORGETFUL ? 2 : 3;
+
+	s->shape = shape;
+	s->world.n_nodes = n;
+	for (uint32_t i = 0; i < n; i++) {
+		place(&s->world, i, (int)i);
+		set_type(&s->world, i, (shape == SHAPE_TWO_HARD) == (i == 0) ? easy_type : hard_type);
+	}
+}
+
 static void choose_case(struct scenario *s, uint32_t number)
 {
 	struct stage_world *w = &s->world;
@@ -129,6 +162,10 @@ static void choose_case(struct scenario *s, uint32_t number)
 	place(w, 1, 1);
 	if (number < N_PAIRS) {
 		choose_pair(s, number);
+		return;
+	}
+	if (number >= N_PAIRS + 4 * N_TYPES) {
+		choose_search(s, number - N_PAIRS - 4 * N_TYPES);
 		return;
 	}
 	s->shape = (enum shape)(SHAPE_ONE_PUBLIC + (number - N_PAIRS) / N_TYPES);
@@ -154,9 +191,18 @@ static bool can_be_direct(const struct scenario *s)
 		return s->world.nats[0].nat.config.hairpin != NAT_HAIRPIN_OFF && nat_pair_can_be_direct(a, b);
 	case SHAPE_PAIR:
 	case SHAPE_ONE_PUBLIC:
+	case SHAPE_TWO_HARD:
+	case SHAPE_TWO_EASY:
+	case SHAPE_FORGETFUL:
 		break;
 	}
 	return nat_pair_can_be_direct(a, b);
+}
+
+/* Each has a NAT of its own. */
+static bool is_by_nats(const struct scenario *s)
+{
+	return s->shape == SHAPE_PAIR || s->shape >= SHAPE_TWO_HARD;
 }
 
 static bool is_hard(const struct nat_rules *nat)
@@ -176,7 +222,7 @@ static enum expected expectation(const struct scenario *s)
 
 	if (can_be_direct(s))
 		return EXPECT_DIRECT;
-	if (s->shape == SHAPE_PAIR && ((is_hard(a) && is_easy_and_strict(b)) || (is_hard(b) && is_easy_and_strict(a))))
+	if (is_by_nats(s) && ((is_hard(a) && is_easy_and_strict(b)) || (is_hard(b) && is_easy_and_strict(a))))
 		return EXPECT_FOUND;
 	return EXPECT_RELAY;
 }
@@ -197,7 +243,7 @@ static void choose(struct scenario *s, uint64_t seed, bool trace)
 
 	memset(s, 0, sizeof(*s));
 	world_init(w, seed, trace);
-	w->n_nodes = 2;
+	w->n_nodes = 2; /* or more, see choose_search() */
 	choose_case(s, (uint32_t)(seed % N_CASES));
 	w->loss = world_random(w, 2) ? 0 : world_chance(w) * HIGH_LOSS;
 	w->duplicates = (double)world_random(w, 2) / 100;
@@ -206,7 +252,7 @@ static void choose(struct scenario *s, uint64_t seed, bool trace)
 	s->bound_ns = bound_of(w->loss);
 	s->expected = expectation(s);
 	w->searches = true;
-	for (uint32_t i = 0; i < 2 && s->expected == EXPECT_FOUND; i++)
+	for (uint32_t i = 0; i < w->n_nodes && s->expected == EXPECT_FOUND; i++)
 		world_widen_nat(w, i);
 	world_log(w, "seed %llu: %s of %s and %s, loss %.1f %%, %s", (unsigned long long)seed,
 		  shape_names[s->shape], nat_name(world_nat_of(w, 0)), nat_name(world_nat_of(w, 1)),
@@ -215,25 +261,43 @@ static void choose(struct scenario *s, uint64_t seed, bool trace)
 
 /* ---- what must hold ---- */
 
+/* The pairs that talk are 0 with each other node. */
+static bool is_direct_with(const struct scenario *s, uint32_t other)
+{
+	return s->world.nodes[0].views[other].fsm.state == PEER_ESTABLISHED &&
+	       s->world.nodes[other].views[0].fsm.state == PEER_ESTABLISHED;
+}
+
 static bool is_direct(const struct scenario *s)
 {
-	return s->world.nodes[0].views[1].fsm.state == PEER_ESTABLISHED &&
-	       s->world.nodes[1].views[0].fsm.state == PEER_ESTABLISHED;
+	for (uint32_t i = 1; i < s->world.n_nodes; i++)
+		if (!is_direct_with(s, i))
+			return false;
+	return true;
 }
 
 static bool is_silent(const struct scenario *s)
 {
-	return s->world.nodes[0].views[1].n_messages_ever == 0 && s->world.nodes[1].views[0].n_messages_ever == 0;
+	for (uint32_t i = 1; i < s->world.n_nodes; i++)
+		if (s->world.nodes[0].views[i].n_messages_ever > 0 || s->world.nodes[i].views[0].n_messages_ever > 0)
+			return false;
+	return true;
+}
+
+/* Where many are lost anyway, more of them have to be missing before a path that led somewhere is taken for dead. */
+static uint64_t gap_bound_of(const struct scenario *s)
+{
+	return s->shape == SHAPE_FORGETFUL && s->world.loss > MUCH_LOSS ? GAP_NS + GAP_NS / 2 : GAP_NS;
 }
 
 static bool gaps_are_short(const struct scenario *s)
 {
-	for (uint32_t i = 0; i < 2; i++) {
-		const struct flow *flow = &s->world.flows[i][!i];
+	for (uint32_t i = 0; i < MAX_NODES * MAX_NODES; i++) {
+		const struct flow *flow = &s->world.flows[i / MAX_NODES][i % MAX_NODES];
 
 		if (flow->longest_gap_ns > all.gap_ns)
 			all.gap_ns = flow->longest_gap_ns;
-		if (flow->longest_gap_ns > GAP_NS)
+		if (flow->longest_gap_ns > gap_bound_of(s))
 			return failed(s, "gap in seconds", (double)flow->longest_gap_ns / 1e9);
 	}
 	return true;
@@ -281,21 +345,38 @@ static bool stays_with_the_relay(struct scenario *s)
 
 /* ---- the search ---- */
 
-static bool is_polite(const struct scenario *s, uint32_t n_searches)
+/* Those that it began; a hard side begins as well when it is told. */
+static uint32_t n_begun(const struct stage_world *w, uint32_t node)
 {
-	for (uint32_t i = 0; i < 2; i++) {
-		const struct sim_node *node = &s->world.nodes[i];
+	uint32_t n = 0;
+
+	for (uint32_t p = 0; p < w->n_nodes; p++)
+		n += w->nodes[node].views[p].hard_nat.fsm.n_begun;
+	return n;
+}
+
+/* allowed: searches of one peer */
+static bool is_polite(const struct scenario *s, uint32_t allowed)
+{
+	const struct stage_world *w = &s->world;
+
+	for (uint32_t i = 0; i < w->n_nodes; i++) {
+		const struct sim_node *node = &w->nodes[i];
+		const uint32_t n = n_begun(w, i);
 
 		if (node->count.n_pings > all.n_most_pings)
 			all.n_most_pings = node->count.n_pings;
 		if (node->side.most_sockets > HARD_NAT_MAX_SOCKETS)
 			return failed(s, "sockets", node->side.most_sockets);
-		if (node->count.n_pings > n_searches * HARD_NAT_MAX_PINGS)
+		if (node->count.n_pings > n * HARD_NAT_MAX_PINGS)
 			return failed(s, "pings of a search", node->count.n_pings);
-		if (node->side.n_searches > n_searches || node->side.n_knocks > n_searches * HARD_NAT_MAX_SOCKETS)
-			return failed(s, "searches", node->side.n_searches);
+		if (node->side.n_searches > n || node->side.n_knocks > n * HARD_NAT_MAX_SOCKETS)
+			return failed(s, "knocks of a search", node->side.n_knocks);
 		if (node->count.is_too_fast)
 			return failed(s, "more datagrams in a second than", HARD_NAT_RATE);
+		for (uint32_t p = 0; p < w->n_nodes; p++)
+			if (node->views[p].hard_nat.fsm.n_begun > allowed)
+				return failed(s, "searches", node->views[p].hard_nat.fsm.n_begun);
 	}
 	return true;
 }
@@ -318,7 +399,7 @@ static uint32_t n_searches_allowed(const struct scenario *s)
 	const bool is_lossy = s->world.loss > 0;
 
 	if (s->expected == EXPECT_FOUND)
-		return is_lossy ? HARD_NAT_SEARCHES : 1;
+		return is_lossy || s->shape == SHAPE_FORGETFUL ? HARD_NAT_SEARCHES : 1;
 	return is_lossy && (is_mistaken(s, 0) || is_mistaken(s, 1)) ? HARD_NAT_SEARCHES : 0;
 }
 
@@ -346,27 +427,78 @@ static void note_search(struct searches *searches, double chance, bool is_found)
 		searches->missed[k] = searches->missed[k] * chance + (k > 0 ? searches->missed[k - 1] * (1 - chance) : 0);
 }
 
-static bool is_searched_for(struct scenario *s)
+/* Up to then, or until all are direct. */
+static bool search_until(struct scenario *s, uint64_t until_ns)
 {
 	struct stage_world *w = &s->world;
-	bool is_found;
 
-	while (!is_direct(s) && w->now_ns < s->traffic_ns + SEARCH_NS) {
+	while (!is_direct(s) && w->now_ns < until_ns) {
 		world_run_until(w, w->now_ns + STEP_NS);
-		for (uint32_t i = 0; i < 2; i++)
+		for (uint32_t i = 0; i < w->n_nodes; i++)
 			if (world_n_searching(w, i) > 1)
 				return failed(s, "searches at a time", world_n_searching(w, i));
 	}
+	return true;
+}
+
+static void note_searches(struct scenario *s, struct searches *searches)
+{
+	for (uint32_t i = 1; i < s->world.n_nodes; i++) {
+		world_log(&s->world, "%u and 0: %s", i, is_direct_with(s, i) ? "found" : "NOT FOUND");
+		note_search(s->world.loss > 0 ? &all.with_loss : searches, chance_of(s), is_direct_with(s, i));
+	}
+}
+
+static bool is_found_again(struct scenario *s)
+{
+	struct stage_world *w = &s->world;
+	const uint64_t begin_ns = w->now_ns;
+
+	world_log(w, "the NAT of node 0 forgets");
+	nat_forget(&w->nats[0].nat);
+	while (is_direct(s) && w->now_ns < begin_ns + LOST_NS)
+		world_run_until(w, w->now_ns + STEP_NS);
+	if (is_direct(s)) /* its socket got another port, and by chance one that the other side had asked */
+		return true;
+	if (!search_until(s, begin_ns + LOST_NS + SEARCH_NS))
+		return false;
+	note_searches(s, &all.again);
+	return true;
+}
+
+static void note_slowest(uint64_t *slowest_ns, uint64_t ns)
+{
+	if (ns > *slowest_ns)
+		*slowest_ns = ns;
+}
+
+static bool is_searched_for(struct scenario *s)
+{
+	struct stage_world *w = &s->world;
+	const bool has_turns = s->shape == SHAPE_TWO_HARD || s->shape == SHAPE_TWO_EASY;
+	bool is_found;
+
+	if (!search_until(s, s->traffic_ns + (has_turns ? TURNS_NS : SEARCH_NS)))
+		return false;
 	is_found = is_direct(s);
-	if (is_found && w->loss == 0 && w->now_ns - s->traffic_ns > all.found_ns)
-		all.found_ns = w->now_ns - s->traffic_ns;
-	world_log(w, "%s", is_found ? "found" : "NOT FOUND");
-	note_search(w->loss > 0 ? &all.with_loss : &all.without_loss, chance_of(s), is_found);
+	if (is_found && w->loss == 0)
+		note_slowest(has_turns ? &all.both_ns : &all.found_ns, w->now_ns - s->traffic_ns);
+	note_searches(s, has_turns ? &all.turns : &all.without_loss);
 	world_run_until(w, is_found ? w->now_ns + SECONDS(2) : s->traffic_ns + RELAY_NS);
+	if (is_found && s->shape == SHAPE_FORGETFUL && !is_found_again(s))
+		return false;
 	return gaps_are_short(s);
 }
 
 /* ---- one seed ---- */
+
+static bool all_know_their_nats(const struct stage_world *w)
+{
+	for (uint32_t i = 0; i < w->n_nodes; i++)
+		if (!world_knows_nat(w, i))
+			return false;
+	return true;
+}
 
 static void start(struct scenario *s)
 {
@@ -377,7 +509,7 @@ static void start(struct scenario *s)
 		world_start_node(w, i);
 	}
 	world_run_until(w, TRAFFIC_AT);
-	while (s->shape == SHAPE_PAIR && w->now_ns < KNOWN_NS && !(world_knows_nat(w, 0) && world_knows_nat(w, 1)))
+	while (is_by_nats(s) && w->now_ns < KNOWN_NS && !all_know_their_nats(w))
 		world_run_until(w, w->now_ns + MS(500));
 	if (s->expected == EXPECT_FOUND && w->now_ns >= KNOWN_NS) {
 		s->expected = EXPECT_RELAY; /* nobody can know that a search would succeed */
@@ -407,9 +539,11 @@ static bool run(uint64_t seed, bool trace, struct scenario *s)
 	choose(s, seed, trace);
 	start(s);
 	ok = is_silent(s) || failed(s, "messages though nobody sends", 0);
-	world_set_flow(w, 0, 1, INTERVAL);
-	if (!s->one_way)
-		world_set_flow(w, 1, 0, INTERVAL);
+	for (uint32_t i = 1; i < w->n_nodes; i++) {
+		world_set_flow(w, 0, i, INTERVAL);
+		if (!s->one_way)
+			world_set_flow(w, i, 0, INTERVAL);
+	}
 	ok = ok && becomes_what_it_should(s) && is_polite(s, n_searches_allowed(s));
 	world_deinit(w);
 	return ok;
@@ -469,8 +603,10 @@ static bool all_is_well(uint64_t n_seeds)
 
 	ok &= are_found(&all.without_loss, "without loss");
 	ok &= are_found(&all.with_loss, "with loss");
-	printf("slowest search without loss %.2f s; most pings of a node %u; NAT not known in %llu\n", (double)all.found_ns / 1e9,
-	       all.n_most_pings, (unsigned long long)all.n_unknown);
+	ok &= are_found(&all.turns, "two peers at once");
+	ok &= are_found(&all.again, "after the NAT forgot");
+	printf("without loss the slowest was found after %.2f s, of two the second after %.2f s; most pings of a node %u; NAT "
+	       "not known in %llu\n", (double)all.found_ns / 1e9, (double)all.both_ns / 1e9, all.n_most_pings, (unsigned long long)all.n_unknown);
 	return ok;
 }
 

@@ -508,6 +508,84 @@ static void test_a_node_searches_for_one_peer_at_a_time(void)
 	assert(n_begun >= 11 && "the next one when the one before is over");
 }
 
+static struct hard_nat_actions feed(struct hard_nat_fsm *fsm, struct hard_nat_input input)
+{
+	struct hard_nat_actions actions;
+
+	input.now_ns = now_ns;
+	hard_nat_fsm_step(fsm, &input, &actions);
+	return actions;
+}
+
+/* Two of a hard side's peers; it has told the first. */
+static void given_one_of_two_was_told(struct hard_nat_fsm peers[2], struct hard_nat_turn *turn)
+{
+	reset(5);
+	measure(&easy);
+	measure(&hard);
+	*turn = (struct hard_nat_turn){ 0 };
+	for (int i = 0; i < 2; i++) {
+		hard_nat_fsm_init(&peers[i], turn, 1);
+		feed(&peers[i], (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = hard.facts });
+		feed(&peers[i], (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+		assert(hard_nat_fsm_tell_at(&peers[i], now_ns) <= now_ns);
+	}
+	hard_nat_fsm_told(&peers[0], now_ns);
+}
+
+/* Else both would begin, and one send all its pings to a NAT that has opened nothing for it. */
+static void test_a_hard_side_tells_one_peer_at_a_time(void)
+{
+	struct hard_nat_fsm peers[2];
+	struct hard_nat_turn turn;
+
+	given_one_of_two_was_told(peers, &turn);
+	assert(hard_nat_fsm_tell_at(&peers[0], now_ns) <= now_ns && hard_nat_fsm_tell_at(&peers[1], now_ns) > now_ns);
+	assert(feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts }).n == 1);
+	now_ns += MS(1000);
+	assert(peers[0].state == HARD_NAT_PREPARING && hard_nat_fsm_tell_at(&peers[1], now_ns) > now_ns);
+}
+
+static void test_a_peer_that_was_told_and_does_not_begin_is_waited_for_less_than_a_second(void)
+{
+	struct hard_nat_fsm peers[2];
+	struct hard_nat_turn turn;
+
+	given_one_of_two_was_told(peers, &turn);
+	now_ns += MS(900);
+	assert(hard_nat_fsm_tell_at(&peers[1], now_ns) <= now_ns);
+}
+
+static void test_a_peer_that_needs_no_search_is_not_waited_for(void)
+{
+	struct hard_nat_fsm peers[2];
+	struct hard_nat_turn turn;
+
+	given_one_of_two_was_told(peers, &turn);
+	feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = hard.facts });
+	assert(hard_nat_fsm_tell_at(&peers[1], now_ns) <= now_ns);
+	given_one_of_two_was_told(peers, &turn);
+	feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_DIRECT });
+	assert(hard_nat_fsm_tell_at(&peers[1], now_ns) <= now_ns);
+}
+
+static void test_a_turn_that_is_given_back_early_is_soon_another_s(void)
+{
+	struct hard_nat_fsm peers[2];
+	struct hard_nat_turn turn;
+
+	given_one_of_two_was_told(peers, &turn);
+	for (int i = 0; i < 2; i++)
+		feed(&peers[i], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	assert(peers[0].state == HARD_NAT_PREPARING && peers[1].state == HARD_NAT_IDLE);
+	now_ns += MS(50);
+	feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_DIRECT });
+	assert(peers[1].deadline_ns != 0 && peers[1].deadline_ns <= now_ns + MS(200));
+	now_ns = peers[1].deadline_ns;
+	feed(&peers[1], (struct hard_nat_input){ .type = HARD_NAT_IN_DEADLINE });
+	assert(peers[1].state == HARD_NAT_PREPARING);
+}
+
 static void test_a_direct_path_ends_the_search(void)
 {
 	reset(5);
@@ -615,7 +693,7 @@ static void test_a_hard_side_opens_nothing_unless_the_easy_one_begins_now(void)
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
 	run_until(now_ns + MS(6000));
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
-	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm) <= now_ns && "it asks first");
+	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns && "it asks first");
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
 	assert(hard.n_open == HARD_NAT_MAX_SOCKETS);
 }
@@ -629,7 +707,7 @@ static void test_a_search_that_got_no_sockets_does_not_count(void)
 		assert(hard.n_open == HARD_NAT_MAX_SOCKETS);
 		step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_REFUSED });
 		assert(hard.fsm.state == HARD_NAT_IDLE && hard.turn.until_ns <= now_ns);
-		assert(hard_nat_fsm_tell_at(&hard.fsm) <= now_ns && "the peer is asked again");
+		assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns && "the peer is asked again");
 		run_until(now_ns + MS(1000));
 	}
 	assert(hard.n_knocks == 0);
@@ -658,14 +736,14 @@ static void test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_o
 	given_two_who_want();
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
 	run_until(now_ns + MS(6000));
-	assert(hard.fsm.state == HARD_NAT_SPENT && hard_nat_fsm_tell_at(&hard.fsm) == UINT64_MAX);
+	assert(hard.fsm.state == HARD_NAT_SPENT && hard_nat_fsm_tell_at(&hard.fsm, now_ns) == UINT64_MAX);
 
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_SESSION });
-	assert(hard_nat_fsm_tell_at(&hard.fsm) <= now_ns);
+	assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns);
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
 	assert(hard.n_open != 0);
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_SESSION });
-	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm) > now_ns + MS(500000));
+	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm, now_ns) > now_ns + MS(500000));
 }
 
 int main(void)
@@ -689,6 +767,10 @@ int main(void)
 	test_a_search_that_got_no_sockets_does_not_count();
 	test_a_found_path_that_is_lost_is_searched_again_once();
 	test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_of_searches();
+	test_a_hard_side_tells_one_peer_at_a_time();
+	test_a_peer_that_was_told_and_does_not_begin_is_waited_for_less_than_a_second();
+	test_a_peer_that_needs_no_search_is_not_waited_for();
+	test_a_turn_that_is_given_back_early_is_soon_another_s();
 	test_a_direct_path_ends_the_search();
 	puts("ok");
 	return 0;
