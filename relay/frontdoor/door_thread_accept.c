@@ -24,7 +24,7 @@ static void welcome(const struct listener *listener, int fd, const struct sockad
 		splice_close_with_reset(fd);
 		return;
 	}
-	if (!door_has_place(door, source)) {
+	if (!door_has_place(door, source, listener->is_relays)) {
 		splice_close_with_reset(fd);
 		return;
 	}

@@ -41,6 +41,8 @@
 #include <stdint.h>
 
 #define DOOR_SOURCES 65536
+#define RELAY_PLACES	    1024 /* as many handshakes as the relay has in flight, in all and of one source */
+#define RELAY_PLACES_SOURCE 64
 #define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host, scheme and doors */
 #define DOOR_MAX_DOORS	2   /* so many may pass a visitor on: a front door, and the acceptor of a member */
 
@@ -99,6 +101,7 @@ struct door_thread {
 	uint64_t accept_again_ms; /* descriptors have run out, and nobody is asked in until then; 0: all are */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
 	struct hand_over *for_relay;	  /* NULL: no listener is the relay's */
+	uint32_t relay_places;		  /* beside max_visitors */
 	void (*wake_for_relay)(void *owner);
 	void *relay_owner;
 	struct splice_pump *pump;
@@ -123,8 +126,13 @@ struct door_thread {
 
 /* fd is watched, by watch, for events. 0 or -errno. */
 int door_watch(struct door_thread *door, int fd, struct watch *watch, uint32_t events);
-/* Is there a place for one more of this source? If not, that is counted. */
-bool door_has_place(struct door_thread *door, uint16_t source);
+/*
+ * Is there a place for one more of this source? If not, that is counted. At a port that the relay has as well there are some
+ * more, in which who comes may say whom he wants: visitors of others, however many, do not shut out the relay's.
+ */
+bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays);
+/* It is not the relay's: has it a place without those? If not, that is counted. */
+bool visitor_keeps_place(struct visitor *visitor);
 uint16_t door_source_of(const struct door_thread *door, const struct endpoint *remote);
 /* SNIFFING; its socket is taken over. */
 struct visitor *visitor_new(struct door_thread *door, int fd, const struct endpoint *remote, uint16_t source);

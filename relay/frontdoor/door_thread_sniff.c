@@ -80,7 +80,10 @@ static bool judge(struct visitor *visitor, struct sniffer *sniffer, const uint8_
 	switch (door_share_decide(sniffer, visitor->is_at_relays, own_name(visitor->door))) {
 	case DOOR_WHOSE_NOBODY: /* the routes say so as well */
 	case DOOR_WHOSE_ROUTES:
-		visitor_let_in(visitor, &sniffer->found, NULL, bytes, n);
+		if (visitor_keeps_place(visitor))
+			visitor_let_in(visitor, &sniffer->found, NULL, bytes, n);
+		else
+			visitor_turn_away(visitor);
 		break;
 	case DOOR_WHOSE_RELAY:
 		give_to_relay(visitor, bytes, n);

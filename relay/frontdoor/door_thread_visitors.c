@@ -174,29 +174,48 @@ void door_end_all(struct door_thread *door)
 
 /* ---- bounds ---- */
 
-static void evict(struct door_thread *door)
+/* So that there are n at most, or all who are left have said whom they want. */
+static bool evict_down_to(struct door_thread *door, uint64_t n)
 {
-	struct link *first = link_first(&door->sniffing);
+	struct link *first;
 
-	if (!first)
-		return;
-	door->counters.over_limit++;
-	visitor_turn_away(container_of(first, struct visitor, place));
+	while (door->counters.visitors_now > n && (first = link_first(&door->sniffing))) {
+		door->counters.over_limit++;
+		visitor_turn_away(container_of(first, struct visitor, place));
+	}
+	return door->counters.visitors_now <= n;
 }
 
-bool door_has_place(struct door_thread *door, uint16_t source)
+bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays)
 {
-	if (door->n_of_source[source] >= door->options.max_visitors_source) {
+	const uint64_t max = (uint64_t)door->options.max_visitors + (is_at_relays ? door->relay_places : 0);
+	const uint64_t max_source = (uint64_t)door->options.max_visitors_source + (is_at_relays ? RELAY_PLACES_SOURCE : 0);
+
+	if (door->n_of_source[source] >= max_source) {
 		door->counters.over_source_limit++;
 		return false;
 	}
-	if (door->counters.visitors_now >= door->options.max_visitors)
-		evict(door);
-	if (door->counters.visitors_now >= door->options.max_visitors) {
-		door->counters.over_limit++;
+	if (evict_down_to(door, max - 1))
+		return true;
+	door->counters.over_limit++;
+	return false;
+}
+
+bool visitor_keeps_place(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+
+	if (!visitor->is_at_relays)
+		return true;
+	if (door->n_of_source[visitor->source] > door->options.max_visitors_source) {
+		door->counters.over_source_limit++;
 		return false;
 	}
-	return true;
+	link_remove(&visitor->place); /* it has said whom it wants: others make room */
+	if (evict_down_to(door, door->options.max_visitors))
+		return true;
+	door->counters.over_limit++;
+	return false;
 }
 
 void door_keep_within_memory(struct door_thread *door)

@@ -128,6 +128,65 @@ static void test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard(void
 	door_routes_free(routes);
 }
 
+/* ---- the table of the document ---- */
+
+#define OWN_REQUEST   "GET / HTTP/1.1\r\nHost: gate\r\n\r\n"
+#define OTHER_REQUEST "GET / HTTP/1.1\r\nHost: app.demo\r\n\r\n"
+
+static const struct row {
+	const char *what, *happens;
+	struct hello_options hello;
+	const char *request; /* instead of the hello */
+} document_rows[] = {
+	{ "TLS, server name: the node's own name", "to the relay", .hello = { .names = { "gate" } } },
+	{ "TLS, the node's own name, and ALPN of others (`h2`, `http/1.1`)", "to the relay",
+	  .hello = { .names = { "gate" }, .alpn = { "h2", "http/1.1" } } },
+	{ "TLS without a server name", "to the relay", .hello = { .names = { NULL } } },
+	{ "TLS, an IP address as server name", "to the relay", .hello = { .names = { "192.0.2.1" } } },
+	{ "TLS, any other server name, and ALPN offers `p2pnode-relay/1`", "to the relay",
+	  .hello = { .names = { "app.demo" }, .alpn = { "h2", RELAY } } },
+	{ "TLS, any other server name", "to its host, as below", .hello = { .names = { "app.demo" } } },
+	{ "HTTP with the node's own name", "`unknown host`, reset", .request = OWN_REQUEST },
+	{ "HTTP with any other name", "to its host, as below", .request = OTHER_REQUEST },
+	{ "what is refused below, but for a hello without a name", "refused as below",
+	  .hello = { .names = { "gate" }, .repeats_extension = true } },
+};
+
+static const char *happens_to(const struct row *row)
+{
+	static const char *const words[] = {
+		[DOOR_WHOSE_ROUTES] = "to its host, as below",
+		[DOOR_WHOSE_RELAY] = "to the relay",
+		[DOOR_WHOSE_NOBODY] = "`unknown host`, reset",
+		[DOOR_WHOSE_REFUSED] = "refused as below",
+	};
+
+	return words[row->request ? whose(row->request, strlen(row->request), true, "gate") : whose_hello(&row->hello, true)];
+}
+
+static void test_the_document_has_what_happens(const char *path)
+{
+	static char document[100000];
+	FILE *file = fopen(path, "r");
+	char line[256];
+
+	assert(file);
+	document[fread(document, 1, sizeof(document) - 1, file)] = '\0';
+	fclose(file);
+	const char *at = strstr(document, "| what comes to the shared port | what happens |\n|---|---|\n");
+	assert(at);
+	at = strstr(at, "|---|---|\n") + strlen("|---|---|\n");
+	for (size_t i = 0; i < ARRAY_LEN(document_rows); i++) {
+		snprintf(line, sizeof(line), "| %s | %s |\n", document_rows[i].what, document_rows[i].happens);
+		if (strncmp(at, line, strlen(line)) != 0)
+			printf("expected in the document: %s", line);
+		assert(strncmp(at, line, strlen(line)) == 0);
+		assert(strcmp(happens_to(&document_rows[i]), document_rows[i].happens) == 0);
+		at += strlen(line);
+	}
+	assert(*at != '|'); /* no row that is not here */
+}
+
 /* ---- the queue ---- */
 
 static int any_fd(void)
@@ -204,9 +263,10 @@ static void test_who_is_left_in_the_queue_is_closed_with_it(void)
 	close(full);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	assert(sodium_init() >= 0);
+	assert(sodium_init() >= 0 && argc == 2);
+	test_the_document_has_what_happens(argv[1]);
 	test_by_server_name_and_alpn_on_a_shared_port();
 	test_what_is_not_tls_is_never_the_relays();
 	test_without_a_name_of_its_own_names_are_the_routes();

@@ -24,6 +24,8 @@ struct gate {
 	struct public_node *node;
 	struct endpoint place;
 	bool node_stopped, door_stopped, refuses;
+	uint16_t server_port; /* of app.example.org; 0: nobody is there */
+	uint32_t max_visitors, max_visitors_source; /* 0: the door's own */
 };
 
 /* For what the door's thread does by itself: the loop does not turn. */
@@ -63,20 +65,26 @@ static int listening_socket(uint16_t *ret_port)
 	return fd;
 }
 
-static struct door_routes *routes_of(const char *own)
+static struct door_routes *routes_of(const char *own, uint16_t server_port)
 {
-	struct door_routes *routes = door_routes_new(0);
+	struct door_routes *routes = door_routes_new(1);
 	struct host_name name;
+	struct door_rule rule;
+	char line[64];
 
 	EXPECT(host_name_from(own, strlen(own), &name) == 0);
 	door_routes_set_own_name(routes, &name);
+	snprintf(line, sizeof(line), "http://app.example.org 127.0.0.1:%u", server_port);
+	EXPECT(door_rule_parse(line, &rule, NULL) == 0 && door_routes_add(routes, &rule, &rule.address) == 0);
 	return routes;
 }
 
 /* sockets: of which both take theirs; the first listens at the shared port. */
 static void open_gate(struct gate *gate, struct listen_sockets *sockets, uint16_t port)
 {
-	struct front_door_options door = { .n_listen = 1, .is_relays = { true }, .relay_sockets = sockets };
+	struct front_door_options door = { .n_listen = 1, .is_relays = { true }, .relay_sockets = sockets,
+					   .max_visitors = gate->max_visitors,
+					   .max_visitors_source = gate->max_visitors_source };
 	struct public_node_options node = { .n_addresses = 1, .tls_port = port, .n_led = 1, .sockets = sockets };
 	struct error error = { 0 };
 
@@ -87,7 +95,7 @@ static void open_gate(struct gate *gate, struct listen_sockets *sockets, uint16_
 	EXPECT(public_node_start(&gate->w.loop, &node, &gate->node, &error) == 0);
 	door.listen[0] = gate->place;
 	door.relay_port = (struct front_door_relay_port){ .owner = gate, .visitor = on_visitor };
-	EXPECT(front_door_start(&gate->w.loop, &door, routes_of("relay"), &gate->door, &error) == 0);
+	EXPECT(front_door_start(&gate->w.loop, &door, routes_of("relay", gate->server_port ? gate->server_port : 1), &gate->door, &error) == 0);
 	gate->w.port = port;
 	AWAIT_OTHERS(&gate->w, front_door_counters(gate->door).routes_taken >= 1);
 }
@@ -97,7 +105,6 @@ static void begin(struct gate *gate)
 	struct listen_sockets sockets = { .n = 1 };
 	uint16_t port;
 
-	*gate = (struct gate){ 0 };
 	world_begin(&gate->w);
 	sockets.fds[0] = listening_socket(&port);
 	open_gate(gate, &sockets, port);
@@ -124,7 +131,7 @@ static struct relay_server_counters relay_counters(const struct gate *gate)
 
 static void test_members_talk_by_a_relay_that_the_door_leads_to(void)
 {
-	struct gate gate;
+	struct gate gate = { 0 };
 	struct member alice, bob;
 
 	begin(&gate);
@@ -152,12 +159,11 @@ static bool is_same_socket(int fd, int other)
 
 static void test_the_socket_that_is_handed_on_is_the_doors_alone(void)
 {
-	struct gate gate;
+	struct gate gate = { 0 };
 	struct listen_sockets sockets = { .n = 1 };
 	int ret[PUBLIC_NODE_MAX_SOCKETS];
 	uint16_t port;
 
-	gate = (struct gate){ 0 };
 	world_begin(&gate.w);
 	sockets.fds[0] = listening_socket(&port);
 	open_gate(&gate, &sockets, port);
@@ -282,7 +288,7 @@ static void say_hello(int fd, const struct hello_options *options)
 static void test_a_flood_for_the_relay_is_bounded_and_passes(void)
 {
 	const struct hello_options large = { .padding = 60000 };
-	struct gate gate;
+	struct gate gate = { 0 };
 	struct member alice;
 	int fds[40];
 
@@ -316,7 +322,7 @@ static void expect_reset(int fd)
 static void test_another_host_is_not_the_relays(void)
 {
 	const struct hello_options other = { .names = { "app.example.org" }, .alpn = { "h2" } };
-	struct gate gate;
+	struct gate gate = { 0 };
 	int fd;
 
 	begin(&gate);
@@ -337,11 +343,75 @@ static void expect_closed(int fd)
 	close(fd);
 }
 
+static int visit_host(const struct gate *gate)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: app.example.org\r\n\r\n";
+	const int fd = connect_to(gate);
+
+	EXPECT(send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request));
+	return fd;
+}
+
+/* Visitors of a host have all places, or all of their source: members have the same address here. */
+static void expect_members_find_a_place(uint32_t max_visitors, uint32_t max_visitors_source)
+{
+	struct gate gate = { .max_visitors = max_visitors, .max_visitors_source = max_visitors_source };
+	const int server = listening_socket(&gate.server_port);
+	struct member alice;
+	int fds[3];
+
+	begin(&gate);
+	for (int i = 0; i < 3; i++)
+		fds[i] = visit_host(&gate);
+	AWAIT_THREAD(door_counters(&gate).bytes_in > 0 && door_counters(&gate).routed[SNIFFER_HTTP_1] == 3);
+	expect_reset(visit_host(&gate));
+	AWAIT_THREAD(door_counters(&gate).over_limit + door_counters(&gate).over_source_limit == 1);
+	make_member(&alice, &gate.w, "alice", 1);
+	connect_and_await(&alice);
+	EXPECT(door_counters(&gate).visitors_now == 3 && alice.n_lost == 0);
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+	close(server);
+	close_gate(&gate);
+	close_member(&alice);
+	world_end(&gate.w);
+}
+
+static void test_visitors_of_hosts_do_not_shut_out_the_relays(void)
+{
+	expect_members_find_a_place(3, 100);
+	expect_members_find_a_place(100, 3);
+}
+
+static void test_who_says_a_host_goes_before_who_is_silent(void)
+{
+	struct gate gate = { .max_visitors = 3, .max_visitors_source = 100 };
+	const int server = listening_socket(&gate.server_port);
+	int silent[5];
+
+	begin(&gate);
+	for (int i = 0; i < 5; i++) {
+		silent[i] = connect_to(&gate);
+		AWAIT_THREAD(door_counters(&gate).visitors_now == (uint64_t)i + 1);
+	}
+	const int fd = visit_host(&gate);
+	AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 1 && door_counters(&gate).visitors_now == 3);
+	EXPECT(door_counters(&gate).over_limit == 3);
+	for (int i = 0; i < 3; i++)
+		expect_reset(silent[i]);
+	close(silent[3]);
+	close(silent[4]);
+	close(fd);
+	close(server);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
 /* Who waits to be taken over when the door goes is closed, and nothing of it is left: the sanitizer sees. */
 static void test_who_is_on_the_way_when_the_door_goes_is_closed(void)
 {
 	const struct hello_options hello = { .names = { "relay" } };
-	struct gate gate;
+	struct gate gate = { 0 };
 
 	begin(&gate);
 	const int fd = connect_to(&gate);
@@ -362,6 +432,8 @@ int main(void)
 	test_who_is_handed_over_counts_for_the_source_it_came_from();
 	test_another_host_is_not_the_relays();
 	test_a_flood_for_the_relay_is_bounded_and_passes();
+	test_visitors_of_hosts_do_not_shut_out_the_relays();
+	test_who_says_a_host_goes_before_who_is_silent();
 	test_who_is_on_the_way_when_the_door_goes_is_closed();
 	puts("ok");
 	return 0;
