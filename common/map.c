@@ -124,10 +124,10 @@ static void drop_all(struct table t, uint32_t peer_id)
 {
 	const uint32_t first = lower_bound(*t.items, *t.n, t.size, peer_id);
 	const uint32_t n = count_of(*t.items, *t.n, t.size, peer_id);
-	char *at = (char *)*t.items + first * t.size;
 
 	if (n == 0)
-		return;
+		return; /* there may be no memory at all */
+	char *at = (char *)*t.items + first * t.size;
 	memmove(at, at + n * t.size, (*t.n - first - n) * t.size);
 	*t.n -= n;
 }
