@@ -221,6 +221,7 @@ static void on_tick(uv_timer_t *timer)
 
 static void open_mux(struct tunnel *tunnel, uint16_t max_streams)
 {
+	const uint32_t dead_ms = tunnel->ports.dead_ms ? tunnel->ports.dead_ms : TUNNEL_DEAD_MS;
 	const struct mux_settings settings = { .is_initiator = tunnel->is_agent,
 					       .max_ours = tunnel->is_agent ? 0 : max_streams,
 					       .max_theirs = tunnel->is_agent ? max_streams : 0,
@@ -228,8 +229,8 @@ static void open_mux(struct tunnel *tunnel, uint16_t max_streams)
 					       .open_each_ms = 1,
 					       .session_window = SESSION_WINDOW,
 					       .max_stream_window = MAX_STREAM_WINDOW,
-					       .ping_ms = 15000,
-					       .dead_ms = 45000,
+					       .ping_ms = dead_ms / 3,
+					       .dead_ms = dead_ms,
 					       .stalled_ms = 10000,
 					       .idle_ms = TUNNEL_IDLE_MS,
 					       .half_closed_ms = TUNNEL_HALF_CLOSED_MS };

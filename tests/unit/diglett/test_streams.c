@@ -5,11 +5,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define NOTE_PORT "test $1 = remove || { echo \"$1 $2 $3 $4\" >$0.new; mv $0.new $0.told; }"
@@ -18,7 +20,20 @@
 enum outcome { GOES_ON, ENDED, RESET };
 
 static struct diglett_agent *agent;
+static pid_t elsewhere; /* the agent, when it is a process of its own */
 static int listener, visitor, target;
+
+static void start_agent_elsewhere(uint16_t target_port)
+{
+	elsewhere = fork();
+	assert(elsewhere >= 0);
+	if (elsewhere > 0)
+		return;
+	assert(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && uv_loop_init(&world.loop) == 0);
+	start_agent("app", world.token, target_port);
+	uv_run(&world.loop, UV_RUN_DEFAULT);
+	_exit(0);
+}
 
 static bool accept_target(void)
 {
@@ -26,8 +41,8 @@ static bool accept_target(void)
 	return target >= 0;
 }
 
-/* A visitor and a target that are connected, through server and agent. */
-static void begin(void)
+/* A visitor and a target that are connected, through server and agent. dead_ms: 0, or of an agent that is elsewhere. */
+static void begin_with(uint32_t dead_ms)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(address);
@@ -36,12 +51,21 @@ static void begin(void)
 	listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	assert(listener >= 0 && bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 8) == 0);
 	assert(getsockname(listener, (struct sockaddr *)&address, &len) == 0);
+	world.options.dead_ms = dead_ms;
 	start_server();
-	agent = start_agent("app", world.token, ntohs(address.sin_port));
+	if (dead_ms > 0)
+		start_agent_elsewhere(ntohs(address.sin_port));
+	else
+		agent = start_agent("app", world.token, ntohs(address.sin_port));
 	AWAIT(told_port() != 0);
 	visitor = visit(told_port());
 	assert(visitor >= 0 && fcntl(visitor, F_SETFL, O_NONBLOCK) == 0);
 	AWAIT(accept_target());
+}
+
+static void begin(void)
+{
+	begin_with(0);
 }
 
 static void end(void)
@@ -51,6 +75,9 @@ static void end(void)
 	close(listener);
 	if (agent)
 		stop_agent(agent);
+	if (elsewhere > 0)
+		assert(kill(elsewhere, SIGKILL) == 0 && waitpid(elsewhere, NULL, 0) == elsewhere);
+	elsewhere = 0;
 	agent = NULL;
 	end_world();
 }
@@ -234,6 +261,19 @@ static void test_what_an_agent_leaves_undone_is_no_end(void)
 	end();
 }
 
+static void test_an_agent_that_answers_nothing_any_more_is_ended_and_one_that_is_idle_is_not(void)
+{
+	begin_with(3000);
+	const uint64_t begin_ns = uv_hrtime();
+	AWAIT(uv_hrtime() - begin_ns > 5000000000); /* it has nothing to say, but answers */
+	assert(counters().agents_now == 1 && counters().gone == 0);
+	assert(kill(elsewhere, SIGSTOP) == 0);
+	AWAIT(counters().agents_now == 0);
+	assert(counters().gone == 1);
+	assert(await_outcome(visitor) == RESET);
+	end();
+}
+
 int main(void)
 {
 	test_an_end_comes_behind_all_data_and_the_other_way_goes_on();
@@ -242,5 +282,6 @@ int main(void)
 	test_a_reset_passes_while_nothing_is_taken_of_who_resets();
 	test_an_agent_that_goes_resets_its_visitors_and_its_targets();
 	test_what_an_agent_leaves_undone_is_no_end();
+	test_an_agent_that_answers_nothing_any_more_is_ended_and_one_that_is_idle_is_not();
 	return 0;
 }
