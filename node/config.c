@@ -507,7 +507,7 @@ static int take_values(const struct config_values *values, struct node_config *r
 	if (r == 0)
 		r = wireguard_kind_parse(config_text(values, "node", "wireguard"), &config.wireguard);
 	if (r == 0 && config.mtu == 0)
-		config.mtu = config.wireguard == WIREGUARD_IN_PROCESS ? MTU_AUTOMATIC : MTU_MIN;
+		config.mtu = MTU_AUTOMATIC;
 	if (r == 0)
 		r = take_public(values, &config, reterr);
 	if (r == 0)

@@ -191,6 +191,8 @@ static uint32_t relayed_mtu(const struct data_plane *plane, const struct plane_p
  */
 static uint32_t mtu_of(const struct data_plane *plane, const struct plane_peer *peer)
 {
+	if (plane->options.wireguard != WIREGUARD_IN_PROCESS)
+		return peer->mtu; /* a route each: only of those that are in use */
 	return peer->path.relay && !peer->path.direct && peer->mtu == 0 ? relayed_mtu(plane, peer) : peer->mtu;
 }
 
@@ -544,8 +546,6 @@ void data_plane_set_mtu(struct data_plane *plane, uint32_t peer_id, uint32_t mtu
 		return;
 	log_info("traffic", "peer=%s mtu=%u", peer->name, mtu);
 	peer->mtu = mtu;
-	if (plane->options.wireguard != WIREGUARD_IN_PROCESS)
-		return; /* packets do not pass through us, and a change would move them */
 	peer->is_dirty = true;
 	publish_changes(plane);
 }

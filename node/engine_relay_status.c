@@ -37,6 +37,7 @@ static void fill_causes(const struct public_node_stats *stats, struct relay_stat
 	relay_status_add_count(&status->drops, "too many receivers",
 			       relay->dropped_unanswered + udp->dropped_contacts);
 	relay_status_add_count(&status->drops, "sending failed", out->failed[RELAY_OUTBOX_DATA]);
+	relay_status_add_count(&status->drops, "too many probes", out->full[RELAY_OUTBOX_PROBE]);
 
 	relay_status_add_count(&status->refused, "no valid TLS", relay->refused_tls);
 	relay_status_add_count(&status->refused, "handshake too slow", relay->refused_timeout);

@@ -139,6 +139,9 @@ extern const struct wireguard_host_class wireguard_in_process;
 extern const struct wireguard_host_class wireguard_kernel;
 extern const struct wireguard_host_class wireguard_uapi;
 
-/* For the hosts: MTU, overlay addresses, up. */
-P2P_CHECK int wireguard_set_up_interface(int ifindex, const struct wireguard_host_options *options,
+/*
+ * For the hosts: MTU, overlay addresses, up. route_mtu, not 0: what peers are sent that have no route of their own
+ * (link_set_route_mtu()), although the interface takes more.
+ */
+P2P_CHECK int wireguard_set_up_interface(int ifindex, const struct wireguard_host_options *options, uint32_t route_mtu,
 					 struct error *reterr);

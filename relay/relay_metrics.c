@@ -92,6 +92,7 @@ static void put_drops(FILE *out, const struct public_node_stats *stats)
 		{ "udp", "not_bound", udp->dropped_stranger },
 		{ "udp", "strangers_limited", udp->dropped_limited },
 		{ "udp", "sending_failed", stats->udp_out.failed[RELAY_OUTBOX_DATA] },
+		{ "udp", "too_many_probes", stats->udp_out.full[RELAY_OUTBOX_PROBE] },
 	};
 
 	put_samples(out, "relay_dropped_packets_total", "counter", "Packets that were not passed on, by cause.", samples,

@@ -6,6 +6,10 @@
  *
  * To WireGuard a peer is at its loopback socket. WireGuard moves a peer's endpoint to wherever the last
  * authentic packet came from; should somebody carry one to WireGuard's own port, it is moved back.
+ *
+ * How large packets to a peer may be is told to the kernel, not to WireGuard, which has one MTU for all: a peer whose path
+ * takes more than the least has a route of its own, with that MTU (link_set_route_mtu()). The kernel does the rest: the
+ * MSS of its connections, "too big" for what it forwards.
  */
 #include "node/wireguard_host.h"
 
@@ -33,6 +37,7 @@
 #define REBORN_SILENT_NS 1000000000ull
 #define REBORN_NS	 60000000000ull
 #define NUDGE_S		 1
+#define LEAST_MTU	 1280 /* passes everywhere, in pieces if need be */
 
 struct external_peer {
 	struct external_peer *next_by_id, *next_by_key;
@@ -42,10 +47,18 @@ struct external_peer {
 	struct in6_addr ip6;
 	struct loopback_peer *loopback;
 	struct peer_path path;
+	uint32_t mtu; /* of its route; 0: it has none */
 	struct traffic traffic;
 	struct bypass bypass;
 	uint64_t reborn_ns; /* 0: nothing to find out */
 	uint64_t asked_ns;  /* the first data sent to it since */
+};
+
+/* The MTU of the routes to a peer; 0: none. */
+struct peer_route {
+	struct in_addr ip4;
+	struct in6_addr ip6;
+	uint32_t mtu;
 };
 
 /* On libuv's pool: what it works with is its own meanwhile. */
@@ -54,9 +67,13 @@ struct configuring {
 	struct external *external;
 	size_t n;
 	struct wireguard_setting *settings;
+	size_t n_routes;
+	struct peer_route *routes;
 	struct wireguard_change *change; /* done with it; NULL: none */
 	int result;
 	struct error error;
+	bool is_route_refused;
+	struct error route_error;
 };
 
 struct reading {
@@ -77,6 +94,8 @@ struct external {
 	uint16_t port; /* WireGuard's */
 	int ifindex;
 	char interface[IF_NAMESIZE];
+	bool has_routes;	/* the interface takes more than the least */
+	bool has_warned;	/* that a route could not be set */
 	struct udp *udp; /* the node's */
 	struct membership membership;
 	struct loopback *loopback;
@@ -85,6 +104,8 @@ struct external {
 	/* What WireGuard is to be told as soon as it has taken in what it was told last. */
 	size_t n_pending, max_pending;
 	struct wireguard_setting *pending;
+	size_t n_routes, max_routes;
+	struct peer_route *routes;
 	struct wireguard_change *pending_change;
 	bool is_configuring, is_checking;
 	bool is_gone;
@@ -195,6 +216,21 @@ static void add_setting(struct external *external, const struct wireguard_settin
 	external->pending[external->n_pending++] = *setting;
 }
 
+/* mtu 0: none any more. */
+static void set_route(struct external *external, struct external_peer *peer, uint32_t mtu)
+{
+	if (!external->has_routes)
+		return;
+	if (external->n_routes == external->max_routes) {
+		external->max_routes = external->max_routes ? external->max_routes * 2 : 16;
+		external->routes = realloc(external->routes, external->max_routes * sizeof(*external->routes));
+		if (!external->routes)
+			abort();
+	}
+	external->routes[external->n_routes++] = (struct peer_route){ peer->ip4, peer->ip6, mtu };
+	peer->mtu = mtu;
+}
+
 static struct wireguard_setting whole_setting(const struct external_peer *peer)
 {
 	return (struct wireguard_setting){ .key = peer->key,
@@ -250,11 +286,26 @@ static void job_done(struct external *external)
 }
 
 /* Pool. */
+static void carry_out_route(struct configuring *job, const struct peer_route *route)
+{
+	struct link_prefix ip4 = { .family = AF_INET, .len = 32 }, ip6 = { .family = AF_INET6, .len = 128 };
+	const int ifindex = job->external->ifindex;
+
+	memcpy(ip4.ip, &route->ip4, sizeof(route->ip4));
+	memcpy(ip6.ip, &route->ip6, sizeof(route->ip6));
+	if (link_set_route_mtu(ifindex, &ip4, route->mtu, &job->route_error) != 0 ||
+	    link_set_route_mtu(ifindex, &ip6, route->mtu, &job->route_error) != 0)
+		job->is_route_refused = true;
+}
+
+/* Pool. */
 static void run_configure(uv_work_t *work)
 {
 	struct configuring *job = container_of(work, struct configuring, work);
 	struct external *external = job->external;
 
+	for (size_t i = 0; i < job->n_routes; i++)
+		carry_out_route(job, &job->routes[i]);
 	job->result = external->class->configure(external->control, job->settings, job->n, &job->error);
 }
 
@@ -266,11 +317,15 @@ static void on_configured(uv_work_t *work, int status)
 	struct external *external = job->external;
 
 	external->is_configuring = false;
+	if (job->is_route_refused && !external->has_warned) /* no reason to give up */
+		log_warning("wireguard", "packets to some peers stay small: %s", job->route_error.message);
+	external->has_warned |= job->is_route_refused;
 	if (job->result != 0)
 		tell_gone(external, &job->error);
 	if (job->change)
 		job->change->done(job->change);
 	free(job->settings);
+	free(job->routes);
 	free(job);
 	if (!external->stopped)
 		configure(external);
@@ -280,7 +335,7 @@ static void on_configured(uv_work_t *work, int status)
 /* Tells what is pending, unless WireGuard is still busy with the last. */
 static void configure(struct external *external)
 {
-	if (external->is_configuring || (external->n_pending == 0 && !external->pending_change))
+	if (external->is_configuring || (external->n_pending == 0 && !external->pending_change && external->n_routes == 0))
 		return;
 	struct configuring *job = calloc(1, sizeof(*job));
 	if (!job)
@@ -288,14 +343,31 @@ static void configure(struct external *external)
 	job->external = external;
 	job->n = external->n_pending;
 	job->settings = external->pending;
+	job->n_routes = external->n_routes;
+	job->routes = external->routes;
 	job->change = external->pending_change;
 	external->pending = NULL;
 	external->n_pending = external->max_pending = 0;
+	external->routes = NULL;
+	external->n_routes = external->max_routes = 0;
 	external->pending_change = NULL;
 	external->is_configuring = true;
 	external->n_jobs++;
 	if (uv_queue_work(external->loop, &job->work, run_configure, on_configured) != 0)
 		abort(); /* it has no other reason than a missing function */
+}
+
+static bool is_same_path(const struct peer_path *a, const struct peer_path *b)
+{
+	return a->direct == b->direct && a->relay == b->relay && endpoint_equal(&a->endpoint, &b->endpoint);
+}
+
+static void set_path(struct external *external, struct external_peer *peer, const struct peer_path *path)
+{
+	if ((!path->direct || path->relay) && bypass_end(&peer->bypass, clock_now_ns()))
+		add_loopback(external, peer);
+	peer->path = *path;
+	loopback_set_path(external->loopback, peer->loopback, path);
 }
 
 static void change_peer(struct external *external, const struct wireguard_peer_change *change)
@@ -307,15 +379,19 @@ static void change_peer(struct external *external, const struct wireguard_peer_c
 	if (!peer)
 		return; /* removed meanwhile, or no socket */
 	if (change->is_new) {
+		if (peer->mtu != 0)
+			set_route(external, peer, 0); /* its address is another */
 		peer->ip4 = change->ip4;
 		peer->ip6 = change->ip6;
 		const struct wireguard_setting setting = whole_setting(peer);
 		add_setting(external, &setting);
+		set_route(external, peer, 0); /* of one who ran before, and was killed */
 	}
-	if ((!change->path.direct || change->path.relay) && bypass_end(&peer->bypass, clock_now_ns()))
-		add_loopback(external, peer);
-	peer->path = change->path;
-	loopback_set_path(external->loopback, peer->loopback, &change->path);
+	const uint32_t mtu = change->mtu > LEAST_MTU ? change->mtu : 0;
+	if (mtu != peer->mtu)
+		set_route(external, peer, mtu);
+	if (!is_same_path(&change->path, &peer->path))
+		set_path(external, peer, &change->path);
 	if (change->is_reborn) {
 		peer->reborn_ns = clock_now_ns();
 		peer->asked_ns = 0;
@@ -331,6 +407,8 @@ static void host_change(struct wireguard_host *host, struct wireguard_change *ch
 		struct external_peer *peer = find_by_key(external, &change->removed[i]);
 		if (!peer)
 			continue;
+		if (peer->mtu != 0)
+			set_route(external, peer, 0);
 		free_peer(external, peer);
 		add_setting(external, &remove);
 	}
@@ -641,7 +719,8 @@ static int start(const struct wireguard_host_class *class, const struct wireguar
 	external->udp = options->udp;
 	snprintf(external->interface, sizeof(external->interface), "%s", options->interface);
 	external->membership = *options->membership;
-	if ((r = wireguard_set_up_interface(ifindex, options, reterr)) != 0 ||
+	external->has_routes = options->mtu > LEAST_MTU;
+	if ((r = wireguard_set_up_interface(ifindex, options, external->has_routes ? LEAST_MTU : 0, reterr)) != 0 ||
 	    (r = wait_for_port(external, reterr)) != 0 || (r = start_loopback(external, options, reterr)) != 0) {
 		close_control(external);
 		free(external);
@@ -659,6 +738,7 @@ static void on_loopback_stopped(void *arg)
 	void *stopped_arg = external->stopped_arg;
 
 	free(external->pending);
+	free(external->routes);
 	free(external);
 	stopped(stopped_arg);
 }

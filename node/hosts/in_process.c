@@ -572,7 +572,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 	in_process->ports = options->ports;
 	if ((r = tun_open_queues(options->interface, options->offloads, lanes_n_queues(options->n_lanes), tuns,
 				 &n_tuns, reterr)) != 0 ||
-	    (r = wireguard_set_up_interface(tuns->ifindex, options, reterr)) != 0 ||
+	    (r = wireguard_set_up_interface(tuns->ifindex, options, 0, reterr)) != 0 ||
 	    (r = start_lanes(in_process, options, tuns, n_tuns, reterr)) != 0) {
 		for (unsigned i = 0; i < n_tuns; i++)
 			tun_close(&tuns[i]);

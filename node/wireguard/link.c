@@ -208,6 +208,16 @@ int link_add_address(int ifindex, const struct link_prefix *address, struct erro
 	return change(&request, ifindex, "add an address", reterr);
 }
 
+int link_add_address_alone(int ifindex, const struct link_prefix *address, struct error *reterr)
+{
+	const uint32_t flags = IFA_F_NOPREFIXROUTE | (address->family == AF_INET6 ? IFA_F_NODAD : 0u);
+	struct request request;
+
+	address_request(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, ifindex, address);
+	request_put(&request, IFA_FLAGS, &flags, sizeof(flags)); /* has room for all, and goes before ifa_flags */
+	return change(&request, ifindex, "add an address", reterr);
+}
+
 int link_remove_address(int ifindex, const struct link_prefix *address, struct error *reterr)
 {
 	struct request request;
@@ -245,6 +255,26 @@ int link_remove_route(int ifindex, const struct link_prefix *to, struct error *r
 
 	route_request(&request, RTM_DELROUTE, 0, ifindex, to);
 	return change(&request, ifindex, "remove a route", reterr);
+}
+
+int link_set_route_mtu(int ifindex, const struct link_prefix *to, uint32_t mtu, struct error *reterr)
+{
+	struct {
+		struct rtattr header;
+		uint32_t value;
+	} metric = { { RTA_LENGTH(sizeof(metric.value)), RTAX_MTU }, mtu };
+	struct error ignored;
+	struct request request;
+
+	route_request(&request, mtu != 0 ? RTM_NEWROUTE : RTM_DELROUTE, mtu != 0 ? NLM_F_CREATE | NLM_F_REPLACE : 0,
+		      ifindex, to);
+	((struct rtmsg *)NLMSG_DATA(&request.header))->rtm_protocol = LINK_PROTOCOL_MTU;
+	if (mtu != 0) {
+		request_put(&request, RTA_METRICS, &metric, sizeof(metric));
+		return change(&request, ifindex, "set the MTU of a route", reterr);
+	}
+	const int r = change(&request, ifindex, "remove a route", &ignored);
+	return r == 0 || r == -ESRCH ? 0 : error_set(reterr, r, "%s", ignored.message);
 }
 
 /* Where packets to an address that nobody has (RFC 5737) would go. */

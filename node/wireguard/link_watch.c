@@ -34,6 +34,15 @@ static bool is_route_message(uint16_t type)
 	}
 }
 
+/* Made by link_set_route_mtu(): what it leads to is where it was. */
+static bool is_about_size(const struct nlmsghdr *message)
+{
+	if (message->nlmsg_type != RTM_NEWROUTE && message->nlmsg_type != RTM_DELROUTE)
+		return false;
+	return message->nlmsg_len >= NLMSG_LENGTH(sizeof(struct rtmsg)) &&
+	       ((const struct rtmsg *)NLMSG_DATA(message))->rtm_protocol == LINK_PROTOCOL_MTU;
+}
+
 /* True when the message is about addresses, routes, rules or nexthops. */
 static bool handle_message(struct link_watch *watch, const struct nlmsghdr *message)
 {
@@ -41,7 +50,7 @@ static bool handle_message(struct link_watch *watch, const struct nlmsghdr *mess
 	struct link_info link;
 
 	if (!link_info_from_message(message, &link))
-		return is_route_message(message->nlmsg_type);
+		return is_route_message(message->nlmsg_type) && !is_about_size(message);
 	/* Bridges tell of their ports in the same words, in a family of their own. */
 	if (((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_family != AF_UNSPEC)
 		return false;

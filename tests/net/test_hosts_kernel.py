@@ -26,6 +26,7 @@ from vm import Machine, find_kernel
 
 MODULES = ["wireguard"]
 PLUGIN = "/usr/lib/x86_64-linux-gnu/libwebsockets-evlib_uv.so"  # of p2pnode's WebSocket library
+IPROUTE = "/bin/ip"  # busybox has one that does not show the MTU
 AFTER_UDP_CUT = 3.0  # emulated
 FILE_LEN = 1_000_000
 
@@ -93,7 +94,7 @@ def world(build):
         pytest.skip("no installed kernel has wireguard.ko (Debian: linux-image-amd64)")
     with Lab("hosts-kernel") as lab:
         overlay = Overlay(lab, build, ("bob",))
-        programs = ["wg", build.program("p2pnode"), build.program("p2pctl")]
+        programs = ["wg", IPROUTE, build.program("p2pnode"), build.program("p2pctl")]
         overlay.vm = Machine(overlay.internet, "alice", MODULES, programs, kernel, [PLUGIN], 768)
         alice = MachineNode(build, overlay.vm).start()
         overlay.nodes["alice"] = alice
@@ -181,6 +182,19 @@ def test_packets_go_directly_and_back_to_the_relay_when_udp_is_cut(world, pair, 
         with udp_cut(world):
             measured("gap after UDP was cut, kernel", pulse.gap_after(time.monotonic()), AFTER_UDP_CUT)
             bob.wait_for_path("alice", "relay", 30)
+
+
+def test_the_kernel_is_told_by_a_route_how_large_packets_may_be(pair):
+    """1500 bytes outside: 1440 inside, where 1280 is what it began with."""
+    alice, bob = pair
+
+    def route_mtus():
+        return [alice.vm.run(f"{IPROUTE} route get {ip}; true") for ip in (bob.ip, bob.ip6)]
+
+    with PingPulse(bob.host, alice.ip) as pulse:
+        pulse.first_answer(30)
+        alice.wait_for_peer("bob", lambda peer: peer["path"] == "direct" and peer["mtu"] == 1440, "has MTU 1440", 60)
+        wait_until(lambda: all("mtu 1440" in words for words in route_mtus()), 10, "the routes say so")
 
 
 def test_packets_of_a_direct_path_pass_by_the_node(pair):

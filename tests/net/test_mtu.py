@@ -19,6 +19,7 @@ import pytest
 
 from lab import wait_until
 from overlay import Control, Node
+from test_hosts import Daemon
 from traffic import ECHO_PORT, Echo, Pulse, Transfer
 
 WIREGUARD = 32  # header and tag
@@ -34,7 +35,7 @@ def fits(mtu, family):
 class Far:
     """Members of the network as drawn; IPv4 or IPv6 between alice and bob."""
 
-    def __init__(self, lab, build, mtu, family=4, config=f"mtu = {INTERFACE}\n"):
+    def __init__(self, lab, build, mtu, family=4, config=f"mtu = {INTERFACE}\n", bobs=""):
         self.lab, self.family = lab, family
         prefixes = ("2001:db8:1::/64", "2001:db8:2::/64") if family == 6 else (None, None)
         self.internet = lab.network("internet", v6=prefixes[0], mtu=9000)
@@ -51,7 +52,8 @@ class Far:
         if family == 6:
             bob.run(["ip", "route", "add", "default", "via", str(self.far.v6[1])])
         alice = self._host("alice")
-        self.alice, self.bob = (Node(build, host, config=config).start() for host in (alice, bob))
+        self.alice, self.bob = (Node(build, host, config=config + more).start()
+                                for host, more in ((alice, ""), (bob, bobs)))
         if family == 6:
             for host in (alice, bob):
                 host.nft("table netdev only6 {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
@@ -231,6 +233,55 @@ def test_over_tls_a_leg_takes_every_size_and_the_other_one_counts(lab, build, tm
         nodes = net.alice, net.bob
         for source, target in (nodes, nodes[::-1]):
             assert Transfer(source.host, target.host, target.ip, file, timeout=30).same
+
+
+def route_mtu(host, ip):
+    """What the kernel lets packets to that address be at most, None: as the interface."""
+    words = host.run(["ip", "route", "get", ip]).stdout.split()
+    return int(words[words.index("mtu") + 1]) if "mtu" in words else None
+
+
+@pytest.mark.parametrize("mtu, path", [(1280, "direct"), (1400, "direct"), (9000, "direct"), (1400, "relay")])
+def test_with_the_wireguard_of_a_daemon_the_kernel_is_told_by_routes(lab, build, tmp_path, mtu, path):
+    """Bob has wireguard-go. Who was never asked for has the least; who is used has the path's, as long as it is."""
+    net = Far(lab, build, mtu, bobs="wireguard = uapi\n")
+    if path == "relay":
+        part(net)
+    daemon = Daemon(build, net.bob.host, "wireguard-go")
+    net.join()
+    assert daemon.answers()
+    bob = net.bob.host
+    assert route_mtu(bob, net.alice.ip) == route_mtu(bob, net.alice.ip6) == 1280
+    found = fits(mtu, 4) if path == "direct" else fits_by_relay(mtu)
+    with Echo(bob), Pulse(net.alice.host, net.bob.ip):
+        for node, other in ((net.alice, "bob"), (net.bob, "alice")):
+            node.wait_for_peer(other, lambda peer: peer["path"] == path and peer["mtu"] == found,
+                               f"has MTU {found}, {path}", timeout=20)
+        wait_until(lambda: route_mtu(bob, net.alice.ip) == route_mtu(bob, net.alice.ip6) == found, 5,
+                   f"the routes have MTU {found}")
+        file = random_megabyte(tmp_path / "file")
+        nodes = net.alice, net.bob
+        for source, target in (nodes, nodes[::-1]):
+            assert Transfer(source.host, target.host, target.ip, file).same
+            assert Transfer(source.host, target.host, target.ip6, file).same
+        with udp(bob, net.alice.ip, IP_PMTUDISC_DO) as whole:
+            with pytest.raises(OSError) as refused:
+                whole.send(bytes(found - 27))
+            assert refused.value.errno == errno.EMSGSIZE
+            whole.send(bytes(found - 28))
+    assert found == 1280 or route_mtu(bob, net.alice.ip) == found
+    net.bob.kill()
+    net.bob.start()
+    wait_until(lambda: route_mtu(bob, net.alice.ip) == route_mtu(bob, net.alice.ip6) == 1280, 10,
+               "what a node that was killed has left is gone")
+    assert net.bob.program.stop() == 0
+    assert routes_to_the_interface(bob) == []
+
+
+def routes_to_the_interface(host):
+    """Routes that lead to p2p0."""
+    return [line for family in ("-4", "-6") for line in
+            host.run(["ip", family, "route", "show", "dev", "p2p0"], check=False).stdout.splitlines()]
 
 
 def drop_pieces(host):

@@ -485,6 +485,66 @@ static void test_changes_are_told(void)
 	assert(seen.n_closed == 1 && uv_loop_close(&loop) == 0);
 }
 
+static uint32_t mtu_towards(const char *ip)
+{
+	struct endpoint remote = { .port = 9 };
+	const struct link_prefix address = prefix(ip, 0);
+
+	if (address.family == AF_INET)
+		remote = endpoint_from_v4(ntohl(*(const uint32_t *)(const void *)address.ip), 9);
+	else
+		memcpy(remote.ip, address.ip, sizeof(remote.ip));
+	return udp_first_mtu(&remote);
+}
+
+/* One interface, and sizes by routes; of these alone who watches does not hear. */
+static void test_a_route_may_have_an_mtu_of_its_own_and_nobody_looks_up_for_it(void)
+{
+	struct link_prefix v4 = prefix("100.64.0.1", 24), v6 = prefix("fd64::1", 64);
+	const struct link_prefix net4 = prefix("100.64.0.0", 24), net6 = prefix("fd64::", 64);
+	const struct link_prefix bob4 = prefix("100.64.0.2", 32), bob6 = prefix("fd64::2", 128);
+	struct seen seen = { 0 };
+	struct link_watch watch;
+	struct error error;
+	struct tun tun;
+	uv_loop_t loop;
+	uv_loop_init(&loop);
+
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0);
+	assert(link_set_mtu(tun.ifindex, 8920, &error) == 0 && link_set_up(tun.ifindex, true, &error) == 0);
+	assert(link_add_address_alone(tun.ifindex, &v4, &error) == 0);
+	assert(link_add_address_alone(tun.ifindex, &v6, &error) == 0);
+	assert(mtu_towards("100.64.0.2") == 0 && mtu_towards("fd64::2") == 0); /* nothing leads there */
+	seen.ifindex = tun.ifindex;
+	const struct link_watch_ports ports = { &seen, on_link, on_link_gone, on_routes };
+	assert(link_watch_start(&watch, &loop, &ports, &error) == 0);
+
+	assert(link_set_route_mtu(tun.ifindex, &net4, 1280, &error) == 0);
+	assert(link_set_route_mtu(tun.ifindex, &net6, 1280, &error) == 0);
+	assert(link_set_route_mtu(tun.ifindex, &bob4, 8920, &error) == 0);
+	assert(link_set_route_mtu(tun.ifindex, &bob6, 1400, &error) == 0);
+	assert(mtu_towards("100.64.0.3") == 1280 && mtu_towards("100.64.0.2") == 8920);
+	assert(mtu_towards("fd64::3") == 1280 && mtu_towards("fd64::2") == 1400);
+	assert(link_set_route_mtu(tun.ifindex, &bob4, 1392, &error) == 0 && mtu_towards("100.64.0.2") == 1392);
+	assert(link_set_route_mtu(tun.ifindex, &bob6, 8920, &error) == 0 && mtu_towards("fd64::2") == 8920);
+	assert(link_set_route_mtu(tun.ifindex, &bob4, 0, &error) == 0 && mtu_towards("100.64.0.2") == 1280);
+	assert(link_set_route_mtu(tun.ifindex, &bob6, 0, &error) == 0 && mtu_towards("fd64::2") == 1280);
+	assert(link_set_route_mtu(tun.ifindex, &bob4, 0, &error) == 0); /* that there is none is no failure */
+	assert(link_set_route_mtu(tun.ifindex, &bob6, 0, &error) == 0);
+	for (int i = 0; i < 20; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+	assert(seen.n_routes == 0);
+	const struct link_prefix other = prefix("10.55.0.0", 16);
+	assert(link_add_route(tun.ifindex, &other, &error) == 0);
+	while (seen.n_routes == 0)
+		uv_run(&loop, UV_RUN_ONCE);
+
+	link_watch_close(&watch, on_watch_closed, &seen);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert(uv_loop_close(&loop) == 0);
+	tun_close(&tun);
+}
+
 /* A request to the kernel that it must grant. */
 static void request(const void *message, size_t len)
 {
@@ -639,6 +699,7 @@ int main(void)
 	test_a_datagram_and_fragments_of_another_share_a_queue();
 	test_an_interface_with_queues_is_not_shared_with_another_program();
 	test_changes_are_told();
+	test_a_route_may_have_an_mtu_of_its_own_and_nobody_looks_up_for_it();
 	test_rules_and_nexthops_are_told_as_routes();
 	test_that_something_changes_is_told_before_it_has_settled();
 	test_the_interfaces_namespace_can_be_visited();
