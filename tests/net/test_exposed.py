@@ -189,3 +189,19 @@ def test_a_name_of_one_is_never_led_to_the_wildcard_of_another(town):
         node.wait_for_control()
     control.admin("host", "remove", "alice", "app.demo")
     wait_until(lambda: page(town, "app.demo") == PAGES["bob"], 10, "nobody's")
+
+
+def test_a_visitor_in_a_ring_is_refused_and_what_is_not_open_says_so(town):
+    alice = town.nodes["alice"]
+
+    # Nobody can come in: the overlay address is gone when the acceptor is to open.
+    alice.host.run(["ip", "address", "delete", f"{alice.ip}/16", "dev", "p2p0"])
+    alice.ctl("expose", "app.demo", f"{town.relay.host.ip}:80")
+    assert exposure(town)["state"] == "not open" and alice.ip in exposure(town)["why"]
+    assert "tried again every 10 s" in alice.ctl("exposures").stdout
+    alice.host.run(["ip", "address", "add", f"{alice.ip}/16", "dev", "p2p0"])
+    wait_until(lambda: exposure(town)["state"] == "live", 20, lambda: exposure(town)["state"])
+
+    # What she publishes is at the front door itself: a visitor would come round, and round again.
+    wait_until(lambda: is_reset(visit(town)) and int(alice.status()["drops"]["exposed: led in a ring"]) >= 1, 10, "a ring")
+    assert exposure(town)["visitors"] == "0"
