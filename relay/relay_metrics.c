@@ -57,7 +57,7 @@ static void put_traffic(FILE *out, const struct public_node_stats *stats)
 		 udp->packets);
 	put_pair(out, "relay_bytes_in_total", "counter", "Bytes of these packets.", tls->bytes, udp->bytes);
 	put_pair(out, "relay_packets_out_total", "counter", "Packets handed to their receivers' connections.",
-		 tls->packets_out, stats->udp_out.sent[RELAY_OUTBOX_DATA]);
+		 tls->packets_out, stats->udp_out.sent[RELAY_OUTBOX_DATA] + stats->udp_out.sent[RELAY_OUTBOX_PROBE]);
 	put_pair(out, "relay_bytes_out_total", "counter", "Bytes of these packets, with their headers.",
 		 tls->bytes_out, stats->udp_out.data_bytes);
 }
@@ -85,6 +85,7 @@ static void put_drops(FILE *out, const struct public_node_stats *stats)
 		{ "udp", "destination_unknown", udp->dropped_unknown },
 		{ "udp", "queue_full", stats->udp_out.full[RELAY_OUTBOX_DATA] },
 		{ "udp", "rate_limit", udp->dropped_rate },
+		{ "udp", "probe_rate", stats->udp_out.full[RELAY_OUTBOX_PROBE] },
 		{ "udp", "too_many_receivers", udp->dropped_contacts },
 		{ "udp", "overload", udp->dropped_unfair },
 		{ "udp", "to_or_from_tls", stats->dropped_bridge },

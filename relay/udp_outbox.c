@@ -341,7 +341,7 @@ static void keep(struct relay_outbox *outbox, uint32_t i, uint32_t n_sent)
 	const struct udp_way way = way_of(outbox, i);
 	size_t sent = (size_t)n_sent * message->size;
 
-	if (message->kind != RELAY_OUTBOX_DATA) {
+	if (message->kind != RELAY_OUTBOX_DATA && message->kind != RELAY_OUTBOX_PROBE) {
 		outbox->counters->full[message->kind] += message->n - n_sent;
 		return;
 	}
@@ -488,12 +488,11 @@ void relay_outbox_flush(struct relay_outbox *outbox, uint32_t now_s)
 	outbox->n = outbox->n_pieces = 0;
 }
 
-/* A socket has one setting for all that it sends. */
-void relay_outbox_send_whole(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len)
+/* One that may not come in pieces. A socket has one setting for all that it sends. */
+static void send_whole(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len)
 {
-	relay_outbox_flush(outbox, outbox->now_s);
-	if (relay_outbox_is_waiting(outbox) || relay_socket_set_whole(outbox->sock, true) != 0) {
-		outbox->counters->full[RELAY_OUTBOX_PROBE]++;
+	if (relay_socket_set_whole(outbox->sock, true) != 0) {
+		outbox->counters->failed[RELAY_OUTBOX_PROBE]++;
 		return;
 	}
 	relay_outbox_add(outbox, RELAY_OUTBOX_PROBE, to, bytes, len);
@@ -501,27 +500,53 @@ void relay_outbox_send_whole(struct relay_outbox *outbox, const struct udp_way *
 	(void)relay_socket_set_whole(outbox->sock, false);
 }
 
+/* It waits as data does: were it dropped where data waits, a full socket would be taken for a path that has become narrow. */
+void relay_outbox_send_whole(struct relay_outbox *outbox, const struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	relay_outbox_flush(outbox, outbox->now_s);
+	if (relay_outbox_is_waiting(outbox))
+		put_in_backlog(outbox, to, bytes, len, len);
+	else
+		send_whole(outbox, to, bytes, len);
+}
+
 bool relay_outbox_is_waiting(const struct relay_outbox *outbox)
 {
 	return !udp_backlog_is_empty(outbox->backlog);
+}
+
+/* A probe leaves behind what was taken before it; when the socket is full by then it may go past that, which is no matter. */
+static void send_taken(struct relay_outbox *outbox, struct udp_way *to, const uint8_t *bytes, size_t len)
+{
+	uint16_t *note = &outbox->notes[receiver_of(bytes) % NOTES];
+
+	if (relay_packet_is_probe(bytes + RELAY_UDP_HEADER_LEN, len - RELAY_UDP_HEADER_LEN)) {
+		const uint64_t full = outbox->counters->n_full;
+		relay_outbox_flush(outbox, outbox->now_s);
+		if (outbox->counters->n_full == full)
+			send_whole(outbox, to, bytes, len);
+		else
+			udp_backlog_put_back(outbox->backlog, bytes);
+		return;
+	}
+	to->note = *note;
+	add_part(outbox, to, bytes, len, len, 1);
+	*note = to->note;
 }
 
 /* As much as the socket takes, in turns; trains are joined again. */
 void relay_outbox_resume(struct relay_outbox *outbox, uint32_t now_s)
 {
 	const uint64_t full = outbox->counters->n_full;
+	const uint8_t *bytes;
 	struct udp_way to;
 	size_t len;
 
 	relay_outbox_flush(outbox, now_s); /* nothing else lies in it from here on */
 	while (relay_outbox_is_waiting(outbox) && outbox->counters->n_full == full) {
-		const uint8_t *bytes;
-		for (int i = 0; i < RESUME && (bytes = udp_backlog_take(outbox->backlog, &to, &len)); i++) {
-			uint16_t *note = &outbox->notes[receiver_of(bytes) % NOTES];
-			to.note = *note;
-			add_part(outbox, &to, bytes, len, len, 1);
-			*note = to.note;
-		}
+		for (int i = 0; i < RESUME && outbox->counters->n_full == full &&
+				(bytes = udp_backlog_take(outbox->backlog, &to, &len)); i++)
+			send_taken(outbox, &to, bytes, len);
 		relay_outbox_flush(outbox, now_s);
 		udp_backlog_settle(outbox->backlog);
 	}

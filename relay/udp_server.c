@@ -42,8 +42,11 @@
 #define STAGED_BYTES	 (256u << 10)
 #define MAX_CARRIED	 1024 /* packets of the bridge to UDP in one turn */
 #define MAX_DELIVERED	 2048 /* of that to TLS */
-#define PROBES_BURST	 512 /* of all clients at once … */
+#define PROBES_BURST	 512 /* of one client at once … */
 #define PROBES_EACH_MS	 2   /* … and one in so many ms */
+#define PROBES_BURST_ALL 16384 /* of all clients at once … */
+#define PROBES_ALL_A_MS	 5     /* … and so many in a ms: a fortieth of a core */
+#define PROBERS		 1024  /* clients whose slots are equal modulo that share what one may */
 #define SECOND_NS	 UINT64_C(1000000000)
 #define MILLISECOND_NS	 UINT64_C(1000000)
 #define N_COUNTERS	 (sizeof(struct udp_server_counters) / sizeof(uint64_t))
@@ -93,7 +96,7 @@ struct udp_server {
 		uint64_t began_ns;
 		uint32_t n_clients, n_told;
 	} drain;
-	struct token_bucket probes;
+	struct token_bucket probes, probes_of[PROBERS];
 	uint64_t dropped_to_tls;
 	bool has_put; /* into the bridge, without a word yet */
 	uint8_t *staged; /* datagrams of clients over TLS, until they are sent */
@@ -157,10 +160,21 @@ static bool is_probe(const uint8_t *bytes, size_t len)
 	       relay_packet_is_probe(bytes + RELAY_UDP_HEADER_LEN, len - RELAY_UDP_HEADER_LEN);
 }
 
+/* A client that sends too many is held to its own share first: others lose none by it. */
+static bool may_probe(struct udp_server *server, uint32_t sender)
+{
+	struct token_bucket *own = &server->probes_of[sender % PROBERS];
+
+	return token_bucket_take(own, server->now_ns / MILLISECOND_NS, PROBES_BURST, PROBES_EACH_MS) &&
+	       token_bucket_take(&server->probes, server->now_ns / (MILLISECOND_NS / PROBES_ALL_A_MS), PROBES_BURST_ALL, 1);
+}
+
 /* Each is a message of its own, and some system calls more: members ask a few times a minute. */
 static void send_probe(struct udp_server *server, const struct udp_way *way, const uint8_t *bytes, size_t len)
 {
-	if (token_bucket_take(&server->probes, server->now_ns / MILLISECOND_NS, PROBES_BURST, PROBES_EACH_MS))
+	struct relay_udp_header header;
+
+	if (relay_udp_header_decode(bytes, len, &header) && may_probe(server, header.from))
 		relay_outbox_send_whole(server->outboxes[way->socket], way, bytes, len);
 	else
 		server->out.full[RELAY_OUTBOX_PROBE]++;

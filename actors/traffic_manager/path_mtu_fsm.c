@@ -17,6 +17,7 @@
 #define SUSPICION_EACH_NS MS(2000)  /* some flows go one way only */
 #define RAISE_NS	  MS(600000)
 #define ERROR_NS	  MS(60000)
+#define SOON_AGAIN_NS	  MS(5000)  /* when nothing at all was answered by a peer that knows probes */
 
 static void trace(const struct path_mtu_fsm *fsm, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -148,6 +149,12 @@ static void go_on(struct path_mtu_fsm *fsm, const struct path_mtu_input *in, str
 		rest(fsm, in, PATH_MTU_SILENT, "nothing is answered", fsm->was_silent ? RAISE_NS : ERROR_NS);
 		fsm->was_silent = true;
 		say(fsm, out, PATH_MTU_MIN);
+		return;
+	}
+	if (fsm->passed == 0) { /* an outage: that is not a matter of size */
+		rest(fsm, in, PATH_MTU_ERROR, "nothing is answered", SOON_AGAIN_NS);
+		if (fsm->said > fsm->until_known)
+			say(fsm, out, PATH_MTU_MIN);
 		return;
 	}
 	if (fsm->passed < PATH_MTU_MIN) {
@@ -325,6 +332,7 @@ static void on_path(struct path_mtu_fsm *fsm, const struct path_mtu_input *in, s
 	fsm->passed = fsm->largest_sent = 0;
 	fsm->failed = fsm->max + 1;
 	enter(fsm, PATH_MTU_BASE, "path");
+	fsm->until_known = in->until_known;
 	say(fsm, out, in->until_known != 0 && in->until_known < fsm->max ? in->until_known : fsm->max);
 	if (fsm->active)
 		begin(fsm, in, out);
@@ -347,6 +355,9 @@ static void on_traffic(struct path_mtu_fsm *fsm, const struct path_mtu_input *in
 		enter(fsm, PATH_MTU_BASE, "traffic");
 		begin(fsm, in, out);
 	} else {
+		/* Who says something now and then is not asked each time; that nothing comes back is suspicious soon enough. */
+		if (is_due(fsm->confirm_ns, in))
+			fsm->confirm_ns = in->now_ns + CONFIRM_NS;
 		on_due(fsm, in, out);
 	}
 }

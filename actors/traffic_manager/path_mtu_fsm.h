@@ -95,6 +95,7 @@ struct path_mtu_fsm {
 	enum path_mtu_state state;
 	uint64_t deadline_ns; /* step with PATH_MTU_IN_DEADLINE then; 0: none */
 	uint32_t said;	      /* the MTU inside, 0: not known */
+	uint32_t until_known; /* of the path: what passes there for sure, in pieces if need be; 0: nothing is known to */
 
 	bool active;	 /* data flows */
 	bool is_known;	 /* to answer probes, on whatever path */

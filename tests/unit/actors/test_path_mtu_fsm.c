@@ -364,6 +364,23 @@ static void test_by_relay_what_is_common_is_said_until_more_has_passed(void)
 	assert(w.fsm.state == PATH_MTU_COMPLETE && w.fsm.said == JUMBO && w.lowest_said == 1392);
 }
 
+/* Relays are turned to when the network is in trouble. */
+static void test_by_relay_an_outage_at_the_beginning_is_no_matter_of_size(void)
+{
+	given_a_path(JUMBO);
+	path_begins(JUMBO);
+	pass(MS(3000));
+
+	w.carries = 0;
+	relayed_path_begins(JUMBO);
+	pass(MS(4000));
+	assert(w.fsm.said == 1392);
+
+	w.carries = JUMBO;
+	pass(MS(3000));
+	assert(w.fsm.state == PATH_MTU_COMPLETE && w.fsm.said == JUMBO && w.lowest_said == 1392);
+}
+
 static void test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning(void)
 {
 	given_a_path(1312);
@@ -425,6 +442,24 @@ static void test_steady_traffic_costs_a_probe_in_ten_seconds(void)
 	assert(w.n_probes - n <= 2 * 60 + 6);
 }
 
+static void test_who_says_something_now_and_then_is_not_asked_each_time(void)
+{
+	given_a_path(JUMBO);
+	w.fsm.trace = NULL;
+	path_begins(JUMBO);
+	pass(MS(3000));
+	const uint32_t n = w.n_probes;
+
+	for (int i = 0; i < 100; i++) {
+		step((struct path_mtu_input){ .type = PATH_MTU_IN_IDLE });
+		pass(MS(28000));
+		step((struct path_mtu_input){ .type = PATH_MTU_IN_TRAFFIC });
+		data_flows(MS(2000), true);
+	}
+
+	assert(w.n_probes - n <= 2 * 5); /* one larger one might pass by now, every ten minutes */
+}
+
 static void test_lies_about_size_are_bounded_by_what_was_sent(void)
 {
 	given_a_path(1280);
@@ -453,10 +488,12 @@ int main(void)
 	test_a_path_that_has_grown_is_noticed_after_ten_minutes();
 	test_another_path_begins_anew_and_none_says_nothing();
 	test_by_relay_what_is_common_is_said_until_more_has_passed();
+	test_by_relay_an_outage_at_the_beginning_is_no_matter_of_size();
 	test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning();
 	test_by_relay_the_narrower_leg_is_found_under_loss();
 	test_without_traffic_nothing_is_sent();
 	test_steady_traffic_costs_a_probe_in_ten_seconds();
+	test_who_says_something_now_and_then_is_not_asked_each_time();
 	test_lies_about_size_are_bounded_by_what_was_sent();
 	return 0;
 }

@@ -313,27 +313,77 @@ static void test_a_probe_leaves_whole_and_in_its_turn(void)
 	end(&b);
 }
 
-static void test_a_probe_never_waits_for_a_full_socket(void)
+struct probe {
+	uint8_t bytes[RELAY_UDP_HEADER_LEN + RELAY_PROBE_MIN_LEN];
+};
+
+/* From 3 to 0; its number is what it begins with. */
+static struct probe make_probe(void)
+{
+	static const uint8_t magic[] = { 0xd2, 0x70, 0x32, 0x70 };
+	const struct relay_udp_header header = { RELAY_UDP_DATA, 0, 3, 7 };
+	struct probe probe = { { 0 } };
+
+	relay_udp_header_encode(probe.bytes, &header);
+	memcpy(probe.bytes + RELAY_UDP_HEADER_LEN, magic, sizeof(magic));
+	return probe;
+}
+
+static void send_probe(struct bench *b)
+{
+	struct probe probe = make_probe();
+
+	relay_outbox_send_whole(b->outbox, &b->ways[0], probe.bytes, sizeof(probe.bytes));
+	memset(&probe, 0xff, sizeof(probe)); /* as the next batch does */
+}
+
+/* Were it dropped, who asks would take a full socket for a narrow path. */
+static void test_a_probe_waits_for_a_full_socket_and_leaves_whole(void)
 {
 	struct bench b;
 	begin(&b, 2, false);
 
 	add(&b, 1, 0, 1);
 	add(&b, 2, 1, 1);
-	relay_outbox_send_whole(b.outbox, &b.ways[0], b.bytes[0], SIZE); /* the socket is full by now */
-	assert(b.counters.full[RELAY_OUTBOX_PROBE] == 1 && !relay_outbox_is_waiting(b.outbox) && !kernel.is_whole);
+	send_probe(&b); /* the socket is full by now */
+	assert(b.counters.full[RELAY_OUTBOX_PROBE] == 0 && relay_outbox_is_waiting(b.outbox) && !kernel.is_whole);
 	add(&b, 1, 0, 1);
 	flush(&b);
-	assert(relay_outbox_is_waiting(b.outbox));
-	relay_outbox_send_whole(b.outbox, &b.ways[0], b.bytes[0], SIZE); /* what waits goes first */
-	assert(b.counters.full[RELAY_OUTBOX_PROBE] == 2 && kernel.n_sent == 2);
+
+	const uint32_t tried = kernel.n_whole;
+	kernel.room = 1;
+	relay_outbox_resume(b.outbox, 1);
+	assert(kernel.n_sent == 3 && b.counters.sent[RELAY_OUTBOX_PROBE] + b.counters.sent[RELAY_OUTBOX_DATA] == 3);
+	kernel.room = 9;
+	relay_outbox_resume(b.outbox, 1);
+	assert(kernel.n_sent == 4 && !relay_outbox_is_waiting(b.outbox) && !kernel.is_whole && kernel.n_whole > tried);
+	assert(b.counters.sent[RELAY_OUTBOX_PROBE] == 1 && b.counters.sent[RELAY_OUTBOX_DATA] == 3);
+	end(&b);
+}
+
+static void test_a_probe_that_finds_the_socket_full_again_is_not_lost(void)
+{
+	struct bench b;
+	begin(&b, 0, false);
+
+	add(&b, 1, 0, 2);
+	flush(&b);
+	send_probe(&b);
+	for (int i = 0; i < 3; i++)
+		relay_outbox_resume(b.outbox, 1);
+	assert(kernel.n_sent == 0 && relay_outbox_is_waiting(b.outbox));
+	kernel.room = 9;
+	relay_outbox_resume(b.outbox, 1);
+	assert(kernel.n_sent == 3 && !relay_outbox_is_waiting(b.outbox));
+	assert(b.counters.sent[RELAY_OUTBOX_PROBE] == 1 && b.counters.sent[RELAY_OUTBOX_DATA] == 2);
 	end(&b);
 }
 
 int main(void)
 {
 	test_a_probe_leaves_whole_and_in_its_turn();
-	test_a_probe_never_waits_for_a_full_socket();
+	test_a_probe_waits_for_a_full_socket_and_leaves_whole();
+	test_a_probe_that_finds_the_socket_full_again_is_not_lost();
 	test_a_full_socket_loses_nothing_and_keeps_the_order();
 	test_a_full_socket_that_cannot_segment_loses_nothing_either();
 	test_a_batch_that_is_full_is_not_overtaken_by_its_rest();
