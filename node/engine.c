@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define BACK_OFF_MIN_MS	    200
@@ -929,8 +930,10 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 										       : LISTEN_SOCKETS_MAX);
 	for (uint32_t i = 0; i < engine->sockets.n; i++)
 		engine->sockets.fds[i] = options->public_sockets[i];
-	if (!engine->is_public)
-		close_sockets(&engine->sockets); /* nobody would answer there */
+	if (!engine->is_public) { /* nobody would answer there, and the front door may bind the port */
+		listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
+		close_sockets(&engine->sockets);
+	}
 	engine->public_options.tls_port = options->public_tls_port;
 	engine->public_options.stun_port = options->public_stun_port;
 	return 0;

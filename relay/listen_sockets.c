@@ -41,7 +41,7 @@ static bool covers(int fd, const struct endpoint *its, const struct endpoint *ad
 	return option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0 || (!endpoint_is_v4(address) && !has_ip(address, &any6));
 }
 
-static bool has_address(int fd, const struct endpoint *address)
+static bool has_address(int fd, const struct endpoint *address, bool is_exact)
 {
 	struct sockaddr_storage sockaddr = { 0 };
 	socklen_t len = sizeof(sockaddr);
@@ -49,14 +49,14 @@ static bool has_address(int fd, const struct endpoint *address)
 	if (getsockname(fd, (struct sockaddr *)&sockaddr, &len) < 0)
 		return false;
 	struct endpoint its = endpoint_from_sockaddr((struct sockaddr *)&sockaddr);
-	return its.port == address->port && covers(fd, &its, address);
+	return its.port == address->port && covers(fd, &its, address) && (!is_exact || has_ip(&its, address));
 }
 
 int listen_sockets_take(const struct listen_sockets *sockets, int type, const struct endpoint *address)
 {
 	for (uint32_t i = 0; sockets && i < sockets->n; i++) {
 		int fd = sockets->fds[i];
-		if (!is_of_type(fd, type) || !has_address(fd, address))
+		if (!is_of_type(fd, type) || !has_address(fd, address, false))
 			continue;
 		int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 		if (copy >= 0)
@@ -67,15 +67,17 @@ int listen_sockets_take(const struct listen_sockets *sockets, int type, const st
 }
 
 void listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
-				 uint32_t n_addresses)
+				 uint32_t n_addresses, bool is_exact)
 {
 	for (uint32_t i = 0; sockets && i < sockets->n; i++) {
 		bool is_wanted = false;
 		for (uint32_t j = 0; j < n_addresses; j++)
-			is_wanted = is_wanted || has_address(sockets->fds[i], &addresses[j]);
+			is_wanted = is_wanted || has_address(sockets->fds[i], &addresses[j], is_exact);
 		if (is_wanted || !is_of_type(sockets->fds[i], type))
 			continue;
 		log_warning("relay", "a socket that was handed over has none of our addresses and ports: closed");
+		if (type == SOCK_STREAM)
+			(void)shutdown(sockets->fds[i], SHUT_RDWR);
 		close(sockets->fds[i]);
 		sockets->fds[i] = -1;
 	}

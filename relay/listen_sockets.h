@@ -6,6 +6,7 @@
 
 #include "common/endpoint.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LISTEN_SOCKETS_MAX 16
@@ -21,6 +22,10 @@ struct listen_sockets {
  * all addresses of its family, with its port. -1: there is none.
  */
 int listen_sockets_take(const struct listen_sockets *sockets, int type, const struct endpoint *address);
-/* Closes those of that type that none of the addresses takes: they would be in the way, and nobody serves them. */
+/*
+ * Closes those of that type that none of the addresses takes: they would be in the way, and nobody serves them. Of
+ * SOCK_STREAM they listen no longer in other copies either: systemd's would keep the port from whoever binds it next.
+ * is_exact: the addresses are of two who accept, and one socket at all addresses would give each the other's.
+ */
 void listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
-				 uint32_t n_addresses);
+				 uint32_t n_addresses, bool is_exact);

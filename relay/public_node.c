@@ -134,6 +134,12 @@ static bool is_led(const struct public_node_options *options, const struct endpo
 	return false;
 }
 
+/* What "::" becomes without IPv6; others are what they are. */
+static struct endpoint usable_place(const struct endpoint *place)
+{
+	return is_any(place, false) && !is_usable(place) ? endpoint_from_v4(0, place->port) : *place;
+}
+
 /* Of those that were handed over, also who leads to us has his; he takes them himself. */
 static void close_other_sockets(const struct public_node_options *options, const struct relay_server_options *relay)
 {
@@ -142,8 +148,9 @@ static void close_other_sockets(const struct public_node_options *options, const
 
 	memcpy(places, relay->listen, n * sizeof(*places));
 	for (uint32_t i = 0; i < options->n_led; i++)
-		places[n++] = options->led[i];
-	listen_sockets_close_others(options->sockets, SOCK_STREAM, places, n);
+		places[n++] = usable_place(&options->led[i]);
+	listen_sockets_close_others(options->sockets, SOCK_STREAM, places, n,
+				    relay->n_listen > 0 && options->n_led > 0);
 }
 
 /* The addresses of this machine at which nobody else listens for it. */
@@ -227,7 +234,7 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 	/* So that nodes find out what the NATs before them do. */
 	if (options->stun_port != 0 && options->stun_port != UINT16_MAX)
 		udp.other_port = (uint16_t)(options->stun_port + 1);
-	listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen);
+	listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen, false);
 	udp.sockets = options->sockets;
 	int r = udp_server_start(loop, &udp, &node->udp, reterr);
 	if (r == 0)

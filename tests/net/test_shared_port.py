@@ -175,3 +175,28 @@ def test_one_socket_outlives_a_restart_for_both(town):
             visitor.recv(1)
     assert int(relay.status()["drops"]["front door: unknown host"]) == 1
     town.nodes["alice"].wait_for_relay()
+
+
+def test_sharing_is_turned_on_and_off_by_a_restart_though_systemd_keeps_the_sockets(lab, build):
+    """Its copies of those that are not wanted any more must not listen on: the port could not be bound."""
+    overlay = Overlay(lab, build, members=("alice",))
+    relay = overlay.relay
+    relay.program.stop()
+    relay.program = Supervised(relay.host, relay.argv, "supervised")
+    relay.host.programs.append(relay.program)
+    relay.wait_for(lambda status: True, "answers")
+    overlay.join()
+    relay.program.await_kept()
+    own = relay.config.read_text()
+    both = own + "[frontdoor]\nhost = app.demo 127.0.0.1:1\n"
+    apart = both.replace("[public]\n", "[public]\ntls_port = 8443\n")
+    for text, places in ((both, {("::", 443)}), (apart, {(relay.host.ip, 8443)}), (both, {("::", 443)}),
+                         (own, {("::", 443)})):
+        relay.kill()
+        relay.config.write_text(text)
+        relay.start()
+        relay.wait_for_control()
+        relay.program.await_kept()
+        assert {kept.getsockname()[:2] for kept in relay.program.kept if kept.type == socket.SOCK_STREAM} == places
+        assert all(kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for kept in relay.program.kept
+                   if kept.type == socket.SOCK_STREAM)

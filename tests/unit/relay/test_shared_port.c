@@ -10,11 +10,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,25 +86,40 @@ static struct door_routes *routes_of(const char *own, uint16_t server_port)
 	return routes;
 }
 
-/* sockets: of which both take theirs; the first listens at the shared port. */
-static void open_gate(struct gate *gate, struct listen_sockets *sockets, uint16_t port)
+/*
+ * sockets: of which both take theirs, as the Engine has them do it. The relay is at 127.0.0.1 and is_at_two: 127.0.0.2
+ * as well, the door at its place; shared: that is the relay's, too.
+ */
+static void open_gate_at(struct gate *gate, struct listen_sockets *sockets, const struct endpoint *place, bool is_shared,
+			 bool is_at_two)
 {
-	struct front_door_options door = { .n_listen = 1, .is_relays = { true }, .relay_sockets = sockets,
+	const uint16_t port = place->port;
+	struct front_door_options door = { .n_listen = 1, .is_relays = { is_shared },
+					   .relay_sockets = is_shared ? sockets : NULL,
 					   .max_visitors = gate->max_visitors,
 					   .max_visitors_source = gate->max_visitors_source };
-	struct public_node_options node = { .n_addresses = 1, .tls_port = port, .n_led = 1, .sockets = sockets };
+	struct public_node_options node = { .n_addresses = is_at_two ? 2 : 1, .tls_port = is_shared ? port : 0,
+					    .n_led = is_shared ? 1 : 0, .led = place, .sockets = sockets };
 	struct error error = { 0 };
 
 	gate->place = endpoint_from_v4(0x7f000001, port);
-	node.led = node.addresses;
 	node.addresses[0] = gate->place;
+	node.addresses[1] = endpoint_from_v4(0x7f000002, port);
 	node.context = gate->w.server_options.context;
 	EXPECT(public_node_start(&gate->w.loop, &node, &gate->node, &error) == 0);
-	door.listen[0] = gate->place;
+	door.listen[0] = *place;
 	door.relay_port = (struct front_door_relay_port){ .owner = gate, .visitor = on_visitor };
 	EXPECT(front_door_start(&gate->w.loop, &door, routes_of("relay", gate->server_port ? gate->server_port : 1), &gate->door, &error) == 0);
 	gate->w.port = port;
 	AWAIT_OTHERS(&gate->w, front_door_counters(gate->door).routes_taken >= 1);
+}
+
+/* The first of the sockets listens at the shared port. */
+static void open_gate(struct gate *gate, struct listen_sockets *sockets, uint16_t port)
+{
+	const struct endpoint place = endpoint_from_v4(0x7f000001, port);
+
+	open_gate_at(gate, sockets, &place, true, false);
 }
 
 static void begin(struct gate *gate)
@@ -173,6 +195,161 @@ static void test_the_socket_that_is_handed_on_is_the_doors_alone(void)
 	close_gate(&gate);
 	close(sockets.fds[0]);
 	world_end(&gate.w);
+}
+
+/* ---- sockets that were kept over a restart with other settings; systemd has its own copy of each ---- */
+
+struct kept {
+	struct listen_sockets sockets;
+	int copy;
+	uint16_t port;
+};
+
+static struct endpoint endpoint_of(int fd)
+{
+	struct sockaddr_storage sockaddr = { 0 };
+	socklen_t len = sizeof(sockaddr);
+
+	EXPECT(getsockname(fd, (struct sockaddr *)&sockaddr, &len) == 0);
+	return endpoint_from_sockaddr((struct sockaddr *)&sockaddr);
+}
+
+static struct kept kept_at(const struct endpoint *address)
+{
+	const int one = 1, zero = 0;
+	struct sockaddr_storage sockaddr = { 0 };
+	const socklen_t len = endpoint_to_sockaddr(address, &sockaddr);
+	const int fd = socket(sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	EXPECT(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0);
+	if (sockaddr.ss_family == AF_INET6)
+		EXPECT(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero)) == 0);
+	EXPECT(bind(fd, (struct sockaddr *)&sockaddr, len) == 0 && listen(fd, 16) == 0);
+	return (struct kept){ .sockets = { 1, { fd } }, .copy = dup(fd), .port = endpoint_of(fd).port };
+}
+
+static bool listens(int fd)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &len) == 0 && value != 0;
+}
+
+static void expect_alice_is_served(struct gate *gate)
+{
+	struct member alice;
+
+	make_member(&alice, &gate->w, "alice", 1);
+	connect_and_await(&alice);
+	close_member(&alice);
+}
+
+static void test_sharing_can_be_turned_on_while_the_relays_socket_is_kept(void)
+{
+	const struct endpoint one = endpoint_from_v4(0x7f000001, 0);
+	struct gate gate = { 0 };
+	struct kept kept = kept_at(&one);
+	const struct endpoint all = { .port = kept.port };
+
+	world_begin(&gate.w);
+	open_gate_at(&gate, &kept.sockets, &all, true, false);
+	EXPECT(kept.sockets.fds[0] == -1 && !listens(kept.copy));
+	expect_alice_is_served(&gate);
+	close_gate(&gate);
+	close(kept.copy);
+	world_end(&gate.w);
+}
+
+static void test_sharing_can_be_turned_off_while_the_shared_socket_is_kept(void)
+{
+	const struct endpoint any = { 0 };
+	struct gate gate = { 0 };
+	struct kept kept = kept_at(&any);
+	const struct endpoint all = { .port = kept.port };
+
+	world_begin(&gate.w);
+	open_gate_at(&gate, &kept.sockets, &all, false, false); /* the relay has another port now */
+	EXPECT(kept.sockets.fds[0] == -1 && !listens(kept.copy));
+	gate.w.port = public_node_stats(gate.node).tls_port;
+	expect_alice_is_served(&gate);
+	close_gate(&gate);
+	close(kept.copy);
+	world_end(&gate.w);
+}
+
+/* Else each would have about half of the other's. */
+static void test_relay_and_door_at_different_addresses_do_not_accept_from_one_kept_socket(void)
+{
+	const struct endpoint any = { 0 };
+	struct gate gate = { 0 };
+	struct kept kept = kept_at(&any);
+	const struct endpoint one = endpoint_from_v4(0x7f000001, kept.port), two = endpoint_from_v4(0x7f000002, kept.port);
+	int ret[PUBLIC_NODE_MAX_SOCKETS];
+
+	world_begin(&gate.w);
+	open_gate_at(&gate, &kept.sockets, &one, true, true);
+	EXPECT(kept.sockets.fds[0] == -1 && !listens(kept.copy));
+	EXPECT(public_node_sockets(gate.node, ret) >= 1);
+	const struct endpoint relays = endpoint_of(ret[0]);
+	EXPECT(endpoint_equal(&relays, &two));
+	EXPECT(front_door_relay_sockets(gate.door, ret) == 1);
+	const struct endpoint doors = endpoint_of(ret[0]);
+	EXPECT(endpoint_equal(&doors, &one));
+	expect_alice_is_served(&gate);
+	close_gate(&gate);
+	close(kept.copy);
+	world_end(&gate.w);
+}
+
+/* From now on, in this process, as on a machine without IPv6. */
+static void lose_ipv6(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog filter = { .len = sizeof(code) / sizeof(*code), .filter = code };
+
+	EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+	EXPECT(socket(AF_INET6, SOCK_STREAM, 0) < 0 && errno == EAFNOSUPPORT);
+}
+
+static void keep_without_ipv6(void)
+{
+	const struct endpoint any = endpoint_from_v4(0, 0);
+	struct gate gate = { 0 };
+	struct kept kept = kept_at(&any);
+	const struct endpoint all = { .port = kept.port };
+	int ret[DOOR_MAX_LISTEN];
+
+	world_begin(&gate.w);
+	open_gate_at(&gate, &kept.sockets, &all, true, false);
+	EXPECT(kept.sockets.fds[0] >= 0);
+	EXPECT(front_door_relay_sockets(gate.door, ret) == 1 && is_same_socket(ret[0], kept.copy));
+	expect_alice_is_served(&gate);
+	close_gate(&gate);
+	close(kept.sockets.fds[0]);
+	close(kept.copy);
+	world_end(&gate.w);
+}
+
+static void test_without_ipv6_the_shared_socket_is_kept_over_a_restart(void)
+{
+	int status;
+	const pid_t child = fork();
+
+	if (child == 0) {
+		lose_ipv6();
+		keep_without_ipv6();
+		_exit(0);
+	}
+	EXPECT(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 static int accept_visitor(struct world *w, int listener)
@@ -427,6 +604,10 @@ int main(void)
 {
 	test_members_talk_by_a_relay_that_the_door_leads_to();
 	test_the_socket_that_is_handed_on_is_the_doors_alone();
+	test_sharing_can_be_turned_on_while_the_relays_socket_is_kept();
+	test_sharing_can_be_turned_off_while_the_shared_socket_is_kept();
+	test_relay_and_door_at_different_addresses_do_not_accept_from_one_kept_socket();
+	test_without_ipv6_the_shared_socket_is_kept_over_a_restart();
 	test_bytes_that_were_read_before_come_first();
 	test_garbage_that_was_read_before_is_refused_at_once();
 	test_who_is_handed_over_counts_for_the_source_it_came_from();
