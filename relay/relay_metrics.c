@@ -85,7 +85,6 @@ static void put_drops(FILE *out, const struct public_node_stats *stats)
 		{ "udp", "destination_unknown", udp->dropped_unknown },
 		{ "udp", "queue_full", stats->udp_out.full[RELAY_OUTBOX_DATA] },
 		{ "udp", "rate_limit", udp->dropped_rate },
-		{ "udp", "probe_rate", stats->udp_out.full[RELAY_OUTBOX_PROBE] },
 		{ "udp", "too_many_receivers", udp->dropped_contacts },
 		{ "udp", "overload", udp->dropped_unfair },
 		{ "udp", "to_or_from_tls", stats->dropped_bridge },
