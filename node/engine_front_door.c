@@ -142,11 +142,11 @@ static struct door_routes *make_routes(const struct p2p_engine *engine)
 
 	set_own_name(engine, routes);
 	add_configured(engine, routes);
-	if (map)
-		published_add_routes(&options, routes);
 	engine_add_webgw_routes(engine, routes);
-	if (map)
+	if (map) {
+		published_add_routes(&options, routes);
 		published_keep_names(&options, routes);
+	}
 	return routes;
 }
 

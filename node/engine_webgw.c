@@ -73,13 +73,36 @@ static void on_hosts_changed(void *owner)
 	engine_update_front_door(owner);
 }
 
+static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
+{
+	return a->is_wildcard == b->is_wildcard && host_name_equal(&a->name, &b->name);
+}
+
+/* What the front door would not lead to an agent, whatever webgw has. */
+static const char *on_taken(void *owner, const struct host_pattern *host)
+{
+	const struct p2p_engine *engine = owner;
+	const char *own = engine->membership.member.name;
+	struct endpoint shared[DOOR_MAX_LISTEN];
+	struct host_pattern pattern;
+
+	for (uint32_t i = 0; i < engine->n_door_rules; i++)
+		if (is_same(&engine->door_rules[i].host, host))
+			return "[frontdoor] has this host";
+	if (engine_shared_places(engine, shared) > 0 && host_pattern_from(own, strlen(own), &pattern) == 0 &&
+	    is_same(&pattern, host))
+		return "that is this node's own name, by which its relay is asked for";
+	return NULL;
+}
+
 static int start_admin(struct p2p_engine *engine, struct error *reterr)
 {
 	const struct webgw_admin_options options = { .loop = engine->loop,
 						     .path = engine->webgw_admin_path,
 						     .webgw = engine->webgw,
 						     .owner = engine,
-						     .changed = on_hosts_changed };
+						     .changed = on_hosts_changed,
+						     .taken = on_taken };
 
 	return engine->webgw_admin_path[0] == '\0' ? 0 : webgw_admin_start(&options, &engine->webgw_admin, reterr);
 }

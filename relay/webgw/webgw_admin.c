@@ -55,7 +55,12 @@ static void show_host(const struct webgw_admin *admin, const struct host_pattern
 static void add_host(struct webgw_admin *admin, const struct webgw_admin_request *request, struct http_page *page)
 {
 	const struct webgw_admin_options *options = &admin->options;
+	const char *taken = options->taken(options->owner, &request->host);
 
+	if (taken) {
+		refuse(page, 409, taken);
+		return;
+	}
 	switch (webgw_add_host(options->webgw, &request->host, request->hash)) {
 	case 0:
 		log_info(MODULE, "%s%s: a host, until the node ends", request->host.is_wildcard ? "*." : "",

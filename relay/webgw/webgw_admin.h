@@ -21,6 +21,8 @@ struct webgw_admin_options {
 	struct webgw *webgw; /* borrowed, until it has stopped */
 	void *owner;
 	void (*changed)(void *owner); /* hosts came or went */
+	/* Why this cannot be a host of webgw's: somebody else has it. NULL: nobody has. */
+	const char *(*taken)(void *owner, const struct host_pattern *host);
 };
 
 /* 0, or -errno with path and remedy in reterr. */

@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+import web
 from lab import LabError, wait_until
 from overlay import Overlay
 from webgw import Agent
@@ -24,13 +25,13 @@ SECRET = b"0" * 32
 REQUEST = b"GET / HTTP/1.1\r\nHost: WWW.Example.com:80\r\n\r\n"
 
 
-@pytest.fixture
-def town(lab, build):
-    overlay = Overlay(lab, build, members=())
+def make_town(lab, build, members=()):
+    overlay = Overlay(lab, build, members=members)
     overlay.relay.config.write_text(overlay.relay.config.read_text() + f"""tls_port = 9443
 
 [frontdoor]
 listen = 80, 443
+host = door.example.com 127.0.0.1:8080
 
 [webgw]
 listen = 9080
@@ -43,6 +44,11 @@ host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
     overlay.outside = lab.host("outside", overlay.internet)
     overlay.agents = lab.host("agents", overlay.internet)
     return overlay
+
+
+@pytest.fixture
+def town(lab, build):
+    return make_town(lab, build)
 
 
 def subscribed(town, **how):
@@ -261,6 +267,8 @@ def test_hosts_are_added_listed_and_removed_by_http(town):
     assert admin.ask("POST", "/api/v1/proxy", new)[0] == 200  # again: the same
     status, why = admin.ask("POST", "/api/v1/proxy", {**new, "hexSecretHash": "00" * 32})
     assert status == 409 and "another hash" in why["error"]
+    status, why = admin.ask("POST", "/api/v1/proxy", {**new, "host": "door.example.com"})
+    assert status == 409 and "[frontdoor]" in why["error"]
     assert "result" in agent.register("new.example.com", secret)
 
     first = REQUEST.replace(b"WWW.Example.com", b"new.example.com")
@@ -307,3 +315,29 @@ def test_what_is_no_request_is_answered_with_what_is_wrong(town):
         connection.connect(str(admin.socket))
     assert silent[0].recv(1) == b""  # five seconds each
     wait_until(lambda: admin.ask("GET", "/api/v1/proxy")[0] == 200, 10, "that it answers again")
+
+
+def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
+    """Whoever has been granted its name: the node's configuration goes before what members publish."""
+    town = make_town(lab, build, members=("alice",))
+    alice = town.nodes["alice"]
+    town.control.admin("host", "add", "alice", "*.example.com")
+    alice.ctl("expose", "http://www.example.com", "8080")
+    alice.ctl("expose", "http://other.example.com", "8080")
+    other = REQUEST.replace(b"WWW", b"other")
+
+    web.Web(alice, "alice's\n", address="127.0.0.1")
+
+    def is_led():
+        """other.example.com, to alice; then www.example.com, which she published before it, is known as well."""
+        visitor = visit(town, other)
+        try:
+            return visitor.recv(4) == b"HTTP"
+        except ConnectionResetError:
+            return False
+
+    wait_until(is_led, 15, "that what alice publishes is known")
+    agent = subscribed(town)
+    for _ in range(3):
+        visitor = visit(town, REQUEST)
+        assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)

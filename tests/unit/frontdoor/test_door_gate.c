@@ -160,6 +160,18 @@ static void test_the_last_who_lets_go_frees_it(void)
 	assert(!door_gate_hold(NULL));
 }
 
+static void test_nobody_comes_through_one_that_is_shut(void)
+{
+	struct guarded guarded = { .is_freed = NULL };
+	const struct endpoint visitor = endpoint_from_v4(0xc6336401, 4000);
+
+	begin(&guarded);
+	assert(!door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, 0) == DOOR_GATE_OPEN);
+	door_gate_shut(&guarded.gate);
+	assert(door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, 0) == DOOR_GATE_NOT_ALLOWED);
+	door_gate_let_go(&guarded.gate);
+}
+
 int main(void)
 {
 	if (sodium_init() < 0)
@@ -172,5 +184,6 @@ int main(void)
 	test_it_counts_who_is_there_and_what_they_move();
 	test_the_target_is_as_it_was_when_tried_last();
 	test_the_last_who_lets_go_frees_it();
+	test_nobody_comes_through_one_that_is_shut();
 	return 0;
 }
