@@ -184,9 +184,10 @@ static void send_probe(struct udp_server *server, const struct udp_way *way, con
 static void forward_run(struct udp_server *server, struct udp_way *way, const uint8_t *bytes, size_t len, size_t size,
 			uint32_t n)
 {
+	const bool may_probe = size >= RELAY_UDP_HEADER_LEN + RELAY_PROBE_MIN_LEN;
 	size_t from = 0;
 
-	for (size_t at = 0; at < len; at += size) {
+	for (size_t at = 0; at < len && may_probe; at += size) {
 		const size_t left = len - at, one = left < size ? left : size;
 		if (!is_probe(bytes + at, one))
 			continue;

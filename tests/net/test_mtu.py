@@ -46,7 +46,10 @@ class Far:
         self.middle.sysctl("net.ipv6.conf.all.forwarding", 1)
         gateway = str(self.far.v4[1])
         self.control = Control(build, self._host("control")).start()
-        self.relay = Node(build, self._host("relay"), public=True).start()
+        relay = self._host("relay")
+        addresses = [relay.ip, relay.ip6] if family == 6 else [relay.ip]
+        public = "".join(f"address = {address}\n" for address in addresses)
+        self.relay = Node(build, relay, config=f"[public]\n{public}").start()
         bob = lab.host("bob", self.far)
         bob.run(["ip", "route", "add", "default", "via", gateway])
         if family == 6:
@@ -177,23 +180,27 @@ def test_who_sends_too_large_a_packet_is_told_and_what_may_be_fragmented_arrives
 RELAY_HEADER = 16
 
 
-def fits_by_relay(mtu):
-    """As fits(), by a relay over IPv4: its header stands before WireGuard's."""
-    room = mtu - 28 - RELAY_HEADER - WIREGUARD
+def fits_by_relay(mtu, family=4):
+    """As fits(), by a relay: its header stands before WireGuard's."""
+    room = mtu - {4: 28, 6: 48}[family] - RELAY_HEADER - WIREGUARD
     return INTERFACE if room >= INTERFACE else max(1280, room // 16 * 16)
 
 
-def drop_udp(host, *others):
+def drop_udp(host, *others, others6=()):
     """No datagram of these comes in."""
-    sources = ", ".join(other.ip for other in others)
+    rules = [f"{family} saddr {{ {', '.join(sources)} }} meta l4proto udp drop\n" for family, sources in
+             (("ip", [other.ip for other in others]), ("ip6", [other.ip6 for other in others6])) if sources]
     host.nft("table netdev far {\nchain in {\ntype filter hook ingress device eth0 priority 0;\n"
-             f"ip saddr {{ {sources} }} meta l4proto udp drop\n}}\n}}\n")
+             f"{''.join(rules)}}}\n}}\n")
 
 
 def part(net):
-    """Alice and bob reach each other by the relay alone."""
+    """Alice and bob reach each other by the relay alone, and that by one family."""
     for host, other in ((net.alice.host, net.bob.host), (net.bob.host, net.alice.host)):
-        drop_udp(host, other)
+        if net.family == 6:
+            drop_udp(host, other, net.relay.host, others6=[other])
+        else:
+            drop_udp(host, other)
 
 
 def wait_for_relayed_mtu(net, mtu, timeout=20.0, nodes=("alice", "bob")):
@@ -203,10 +210,10 @@ def wait_for_relayed_mtu(net, mtu, timeout=20.0, nodes=("alice", "bob")):
                                f"is reached by relay with MTU {mtu}", timeout=timeout)
 
 
-@pytest.mark.parametrize("mtu", [1280, 1400, 1500, 9000])
-def test_by_relay_a_megabyte_passes_each_way_and_the_narrower_leg_counts(lab, build, tmp_path, mtu):
+@pytest.mark.parametrize("mtu, family", [(1280, 4), (1400, 4), (1500, 4), (9000, 4), (1280, 6), (1400, 6), (9000, 6)])
+def test_by_relay_a_megabyte_passes_each_way_and_the_narrower_leg_counts(lab, build, tmp_path, mtu, family):
     """Bob's leg has the small MTU: he knows at once; alice learns by probes that the relay sends on whole."""
-    net = Far(lab, build, mtu)
+    net = Far(lab, build, mtu, family)
     part(net)
     net.join()
     file = random_megabyte(tmp_path / "file")
@@ -214,7 +221,7 @@ def test_by_relay_a_megabyte_passes_each_way_and_the_narrower_leg_counts(lab, bu
     for source, target in (nodes, nodes[::-1]):
         assert Transfer(source.host, target.host, target.ip, file).same
     with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip):
-        wait_for_relayed_mtu(net, fits_by_relay(mtu))
+        wait_for_relayed_mtu(net, fits_by_relay(mtu, family))
     for source, target in (nodes, nodes[::-1]):
         assert Transfer(source.host, target.host, target.ip6, file).same
         assert source.peer(target.name)["path"] == "relay"
