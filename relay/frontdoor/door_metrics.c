@@ -69,6 +69,9 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 		{ "no_file_descriptor", OF_DOOR(no_descriptors) },
 		{ "target_not_reached", OF_DOOR(unreachable) },
 		{ "target_silent", OF_DOOR(connect_timed_out) },
+		{ "no_agent_dialled_back", OF_DOOR(dial_timed_out) },
+		{ "too_many_wait_for_agents", OF_DOOR(dial_over_limit) },
+		{ "too_many_of_one_source_wait_for_agents", OF_DOOR(dial_over_source_limit) },
 	};
 
 	put_head(out, "door_refused_total", "counter", "Visitors that were not led to a target, by cause.");

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define MOST 16
@@ -119,7 +121,8 @@ static void test_who_says_nothing_keeps_others_out_for_a_while_only(void)
 static void test_figures_are_in_the_format_of_prometheus(void)
 {
 	struct public_node_stats stats = { .relay = { .clients = 3, .dropped_queue = 7 } };
-	const struct front_door_counters door = { .visitors = 9, .unknown_host = 2, .refused[SNIFFER_NO_HOST] = 5 };
+	const struct front_door_counters door = { .visitors = 9, .unknown_host = 2, .refused[SNIFFER_NO_HOST] = 5,
+						   .dial_over_source_limit = 10 };
 	const struct door_metrics_exposure exposure = { "https://*.example.org", { .visitors_now = 4,
 										   .state = DOOR_TARGET_UP } };
 	const struct door_metrics doors = { .front = &door, .exposures = &exposure, .n_exposures = 1 };
@@ -138,6 +141,7 @@ static void test_figures_are_in_the_format_of_prometheus(void)
 	EXPECT(strstr(text, "\np2pnode_door_visitors_total{door=\"front\"} 9\n"));
 	EXPECT(strstr(text, "\np2pnode_door_refused_total{door=\"front\",cause=\"unknown_host\"} 2\n"));
 	EXPECT(strstr(text, "\np2pnode_door_refused_total{door=\"front\",cause=\"not_understood\"} 5\n"));
+	EXPECT(strstr(text, "{door=\"front\",cause=\"too_many_of_one_source_wait_for_agents\"} 10\n"));
 	EXPECT(strstr(text, "\np2pnode_exposure_visitors{host=\"https://*.example.org\"} 4\n"));
 	EXPECT(strstr(text, "\np2pnode_exposure_target_up{host=\"https://*.example.org\"} 1\n"));
 	EXPECT(strstr(text, "\np2pnode_diglett_agents 6\n"));
@@ -161,11 +165,81 @@ static void test_figures_are_in_the_format_of_prometheus(void)
 	free(text);
 }
 
+/* ---- requests on a Unix socket ---- */
+
+static void on_request(void *owner, const struct http_request *request, const char *body, size_t len,
+		       struct http_page *ret)
+{
+	(void)owner;
+	ret->status = request->method == HTTP_DELETE ? 204 : request->method == HTTP_POST ? 200 : 405;
+	ret->type = "text/plain";
+	ret->allow = "POST, DELETE";
+	if (asprintf(&ret->text, "%s %.*s\n", request->path, (int)len, body) < 0)
+		abort();
+}
+
+static void begin_at_path(struct test *t, char folder[32], struct sockaddr_un *ret)
+{
+	struct http_server_options options = { .choose = "choose another", .owner = t, .request = on_request };
+	struct error error = { 0 };
+
+	*t = (struct test){ 0 };
+	world_begin(&t->w);
+	strcpy(folder, "/tmp/p2p-http-XXXXXX");
+	EXPECT(mkdtemp(folder));
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/socket", folder);
+	options.loop = &t->w.loop;
+	options.path = ret->sun_path;
+	EXPECT(http_server_start(&options, &t->server, &error) == 0);
+}
+
+/* In two pieces, cut at `at`. */
+static void expect_answer_at(struct test *t, const struct sockaddr_un *path, const char *request, size_t at,
+			     const char *begins, const char *ends)
+{
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char buf[4096];
+	size_t len = 0;
+
+	EXPECT(fd >= 0 && connect(fd, (const struct sockaddr *)path, sizeof(*path)) == 0);
+	EXPECT(send(fd, request, at, MSG_NOSIGNAL) == (ssize_t)at);
+	run_for(&t->w, 1);
+	(void)!send(fd, request + at, strlen(request) - at, MSG_NOSIGNAL);
+	AWAIT(&t->w, has_ended(fd, buf, sizeof(buf), &len));
+	EXPECT(strncmp(buf, begins, strlen(begins)) == 0);
+	EXPECT(len >= strlen(ends) && strcmp(buf + len - strlen(ends), ends) == 0);
+	close(fd);
+}
+
+static void test_requests_with_a_body_are_served_on_a_unix_socket(void)
+{
+	static const char post[] = "POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody, and what does not belong to it";
+	const size_t whole = strlen(post) - strlen(", and what does not belong to it");
+	struct sockaddr_un path;
+	struct stat file;
+	struct test t;
+	char folder[32];
+
+	begin_at_path(&t, folder, &path);
+	EXPECT(stat(path.sun_path, &file) == 0 && (file.st_mode & 0777) == 0600);
+	for (size_t at = 0; at < whole; at++)
+		expect_answer_at(&t, &path, post, at, "HTTP/1.1 200 OK\r\n", "\r\n\r\n/a body\n");
+	expect_answer_at(&t, &path, "DELETE /a HTTP/1.1\r\n\r\n", 9, "HTTP/1.1 204 No Content\r\n", "Connection: close\r\n\r\n");
+	expect_answer_at(&t, &path, "GET /a HTTP/1.1\r\n\r\n", 0, "HTTP/1.1 405 ", "/a \n");
+	expect_answer_at(&t, &path, "POST / HTTP/1.1\r\nContent-Length: 1025\r\n\r\n", 0, "HTTP/1.1 413 ", "Too Large\n");
+	expect_answer_at(&t, &path, "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 0, "HTTP/1.1 400 ", "Bad Request\n");
+	finish(&t);
+	EXPECT(stat(path.sun_path, &file) != 0); /* it goes with its server */
+	EXPECT(rmdir(folder) == 0);
+}
+
 int main(void)
 {
 	test_pages_are_served_and_all_else_refused();
 	test_who_says_nothing_keeps_others_out_for_a_while_only();
 	test_figures_are_in_the_format_of_prometheus();
+	test_requests_with_a_body_are_served_on_a_unix_socket();
 	puts("ok");
 	return 0;
 }
