@@ -278,6 +278,7 @@ static const struct arrow {
 	{ HARD_NAT_PREPARING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_OVER,        HARD_NAT_SPENT,      end    },
+	{ HARD_NAT_SEARCHING, EV_AGAIN,       HARD_NAT_IDLE,       end    },
 	{ HARD_NAT_PREPARING, EV_REFUSED,     HARD_NAT_IDLE,       take_back },
 	{ HARD_NAT_FOUND,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
 	{ HARD_NAT_SPENT,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
@@ -351,12 +352,19 @@ static void give_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
 		*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
 }
 
+/* A hard side tells as long as it has not begun: it did not hear us, and all pings went to closed ports. */
+static bool was_not_heard(const struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	return fsm->state == HARD_NAT_SEARCHING && fsm->plan.role == HARD_NAT_EASY_SIDE && in->type == HARD_NAT_IN_THEIRS &&
+	       fsm->n_begun < HARD_NAT_SEARCHES;
+}
+
 /* The path that was found is lost; or the peer begins again; or it may be another time. */
 static bool is_over(const struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
 {
 	if (!fsm->is_wanted)
 		return false;
-	if (fsm->state == HARD_NAT_FOUND)
+	if (fsm->state == HARD_NAT_FOUND || was_not_heard(fsm, in))
 		return true;
 	return fsm->state == HARD_NAT_SPENT &&
 	       ((in->type == HARD_NAT_IN_THEIRS && fsm->n_begun < HARD_NAT_SEARCHES) ||

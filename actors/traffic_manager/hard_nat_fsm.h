@@ -9,6 +9,7 @@
  *    │                          └── direct path ─────┴────► FOUND                  │
  *    │                                                        │ path lost          │ ten minutes, or the peer begins
  *    └────────────────────────────────────────────────────────┴────────────────────┘
+ *          from SEARCHING, easy side: told again, so the hard side did not hear that it began: once more
  *          from anywhere: other facts (ours or the peer's network is another one), another session of the peer
  *
  *   hard side   opens sockets and sends from each to the easy side's outside port (PREPARING): that many ports of

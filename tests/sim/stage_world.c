@@ -116,10 +116,19 @@ static struct event *pop(struct stage_world *w)
 	return first;
 }
 
+/* Most of a run would else be malloc(). */
+static void spare(struct stage_world *w, struct event *event)
+{
+	if (w->n_spare < ARRAY_LEN(w->spare))
+		w->spare[w->n_spare++] = event;
+	else
+		free(event);
+}
+
 static struct event *later(struct stage_world *w, uint64_t in_ns, enum event_type type,
 			   uint32_t node, uint32_t other, const struct packet *packet)
 {
-	struct event *event = malloc(packet ? sizeof(*event) : offsetof(struct event, packet));
+	struct event *event = w->n_spare > 0 ? w->spare[--w->n_spare] : malloc(sizeof(*event));
 
 	assert(event);
 	memset(event, 0, offsetof(struct event, packet));
@@ -947,7 +956,7 @@ void world_run_until(struct stage_world *w, uint64_t ns)
 		}
 		event = pop(w);
 		happen(w, event);
-		free(event);
+		spare(w, event);
 	}
 	w->now_ns = ns;
 	for (uint32_t i = 0; i < w->n_nodes; i++) /* what is still missing is a gap as well */
@@ -1007,6 +1016,8 @@ void world_deinit(struct stage_world *w)
 	while (w->n_heap > 0)
 		free(w->heap[--w->n_heap]);
 	free(w->heap);
+	while (w->n_spare > 0)
+		free(w->spare[--w->n_spare]);
 	for (uint32_t i = 0; i < MAX_NATS; i++)
 		free(w->nats[i].wide);
 }

@@ -159,6 +159,8 @@ struct stage_world {
 	struct record records[MAX_NODES];
 	struct event **heap;
 	uint32_t n_heap, heap_cap;
+	struct event *spare[256]; /* not in the heap */
+	uint32_t n_spare;
 	uint64_t n_events;
 };
 

@@ -698,6 +698,34 @@ static void test_a_hard_side_opens_nothing_unless_the_easy_one_begins_now(void)
 	assert(hard.n_open == HARD_NAT_MAX_SOCKETS);
 }
 
+/* Who is told again was not heard: the hard side has opened nothing yet. */
+static void test_an_easy_side_that_was_not_heard_begins_once_more(void)
+{
+	given_two_who_want();
+	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
+	easy_hears(&hard.facts); /* … and what it tells is lost */
+	run_until(now_ns + MS(2000));
+	assert(easy.n_tells == 1 && easy.n_pings > HARD_NAT_MAX_PINGS / 2 && hard.n_open == 0);
+	easy_hears(&hard.facts);
+	assert(easy.n_tells == 2 && easy.fsm.state == HARD_NAT_PREPARING);
+	run_until(now_ns + MS(60));
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	run_until(now_ns + MS(5000));
+	assert(found_ns != 0);
+}
+
+static void test_an_easy_side_that_is_told_all_the_time_keeps_to_two_searches(void)
+{
+	given_two_who_want();
+	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
+	for (int i = 0; i < 100; i++) {
+		easy.n_sent = 0;
+		easy_hears(&hard.facts);
+		run_until(now_ns + MS(500));
+	}
+	assert(easy.n_tells == HARD_NAT_SEARCHES && easy.n_pings <= HARD_NAT_SEARCHES * HARD_NAT_MAX_PINGS);
+}
+
 static void test_a_search_that_got_no_sockets_does_not_count(void)
 {
 	given_two_who_want();
@@ -764,6 +792,8 @@ int main(void)
 	test_a_node_searches_for_one_peer_at_a_time();
 	test_an_easy_side_that_learns_late_what_it_is_tells_when_it_begins();
 	test_a_hard_side_opens_nothing_unless_the_easy_one_begins_now();
+	test_an_easy_side_that_was_not_heard_begins_once_more();
+	test_an_easy_side_that_is_told_all_the_time_keeps_to_two_searches();
 	test_a_search_that_got_no_sockets_does_not_count();
 	test_a_found_path_that_is_lost_is_searched_again_once();
 	test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_of_searches();
