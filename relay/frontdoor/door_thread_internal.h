@@ -133,6 +133,8 @@ int door_watch(struct door_thread *door, int fd, struct watch *watch, uint32_t e
 bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays);
 /* It is not the relay's: has it a place without those? If not, that is counted. */
 bool visitor_keeps_place(struct visitor *visitor);
+/* The same of one who is refused, is counted for that, and would stay to read why. */
+bool visitor_may_linger(const struct visitor *visitor);
 uint16_t door_source_of(const struct door_thread *door, const struct endpoint *remote);
 /* SNIFFING; its socket is taken over. */
 struct visitor *visitor_new(struct door_thread *door, int fd, const struct endpoint *remote, uint16_t source);

@@ -37,7 +37,7 @@ static void refuse(struct visitor *visitor, const struct sniffer *sniffer)
 	log_limited(&door->log_limit, LOG_LEVEL_DEBUG, "frontdoor", "%s %s from %s: refused",
 		    sniffer_protocol_name(sniffer->protocol), sniffer_reason_name(sniffer->reason),
 		    endpoint_ip_text(&visitor->remote).s);
-	if (sniffer_answer(sniffer) == SNIFFER_HTTP_400)
+	if (sniffer_answer(sniffer) == SNIFFER_HTTP_400 && visitor_may_linger(visitor))
 		answer(visitor);
 	else
 		visitor_turn_away(visitor);
@@ -59,7 +59,12 @@ static void give_to_relay(struct visitor *visitor, const uint8_t *bytes, size_t 
 	if (visitor->is_watched)
 		(void)epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 	visitor->is_watched = false;
-	if (!hand_over_put(door->for_relay, fd, &visitor->remote, bytes, n)) {
+	if (n > HAND_OVER_MAX_HELLO) { /* nobody of the relay's says as much */
+		door->counters.refused[SNIFFER_TOO_LONG]++;
+		visitor_turn_away(visitor);
+		return;
+	}
+	if (!hand_over_put(door->for_relay, fd, &visitor->remote, visitor->source, bytes, n)) {
 		door->counters.relay_over_limit++;
 		visitor_turn_away(visitor);
 		return;

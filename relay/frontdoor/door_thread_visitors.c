@@ -174,16 +174,26 @@ void door_end_all(struct door_thread *door)
 
 /* ---- bounds ---- */
 
-/* So that there are n at most, or all who are left have said whom they want. */
-static bool evict_down_to(struct door_thread *door, uint64_t n)
+static uint64_t n_let_in(const struct door_thread *door)
+{
+	return door->counters.visitors_now - door->n_in[SNIFFING];
+}
+
+/*
+ * So that there is a place below max for one more who is let in; n: how many there may be with those who have not said
+ * yet whom they want. Where none can be made they stay: for nothing nobody has to go.
+ */
+static bool make_place(struct door_thread *door, uint64_t max, uint64_t n)
 {
 	struct link *first;
 
+	if (n_let_in(door) >= max)
+		return false;
 	while (door->counters.visitors_now > n && (first = link_first(&door->sniffing))) {
 		door->counters.over_limit++;
 		visitor_turn_away(container_of(first, struct visitor, place));
 	}
-	return door->counters.visitors_now <= n;
+	return true;
 }
 
 bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays)
@@ -195,10 +205,18 @@ bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays
 		door->counters.over_source_limit++;
 		return false;
 	}
-	if (evict_down_to(door, max - 1))
+	if (make_place(door, max, max - 1))
 		return true;
 	door->counters.over_limit++;
 	return false;
+}
+
+bool visitor_may_linger(const struct visitor *visitor)
+{
+	const struct door_thread *door = visitor->door;
+
+	return !visitor->is_at_relays || (n_let_in(door) < door->options.max_visitors &&
+					  door->n_of_source[visitor->source] <= door->options.max_visitors_source);
 }
 
 bool visitor_keeps_place(struct visitor *visitor)
@@ -212,7 +230,7 @@ bool visitor_keeps_place(struct visitor *visitor)
 		return false;
 	}
 	link_remove(&visitor->place); /* it has said whom it wants: others make room */
-	if (evict_down_to(door, door->options.max_visitors))
+	if (make_place(door, door->options.max_visitors, door->options.max_visitors))
 		return true;
 	door->counters.over_limit++;
 	return false;

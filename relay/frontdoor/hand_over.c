@@ -7,6 +7,8 @@ void hand_over_init(struct hand_over *queue)
 {
 	ring_init(&queue->ring, HAND_OVER_BYTES);
 	atomic_store(&queue->n_waiting, 0);
+	for (size_t i = 0; i < ARRAY_LEN(queue->n_of_source); i++)
+		atomic_init(&queue->n_of_source[i], 0);
 }
 
 void hand_over_deinit(struct hand_over *queue)
@@ -20,19 +22,23 @@ void hand_over_deinit(struct hand_over *queue)
 	ring_deinit(&queue->ring);
 }
 
-bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, uint16_t source, const uint8_t *bytes,
+		   size_t n)
 {
 	struct handed_over *handed = NULL;
 
-	if (atomic_load(&queue->n_waiting) < HAND_OVER_MAX)
+	if (n <= HAND_OVER_MAX_HELLO && atomic_load(&queue->n_waiting) < HAND_OVER_MAX &&
+	    atomic_load(&queue->n_of_source[source]) < HAND_OVER_MAX_SOURCE)
 		handed = ring_reserve(&queue->ring, sizeof(*handed) + n);
 	if (!handed)
 		return false;
 	handed->fd = fd;
 	handed->remote = *remote;
+	handed->source = source;
 	handed->n = (uint32_t)n;
 	memcpy(handed->bytes, bytes, n);
 	atomic_fetch_add(&queue->n_waiting, 1);
+	atomic_fetch_add(&queue->n_of_source[source], 1);
 	ring_commit(&queue->ring);
 	return true;
 }
@@ -46,6 +52,10 @@ const struct handed_over *hand_over_peek(struct hand_over *queue)
 
 void hand_over_done(struct hand_over *queue)
 {
+	size_t len;
+	const struct handed_over *handed = ring_peek(&queue->ring, &len);
+
+	atomic_fetch_sub(&queue->n_of_source[handed->source], 1);
 	ring_release(&queue->ring);
 	atomic_fetch_sub(&queue->n_waiting, 1);
 }

@@ -5,6 +5,8 @@
  *   door's thread ── hand_over_put ──► [ at most HAND_OVER_MAX visitors, HAND_OVER_BYTES in all ] ── take ──► loop
  *                        └ false: full, counted by who puts: the visitor is reset
  *
+ * At most HAND_OVER_MAX_SOURCE of them are of one source, with HAND_OVER_MAX_HELLO bytes each: none fills the queue alone.
+ *
  * The socket comes with its visitor: its address is the visitor's own, and who counts by address counts right. What is
  * left when the queue is freed is closed with it.
  */
@@ -18,17 +20,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HAND_OVER_MAX	1024
-#define HAND_OVER_BYTES (1u << 20) /* what members send before they are answered is 300 to 2,000 bytes */
+#define HAND_OVER_MAX	     1024
+#define HAND_OVER_MAX_SOURCE 64 /* as many handshakes as the relay has of one */
+#define HAND_OVER_MAX_HELLO  8192 /* what members send before they are answered is 300 to 2,000 bytes */
+#define HAND_OVER_BYTES	     (1u << 20)
 
 struct hand_over {
 	struct ring ring;
 	_Atomic uint32_t n_waiting;
+	_Atomic uint8_t n_of_source[UINT16_MAX + 1]; /* waiting */
 };
 
 struct handed_over {
 	int fd;
 	uint32_t n;
+	uint16_t source;
 	struct endpoint remote;
 	uint8_t bytes[]; /* n; what came first, to be read before what the socket has */
 };
@@ -36,8 +42,12 @@ struct handed_over {
 void hand_over_init(struct hand_over *queue);
 /* Neither thread uses it any more. */
 void hand_over_deinit(struct hand_over *queue);
-/* The door's thread: fd is the loop's from now on, which is woken by the caller. False: full; fd stays the caller's. */
-bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
+/*
+ * The door's thread: fd is the loop's from now on, which is woken by the caller. source: a hash of remote. False: full, also
+ * for this source alone, or n is over HAND_OVER_MAX_HELLO; fd stays the caller's.
+ */
+bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, uint16_t source, const uint8_t *bytes,
+		   size_t n);
 /* The loop: who has waited longest, valid until it is done; its fd is the caller's. NULL: nobody. */
 const struct handed_over *hand_over_peek(struct hand_over *queue);
 void hand_over_done(struct hand_over *queue);

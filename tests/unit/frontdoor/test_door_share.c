@@ -210,8 +210,8 @@ static void test_who_is_handed_over_comes_with_address_and_bytes_in_order(void)
 
 	hand_over_init(&queue);
 	assert(!hand_over_peek(&queue));
-	assert(hand_over_put(&queue, 7, &remote[0], (const uint8_t *)"first", 5));
-	assert(hand_over_put(&queue, 8, &remote[1], (const uint8_t *)"", 0));
+	assert(hand_over_put(&queue, 7, &remote[0], 1, (const uint8_t *)"first", 5));
+	assert(hand_over_put(&queue, 8, &remote[1], 2, (const uint8_t *)"", 0));
 	handed = hand_over_peek(&queue);
 	assert(handed->fd == 7 && endpoint_equal(&handed->remote, &remote[0]) && handed->n == 5 &&
 	       memcmp(handed->bytes, "first", 5) == 0);
@@ -225,24 +225,45 @@ static void test_who_is_handed_over_comes_with_address_and_bytes_in_order(void)
 
 static void test_the_queue_is_bounded_by_visitors_and_by_bytes(void)
 {
-	static const uint8_t bytes[SNIFFER_MAX];
+	static const uint8_t bytes[HAND_OVER_MAX_HELLO + 1];
 	const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
 	struct hand_over queue;
 	uint32_t n = 0;
 
 	hand_over_init(&queue);
-	while (hand_over_put(&queue, -1, &remote, bytes, 100))
+	while (hand_over_put(&queue, -1, &remote, (uint16_t)(n / 8), bytes, 100))
 		n++;
 	assert(n == HAND_OVER_MAX);
 	hand_over_peek(&queue);
 	hand_over_done(&queue);
-	assert(hand_over_put(&queue, -1, &remote, bytes, 100)); /* room again */
+	assert(hand_over_put(&queue, -1, &remote, 0, bytes, 100)); /* room again */
 	hand_over_deinit(&queue);
 
 	hand_over_init(&queue);
-	for (n = 0; hand_over_put(&queue, -1, &remote, bytes, sizeof(bytes)); n++)
+	assert(!hand_over_put(&queue, -1, &remote, 0, bytes, HAND_OVER_MAX_HELLO + 1));
+	for (n = 0; hand_over_put(&queue, -1, &remote, (uint16_t)n, bytes, HAND_OVER_MAX_HELLO); n++)
 		;
-	assert(n > 0 && n <= HAND_OVER_BYTES / sizeof(bytes));
+	assert(n > 100 && n <= HAND_OVER_BYTES / HAND_OVER_MAX_HELLO);
+	hand_over_deinit(&queue);
+}
+
+static void test_one_source_has_a_part_of_the_queue_until_it_is_taken(void)
+{
+	static const uint8_t bytes[HAND_OVER_MAX_HELLO];
+	const struct endpoint remote = endpoint_from_v4(0xc0000201, 1000);
+	struct hand_over queue;
+	uint32_t n = 0;
+
+	hand_over_init(&queue);
+	while (hand_over_put(&queue, -1, &remote, 65535, bytes, sizeof(bytes)))
+		n++;
+	assert(n == HAND_OVER_MAX_SOURCE);
+	assert(hand_over_put(&queue, -1, &remote, 0, bytes, sizeof(bytes))); /* another */
+	while (hand_over_peek(&queue))
+		hand_over_done(&queue);
+	for (n = 0; hand_over_put(&queue, -1, &remote, 65535, bytes, 1); n++)
+		;
+	assert(n == HAND_OVER_MAX_SOURCE);
 	hand_over_deinit(&queue);
 }
 
@@ -253,11 +274,11 @@ static void test_who_is_left_in_the_queue_is_closed_with_it(void)
 	struct hand_over queue;
 
 	hand_over_init(&queue);
-	assert(hand_over_put(&queue, first, &remote, (const uint8_t *)"a", 1));
-	assert(hand_over_put(&queue, second, &remote, (const uint8_t *)"b", 1));
-	while (hand_over_put(&queue, -1, &remote, (const uint8_t *)"c", 1))
+	assert(hand_over_put(&queue, first, &remote, 0, (const uint8_t *)"a", 1));
+	assert(hand_over_put(&queue, second, &remote, 0, (const uint8_t *)"b", 1));
+	while (hand_over_put(&queue, -1, &remote, 0, (const uint8_t *)"c", 1))
 		;
-	assert(!hand_over_put(&queue, full, &remote, (const uint8_t *)"d", 1));
+	assert(!hand_over_put(&queue, full, &remote, 0, (const uint8_t *)"d", 1));
 	hand_over_deinit(&queue);
 	assert(!is_open(first) && !is_open(second) && is_open(full)); /* who has no room stays the caller's */
 	close(full);
@@ -273,6 +294,7 @@ int main(int argc, char **argv)
 	test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard();
 	test_who_is_handed_over_comes_with_address_and_bytes_in_order();
 	test_the_queue_is_bounded_by_visitors_and_by_bytes();
+	test_one_source_has_a_part_of_the_queue_until_it_is_taken();
 	test_who_is_left_in_the_queue_is_closed_with_it();
 	printf("ok\n");
 	return 0;

@@ -461,27 +461,46 @@ static void say_hello(int fd, const struct hello_options *options)
 	}
 }
 
+static int connect_from(const struct gate *gate, uint32_t source)
+{
+	struct sockaddr_storage sockaddr;
+	const struct endpoint from = endpoint_from_v4(source, 0);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const socklen_t len = endpoint_to_sockaddr(&from, &sockaddr);
+
+	EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&sockaddr, len) == 0);
+	(void)endpoint_to_sockaddr(&gate->place, &sockaddr);
+	EXPECT(connect(fd, (struct sockaddr *)&sockaddr, len) == 0);
+	return fd;
+}
+
 /* The loop does not turn meanwhile: it is busy, or stuck. */
 static void test_a_flood_for_the_relay_is_bounded_and_passes(void)
 {
-	const struct hello_options large = { .padding = 60000 };
+	enum { SOURCES = 3, EACH = 80, LONG = 7500 };
+	const struct hello_options large = { .padding = LONG };
 	struct gate gate = { 0 };
 	struct member alice;
-	int fds[40];
+	int fds[SOURCES * EACH];
 
 	begin(&gate);
-	for (int i = 0; i < 40; i++) {
-		fds[i] = connect_to(&gate);
-		say_hello(fds[i], &large);
+	for (uint32_t i = 0; i < SOURCES; i++) {
+		const uint64_t before = door_counters(&gate).to_relay;
+		for (uint32_t j = 0; j < EACH; j++) {
+			fds[i * EACH + j] = connect_from(&gate, 0x7f000001 + i);
+			say_hello(fds[i * EACH + j], &large);
+		}
+		AWAIT_THREAD(door_counters(&gate).to_relay + door_counters(&gate).relay_over_limit == (i + 1) * EACH);
+		const uint64_t n = door_counters(&gate).to_relay - before;
+		EXPECT(i < 2 ? n == HAND_OVER_MAX_SOURCE : n < HAND_OVER_MAX_SOURCE); /* one leaves room for another */
 	}
-	AWAIT_THREAD(door_counters(&gate).to_relay + door_counters(&gate).relay_over_limit == 40);
 	const uint64_t n_given = door_counters(&gate).to_relay;
-	EXPECT(n_given >= 10 && n_given * 60000 <= HAND_OVER_BYTES && door_counters(&gate).visitors_now == 0);
+	EXPECT(n_given * LONG <= HAND_OVER_BYTES && door_counters(&gate).visitors_now == 0);
 	AWAIT(&gate.w, relay_counters(&gate).accepted == n_given);
 	EXPECT(relay_counters(&gate).clients == 0);
 	make_member(&alice, &gate.w, "alice", 1);
 	connect_and_await(&alice);
-	for (int i = 0; i < 40; i++)
+	for (uint32_t i = 0; i < SOURCES * EACH; i++)
 		close(fds[i]);
 	close_gate(&gate);
 	close_member(&alice);
@@ -494,6 +513,21 @@ static void expect_reset(int fd)
 
 	EXPECT(recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
 	close(fd);
+}
+
+static void test_a_hello_longer_than_members_say_is_not_the_relays(void)
+{
+	const struct hello_options huge = { .padding = HAND_OVER_MAX_HELLO };
+	struct gate gate = { 0 };
+
+	begin(&gate);
+	const int fd = connect_to(&gate);
+	say_hello(fd, &huge);
+	expect_reset(fd);
+	EXPECT(door_counters(&gate).to_relay == 0 && relay_counters(&gate).accepted == 0);
+	AWAIT_THREAD(door_counters(&gate).refused[SNIFFER_TOO_LONG] == 1 && door_counters(&gate).relay_over_limit == 0);
+	close_gate(&gate);
+	world_end(&gate.w);
 }
 
 static void test_another_host_is_not_the_relays(void)
@@ -560,6 +594,37 @@ static void test_visitors_of_hosts_do_not_shut_out_the_relays(void)
 	expect_members_find_a_place(100, 3);
 }
 
+/* All places have visitors of a host; one more of them, and one who is refused, come and go while a member begins. */
+static void test_who_finds_no_place_takes_none_from_who_is_about_to_say_the_relay(void)
+{
+	static const char bad[] = "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n";
+	const struct hello_options hello = { .names = { "relay" } };
+	struct gate gate = { .max_visitors = 2, .max_visitors_source = 100 };
+	const int server = listening_socket(&gate.server_port);
+	int fds[2];
+
+	begin(&gate);
+	for (int i = 0; i < 2; i++)
+		fds[i] = visit_host(&gate);
+	AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 2);
+	const int member = connect_to(&gate);
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 3);
+	expect_reset(visit_host(&gate));
+	const int refused = connect_to(&gate);
+	EXPECT(send(refused, bad, strlen(bad), MSG_NOSIGNAL) == (ssize_t)strlen(bad));
+	expect_reset(refused); /* an answer would be a place for it */
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 3 && door_counters(&gate).over_limit == 1 &&
+		     door_counters(&gate).refused[SNIFFER_HTTP_FIELD] == 1);
+	say_hello(member, &hello);
+	AWAIT_THREAD(door_counters(&gate).to_relay == 1);
+	close(member);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+	close(server);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
 static void test_who_says_a_host_goes_before_who_is_silent(void)
 {
 	struct gate gate = { .max_visitors = 3, .max_visitors_source = 100 };
@@ -612,8 +677,10 @@ int main(void)
 	test_garbage_that_was_read_before_is_refused_at_once();
 	test_who_is_handed_over_counts_for_the_source_it_came_from();
 	test_another_host_is_not_the_relays();
+	test_a_hello_longer_than_members_say_is_not_the_relays();
 	test_a_flood_for_the_relay_is_bounded_and_passes();
 	test_visitors_of_hosts_do_not_shut_out_the_relays();
+	test_who_finds_no_place_takes_none_from_who_is_about_to_say_the_relay();
 	test_who_says_a_host_goes_before_who_is_silent();
 	test_who_is_on_the_way_when_the_door_goes_is_closed();
 	puts("ok");
