@@ -92,7 +92,8 @@ static struct {
 	size_t n_direct;
 	uint64_t slowest_ns, slowest_seed, gap_ns;
 	uint64_t n_possible, n_relayed, n_unknown;
-	struct searches without_loss, with_loss, relay_loss, turns, again; /* the latter two without loss */
+	struct searches without_loss, with_loss, relay_loss;
+	struct searches two_hard, two_easy, again; /* without loss */
 	uint64_t found_ns, both_ns; /* the slowest of those without loss, of one and of two */
 	uint32_t n_most_pings;	/* of one node */
 } all;
@@ -476,6 +477,13 @@ static bool is_found_again(struct scenario *s)
 	return true;
 }
 
+static struct searches *searches_of(enum shape shape)
+{
+	if (shape == SHAPE_TWO_HARD)
+		return &all.two_hard;
+	return shape == SHAPE_TWO_EASY ? &all.two_easy : &all.without_loss;
+}
+
 static void note_slowest(uint64_t *slowest_ns, uint64_t ns)
 {
 	if (ns > *slowest_ns)
@@ -493,7 +501,7 @@ static bool is_searched_for(struct scenario *s)
 	is_found = is_direct(s);
 	if (is_found && w->loss == 0)
 		note_slowest(has_turns ? &all.both_ns : &all.found_ns, w->now_ns - s->traffic_ns);
-	note_searches(s, has_turns ? &all.turns : &all.without_loss);
+	note_searches(s, searches_of(s->shape));
 	world_run_until(w, w->now_ns + (is_found ? SECONDS(2) : RELAY_NS - SEARCH_NS));
 	if (is_found && s->shape == SHAPE_FORGETFUL && !is_found_again(s))
 		return false;
@@ -614,7 +622,8 @@ static bool all_is_well(uint64_t n_seeds)
 	ok &= are_found(&all.without_loss, "without loss");
 	ok &= are_found(&all.with_loss, "with loss");
 	ok &= are_found(&all.relay_loss, "with loss by relay as well");
-	ok &= are_found(&all.turns, "two peers at once");
+	ok &= are_found(&all.two_hard, "two hard peers at once");
+	ok &= are_found(&all.two_easy, "two easy peers at once");
 	ok &= are_found(&all.again, "after the NAT forgot");
 	printf("without loss the slowest was found after %.2f s, of two the second after %.2f s; most pings of a node %u; NAT "
 	       "not known in %llu\n", (double)all.found_ns / 1e9, (double)all.both_ns / 1e9, all.n_most_pings, (unsigned long long)all.n_unknown);
