@@ -166,6 +166,19 @@ static void set_places(const struct public_node_options *options, struct relay_s
 	}
 }
 
+/* At all addresses, since one is not this machine's, and another at one of them: a port cannot be both. */
+static int check_places(const struct public_node_options *options, const struct relay_server_options *relay,
+			struct error *reterr)
+{
+	for (uint32_t i = 0; i < relay->n_listen && options->n_led > 0; i++)
+		if (is_any(&relay->listen[i], false) || is_any(&relay->listen[i], true))
+			return error_set(reterr, -EADDRINUSE,
+					 "the relay has TCP port %u at all addresses, since not all that [public] names are "
+					 "this machine's, and the front door at one of them; write the port alone in listen",
+					 options->tls_port);
+	return 0;
+}
+
 static int start_relay(struct public_node *node, const struct public_node_options *options, struct error *reterr)
 {
 	struct relay_server_options relay = { .host = node->host,
@@ -182,6 +195,9 @@ static int start_relay(struct public_node *node, const struct public_node_option
 		relay.forward = forward_to_udp;
 	}
 	set_places(options, &relay);
+	int r = check_places(options, &relay, reterr);
+	if (r < 0)
+		return r;
 	close_other_sockets(options, &relay);
 	relay.sockets = options->sockets;
 	return relay_server_start(&relay, &node->relay, reterr);

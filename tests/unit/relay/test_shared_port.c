@@ -302,6 +302,28 @@ static void test_relay_and_door_at_different_addresses_do_not_accept_from_one_ke
 	world_end(&gate.w);
 }
 
+/* Behind a cloud's router, say; or its address is still tentative. */
+static void test_a_relay_that_falls_back_to_all_addresses_says_that_the_door_is_in_its_way(void)
+{
+	const struct endpoint one = endpoint_from_v4(0x7f000001, 443), all = { .port = 443 };
+	struct public_node_options options = { .n_addresses = 2, .tls_port = 443, .n_led = 1, .led = &one };
+	struct public_node *node;
+	struct error error = { 0 };
+	struct gate gate = { 0 };
+
+	world_begin(&gate.w);
+	options.context = gate.w.server_options.context;
+	options.addresses[0] = one;
+	EXPECT(endpoint_parse_ip("192.0.2.77", 0, &options.addresses[1]) == 0);
+	EXPECT(public_node_start(&gate.w.loop, &options, &node, &error) < 0);
+	EXPECT(strstr(error.message, "TCP port 443 at all addresses") && strstr(error.message, "write the port alone in listen"));
+	options.led = &all;
+	EXPECT(public_node_start(&gate.w.loop, &options, &node, &error) == 0);
+	public_node_stop(node, on_stopped, &gate.node_stopped);
+	AWAIT(&gate.w, gate.node_stopped);
+	world_end(&gate.w);
+}
+
 /* From now on, in this process, as on a machine without IPv6. */
 static void lose_ipv6(void)
 {
@@ -673,6 +695,7 @@ int main(void)
 	test_sharing_can_be_turned_off_while_the_shared_socket_is_kept();
 	test_relay_and_door_at_different_addresses_do_not_accept_from_one_kept_socket();
 	test_without_ipv6_the_shared_socket_is_kept_over_a_restart();
+	test_a_relay_that_falls_back_to_all_addresses_says_that_the_door_is_in_its_way();
 	test_bytes_that_were_read_before_come_first();
 	test_garbage_that_was_read_before_is_refused_at_once();
 	test_who_is_handed_over_counts_for_the_source_it_came_from();
