@@ -41,6 +41,16 @@ static bool is_a_public_nodes_name(const struct control *c, const struct host_pa
 	return named && named->offers_relay;
 }
 
+bool admin_is_granted_host(const struct control *c, const char *name)
+{
+	const struct host_grants *grants = &c->directory.grants;
+
+	for (uint32_t i = 0; i < grants->n; i++)
+		if (!grants->items[i].host.is_wildcard && strcmp(grants->items[i].host.name.text, name) == 0)
+			return true;
+	return false;
+}
+
 /* Granted already is granted. */
 int admin_host_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		   struct rpc_error *reterr)

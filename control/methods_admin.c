@@ -108,6 +108,11 @@ static int on_node_rename(struct control *c, struct connection *conn, const stru
 	const struct member *holder = directory_find_by_name(&c->directory, new_name);
 	if (holder)
 		return holder == m ? 0 : answer_code(reterr, RPC_NAME_TAKEN);
+	if (m->offers_relay && admin_is_granted_host(c, new_name)) {
+		error_set(&err, -EINVAL, "%.63s is a host that is granted, and a public node's relay is asked for by its name: "
+			  "it needs another", new_name);
+		return answer_error(reterr, RPC_INVALID_PARAMS, &err);
+	}
 	struct member renamed = *m;
 	memcpy(renamed.peer.name, new_name, strlen(new_name) + 1);
 	memcpy(renamed.relay.name, renamed.peer.name, sizeof(renamed.relay.name));

@@ -24,6 +24,8 @@ int admin_relay_remove(struct control *c, struct connection *conn, const struct 
 int admin_relay_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		     struct rpc_error *reterr);
 
+/* By its whole name, to anybody. */
+bool admin_is_granted_host(const struct control *c, const char *name);
 int admin_host_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		   struct rpc_error *reterr);
 int admin_host_remove(struct control *c, struct connection *conn, const struct json *params,

@@ -77,10 +77,16 @@ static void on_relay_visitor(void *owner, int fd, const struct endpoint *remote,
 		close(fd); /* it is being closed, and the door as well */
 }
 
+/* In the network: an admin may have renamed this node since it joined. */
+static const char *name_now(const struct p2p_engine *engine)
+{
+	return engine->map ? map_ref_get(engine->map)->self.name : engine->membership.member.name;
+}
+
 /* Who asks for this node itself is the relay's, so nobody else may have its name. */
 static void set_own_name(const struct p2p_engine *engine, struct door_routes *routes)
 {
-	const char *name = engine->membership.member.name;
+	const char *name = name_now(engine);
 	struct endpoint shared[DOOR_MAX_LISTEN];
 	struct host_name own;
 
@@ -98,7 +104,7 @@ static struct endpoint find_target(const struct p2p_engine *engine, const struct
 
 	if (rule->member[0] == '\0')
 		return rule->address;
-	if (strcmp(rule->member, engine->membership.member.name) == 0)
+	if (strcmp(rule->member, name_now(engine)) == 0)
 		return endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), rule->address.port);
 	const struct map_peer *peer = map ? map_find_peer_by_name(map, rule->member) : NULL;
 	return peer ? endpoint_from_v4(ntohl(peer->ip4.s_addr), rule->address.port) : nowhere;
@@ -115,28 +121,29 @@ static struct endpoint checked_target(const struct p2p_engine *engine, const cha
 	return nowhere;
 }
 
-static void add_configured(const struct p2p_engine *engine, struct door_routes *routes)
+static void add_configured(struct p2p_engine *engine, struct door_routes *routes)
 {
 	for (uint32_t i = 0; i < engine->n_door_rules; i++) {
 		const struct door_rule *rule = &engine->door_rules[i];
 		const struct endpoint target = checked_target(engine, rule->host.name.text, find_target(engine, rule));
 		const int r = door_routes_add(routes, rule, &target);
-		if (r == -EPERM)
+		if (r == -EPERM && published_is_news(&rule->host.name, &engine->door_told))
 			log_error("frontdoor", "host %s is refused: it is this node's own name, by which its relay is asked for",
 				  rule->host.name.text);
-		else if (r != 0)
+		else if (r != 0 && r != -EPERM && !engine->front_door)
 			log_warning("frontdoor", "%s stands twice: the first is used", rule->host.name.text);
 	}
 }
 
-static struct door_routes *make_routes(const struct p2p_engine *engine)
+static struct door_routes *make_routes(struct p2p_engine *engine)
 {
 	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
 	const struct published_options options = { .map = map,
 						   .configured = engine->door_rules,
 						   .n_configured = engine->n_door_rules,
 						   .listen = engine->door_options.listen,
-						   .n_listen = engine->door_options.n_listen };
+						   .n_listen = engine->door_options.n_listen,
+						   .told = &engine->published_told };
 	struct door_routes *routes = door_routes_new(engine->n_door_rules + (map ? published_count(map) : 0) +
 						     engine_count_webgw(engine));
 

@@ -91,6 +91,7 @@ struct p2p_engine {
 	struct data_plane *data_plane;
 	struct public_node *public_node;
 	struct front_door *front_door; /* NULL: not wanted */
+	struct host_name door_told, webgw_told, published_told; /* a host that is refused: it is the node's own name */
 	uint16_t acceptor_port; /* TCP, at our overlay address: visitors of what we publish come there; 0: it is not open */
 	struct acceptor *acceptor;     /* of what this node publishes; NULL: not a member */
 	struct port_mapping *port_mapping; /* NULL: not wanted */
@@ -162,6 +163,6 @@ P2P_CHECK int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engi
 P2P_CHECK int engine_start_webgw(struct p2p_engine *engine, struct error *reterr);
 uint32_t engine_count_webgw(const struct p2p_engine *engine);
 /* Its hosts, so many, for which there is room. */
-void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes *routes);
+void engine_add_webgw_routes(struct p2p_engine *engine, struct door_routes *routes);
 /* Answers the netchecks that wait; the Engine is about to end. */
 void engine_finish_netchecks(struct p2p_engine *engine);

@@ -1,5 +1,6 @@
 /* webgw's server, beside the front door, where hosts are configured whose agents dial back. */
 #include "node/engine_internal.h"
+#include "node/expose/published.h"
 
 #include "common/log.h"
 
@@ -145,7 +146,7 @@ uint32_t engine_count_webgw(const struct p2p_engine *engine)
 	return n;
 }
 
-void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes *routes)
+void engine_add_webgw_routes(struct p2p_engine *engine, struct door_routes *routes)
 {
 	const struct endpoint nowhere = { 0 };
 	struct door_rule rule = { .takes = { true, true }, .is_dial_back = true };
@@ -155,6 +156,8 @@ void engine_add_webgw_routes(const struct p2p_engine *engine, struct door_routes
 		case 0:
 			break;
 		case -EPERM:
+			if (!published_is_news(&rule.host.name, &engine->webgw_told))
+				break;
 			log_error("webgw", "host %s is refused: it is this node's own name, by which its relay is asked for",
 				  rule.host.name.text);
 			break;

@@ -106,6 +106,14 @@ static int add(struct door_routes *routes, const struct door_rule *rule, const s
 	return failed;
 }
 
+bool published_is_news(const struct host_name *refused, struct host_name *told)
+{
+	const bool is_news = !host_name_equal(refused, told);
+
+	*told = *refused;
+	return is_news;
+}
+
 uint32_t published_count(const struct map *map)
 {
 	return map->n_exposures + map->n_grants;
@@ -118,10 +126,10 @@ void published_add_routes(const struct published_options *options, struct door_r
 	for (uint32_t i = 0; i < list.n; i++) {
 		const struct published *one = &list.items[i];
 		const int r = add(routes, &one->rule, &one->target);
-		if (r == -EPERM)
+		if (r == -EPERM && (!options->told || published_is_news(&one->rule.host.name, options->told)))
 			log_warning("frontdoor", "%s of %s is refused: it is this node's own name, by which its relay is "
 				    "asked for", one->exposure->host, one->peer->name);
-		else if (r != 0)
+		else if (r != 0 && r != -EPERM)
 			log_debug("frontdoor", "%s of %s: another member's is used", one->exposure->host, one->peer->name);
 	}
 	free(list.items);

@@ -26,7 +26,11 @@ struct published_options {
 	uint32_t n_configured;
 	const struct endpoint *listen; /* the door's own places: nobody is led there */
 	uint32_t n_listen;
+	struct host_name *told; /* published_is_news() */
 };
+
+/* A host is refused since it is the node's own name, at each change of the map: it is said once. told: what was said last. */
+bool published_is_news(const struct host_name *refused, struct host_name *told);
 
 /* So many rules are added at most. */
 uint32_t published_count(const struct map *map);

@@ -150,6 +150,26 @@ def test_nobody_publishes_the_name_of_the_public_node(town):
     assert "a host needs another" in refused_by_control.stderr + refused_by_control.stdout
 
 
+def test_a_renamed_public_node_is_asked_for_by_its_new_name(town):
+    """And its own host of that name is refused, which is said once, however often the map changes."""
+    relay = town.relay
+    relay.kill()
+    relay.config.write_text(relay.config.read_text() + "host = https://hub 127.0.0.1:1\n")
+    relay.start()
+    relay.wait_for_control()
+    town.control.admin("node", "rename", "relay", "hub")
+    wait_until(lambda: "host hub is refused" in relay.program.log.read_text(), 20, "the new name is known")
+    before = refused(town)
+    with pytest.raises(ssl.SSLError):
+        visit(town, "hub").recv(1)
+    wait_until(lambda: refused(town) == before + 1, 10, "it is the relay's")
+    with pytest.raises(ConnectionResetError):
+        visit(town, "relay").recv(1)
+    town.control.admin("node", "rename", "bob", "robert")
+    wait_until(lambda: "robert" in relay.peers(), 20, "the map has changed")
+    assert relay.program.log.read_text().count("host hub is refused") == 1
+
+
 def test_one_socket_outlives_a_restart_for_both(town):
     """As under systemd: who comes while nobody runs is served by the next, be it a client of the relay or a visitor."""
     relay = town.relay

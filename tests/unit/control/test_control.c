@@ -824,6 +824,10 @@ static void test_nobody_is_granted_the_name_of_a_public_node(void)
 	grant_host(&w, "admin.host.add", "pub", "pub", RPC_INVALID_PARAMS, "a host needs another");
 	grant_host(&w, "admin.host.add", "alice", "*.pub", 0, "{}");
 	grant_host(&w, "admin.host.add", "alice", "alice", 0, "{}"); /* no relay has it */
+	grant_host(&w, "admin.host.add", "alice", "hub", 0, "{}");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename", "{\"name\":\"pub\",\"new_name\":\"hub\"}"),
+		      RPC_INVALID_PARAMS, "hub is a host that is granted");
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.rename", "{\"name\":\"alice\",\"new_name\":\"hub\"}"), 0, "{}");
 	node_deinit(&pub);
 	node_deinit(&alice);
 	end(&w);
