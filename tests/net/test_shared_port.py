@@ -220,3 +220,8 @@ def test_sharing_is_turned_on_and_off_by_a_restart_though_systemd_keeps_the_sock
         assert {kept.getsockname()[:2] for kept in relay.program.kept if kept.type == socket.SOCK_STREAM} == places
         assert all(kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for kept in relay.program.kept
                    if kept.type == socket.SOCK_STREAM)
+    relay.kill()
+    relay.config.write_text(both.replace(f"[public]\naddress = {relay.host.ip}\n", ""))  # no relay any more, the door stays
+    relay.start()
+    relay.wait_for_control()
+    assert not any(kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for kept in relay.program.kept)
