@@ -177,6 +177,17 @@ static void begin(struct visitor *visitor, const struct door_route *route, const
 	send_first(visitor, has_header ? pieces : pieces + 1, has_header ? 2 : 1);
 }
 
+/*
+ * Is the target the door that it came to first? Its address says so only if it is one place for all: a loopback or private one
+ * is of that door's machine or network there, and of another here. But that of a door in the overlay is the same everywhere.
+ */
+static bool is_led_back(const struct door_routes *routes, const struct endpoint *first_door, const struct endpoint *target)
+{
+	if (!endpoint_equal(first_door, target) || endpoint_is_loopback(target))
+		return false;
+	return !endpoint_is_private(target) || door_routes_has_door(routes, target);
+}
+
 void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const struct endpoint *destination,
 		    const uint8_t *bytes, size_t n)
 {
@@ -193,8 +204,8 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (destination && endpoint_equal(destination, &route->target))
-		visitor_refuse_ring(visitor, &found->host); /* the door that it came to first: it would be led here again */
+	if (destination && is_led_back(door->routes, destination, &route->target))
+		visitor_refuse_ring(visitor, &found->host); /* it would be led here again */
 	else if (!visitor_pass_gate(visitor, route))
 		visitor_turn_away(visitor);
 	else if (route->is_dial_back)

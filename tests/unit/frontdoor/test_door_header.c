@@ -27,6 +27,7 @@
 #define LONG_MS	 600000
 #define REQUEST	 "GET / HTTP/1.1\r\nHost: app.example.org\r\n\r\n"
 #define VISITOR	 (INADDR_LOOPBACK + 5) /* 127.0.0.6 */
+#define OVERLAY_DOOR 0x0a4d0009 /* 10.77.0.9 */
 
 struct house {
 	uv_loop_t loop;
@@ -64,6 +65,7 @@ struct plan {
 	enum door_header header; /* what the server wants of the inner door */
 	bool (*allows)(const struct door_gate *gate, const struct endpoint *visitor);
 	struct front_door_options options; /* of the inner door */
+	struct endpoint target; /* in place of the server */
 	bool has_no_server;
 };
 
@@ -72,20 +74,19 @@ static void free_gate(struct door_gate *gate)
 	free(gate);
 }
 
-static struct door_routes *routes_of(uint16_t port, enum door_header header, struct door_gate *gate)
+static struct door_routes *routes_of(const struct endpoint *target, enum door_header header, struct door_gate *gate)
 {
 	struct door_routes *routes = door_routes_new(1);
 	struct door_rule rule;
-	char line[128];
 	/* The outer door is at another of the addresses from which it may come. */
-	const struct endpoint doors[] = { endpoint_from_v4(INADDR_LOOPBACK + 90, 0), endpoint_from_v4(INADDR_LOOPBACK, 0) };
+	const struct endpoint doors[] = { endpoint_from_v4(INADDR_LOOPBACK + 90, 0), endpoint_from_v4(INADDR_LOOPBACK, 0),
+					  endpoint_from_v4(OVERLAY_DOOR, 0) };
 
-	snprintf(line, sizeof(line), "app.example.org 127.0.0.1:%u", port);
-	assert(door_rule_parse(line, &rule, NULL) == 0);
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
 	rule.header = header;
 	rule.gate = gate;
-	assert(door_routes_add(routes, &rule, &rule.address) == 0);
-	door_routes_set_doors(routes, doors, 2);
+	assert(door_routes_add(routes, &rule, target) == 0);
+	door_routes_set_doors(routes, doors, 3);
 	return routes;
 }
 
@@ -110,6 +111,8 @@ static void open_house(struct house *house, struct plan plan)
 {
 	*house = (struct house){ 0 };
 	house->server = listen_anywhere(&house->server_port);
+	const struct endpoint server = endpoint_from_v4(INADDR_LOOPBACK, house->server_port);
+	const struct endpoint *target = endpoint_is_none(&plan.target) ? &server : &plan.target;
 	if (plan.has_no_server)
 		close(house->server);
 	assert(uv_loop_init(&house->loop) == 0);
@@ -119,10 +122,10 @@ static void open_house(struct house *house, struct plan plan)
 	house->gate->free = free_gate;
 	door_gate_init(house->gate);
 	plan.options.takes_header = true;
-	house->inner = open_door(house, plan.options, routes_of(house->server_port, plan.header, house->gate));
+	house->inner = open_door(house, plan.options, routes_of(target, plan.header, house->gate));
 	house->inner_port = front_door_port(house->inner, 0);
-	house->outer = open_door(house, (struct front_door_options){ 0 },
-				 routes_of(house->inner_port, DOOR_HEADER_V2, NULL));
+	const struct endpoint inner = endpoint_from_v4(INADDR_LOOPBACK, house->inner_port);
+	house->outer = open_door(house, (struct front_door_options){ 0 }, routes_of(&inner, DOOR_HEADER_V2, NULL));
 	house->outer_port = front_door_port(house->outer, 0);
 	if (plan.has_no_server)
 		house->server = -1;
@@ -393,7 +396,53 @@ static void test_who_has_come_through_two_doors_is_led_no_further(void)
 	close_house(&house);
 }
 
+static bool allows_nobody(const struct door_gate *gate, const struct endpoint *visitor)
+{
+	(void)gate;
+	(void)visitor;
+	return false;
+}
+
+/* Where it came to first is where it would be led. The gate is asked after that, and stops it before it is on the way there. */
+static void expect_led_back(const char *address, bool is_ring)
+{
+	struct plan plan = { .allows = allows_nobody };
+	struct house house;
+	struct proxy_header header = visitor_of("app.example.org", PROXY_HTTP, VISITOR);
+	uint8_t bytes[512];
+
+	assert(endpoint_parse(address, &plan.target) == 0);
+	open_house(&house, plan);
+	header.destination = plan.target;
+	if (!endpoint_is_v4(&plan.target))
+		memcpy(header.source.ip, plan.target.ip, sizeof(header.source.ip)); /* both are of one family */
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+	say(fd, bytes, proxy_v2_encode(&header, bytes, sizeof(bytes)));
+	hear_reset(fd);
+	AWAIT(front_door_counters(house.inner), c.visitors_now == 0 && c.in_a_ring + c.not_allowed == 1);
+	assert(front_door_counters(house.inner).in_a_ring == (is_ring ? 1 : 0));
+	close_house(&house);
+}
+
 static void test_who_would_be_led_back_to_the_first_door_is_refused(void)
+{
+	expect_led_back("203.0.113.1:443", true);
+	expect_led_back("[2001:db8::1]:443", true);
+	expect_led_back("10.77.0.9:443", true); /* a door's, in the overlay */
+}
+
+/* The first door's 192.168.1.10 is not this machine's. */
+static void test_a_target_with_the_first_doors_address_in_another_network_is_not_that_door(void)
+{
+	expect_led_back("127.0.0.1:8443", false);
+	expect_led_back("[::1]:8443", false);
+	expect_led_back("192.168.1.10:443", false);
+	expect_led_back("10.77.0.8:443", false);
+	expect_led_back("[fd00::1]:443", false);
+}
+
+/* What is on the outer door's machine comes to it by the loopback, and so does the inner one's server. */
+static void test_who_came_to_the_first_door_by_the_loopback_is_led_to_a_server_there(void)
 {
 	struct house house;
 	struct proxy_header header = visitor_of("app.example.org", PROXY_HTTP, VISITOR);
@@ -403,8 +452,8 @@ static void test_who_would_be_led_back_to_the_first_door_is_refused(void)
 	header.destination = endpoint_from_v4(INADDR_LOOPBACK, house.server_port);
 	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
 	say(fd, bytes, proxy_v2_encode(&header, bytes, sizeof(bytes)));
-	hear_reset(fd);
-	AWAIT(front_door_counters(house.inner), c.in_a_ring == 1 && c.visitors_now == 0);
+	close(served(&house));
+	close(fd);
 	close_house(&house);
 }
 
@@ -539,6 +588,8 @@ int main(void)
 		test_who_is_no_door_is_reset_whatever_it_says,
 		test_who_has_come_through_two_doors_is_led_no_further,
 		test_who_would_be_led_back_to_the_first_door_is_refused,
+		test_a_target_with_the_first_doors_address_in_another_network_is_not_that_door,
+		test_who_came_to_the_first_door_by_the_loopback_is_led_to_a_server_there,
 		test_a_header_that_does_not_come_is_waited_for_only_so_long,
 		test_who_is_passed_on_has_the_places_of_its_own_source,
 		test_it_is_the_visitor_that_has_to_be_allowed_and_not_the_door,
