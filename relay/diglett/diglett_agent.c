@@ -138,7 +138,7 @@ static int read_token(const struct diglett_agent *agent, char ret[DIGLETT_MAX_TO
 static void connect_to(struct diglett_agent *agent, const struct endpoint *server)
 {
 	const struct tunnel_ports ports = { .owner = agent, .answered = on_answered, .find_target = on_find_target,
-					    .ended = on_ended };
+					    .ended = on_ended, .half_closed_ms = agent->options.half_closed_ms };
 	struct diglett_request request = { .max_streams = MAX_STREAMS, .n_ports = agent->options.n_ports };
 	struct error error;
 

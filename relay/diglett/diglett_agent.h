@@ -28,6 +28,7 @@ struct diglett_agent_options {
 	uint8_t n_ports;
 	struct host_name names[DIGLETT_MAX_PORTS];
 	struct endpoint targets[DIGLETT_MAX_PORTS];
+	uint32_t half_closed_ms; /* 0: as elsewhere; for tests */
 };
 
 struct diglett_agent_counters {

@@ -431,7 +431,8 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	*agent = (struct agent){ .server = server, .remote = *remote };
 	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended,
 					     .handshake_ms = server->options.handshake_ms,
-					     .dead_ms = server->options.dead_ms };
+					     .dead_ms = server->options.dead_ms,
+					     .half_closed_ms = server->options.half_closed_ms };
 	if (tunnel_serve(server->loop, &server->curve, &server->secret, fd, &ports, &agent->tunnel) < 0) {
 		free(agent);
 		return;

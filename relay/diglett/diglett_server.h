@@ -37,7 +37,7 @@ struct diglett_server_options {
 	const char *domain;	      /* of names without a dot; "": such are refused */
 	const char *key_file;	      /* made when it is not there */
 	const char *tokens_file, *script, *notes_file; /* script "": none */
-	uint32_t handshake_ms, dead_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
+	uint32_t handshake_ms, dead_ms, half_closed_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
 };
 
 enum diglett_refusal {

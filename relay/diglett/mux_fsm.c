@@ -333,15 +333,17 @@ static int receive_reset(struct mux_fsm *mux, struct mux_stream *stream, uint8_t
 	return 0;
 }
 
-static int receive_window(struct mux_fsm *mux, struct mux_stream *stream, uint32_t more)
+static int receive_window(struct mux_fsm *mux, struct mux_stream *stream, uint32_t more, uint64_t now_us)
 {
 	uint64_t *const may_send = stream ? &stream->may_send : &mux->may_send;
 
 	if (*may_send + more > MUX_MAX_WINDOW)
 		return MUX_WINDOW_OVER;
 	*may_send += more;
-	if (stream)
+	if (stream) {
+		stream->moved_us = now_us; /* what was sent before was taken */
 		line_up(mux, stream);
+	}
 	return 0;
 }
 
@@ -374,7 +376,7 @@ static int receive_for_stream(struct mux_fsm *mux, const struct mux_frame *frame
 		return receive_end(mux, stream, now_us, ret);
 	if (frame->type == MUX_RESET)
 		return receive_reset(mux, stream, frame->reset.reason, ret);
-	return receive_window(mux, stream, frame->window.more);
+	return receive_window(mux, stream, frame->window.more, now_us);
 }
 
 int mux_fsm_receive(struct mux_fsm *mux, const struct mux_frame *frame, uint64_t now_us, struct mux_event *ret)
@@ -389,7 +391,7 @@ int mux_fsm_receive(struct mux_fsm *mux, const struct mux_frame *frame, uint64_t
 		return receive_open(mux, frame, now_us, ret);
 	case MUX_WINDOW:
 		if (frame->stream == 0)
-			return receive_window(mux, NULL, frame->window.more);
+			return receive_window(mux, NULL, frame->window.more, now_us);
 		return receive_for_stream(mux, frame, now_us, ret);
 	case MUX_END:
 	case MUX_RESET:
@@ -430,6 +432,11 @@ void mux_fsm_readable(struct mux_fsm *mux, struct mux_stream *stream)
 	line_up(mux, stream);
 }
 
+void mux_fsm_moved(struct mux_stream *stream, uint64_t now_us)
+{
+	stream->moved_us = now_us;
+}
+
 bool mux_fsm_is_over(const struct mux_stream *stream)
 {
 	return is_over_on_wire(stream) && stream->held == 0;
@@ -450,6 +457,7 @@ static void forget(struct mux_fsm *mux, struct mux_stream *stream)
 
 void mux_fsm_close(struct mux_fsm *mux, struct mux_stream *stream, uint8_t reason)
 {
+	mux->counters.idle += reason == MUX_IDLE ? 1 : 0;
 	mux->held -= stream->held;
 	note_consumed_in_all(mux, stream->held);
 	give_up_growth(mux, stream);
@@ -605,10 +613,18 @@ static struct mux_stream *find_stalled(const struct mux_fsm *mux, uint64_t now_u
 	return stalled;
 }
 
+/* Seen by who was told the end, and holds what came before it. Who has said it sees nothing of how that is taken; nor does
+ * who waits for a window. */
+static bool is_half_closed(const struct mux_stream *stream)
+{
+	const bool waits_to_send = stream->is_readable && !stream->ends;
+
+	return stream->other_has_ended && !waits_to_send;
+}
+
 static bool is_idle(const struct mux_fsm *mux, const struct mux_stream *stream, uint64_t now_us)
 {
-	const bool is_half_closed = stream->ends || stream->other_has_ended;
-	const uint64_t limit_ms = is_half_closed ? mux->settings.half_closed_ms : mux->settings.idle_ms;
+	const uint64_t limit_ms = is_half_closed(stream) ? mux->settings.half_closed_ms : mux->settings.idle_ms;
 
 	return limit_ms > 0 && now_us - stream->moved_us >= limit_ms * 1000;
 }
@@ -643,7 +659,6 @@ void mux_fsm_tick(struct mux_fsm *mux, uint64_t now_us, struct mux_event *ret)
 		mux->owes_ping = true;
 	if ((ret->stream = find_idle(mux, now_us))) {
 		ret->type = MUX_EV_IDLE;
-		mux->counters.idle++;
 		return;
 	}
 	if (!needs_memory(mux) && !needs_places(mux, true) && !needs_places(mux, false))

@@ -19,6 +19,9 @@
  * part of that half is told of nothing. When three quarters are held, those that take (almost) nothing for long are
  * reset, who holds most first. Who sends more than it may is not spoken to any more.
  *
+ * A stream on which nothing moves is ended: late, or soon by who was told the other side's end, and neither holds what its
+ * socket still takes, nor waits to be let send. Who has only said its own end cannot see how that is taken.
+ *
  * An end is of one way. A stream is over when both ways have ended, or by a reset. What is held for it then takes a
  * place still, of which there are not more than twice as many as streams; they are taken from who reads nothing.
  * Ids are odd for who began the connection and even for the other, without gaps, never used again; what comes late for
@@ -55,7 +58,7 @@ struct mux_stream {
 	uint32_t taken;		/* since taken_us */
 	uint64_t granted_us;	/* when a window was last given */
 	uint64_t taken_us;	/* when it last had taken enough, or had nothing to take */
-	uint64_t moved_us;	/* when a byte of it came, was taken, or was fetched */
+	uint64_t moved_us;	/* when a byte of it, its end or a window came, or bytes were taken, or fetched */
 	bool is_ours;
 	bool is_readable; /* its source may have something */
 	bool ends;	  /* its source has ended: END is to be sent */
@@ -70,7 +73,7 @@ struct mux_settings {
 	uint32_t max_stream_window; /* bytes; MUX_STREAM_WINDOW … MUX_MAX_WINDOW / 2 */
 	uint32_t ping_ms;	    /* a question every so often */
 	uint32_t dead_ms;	    /* the end, when nothing was heard for so long, or no question answered for twice that */
-	uint32_t idle_ms, half_closed_ms; /* a stream's end, when so long nothing moved, and nothing since one side has ended; 0: never */
+	uint32_t idle_ms, half_closed_ms; /* a stream's end, when so long nothing moved; the same when the other side has ended; 0: never */
 	uint32_t stalled_ms;	    /* how long who takes nothing is let be when memory or places are needed */
 };
 
@@ -113,7 +116,7 @@ enum mux_event_type {
 	MUX_EV_ENDED,
 	MUX_EV_RESET,	/* close it */
 	MUX_EV_STALLED, /* close it */
-	MUX_EV_IDLE,	/* close it */
+	MUX_EV_IDLE,	/* close it, or say that it has mux_fsm_moved() */
 	MUX_EV_LEAVES,	/* they end the connection */
 	MUX_EV_DEAD,	/* nothing is heard of them, nothing answered, or no id is left: end the connection */
 };
@@ -174,6 +177,8 @@ P2P_CHECK bool mux_fsm_open(struct mux_fsm *mux, struct mux_stream *stream, uint
 void mux_fsm_readable(struct mux_fsm *mux, struct mux_stream *stream);
 /* n of the bytes that were held for it were taken by its socket, or thrown away. */
 void mux_fsm_consumed(struct mux_fsm *mux, struct mux_stream *stream, size_t n, uint64_t now_us);
+/* Its socket gives on what it has taken before: it is not idle. */
+void mux_fsm_moved(struct mux_stream *stream, uint64_t now_us);
 /* Both ways have ended, and all was taken: close it. */
 bool mux_fsm_is_over(const struct mux_stream *stream);
 /* Gone from here, with all that was held for it; a reset tells the other side if it was not over. */

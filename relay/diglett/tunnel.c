@@ -211,7 +211,10 @@ static void on_tick(uv_timer_t *timer)
 		mux_fsm_tick(&tunnel->mux, tunnel_now_us(), &event);
 		if (event.type != MUX_EV_STALLED && event.type != MUX_EV_IDLE)
 			break;
-		visitor_close(event.stream->owner, event.type == MUX_EV_IDLE ? MUX_IDLE : MUX_STALLED);
+		if (event.type == MUX_EV_STALLED)
+			visitor_close(event.stream->owner, MUX_STALLED);
+		else
+			visitor_close_if_silent(event.stream->owner);
 	}
 	if (event.type == MUX_EV_DEAD)
 		fail(tunnel, -ETIMEDOUT, "nothing is heard of the other side");
@@ -222,6 +225,7 @@ static void on_tick(uv_timer_t *timer)
 static void open_mux(struct tunnel *tunnel, uint16_t max_streams)
 {
 	const uint32_t dead_ms = tunnel->ports.dead_ms ? tunnel->ports.dead_ms : TUNNEL_DEAD_MS;
+	const uint32_t half_closed_ms = tunnel->ports.half_closed_ms ? tunnel->ports.half_closed_ms : TUNNEL_HALF_CLOSED_MS;
 	const struct mux_settings settings = { .is_initiator = tunnel->is_agent,
 					       .max_ours = tunnel->is_agent ? 0 : max_streams,
 					       .max_theirs = tunnel->is_agent ? max_streams : 0,
@@ -233,7 +237,7 @@ static void open_mux(struct tunnel *tunnel, uint16_t max_streams)
 					       .dead_ms = dead_ms,
 					       .stalled_ms = 10000,
 					       .idle_ms = TUNNEL_IDLE_MS,
-					       .half_closed_ms = TUNNEL_HALF_CLOSED_MS };
+					       .half_closed_ms = half_closed_ms };
 
 	mux_fsm_init(&tunnel->mux, &settings, tunnel_now_us());
 	tunnel->state = TUNNEL_OPEN;

@@ -22,7 +22,7 @@
 #define TUNNEL_HANDSHAKE_MS   10000
 #define TUNNEL_DEAD_MS	      45000
 #define TUNNEL_IDLE_MS	      (3600 * 1000) /* of a stream, as at the front door */
-#define TUNNEL_HALF_CLOSED_MS (120 * 1000)
+#define TUNNEL_HALF_CLOSED_MS (120 * 1000) /* nothing moved, not even in the socket's buffer */
 
 struct tunnel;
 
@@ -36,6 +36,7 @@ struct tunnel_ports {
 	bool (*find_target)(void *owner, uint16_t port, struct endpoint *ret);
 	uint32_t handshake_ms; /* 0: TUNNEL_HANDSHAKE_MS, of all of it */
 	uint32_t dead_ms;      /* 0: TUNNEL_DEAD_MS; nothing was heard for so long, though asked three times */
+	uint32_t half_closed_ms; /* 0: TUNNEL_HALF_CLOSED_MS */
 	/* The last word; the owner then closes. why->code: -errno, or an enum mux_reason that the other side gave. */
 	void (*ended)(void *owner, const struct error *why);
 };

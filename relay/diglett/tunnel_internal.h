@@ -54,5 +54,7 @@ void visitor_end(struct visitor *visitor); /* the other side has ended */
 /* Up to max of its bytes; -1: it is gone, and closed. */
 ssize_t visitor_fetch(struct visitor *visitor, uint8_t *ret, size_t max, enum mux_source *ret_source);
 void visitor_close_if_over(struct visitor *visitor);
+/* Nothing has moved for long: by a reset, unless its socket still gives on what it has taken. */
+void visitor_close_if_silent(struct visitor *visitor);
 /* By a reset, if that was not its end; reason: for the other side. */
 void visitor_close(struct visitor *visitor, uint8_t reason);

@@ -11,8 +11,10 @@
 #include "common/macros.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ struct visitor {
 	struct tunnel *tunnel;
 	uv_poll_t poll;
 	int fd, events, watched;
+	uint32_t unacknowledged; /* what the socket had of us at the last look; 0: it was given more since then */
 	bool is_urgent; /* it has sent something out of band */
 	bool is_connecting, has_shut_down, is_closing;
 	struct chunk *first, *last; /* for the socket */
@@ -109,9 +112,25 @@ static ssize_t give(struct visitor *visitor, const uint8_t *bytes, size_t len)
 		n = 0;
 	if (n < 0)
 		visitor_close(visitor, MUX_CLOSED);
-	else if (n > 0)
-		mux_fsm_consumed(&visitor->tunnel->mux, &visitor->stream, (size_t)n, tunnel_now_us());
+	if (n <= 0)
+		return n;
+	visitor->unacknowledged = 0;
+	mux_fsm_consumed(&visitor->tunnel->mux, &visitor->stream, (size_t)n, tunnel_now_us());
 	return n;
+}
+
+void visitor_close_if_silent(struct visitor *visitor)
+{
+	const uint32_t before = visitor->unacknowledged;
+	int n = 0;
+
+	if (ioctl(visitor->fd, SIOCOUTQ, &n) < 0 || n < 0)
+		n = 0;
+	visitor->unacknowledged = (uint32_t)n;
+	if (n == 0 || (before != 0 && (uint32_t)n >= before))
+		visitor_close(visitor, MUX_IDLE);
+	else
+		mux_fsm_moved(&visitor->stream, tunnel_now_us());
 }
 
 /* All was given: is this the end? */

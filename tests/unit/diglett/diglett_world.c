@@ -136,6 +136,7 @@ struct diglett_agent *start_agent(const char *name, const char *token_file, uint
 						 .port = diglett_server_port(world.server),
 						 .token_file = token_file,
 						 .extra = "",
+						 .half_closed_ms = world.options.half_closed_ms,
 						 .n_ports = 1 };
 	struct error error;
 

@@ -697,32 +697,75 @@ static void test_a_stream_that_moves_nothing_is_ended(void)
 	assert(send.type == MUX_SEND_STREAM);
 	mux_fsm_sent(&mux, &stream, 10, MUX_DRAINED);
 	expect_idle(&stream, NOW + 3 + hour_us);
-	assert(mux.counters.idle == 4);
+	assert(mux.counters.idle == 0);
 	mux_fsm_close(&mux, &stream, MUX_IDLE);
+	assert(mux.counters.idle == 1);
 	const struct mux_frame reset = next_frame();
 	assert(reset.type == MUX_RESET && reset.stream == 2 && reset.reset.reason == MUX_IDLE);
 }
 
-static void test_a_half_closed_stream_is_ended_sooner(void)
+static void test_who_was_told_the_end_ends_a_silent_stream_sooner(void)
 {
 	const struct mux_frame end = { .stream = 2, .type = MUX_END };
 	const uint64_t two_minutes_us = 120000000;
 	struct mux_frame some = data(2, 10);
 	struct mux_stream stream;
 	struct mux_event event;
+
+	begin_with_limits(&stream);
+	assert(receive_at(&some, NOW, &event) == 0);
+	assert(receive_at(&end, NOW + two_minutes_us * 2, &event) == 0 && event.type == MUX_EV_ENDED);
+	expect_idle(&stream, NOW + two_minutes_us * 3);
+	mux_fsm_consumed(&mux, &stream, 5, NOW + two_minutes_us * 3); /* its socket takes what is held, slowly */
+	expect_idle(&stream, NOW + two_minutes_us * 4);
+	mux_fsm_moved(&stream, NOW + two_minutes_us * 4); /* or gives on what it has taken */
+	expect_idle(&stream, NOW + two_minutes_us * 5);
+}
+
+static void test_who_has_only_ended_itself_lets_the_other_side_take_what_is_held(void)
+{
+	const uint64_t hour_us = 3600000000;
+	struct mux_frame some = data(2, 10);
+	struct mux_stream stream;
+	struct mux_event event;
 	struct mux_send send;
 
 	begin_with_limits(&stream);
-	assert(receive_at(&end, NOW + two_minutes_us * 2, &event) == 0 && event.type == MUX_EV_ENDED);
-	expect_idle(&stream, NOW + two_minutes_us * 3);
-	begin_with_limits(&stream); /* the same when the other way ended */
 	mux_fsm_readable(&mux, &stream);
 	mux_fsm_next(&mux, MUX_MAX_FRAME, NOW, &send);
-	mux_fsm_sent(&mux, &stream, 0, MUX_AT_END);
+	mux_fsm_sent(&mux, &stream, 10000, MUX_AT_END);
 	assert(next_frame().type == MUX_END);
-	expect_idle(&stream, NOW + two_minutes_us);
-	assert(receive_at(&some, NOW + 7, &event) == 0); /* an answer that comes is let come */
-	expect_idle(&stream, NOW + 7 + two_minutes_us);
+	expect_idle(&stream, NOW + hour_us); /* how that is taken is not seen here */
+	assert(receive_at(&some, NOW + 7, &event) == 0);
+	expect_idle(&stream, NOW + 7 + hour_us);
+}
+
+static void test_who_waits_for_a_window_behind_the_others_end_is_let_wait(void)
+{
+	const struct mux_frame end = { .stream = 2, .type = MUX_END };
+	const struct mux_frame window = { .stream = 2, .type = MUX_WINDOW, .window.more = 10 };
+	const uint64_t hour_us = 3600000000, two_minutes_us = 120000000;
+	struct mux_stream stream;
+	struct mux_event event;
+	struct mux_send send;
+
+	begin_with_limits(&stream);
+	assert(receive_at(&end, NOW, &event) == 0);
+	mux_fsm_readable(&mux, &stream);
+	for (;;) {
+		mux_fsm_next(&mux, MUX_MAX_FRAME, NOW, &send);
+		if (send.type == MUX_SEND_NOTHING)
+			break;
+		mux_fsm_sent(&mux, &stream, send.max, MUX_HAS_MORE);
+	}
+	assert(stream.may_send == 0);
+	expect_idle(&stream, NOW + hour_us);
+	assert(receive_at(&window, NOW + hour_us / 2, &event) == 0); /* what was sent before was taken */
+	expect_idle(&stream, NOW + hour_us / 2 + hour_us);
+	mux_fsm_next(&mux, MUX_MAX_FRAME, NOW + hour_us, &send);
+	assert(send.type == MUX_SEND_STREAM && send.max == 10);
+	mux_fsm_sent(&mux, &stream, 10, MUX_DRAINED); /* now its source is waited for */
+	expect_idle(&stream, NOW + hour_us + two_minutes_us);
 }
 
 static void test_who_leaves_is_sent_no_new_streams(void)
@@ -769,7 +812,9 @@ int main(void)
 	test_a_byte_now_and_then_is_nothing();
 	test_who_takes_slowly_is_let_be();
 	test_a_stream_that_moves_nothing_is_ended();
-	test_a_half_closed_stream_is_ended_sooner();
+	test_who_was_told_the_end_ends_a_silent_stream_sooner();
+	test_who_has_only_ended_itself_lets_the_other_side_take_what_is_held();
+	test_who_waits_for_a_window_behind_the_others_end_is_let_wait();
 	test_who_leaves_is_sent_no_new_streams();
 	return 0;
 }

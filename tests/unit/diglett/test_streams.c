@@ -16,11 +16,14 @@
 
 #define NOTE_PORT "test $1 = remove || { echo \"$1 $2 $3 $4\" >$0.new; mv $0.new $0.told; }"
 #define MUCH	  3000000 /* more than windows and the sockets' buffers of one look */
+#define TAIL	  2000000 /* what the sockets' buffers and a window hold */
+#define HALF_CLOSED_MS 1000
 
 enum outcome { GOES_ON, ENDED, RESET };
 
 static struct diglett_agent *agent;
 static pid_t elsewhere; /* the agent, when it is a process of its own */
+static uint32_t half_closed_ms;
 static int listener, visitor, target;
 
 static void start_agent_elsewhere(uint16_t target_port)
@@ -52,6 +55,7 @@ static void begin_with(uint32_t dead_ms)
 	assert(listener >= 0 && bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 8) == 0);
 	assert(getsockname(listener, (struct sockaddr *)&address, &len) == 0);
 	world.options.dead_ms = dead_ms;
+	world.options.half_closed_ms = half_closed_ms;
 	start_server();
 	if (dead_ms > 0)
 		start_agent_elsewhere(ntohs(address.sin_port));
@@ -274,6 +278,42 @@ static void test_an_agent_that_answers_nothing_any_more_is_ended_and_one_that_is
 	end();
 }
 
+/* Longer than half_closed_ms and a second, in any part of the way: what the visitor takes of it is little at a time. */
+static void test_who_takes_slowly_behind_an_end_gets_all(void)
+{
+	enum outcome outcome = GOES_ON;
+	size_t sent = 0, got = 0;
+
+	half_closed_ms = HALF_CLOSED_MS;
+	begin();
+	AWAIT((sent = write_some(target, sent, TAIL)) == TAIL);
+	close(target);
+	target = -1;
+	while (outcome == GOES_ON) {
+		const uint64_t next_ns = uv_hrtime() + 100000000;
+		outcome = read_some(visitor, &got, got + TAIL / 80);
+		AWAIT(uv_hrtime() >= next_ns);
+	}
+	assert(outcome == ENDED && got == TAIL && counters().streams.mux.idle == 0);
+	half_closed_ms = 0;
+	end();
+}
+
+static void test_who_takes_nothing_behind_an_end_is_reset(void)
+{
+	size_t sent = 0;
+
+	half_closed_ms = HALF_CLOSED_MS;
+	begin();
+	AWAIT((sent = write_some(target, sent, TAIL)) == TAIL);
+	close(target);
+	target = -1;
+	AWAIT(counters().streams.mux.idle == 1);
+	assert(await_outcome(visitor) == RESET);
+	half_closed_ms = 0;
+	end();
+}
+
 int main(void)
 {
 	test_an_end_comes_behind_all_data_and_the_other_way_goes_on();
@@ -283,5 +323,7 @@ int main(void)
 	test_an_agent_that_goes_resets_its_visitors_and_its_targets();
 	test_what_an_agent_leaves_undone_is_no_end();
 	test_an_agent_that_answers_nothing_any_more_is_ended_and_one_that_is_idle_is_not();
+	test_who_takes_slowly_behind_an_end_gets_all();
+	test_who_takes_nothing_behind_an_end_is_reset();
 	return 0;
 }
