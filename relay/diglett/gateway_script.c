@@ -11,13 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_NOTES (1024 * 1024)
+#define MAX_NOTES (GATEWAY_MAX_CALLS * (HOST_NAME_MAX_LEN + 2)) /* a name that is noted has a call, or keeps a place for one */
 
 struct call {
 	struct call *next;
 	uint16_t port; /* 0: of a remove that takes back what a crash has left */
 	bool is_add, is_reconciling;
-	bool is_told; /* a remove: that the port is free */
+	bool is_told; /* a remove: that the port is free, or what a crash has left is taken back or given up */
 	uint8_t failures;
 	char extra[DIGLETT_MAX_EXTRA + 1];
 };
@@ -44,9 +44,10 @@ struct gateway {
 	struct route *routes, **routes_end;
 	struct route *first_in_line, *last_in_line;
 	uint32_t n_runs, n_calls, n_added;
-	uint32_t n_reconciling; /* calls that were not tried yet: before these, no others */
+	uint32_t n_reconciling; /* calls that are neither done nor given up: before these nothing is added */
 	struct gateway_counters counters;
-	bool is_closing;
+	uv_timer_t deadline; /* of closing */
+	bool is_closing, is_late, is_timer_closed;
 	void (*closed)(void *owner);
 	void *owner;
 };
@@ -102,10 +103,25 @@ static struct route *find_or_new(struct gateway *gateway, const struct host_name
 
 /* a route's end */
 
+static void free_if_closed(struct gateway *gateway);
+
+static void on_deadline_closed(uv_handle_t *handle)
+{
+	struct gateway *gateway = handle->data;
+
+	gateway->is_timer_closed = true;
+	free_if_closed(gateway);
+}
+
 static void free_if_closed(struct gateway *gateway)
 {
 	if (!gateway->is_closing || gateway->routes)
 		return;
+	if (!gateway->is_timer_closed) {
+		if (!uv_is_closing((uv_handle_t *)&gateway->deadline))
+			uv_close((uv_handle_t *)&gateway->deadline, on_deadline_closed);
+		return;
+	}
 	void (*closed)(void *owner) = gateway->closed;
 	void *const owner = gateway->owner;
 
@@ -166,6 +182,7 @@ static void tell_removed(struct route *route, struct call *call)
 	if (call->is_add || call->is_told)
 		return;
 	call->is_told = true;
+	route->gateway->n_reconciling -= call->is_reconciling ? 1 : 0;
 	if (call->port != 0 && options->removed)
 		options->removed(options->owner, &route->name, call->port);
 }
@@ -234,10 +251,12 @@ static int load_notes(struct gateway *gateway, struct error *reterr)
 	return 0;
 }
 
-/* Nobody needs to hear of what ends before it has begun. */
-static void drop_adds(struct route *route)
+/* Nobody needs to hear of what ends before it has begun; and when it is late, the next start takes back the rest. */
+static void drop_calls(struct route *route)
 {
-	while (route->first && !route->runs && (route->first->is_add || !route->may_be_told))
+	const bool is_late = route->gateway->is_late;
+
+	while (route->first && !route->runs && (is_late || route->first->is_add || !route->may_be_told))
 		end_call(route);
 }
 
@@ -284,16 +303,12 @@ static void on_process_closed(uv_handle_t *handle)
 
 	route->runs = false;
 	gateway->n_runs--;
-	if (route->first->is_reconciling) {
-		route->first->is_reconciling = false;
-		gateway->n_reconciling--;
-	}
 	if (route->has_failed)
 		finish_badly(route);
 	else
 		finish_well(route);
 	if (gateway->is_closing)
-		drop_adds(route);
+		drop_calls(route);
 	line_up(route);
 	close_if_over(route);
 	run_line(gateway);
@@ -363,8 +378,6 @@ static void run_line(struct gateway *gateway)
 	struct route *route;
 
 	while ((route = gateway->first_in_line) && gateway->n_runs < GATEWAY_RUNS) {
-		if (route->first && gateway->n_reconciling > 0 && !route->first->is_reconciling)
-			return;
 		gateway->first_in_line = route->next_in_line;
 		if (!gateway->first_in_line)
 			gateway->last_in_line = NULL;
@@ -389,6 +402,8 @@ int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct g
 	gateway->routes_end = &gateway->routes;
 	gateway->limit_ms = options->limit_ms ? options->limit_ms : GATEWAY_LIMIT_MS;
 	gateway->retry_ms = options->retry_ms ? options->retry_ms : GATEWAY_RETRY_MS;
+	uv_timer_init(loop, &gateway->deadline);
+	gateway->deadline.data = gateway;
 	int r = load_notes(gateway, reterr);
 	if (r < 0) {
 		gateway_close(gateway, NULL, NULL);
@@ -401,6 +416,8 @@ int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct g
 
 bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n)
 {
+	if (gateway->n_reconciling > 0) /* it may lead to ports of before: nobody is to get these */
+		return false;
 	for (uint8_t i = 0; i < n; i++) {
 		const struct route *route = find(gateway, &names[i]);
 		if (route && route->n_calls >= GATEWAY_MAX_OF_NAME)
@@ -414,7 +431,7 @@ void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t
 	struct route *route = find_or_new(gateway, name);
 	struct call *call = append(route, true, port);
 
-	assert(route->added == 0 && port != 0); /* the remove of the one before has come before */
+	assert(route->added == 0 && port != 0 && gateway->n_reconciling == 0); /* the remove of the one before has come before */
 	snprintf(call->extra, sizeof(call->extra), "%s", extra);
 	route->added = port;
 	gateway->n_added++;
@@ -456,9 +473,27 @@ static void hurry(struct route *route)
 		uv_timer_stop(&route->timer);
 		route->waits = false;
 	}
-	drop_adds(route);
+	drop_calls(route);
 	line_up(route);
 	close_if_over(route);
+}
+
+/* What runs is killed, what waits is not run. */
+static void on_deadline(uv_timer_t *timer)
+{
+	struct gateway *const gateway = timer->data;
+
+	log_warning("diglett", "the gateway's script takes too long to take back all names: the next start does the rest");
+	gateway->is_late = true;
+	for (struct route *route = gateway->routes; route; route = route->next) {
+		if (route->runs && uv_is_active((uv_handle_t *)&route->timer)) {
+			uv_timer_stop(&route->timer);
+			on_time_limit(&route->timer);
+		}
+		drop_calls(route);
+		close_if_over(route);
+	}
+	run_line(gateway);
 }
 
 void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *owner)
@@ -466,6 +501,7 @@ void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *o
 	gateway->is_closing = true;
 	gateway->closed = closed;
 	gateway->owner = owner;
+	uv_timer_start(&gateway->deadline, on_deadline, gateway->limit_ms, 0);
 	for (struct route *route = gateway->routes; route; route = route->next)
 		hurry(route);
 	run_line(gateway);

@@ -54,11 +54,11 @@ struct gateway_options {
 /* Takes back what the notes say. 0, or -errno: they cannot be read. */
 P2P_CHECK int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct gateway **ret,
 			  struct error *reterr);
-/* May all these be added now? */
+/* May all these be added now? Not before all of the notes was taken back, or given up. */
 P2P_CHECK bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n);
 /* Only when there is room. Each is followed by a remove of its own, sooner or later. */
 void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t port, const char *extra);
 void gateway_remove(struct gateway *gateway, const struct host_name *name, uint16_t port);
 struct gateway_counters gateway_counters(const struct gateway *gateway);
-/* Removes all, waits for what runs, frees itself, then calls closed. What fails now stays in the notes. */
+/* Removes all, within limit_ms, frees itself, then calls closed. What fails now, or is not run in time, stays in the notes. */
 void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *owner);

@@ -18,6 +18,7 @@
 static struct world {
 	char folder[64], script[96], notes[96], log[96];
 	uv_loop_t loop;
+	uv_timer_t poke; /* so that files that are awaited are looked at */
 	struct gateway *gateway;
 	uint32_t limit_ms;
 	bool is_closed;
@@ -34,6 +35,11 @@ static void write_script(const char *body)
 	assert(chmod(world.script, 0755) == 0);
 }
 
+static void on_poke(uv_timer_t *timer)
+{
+	(void)timer;
+}
+
 static void new_world(const char *body)
 {
 	memset(&world, 0, sizeof(world));
@@ -45,6 +51,8 @@ static void new_world(const char *body)
 	snprintf(world.log, sizeof(world.log), "%s/log", world.folder);
 	write_script(body);
 	assert(uv_loop_init(&world.loop) == 0);
+	uv_timer_init(&world.loop, &world.poke);
+	uv_timer_start(&world.poke, on_poke, 5, 5);
 }
 
 static void on_removed(void *owner, const struct host_name *name, uint16_t port)
@@ -82,6 +90,7 @@ static void close_gateway(void)
 
 static void end_world(void)
 {
+	uv_close((uv_handle_t *)&world.poke, NULL);
 	uv_run(&world.loop, UV_RUN_DEFAULT);
 	assert(uv_loop_close(&world.loop) == 0);
 	(void)unlink(world.script);
@@ -305,10 +314,14 @@ static void test_after_a_crash_nothing_is_told_before_all_was_taken_back(void)
 	write_script("test $2 != slow.demo || sleep 0.2; echo \"$1 $2\" >>$0.done; test $2 != bad.demo");
 	char done[112];
 	snprintf(done, sizeof(done), "%s.done", world.script);
+	const struct host_name name = name_of("new.demo");
 	open_gateway();
+	while (!gateway_has_room(world.gateway, &name, 1)) /* nor has anybody a port that the gateway may lead to */
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(gateway_counters(world.gateway).runs >= 2 + GATEWAY_TRIES); /* bad.demo is given up */
 	add("new.demo", 1, "");
 	add("fast.demo", 2, "");
-	while (gateway_counters(world.gateway).runs < 5)
+	while (gateway_counters(world.gateway).waiting > 1)
 		uv_run(&world.loop, UV_RUN_ONCE);
 	char *text = NULL;
 	size_t len;
@@ -318,6 +331,75 @@ static void test_after_a_crash_nothing_is_told_before_all_was_taken_back(void)
 	free(text);
 	close_gateway();
 	unlink(done);
+	end_world();
+}
+
+/* Those that failed stand before others that were not tried yet. */
+static void test_after_a_crash_many_that_fail_keep_no_other_waiting_for_ever(void)
+{
+	const struct host_name name = name_of("new.demo");
+
+	new_world("sleep 0.03; false");
+	FILE *notes = fopen(world.notes, "w");
+	for (int i = 0; i < 40; i++)
+		fprintf(notes, "n%d.demo\n", i);
+	fclose(notes);
+	open_gateway();
+	while (!gateway_has_room(world.gateway, &name, 1))
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(gateway_counters(world.gateway).runs >= 40 * GATEWAY_TRIES);
+	unlink(world.script);
+	close_gateway();
+	end_world();
+}
+
+/* As many names as can be told, each as long as one can be. */
+static void test_the_longest_notes_that_it_writes_it_can_read(void)
+{
+	char label[64];
+
+	memset(label, 'a', 63);
+	label[63] = '\0';
+	new_world("");
+	FILE *notes = fopen(world.notes, "w");
+	for (int i = 0; i < GATEWAY_MAX_CALLS; i++)
+		fprintf(notes, "%04d%.59s.%s.%s.%.61s\n", i, label, label, label, label);
+	fclose(notes);
+	world.limit_ms = 50;
+	open_gateway();
+	assert(gateway_counters(world.gateway).waiting == GATEWAY_MAX_CALLS);
+	close_gateway();
+	end_world();
+}
+
+static void test_closing_has_one_time_limit_however_many_names_there_are(void)
+{
+	char *text = NULL;
+	size_t len;
+	int n_noted = 0, n_removed = 0;
+
+	new_world("test $1 = add || exec sleep 1000");
+	world.limit_ms = 3000; /* an add on a busy machine */
+	open_gateway();
+	for (int i = 0; i < 40; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "n%02d.demo", i);
+		add(name, (uint16_t)(i + 1), "");
+	}
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(gateway_counters(world.gateway).failures == 0);
+	close_gateway();
+	assert(file_read(world.notes, 65536, &text, &len, NULL) == 0);
+	for (const char *c = text; *c; c++)
+		n_noted += *c == '\n';
+	free(text);
+	assert(n_noted == 40); /* for the next start */
+	assert(file_read(world.log, 65536, &text, &len, NULL) == 0);
+	for (const char *c = text; (c = strstr(c, "remove ")); c++)
+		n_removed++;
+	free(text);
+	assert(n_removed <= GATEWAY_RUNS);
 	end_world();
 }
 
@@ -410,6 +492,9 @@ int main(void)
 	test_what_waits_is_bounded();
 	test_after_a_crash_the_next_start_takes_back_what_was_told();
 	test_after_a_crash_nothing_is_told_before_all_was_taken_back();
+	test_after_a_crash_many_that_fail_keep_no_other_waiting_for_ever();
+	test_the_longest_notes_that_it_writes_it_can_read();
+	test_closing_has_one_time_limit_however_many_names_there_are();
 	test_a_script_that_fails_is_run_again();
 	test_a_script_that_hangs_is_killed();
 	test_who_hangs_keeps_no_other_name_waiting();

@@ -94,6 +94,20 @@ static void test_name_and_port_are_held_until_the_gateway_does_not_lead_there_an
 	end_world();
 }
 
+static void test_after_a_crash_nobody_gets_a_port_before_the_gateway_leads_to_none_of_before(void)
+{
+	new_world(SLOW_TO_FORGET);
+	write_file(world.notes, "old.demo\n", 0600);
+	start_server();
+	struct diglett_agent *agent = start_agent("app", world.token, 1);
+	AWAIT(counters().refused[DIGLETT_REFUSED_GATEWAY] == 1);
+	assert(counters().agents_now == 0);
+	let_forget();
+	AWAIT(counters().agents_now == 1); /* it has tried again */
+	stop_agent(agent);
+	end_world();
+}
+
 static void test_its_own_agent_comes_back_while_the_gateway_is_still_told(void)
 {
 	new_world(SLOW_TO_FORGET);
@@ -163,6 +177,7 @@ int main(void)
 	test_a_source_that_says_nothing_drives_out_only_itself();
 	test_a_byte_now_and_then_does_not_make_a_handshake_longer();
 	test_name_and_port_are_held_until_the_gateway_does_not_lead_there_any_more();
+	test_after_a_crash_nobody_gets_a_port_before_the_gateway_leads_to_none_of_before();
 	test_its_own_agent_comes_back_while_the_gateway_is_still_told();
 	test_the_port_is_free_though_the_script_hangs();
 	test_tokens_and_keys_that_others_can_read_are_refused();
