@@ -244,7 +244,7 @@ static void finish(struct websocket *ws, const char *why)
 {
 	if (ws->state == ENDED)
 		return;
-	if (ws->server && ws->state == CONNECTING)
+	if (ws->server && ws->state == CONNECTING && !ws->is_making_room)
 		ws->server->counters.broken_handshakes++;
 	forget_unproven(ws);
 	ws->tell = !ws->server || ws->state == OPEN || ws->state == CLOSING;
@@ -1250,6 +1250,15 @@ void websocket_prove(struct websocket *ws)
 	if (ws->is_unproven && ws->state == OPEN && !ws->ending)
 		uv_timer_stop(&ws->timer);
 	forget_unproven(ws);
+}
+
+void websocket_unprove(struct websocket *ws)
+{
+	if (ws->is_unproven || ws->state != OPEN || ws->ending || !ws->server || ws->server->max_unproven == 0)
+		return;
+	ws->is_unproven = true;
+	ws->server->n_unproven++;
+	uv_timer_start(&ws->timer, on_timeout, ws->server->handshake_ms, 0);
 }
 
 void websocket_close(struct websocket *ws, const char *why)

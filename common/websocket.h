@@ -72,10 +72,10 @@ P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server,
 					       struct error *reterr);
 struct websocket_server_counters {
 	uint64_t accepted, refused_limit, refused_address, refused_rate;
-	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up */
+	uint64_t broken_handshakes; /* garbage, no TLS 1.3, not to be trusted, given up; not those that made room */
 	uint64_t bad_messages;      /* binary or too large */
 	uint64_t unproven;          /* open, but had not proven itself in time */
-	uint64_t made_room;         /* the same, when others came */
+	uint64_t made_room;         /* had not proven themselves, open or not, when others came */
 	uint32_t open;
 };
 struct websocket_server_counters websocket_server_counters(const struct websocket_server *server);
@@ -104,6 +104,8 @@ size_t websocket_queued(const struct websocket *ws); /* bytes */
 uint64_t websocket_stalled_ms(const struct websocket *ws);
 /* Of a server's connection: it may stay. */
 void websocket_prove(struct websocket *ws);
+/* It is nobody any more: has handshake_ms again, and makes room before those that connected later. */
+void websocket_unprove(struct websocket *ws);
 /* Ends it after what is queued has gone out (at most 5 s); closed follows. why goes to our own log.
  */
 void websocket_close(struct websocket *ws, const char *why);

@@ -621,7 +621,57 @@ static void test_the_oldest_unproven_makes_room_and_no_other(void)
 	websocket_prove(w.at_server.ws);
 	assert(is_held(fds[0]) && is_held(fds[5]) && is_held(fds[6]));
 	assert(websocket_server_counters(w.server).made_room == 3);
+	assert(websocket_server_counters(w.server).broken_handshakes == 0); /* none is counted twice */
 	for (int i = 0; i < 7; i++)
+		close(fds[i]);
+	end(&w);
+}
+
+/* Else who proved itself once may stay for ever, and take all places, whatever becomes of what it proved. */
+static void test_who_is_nobody_any_more_has_its_time_anew(void)
+{
+	struct world w;
+
+	begin_strict(&w, 300, 4, 4);
+	const int gone = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, gone);
+	websocket_prove(w.at_server.ws);
+	websocket_unprove(w.at_server.ws);
+	until_hung_up(&w, gone);
+	assert(websocket_server_counters(w.server).unproven == 1);
+	const int back = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, back);
+	websocket_prove(w.at_server.ws);
+	websocket_unprove(w.at_server.ws);
+	websocket_prove(w.at_server.ws); /* somebody again */
+	const int later = connection_from(&w, INADDR_LOOPBACK);
+	until_hung_up(&w, later); /* after the time that the other would have had */
+	assert(is_held(back));
+	close(gone);
+	close(back);
+	close(later);
+	end(&w);
+}
+
+static void test_who_is_nobody_any_more_makes_room(void)
+{
+	struct world w;
+	int fds[2];
+
+	begin_strict(&w, 0, 2, 2);
+	fds[0] = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, fds[0]);
+	websocket_prove(w.at_server.ws);
+	websocket_unprove(w.at_server.ws);
+	websocket_unprove(w.at_server.ws); /* it counts once */
+	fds[1] = connection_from(&w, INADDR_LOOPBACK);
+	upgrade(&w, fds[1]);
+	assert(is_held(fds[0]));
+	const int third = connection_from(&w, INADDR_LOOPBACK);
+	until_hung_up(&w, fds[0]);
+	assert(is_held(fds[1]) && websocket_server_counters(w.server).made_room == 1);
+	close(third);
+	for (int i = 0; i < 2; i++)
 		close(fds[i]);
 	end(&w);
 }
@@ -733,6 +783,8 @@ int main(void)
 	RUN(test_connections_that_come_too_fast_are_refused);
 	RUN(test_who_does_not_prove_itself_in_time_is_hung_up_on);
 	RUN(test_the_oldest_unproven_makes_room_and_no_other);
+	RUN(test_who_is_nobody_any_more_has_its_time_anew);
+	RUN(test_who_is_nobody_any_more_makes_room);
 	RUN(test_a_source_takes_only_its_own_unproven_places);
 	RUN(test_who_does_not_read_is_known_by_how_long);
 	RUN(test_a_port_in_use_is_named);
