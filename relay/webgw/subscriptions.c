@@ -222,37 +222,41 @@ void subscriptions_drop_owner(struct subscriptions *table, const void *owner)
 
 /* ---- visitors ---- */
 
-/* Whose turn it is of those that have room; of those that rest only if there is nobody else. */
-static struct subscriber *choose(const struct host *host, uint64_t now_ms)
+/* Whose turn it is of those that have room. */
+static struct subscriber *choose(const struct host *host, enum subscriptions_health health, uint64_t now_ms)
 {
-	struct subscriber *resting = NULL;
-
 	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
 		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
-		if (subscriber->n_pending == SUBSCRIPTIONS_MAX_PENDING)
-			continue;
-		if (now_ms >= subscriber->rests_until_ms)
+		const bool is_resting = now_ms < subscriber->rests_until_ms;
+		if (subscriber->n_pending < SUBSCRIPTIONS_MAX_PENDING && is_resting == (health == SUBSCRIPTIONS_RESTING))
 			return subscriber;
-		if (!resting)
-			resting = subscriber;
 	}
-	return resting;
+	return NULL;
 }
 
-void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, uint64_t now_ms, int64_t *ret_id)
+void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, enum subscriptions_health health,
+			 uint64_t now_ms, int64_t *ret_id)
 {
 	struct host_entry *entry = host_table_find(&table->by_name, name);
 	struct host *host = entry ? container_of(entry, struct host, entry) : NULL;
-	struct subscriber *chosen = host ? choose(host, now_ms) : NULL;
+	struct subscriber *chosen = host ? choose(host, health, now_ms) : NULL;
 
 	if (!chosen)
 		return NULL;
-	if (chosen->n_in_vain >= SUBSCRIPTIONS_DOUBT && now_ms >= chosen->rests_until_ms)
-		chosen->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS; /* on trial: with this one alone */
-	chosen->n_pending++;
 	link_put_last(&host->subscribers, &chosen->of_host);
 	*ret_id = chosen->id;
 	return chosen->owner;
+}
+
+void subscriptions_told(struct subscriptions *table, int64_t id, uint64_t now_ms)
+{
+	struct subscriber *subscriber = find(table, id);
+
+	if (!subscriber)
+		return;
+	subscriber->n_pending++;
+	if (subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT && now_ms >= subscriber->rests_until_ms)
+		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS; /* on trial: with this one alone */
 }
 
 static void note_in_vain(struct subscriber *subscriber, uint64_t now_ms)

@@ -71,12 +71,17 @@ P2P_CHECK int subscriptions_register(struct subscriptions *table, const struct h
 bool subscriptions_unregister(struct subscriptions *table, const void *owner, int64_t id);
 void subscriptions_drop_owner(struct subscriptions *table, const void *owner);
 
+enum subscriptions_health { SUBSCRIPTIONS_HEALTHY, /* and who is on trial */ SUBSCRIPTIONS_RESTING };
+
 /*
- * Whose is this visitor? The owner, with the id of its subscription; one more waits for it, until subscriptions_over().
+ * Whose is this visitor, of those of that health? The owner, with the id of its subscription; another has the next turn.
  * NULL: nobody is there, or all have too many waiting.
  */
-void *subscriptions_pick(struct subscriptions *table, const struct host_name *host, uint64_t now_ms, int64_t *ret_id);
-/* The wait for subscriber id is over. Accepts one that is gone. */
+void *subscriptions_pick(struct subscriptions *table, const struct host_name *host, enum subscriptions_health health,
+			 uint64_t now_ms, int64_t *ret_id);
+/* Who was picked has been told: one more waits for it, until subscriptions_over(). Who could not be told loses no trial. */
+void subscriptions_told(struct subscriptions *table, int64_t id, uint64_t now_ms);
+/* The wait for subscriber id, which was told, is over. Accepts one that is gone. */
 void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms);
 
 /* How many serve this very host. */

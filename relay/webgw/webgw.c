@@ -8,7 +8,8 @@
 #include <string.h>
 
 #define MODULE	  "webgw"
-#define MAX_QUEUE	    (32 * 1024) /* bytes to one agent: of 120 visitors or so, who may come in one turn */
+#define MAX_VISIT	    640 /* bytes of what an agent is told of one visitor */
+#define MAX_QUEUE	    (SUBSCRIPTIONS_MAX_PENDING * MAX_VISIT) /* to one agent: all that may wait may come in one turn */
 #define SEND_BUFFER	    (16 * 1024) /* besides, in the kernel */
 #define STALL_MS	    5000	/* as long as a visitor waits */
 #define MAX_WRONG	    8		/* secrets on one connection */
@@ -27,7 +28,8 @@ struct webgw {
 /* Who has opened a WebSocket: the data of it. */
 struct agent {
 	uint32_t n_wrong;
-	bool is_proven; /* it knew a secret */
+	uint32_t n_subscriptions;
+	bool is_proven; /* it knew a secret, once */
 	uint64_t since_ms;
 };
 
@@ -66,6 +68,24 @@ static void count_wrong(struct webgw *webgw, struct websocket *ws)
 	websocket_close(ws, "too many wrong secrets");
 }
 
+/* Who has none any more is as one that has not subscribed yet: else who knows one host's secret takes all places. */
+static void forget_subscription(struct websocket *ws)
+{
+	struct agent *agent = websocket_data(ws);
+
+	if (--agent->n_subscriptions == 0)
+		websocket_unprove(ws);
+}
+
+static void unsubscribe(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
+{
+	const bool was_there = subscriptions_unregister(webgw->subscriptions, ws, request->subscription);
+
+	if (was_there)
+		forget_subscription(ws);
+	send_and_free(webgw, ws, webgw_print_unsubscribed(&request->id, was_there));
+}
+
 static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t id)
 {
 	const struct endpoint remote = websocket_remote(ws);
@@ -81,10 +101,13 @@ static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct
 static void subscribe(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
 {
 	const struct endpoint remote = websocket_remote(ws);
+	const uint32_t n_before = subscriptions_count(webgw->subscriptions, &request->host);
+	struct agent *agent = websocket_data(ws);
 	int64_t id = 0;
 
 	switch (subscriptions_register(webgw->subscriptions, &request->host, request->secret_hash, ws, &id)) {
-	case 0:
+	case 0: /* one that it had is none more */
+		agent->n_subscriptions += subscriptions_count(webgw->subscriptions, &request->host) - n_before;
 		accept_agent(webgw, ws, request, id);
 		return;
 	case SUBSCRIPTIONS_UNKNOWN_HOST:
@@ -114,9 +137,7 @@ static void on_message(void *owner, struct websocket *ws, const char *text, size
 	else if (request.method == WEBGW_REGISTER)
 		subscribe(webgw, ws, &request);
 	else
-		send_and_free(webgw, ws,
-			      webgw_print_unsubscribed(&request.id, subscriptions_unregister(webgw->subscriptions, ws,
-											     request.subscription)));
+		unsubscribe(webgw, ws, &request);
 }
 
 static void on_opened(void *owner, struct websocket *ws)
@@ -160,31 +181,43 @@ static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const st
 	return is_told;
 }
 
-/* Whose turn it is, if it can be told; else the next one. 0: nobody. */
-static int64_t tell_somebody(struct webgw *webgw, const struct dial_wanted *wanted)
+/* Of that health: whose turn it is, if it can be told; else the next one. 0: nobody. */
+static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health, const struct dial_wanted *wanted,
+			   bool *is_asked)
 {
 	const uint64_t now_ms = uv_now(webgw->loop);
 	int64_t id = 0, first = 0;
 
 	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++) {
-		struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, now_ms, &id);
-		if (!ws)
+		struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, health, now_ms, &id);
+		if (!ws || id == first) /* all were asked */
 			break;
-		const bool is_stalled = websocket_stalled_ms(ws) >= STALL_MS;
-		if (!is_stalled && tell(webgw, ws, id, wanted))
-			return id;
-		subscriptions_over(webgw->subscriptions, id, SUBSCRIPTIONS_LEFT, now_ms);
-		if (is_stalled) {
+		*is_asked = true;
+		if (websocket_stalled_ms(ws) >= STALL_MS) {
 			webgw->counters.ended++;
 			end_agent(webgw, ws, "it does not read what it is told");
-		} else if (id == first) {
-			break; /* all were asked */
+			continue;
+		}
+		if (tell(webgw, ws, id, wanted)) {
+			subscriptions_told(webgw->subscriptions, id, now_ms);
+			return id;
 		}
 		first = first != 0 ? first : id;
 	}
-	webgw->counters.not_read += first != 0;
-	webgw->counters.nobody += first == 0;
 	return 0;
+}
+
+/* Who rests only if nobody else can be told. */
+static int64_t tell_somebody(struct webgw *webgw, const struct dial_wanted *wanted)
+{
+	bool is_asked = false;
+	int64_t id = tell_one_of(webgw, SUBSCRIPTIONS_HEALTHY, wanted, &is_asked);
+
+	if (id == 0)
+		id = tell_one_of(webgw, SUBSCRIPTIONS_RESTING, wanted, &is_asked);
+	webgw->counters.not_read += id == 0 && is_asked;
+	webgw->counters.nobody += id == 0 && !is_asked;
+	return id;
 }
 
 /* What is sent goes out after the answer: the door knows whose the visitor is before the agent can be there. */
@@ -231,12 +264,27 @@ int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const u
 	return r;
 }
 
+static void forget_subscriptions_of(struct webgw *webgw, const struct host_pattern *host)
+{
+	struct subscription_facts facts[SUBSCRIPTIONS_MAX_OF_HOST];
+	struct host_pattern at;
+
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &at, NULL); i++) {
+		if (at.is_wildcard != host->is_wildcard || !host_name_equal(&at.name, &host->name))
+			continue;
+		const uint32_t n = subscriptions_of_host(webgw->subscriptions, i, 0, facts, SUBSCRIPTIONS_MAX_OF_HOST);
+		for (uint32_t j = 0; j < n; j++)
+			forget_subscription(facts[j].owner);
+	}
+}
+
 bool webgw_remove_host(struct webgw *webgw, const struct host_pattern *host)
 {
 	void **data = subscriptions_data(webgw->subscriptions, host);
 
 	if (!data)
 		return false;
+	forget_subscriptions_of(webgw, host);
 	struct door_gate *gate = *data;
 	door_gate_shut(gate);
 	door_gate_let_go(gate);

@@ -40,7 +40,12 @@ static void *pick(struct subscriptions *table, const char *host, uint64_t now_ms
 	struct host_name name;
 
 	assert(host_name_from(host, strlen(host), &name) == 0);
-	return subscriptions_pick(table, &name, now_ms, ret_id);
+	void *owner = subscriptions_pick(table, &name, SUBSCRIPTIONS_HEALTHY, now_ms, ret_id);
+	if (!owner)
+		owner = subscriptions_pick(table, &name, SUBSCRIPTIONS_RESTING, now_ms, ret_id);
+	if (owner)
+		subscriptions_told(table, *ret_id, now_ms);
+	return owner;
 }
 
 static void test_who_knows_the_secret_of_a_known_host_subscribes(void)
@@ -186,6 +191,28 @@ static void test_who_returns_from_rest_is_tried_with_one_visitor(void)
 	subscriptions_free(table);
 }
 
+static void test_who_was_not_told_loses_neither_its_trial_nor_a_place(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	struct host_name name;
+	int64_t id, back = enter(table, "a.example", &alice);
+
+	assert(host_name_from("a.example", strlen("a.example"), &name) == 0);
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
+		assert(pick(table, "a.example", 0, &id) == &alice);
+		subscriptions_over(table, back, SUBSCRIPTIONS_IN_VAIN, 0);
+	}
+	assert(!subscriptions_pick(table, &name, SUBSCRIPTIONS_HEALTHY, 0, &id));
+	assert(subscriptions_pick(table, &name, SUBSCRIPTIONS_RESTING, 0, &id) == &alice);
+	for (int i = 0; i < 2 * SUBSCRIPTIONS_MAX_PENDING; i++)
+		assert(subscriptions_pick(table, &name, SUBSCRIPTIONS_HEALTHY, SUBSCRIPTIONS_REST_MS, &id) == &alice);
+	assert(!subscriptions_pick(table, &name, SUBSCRIPTIONS_RESTING, SUBSCRIPTIONS_REST_MS, &id));
+	subscriptions_told(table, id, SUBSCRIPTIONS_REST_MS);
+	assert(!subscriptions_pick(table, &name, SUBSCRIPTIONS_HEALTHY, SUBSCRIPTIONS_REST_MS, &id));
+	subscriptions_told(table, id + 1, 0); /* of nobody */
+	subscriptions_free(table);
+}
+
 static void test_who_subscribes_twice_has_one_turn(void)
 {
 	struct subscriptions *table = new_table("a.example");
@@ -255,6 +282,7 @@ int main(void)
 	test_a_visitor_who_leaves_says_nothing_about_the_agent();
 	test_who_is_late_for_some_and_dials_back_for_others_is_healthy();
 	test_who_returns_from_rest_is_tried_with_one_visitor();
+	test_who_was_not_told_loses_neither_its_trial_nor_a_place();
 	test_who_subscribes_twice_has_one_turn();
 	test_a_host_given_again_is_the_same();
 	test_a_wildcard_has_a_secret_of_its_own();

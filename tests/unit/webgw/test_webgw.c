@@ -1,0 +1,319 @@
+/* webgw itself, over WebSockets made here: who is somebody, and whom a visitor is told to. */
+#include "relay/webgw/webgw.h"
+
+#include "common/macros.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ZEROS_8 "3030303030303030"
+#define ZEROS	ZEROS_8 ZEROS_8 ZEROS_8 ZEROS_8 /* 32 bytes '0' in hex */
+#define HASH	"84e0c0eafaa95a34c293f278ac52e45ce537bab5e752a00e6959a13ae103b65a"
+
+struct websocket {
+	void *data;
+	bool is_proven, is_deaf, is_ended;
+	size_t queued;
+	uint64_t stalled_ms;
+	char last[1024];
+};
+
+static struct {
+	uv_loop_t loop;
+	struct websocket_server_options server;
+	struct webgw *webgw;
+	uint64_t ticket;
+	int64_t subscription; /* last answered */
+} world;
+
+/* ---- instead of common/websocket.c ---- */
+
+uv_loop_t *websocket_host_loop(const struct websocket_host *host)
+{
+	(void)host;
+	return &world.loop;
+}
+
+int websocket_server_new(struct websocket_host *host, const struct websocket_server_options *options,
+			 struct websocket_server **ret, struct error *reterr)
+{
+	(void)host;
+	(void)reterr;
+	world.server = *options;
+	*ret = NULL;
+	return 0;
+}
+
+struct websocket_server_counters websocket_server_counters(const struct websocket_server *server)
+{
+	(void)server;
+	return (struct websocket_server_counters){ 0 };
+}
+
+int websocket_send(struct websocket *ws, const char *text, size_t len)
+{
+	if (ws->is_deaf || len > world.server.max_queue - ws->queued)
+		return -ENOBUFS;
+	ws->queued += len;
+	snprintf(ws->last, sizeof(ws->last), "%s", text);
+	return 0;
+}
+
+uint64_t websocket_stalled_ms(const struct websocket *ws)
+{
+	return ws->stalled_ms;
+}
+
+void websocket_prove(struct websocket *ws)
+{
+	ws->is_proven = true;
+}
+
+void websocket_unprove(struct websocket *ws)
+{
+	ws->is_proven = false;
+}
+
+void websocket_close(struct websocket *ws, const char *why)
+{
+	(void)why;
+	ws->is_ended = true;
+}
+
+void websocket_abort(struct websocket *ws, const char *why)
+{
+	websocket_close(ws, why);
+}
+
+void websocket_set_data(struct websocket *ws, void *data)
+{
+	ws->data = data;
+}
+
+void *websocket_data(const struct websocket *ws)
+{
+	return ws->data;
+}
+
+struct endpoint websocket_remote(const struct websocket *ws)
+{
+	(void)ws;
+	return endpoint_from_v4(INADDR_LOOPBACK, 1);
+}
+
+/* ---- the world ---- */
+
+static void on_answer(void *owner, uint64_t ticket, int64_t subscription)
+{
+	(void)owner;
+	assert(ticket == world.ticket);
+	world.subscription = subscription;
+}
+
+static uint16_t dial_back_port(void *owner)
+{
+	(void)owner;
+	return 65535;
+}
+
+static struct host_pattern pattern_of(const char *text)
+{
+	struct host_pattern pattern;
+
+	assert(host_pattern_from(text, strlen(text), &pattern) == 0);
+	return pattern;
+}
+
+static void add_host(const char *text)
+{
+	const struct host_pattern host = pattern_of(text);
+	uint8_t hash[WEBGW_HASH_LEN];
+
+	assert(webgw_hash_read(HASH, strlen(HASH), hash) == 0 && webgw_add_host(world.webgw, &host, hash) == 0);
+}
+
+static void begin(void)
+{
+	const struct webgw_options options = { .ports = { .answer = on_answer, .dial_back_port = dial_back_port } };
+
+	memset(&world, 0, sizeof(world));
+	assert(uv_loop_init(&world.loop) == 0);
+	assert(webgw_new(&options, &world.webgw, NULL) == 0);
+}
+
+static void end(void)
+{
+	webgw_free(world.webgw);
+	assert(uv_loop_close(&world.loop) == 0);
+}
+
+static void open_one(struct websocket *ws)
+{
+	memset(ws, 0, sizeof(*ws));
+	world.server.handler.opened(world.server.handler.owner, ws);
+}
+
+static void close_one(struct websocket *ws)
+{
+	world.server.handler.closed(world.server.handler.owner, ws, "it went");
+}
+
+static void ask(struct websocket *ws, const char *method, const char *params)
+{
+	char text[WEBGW_MAX_REQUEST];
+
+	const int len = snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":%s,\"id\":1}", method, params);
+	assert(len > 0 && len < (int)sizeof(text));
+	world.server.handler.message(world.server.handler.owner, ws, text, (size_t)len);
+	ws->queued = 0; /* it reads the answer */
+}
+
+static int64_t enter(struct websocket *ws, const char *host)
+{
+	char params[512];
+	long long id;
+
+	snprintf(params, sizeof(params), "{\"host\":\"%s\",\"hex_secret\":\"" ZEROS "\"}", host);
+	ask(ws, "webgw_registerClient", params);
+	assert(sscanf(ws->last, "{\"jsonrpc\":\"2.0\",\"result\":%lld", &id) == 1);
+	return id;
+}
+
+static void leave(struct websocket *ws, int64_t id)
+{
+	char params[64];
+
+	snprintf(params, sizeof(params), "[%lld]", (long long)id);
+	ask(ws, "webgw_unregisterClient", params);
+}
+
+/* The subscription that was told; 0: nobody was. */
+static int64_t visit(const char *host)
+{
+	struct dial_wanted wanted = { .ticket = ++world.ticket, .port = 443 };
+
+	assert(host_name_from(host, strlen(host), &wanted.host) == 0);
+	webgw_wanted(world.webgw, &wanted);
+	return world.subscription;
+}
+
+static void in_vain(int64_t id)
+{
+	webgw_over(world.webgw, &(struct dial_over){ .subscription = id, .end = SUBSCRIPTIONS_IN_VAIN });
+}
+
+/* ---- who is somebody ---- */
+
+static void test_who_has_no_subscription_left_is_as_one_that_has_not_subscribed(void)
+{
+	struct websocket ws;
+
+	begin();
+	add_host("a.example");
+	add_host("b.example");
+	open_one(&ws);
+	assert(!ws.is_proven);
+	const int64_t first = enter(&ws, "a.example"), second = enter(&ws, "b.example");
+	assert(ws.is_proven && enter(&ws, "a.example") == first); /* again: it has two all the same */
+	leave(&ws, second + 1);					  /* what it has not */
+	leave(&ws, first);
+	assert(ws.is_proven);
+	leave(&ws, first); /* no longer there */
+	assert(ws.is_proven);
+	leave(&ws, second);
+	assert(!ws.is_proven && !ws.is_ended && strstr(ws.last, "true"));
+	(void)enter(&ws, "b.example");
+	assert(ws.is_proven);
+	close_one(&ws);
+	end();
+}
+
+static void test_who_loses_its_last_host_is_so_too(void)
+{
+	const struct host_pattern a = pattern_of("a.example"), b = pattern_of("b.example");
+	struct websocket both, one;
+
+	begin();
+	add_host("a.example");
+	add_host("b.example");
+	open_one(&both);
+	open_one(&one);
+	(void)enter(&both, "a.example");
+	(void)enter(&both, "b.example");
+	(void)enter(&one, "a.example");
+	assert(webgw_remove_host(world.webgw, &a));
+	assert(both.is_proven && !one.is_proven);
+	assert(webgw_remove_host(world.webgw, &b));
+	assert(!both.is_proven);
+	close_one(&both);
+	close_one(&one);
+	end();
+}
+
+/* ---- who is told ---- */
+
+/* Whatever the length of their host's name: nothing of it has gone out yet when the last comes. */
+static void test_all_that_may_wait_for_an_agent_may_come_at_once(void)
+{
+	char label[64], host[254];
+	struct websocket ws;
+
+	begin();
+	memset(label, 'a', sizeof(label));
+	label[63] = '\0';
+	snprintf(host, sizeof(host), "%s.%s.%s.%.61s", label, label, label, label);
+	add_host(host);
+	open_one(&ws);
+	const int64_t id = enter(&ws, host);
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_PENDING; i++)
+		assert(visit(host) == id);
+	assert(visit(host) == 0 && webgw_counters(world.webgw).not_read == 0);
+	close_one(&ws);
+	end();
+}
+
+static void test_who_rests_is_told_when_nobody_else_can_be(void)
+{
+	struct websocket resting, deaf[2];
+
+	begin();
+	add_host("a.example");
+	open_one(&resting);
+	const int64_t id = enter(&resting, "a.example");
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
+		assert(visit("a.example") == id);
+		in_vain(id);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(deaf); i++) {
+		open_one(&deaf[i]);
+		const int64_t other = enter(&deaf[i], "a.example");
+		assert(visit("a.example") == other); /* who rests is passed over */
+		in_vain(other);
+		deaf[i].is_deaf = true;
+	}
+	for (int i = 0; i < 3; i++)
+		assert(visit("a.example") == id);
+	deaf[1].stalled_ms = 5000; /* it is ended, and the others are asked all the same */
+	assert(visit("a.example") == id && deaf[1].is_ended && webgw_counters(world.webgw).ended == 1);
+	resting.is_deaf = true;
+	assert(visit("a.example") == 0 && webgw_counters(world.webgw).not_read == 1);
+	close_one(&resting);
+	for (size_t i = 0; i < ARRAY_LEN(deaf); i++)
+		close_one(&deaf[i]);
+	assert(visit("a.example") == 0 && webgw_counters(world.webgw).nobody == 1);
+	end();
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_who_has_no_subscription_left_is_as_one_that_has_not_subscribed();
+	test_who_loses_its_last_host_is_so_too();
+	test_all_that_may_wait_for_an_agent_may_come_at_once();
+	test_who_rests_is_told_when_nobody_else_can_be();
+	return 0;
+}
