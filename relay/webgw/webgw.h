@@ -6,8 +6,9 @@
  *     │                      └──────── answer ──────────►│
  *     └───────────────── dials back ────────────────────►┘
  *
- * A connection has to subscribe within the time of its handshake. An agent that does not read what it is told is passed
- * over while so much waits for it, and ended when nothing has gone out to it for as long as a visitor waits.
+ * A connection has to subscribe within the time of its handshake; one that has no subscription any more has that time anew. An
+ * agent that does not read what it is told is passed over while so much waits for it, and ended when nothing has gone out
+ * to it for as long as a visitor waits.
  *
  * The WebSocket is not encrypted: who sees it may answer in the agent's place. It is for loopback, private and overlay
  * addresses.
