@@ -127,11 +127,12 @@ struct door_thread {
 /* fd is watched, by watch, for events. 0 or -errno. */
 int door_watch(struct door_thread *door, int fd, struct watch *watch, uint32_t events);
 /*
- * Is there a place for one more of this source? If not, that is counted. At a port that the relay has as well there are some
- * more, in which who comes may say whom he wants: visitors of others, however many, do not shut out the relay's.
+ * Is there a place for one more of this source? If not, that is counted. Where the relay has a port as well there are some
+ * more, in which who comes may say whom he wants: visitors of others, however many, do not shut out the relay's. At that port
+ * they are there also when as many are let in as may be.
  */
 bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays);
-/* It is not the relay's: has it a place without those? If not, that is counted. */
+/* It is not the relay's: has it a place without those, which takes none from anybody? If not, that is counted. */
 bool visitor_keeps_place(struct visitor *visitor);
 /* The same of one who is refused, is counted for that, and would stay to read why. */
 bool visitor_may_linger(const struct visitor *visitor);

@@ -180,16 +180,17 @@ static uint64_t n_let_in(const struct door_thread *door)
 }
 
 /*
- * So that there is a place below max for one more who is let in; n: how many there may be with those who have not said
- * yet whom they want. Where none can be made they stay: for nothing nobody has to go.
+ * So that there is a place below max for one more who is let in. Where all are taken, the relay's as well, who has not said yet
+ * whom it wants goes, unless no place comes of it: for nothing nobody has to go.
  */
-static bool make_place(struct door_thread *door, uint64_t max, uint64_t n)
+static bool make_place(struct door_thread *door, uint64_t max)
 {
+	const uint64_t n_places = (uint64_t)door->options.max_visitors + door->relay_places;
 	struct link *first;
 
 	if (n_let_in(door) >= max)
 		return false;
-	while (door->counters.visitors_now > n && (first = link_first(&door->sniffing))) {
+	while (door->counters.visitors_now >= n_places && (first = link_first(&door->sniffing))) {
 		door->counters.over_limit++;
 		visitor_turn_away(container_of(first, struct visitor, place));
 	}
@@ -205,34 +206,40 @@ bool door_has_place(struct door_thread *door, uint16_t source, bool is_at_relays
 		door->counters.over_source_limit++;
 		return false;
 	}
-	if (make_place(door, max, max - 1))
+	if (make_place(door, max))
 		return true;
 	door->counters.over_limit++;
 	return false;
 }
 
-bool visitor_may_linger(const struct visitor *visitor)
+static bool is_within_source_limit(const struct visitor *visitor)
 {
 	const struct door_thread *door = visitor->door;
 
-	return !visitor->is_at_relays || (n_let_in(door) < door->options.max_visitors &&
-					  door->n_of_source[visitor->source] <= door->options.max_visitors_source);
+	return !visitor->is_at_relays || door->n_of_source[visitor->source] <= door->options.max_visitors_source;
+}
+
+/* With the relay's places more are asked in than may be let in, at every port. */
+static bool is_within_limit(const struct door_thread *door)
+{
+	return door->relay_places == 0 || n_let_in(door) < door->options.max_visitors;
+}
+
+bool visitor_may_linger(const struct visitor *visitor)
+{
+	return is_within_source_limit(visitor) && is_within_limit(visitor->door);
 }
 
 bool visitor_keeps_place(struct visitor *visitor)
 {
 	struct door_thread *door = visitor->door;
 
-	if (!visitor->is_at_relays)
-		return true;
-	if (door->n_of_source[visitor->source] > door->options.max_visitors_source) {
+	if (!is_within_source_limit(visitor))
 		door->counters.over_source_limit++;
-		return false;
-	}
-	link_remove(&visitor->place); /* it has said whom it wants: others make room */
-	if (make_place(door, door->options.max_visitors, door->options.max_visitors))
+	else if (!is_within_limit(door))
+		door->counters.over_limit++;
+	else
 		return true;
-	door->counters.over_limit++;
 	return false;
 }
 

@@ -31,6 +31,7 @@ struct gate {
 	struct public_node *node;
 	struct endpoint place;
 	bool node_stopped, door_stopped, refuses;
+	bool has_other_port; /* a second place of the door, not the relay's */
 	uint16_t server_port; /* of app.example.org; 0: nobody is there */
 	uint32_t max_visitors, max_visitors_source; /* 0: the door's own */
 };
@@ -94,7 +95,7 @@ static void open_gate_at(struct gate *gate, struct listen_sockets *sockets, cons
 			 bool is_at_two)
 {
 	const uint16_t port = place->port;
-	struct front_door_options door = { .n_listen = 1, .is_relays = { is_shared },
+	struct front_door_options door = { .n_listen = gate->has_other_port ? 2 : 1, .is_relays = { is_shared },
 					   .relay_sockets = is_shared ? sockets : NULL,
 					   .max_visitors = gate->max_visitors,
 					   .max_visitors_source = gate->max_visitors_source };
@@ -108,6 +109,7 @@ static void open_gate_at(struct gate *gate, struct listen_sockets *sockets, cons
 	node.context = gate->w.server_options.context;
 	EXPECT(public_node_start(&gate->w.loop, &node, &gate->node, &error) == 0);
 	door.listen[0] = *place;
+	door.listen[1] = endpoint_from_v4(0x7f000001, 0);
 	door.relay_port = (struct front_door_relay_port){ .owner = gate, .visitor = on_visitor };
 	EXPECT(front_door_start(&gate->w.loop, &door, routes_of("relay", gate->server_port ? gate->server_port : 1), &gate->door, &error) == 0);
 	gate->w.port = port;
@@ -576,13 +578,46 @@ static void expect_closed(int fd)
 	close(fd);
 }
 
-static int visit_host(const struct gate *gate)
+static void say_host(int fd)
 {
 	static const char request[] = "GET / HTTP/1.1\r\nHost: app.example.org\r\n\r\n";
-	const int fd = connect_to(gate);
 
 	EXPECT(send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request));
+}
+
+static int connect_at(uint16_t port)
+{
+	struct sockaddr_storage sockaddr;
+	const struct endpoint place = endpoint_from_v4(0x7f000001, port);
+	const struct timeval patience = { .tv_sec = AWAIT_MS / 1000 };
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const socklen_t len = endpoint_to_sockaddr(&place, &sockaddr);
+
+	EXPECT(fd >= 0 && connect(fd, (struct sockaddr *)&sockaddr, len) == 0);
+	EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
 	return fd;
+}
+
+static int visit_host_at(uint16_t port)
+{
+	const int fd = connect_at(port);
+
+	say_host(fd);
+	return fd;
+}
+
+static int visit_host(const struct gate *gate)
+{
+	return visit_host_at(gate->w.port);
+}
+
+/* Both ways are ended at once. */
+static void reset_and_close(int fd)
+{
+	const struct linger at_once = { .l_onoff = 1 };
+
+	EXPECT(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) == 0);
+	close(fd);
 }
 
 /* Visitors of a host have all places, or all of their source: members have the same address here. */
@@ -647,24 +682,88 @@ static void test_who_finds_no_place_takes_none_from_who_is_about_to_say_the_rela
 	world_end(&gate.w);
 }
 
-static void test_who_says_a_host_goes_before_who_is_silent(void)
+/* All places for visitors of hosts are taken; one of them goes, and another comes, while a member begins. */
+static void expect_members_stay_while_visitors_come_and_go(bool is_by_other_port)
 {
-	struct gate gate = { .max_visitors = 3, .max_visitors_source = 100 };
+	const struct hello_options hello = { .names = { "relay" } };
+	struct gate gate = { .max_visitors = 2, .max_visitors_source = 100, .has_other_port = is_by_other_port };
 	const int server = listening_socket(&gate.server_port);
-	int silent[5];
+	int fds[2];
 
 	begin(&gate);
-	for (int i = 0; i < 5; i++) {
+	const uint16_t port = is_by_other_port ? front_door_port(gate.door, 1) : gate.w.port;
+	for (int i = 0; i < 2; i++)
+		fds[i] = visit_host_at(port);
+	AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 2);
+	const int member = connect_to(&gate);
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 3);
+	for (uint64_t i = 0; i < 4; i++) {
+		reset_and_close(fds[i % 2]);
+		AWAIT_THREAD(door_counters(&gate).visitors_now == 2);
+		fds[i % 2] = visit_host_at(port);
+		AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 3 + i);
+		EXPECT(door_counters(&gate).visitors_now == 3 && door_counters(&gate).over_limit == 0);
+	}
+	say_hello(member, &hello);
+	AWAIT_THREAD(door_counters(&gate).to_relay == 1);
+	close(member);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+	close(server);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
+static void test_who_is_about_to_say_the_relay_stays_while_visitors_of_hosts_come_and_go(void)
+{
+	expect_members_stay_while_visitors_come_and_go(false);
+	expect_members_stay_while_visitors_come_and_go(true);
+}
+
+/* They may be asked in, in the relay's places: who says a host first has what there is for hosts. */
+static void test_the_relays_places_are_not_for_hosts_at_a_port_that_is_not_the_relays(void)
+{
+	struct gate gate = { .max_visitors = 2, .max_visitors_source = 100, .has_other_port = true };
+	const int server = listening_socket(&gate.server_port);
+	int fds[4];
+
+	begin(&gate);
+	for (int i = 0; i < 4; i++)
+		fds[i] = connect_at(front_door_port(gate.door, 1));
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 4);
+	for (int i = 0; i < 4; i++) {
+		say_host(fds[i]);
+		AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] + door_counters(&gate).over_limit == (uint64_t)i + 1);
+	}
+	EXPECT(door_counters(&gate).routed[SNIFFER_HTTP_1] == 2);
+	expect_reset(fds[2]);
+	expect_reset(fds[3]);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+	close(server);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
+static void test_who_comes_when_all_places_have_silent_ones_takes_that_of_the_first(void)
+{
+	enum { PLACES = 3 + 16 };
+	struct gate gate = { .max_visitors = 3, .max_visitors_source = 100 };
+	const int server = listening_socket(&gate.server_port);
+	int silent[PLACES];
+
+	begin(&gate);
+	for (int i = 0; i < PLACES; i++) {
 		silent[i] = connect_to(&gate);
 		AWAIT_THREAD(door_counters(&gate).visitors_now == (uint64_t)i + 1);
 	}
+	EXPECT(door_counters(&gate).over_limit == 0);
 	const int fd = visit_host(&gate);
-	AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 1 && door_counters(&gate).visitors_now == 3);
-	EXPECT(door_counters(&gate).over_limit == 3);
-	for (int i = 0; i < 3; i++)
-		expect_reset(silent[i]);
-	close(silent[3]);
-	close(silent[4]);
+	AWAIT_THREAD(door_counters(&gate).routed[SNIFFER_HTTP_1] == 1);
+	EXPECT(door_counters(&gate).over_limit == 1 && door_counters(&gate).visitors_now == PLACES);
+	expect_reset(silent[0]);
+	for (int i = 1; i < PLACES; i++)
+		close(silent[i]);
 	close(fd);
 	close(server);
 	close_gate(&gate);
@@ -704,7 +803,9 @@ int main(void)
 	test_a_flood_for_the_relay_is_bounded_and_passes();
 	test_visitors_of_hosts_do_not_shut_out_the_relays();
 	test_who_finds_no_place_takes_none_from_who_is_about_to_say_the_relay();
-	test_who_says_a_host_goes_before_who_is_silent();
+	test_who_is_about_to_say_the_relay_stays_while_visitors_of_hosts_come_and_go();
+	test_the_relays_places_are_not_for_hosts_at_a_port_that_is_not_the_relays();
+	test_who_comes_when_all_places_have_silent_ones_takes_that_of_the_first();
 	test_who_is_on_the_way_when_the_door_goes_is_closed();
 	puts("ok");
 	return 0;
