@@ -3,7 +3,7 @@
  *
  *                  ┌─ its source has its part ─────► the oldest of its source leaves ─┐
  *   newcomer ──────┼─ all places are taken ────────► the oldest of the source that    ├──► takes its place
- *                  │                                 has most leaves ─────────────────┤
+ *                  │                                 has most (IPv6: of the /48) ─────┤
  *                  └─ else ───────────────────────────────────────────────────────────┘
  *
  * So who comes and says nothing keeps nobody out: a source drives out itself, and many of them drive out each other before

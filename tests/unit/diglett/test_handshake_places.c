@@ -77,6 +77,24 @@ static void test_an_ipv6_source_is_its_56_bits_and_no_ipv4_one(void)
 	assert(!handshake_places_take(&places, &source, &owners[22]));
 }
 
+static void test_the_sources_of_one_48_drive_out_each_other(void)
+{
+	struct endpoint source = { .ip = { 0x20, 1, 0xd, 0xb8, 0, 1 }, .port = 1 };
+
+	places = (struct handshake_places){ 0 };
+	assert(!take(1, 1, &owners[0])); /* the oldest of all; it waits */
+	for (uint8_t i = 1; i < HANDSHAKE_PLACES; i++) {
+		source.ip[6] = i; /* each a /56 of its own */
+		assert(!handshake_places_take(&places, &source, &owners[i]));
+	}
+	source.ip[6] = 200;
+	assert(handshake_places_take(&places, &source, &owners[HANDSHAKE_PLACES]) == &owners[1]);
+	assert(take(2, 1, &owners[1]) == &owners[2]); /* and lose theirs to who comes from elsewhere */
+	source.ip[6] = 50;
+	assert(handshake_places_take(&places, &source, &owners[2]) == &owners[3]);
+	assert(take(3, 1, &owners[3]) == &owners[50]); /* in it that which has most */
+}
+
 int main(void)
 {
 	test_a_source_that_has_its_part_drives_out_its_own_oldest();
@@ -84,5 +102,6 @@ int main(void)
 	test_when_all_have_one_the_oldest_leaves();
 	test_a_place_that_is_given_back_is_free_and_giving_back_none_is_nothing();
 	test_an_ipv6_source_is_its_56_bits_and_no_ipv4_one();
+	test_the_sources_of_one_48_drive_out_each_other();
 	return 0;
 }
