@@ -41,6 +41,7 @@ static void put_agents(FILE *out, const struct diglett_server_counters *server)
 		{ "no_port", server->refused[DIGLETT_REFUSED_NO_PORT] },
 		{ "handshake_failed", server->failed },
 		{ "crowded_out", server->crowded_out },
+		{ "too_often", server->too_often },
 	};
 	const struct figure ends[] = {
 		{ "replaced", server->replaced },

@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/macros.h"
+#include "common/source_limit.h"
 #include "relay/diglett/diglett_keys.h"
 #include "relay/diglett/gateway_script.h"
 #include "relay/diglett/handshake_places.h"
@@ -58,6 +59,7 @@ struct diglett_server {
 	struct stat tokens_stat;
 	struct agent *agents;
 	struct handshake_places handshakes; /* of agents that are neither let in nor leave */
+	struct source_limit source_limit;   /* a handshake costs this thread two key agreements */
 	uint32_t n_open; /* parts that must close before it is freed */
 	struct diglett_server_counters counters;
 	struct log_limit limit;
@@ -348,12 +350,38 @@ static int judge_names(struct agent *agent, const struct diglett_request *reques
 	return 0;
 }
 
+static bool gives_way(const struct agent *agent, const struct diglett_answer *answer)
+{
+	for (uint8_t i = 0; i < answer->n_ports; i++)
+		for (uint8_t j = 0; j < agent->n_ports; j++)
+			if (host_name_equal(&agent->ports[j].name, &answer->names[i]))
+				return true;
+	return false;
+}
+
+/* Has its token its part already? Those whose place it takes do not count. */
+static bool has_token_too_many(const struct agent *newcomer, const struct diglett_answer *answer)
+{
+	uint32_t n_agents = 0, n_held = 0;
+
+	for (const struct agent *agent = newcomer->server->agents; agent; agent = agent->next) {
+		if (!agent->is_let_in || memcmp(agent->token, newcomer->token, TOKEN_HASH_LEN) != 0)
+			continue;
+		n_agents += agent->is_leaving || gives_way(agent, answer) ? 0 : 1;
+		for (uint8_t i = 0; i < agent->n_ports; i++)
+			n_held += agent->ports[i].is_held ? 1 : 0;
+	}
+	return n_agents >= DIGLETT_MAX_AGENTS_OF_TOKEN || n_held >= DIGLETT_MAX_HELD_OF_TOKEN;
+}
+
 static int judge_room(struct agent *agent, struct diglett_answer *answer)
 {
 	const struct diglett_server *server = agent->server;
 
 	if (server->counters.agents_now >= DIGLETT_MAX_AGENTS)
 		return refuse(agent, answer, DIGLETT_REFUSED_TOO_MANY, "too many agents");
+	if (has_token_too_many(agent, answer))
+		return refuse(agent, answer, DIGLETT_REFUSED_TOO_MANY, "too many agents of this token");
 	if (server->gateway && !gateway_has_room(server->gateway, answer->names, answer->n_ports))
 		return refuse(agent, answer, DIGLETT_REFUSED_GATEWAY,
 			      "the gateway has not yet been told of those before; try again later");
@@ -424,8 +452,13 @@ static void on_asked(void *owner, const struct diglett_request *request)
 static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 {
 	struct diglett_server *server = owner;
-	struct agent *agent = calloc(1, sizeof(*agent));
 
+	if (!source_limit_take(&server->source_limit, remote, uv_now(server->loop))) {
+		server->counters.too_often++;
+		close(fd);
+		return;
+	}
+	struct agent *agent = calloc(1, sizeof(*agent));
 	if (!agent)
 		abort();
 	*agent = (struct agent){ .server = server, .remote = *remote };
@@ -524,6 +557,7 @@ int diglett_server_start(uv_loop_t *loop, const struct diglett_server_options *o
 	server->loop = loop;
 	server->options = *options;
 	server->n_open = 1;
+	source_limit_init(&server->source_limit, DIGLETT_SOURCE_PER_S, DIGLETT_SOURCE_BURST);
 	uv_timer_init(loop, &server->tick);
 	server->tick.data = server;
 	int r = open_files(server, reterr);

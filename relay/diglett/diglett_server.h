@@ -12,7 +12,8 @@
  * taken from the file ends the agents that came by it, within two seconds. When an agent has gone, its names and ports are
  * held until the gateway was told so: nobody else gets them while visitors may still be led there, and these are reset.
  *
- * Who has not shown a token yet has ten seconds, and gives way to newcomers (handshake_places.h).
+ * Who has not shown a token yet has ten seconds, and gives way to newcomers (handshake_places.h); a source that comes too
+ * often is closed at once. A token has its part of agents and of held ports, so that one keeps no other's agents out.
  *
  * Loop only.
  */
@@ -27,7 +28,11 @@
 
 #include <uv.h>
 
-#define DIGLETT_MAX_AGENTS 256
+#define DIGLETT_MAX_AGENTS	    256
+#define DIGLETT_MAX_AGENTS_OF_TOKEN 32
+#define DIGLETT_MAX_HELD_OF_TOKEN   64 /* ports of agents that have gone; then its next one is refused */
+#define DIGLETT_SOURCE_PER_S	    10 /* connections of one source (source_limit.h) */
+#define DIGLETT_SOURCE_BURST	    100
 
 struct diglett_server;
 
@@ -55,6 +60,7 @@ struct diglett_server_counters {
 	uint64_t accepted, refused[DIGLETT_N_REFUSALS];
 	uint64_t failed;      /* their handshake */
 	uint64_t crowded_out; /* of it, by newcomers */
+	uint64_t too_often;   /* their source came */
 	uint64_t replaced, revoked, gone;
 	struct tunnel_counters streams; /* of all agents */
 	struct gateway_counters gateway;

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -47,6 +48,77 @@ static void test_a_source_that_says_nothing_drives_out_only_itself(void)
 	for (int i = 0; i < 2 * HANDSHAKE_OF_SOURCE; i++)
 		close(silent[i]);
 	close(other);
+	end_world();
+}
+
+static void test_a_source_that_comes_too_often_is_closed_at_once(void)
+{
+	int fds[DIGLETT_SOURCE_BURST + 20];
+
+	new_world(NULL);
+	start_server();
+	const uint64_t begin = uv_hrtime();
+	for (uint32_t i = 0; i < DIGLETT_SOURCE_BURST + 20; i++) {
+		fds[i] = connect_from(1, 1);
+		uv_run(&world.loop, UV_RUN_NOWAIT);
+	}
+	AWAIT(counters().too_often + counters().crowded_out + HANDSHAKE_OF_SOURCE >= DIGLETT_SOURCE_BURST + 20);
+	const uint64_t refilled = (uv_hrtime() - begin) / 1000000 * DIGLETT_SOURCE_PER_S / 1000 + 1;
+	assert(counters().too_often <= 20 && counters().too_often + refilled >= 20);
+	struct diglett_agent *agent = start_agent("app", world.token, 1); /* of another source */
+	AWAIT(counters().agents_now == 1);
+	for (uint32_t i = 0; i < DIGLETT_SOURCE_BURST + 20; i++)
+		close(fds[i]);
+	stop_agent(agent);
+	end_world();
+}
+
+static void test_a_token_has_so_many_agents_and_keeps_no_others_out(void)
+{
+	struct diglett_agent *agents[DIGLETT_MAX_AGENTS_OF_TOKEN + 1];
+	char name[16];
+
+	new_world(NULL);
+	start_server();
+	for (uint32_t i = 0; i < DIGLETT_MAX_AGENTS_OF_TOKEN; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		agents[i] = start_agent(name, world.token, 1);
+	}
+	AWAIT(counters().agents_now == DIGLETT_MAX_AGENTS_OF_TOKEN);
+	agents[DIGLETT_MAX_AGENTS_OF_TOKEN] = start_agent("more", world.token, 1);
+	AWAIT(counters().refused[DIGLETT_REFUSED_TOO_MANY] == 1);
+	struct diglett_agent *other = start_agent("other", world.others_token, 1);
+	AWAIT(counters().agents_now == DIGLETT_MAX_AGENTS_OF_TOKEN + 1);
+	struct diglett_agent *same = start_agent("n0", world.token, 1);
+	AWAIT(counters().replaced == 1); /* it needs no other place */
+	for (uint32_t i = 0; i <= DIGLETT_MAX_AGENTS_OF_TOKEN; i++)
+		stop_agent(agents[i]);
+	stop_agent(other);
+	stop_agent(same);
+	end_world();
+}
+
+static void test_a_token_whose_agents_come_and_go_holds_so_many_ports(void)
+{
+	char name[16];
+
+	new_world(SLOW_TO_FORGET);
+	start_server();
+	for (uint32_t i = 0; i < DIGLETT_MAX_HELD_OF_TOKEN; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		struct diglett_agent *agent = start_agent(name, world.token, 1);
+		AWAIT(counters().agents_now == 1);
+		stop_agent(agent);
+		AWAIT(counters().agents_now == 0);
+	}
+	struct diglett_agent *agent = start_agent("more", world.token, 1);
+	AWAIT(counters().refused[DIGLETT_REFUSED_TOO_MANY] == 1);
+	struct diglett_agent *other = start_agent("other", world.others_token, 1);
+	AWAIT(counters().agents_now == 1);
+	let_forget();
+	AWAIT(counters().agents_now == 2); /* it has tried again */
+	stop_agent(agent);
+	stop_agent(other);
 	end_world();
 }
 
@@ -176,6 +248,9 @@ int main(void)
 	test_who_says_nothing_keeps_no_agent_out();
 	test_a_source_that_says_nothing_drives_out_only_itself();
 	test_a_byte_now_and_then_does_not_make_a_handshake_longer();
+	test_a_source_that_comes_too_often_is_closed_at_once();
+	test_a_token_has_so_many_agents_and_keeps_no_others_out();
+	test_a_token_whose_agents_come_and_go_holds_so_many_ports();
 	test_name_and_port_are_held_until_the_gateway_does_not_lead_there_any_more();
 	test_after_a_crash_nobody_gets_a_port_before_the_gateway_leads_to_none_of_before();
 	test_its_own_agent_comes_back_while_the_gateway_is_still_told();
