@@ -153,7 +153,7 @@ int control_add_grant(struct control *c, const struct host_grant *grant, const s
 	if (r != 0)
 		return r;
 	r = host_grants_add(&c->directory.grants, grant);
-	directory_put(&c->directory, &same, sequence);
+	directory_put_granted(&c->directory, &same, sequence);
 	schedule_flush(c, FLUSH_MS);
 	return r;
 }
@@ -168,7 +168,7 @@ int control_remove_grant(struct control *c, const struct host_pattern *host, con
 	if (r != 0)
 		return r;
 	host_grants_remove(&c->directory.grants, member->peer.id, host);
-	directory_put(&c->directory, &same, sequence);
+	directory_put_granted(&c->directory, &same, sequence);
 	schedule_flush(c, FLUSH_MS);
 	return 0;
 }

@@ -105,6 +105,7 @@ static void copy_record(struct member *to, const struct member *from)
 	copy.wakes = to->wakes;
 	copy.woken = to->woken;
 	copy.wake_waits = to->wake_waits;
+	copy.grants_revision = to->grants_revision;
 	if (to->exposures != from->exposures)
 		free(to->exposures);
 	*to = copy;
@@ -115,6 +116,7 @@ struct member *directory_load(struct directory *d, const struct member *record)
 	struct member *m = insert(d, record->peer.id);
 
 	copy_record(m, record);
+	m->grants_revision = m->revision;
 	put_newest(d, m);
 	if (m->removed)
 		d->n_removed++;
@@ -139,6 +141,14 @@ struct member *directory_put(struct directory *d, const struct member *record, u
 	m->had_relay = had_relay || m->had_relay || member_is_relay(m);
 	m->revision = d->sequence = sequence;
 	put_newest(d, m);
+	return m;
+}
+
+struct member *directory_put_granted(struct directory *d, const struct member *record, uint64_t sequence)
+{
+	struct member *m = directory_put(d, record, sequence);
+
+	m->grants_revision = sequence;
 	return m;
 }
 
@@ -417,9 +427,11 @@ struct json *directory_patch(const struct directory *d, const struct member *for
 			json_append(put_exposures, granted);
 		else if (m->exposures)
 			json_append(remove_exposures, json_integer(m->peer.id));
+		if (m->removed || m->grants_revision <= after)
+			continue;
 		if ((granted = grants_json(d, m)))
 			json_append(put_grants, granted);
-		else if (!m->removed) /* it may have had some */
+		else /* it may have had some */
 			json_append(remove_grants, json_integer(m->peer.id));
 	}
 	json_put(json, "put_peers", put_peers);

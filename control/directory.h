@@ -33,6 +33,7 @@ struct member {
 	bool had_relay;		/* some node's map may have it as one */
 	bool removed;
 	uint64_t revision;
+	uint64_t grants_revision; /* what is granted to it is told who knows an older one. Not kept: it may be too late a one */
 	int64_t joined_s, last_seen_s;
 	int64_t node_ttl_s; /* removed when not seen for so long; 0: never */
 	int64_t join_key_id;
@@ -98,6 +99,8 @@ struct member *directory_next(const struct directory *directory, const struct me
  */
 struct member *directory_put(struct directory *directory, const struct member *member,
 			     uint64_t sequence);
+/* The same, with another list of what is granted to it: else that is not told again, for it may be long. */
+struct member *directory_put_granted(struct directory *directory, const struct member *member, uint64_t sequence);
 void directory_remove(struct directory *directory, uint32_t id, uint64_t sequence);
 
 /*

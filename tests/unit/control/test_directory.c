@@ -42,6 +42,19 @@ static void touch(struct directory *d, uint32_t id)
 	directory_put(d, &m, d->sequence + 1);
 }
 
+static void set_granted(struct directory *d, uint32_t id, const char *host, bool is_granted)
+{
+	const struct member m = *directory_find(d, id);
+	struct host_grant grant = { .member_id = id };
+
+	assert(host_pattern_from(host, strlen(host), &grant.host) == 0);
+	if (is_granted)
+		assert(host_grants_add(&d->grants, &grant) == 0);
+	else
+		host_grants_remove(&d->grants, id, &grant.host);
+	directory_put_granted(d, &m, d->sequence + 1);
+}
+
 static void append_ids(char *line, size_t size, const char *word, const struct json *list)
 {
 	size_t used = strlen(line);
@@ -69,6 +82,7 @@ static void expect_patch(const struct directory *d, uint32_t for_id, uint64_t af
 	append_ids(line, sizeof(line), "relay", json_member(json, "put_relays"));
 	append_ids(line, sizeof(line), "no-relay", json_member(json, "remove_relays"));
 	append_ids(line, sizeof(line), "grants", json_member(json, "put_grants"));
+	append_ids(line, sizeof(line), "no-grants", json_member(json, "remove_grants"));
 	if (json_member(json, "self"))
 		strncat(line, " self", sizeof(line) - strlen(line) - 1);
 	json_free(json);
@@ -148,7 +162,6 @@ static void test_no_more_is_published_than_a_map_holds(void)
 
 static void test_whole_names_that_are_granted_are_told_and_wildcards_are_not(void)
 {
-	struct host_grant grant = { .member_id = 2 };
 	struct directory d;
 	struct map map;
 
@@ -158,11 +171,9 @@ static void test_whole_names_that_are_granted_are_told_and_wildcards_are_not(voi
 	struct json *json = directory_snapshot(&d, directory_find(&d, 1));
 	assert(map_from_json(json, &map, NULL) == 0 && map.n_grants == 0);
 	json_free(json);
-	assert(host_pattern_from("*.a.org", 7, &grant.host) == 0 && host_grants_add(&d.grants, &grant) == 0);
-	touch(&d, 2);
-	expect_patch(&d, 1, 3, "3->4 put 2");
-	assert(host_pattern_from("App.a.org", 9, &grant.host) == 0 && host_grants_add(&d.grants, &grant) == 0);
-	touch(&d, 2);
+	set_granted(&d, 2, "*.a.org", true);
+	expect_patch(&d, 1, 3, "3->4 put 2 no-grants 2");
+	set_granted(&d, 2, "App.a.org", true);
 	expect_patch(&d, 1, 3, "3->5 put 2 grants 2");
 	json = directory_patch(&d, directory_find(&d, 1), 3);
 	assert(map_apply_patch(&map, json, NULL) == 0);
@@ -172,13 +183,46 @@ static void test_whole_names_that_are_granted_are_told_and_wildcards_are_not(voi
 	json = directory_snapshot(&d, directory_find(&d, 1));
 	assert(map_from_json(json, &map, NULL) == 0 && map.n_grants == 1 && map_has_grant(&map, 2, "app.a.org"));
 	json_free(json);
-	host_grants_remove(&d.grants, 2, &grant.host);
-	touch(&d, 2);
+	set_granted(&d, 2, "app.a.org", false);
 	json = directory_patch(&d, directory_find(&d, 1), 5);
 	assert(map_apply_patch(&map, json, NULL) == 0 && map.n_grants == 0);
 	json_free(json);
 	map_deinit(&map);
 	directory_deinit(&d);
+}
+
+/* A member that comes and goes may have thousands. */
+static void test_what_is_granted_is_told_only_to_who_does_not_know_it(void)
+{
+	struct directory d, again;
+
+	begin(&d);
+	add(&d, "a");
+	add(&d, "b"); /* sequence 3 */
+	set_granted(&d, 2, "app.a.org", true);
+	touch(&d, 2);
+	touch(&d, 2);
+	expect_patch(&d, 1, 3, "3->6 put 2 grants 2");
+	expect_patch(&d, 1, 4, "4->6 put 2");
+	set_granted(&d, 2, "app.a.org", false);
+	touch(&d, 2);
+	expect_patch(&d, 1, 6, "6->8 put 2 no-grants 2");
+	expect_patch(&d, 1, 7, "7->8 put 2");
+	directory_remove(&d, 2, 9);
+	expect_patch(&d, 1, 3, "3->9 remove 2");
+	directory_deinit(&d);
+
+	/* When it is loaded, what it had by its last revision may be news to all before. */
+	begin(&again);
+	struct member m = { .peer = { .id = 1 }, .revision = 4 };
+	directory_load(&again, &m);
+	m = (struct member){ .peer = { .id = 2 }, .revision = 5 };
+	directory_load(&again, &m);
+	again.sequence = 5;
+	touch(&again, 2);
+	expect_patch(&again, 1, 4, "4->6 put 2 no-grants 2");
+	expect_patch(&again, 1, 5, "5->6 put 2");
+	directory_deinit(&again);
 }
 
 static void test_relays_come_and_go(void)
@@ -294,6 +338,7 @@ int main(void)
 	test_a_removal_is_told_and_its_id_not_given_again();
 	test_relays_come_and_go();
 	test_whole_names_that_are_granted_are_told_and_wildcards_are_not();
+	test_what_is_granted_is_told_only_to_who_does_not_know_it();
 	test_no_more_is_published_than_a_map_holds();
 	test_what_can_be_resumed();
 	test_only_the_newest_removals_are_remembered();
