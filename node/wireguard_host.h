@@ -141,7 +141,10 @@ extern const struct wireguard_host_class wireguard_uapi;
 
 /*
  * For the hosts: MTU, overlay addresses, up. route_mtu, not 0: what peers are sent that have no route of their own
- * (link_set_route_mtu()), although the interface takes more.
+ * (link_set_host_mtu()), although the interface takes more. Without IPv6 in the overlay it is no failure.
  */
 P2P_CHECK int wireguard_set_up_interface(int ifindex, const struct wireguard_host_options *options, uint32_t route_mtu,
-					 struct error *reterr);
+					 bool *ret_has_ip6, struct error *reterr);
+/* Whoever sets the interface down, or flushes its routes, takes these away: once more, if they are not there. */
+P2P_CHECK int wireguard_renew_routes(int ifindex, const struct membership *member, uint32_t route_mtu, bool has_ip6,
+				     struct error *reterr);

@@ -8,8 +8,9 @@
  * authentic packet came from; should somebody carry one to WireGuard's own port, it is moved back.
  *
  * How large packets to a peer may be is told to the kernel, not to WireGuard, which has one MTU for all: a peer whose path
- * takes more than the least has a route of its own, with that MTU (link_set_route_mtu()). The kernel does the rest: the
- * MSS of its connections, "too big" for what it forwards.
+ * takes more than the least has a route of its own, with that MTU (link_set_host_mtu()). The kernel does the rest: the
+ * MSS of its connections, "too big" for what it forwards. What somebody else has routed stays so: that peer has the least.
+ * With the interface down all routes are gone; they are set again when it has changed.
  */
 #include "node/wireguard_host.h"
 
@@ -69,6 +70,7 @@ struct configuring {
 	struct wireguard_setting *settings;
 	size_t n_routes;
 	struct peer_route *routes;
+	bool renews_routes; /* those to the network, before */
 	struct wireguard_change *change; /* done with it; NULL: none */
 	int result;
 	struct error error;
@@ -95,6 +97,7 @@ struct external {
 	int ifindex;
 	char interface[IF_NAMESIZE];
 	bool has_routes;	/* the interface takes more than the least */
+	bool has_ip6;		/* IPv6 in the overlay */
 	bool has_warned;	/* that a route could not be set */
 	struct udp *udp; /* the node's */
 	struct membership membership;
@@ -106,6 +109,7 @@ struct external {
 	struct wireguard_setting *pending;
 	size_t n_routes, max_routes;
 	struct peer_route *routes;
+	bool renews_routes;
 	struct wireguard_change *pending_change;
 	bool is_configuring, is_checking;
 	bool is_gone;
@@ -286,16 +290,41 @@ static void job_done(struct external *external)
 }
 
 /* Pool. */
+static void note_route(struct configuring *job, int result, const struct error *error)
+{
+	if (result == 0 || result == -ENETDOWN || result == -ENETUNREACH) /* down: set when it is up */
+		return;
+	if (job->is_route_refused)
+		return;
+	job->is_route_refused = true;
+	job->route_error = *error;
+}
+
+/* Pool. */
 static void carry_out_route(struct configuring *job, const struct peer_route *route)
 {
 	struct link_prefix ip4 = { .family = AF_INET, .len = 32 }, ip6 = { .family = AF_INET6, .len = 128 };
+	const struct membership *ours = &job->external->membership;
 	const int ifindex = job->external->ifindex;
+	struct error error;
 
 	memcpy(ip4.ip, &route->ip4, sizeof(route->ip4));
 	memcpy(ip6.ip, &route->ip6, sizeof(route->ip6));
-	if (link_set_route_mtu(ifindex, &ip4, route->mtu, &job->route_error) != 0 ||
-	    link_set_route_mtu(ifindex, &ip6, route->mtu, &job->route_error) != 0)
-		job->is_route_refused = true;
+	note_route(job, link_set_host_mtu(ifindex, &ip4, &ours->ip4, route->mtu, &error), &error);
+	if (job->external->has_ip6)
+		note_route(job, link_set_host_mtu(ifindex, &ip6, &ours->ip6, route->mtu, &error), &error);
+}
+
+/* Pool. */
+static void carry_out_renewal(struct configuring *job)
+{
+	const struct external *external = job->external;
+	struct error error;
+
+	const int r = wireguard_renew_routes(external->ifindex, &external->membership, LEAST_MTU, external->has_ip6,
+					     &error);
+
+	note_route(job, r, &error);
 }
 
 /* Pool. */
@@ -304,6 +333,8 @@ static void run_configure(uv_work_t *work)
 	struct configuring *job = container_of(work, struct configuring, work);
 	struct external *external = job->external;
 
+	if (job->renews_routes)
+		carry_out_renewal(job);
 	for (size_t i = 0; i < job->n_routes; i++)
 		carry_out_route(job, &job->routes[i]);
 	job->result = external->class->configure(external->control, job->settings, job->n, &job->error);
@@ -335,7 +366,9 @@ static void on_configured(uv_work_t *work, int status)
 /* Tells what is pending, unless WireGuard is still busy with the last. */
 static void configure(struct external *external)
 {
-	if (external->is_configuring || (external->n_pending == 0 && !external->pending_change && external->n_routes == 0))
+	if (external->is_configuring)
+		return;
+	if (external->n_pending == 0 && !external->pending_change && external->n_routes == 0 && !external->renews_routes)
 		return;
 	struct configuring *job = calloc(1, sizeof(*job));
 	if (!job)
@@ -345,11 +378,13 @@ static void configure(struct external *external)
 	job->settings = external->pending;
 	job->n_routes = external->n_routes;
 	job->routes = external->routes;
+	job->renews_routes = external->renews_routes;
 	job->change = external->pending_change;
 	external->pending = NULL;
 	external->n_pending = external->max_pending = 0;
 	external->routes = NULL;
 	external->n_routes = external->max_routes = 0;
+	external->renews_routes = false;
 	external->pending_change = NULL;
 	external->is_configuring = true;
 	external->n_jobs++;
@@ -370,6 +405,15 @@ static void set_path(struct external *external, struct external_peer *peer, cons
 	loopback_set_path(external->loopback, peer->loopback, path);
 }
 
+/* Its address may be another, and its old one somebody else's: all such routes go before any is set. */
+static void forget_route(struct external *external, const struct wireguard_peer_change *change)
+{
+	struct external_peer *peer = change->is_new ? find_by_key(external, &change->key) : NULL;
+
+	if (peer && peer->mtu != 0)
+		set_route(external, peer, 0);
+}
+
 static void change_peer(struct external *external, const struct wireguard_peer_change *change)
 {
 	struct external_peer *peer = find_by_key(external, &change->key);
@@ -379,13 +423,10 @@ static void change_peer(struct external *external, const struct wireguard_peer_c
 	if (!peer)
 		return; /* removed meanwhile, or no socket */
 	if (change->is_new) {
-		if (peer->mtu != 0)
-			set_route(external, peer, 0); /* its address is another */
 		peer->ip4 = change->ip4;
 		peer->ip6 = change->ip6;
 		const struct wireguard_setting setting = whole_setting(peer);
 		add_setting(external, &setting);
-		set_route(external, peer, 0); /* of one who ran before, and was killed */
 	}
 	const uint32_t mtu = change->mtu > LEAST_MTU ? change->mtu : 0;
 	if (mtu != peer->mtu)
@@ -412,6 +453,8 @@ static void host_change(struct wireguard_host *host, struct wireguard_change *ch
 		free_peer(external, peer);
 		add_setting(external, &remove);
 	}
+	for (uint32_t i = 0; i < change->n_peers; i++)
+		forget_route(external, &change->peers[i]);
 	for (uint32_t i = 0; i < change->n_peers; i++)
 		change_peer(external, &change->peers[i]);
 	external->pending_change = change;
@@ -559,11 +602,25 @@ static void host_sample(struct wireguard_host *host, struct wireguard_sample *sa
 	start_reading(external_of(host), sample);
 }
 
-/* The interface may have been deleted. */
+/* All that should be there; what is there already stays as it is. Of these changes nobody hears. */
+static void renew_routes(struct external *external)
+{
+	if (!external->has_routes || external->renews_routes || external->stopped)
+		return;
+	external->renews_routes = true;
+	for (size_t i = 0; i < BUCKETS; i++)
+		for (struct external_peer *peer = external->by_id[i]; peer; peer = peer->next_by_id)
+			if (peer->mtu != 0)
+				set_route(external, peer, peer->mtu);
+	configure(external);
+}
+
+/* The interface may have been deleted, or was set down and up. */
 static void host_link_changed(struct wireguard_host *host)
 {
 	struct external *external = external_of(host);
 
+	renew_routes(external);
 	if (external->is_checking)
 		return;
 	external->is_checking = true;
@@ -698,6 +755,25 @@ static void close_control(struct external *external)
 	external->class->close(external->control);
 }
 
+/* Of a node that was killed: its routes, and its address if that came without one. */
+static void clean_interface(struct external *external)
+{
+	const struct membership *member = &external->membership;
+	struct link_prefix ip4 = { .family = AF_INET, .len = member->prefix4_len };
+	struct link_prefix ip6 = { .family = AF_INET6, .len = member->prefix6_len };
+	struct error error;
+	const int n = link_remove_all_mtu(external->ifindex, &error);
+
+	if (n < 0)
+		log_warning("wireguard", "what another node has left: %s", error.message);
+	if (n <= 0 || external->has_routes)
+		return;
+	memcpy(ip4.ip, &member->ip4, sizeof(member->ip4));
+	memcpy(ip6.ip, &member->ip6, sizeof(member->ip6));
+	(void)!link_remove_address(external->ifindex, &ip4, &error); /* it may be another */
+	(void)!link_remove_address(external->ifindex, &ip6, &error);
+}
+
 static int start(const struct wireguard_host_class *class, const struct wireguard_control_class *control_class,
 		   const struct wireguard_host_options *options, struct wireguard_host **ret, struct error *reterr)
 {
@@ -720,7 +796,10 @@ static int start(const struct wireguard_host_class *class, const struct wireguar
 	snprintf(external->interface, sizeof(external->interface), "%s", options->interface);
 	external->membership = *options->membership;
 	external->has_routes = options->mtu > LEAST_MTU;
-	if ((r = wireguard_set_up_interface(ifindex, options, external->has_routes ? LEAST_MTU : 0, reterr)) != 0 ||
+	if (control_class->keeps_interface)
+		clean_interface(external);
+	if ((r = wireguard_set_up_interface(ifindex, options, external->has_routes ? LEAST_MTU : 0, &external->has_ip6,
+					    reterr)) != 0 ||
 	    (r = wait_for_port(external, reterr)) != 0 || (r = start_loopback(external, options, reterr)) != 0) {
 		close_control(external);
 		free(external);

@@ -562,6 +562,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 {
 	struct tun tuns[LANES_MAX_QUEUES];
 	unsigned n_tuns = 0;
+	bool has_ip6; /* whether or not */
 	struct in_process *in_process = calloc(1, sizeof(*in_process));
 	int r;
 
@@ -572,7 +573,7 @@ static int host_start(const struct wireguard_host_options *options, struct wireg
 	in_process->ports = options->ports;
 	if ((r = tun_open_queues(options->interface, options->offloads, lanes_n_queues(options->n_lanes), tuns,
 				 &n_tuns, reterr)) != 0 ||
-	    (r = wireguard_set_up_interface(tuns->ifindex, options, 0, reterr)) != 0 ||
+	    (r = wireguard_set_up_interface(tuns->ifindex, options, 0, &has_ip6, reterr)) != 0 ||
 	    (r = start_lanes(in_process, options, tuns, n_tuns, reterr)) != 0) {
 		for (unsigned i = 0; i < n_tuns; i++)
 			tun_close(&tuns[i]);

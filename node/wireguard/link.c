@@ -5,6 +5,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -257,26 +258,6 @@ int link_remove_route(int ifindex, const struct link_prefix *to, struct error *r
 	return change(&request, ifindex, "remove a route", reterr);
 }
 
-int link_set_route_mtu(int ifindex, const struct link_prefix *to, uint32_t mtu, struct error *reterr)
-{
-	struct {
-		struct rtattr header;
-		uint32_t value;
-	} metric = { { RTA_LENGTH(sizeof(metric.value)), RTAX_MTU }, mtu };
-	struct error ignored;
-	struct request request;
-
-	route_request(&request, mtu != 0 ? RTM_NEWROUTE : RTM_DELROUTE, mtu != 0 ? NLM_F_CREATE | NLM_F_REPLACE : 0,
-		      ifindex, to);
-	((struct rtmsg *)NLMSG_DATA(&request.header))->rtm_protocol = LINK_PROTOCOL_MTU;
-	if (mtu != 0) {
-		request_put(&request, RTA_METRICS, &metric, sizeof(metric));
-		return change(&request, ifindex, "set the MTU of a route", reterr);
-	}
-	const int r = change(&request, ifindex, "remove a route", &ignored);
-	return r == 0 || r == -ESRCH ? 0 : error_set(reterr, r, "%s", ignored.message);
-}
-
 /* Where packets to an address that nobody has (RFC 5737) would go. */
 #define FAR_AWAY 0xc0000201u /* 192.0.2.1 */
 
@@ -415,4 +396,170 @@ int link_find_address(int family, const void *ip, uint32_t *ret_ifindex)
 		return r;
 	*ret_ifindex = answer.ifindex;
 	return answer.type == RTN_LOCAL ? 0 : -ENODEV;
+}
+
+/* routes with an MTU */
+
+static int change_route_mtu(uint16_t type, uint16_t flags, int ifindex, const struct link_prefix *to, const void *source,
+			    uint32_t mtu)
+{
+	struct {
+		struct rtattr header;
+		uint32_t value;
+	} metric = { { RTA_LENGTH(sizeof(metric.value)), RTAX_MTU }, mtu };
+	struct request request;
+
+	route_request(&request, type, flags, ifindex, to);
+	((struct rtmsg *)NLMSG_DATA(&request.header))->rtm_protocol = LINK_PROTOCOL_MTU;
+	if (source)
+		request_put(&request, RTA_PREFSRC, source, ip_len(to->family));
+	if (mtu != 0)
+		request_put(&request, RTA_METRICS, &metric, sizeof(metric));
+	return ask(&request, NULL);
+}
+
+/* By its protocol and the interface: never somebody else's. */
+static int remove_route_mtu(int ifindex, const struct link_prefix *to)
+{
+	const int r = change_route_mtu(RTM_DELROUTE, 0, ifindex, to, NULL, 0);
+
+	return r == -ESRCH || r == -EOPNOTSUPP /* no IPv6 */ ? 0 : r;
+}
+
+int link_add_network_mtu(int ifindex, const struct link_prefix *to, const void *source, uint32_t mtu,
+			 struct error *reterr)
+{
+	const int r = change_route_mtu(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, ifindex, to, source, mtu);
+
+	if (r == 0 || r == -EEXIST) /* just that one */
+		return 0;
+	return error_set(reterr, r, "interface %d: cannot add a route: %s", ifindex, strerror(-r));
+}
+
+int link_set_host_mtu(int ifindex, const struct link_prefix *to, const void *source, uint32_t mtu, struct error *reterr)
+{
+	struct link_way way;
+	int r = remove_route_mtu(ifindex, to);
+
+	if (r == 0 && mtu != 0)
+		r = link_find_way(to->family, NULL, to->ip, 0, &way);
+	if (r == 0 && mtu != 0 && way.ifindex != 0 && way.ifindex != (uint32_t)ifindex)
+		return error_set(reterr, -EEXIST, "interface %d: a peer's address is led to another interface", ifindex);
+	if (r == 0 && mtu != 0 && way.ifindex == 0) /* the network's is gone, with the interface down or our address */
+		r = -ENETUNREACH;
+	if (r == 0 && mtu != 0)
+		r = change_route_mtu(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, ifindex, to, source, mtu);
+	return r == 0 ? 0 : error_set(reterr, r, "interface %d: cannot set the MTU of a route: %s", ifindex, strerror(-r));
+}
+
+int link_remove_kernel_route(int ifindex, const struct link_prefix *to, const void *source, struct error *reterr)
+{
+	struct request request;
+
+	route_request(&request, RTM_DELROUTE, 0, ifindex, to);
+	((struct rtmsg *)NLMSG_DATA(&request.header))->rtm_protocol = RTPROT_KERNEL;
+	request_put(&request, RTA_PREFSRC, source, ip_len(to->family));
+	const int r = ask(&request, NULL);
+	if (r == 0 || r == -ESRCH || r == -EOPNOTSUPP)
+		return 0;
+	return error_set(reterr, r, "interface %d: cannot remove a route: %s", ifindex, strerror(-r));
+}
+
+struct route_list {
+	int ifindex;
+	size_t n, max;
+	struct link_prefix *all;
+};
+
+/* Takes what an RTM_NEWROUTE message says into the list, if it is one of ours. */
+static void list_route(struct route_list *list, const struct nlmsghdr *header)
+{
+	const struct rtmsg *info = NLMSG_DATA(header);
+	struct link_prefix to = { 0 };
+	uint32_t ifindex = 0;
+
+	if (header->nlmsg_type != RTM_NEWROUTE || header->nlmsg_len < NLMSG_LENGTH(sizeof(*info)))
+		return;
+	if (info->rtm_protocol != LINK_PROTOCOL_MTU || info->rtm_table != RT_TABLE_MAIN ||
+	    (info->rtm_family != AF_INET && info->rtm_family != AF_INET6))
+		return;
+	to.family = info->rtm_family;
+	to.len = info->rtm_dst_len;
+	int left = (int)RTM_PAYLOAD(header);
+	for (const struct rtattr *a = RTM_RTA(info); RTA_OK(a, left);
+	     left -= (int)RTA_ALIGN(a->rta_len), a = (const void *)((const char *)a + RTA_ALIGN(a->rta_len))) {
+		if (a->rta_type == RTA_DST && RTA_PAYLOAD(a) == ip_len(to.family))
+			memcpy(to.ip, RTA_DATA(a), RTA_PAYLOAD(a));
+		if (a->rta_type == RTA_OIF && RTA_PAYLOAD(a) == sizeof(ifindex))
+			memcpy(&ifindex, RTA_DATA(a), sizeof(ifindex));
+	}
+	if (ifindex != (uint32_t)list->ifindex)
+		return;
+	if (list->n == list->max) {
+		list->max = list->max ? list->max * 2 : 16;
+		list->all = realloc(list->all, list->max * sizeof(*list->all));
+		if (!list->all)
+			abort();
+	}
+	list->all[list->n++] = to;
+}
+
+/* One part of the answer: 1 when more follows, 0 at its end, -errno. */
+static int take_routes(struct route_list *list, const void *bytes, size_t n)
+{
+	int left = (int)n;
+
+	for (const struct nlmsghdr *m = bytes; left > 0 && NLMSG_OK(m, (unsigned)left);
+	     left -= (int)NLMSG_ALIGN(m->nlmsg_len), m = (const void *)((const char *)m + NLMSG_ALIGN(m->nlmsg_len))) {
+		if (m->nlmsg_type == NLMSG_DONE)
+			return 0;
+		if (m->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(m))->error;
+		list_route(list, m);
+	}
+	return 1;
+}
+
+static int list_routes(int family, struct route_list *list)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	_Alignas(struct nlmsghdr) char answer[32768];
+	struct request request;
+	struct rtmsg *info = request_begin(&request, RTM_GETROUTE, NLM_F_DUMP, sizeof(*info));
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 1;
+
+	if (fd < 0)
+		return -errno;
+	info->rtm_family = (uint8_t)family;
+	/* A kernel since 4.20 then picks them out itself, of what may be a million. */
+	if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &(int){ 1 }, sizeof(int)) == 0) {
+		info->rtm_protocol = LINK_PROTOCOL_MTU;
+		info->rtm_table = RT_TABLE_MAIN;
+		request_put(&request, RTA_OIF, &list->ifindex, sizeof(list->ifindex));
+	}
+	if (sendto(fd, &request, request.header.nlmsg_len, 0, (const void *)&kernel, sizeof(kernel)) < 0)
+		r = -errno;
+	while (r == 1) {
+		const ssize_t n = recv(fd, answer, sizeof(answer), 0);
+		r = n > 0 ? take_routes(list, answer, (size_t)n) : n < 0 ? -errno : -EPROTO;
+	}
+	close(fd);
+	return r;
+}
+
+int link_remove_all_mtu(int ifindex, struct error *reterr)
+{
+	struct route_list list = { .ifindex = ifindex };
+	int r = list_routes(AF_INET, &list);
+
+	if (r == 0)
+		r = list_routes(AF_INET6, &list);
+	if (r == -EOPNOTSUPP) /* no IPv6 */
+		r = 0;
+	for (size_t i = 0; r == 0 && i < list.n; i++)
+		r = remove_route_mtu(ifindex, &list.all[i]);
+	free(list.all);
+	if (r != 0)
+		return error_set(reterr, r, "interface %d: cannot remove routes: %s", ifindex, strerror(-r));
+	return (int)list.n;
 }

@@ -35,18 +35,31 @@ P2P_CHECK int link_set_up(int ifindex, bool up, struct error *reterr);
 P2P_CHECK int link_set_mtu(int ifindex, uint32_t mtu, struct error *reterr);
 /* The address is ip, the network on the link ip/len. One that is there already is no failure. */
 P2P_CHECK int link_add_address(int ifindex, const struct link_prefix *address, struct error *reterr);
-/* The same, but nothing leads to the network on the link: that is for link_set_route_mtu(). */
+/* The same, but nothing leads to the network on the link: that is for link_add_network_mtu(). */
 P2P_CHECK int link_add_address_alone(int ifindex, const struct link_prefix *address, struct error *reterr);
 P2P_CHECK int link_remove_address(int ifindex, const struct link_prefix *address, struct error *reterr);
 /* A route in the main table that leads to the interface; replaces an equal one. */
 P2P_CHECK int link_add_route(int ifindex, const struct link_prefix *to, struct error *reterr);
 P2P_CHECK int link_remove_route(int ifindex, const struct link_prefix *to, struct error *reterr);
 /*
- * A route in the main table that leads to the interface, with packets of at most mtu bytes, in place of one that was made
- * so before; 0: none any more. Who watches (link_watch.h) does not hear of these: no way becomes another.
+ * Routes in the main table that lead to the interface, with packets of at most mtu bytes and our address on it as their
+ * source. Who watches (link_watch.h) does not hear of these: no way becomes another. What somebody else has set stays as
+ * it is, and goes before: the route to a network is put behind those that are there; one to a single address is -EEXIST
+ * where packets to it leave by another interface, or by a route to that address alone.
+ *
+ *   network   one that is there already stays: no packet may leave elsewhere for a moment
+ *   host      in place of the one that was made so before; mtu 0: none any more
+ *   all       what a program that was killed has left on the interface; returns how many there were
  */
-P2P_CHECK int link_set_route_mtu(int ifindex, const struct link_prefix *to, uint32_t mtu, struct error *reterr);
 #define LINK_PROTOCOL_MTU 210 /* their rtm_protocol: nobody's */
+P2P_CHECK int link_add_network_mtu(int ifindex, const struct link_prefix *to, const void *source, uint32_t mtu,
+				   struct error *reterr);
+P2P_CHECK int link_set_host_mtu(int ifindex, const struct link_prefix *to, const void *source, uint32_t mtu,
+				struct error *reterr);
+P2P_CHECK int link_remove_all_mtu(int ifindex, struct error *reterr);
+/* The route that the kernel made for an address of the interface; that there is none is no failure. */
+P2P_CHECK int link_remove_kernel_route(int ifindex, const struct link_prefix *to, const void *source,
+				       struct error *reterr);
 /* No superpacket that the kernel hands to the interface stands for more packets than this. */
 P2P_CHECK int link_set_max_segments(int ifindex, uint32_t n, struct error *reterr);
 P2P_CHECK int link_delete(int ifindex, struct error *reterr);

@@ -34,7 +34,7 @@ static bool is_route_message(uint16_t type)
 	}
 }
 
-/* Made by link_set_route_mtu(): what it leads to is where it was. */
+/* Made by link_add_network_mtu() or link_set_host_mtu(): what it leads to is where it was. */
 static bool is_about_size(const struct nlmsghdr *message)
 {
 	if (message->nlmsg_type != RTM_NEWROUTE && message->nlmsg_type != RTM_DELROUTE)

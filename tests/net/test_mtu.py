@@ -10,6 +10,7 @@ Bob's first link has the small MTU, so that he knows at once; alice's takes 9000
 """
 
 import errno
+import ipaddress
 import json
 import os
 import socket
@@ -283,6 +284,64 @@ def test_with_the_wireguard_of_a_daemon_the_kernel_is_told_by_routes(lab, build,
                "what a node that was killed has left is gone")
     assert net.bob.program.stop() == 0
     assert routes_to_the_interface(bob) == []
+
+
+def ways_of(host):
+    """What the kernel says of the way to an address."""
+    return lambda ip: host.run(["ip", "route", "get", ip], check=False).stdout
+
+
+def test_routes_of_a_daemons_wireguard_come_back_and_leave_those_of_others(lab, build):
+    """Bob has wireguard-go. His interface goes down and up; then a LAN of his has the overlay's network."""
+    net = Far(lab, build, 1400, bobs="wireguard = uapi\n")
+    daemon = Daemon(build, net.bob.host, "wireguard-go")
+    bob = net.bob.host
+    way = ways_of(bob)
+    bob.run(["ip", "address", "add", "192.168.9.1/24", "dev", "p2p0"])
+    net.join()
+    assert daemon.answers()
+    assert f"src {net.bob.ip}" in way(net.alice.ip)
+    found = fits(1400, 4)
+    with Echo(bob), Pulse(net.alice.host, net.bob.ip) as pulse:
+        wait_until(lambda: route_mtu(bob, net.alice.ip) == found, 20, "the route has the path's MTU")
+        bob.run(["ip", "link", "set", "p2p0", "down"])
+        bob.run(["ip", "link", "set", "p2p0", "up"])
+        wait_until(lambda: route_mtu(bob, net.alice.ip) == found, 10, "the routes are there again")
+        pulse.keeps_going(20)
+        assert f"src {net.bob.ip}" in way(net.alice.ip)
+
+    network = ipaddress.ip_interface(f"{net.bob.ip}/16").network
+    net.bob.kill()
+    bob.run(["ip", "link", "add", "lan0", "type", "bridge"])
+    bob.run(["ip", "route", "flush", "dev", "p2p0"])
+    bob.run(["ip", "address", "add", f"{network[-2]}/16", "dev", "lan0"])
+    bob.run(["ip", "link", "set", "lan0", "up"])
+    net.bob.start()
+    wait_until(lambda: any(str(network) in line for line in routes_to_the_interface(bob)), 10, "the node's route is there")
+    assert "dev lan0" in way(net.alice.ip) and "dev lan0" in way(str(network[-9]))
+    assert net.bob.program.stop() == 0
+    assert "dev lan0" in way(net.alice.ip)
+
+
+def test_what_a_killed_node_has_left_is_gone_when_the_next_one_has_1280_without_ipv6(lab, build):
+    net = Far(lab, build, 1400, bobs="wireguard = uapi\n")
+    daemon = Daemon(build, net.bob.host, "wireguard-go")
+    bob = net.bob.host
+    bob.sysctl("net.ipv6.conf.p2p0.disable_ipv6", 1)
+    net.join()
+    assert daemon.answers()
+    with Echo(bob), Pulse(net.alice.host, net.bob.ip):
+        wait_until(lambda: route_mtu(bob, net.alice.ip) == fits(1400, 4), 20, "the route has the path's MTU")
+    assert "no IPv6 in the overlay" in net.bob.program.output()
+    assert "stay small" not in net.bob.program.output()
+    net.bob.kill()
+    bob.run(["ip", "route", "add", "10.77.200.9", "dev", "p2p0", "proto", "210", "mtu", "1400"])  # to who is no more
+    net.bob.config.write_text(net.bob.config.read_text().replace(f"mtu = {INTERFACE}", "mtu = 1280"))
+    net.bob.start()
+    wait_until(lambda: any("proto kernel" in line for line in routes_to_the_interface(bob)), 10, "the kernel's route is there")
+    assert not any("proto 210" in line for line in routes_to_the_interface(bob))
+    with Echo(bob), Pulse(net.alice.host, net.bob.ip) as pulse:
+        pulse.first_answer()
 
 
 def routes_to_the_interface(host):

@@ -519,18 +519,18 @@ static void test_a_route_may_have_an_mtu_of_its_own_and_nobody_looks_up_for_it(v
 	const struct link_watch_ports ports = { &seen, on_link, on_link_gone, on_routes };
 	assert(link_watch_start(&watch, &loop, &ports, &error) == 0);
 
-	assert(link_set_route_mtu(tun.ifindex, &net4, 1280, &error) == 0);
-	assert(link_set_route_mtu(tun.ifindex, &net6, 1280, &error) == 0);
-	assert(link_set_route_mtu(tun.ifindex, &bob4, 8920, &error) == 0);
-	assert(link_set_route_mtu(tun.ifindex, &bob6, 1400, &error) == 0);
+	assert(link_add_network_mtu(tun.ifindex, &net4, v4.ip, 1280, &error) == 0);
+	assert(link_add_network_mtu(tun.ifindex, &net6, v6.ip, 1280, &error) == 0);
+	assert(link_set_host_mtu(tun.ifindex, &bob4, v4.ip, 8920, &error) == 0);
+	assert(link_set_host_mtu(tun.ifindex, &bob6, v6.ip, 1400, &error) == 0);
 	assert(mtu_towards("100.64.0.3") == 1280 && mtu_towards("100.64.0.2") == 8920);
 	assert(mtu_towards("fd64::3") == 1280 && mtu_towards("fd64::2") == 1400);
-	assert(link_set_route_mtu(tun.ifindex, &bob4, 1392, &error) == 0 && mtu_towards("100.64.0.2") == 1392);
-	assert(link_set_route_mtu(tun.ifindex, &bob6, 8920, &error) == 0 && mtu_towards("fd64::2") == 8920);
-	assert(link_set_route_mtu(tun.ifindex, &bob4, 0, &error) == 0 && mtu_towards("100.64.0.2") == 1280);
-	assert(link_set_route_mtu(tun.ifindex, &bob6, 0, &error) == 0 && mtu_towards("fd64::2") == 1280);
-	assert(link_set_route_mtu(tun.ifindex, &bob4, 0, &error) == 0); /* that there is none is no failure */
-	assert(link_set_route_mtu(tun.ifindex, &bob6, 0, &error) == 0);
+	assert(link_set_host_mtu(tun.ifindex, &bob4, v4.ip, 1392, &error) == 0 && mtu_towards("100.64.0.2") == 1392);
+	assert(link_set_host_mtu(tun.ifindex, &bob6, v6.ip, 8920, &error) == 0 && mtu_towards("fd64::2") == 8920);
+	assert(link_set_host_mtu(tun.ifindex, &bob4, v4.ip, 0, &error) == 0 && mtu_towards("100.64.0.2") == 1280);
+	assert(link_set_host_mtu(tun.ifindex, &bob6, v6.ip, 0, &error) == 0 && mtu_towards("fd64::2") == 1280);
+	assert(link_set_host_mtu(tun.ifindex, &bob4, v4.ip, 0, &error) == 0); /* that there is none is no failure */
+	assert(link_set_host_mtu(tun.ifindex, &bob6, v6.ip, 0, &error) == 0);
 	for (int i = 0; i < 20; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
 	assert(seen.n_routes == 0);
@@ -542,6 +542,146 @@ static void test_a_route_may_have_an_mtu_of_its_own_and_nobody_looks_up_for_it(v
 	link_watch_close(&watch, on_watch_closed, &seen);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert(uv_loop_close(&loop) == 0);
+	tun_close(&tun);
+}
+
+/* An interface that is up, with an address, and a network's route with an MTU; not that: with the kernel's. */
+static void open_overlay(struct tun *tun, const char *ip, uint8_t len, bool has_mtu)
+{
+	const struct link_prefix address = prefix(ip, len);
+	struct link_prefix network = address;
+	struct error error;
+
+	memset(network.ip + len / 8, 0, sizeof(network.ip) - len / 8);
+	assert(tun_open("test%d", &one_queue, tun, &error) == 0);
+	assert(link_set_mtu(tun->ifindex, 8920, &error) == 0 && link_set_up(tun->ifindex, true, &error) == 0);
+	if (!has_mtu) {
+		assert(link_add_address(tun->ifindex, &address, &error) == 0);
+		return;
+	}
+	assert(link_add_address_alone(tun->ifindex, &address, &error) == 0);
+	assert(link_add_network_mtu(tun->ifindex, &network, address.ip, 1280, &error) == 0);
+}
+
+static bool leads_to(const char *ip, const struct tun *tun)
+{
+	const struct link_prefix to = prefix(ip, 0);
+	struct link_way way;
+
+	return link_find_way(to.family, NULL, to.ip, 0, &way) == 0 && way.ifindex == (uint32_t)tun->ifindex;
+}
+
+static void test_a_route_of_somebody_else_stays_and_goes_before(void)
+{
+	const struct link_prefix ours = prefix("10.77.0.5", 16), net = prefix("10.77.0.0", 16);
+	const struct link_prefix bob = prefix("10.77.0.9", 32), bob6 = prefix("fd77::9", 128);
+	const struct link_prefix admins[] = { prefix("10.78.0.9", 32), prefix("fd78::9", 128) };
+	struct tun lan, overlay;
+	struct error error;
+
+	open_overlay(&lan, "10.77.3.9", 16, false);
+	open_overlay(&overlay, "10.77.0.5", 16, true);
+	assert(leads_to("10.77.0.9", &lan));
+	assert(link_set_host_mtu(overlay.ifindex, &bob, ours.ip, 1400, &error) == -EEXIST);
+	assert(link_set_host_mtu(overlay.ifindex, &bob, ours.ip, 0, &error) == 0 && leads_to("10.77.0.9", &lan));
+	assert(link_add_network_mtu(overlay.ifindex, &net, ours.ip, 1280, &error) == 0); /* again is nothing */
+	tun_close(&overlay);
+	assert(leads_to("10.77.0.9", &lan) && leads_to("10.77.200.1", &lan));
+	tun_close(&lan);
+
+	open_overlay(&overlay, "10.78.0.5", 16, true);
+	const struct link_prefix ours6 = prefix("fd78::5", 64), net6 = prefix("fd78::", 64);
+	assert(link_add_address_alone(overlay.ifindex, &ours6, &error) == 0);
+	assert(link_add_network_mtu(overlay.ifindex, &net6, ours6.ip, 1280, &error) == 0);
+	assert(link_add_network_mtu(overlay.ifindex, &net6, ours6.ip, 1280, &error) == 0);
+	open_overlay(&lan, "192.168.9.1", 24, false);
+	for (int i = 0; i < 2; i++) { /* through the overlay's interface, then through another */
+		const struct tun *at = i == 0 ? &overlay : &lan;
+		assert(link_add_route(at->ifindex, &admins[0], &error) == 0);
+		assert(link_add_route(at->ifindex, &admins[1], &error) == 0);
+		assert(link_set_host_mtu(overlay.ifindex, &admins[0], prefix("10.78.0.5", 0).ip, 1400, &error) == -EEXIST);
+		assert(link_set_host_mtu(overlay.ifindex, &admins[1], ours6.ip, 1400, &error) == -EEXIST);
+		assert(leads_to("10.78.0.9", at) && leads_to("fd78::9", at));
+		assert(link_remove_route(at->ifindex, &admins[0], &error) == 0);
+		assert(link_remove_route(at->ifindex, &admins[1], &error) == 0);
+	}
+	assert(mtu_towards("10.78.0.9") == 1280 && mtu_towards("fd78::9") == 1280);
+	assert(link_set_host_mtu(overlay.ifindex, &bob6, NULL, 0, &error) == 0);
+	tun_close(&lan);
+	tun_close(&overlay);
+}
+
+static void test_what_goes_by_a_route_with_an_mtu_is_from_our_address_on_it(void)
+{
+	const struct link_prefix first = prefix("192.168.9.1", 24), ours = prefix("10.77.0.5", 16);
+	const struct link_prefix net = prefix("10.77.0.0", 16), bob = prefix("10.77.0.9", 32);
+	const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = { inet_addr("10.77.0.9") } };
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	struct error error;
+	struct tun tun;
+
+	assert(tun_open("test%d", &one_queue, &tun, &error) == 0 && link_set_up(tun.ifindex, true, &error) == 0);
+	assert(link_add_address(tun.ifindex, &first, &error) == 0);
+	assert(link_add_address_alone(tun.ifindex, &ours, &error) == 0);
+	assert(link_add_network_mtu(tun.ifindex, &net, ours.ip, 1280, &error) == 0);
+	for (int i = 0; i < 2; i++) { /* the network's, the host's */
+		int fd = socket(AF_INET, SOCK_DGRAM, 0);
+		assert(fd >= 0 && connect(fd, (const void *)&to, sizeof(to)) == 0);
+		assert(getsockname(fd, (void *)&from, &len) == 0 && memcmp(&from.sin_addr, ours.ip, 4) == 0);
+		close(fd);
+		assert(link_set_host_mtu(tun.ifindex, &bob, ours.ip, 1400, &error) == 0);
+	}
+	tun_close(&tun);
+}
+
+static void test_all_routes_that_were_left_on_an_interface_go_and_no_others(void)
+{
+	const struct link_prefix ours = prefix("10.77.0.5", 16), other = prefix("10.78.0.5", 16);
+	const struct link_prefix admins = prefix("10.55.0.0", 16), kept = prefix("10.78.0.9", 32);
+	const struct link_prefix ours6 = prefix("fd77::5", 64), net6 = prefix("fd77::", 64);
+	struct tun tun, second;
+	struct error error;
+
+	open_overlay(&tun, "10.77.0.5", 16, true);
+	open_overlay(&second, "10.78.0.5", 16, true);
+	assert(link_add_address_alone(tun.ifindex, &ours6, &error) == 0);
+	assert(link_add_network_mtu(tun.ifindex, &net6, ours6.ip, 1280, &error) == 0);
+	assert(link_add_route(tun.ifindex, &admins, &error) == 0);
+	assert(link_set_host_mtu(second.ifindex, &kept, other.ip, 1400, &error) == 0);
+	for (uint16_t i = 0; i < 1000; i++) { /* more than one part of the kernel's answer */
+		struct link_prefix peer = prefix("10.77.8.0", 32), peer6 = prefix("fd77::", 128);
+		peer.ip[2] = (uint8_t)(8 + i / 250);
+		peer.ip[3] = (uint8_t)(1 + i % 250);
+		memcpy(peer6.ip + 8, peer.ip, 4);
+		assert(link_set_host_mtu(tun.ifindex, &peer, ours.ip, 1400, &error) == 0);
+		assert(link_set_host_mtu(tun.ifindex, &peer6, ours6.ip, 1400, &error) == 0);
+	}
+	assert(mtu_towards("10.77.8.1") == 1400);
+	assert(link_remove_all_mtu(tun.ifindex, &error) == 2002 && link_remove_all_mtu(tun.ifindex, &error) == 0);
+	assert(mtu_towards("10.77.8.1") == 0 && mtu_towards("10.77.0.9") == 0 && mtu_towards("fd77::9") == 0);
+	assert(leads_to("10.55.0.9", &tun) && mtu_towards("10.78.0.9") == 1400 && mtu_towards("10.78.0.8") == 1280);
+	tun_close(&second);
+	tun_close(&tun);
+}
+
+/* An address with the kernel's route to its network becomes one of ours. */
+static void test_the_kernels_route_for_an_address_makes_place_for_one_with_an_mtu(void)
+{
+	const struct link_prefix ours[] = { prefix("10.77.0.5", 16), prefix("fd77::5", 64) };
+	const struct link_prefix nets[] = { prefix("10.77.0.0", 16), prefix("fd77::", 64) };
+	struct error error;
+	struct tun tun;
+
+	open_overlay(&tun, "10.77.0.5", 16, false);
+	assert(link_add_address(tun.ifindex, &ours[1], &error) == 0);
+	for (int i = 0; i < 2; i++) {
+		assert(link_add_network_mtu(tun.ifindex, &nets[i], ours[i].ip, 1280, &error) == 0);
+		assert(mtu_towards(i == 0 ? "10.77.0.9" : "fd77::9") == 8920);
+		assert(link_remove_kernel_route(tun.ifindex, &nets[i], ours[i].ip, &error) == 0);
+		assert(mtu_towards(i == 0 ? "10.77.0.9" : "fd77::9") == 1280);
+		assert(link_remove_kernel_route(tun.ifindex, &nets[i], ours[i].ip, &error) == 0);
+	}
 	tun_close(&tun);
 }
 
@@ -700,6 +840,10 @@ int main(void)
 	test_an_interface_with_queues_is_not_shared_with_another_program();
 	test_changes_are_told();
 	test_a_route_may_have_an_mtu_of_its_own_and_nobody_looks_up_for_it();
+	test_a_route_of_somebody_else_stays_and_goes_before();
+	test_what_goes_by_a_route_with_an_mtu_is_from_our_address_on_it();
+	test_all_routes_that_were_left_on_an_interface_go_and_no_others();
+	test_the_kernels_route_for_an_address_makes_place_for_one_with_an_mtu();
 	test_rules_and_nexthops_are_told_as_routes();
 	test_that_something_changes_is_told_before_it_has_settled();
 	test_the_interfaces_namespace_can_be_visited();
