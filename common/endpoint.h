@@ -29,9 +29,9 @@ struct endpoint_text {
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
 bool endpoint_is_none(const struct endpoint *endpoint); /* all zero */
 bool endpoint_is_v4(const struct endpoint *endpoint);
-/* RFC 1918, ULA, link-local or 100.64/10. */
 /* One IPv4 address, or one IPv6 /64, whose holder has all of it: what limits per source count by. */
 bool endpoint_is_same_source(const struct endpoint *a, const struct endpoint *b);
+/* RFC 1918, ULA, link-local or 100.64/10. */
 bool endpoint_is_private(const struct endpoint *endpoint);
 bool endpoint_is_loopback(const struct endpoint *endpoint);
 
