@@ -340,8 +340,9 @@ def test_what_a_killed_node_has_left_is_gone_when_the_next_one_has_1280_without_
     net.bob.start()
     wait_until(lambda: any("proto kernel" in line for line in routes_to_the_interface(bob)), 10, "the kernel's route is there")
     assert not any("proto 210" in line for line in routes_to_the_interface(bob))
+    net.bob.wait_for_relay(timeout=15)
     with Echo(bob), Pulse(net.alice.host, net.bob.ip) as pulse:
-        pulse.first_answer()
+        pulse.first_answer(30)  # WireGuard may need 15 s to find out that its session is gone
 
 
 def routes_to_the_interface(host):
