@@ -625,7 +625,7 @@ static int read_grants(const struct json *json, const char *key, struct map *map
 	const struct json *list = json_member(json, key);
 	struct map_grant *items = json_length(list) > 0 ? calloc(MAP_MAX_GRANTS, sizeof(*items)) : NULL;
 	int r = list && !json_is_array(list) ? error_set(reterr, -EINVAL, "member '%s': must be an array", key) : 0;
-	uint32_t n;
+	uint32_t n = 0;
 
 	if (json_length(list) > 0 && !items)
 		abort();
