@@ -249,6 +249,23 @@ class Hairpins(Layout):
         self.pair("behind one NAT", name, *nodes, expected)
 
 
+class Searches(Layout):
+    """More of those that are found by chance: APDM with EIM-APDF, several of each, no member in two pairs."""
+
+    EACH = 3
+
+    def draw(self):
+        for number in range(self.EACH):
+            for filtering in ("adf", "apdf"):
+                easy = self.behind("eim-apdf", f"{number}e-{filtering}", lag_ms=Pairs.LAG_MS)
+                hard = self.behind(f"apdm-{filtering}", f"{number}h-{filtering}")
+                self.pair("pairs", f"eim-apdf with apdm-{filtering}", easy, hard, SEARCHED)
+
+    def behind(self, nat, name, **options):
+        router = self.router(f"r{name}", self.internet, nat, **options)
+        return self.member(name, router.inside, router.ip)
+
+
 class Shapes(Layout):
     """What is no matter of the type alone: one LAN, carriers, two NATs in a row, UDP that does not pass."""
 
