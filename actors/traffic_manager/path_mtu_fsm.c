@@ -14,6 +14,11 @@
 #define CONFIRM_NS	  MS(10000)
 #define CONFIRM_SOON_NS	  MS(1000)  /* when not even a small one was answered */
 #define SUSPICION_NS	  MS(250)   /* data went out and nothing came in */
+/*
+ * By relay what is too long arrives in pieces, and is rarely lost. Nothing coming back says rather that the relay hangs:
+ * long probes in the queue to it would look like life there, and delay that this is noticed (uplink_watch.h).
+ */
+#define SUSPICION_RELAY_NS MS(1500)
 #define SUSPICION_EACH_NS MS(2000)  /* some flows go one way only */
 #define RAISE_NS	  MS(600000)
 #define ERROR_NS	  MS(60000)
@@ -290,7 +295,8 @@ static uint64_t suspicion_ns(const struct path_mtu_fsm *fsm)
 {
 	if (fsm->unanswered_ns == 0)
 		return 0;
-	const uint64_t ns = fsm->unanswered_ns + SUSPICION_NS, soonest = fsm->suspected_ns + SUSPICION_EACH_NS;
+	const uint64_t patience_ns = fsm->until_known != 0 ? SUSPICION_RELAY_NS : SUSPICION_NS;
+	const uint64_t ns = fsm->unanswered_ns + patience_ns, soonest = fsm->suspected_ns + SUSPICION_EACH_NS;
 	return fsm->suspected_ns != 0 && ns < soonest ? soonest : ns;
 }
 

@@ -381,6 +381,22 @@ static void test_by_relay_an_outage_at_the_beginning_is_no_matter_of_size(void)
 	assert(w.fsm.state == PATH_MTU_COMPLETE && w.fsm.said == JUMBO && w.lowest_said == 1392);
 }
 
+/* Long probes in the queue to a relay that hangs would look like life. */
+static void test_by_relay_silence_is_no_cause_to_ask_for_a_second(void)
+{
+	given_a_path(JUMBO);
+	relayed_path_begins(JUMBO);
+	pass(MS(3000));
+	data_flows(MS(1000), true);
+	const uint32_t n = w.n_probes;
+
+	w.carries = 1440;
+	data_flows(MS(1200), false);
+	assert(w.n_probes == n && w.fsm.said == JUMBO);
+	data_flows(MS(1800), false);
+	assert(w.fsm.said <= 1440);
+}
+
 static void test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning(void)
 {
 	given_a_path(1312);
@@ -489,6 +505,7 @@ int main(void)
 	test_another_path_begins_anew_and_none_says_nothing();
 	test_by_relay_what_is_common_is_said_until_more_has_passed();
 	test_by_relay_an_outage_at_the_beginning_is_no_matter_of_size();
+	test_by_relay_silence_is_no_cause_to_ask_for_a_second();
 	test_by_relay_a_first_link_that_takes_less_counts_from_the_beginning();
 	test_by_relay_the_narrower_leg_is_found_under_loss();
 	test_without_traffic_nothing_is_sent();
