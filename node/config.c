@@ -262,7 +262,7 @@ static const struct config_setting settings[] = {
 	{ "webgw", "admin", CONFIG_TEXT, 0, WEBGW_ADMIN_PATH_LEN, "webgw.sock", false, check_webgw_admin,
 	  "Unix socket at which hosts are added and removed; empty: none" },
 	{ "webgw", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_webgw_host,
-	  "A host and the SHA-256 of its secret in hex" },
+	  "A host and the SHA-256 of its secret in hex; then balance=round-robin, if its agents share it in turn" },
 	{ "webgw", "allow_plaintext", CONFIG_BOOL, 0, 0, "no", false, NULL,
 	  "Agents may be listened to without encryption at public addresses" },
 };

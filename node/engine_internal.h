@@ -68,6 +68,7 @@ struct p2p_engine {
 	char webgw_admin_path[WEBGW_ADMIN_PATH_LEN + 1]; /* empty: none */
 	struct webgw_rule *webgw_rules; /* owned */
 	uint32_t n_webgw_rules;
+	bool webgw_hosts_unread; /* what was added before: it is there, and not understood */
 
 	struct state_dir dir;
 	struct secret_key node_key;

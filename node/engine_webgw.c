@@ -1,6 +1,7 @@
 /* webgw's server, beside the front door, where hosts are configured whose agents dial back. */
 #include "node/engine_internal.h"
 #include "node/expose/published.h"
+#include "relay/webgw/saved_hosts.h"
 
 #include "common/log.h"
 
@@ -55,11 +56,11 @@ static void on_over(void *owner, const struct dial_over *over)
 	webgw_over(engine->webgw, over);
 }
 
-static void on_answer(void *owner, uint64_t ticket, int64_t subscription)
+static void on_answer(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open)
 {
 	struct p2p_engine *engine = owner;
 
-	front_door_answer(engine->front_door, ticket, subscription);
+	front_door_answer(engine->front_door, ticket, subscription, open);
 }
 
 static uint16_t on_dial_back_port(void *owner)
@@ -69,14 +70,86 @@ static uint16_t on_dial_back_port(void *owner)
 	return front_door_dial_back_port(engine->front_door);
 }
 
-static void on_hosts_changed(void *owner)
-{
-	engine_update_front_door(owner);
-}
-
 static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
 {
 	return a->is_wildcard == b->is_wildcard && host_name_equal(&a->name, &b->name);
+}
+
+/* ---- hosts that are added while the node runs ---- */
+
+static bool is_configured(const struct p2p_engine *engine, const struct host_pattern *host)
+{
+	for (uint32_t i = 0; i < engine->n_webgw_rules; i++)
+		if (is_same(&engine->webgw_rules[i].host, host))
+			return true;
+	return false;
+}
+
+static int keep_added(const struct p2p_engine *engine, struct error *reterr)
+{
+	struct webgw_rule *rules = calloc(SUBSCRIPTIONS_MAX_HOSTS, sizeof(*rules));
+	struct webgw_admin_host host;
+	uint32_t n = 0;
+
+	if (!rules)
+		abort();
+	for (uint32_t i = 0; webgw_host_facts(engine->webgw, i, &host); i++) {
+		if (is_configured(engine, &host.host))
+			continue;
+		rules[n].host = host.host;
+		rules[n].balance = host.balance;
+		memcpy(rules[n++].hash, host.hash, sizeof(host.hash));
+	}
+	char *text = saved_hosts_print(rules, n);
+	const int r = state_dir_save_webgw_hosts(&engine->dir, text, reterr);
+	free(text);
+	free(rules);
+	return r;
+}
+
+static int on_hosts_changed(void *owner, struct error *reterr)
+{
+	struct p2p_engine *engine = owner;
+
+	engine_update_front_door(engine);
+	if (engine->webgw_hosts_unread)
+		return error_set(reterr, -EIO, "not kept: the file 'webgw-hosts' in the state folder could not be read at the "
+					       "start, and would be lost: mend or remove it, and restart p2pnode");
+	return keep_added(engine, reterr);
+}
+
+static void add_saved(struct p2p_engine *engine, const struct webgw_rule *rule)
+{
+	const char *star = rule->host.is_wildcard ? "*." : "";
+	const int r = is_configured(engine, &rule->host) ? -EEXIST : webgw_add_host(engine->webgw, &rule->host, rule->hash);
+
+	if (r != 0)
+		log_warning("webgw", "%s%s was added while the node ran: %s", star, rule->host.name.text,
+			    r == -EEXIST ? "what stands in the configuration is used" : "there are too many hosts");
+	else
+		(void)webgw_set_balance(engine->webgw, &rule->host, rule->balance);
+}
+
+static void load_added(struct p2p_engine *engine)
+{
+	struct webgw_rule *rules = calloc(SUBSCRIPTIONS_MAX_HOSTS, sizeof(*rules));
+	struct error error;
+	char *text = NULL;
+	size_t len = 0;
+
+	if (!rules)
+		abort();
+	int n = state_dir_load_webgw_hosts(&engine->dir, &text, &len, &error);
+	const bool is_there = n != -ENOENT;
+	if (n == 0)
+		n = saved_hosts_read(text, len, rules, SUBSCRIPTIONS_MAX_HOSTS, &error);
+	engine->webgw_hosts_unread = is_there && n < 0;
+	if (engine->webgw_hosts_unread)
+		log_error("webgw", "hosts that were added are not known: webgw-hosts: %s", error.message);
+	for (int i = 0; i < n; i++)
+		add_saved(engine, &rules[i]);
+	free(text);
+	free(rules);
 }
 
 /* What the front door would not lead to an agent, whatever webgw has. */
@@ -108,6 +181,17 @@ static int start_admin(struct p2p_engine *engine, struct error *reterr)
 	return engine->webgw_admin_path[0] == '\0' ? 0 : webgw_admin_start(&options, &engine->webgw_admin, reterr);
 }
 
+static void add_configured(struct p2p_engine *engine)
+{
+	for (uint32_t i = 0; i < engine->n_webgw_rules; i++) {
+		const struct webgw_rule *rule = &engine->webgw_rules[i];
+		if (webgw_add_host(engine->webgw, &rule->host, rule->hash) != 0)
+			log_warning("webgw", "%s stands twice: the first is used", rule->host.name.text);
+		else
+			(void)webgw_set_balance(engine->webgw, &rule->host, rule->balance);
+	}
+}
+
 int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 {
 	const struct webgw_options options = {
@@ -125,9 +209,8 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 		error_prefix(reterr, "webgw");
 		return r;
 	}
-	for (uint32_t i = 0; i < engine->n_webgw_rules; i++)
-		if (webgw_add_host(engine->webgw, &engine->webgw_rules[i].host, engine->webgw_rules[i].hash) != 0)
-			log_warning("webgw", "%s stands twice: the first is used", engine->webgw_rules[i].host.name.text);
+	add_configured(engine);
+	load_added(engine);
 	log_warning("webgw", "agents are listened to at TCP %s without encryption: who sees that may take their visitors",
 		    endpoint_text(&engine->webgw_listen).s);
 	r = start_admin(engine, reterr);

@@ -3,6 +3,7 @@
 #include "common/certificate.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "relay/webgw/saved_hosts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -317,6 +318,16 @@ int state_dir_load_exposures(const struct state_dir *dir, char **ret, struct err
 int state_dir_save_exposures(const struct state_dir *dir, const char *text, struct error *reterr)
 {
 	return save_text(dir, "exposures", text, reterr);
+}
+
+int state_dir_load_webgw_hosts(const struct state_dir *dir, char **ret, size_t *ret_len, struct error *reterr)
+{
+	return file_read(path_of(dir, "webgw-hosts").s, SAVED_HOSTS_MAX_LEN, ret, ret_len, reterr);
+}
+
+int state_dir_save_webgw_hosts(const struct state_dir *dir, const char *text, struct error *reterr)
+{
+	return save_text(dir, "webgw-hosts", text, reterr);
 }
 
 int state_dir_forget_map(const struct state_dir *dir, struct error *reterr)

@@ -7,6 +7,7 @@
  *   map.json         the last map, to start from when control is away
  *   relay-clients    between two runs of a public node: its clients over UDP, sealed, mode 0600
  *   exposures        what p2pctl has exposed, a line each as in p2pnode.conf(5)
+ *   webgw-hosts      what was added over webgw's HTTP interface (relay/webgw/saved_hosts.h), mode 0600
  *   port             the UDP port last used, so that NAT mappings and peers' knowledge stay good
  *
  * membership.json is written last when joining and removed first when leaving: the node is a member
@@ -77,6 +78,10 @@ P2P_CHECK int state_dir_save_relay_clients(const struct state_dir *dir, const vo
 /* What p2pctl has exposed, as text; the caller frees it. -ENOENT: nothing. */
 P2P_CHECK int state_dir_load_exposures(const struct state_dir *dir, char **ret, struct error *reterr);
 P2P_CHECK int state_dir_save_exposures(const struct state_dir *dir, const char *text, struct error *reterr);
+
+/* Hosts that were added over webgw's HTTP interface, as text; the caller frees it. -ENOENT: none. */
+P2P_CHECK int state_dir_load_webgw_hosts(const struct state_dir *dir, char **ret, size_t *ret_len, struct error *reterr);
+P2P_CHECK int state_dir_save_webgw_hosts(const struct state_dir *dir, const char *text, struct error *reterr);
 
 /* Forgets the cached map; 0 also when there is none. */
 P2P_CHECK int state_dir_forget_map(const struct state_dir *dir, struct error *reterr);

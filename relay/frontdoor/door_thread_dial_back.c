@@ -80,6 +80,7 @@ static void take_answers(struct door_dial_back *dial)
 		}
 		visitor->dial->is_answered = true;
 		visitor->dial->subscription = answer.subscription;
+		visitor->dial->open = answer.open;
 		if (answer.subscription != 0)
 			continue;
 		dial->door->counters.nobody_there++;
@@ -250,6 +251,9 @@ static void join(struct caller *caller, struct visitor *visitor)
 		visitor_turn_away_for_want(visitor);
 		return;
 	}
+	visitor->open = visitor->dial->open;
+	if (visitor->open)
+		atomic_fetch_add_explicit(visitor->open, 1, memory_order_relaxed);
 	visitor_end_dial(visitor, true);
 	door->counters.dialled++;
 	if (visitor->gate)

@@ -52,6 +52,7 @@ enum visitor_state { SNIFFING, CONNECTING, WAITING, PUMPED, LINGERING, GONE, N_S
 struct dial {
 	uint64_t ticket; /* 0: there was no room for it */
 	int64_t subscription; /* who was told; 0: nobody yet, or nobody is there */
+	_Atomic uint32_t *open; /* of who was told; NULL: nothing counts */
 	bool is_answered;
 };
 
@@ -71,6 +72,7 @@ struct visitor {
 	uint32_t n_kept;	/* bytes of memory for what came of it and is not passed on */
 	uint64_t since_ms; /* in that place */
 	struct dial *dial; /* while it is WAITING */
+	_Atomic uint32_t *open; /* of the agent that serves it; NULL: none does, or nothing counts */
 	struct hello *hello; /* NULL: nothing came yet, or it is in the head of the pair */
 	struct endpoint remote;
 	struct door_gate *gate;	       /* held; NULL: it went through none */

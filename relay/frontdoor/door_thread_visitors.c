@@ -109,6 +109,9 @@ void visitor_forget(struct visitor *visitor)
 
 	visitor_leave_gate(visitor);
 	visitor_end_dial(visitor, false);
+	if (visitor->open)
+		atomic_fetch_sub_explicit(visitor->open, 1, memory_order_relaxed);
+	visitor->open = NULL;
 	visitor_free_hello(visitor);
 	door->n_of_source[visitor->source]--;
 	door->counters.visitors_now--;

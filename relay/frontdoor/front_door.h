@@ -127,7 +127,10 @@ uint16_t front_door_port(const struct front_door *door, uint32_t listener);
 uint32_t front_door_relay_sockets(const struct front_door *door, int ret[DOOR_MAX_LISTEN]);
 /* Where agents dial back; 0: nowhere. */
 uint16_t front_door_dial_back_port(const struct front_door *door);
-/* subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. */
-void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription);
+/*
+ * subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. open: counts its
+ * visitors from when it has dialled back to their end; borrowed to the end of the door, NULL: nothing does.
+ */
+void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
 /* Of some microseconds ago. */
 struct front_door_counters front_door_counters(const struct front_door *door);

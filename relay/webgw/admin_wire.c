@@ -63,6 +63,11 @@ static int take_host(const struct json *root, struct webgw_admin_request *reques
 		return error_set(reterr, 400, "host: no name such as www.example.com: %s", host_name_error_text(r));
 	if (webgw_hash_read(hash, strlen(hash), request->hash) != 0)
 		return error_set(reterr, 400, "hexSecretHash: the SHA-256 of the secret, 64 hex digits");
+	const struct json *balance = json_member(root, "balance");
+	const char *text = json_text(balance);
+	request->has_balance = balance != NULL;
+	if (balance && (!text || webgw_balance_read(text, strlen(text), &request->balance) != 0))
+		return error_set(reterr, 400, "balance: \"least-connections\" or \"round-robin\"");
 	return 0;
 }
 
@@ -138,6 +143,7 @@ struct json *webgw_admin_host_json(const struct webgw_admin_host *host)
 	put_count(object, "visitors", host->visitors);
 	put_count(object, "visitorsNow", host->visitors_now);
 	put_count(object, "clients", host->n_clients);
+	json_put_string(object, "balance", webgw_balance_text(host->balance));
 	return object;
 }
 
@@ -151,6 +157,7 @@ struct json *webgw_admin_client_json(const struct subscription_facts *facts, con
 	json_put_integer(object, "subscription", facts->id);
 	put_count(object, "connectedSeconds", connected_s);
 	put_count(object, "waiting", facts->n_waiting);
+	put_count(object, "open", facts->n_open);
 	put_count(object, "dialled", facts->n_dialled);
 	json_put_boolean(object, "resting", facts->is_resting);
 	return object;

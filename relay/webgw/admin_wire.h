@@ -1,7 +1,7 @@
 /*
  * webgw's HTTP interface for who runs the node: what is asked, and what is answered (docs/PROTOCOL-webgw.md).
  *
- *   GET    /api/v1/proxy          all hosts          POST /api/v1/proxy {host, hexSecretHash}   one more
+ *   GET    /api/v1/proxy          all hosts          POST /api/v1/proxy {host, hexSecretHash, balance}   one more
  *   GET    /api/v1/proxy/HOST     one                GET  /api/v1/clients                       who has subscribed
  *   DELETE /api/v1/proxy/HOST     no longer
  *
@@ -29,6 +29,8 @@ struct webgw_admin_request {
 	enum webgw_admin_what what;
 	struct host_pattern host;     /* WEBGW_ADMIN_HOST, _ADD, _REMOVE */
 	uint8_t hash[WEBGW_HASH_LEN]; /* WEBGW_ADMIN_ADD */
+	bool has_balance;	      /* the same */
+	enum webgw_balance balance;
 };
 
 /*
@@ -41,6 +43,7 @@ P2P_CHECK int webgw_admin_read(const struct http_request *http, const char *body
 struct webgw_admin_host {
 	struct host_pattern host;
 	uint8_t hash[WEBGW_HASH_LEN];
+	enum webgw_balance balance;
 	uint64_t read, written; /* bytes from agents, and to them */
 	uint64_t visitors, visitors_now;
 	uint32_t n_clients;

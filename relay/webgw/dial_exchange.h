@@ -15,6 +15,7 @@
 #include "relay/frontdoor/host_name.h"
 #include "relay/webgw/subscriptions.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,7 @@ struct dial_over {
 struct dial_answer {
 	uint64_t ticket;
 	int64_t subscription; /* 0: nobody is there */
+	_Atomic uint32_t *open; /* counts those that its agent serves; borrowed to the end of the door */
 };
 
 struct dial_exchange {

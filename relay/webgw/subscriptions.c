@@ -17,6 +17,7 @@ struct host {
 	uint32_t place; /* among all hosts */
 	uint32_t n;
 	uint8_t hash[WEBGW_HASH_LEN];
+	enum webgw_balance balance;
 	void *data;
 	struct link subscribers; /* whose turn it is first */
 };
@@ -27,6 +28,8 @@ struct subscriber {
 	struct host *host;
 	void *owner;
 	int64_t id;
+	uint16_t place; /* of what is open */
+	uint64_t passed_over; /* for that visitor */
 	uint32_t n_pending;
 	uint32_t n_in_vain; /* in a row */
 	uint64_t n_dialled;
@@ -36,10 +39,14 @@ struct subscriber {
 
 struct subscriptions {
 	uint32_t n_hosts, n;
+	uint64_t n_visitors;
 	struct host *hosts[SUBSCRIPTIONS_MAX_HOSTS];
 	struct host_table by_name;
 	struct host_entry *name_buckets[HOST_BUCKETS];
 	struct subscriber *by_id[ID_BUCKETS];
+	_Atomic uint32_t open[SUBSCRIPTIONS_MAX];
+	uint16_t free[SUBSCRIPTIONS_MAX]; /* places there; a ring, so that none is somebody else's soon */
+	uint32_t first_free;		  /* n of them are not free */
 };
 
 struct subscriptions *subscriptions_new(void)
@@ -49,6 +56,8 @@ struct subscriptions *subscriptions_new(void)
 	if (!table)
 		abort();
 	host_table_init(&table->by_name, table->name_buckets, HOST_BUCKETS);
+	for (uint16_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
+		table->free[i] = i;
 	return table;
 }
 
@@ -90,6 +99,7 @@ static void drop(struct subscriptions *table, struct subscriber *subscriber)
 	link_remove(&subscriber->of_host);
 	subscriber->host->n--;
 	table->n--;
+	table->free[(table->first_free + SUBSCRIPTIONS_MAX - table->n - 1) % SUBSCRIPTIONS_MAX] = subscriber->place; /* last */
 	free(subscriber);
 }
 
@@ -120,6 +130,15 @@ int subscriptions_add_host(struct subscriptions *table, const struct host_patter
 	host->place = table->n_hosts;
 	table->hosts[table->n_hosts++] = host;
 	return host_table_add(&table->by_name, &host->entry);
+}
+
+bool subscriptions_set_balance(struct subscriptions *table, const struct host_pattern *pattern, enum webgw_balance balance)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (host)
+		host->balance = balance;
+	return host != NULL;
 }
 
 static void free_host(struct subscriptions *table, struct host *host)
@@ -170,7 +189,9 @@ static struct subscriber *add_subscriber(struct subscriptions *table, struct hos
 
 	if (!subscriber)
 		abort();
-	*subscriber = (struct subscriber){ .host = host, .owner = owner, .id = new_id(table) };
+	*subscriber = (struct subscriber){ .host = host, .owner = owner, .id = new_id(table),
+					   .place = table->free[table->first_free] };
+	table->first_free = (table->first_free + 1) % SUBSCRIPTIONS_MAX;
 	struct subscriber **bucket = bucket_of(table, subscriber->id);
 	subscriber->next = *bucket;
 	*bucket = subscriber;
@@ -222,16 +243,44 @@ void subscriptions_drop_owner(struct subscriptions *table, const void *owner)
 
 /* ---- visitors ---- */
 
-/* Whose turn it is of those that have room. */
-static struct subscriber *choose(const struct host *host, enum subscriptions_health health, uint64_t now_ms)
+static uint64_t n_open(const struct subscriptions *table, const struct subscriber *subscriber)
 {
+	return atomic_load_explicit(&table->open[subscriber->place], memory_order_relaxed);
+}
+
+/* Of those that have room: who has the fewest, and of these whose turn it is; or whose turn it is. */
+static struct subscriber *choose(const struct subscriptions *table, const struct host *host,
+				 enum subscriptions_health health, uint64_t now_ms)
+{
+	struct subscriber *chosen = NULL;
+	uint64_t fewest = UINT64_MAX;
+
 	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
 		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
 		const bool is_resting = now_ms < subscriber->rests_until_ms;
-		if (subscriber->n_pending < SUBSCRIPTIONS_MAX_PENDING && is_resting == (health == SUBSCRIPTIONS_RESTING))
-			return subscriber;
+		if (subscriber->n_pending >= SUBSCRIPTIONS_MAX_PENDING || is_resting != (health == SUBSCRIPTIONS_RESTING) ||
+		    (table->n_visitors > 0 && subscriber->passed_over == table->n_visitors))
+			continue;
+		const uint64_t n = host->balance == WEBGW_ROUND_ROBIN ? 0 : subscriber->n_pending + n_open(table, subscriber);
+		if (n < fewest) {
+			chosen = subscriber;
+			fewest = n;
+		}
 	}
-	return NULL;
+	return chosen;
+}
+
+void subscriptions_begin(struct subscriptions *table)
+{
+	table->n_visitors++;
+}
+
+void subscriptions_pass_over(struct subscriptions *table, int64_t id)
+{
+	struct subscriber *subscriber = find(table, id);
+
+	if (subscriber)
+		subscriber->passed_over = table->n_visitors;
 }
 
 void *subscriptions_pick(struct subscriptions *table, const struct host_name *name, enum subscriptions_health health,
@@ -239,7 +288,7 @@ void *subscriptions_pick(struct subscriptions *table, const struct host_name *na
 {
 	struct host_entry *entry = host_table_find(&table->by_name, name);
 	struct host *host = entry ? container_of(entry, struct host, entry) : NULL;
-	struct subscriber *chosen = host ? choose(host, health, now_ms) : NULL;
+	struct subscriber *chosen = host ? choose(table, host, health, now_ms) : NULL;
 
 	if (!chosen)
 		return NULL;
@@ -284,6 +333,13 @@ void subscriptions_over(struct subscriptions *table, int64_t id, enum subscripti
 	subscriber->rests_until_ms = 0;
 }
 
+_Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id)
+{
+	const struct subscriber *subscriber = find(table, id);
+
+	return subscriber ? &table->open[subscriber->place] : NULL;
+}
+
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *pattern)
 {
 	const struct host *host = find_host(table, pattern);
@@ -300,6 +356,11 @@ bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct
 	if (ret_hash)
 		memcpy(ret_hash, table->hosts[i]->hash, WEBGW_HASH_LEN);
 	return true;
+}
+
+enum webgw_balance subscriptions_balance(const struct subscriptions *table, uint32_t i)
+{
+	return i < table->n_hosts ? table->hosts[i]->balance : WEBGW_LEAST_CONNECTIONS;
 }
 
 void **subscriptions_data(const struct subscriptions *table, const struct host_pattern *pattern)
@@ -324,6 +385,7 @@ uint32_t subscriptions_of_host(const struct subscriptions *table, uint32_t i, ui
 			.owner = subscriber->owner,
 			.id = subscriber->id,
 			.n_waiting = subscriber->n_pending,
+			.n_open = (uint32_t)n_open(table, subscriber),
 			.n_dialled = subscriber->n_dialled,
 			.is_resting = now_ms < subscriber->rests_until_ms,
 		};

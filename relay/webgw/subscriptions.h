@@ -5,8 +5,10 @@
  *              │ id            │ id
  *              └── owner ──────┴── owner (a connection; one may have many)
  *
- * Agents of one host share its visitors in turn; nobody who comes later takes the place of who was there, and a
- * connection that subscribes twice has one turn. An agent's health:
+ * Agents of one host share its visitors: the next one is for who has the fewest, waiting and open, and of those for whose turn
+ * it is; or in turn alone. Nobody who comes later takes the place of who was there, and a connection that subscribes twice has
+ * one turn. How many are open of a subscriber is counted where they are, by another thread: subscriptions_open().
+ * An agent's health:
  *
  *   HEALTHY ── SUBSCRIPTIONS_DOUBT in vain, one after the other ──► RESTING ── SUBSCRIPTIONS_REST_MS ──► ON TRIAL
  *      ▲                                                               ▲                                    │
@@ -18,13 +20,14 @@
  * time is not taken for a dead one, for anybody may send it visitors.
  *
  * Bounds: hosts, subscribers in all and of a host, and visitors that wait for one (SUBSCRIPTIONS_MAX_PENDING). Secrets are compared in
- * constant time. Times are the caller's. One thread. Pure; sodium_init() must have been called.
+ * constant time. Times are the caller's. One thread, but for what is open. Pure; sodium_init() must have been called.
  */
 #pragma once
 
 #include "relay/frontdoor/host_name.h"
 #include "relay/webgw/webgw_wire.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,6 +61,8 @@ void subscriptions_free(struct subscriptions *table);
 /* 0, also for one that is there with this hash; -EEXIST: with another one; -ENOBUFS. */
 P2P_CHECK int subscriptions_add_host(struct subscriptions *table, const struct host_pattern *host,
 				     const uint8_t hash[WEBGW_HASH_LEN]);
+/* At first: WEBGW_LEAST_CONNECTIONS. False: there is no such host. */
+bool subscriptions_set_balance(struct subscriptions *table, const struct host_pattern *host, enum webgw_balance balance);
 /* With its subscribers. False: it was not there. */
 bool subscriptions_remove_host(struct subscriptions *table, const struct host_pattern *host);
 
@@ -73,6 +78,10 @@ void subscriptions_drop_owner(struct subscriptions *table, const void *owner);
 
 enum subscriptions_health { SUBSCRIPTIONS_HEALTHY, /* and who is on trial */ SUBSCRIPTIONS_RESTING };
 
+/* A visitor comes: nobody has been passed over for it. */
+void subscriptions_begin(struct subscriptions *table);
+/* It could not be told: until the next subscriptions_begin() it is not picked. */
+void subscriptions_pass_over(struct subscriptions *table, int64_t id);
 /*
  * Whose is this visitor, of those of that health? The owner, with the id of its subscription; another has the next turn.
  * NULL: nobody is there, or all have too many waiting.
@@ -84,11 +93,18 @@ void subscriptions_told(struct subscriptions *table, int64_t id, uint64_t now_ms
 /* The wait for subscriber id, which was told, is over. Accepts one that is gone. */
 void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms);
 
+/*
+ * Where it is counted how many visitors of subscriber id are open; there to the end of the table, also when the subscriber
+ * has gone: much later it may be another's. NULL: there is no such.
+ */
+_Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id);
+
 /* How many serve this very host. */
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *host);
 /* Hosts one after the other: i from 0 on; false: there are no more. hash may be NULL. */
 bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
 			   uint8_t ret_hash[WEBGW_HASH_LEN]);
+enum webgw_balance subscriptions_balance(const struct subscriptions *table, uint32_t i);
 /* A word of the caller's own for a host, NULL at first; where it is. NULL: there is no such host. */
 void **subscriptions_data(const struct subscriptions *table, const struct host_pattern *host);
 
@@ -97,6 +113,7 @@ struct subscription_facts {
 	void *owner;
 	int64_t id;
 	uint32_t n_waiting; /* visitors */
+	uint32_t n_open;    /* the same, whom it serves */
 	uint64_t n_dialled; /* that it dialled back for */
 	bool is_resting;
 };

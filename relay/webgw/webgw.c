@@ -186,11 +186,11 @@ static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health
 			   bool *is_asked)
 {
 	const uint64_t now_ms = uv_now(webgw->loop);
-	int64_t id = 0, first = 0;
+	int64_t id = 0;
 
 	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++) {
 		struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, health, now_ms, &id);
-		if (!ws || id == first) /* all were asked */
+		if (!ws) /* all were asked */
 			break;
 		*is_asked = true;
 		if (websocket_stalled_ms(ws) >= STALL_MS) {
@@ -202,7 +202,7 @@ static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health
 			subscriptions_told(webgw->subscriptions, id, now_ms);
 			return id;
 		}
-		first = first != 0 ? first : id;
+		subscriptions_pass_over(webgw->subscriptions, id);
 	}
 	return 0;
 }
@@ -211,8 +211,8 @@ static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health
 static int64_t tell_somebody(struct webgw *webgw, const struct dial_wanted *wanted)
 {
 	bool is_asked = false;
+	subscriptions_begin(webgw->subscriptions);
 	int64_t id = tell_one_of(webgw, SUBSCRIPTIONS_HEALTHY, wanted, &is_asked);
-
 	if (id == 0)
 		id = tell_one_of(webgw, SUBSCRIPTIONS_RESTING, wanted, &is_asked);
 	webgw->counters.not_read += id == 0 && is_asked;
@@ -226,7 +226,7 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 	const int64_t id = tell_somebody(webgw, wanted);
 
 	webgw->counters.told += id != 0;
-	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id);
+	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id, subscriptions_open(webgw->subscriptions, id));
 	if (id == 0)
 		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
 }
@@ -262,6 +262,11 @@ int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const u
 	if (gate && !*gate)
 		*gate = new_gate();
 	return r;
+}
+
+bool webgw_set_balance(struct webgw *webgw, const struct host_pattern *host, enum webgw_balance balance)
+{
+	return subscriptions_set_balance(webgw->subscriptions, host, balance);
 }
 
 static void forget_subscriptions_of(struct webgw *webgw, const struct host_pattern *host)
@@ -304,6 +309,7 @@ bool webgw_host_facts(const struct webgw *webgw, uint32_t i, struct webgw_admin_
 		return false;
 	const struct door_gate *gate = *subscriptions_data(webgw->subscriptions, &ret->host);
 	const struct door_gate_counters counters = door_gate_counters(gate);
+	ret->balance = subscriptions_balance(webgw->subscriptions, i);
 	ret->read = counters.bytes_out;
 	ret->written = counters.bytes_in;
 	ret->visitors = counters.visitors;

@@ -29,7 +29,7 @@ struct webgw;
 struct webgw_ports {
 	void *owner;
 	/* As front_door_answer(). */
-	void (*answer)(void *owner, uint64_t ticket, int64_t subscription);
+	void (*answer)(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
 	/* As front_door_dial_back_port(). */
 	uint16_t (*dial_back_port)(void *owner);
 };
@@ -53,10 +53,12 @@ struct webgw_counters {
 
 /* 0, or -errno with address and remedy in reterr. */
 P2P_CHECK int webgw_new(const struct webgw_options *options, struct webgw **ret, struct error *reterr);
-/* After the WebSocket host is closed. Accepts NULL. */
+/* After the WebSocket host is closed, and the front door. Accepts NULL. */
 void webgw_free(struct webgw *webgw);
 /* As subscriptions_add_host(). */
 P2P_CHECK int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN]);
+/* As subscriptions_set_balance(). */
+bool webgw_set_balance(struct webgw *webgw, const struct host_pattern *host, enum webgw_balance balance);
 /* With its agents' subscriptions and its visitors, these when the routes are replaced. False: it was not there. */
 bool webgw_remove_host(struct webgw *webgw, const struct host_pattern *host);
 /* Hosts one after the other: i from 0 on. The gate all its visitors go through, borrowed; NULL: there are no more. */

@@ -52,10 +52,32 @@ static void show_host(const struct webgw_admin *admin, const struct host_pattern
 		refuse(page, 404, "there is no such host");
 }
 
+/* Kept, or as it was before. */
+static void keep_added(struct webgw_admin *admin, const struct webgw_admin_request *request,
+		       const struct webgw_admin_host *before, struct http_page *page)
+{
+	const struct webgw_admin_options *options = &admin->options;
+	struct error error;
+
+	if (options->changed(options->owner, &error) == 0) {
+		log_info(MODULE, "%s%s: a host", request->host.is_wildcard ? "*." : "", request->host.name.text);
+		show_host(admin, &request->host, page);
+		return;
+	}
+	if (before)
+		(void)webgw_set_balance(options->webgw, &request->host, before->balance);
+	else
+		(void)webgw_remove_host(options->webgw, &request->host);
+	(void)!options->changed(options->owner, &(struct error){ 0 }); /* the front door forgets it, too */
+	refuse(page, 500, error.message);
+}
+
 static void add_host(struct webgw_admin *admin, const struct webgw_admin_request *request, struct http_page *page)
 {
 	const struct webgw_admin_options *options = &admin->options;
 	const char *taken = options->taken(options->owner, &request->host);
+	struct webgw_admin_host before;
+	const bool was_there = webgw_find_host(options->webgw, &request->host, &before);
 
 	if (taken) {
 		refuse(page, 409, taken);
@@ -63,10 +85,9 @@ static void add_host(struct webgw_admin *admin, const struct webgw_admin_request
 	}
 	switch (webgw_add_host(options->webgw, &request->host, request->hash)) {
 	case 0:
-		log_info(MODULE, "%s%s: a host, until the node ends", request->host.is_wildcard ? "*." : "",
-			 request->host.name.text);
-		options->changed(options->owner);
-		show_host(admin, &request->host, page);
+		if (request->has_balance)
+			(void)webgw_set_balance(options->webgw, &request->host, request->balance);
+		keep_added(admin, request, was_there ? &before : NULL, page);
 		return;
 	case -EEXIST:
 		refuse(page, 409, "the host is there with another hash: remove it first");
@@ -79,14 +100,17 @@ static void add_host(struct webgw_admin *admin, const struct webgw_admin_request
 static void remove_host(struct webgw_admin *admin, const struct host_pattern *host, struct http_page *page)
 {
 	const struct webgw_admin_options *options = &admin->options;
+	struct error error;
 
 	if (!webgw_remove_host(options->webgw, host)) {
 		page->status = 204;
 		return;
 	}
-	log_info(MODULE, "%s%s: no longer a host, until the node ends", host->is_wildcard ? "*." : "", host->name.text);
-	options->changed(options->owner);
-	answer_take(page, json_object());
+	log_info(MODULE, "%s%s: no longer a host", host->is_wildcard ? "*." : "", host->name.text);
+	if (options->changed(options->owner, &error) == 0)
+		answer_take(page, json_object());
+	else
+		refuse(page, 500, error.message);
 }
 
 static void on_request(void *owner, const struct http_request *http, const char *body, size_t len, struct http_page *page)

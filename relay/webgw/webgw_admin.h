@@ -20,7 +20,8 @@ struct webgw_admin_options {
 	const char *path; /* of the socket; its folder is made */
 	struct webgw *webgw; /* borrowed, until it has stopped */
 	void *owner;
-	void (*changed)(void *owner); /* hosts came or went */
+	/* Hosts came or went. 0; or -errno: they are not kept, and why. */
+	int (*changed)(void *owner, struct error *reterr);
 	/* Why this cannot be a host of webgw's: somebody else has it. NULL: nobody has. */
 	const char *(*taken)(void *owner, const struct host_pattern *host);
 };

@@ -8,6 +8,7 @@
 
 #define REGISTER   "webgw_registerClient"
 #define UNREGISTER "webgw_unregisterClient"
+#define BALANCE	   "balance="
 
 /* ---- what agents ask ---- */
 
@@ -188,19 +189,55 @@ int webgw_hash_read(const char *text, size_t len, uint8_t ret[WEBGW_HASH_LEN])
 	return 0;
 }
 
+static const char *const balances[] = { [WEBGW_LEAST_CONNECTIONS] = "least-connections", [WEBGW_ROUND_ROBIN] = "round-robin" };
+
+int webgw_balance_read(const char *text, size_t len, enum webgw_balance *ret)
+{
+	for (enum webgw_balance i = WEBGW_LEAST_CONNECTIONS; i <= WEBGW_ROUND_ROBIN; i++) {
+		if (len != strlen(balances[i]) || memcmp(text, balances[i], len) != 0)
+			continue;
+		*ret = i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+const char *webgw_balance_text(enum webgw_balance balance)
+{
+	return balances[balance];
+}
+
+/* What stands behind the hash. */
+static int read_options(const char *text, struct webgw_rule *rule, struct error *reterr)
+{
+	const size_t skipped = strspn(text, " \t"), len = strlen(text + skipped);
+	const char *option = text + skipped;
+
+	if (len == 0)
+		return 0;
+	if (strncmp(option, BALANCE, strlen(BALANCE)) == 0 &&
+	    webgw_balance_read(option + strlen(BALANCE), len - strlen(BALANCE), &rule->balance) == 0)
+		return 0;
+	return error_set(reterr, -EINVAL, "behind the hash nothing, " BALANCE "least-connections or " BALANCE "round-robin");
+}
+
 int webgw_rule_parse(const char *text, struct webgw_rule *ret, struct error *reterr)
 {
 	const size_t len = strcspn(text, " \t");
 	const char *hash = text + len + strspn(text + len, " \t");
-	struct webgw_rule rule;
+	const size_t hash_len = strcspn(hash, " \t");
+	struct webgw_rule rule = { 0 };
 	int r = host_pattern_from(text, len, &rule.host);
 
 	if (r != 0)
 		return error_set(reterr, -EINVAL, "a host such as www.example.com; '%.*s' is none: %s",
 				 (int)(len < 80 ? len : 80), text, host_name_error_text(r));
-	if (webgw_hash_read(hash, strlen(hash), rule.hash) != 0)
+	if (webgw_hash_read(hash, hash_len, rule.hash) != 0)
 		return error_set(reterr, -EINVAL, "behind the host the SHA-256 of its secret, 64 hex digits; the secret "
 						  "itself does not belong here");
+	r = read_options(hash + hash_len, &rule, reterr);
+	if (r != 0)
+		return r;
 	*ret = rule;
 	return 0;
 }

@@ -64,10 +64,21 @@ struct webgw_visit {
 /* Has a secret in it: wiped by the caller. */
 char *webgw_print_visit(int64_t subscription, const struct webgw_visit *visit);
 
-/* As it is configured: "www.example.com 84e0c0ea…", a host and the SHA-256 of its secret in hex. */
+/* Whose is the next visitor, of several agents: who has the fewest, or in turn. */
+enum webgw_balance { WEBGW_LEAST_CONNECTIONS, WEBGW_ROUND_ROBIN };
+
+/* 0 or -EINVAL. */
+P2P_CHECK int webgw_balance_read(const char *text, size_t len, enum webgw_balance *ret);
+const char *webgw_balance_text(enum webgw_balance balance);
+
+/*
+ * As it is configured: "www.example.com 84e0c0ea… balance=round-robin", a host and the SHA-256 of its secret in hex; then, if
+ * it is not least-connections, how agents share it.
+ */
 struct webgw_rule {
 	struct host_pattern host;
 	uint8_t hash[WEBGW_HASH_LEN];
+	enum webgw_balance balance;
 };
 
 /* 0, or -EINVAL with what is wrong, and how it should be, in reterr. */

@@ -295,7 +295,54 @@ def test_hosts_are_added_listed_and_removed_by_http(town):
     is_dropped(town, "their host was taken away", 2)
     town.relay.kill()
     assert town.relay.start()  # over a socket that was left behind
-    assert admin.ask("GET", "/api/v1/proxy")[0] == 200
+    status, hosts = admin.ask("GET", "/api/v1/proxy")
+    assert status == 200 and [host["host"] for host in hosts] == ["www.example.com"]
+
+
+def test_hosts_that_were_added_are_there_again_after_a_restart(town):
+    """Who configures nothing else loses nothing; what cannot be read is kept, and nothing is added over it."""
+    admin, digest = Admin(town.relay), hashlib.sha256(b"1" * 32).hexdigest()
+    for host in ("new.example.com", "gone.example.com", "*.new.example.com"):
+        assert admin.ask("POST", "/api/v1/proxy", {"host": host, "hexSecretHash": digest, "balance": "round-robin"})[0] == 200
+    assert admin.ask("DELETE", "/api/v1/proxy/gone.example.com")[0] == 200
+    kept = town.relay.state / "webgw-hosts"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    town.relay.kill()  # without a word of goodbye
+    town.relay.start()
+    wait_until(lambda: admin.socket.exists(), 10, "webgw's socket")
+    hosts = {host["host"]: host["balance"] for host in admin.ask("GET", "/api/v1/proxy")[1]}
+    assert hosts == {"www.example.com": "least-connections", "new.example.com": "round-robin",
+                     "*.new.example.com": "round-robin"}
+    agent = Agent(town.agents, town.relay.host.ip)
+    assert "result" in agent.register("new.example.com", b"1" * 32)
+    first = REQUEST.replace(b"WWW.Example.com", b"new.example.com")
+    wait_until(lambda: town.relay.status()["state"] == "running", 10, "that it is a member again")
+    assert passes(visit(town, first), agent.dial_back(agent.next_visit()), first)
+    kept.write_text(kept.read_text()[:-5])
+    town.relay.kill()
+    town.relay.start()
+    status, why = admin.ask("POST", "/api/v1/proxy", {"host": "more.example.com", "hexSecretHash": digest})
+    assert status == 500 and "webgw-hosts" in why["error"]
+    assert [host["host"] for host in admin.ask("GET", "/api/v1/proxy")[1]] == ["www.example.com"]
+    assert "new.example.com" in kept.read_text()
+
+
+def test_the_next_visitor_is_for_the_agent_with_the_fewest(town):
+    first, second = subscribed(town), subscribed(town)
+    long = [visit(town, REQUEST)]
+    callers = [first.dial_back(first.next_visit())]
+    admin = Admin(town.relay)
+
+    def opens():
+        return [client["open"] for client in admin.ask("GET", "/api/v1/clients")[1]]
+
+    wait_until(lambda: sorted(opens()) == [0, 1], 10, "that it is open")
+    for _ in range(3):  # over at once, one after the other
+        assert passes(visit(town, REQUEST), second.dial_back(second.next_visit()), REQUEST)
+        wait_until(lambda: sorted(opens()) == [0, 1], 10, "that it is over")
+    callers[0].close()
+    long[0].close()
+    wait_until(lambda: opens() == [0, 0], 10, "that nothing is open")
 
 
 def test_what_is_no_request_is_answered_with_what_is_wrong(town):

@@ -26,6 +26,15 @@ static struct subscriptions *new_table(const char *host)
 	return table;
 }
 
+static struct subscriptions *new_table_in_turn(const char *host)
+{
+	struct subscriptions *table = new_table(host);
+	const struct host_pattern pattern = pattern_of(host);
+
+	assert(subscriptions_set_balance(table, &pattern, WEBGW_ROUND_ROBIN));
+	return table;
+}
+
 static int64_t enter(struct subscriptions *table, const char *host, void *owner)
 {
 	const struct host_pattern pattern = pattern_of(host);
@@ -112,7 +121,7 @@ static void test_so_many_visitors_wait_for_one_agent_at_most(void)
 
 static void test_who_does_not_dial_back_rests_unless_there_is_nobody_else(void)
 {
-	struct subscriptions *table = new_table("a.example");
+	struct subscriptions *table = new_table_in_turn("a.example");
 	int64_t id, silent = enter(table, "a.example", &alice);
 
 	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
@@ -167,7 +176,7 @@ static void test_who_is_late_for_some_and_dials_back_for_others_is_healthy(void)
 /* Else each return costs as many visitors as come until the first of them has waited in vain. */
 static void test_who_returns_from_rest_is_tried_with_one_visitor(void)
 {
-	struct subscriptions *table = new_table("a.example");
+	struct subscriptions *table = new_table_in_turn("a.example");
 	int64_t id, dead = enter(table, "a.example", &alice);
 	uint64_t now_ms = 5000;
 
@@ -210,6 +219,56 @@ static void test_who_was_not_told_loses_neither_its_trial_nor_a_place(void)
 	subscriptions_told(table, id, SUBSCRIPTIONS_REST_MS);
 	assert(!subscriptions_pick(table, &name, SUBSCRIPTIONS_HEALTHY, SUBSCRIPTIONS_REST_MS, &id));
 	subscriptions_told(table, id + 1, 0); /* of nobody */
+	subscriptions_free(table);
+}
+
+/* Whoever is in the middle of many long ones is not given as many again. */
+static void test_the_next_visitor_is_for_who_has_the_fewest(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	const struct host_pattern host = pattern_of("a.example");
+	int64_t id;
+
+	const int64_t first = enter(table, "a.example", &alice), second = enter(table, "a.example", &bob);
+	atomic_fetch_add(subscriptions_open(table, first), 2);
+	assert(pick(table, "a.example", 0, &id) == &bob && pick(table, "a.example", 0, &id) == &bob);
+	assert(pick(table, "a.example", 0, &id) == &alice); /* as many: it is her turn */
+	subscriptions_over(table, second, SUBSCRIPTIONS_LEFT, 0);
+	assert(pick(table, "a.example", 0, &id) == &bob);
+	assert(subscriptions_set_balance(table, &host, WEBGW_ROUND_ROBIN));
+	atomic_fetch_add(subscriptions_open(table, first), 100);
+	for (int i = 0; i < 4; i++)
+		assert(pick(table, "a.example", 0, &id) == (i % 2 == 0 ? &alice : &bob));
+	assert(!subscriptions_open(table, first + second));
+	subscriptions_free(table);
+}
+
+static void test_who_cannot_be_told_is_passed_over_for_this_visitor(void)
+{
+	struct subscriptions *table = new_table("a.example");
+	int64_t id;
+
+	const int64_t first = enter(table, "a.example", &alice);
+	atomic_fetch_add(subscriptions_open(table, enter(table, "a.example", &bob)), 9);
+	subscriptions_begin(table);
+	assert(pick(table, "a.example", 0, &id) == &alice && id == first);
+	subscriptions_pass_over(table, first);
+	assert(pick(table, "a.example", 0, &id) == &bob);
+	subscriptions_begin(table);
+	assert(pick(table, "a.example", 0, &id) == &alice);
+	subscriptions_free(table);
+}
+
+/* What is left of who has gone is counted where no other counts, for a long time. */
+static void test_a_place_is_not_somebody_elses_soon(void)
+{
+	struct subscriptions *table = new_table("a.example");
+
+	_Atomic uint32_t *const left = subscriptions_open(table, enter(table, "a.example", &alice));
+	for (int i = 0; i < SUBSCRIPTIONS_MAX - 1; i++) {
+		subscriptions_drop_owner(table, i % 2 == 0 ? &alice : &bob);
+		assert(subscriptions_open(table, enter(table, "a.example", i % 2 == 0 ? &bob : &alice)) != left);
+	}
 	subscriptions_free(table);
 }
 
@@ -283,6 +342,9 @@ int main(void)
 	test_who_is_late_for_some_and_dials_back_for_others_is_healthy();
 	test_who_returns_from_rest_is_tried_with_one_visitor();
 	test_who_was_not_told_loses_neither_its_trial_nor_a_place();
+	test_the_next_visitor_is_for_who_has_the_fewest();
+	test_who_cannot_be_told_is_passed_over_for_this_visitor();
+	test_a_place_is_not_somebody_elses_soon();
 	test_who_subscribes_twice_has_one_turn();
 	test_a_host_given_again_is_the_same();
 	test_a_wildcard_has_a_secret_of_its_own();
