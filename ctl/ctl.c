@@ -24,6 +24,11 @@ static const struct ctl_command *const commands[] = {
 	&ctl_expose,
 	&ctl_unexpose,
 	&ctl_exposures,
+	&ctl_diglett,
+	&ctl_diglett_end,
+	&ctl_diglett_token_create,
+	&ctl_diglett_token_list,
+	&ctl_diglett_token_revoke,
 	&ctl_log_level,
 	&ctl_version,
 	&ctl_admin_status,
@@ -178,14 +183,20 @@ static int words_matched(const struct ctl_command *command, int argc, char *cons
 	return 0;
 }
 
+/* The one with most words: "diglett" is one, and so is "diglett end". */
 static const struct ctl_command *find_command(int argc, char *const argv[], int *ret_words)
 {
+	const struct ctl_command *found = NULL;
+
+	*ret_words = 0;
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
-		*ret_words = words_matched(commands[i], argc, argv);
-		if (*ret_words > 0)
-			return commands[i];
+		const int words = words_matched(commands[i], argc, argv);
+		if (words > *ret_words) {
+			*ret_words = words;
+			found = commands[i];
+		}
 	}
-	return NULL;
+	return found;
 }
 
 /* The words up to the first option, as far as a name may have them. */

@@ -216,6 +216,32 @@ static void on_exposures(void *owner, local_api_request request)
 	answer_exposed(daemon, request, 0, NULL);
 }
 
+static void on_diglett_answered(void *owner, int code, struct json *result_take, const char *message)
+{
+	struct waiting *waiting = owner;
+	struct local_api *api = waiting->daemon->api;
+
+	if (api && code == 0)
+		local_api_answer(api, waiting->request, result_take);
+	else if (code == 0)
+		json_free(result_take);
+	else if (api)
+		local_api_refuse(api, waiting->request, code, message);
+	free(waiting);
+}
+
+static void on_diglett(void *owner, local_api_request request, const struct diglett_order *order)
+{
+	struct node_daemon *daemon = owner;
+
+	if (daemon->diglett)
+		diglett_thread_order(daemon->diglett, order, on_diglett_answered, wait_for(daemon, request));
+	else
+		local_api_refuse(daemon->api, request, RPC_NOT_FOUND,
+				 "this node is neither a diglett server nor an agent: put [diglett] or [diglett-agent] into "
+				 "p2pnode.conf, and restart p2pnode");
+}
+
 /* ---- life ---- */
 
 static void on_changed(void *owner, enum p2p_engine_state state)
@@ -279,7 +305,8 @@ static int make_api(struct node_daemon *daemon, const struct node_daemon_options
 					       .relay_undrain = on_relay_undrain,
 					       .expose = on_expose,
 					       .unexpose = on_unexpose,
-					       .exposures = on_exposures };
+					       .exposures = on_exposures,
+					       .diglett = on_diglett };
 	char folder[PATH_MAX];
 	const char *slash = strrchr(options->socket, '/');
 

@@ -261,6 +261,13 @@ static void dispatch(struct local_api *api, local_api_request request,
 	case LOCAL_API_EXPOSURES:
 		ports->exposures(ports->owner, request);
 		break;
+	case LOCAL_API_DIGLETT_STATUS:
+	case LOCAL_API_DIGLETT_END:
+	case LOCAL_API_DIGLETT_TOKEN_CREATE:
+	case LOCAL_API_DIGLETT_TOKEN_LIST:
+	case LOCAL_API_DIGLETT_TOKEN_REVOKE:
+		ports->diglett(ports->owner, request, &call->diglett);
+		break;
 	case LOCAL_API_N_METHODS:
 		abort();
 	}

@@ -6,7 +6,7 @@
  *
  * Methods (parameters are described in local_api_wire.h and in p2pnode(8)):
  *   node.status, node.join, node.leave, node.ping, node.netcheck, node.log_level, relay.status, relay.drain,
- *   relay.undrain, node.expose, node.unexpose, node.exposures
+ *   relay.undrain, node.expose, node.unexpose, node.exposures, diglett.…
  *
  * A port may answer at once or later. A request is a number, not a pointer: an answer to a client that
  * has gone in the meantime is dropped. Each request must be answered exactly once; a second answer is
@@ -67,6 +67,8 @@ struct local_api_ports {
 	void (*expose)(void *owner, local_api_request request, const struct exposure *exposure);
 	void (*unexpose)(void *owner, local_api_request request, const struct exposure *host);
 	void (*exposures)(void *owner, local_api_request request);
+	/* local_api_answer(), or a refusal. */
+	void (*diglett)(void *owner, local_api_request request, const struct diglett_order *order);
 };
 
 struct local_api_counters {

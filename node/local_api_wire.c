@@ -1,6 +1,7 @@
 #include "node/local_api_wire.h"
 
 #include "common/json.h"
+#include "relay/diglett/request_wire.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -133,6 +134,88 @@ static int decode_unexpose(const struct json *params, struct local_api_call *ret
 	return r == 0 ? exposure_parse_host(text, &ret->exposure, reterr) : r;
 }
 
+static int decode_diglett_status(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	ret->diglett.kind = DIGLETT_ORDER_STATUS;
+	return decode_nothing(params, ret, reterr);
+}
+
+static int decode_diglett_end(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "name", NULL };
+	const char *name;
+	int r = json_only_members(params, known, reterr);
+
+	if (r == 0)
+		r = json_get_string(params, "name", &name, reterr);
+	if (r != 0)
+		return r;
+	ret->diglett.kind = DIGLETT_ORDER_END;
+	return diglett_name_parse(name, strlen(name), &ret->diglett.name) == 0
+		       ? 0
+		       : error_set(reterr, -EINVAL, "member 'name': must be a host's name, such as app.example.org");
+}
+
+static int decode_pattern(const struct json *item, struct token_entry *entry, struct error *reterr)
+{
+	const char *text = json_text(item);
+
+	if (entry->n_patterns == TOKEN_MAX_PATTERNS)
+		return error_set(reterr, -EINVAL, "member 'names': at most %d; use a wildcard, or another token", TOKEN_MAX_PATTERNS);
+	if (!text || host_pattern_from(text, strlen(text), &entry->patterns[entry->n_patterns]) != 0)
+		return error_set(reterr, -EINVAL, "member 'names': wanted: names, or *. and a name");
+	entry->n_patterns++;
+	return 0;
+}
+
+static int decode_token_create(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "names", "label", NULL };
+	struct token_entry *entry = &ret->diglett.token;
+	const struct json *names;
+	const char *label;
+	int r = json_only_members(params, known, reterr);
+
+	ret->diglett.kind = DIGLETT_ORDER_TOKEN_CREATE;
+	if (r == 0)
+		r = json_get_array(params, "names", &names, reterr);
+	if (r == 0)
+		r = json_get_string_or(params, "label", "", &label, reterr);
+	if (r != 0)
+		return r;
+	if (!token_label_is_valid(label))
+		return error_set(reterr, -EINVAL, "member 'label': at most %d characters of ASCII, and no '#'", TOKEN_LABEL_LEN);
+	snprintf(entry->label, sizeof(entry->label), "%s", label);
+	for (const struct json *item = json_first(names); item && r == 0; item = json_next(item))
+		r = decode_pattern(item, entry, reterr);
+	if (r == 0 && entry->n_patterns == 0)
+		return error_set(reterr, -EINVAL, "member 'names': at least one is needed");
+	return r;
+}
+
+static int decode_token_list(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	ret->diglett.kind = DIGLETT_ORDER_TOKEN_LIST;
+	return decode_nothing(params, ret, reterr);
+}
+
+static int decode_token_revoke(const struct json *params, struct local_api_call *ret, struct error *reterr)
+{
+	static const char *const known[] = { "id", NULL };
+	const char *id;
+	int r = json_only_members(params, known, reterr);
+
+	ret->diglett.kind = DIGLETT_ORDER_TOKEN_REVOKE;
+	if (r == 0)
+		r = json_get_string(params, "id", &id, reterr);
+	if (r != 0)
+		return r;
+	if (strlen(id) != TOKEN_ID_LEN || strspn(id, "0123456789abcdef") != TOKEN_ID_LEN)
+		return error_set(reterr, -EINVAL, "member 'id': must be %d hex digits, as p2pctl diglett token list has them", TOKEN_ID_LEN);
+	snprintf(ret->diglett.id, sizeof(ret->diglett.id), "%s", id);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	bool needs_params;
@@ -150,6 +233,11 @@ static const struct {
 	[LOCAL_API_EXPOSE] = { "node.expose", true, decode_expose },
 	[LOCAL_API_UNEXPOSE] = { "node.unexpose", true, decode_unexpose },
 	[LOCAL_API_EXPOSURES] = { "node.exposures", false, decode_nothing },
+	[LOCAL_API_DIGLETT_STATUS] = { "diglett.status", false, decode_diglett_status },
+	[LOCAL_API_DIGLETT_END] = { "diglett.end", true, decode_diglett_end },
+	[LOCAL_API_DIGLETT_TOKEN_CREATE] = { "diglett.token_create", true, decode_token_create },
+	[LOCAL_API_DIGLETT_TOKEN_LIST] = { "diglett.token_list", false, decode_token_list },
+	[LOCAL_API_DIGLETT_TOKEN_REVOKE] = { "diglett.token_revoke", true, decode_token_revoke },
 };
 
 const char *local_api_method_name(enum local_api_method method)

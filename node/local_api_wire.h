@@ -13,6 +13,11 @@
  *   node.expose    {"exposure": "https://app.example.org 8443 proxy=v2"}
  *   node.unexpose  {"host": "https://app.example.org"}
  *   node.exposures {}
+ *   diglett.status {}
+ *   diglett.end    {"name": "app.example.org"}
+ *   diglett.token_create {"names": ["app.example.org", "*.test.example.org"], "label": "for the shop"?}
+ *   diglett.token_list   {}
+ *   diglett.token_revoke {"id": "2cf24dba"}
  *
  * Unknown members are refused: a typing mistake must not pass for a default. Pure.
  */
@@ -25,6 +30,7 @@
 #include "common/map.h"
 #include "common/rpc.h"
 #include "node/exposure.h"
+#include "relay/diglett/diglett_order.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -48,6 +54,11 @@ enum local_api_method {
 	LOCAL_API_EXPOSE,
 	LOCAL_API_UNEXPOSE,
 	LOCAL_API_EXPOSURES,
+	LOCAL_API_DIGLETT_STATUS,
+	LOCAL_API_DIGLETT_END,
+	LOCAL_API_DIGLETT_TOKEN_CREATE,
+	LOCAL_API_DIGLETT_TOKEN_LIST,
+	LOCAL_API_DIGLETT_TOKEN_REVOKE,
 	LOCAL_API_N_METHODS,
 };
 
@@ -68,6 +79,7 @@ struct local_api_call {
 	enum log_level log_level;
 	bool with_clients; /* are they listed? */
 	struct exposure exposure; /* to unexpose: host and schemes alone */
+	struct diglett_order diglett;
 	uint32_t drain_s; /* until all clients of the relay are sent away */
 };
 

@@ -1,5 +1,6 @@
 #include "node/diglett/diglett_thread.h"
 
+#include "common/rpc.h"
 #include "relay/diglett/diglett_agent.h"
 #include "relay/diglett/diglett_server.h"
 
@@ -10,16 +11,34 @@
 
 #define TICK_MS 1000
 
+/* An order on its way to the thread, and its answer on its way back. */
+struct letter {
+	struct letter *next;
+	struct diglett_thread *thread;
+	struct diglett_order order;
+	diglett_answered answered;
+	void *owner;
+	int code;
+	struct json *result;
+	char message[sizeof(((struct error *)0)->message)];
+};
+
+struct letters {
+	struct letter *first, **end;
+};
+
 struct diglett_thread {
 	struct diglett_settings settings;
-	char key_file[PATH_MAX], notes_file[PATH_MAX];
+	char key_file[PATH_MAX], notes_file[PATH_MAX], tokens_file[PATH_MAX];
 	uv_loop_t loop; /* the thread's */
 	uv_thread_t id;
 	uv_timer_t tick;  /* of the thread's loop */
 	uv_mutex_t lock;
-	struct diglett_metrics metrics; /* guarded by lock */
-	uv_async_t stop;  /* of the thread's loop */
-	uv_async_t ended; /* of the node's */
+	struct diglett_metrics metrics; /* guarded by lock, as are these: */
+	struct letters to_thread, to_node;
+	bool has_ended;
+	uv_async_t stop, ordered;  /* of the thread's loop */
+	uv_async_t ended;	   /* of the node's: that, or answers */
 	struct diglett_server *server;
 	struct diglett_agent *agent;
 	uint32_t n_open;
@@ -27,7 +46,55 @@ struct diglett_thread {
 	void *owner;
 };
 
+/* letters */
+
+static void letters_init(struct letters *letters)
+{
+	letters->first = NULL;
+	letters->end = &letters->first;
+}
+
+static void post(struct diglett_thread *thread, struct letters *letters, struct letter *letter)
+{
+	letter->next = NULL;
+	uv_mutex_lock(&thread->lock);
+	*letters->end = letter;
+	letters->end = &letter->next;
+	uv_mutex_unlock(&thread->lock);
+}
+
+static struct letter *collect(struct diglett_thread *thread, struct letters *letters)
+{
+	uv_mutex_lock(&thread->lock);
+	struct letter *first = letters->first;
+	letters_init(letters);
+	uv_mutex_unlock(&thread->lock);
+	return first;
+}
+
 /* the thread */
+
+static void on_order_answered(void *owner, int code, struct json *result_take, const char *message)
+{
+	struct letter *letter = owner;
+	struct diglett_thread *const thread = letter->thread;
+
+	letter->code = code;
+	letter->result = result_take;
+	snprintf(letter->message, sizeof(letter->message), "%s", message ? message : "");
+	post(thread, &thread->to_node, letter);
+	uv_async_send(&thread->ended);
+}
+
+static void on_ordered(uv_async_t *async)
+{
+	struct diglett_thread *thread = async->data;
+
+	for (struct letter *letter = collect(thread, &thread->to_thread), *next; letter; letter = next) {
+		next = letter->next;
+		diglett_orders_run(thread->server, thread->agent, &letter->order, on_order_answered, letter);
+	}
+}
 
 static void on_tick(uv_timer_t *timer)
 {
@@ -50,6 +117,7 @@ static void on_part_stopped(void *owner)
 	if (--thread->n_open > 0)
 		return;
 	uv_close((uv_handle_t *)&thread->stop, NULL);
+	uv_close((uv_handle_t *)&thread->ordered, NULL);
 	uv_close((uv_handle_t *)&thread->tick, NULL);
 }
 
@@ -77,6 +145,9 @@ static void run(void *arg)
 	struct diglett_thread *thread = arg;
 
 	uv_run(&thread->loop, UV_RUN_DEFAULT);
+	uv_mutex_lock(&thread->lock);
+	thread->has_ended = true;
+	uv_mutex_unlock(&thread->lock);
 	uv_async_send(&thread->ended);
 }
 
@@ -95,10 +166,38 @@ static void on_ended_closed(uv_handle_t *handle)
 	stopped(owner);
 }
 
+static void deliver(struct letter *letter)
+{
+	for (struct letter *next; letter; letter = next) {
+		next = letter->next;
+		letter->answered(letter->owner, letter->code, letter->result, letter->message);
+		free(letter);
+	}
+}
+
+/* Those that the thread has not answered before it ended. */
+static void refuse_orders(struct diglett_thread *thread)
+{
+	struct letter *const letters = collect(thread, &thread->to_thread);
+
+	for (struct letter *letter = letters; letter; letter = letter->next) {
+		letter->code = RPC_UNAVAILABLE;
+		snprintf(letter->message, sizeof(letter->message), "p2pnode is ending");
+	}
+	deliver(letters);
+}
+
 static void on_ended(uv_async_t *async)
 {
 	struct diglett_thread *thread = async->data;
 
+	uv_mutex_lock(&thread->lock);
+	const bool has_ended = thread->has_ended;
+	uv_mutex_unlock(&thread->lock);
+	deliver(collect(thread, &thread->to_node));
+	if (!has_ended)
+		return;
+	refuse_orders(thread);
 	uv_thread_join(&thread->id);
 	uv_close((uv_handle_t *)async, on_ended_closed);
 }
@@ -111,6 +210,7 @@ static int start_parts(struct diglett_thread *thread, struct error *reterr)
 						       .domain = settings->domain,
 						       .key_file = thread->key_file,
 						       .tokens_file = settings->tokens,
+						       .own_tokens_file = thread->tokens_file,
 						       .script = settings->script,
 						       .notes_file = thread->notes_file };
 	struct diglett_agent_options agent = { .host = settings->host,
@@ -140,9 +240,13 @@ int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *setting
 	thread->settings = *settings;
 	snprintf(thread->key_file, sizeof(thread->key_file), "%s/diglett.key", state_dir);
 	snprintf(thread->notes_file, sizeof(thread->notes_file), "%s/diglett.gateway", state_dir);
+	snprintf(thread->tokens_file, sizeof(thread->tokens_file), "%s/diglett.tokens", state_dir);
+	letters_init(&thread->to_thread);
+	letters_init(&thread->to_node);
 	uv_async_init(&thread->loop, &thread->stop, on_stop);
+	uv_async_init(&thread->loop, &thread->ordered, on_ordered);
 	uv_timer_init(&thread->loop, &thread->tick);
-	thread->stop.data = thread->ended.data = thread->tick.data = thread;
+	thread->stop.data = thread->ordered.data = thread->ended.data = thread->tick.data = thread;
 	int r = start_parts(thread, reterr);
 	if (r == 0) {
 		on_tick(&thread->tick);
@@ -169,6 +273,18 @@ struct diglett_metrics diglett_thread_metrics(struct diglett_thread *thread)
 	const struct diglett_metrics metrics = thread->metrics;
 	uv_mutex_unlock(&thread->lock);
 	return metrics;
+}
+
+void diglett_thread_order(struct diglett_thread *thread, const struct diglett_order *order, diglett_answered answered,
+			  void *owner)
+{
+	struct letter *letter = calloc(1, sizeof(*letter));
+
+	if (!letter)
+		abort();
+	*letter = (struct letter){ .thread = thread, .order = *order, .answered = answered, .owner = owner };
+	post(thread, &thread->to_thread, letter);
+	uv_async_send(&thread->ordered);
 }
 
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner)

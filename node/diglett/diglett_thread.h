@@ -4,6 +4,7 @@
  *   the node's loop ── start, stop ──► thread: loop of its own ─┬─ diglett_server
  *                   ◄── has ended ──                            └─ diglett_agent
  *                   ◄── metrics, behind a lock ── once a second
+ *                   ── orders of p2pctl ──►   ◄── their answers ──
  *
  * The node's loop only.
  */
@@ -12,6 +13,7 @@
 #include "common/error.h"
 #include "node/diglett/diglett_settings.h"
 #include "relay/diglett/diglett_metrics.h"
+#include "relay/diglett/diglett_orders.h"
 
 #include <uv.h>
 
@@ -22,5 +24,8 @@ P2P_CHECK int diglett_thread_start(uv_loop_t *loop, const struct diglett_setting
 				   struct diglett_thread **ret, struct error *reterr);
 /* Of a second ago at most. */
 struct diglett_metrics diglett_thread_metrics(struct diglett_thread *thread);
+/* answered() is called once from the node's loop, also when the thread ends before; then with RPC_UNAVAILABLE. */
+void diglett_thread_order(struct diglett_thread *thread, const struct diglett_order *order, diglett_answered answered,
+			  void *owner);
 /* Ends both, frees itself from the node's loop, then calls stopped. */
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FIRST_WAIT_MS 1000
 #define MAX_WAIT_MS   60000
@@ -29,6 +30,8 @@ struct diglett_agent {
 	bool is_looking_up, is_stopping;
 	struct diglett_agent_counters counters;
 	uint64_t let_in_ms;
+	int64_t let_in_s;		       /* of the wall clock */
+	struct host_name names[DIGLETT_MAX_PORTS]; /* as they are reached */
 	uint32_t wait_ms, n_open;
 	char told[256]; /* what was logged last: not again and again */
 	void (*stopped)(void *owner);
@@ -77,6 +80,9 @@ static void on_answered(void *owner, const struct diglett_answer *answer)
 	agent->counters.is_let_in = true;
 	agent->counters.let_in++;
 	agent->let_in_ms = uv_now(agent->loop);
+	agent->let_in_s = (int64_t)time(NULL);
+	for (uint8_t i = 0; i < answer->n_ports && i < agent->options.n_ports; i++)
+		agent->names[i] = answer->names[i];
 	agent->told[0] = '\0';
 	for (uint8_t i = 0; i < answer->n_ports && i < agent->options.n_ports; i++)
 		log_info("diglett", "%s leads to %s, by %s:%u", answer->names[i].text,
@@ -207,6 +213,7 @@ int diglett_agent_start(uv_loop_t *loop, const struct diglett_agent_options *opt
 	agent->host = strdup(options->host);
 	agent->token_file = strdup(options->token_file);
 	agent->extra = strdup(options->extra);
+	memcpy(agent->names, options->names, sizeof(agent->names));
 	agent->wait_ms = FIRST_WAIT_MS;
 	agent->n_open = 1;
 	diglett_key_draw(&agent->curve, &agent->own);
@@ -238,6 +245,22 @@ void diglett_agent_stop(struct diglett_agent *agent, void (*stopped)(void *owner
 	if (agent->tunnel)
 		tunnel_close(agent->tunnel, MUX_CLOSED, on_tunnel_closed);
 	uv_close((uv_handle_t *)&agent->timer, on_timer_closed);
+}
+
+struct diglett_agent_status diglett_agent_status(const struct diglett_agent *agent)
+{
+	const bool waits = uv_is_active((const uv_handle_t *)&agent->timer);
+
+	return (struct diglett_agent_status){ .host = agent->host,
+					      .port = agent->options.port,
+					      .is_let_in = agent->counters.is_let_in,
+					      .since_s = agent->let_in_s,
+					      .why = agent->told,
+					      .again_in_ms = waits ? (uint32_t)uv_timer_get_due_in(&agent->timer) : 0,
+					      .n_ports = agent->options.n_ports,
+					      .names = agent->names,
+					      .targets = agent->options.targets,
+					      .streams = diglett_agent_counters(agent).streams };
 }
 
 struct diglett_agent_counters diglett_agent_counters(const struct diglett_agent *agent)

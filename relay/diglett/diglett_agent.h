@@ -37,8 +37,23 @@ struct diglett_agent_counters {
 	struct tunnel_counters streams;
 };
 
+/* Borrowed until the loop runs again. */
+struct diglett_agent_status {
+	const char *host;
+	uint16_t port;
+	bool is_let_in;
+	int64_t since_s;      /* let in, of the wall clock */
+	const char *why;      /* what went wrong last; "": nothing, or not yet */
+	uint32_t again_in_ms; /* while it waits; 0: it tries now */
+	uint8_t n_ports;
+	const struct host_name *names; /* as they are reached, once it was let in */
+	const struct endpoint *targets;
+	struct tunnel_counters streams;
+};
+
 P2P_CHECK int diglett_agent_start(uv_loop_t *loop, const struct diglett_agent_options *options,
 				  struct diglett_agent **ret, struct error *reterr);
 /* Frees itself from the loop, then calls stopped (may be NULL). */
 void diglett_agent_stop(struct diglett_agent *agent, void (*stopped)(void *owner), void *owner);
+struct diglett_agent_status diglett_agent_status(const struct diglett_agent *agent);
 struct diglett_agent_counters diglett_agent_counters(const struct diglett_agent *agent);

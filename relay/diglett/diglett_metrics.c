@@ -47,6 +47,7 @@ static void put_agents(FILE *out, const struct diglett_server_counters *server)
 		{ "replaced", server->replaced },
 		{ "revoked", server->revoked },
 		{ "gone", server->gone },
+		{ "ended", server->ended },
 	};
 
 	put_one(out, "agents", "gauge", "Agents that are let in now.", server->agents_now);

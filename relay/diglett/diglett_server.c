@@ -1,13 +1,11 @@
 #include "relay/diglett/diglett_server.h"
 
-#include "common/file.h"
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/source_limit.h"
 #include "relay/diglett/diglett_keys.h"
 #include "relay/diglett/gateway_script.h"
 #include "relay/diglett/handshake_places.h"
-#include "relay/diglett/token_list.h"
 #include "relay/diglett/tunnel.h"
 #include "relay/http_server.h"
 #include "relay/tcp_listener.h"
@@ -18,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TICK_MS 1000
@@ -40,6 +38,7 @@ struct agent {
 	struct tunnel *tunnel; /* NULL: closed */
 	struct endpoint remote;
 	uint8_t token[TOKEN_HASH_LEN];
+	int64_t since_s;
 	uint8_t n_ports, n_listening;
 	struct agent_port ports[DIGLETT_MAX_PORTS];
 	bool is_let_in, was_refused, is_leaving;
@@ -55,8 +54,9 @@ struct diglett_server {
 	struct http_server *info;
 	struct gateway *gateway;
 	uv_timer_t tick;
-	struct token_list tokens;
-	struct stat tokens_stat;
+	struct token_store tokens;
+	void (*tokens_changed)(void *owner, int r, const struct error *error);
+	void *tokens_owner;
 	struct agent *agents;
 	struct handshake_places handshakes; /* of agents that are neither let in nor leave */
 	struct source_limit source_limit;   /* a handshake costs this thread two key agreements */
@@ -79,7 +79,7 @@ static void release(struct diglett_server *server)
 
 	noise_secret_wipe(&server->secret);
 	noise_curve_deinit(&server->curve);
-	token_list_deinit(&server->tokens);
+	token_store_deinit(&server->tokens);
 	free(server);
 	if (stopped)
 		stopped(owner);
@@ -192,30 +192,10 @@ static void on_ended(void *owner, const struct error *why)
 
 /* tokens */
 
-static int load_tokens(struct diglett_server *server, struct error *reterr)
-{
-	struct token_list tokens = { 0 };
-	char *text = NULL;
-	size_t len = 0;
-
-	int r = file_read_secret(server->options.tokens_file, TOKEN_LIST_MAX_FILE, &text, &len, reterr);
-	if (r == 0) {
-		r = token_list_parse(text, len, &tokens, reterr);
-		if (r != 0)
-			error_prefix(reterr, "%s", server->options.tokens_file);
-	}
-	free(text);
-	if (r != 0)
-		return r;
-	token_list_deinit(&server->tokens);
-	server->tokens = tokens;
-	return 0;
-}
-
 static bool is_still_allowed(const struct agent *agent)
 {
 	for (uint8_t i = 0; i < agent->n_ports; i++)
-		if (!token_list_allows(&agent->server->tokens, agent->token, &agent->ports[i].name))
+		if (!token_store_allows(&agent->server->tokens, agent->token, &agent->ports[i].name))
 			return false;
 	return true;
 }
@@ -230,36 +210,10 @@ static void end_revoked(struct diglett_server *server)
 		}
 }
 
-/* Its mode is looked at, too. */
-static bool have_tokens_changed(struct diglett_server *server)
-{
-	struct stat now = { 0 };
-
-	if (stat(server->options.tokens_file, &now) != 0)
-		now = (struct stat){ 0 }; /* the file was taken away */
-	const struct stat *then = &server->tokens_stat;
-	const bool changed = now.st_ino != then->st_ino || now.st_size != then->st_size ||
-			     now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec ||
-			     now.st_ctim.tv_sec != then->st_ctim.tv_sec || now.st_ctim.tv_nsec != then->st_ctim.tv_nsec;
-	server->tokens_stat = now;
-	return changed;
-}
-
-/* A file that cannot be read changes nothing, but for one that is gone: then nobody is let in, nor stays. */
 static void read_tokens_again(struct diglett_server *server)
 {
-	struct error error;
-
-	if (!have_tokens_changed(server))
-		return;
-	const int r = load_tokens(server, &error);
-	if (r == -ENOENT)
-		token_list_deinit(&server->tokens);
-	if (r != 0)
-		log_error("diglett", "%s%s", error.message, r == -ENOENT ? "" : "; the tokens stay as they were");
-	else
-		log_info("diglett", "%u tokens are valid now", server->tokens.n);
-	end_revoked(server);
+	if (token_store_look(&server->tokens))
+		end_revoked(server);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -293,7 +247,8 @@ static bool complete_name(const struct diglett_server *server, const struct host
 {
 	char text[2 * HOST_NAME_MAX_LEN + 2];
 
-	*ret = *name;
+	if (name != ret)
+		*ret = *name;
 	if (strchr(name->text, '.'))
 		return true;
 	const int len = snprintf(text, sizeof(text), "%s.%s", name->text, server->options.domain);
@@ -338,7 +293,7 @@ static int judge_names(struct agent *agent, const struct diglett_request *reques
 	for (uint8_t i = 0; i < request->n_ports; i++) {
 		if (!complete_name(server, &request->names[i], &answer->names[i]))
 			return refuse(agent, answer, DIGLETT_REFUSED_NAMES, "this server has no domain: ask for a whole name, with its dots");
-		if (!token_list_allows(&server->tokens, agent->token, &answer->names[i]))
+		if (!token_store_allows(&server->tokens, agent->token, &answer->names[i]))
 			return refuse(agent, answer, DIGLETT_REFUSED_TOKEN, "the token is not valid for this name");
 		for (uint8_t j = 0; j < i; j++)
 			if (host_name_equal(&answer->names[i], &answer->names[j]))
@@ -412,6 +367,7 @@ static void let_in(struct agent *agent, const struct diglett_request *request)
 	struct diglett_server *const server = agent->server;
 
 	agent->is_let_in = true;
+	agent->since_s = (int64_t)time(NULL);
 	handshake_places_leave(&server->handshakes, agent);
 	server->counters.accepted++;
 	server->counters.agents_now++;
@@ -480,6 +436,125 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	}
 }
 
+/* what p2pctl asks for */
+
+static enum diglett_script_state script_state(const struct diglett_server *server, const struct host_name *name)
+{
+	if (!server->gateway)
+		return DIGLETT_SCRIPT_NONE;
+	switch (gateway_state(server->gateway, name)) {
+	case GATEWAY_KNOWS:
+		return DIGLETT_SCRIPT_HAS_TOLD;
+	case GATEWAY_FAILED:
+		return DIGLETT_SCRIPT_HAS_FAILED;
+	case GATEWAY_TELLS:
+		break;
+	}
+	return DIGLETT_SCRIPT_TELLS;
+}
+
+bool diglett_server_agent_at(const struct diglett_server *server, uint32_t i, struct diglett_agent_view *ret)
+{
+	const struct agent *agent = server->agents;
+
+	while (agent && (!agent->is_let_in || agent->is_leaving || i-- > 0))
+		agent = agent->next;
+	if (!agent)
+		return false;
+	*ret = (struct diglett_agent_view){ .remote = agent->remote,
+					    .key = tunnel_remote_key(agent->tunnel),
+					    .since_s = agent->since_s,
+					    .token = token_id(agent->token),
+					    .label = token_store_label(&server->tokens, agent->token),
+					    .streams = tunnel_counters(agent->tunnel),
+					    .n_ports = agent->n_ports };
+	for (uint8_t j = 0; j < agent->n_ports; j++) {
+		const struct agent_port *port = &agent->ports[j];
+		ret->ports[j] = (struct diglett_port_view){ &port->name, tcp_listener_port(&port->listener),
+							    script_state(server, &port->name) };
+	}
+	return true;
+}
+
+int diglett_server_end_agent(struct diglett_server *server, const struct host_name *name)
+{
+	struct host_name whole;
+	struct agent *agent = complete_name(server, name, &whole) ? find_holder(server, &whole) : NULL;
+
+	if (!agent)
+		return -ENOENT;
+	log_info("diglett", "the agent of %s is ended, as was asked", whole.text);
+	server->counters.ended++;
+	end_agent(agent, MUX_CLOSED);
+	return 0;
+}
+
+const struct token_store *diglett_server_tokens(const struct diglett_server *server)
+{
+	return &server->tokens;
+}
+
+/* The part of it that writes is open no more, whatever came of it. */
+static void on_tokens_changed(void *owner, int r, const struct error *error)
+{
+	struct diglett_server *server = owner;
+
+	if (r == 0 && !server->is_stopping)
+		end_revoked(server);
+	server->tokens_changed(server->tokens_owner, r, error);
+	release(server);
+}
+
+static void await_change(struct diglett_server *server, void (*changed)(void *owner, int r, const struct error *error),
+			 void *owner)
+{
+	server->tokens_changed = changed;
+	server->tokens_owner = owner;
+	server->n_open++;
+}
+
+int diglett_server_create_token(struct diglett_server *server, struct token_entry *entry, struct token_secret *ret,
+				void (*changed)(void *owner, int r, const struct error *error), void *owner,
+				struct error *reterr)
+{
+	for (uint8_t i = 0; i < entry->n_patterns; i++)
+		if (!complete_name(server, &entry->patterns[i].name, &entry->patterns[i].name))
+			return error_set(reterr, -EINVAL, "this server has no domain: give whole names, with their dots");
+	const int r = token_store_create(&server->tokens, entry, ret, on_tokens_changed, server, reterr);
+	if (r == 0)
+		await_change(server, changed, owner);
+	return r;
+}
+
+int diglett_server_revoke_token(struct diglett_server *server, const char *id,
+				void (*changed)(void *owner, int r, const struct error *error), void *owner,
+				struct error *reterr)
+{
+	const int r = token_store_revoke(&server->tokens, id, on_tokens_changed, server, reterr);
+
+	if (r == 0)
+		await_change(server, changed, owner);
+	return r;
+}
+
+const struct noise_public *diglett_server_key(const struct diglett_server *server)
+{
+	return &server->public;
+}
+
+struct endpoint diglett_server_listens(const struct diglett_server *server)
+{
+	struct endpoint listens = server->options.listen;
+
+	listens.port = diglett_server_port(server);
+	return listens;
+}
+
+const char *diglett_server_domain(const struct diglett_server *server)
+{
+	return server->options.domain;
+}
+
 /* /info */
 
 static bool on_page(void *owner, const char *path, struct http_page *ret)
@@ -507,10 +582,9 @@ static int open_files(struct diglett_server *server, struct error *reterr)
 
 	if (r == 0 && !noise_public_of(&server->curve, &server->secret, &server->public))
 		r = -EINVAL; /* not reached: the key was checked */
-	if (r == 0) {
-		(void)have_tokens_changed(server);
-		r = load_tokens(server, reterr);
-	}
+	if (r == 0)
+		r = token_store_init(&server->tokens, server->loop, server->options.tokens_file ? server->options.tokens_file : "",
+				     server->options.own_tokens_file, reterr);
 	if (r == 0 && server->options.script[0] != '\0' && access(server->options.script, X_OK) != 0)
 		r = error_set(reterr, -errno, "cannot run the gateway's script %s: %s", server->options.script, strerror(errno));
 	return r;

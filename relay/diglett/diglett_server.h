@@ -6,7 +6,7 @@
  *      ▲                               │
  *      └── script: add, remove ◄───────┤        GET /info ──► version, public key
  *                                      │
- *   tokens (a file, read again when it changes): who may have which names
+ *   tokens (token_store.h: a file, and those of p2pctl): who may have which names
  *
  * A name belongs to one agent. Who comes with the same token takes its place; somebody else is refused. A token that is
  * taken from the file ends the agents that came by it, within two seconds. When an agent has gone, its names and ports are
@@ -23,6 +23,7 @@
 #include "common/error.h"
 #include "relay/diglett/gateway_script.h"
 #include "relay/diglett/noise_xk.h"
+#include "relay/diglett/token_store.h"
 #include "relay/diglett/tunnel.h"
 #include "relay/frontdoor/host_name.h"
 
@@ -41,7 +42,8 @@ struct diglett_server_options {
 	struct endpoint listen, info; /* port 0: any; info none: /info is not served */
 	const char *domain;	      /* of names without a dot; "": such are refused */
 	const char *key_file;	      /* made when it is not there */
-	const char *tokens_file, *script, *notes_file; /* script "": none */
+	const char *tokens_file, *own_tokens_file;     /* by hand, and by p2pctl; "" or NULL: none */
+	const char *script, *notes_file;	       /* script "": none */
 	uint32_t handshake_ms, dead_ms, half_closed_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
 };
 
@@ -61,9 +63,32 @@ struct diglett_server_counters {
 	uint64_t failed;      /* their handshake */
 	uint64_t crowded_out; /* of it, by newcomers */
 	uint64_t too_often;   /* their source came */
-	uint64_t replaced, revoked, gone;
+	uint64_t replaced, revoked, gone, ended;
 	struct tunnel_counters streams; /* of all agents */
 	struct gateway_counters gateway;
+};
+
+enum diglett_script_state {
+	DIGLETT_SCRIPT_NONE, /* there is no script */
+	DIGLETT_SCRIPT_TELLS,
+	DIGLETT_SCRIPT_HAS_TOLD,
+	DIGLETT_SCRIPT_HAS_FAILED, /* and is run again */
+};
+
+/* One that is let in. Borrowed until the loop runs again. */
+struct diglett_agent_view {
+	struct endpoint remote;
+	const struct noise_public *key;
+	int64_t since_s; /* of the wall clock */
+	struct token_id token;
+	const char *label; /* of the token; "": none */
+	struct tunnel_counters streams;
+	uint8_t n_ports;
+	struct diglett_port_view {
+		const struct host_name *name;
+		uint16_t port;
+		enum diglett_script_state script;
+	} ports[DIGLETT_MAX_PORTS];
 };
 
 /* 0 or -errno with what to do in reterr. */
@@ -71,5 +96,22 @@ P2P_CHECK int diglett_server_start(uv_loop_t *loop, const struct diglett_server_
 				   struct diglett_server **ret, struct error *reterr);
 /* Ends all agents and takes their names back from the gateway, frees itself, then calls stopped (may be NULL). */
 void diglett_server_stop(struct diglett_server *server, void (*stopped)(void *owner), void *owner);
+/* The i-th of those that are let in, the newest first; false: there are no more. */
+bool diglett_server_agent_at(const struct diglett_server *server, uint32_t i, struct diglett_agent_view *ret);
+/* Ends the agent that has this name; it may come again. 0 or -ENOENT. */
+P2P_CHECK int diglett_server_end_agent(struct diglett_server *server, const struct host_name *name);
+/* To list them. */
+const struct token_store *diglett_server_tokens(const struct diglett_server *server);
+/* As token_store.h has them; names without a dot are completed. When one was revoked, its agents end. */
+P2P_CHECK int diglett_server_create_token(struct diglett_server *server, struct token_entry *entry,
+					  struct token_secret *ret,
+					  void (*changed)(void *owner, int r, const struct error *error), void *owner,
+					  struct error *reterr);
+P2P_CHECK int diglett_server_revoke_token(struct diglett_server *server, const char *id,
+					  void (*changed)(void *owner, int r, const struct error *error), void *owner,
+					  struct error *reterr);
+const struct noise_public *diglett_server_key(const struct diglett_server *server);
+struct endpoint diglett_server_listens(const struct diglett_server *server);
+const char *diglett_server_domain(const struct diglett_server *server);
 uint16_t diglett_server_port(const struct diglett_server *server);
 struct diglett_server_counters diglett_server_counters(const struct diglett_server *server);

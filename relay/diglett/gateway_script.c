@@ -456,6 +456,15 @@ void gateway_remove(struct gateway *gateway, const struct host_name *name, uint1
 	run_line(gateway);
 }
 
+enum gateway_state gateway_state(const struct gateway *gateway, const struct host_name *name)
+{
+	const struct route *route = find(gateway, name);
+
+	if (!route || !route->first)
+		return GATEWAY_KNOWS;
+	return route->first->failures > 0 ? GATEWAY_FAILED : GATEWAY_TELLS;
+}
+
 struct gateway_counters gateway_counters(const struct gateway *gateway)
 {
 	struct gateway_counters counters = gateway->counters;

@@ -43,6 +43,12 @@ struct gateway_counters {
 	uint32_t waiting; /* calls now, those that run included */
 };
 
+enum gateway_state {
+	GATEWAY_TELLS,	/* it is to be told, or just is */
+	GATEWAY_KNOWS,	/* it was told all */
+	GATEWAY_FAILED, /* the script has failed, and is run again */
+};
+
 struct gateway_options {
 	const char *script, *notes;  /* copied */
 	uint32_t limit_ms, retry_ms; /* 0: as above */
@@ -59,6 +65,7 @@ P2P_CHECK bool gateway_has_room(const struct gateway *gateway, const struct host
 /* Only when there is room. Each is followed by a remove of its own, sooner or later. */
 void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t port, const char *extra);
 void gateway_remove(struct gateway *gateway, const struct host_name *name, uint16_t port);
+enum gateway_state gateway_state(const struct gateway *gateway, const struct host_name *name);
 struct gateway_counters gateway_counters(const struct gateway *gateway);
 /* Removes all, within limit_ms, frees itself, then calls closed. What fails now, or is not run in time, stays in the notes. */
 void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *owner);

@@ -649,6 +649,11 @@ bool tunnel_is_open(const struct tunnel *tunnel)
 	return tunnel->state == TUNNEL_OPEN;
 }
 
+const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel)
+{
+	return &tunnel->handshake.remote;
+}
+
 struct tunnel_counters tunnel_counters(const struct tunnel *tunnel)
 {
 	struct tunnel_counters counters = tunnel->counters;

@@ -61,6 +61,8 @@ void tunnel_visit(struct tunnel *tunnel, int fd, uint16_t port, const struct end
 /* Tells the other side why, resets all visitors and frees itself from the loop; closed (may be NULL) is called then. */
 void tunnel_close(struct tunnel *tunnel, uint8_t reason, void (*closed)(void *owner));
 bool tunnel_is_open(const struct tunnel *tunnel); /* let in */
+/* Who the other side has shown to be: the server knows it when it was asked. Borrowed. */
+const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel);
 /* sum may be the counters of several. */
 void tunnel_counters_add(struct tunnel_counters *sum, const struct tunnel_counters *counters);
 struct tunnel_counters tunnel_counters(const struct tunnel *tunnel);

@@ -222,3 +222,25 @@ def test_the_figures_of_the_server_tell_of_agents_refusals_streams_and_the_scrip
     assert gate.figure('streams_total{side="server"}') == 2
     wait_until(lambda: gate.figure("script_runs_total") == len(PORTS), 5, "the script's runs are counted")
     assert gate.figure("script_failures_total") == gate.figure("script_waiting") == 0
+
+
+def test_a_token_made_by_p2pctl_lets_in_is_listed_and_its_end_ends_the_agent(gate):
+    gate.allow()
+    token = gate.node.ctl("diglett", "token", "create", "*.apps.demo", "--label", "alice's").stdout.strip()
+    agent = gate.agent(token=token)
+    assert gate.get() == "hello\n"
+    server = json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]
+    [one] = server["agents"]
+    assert one["address"].startswith(gate.home.ip + ":") and one["label"] == "alice's"
+    assert {port["name"]: port["script"] for port in one["ports"]}["web.apps.demo"] == "told"
+    assert "web.apps.demo" in gate.node.ctl("diglett").stdout
+    own = json.loads(agent.ctl("diglett", "--json").stdout)["agent"]
+    assert own["state"] == "let in" and {"name": "web.apps.demo", "target": "127.0.0.1:8001"} in own["tunnels"]
+    [listed] = json.loads(gate.node.ctl("diglett", "token", "list", "--json").stdout)["tokens"]
+    since = len(gate.told())
+    gate.node.ctl("diglett", "end", "web")
+    assert gate.get(since) == "hello\n"  # it has come again
+    gate.node.ctl("diglett", "token", "revoke", listed["id"])
+    agent.program.wait_for_log("token revoked", 15)
+    assert json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]["agents"] == []
+    assert token not in gate.node.program.output() + agent.program.output()

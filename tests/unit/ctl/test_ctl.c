@@ -219,12 +219,44 @@ static void port_exposures(void *owner, local_api_request request)
 	answer_exposures(owner, request);
 }
 
+static struct json *diglett_status(void)
+{
+	static const char text[] =
+		"{\"server\":{\"listen\":\"0.0.0.0:20000\",\"public_key\":\"02aa\",\"domain\":\"apps.demo\",\"agents\":[{\"address\":"
+		"\"198.51.100.7:999\",\"public_key\":\"03bb\",\"since_s\":0,\"token\":\"2cf24dba\",\"label\":\"shop\",\"streams\":2,"
+		"\"bytes_in\":\"2048\",\"bytes_out\":\"17\",\"ports\":[{\"name\":\"a.demo\",\"port\":40001,\"script\":\"told\"},"
+		"{\"name\":\"b.demo\",\"port\":40002,\"script\":\"waits\"}]}]},"
+		"\"agent\":{\"server\":\"gate\",\"port\":20000,\"state\":\"waits\",\"why\":\"Connection refused\",\"tunnels\":["
+		"{\"name\":\"web\",\"target\":\"127.0.0.1:80\"}]}}";
+	const struct json_limits limits = { .max_len = sizeof(text) };
+	struct json *json;
+
+	assert(json_parse(text, sizeof(text) - 1, &limits, &json, NULL) == 0);
+	return json;
+}
+
+static void port_diglett(void *owner, local_api_request request, const struct diglett_order *order)
+{
+	struct node *node = owner;
+	struct json *json = json_object();
+
+	if (order->kind == DIGLETT_ORDER_STATUS) {
+		json_free(json);
+		json = diglett_status();
+	} else if (order->kind == DIGLETT_ORDER_TOKEN_CREATE) {
+		json_put_string(json, "id", "2cf24dba");
+		json_put_string(json, "token", order->token.n_patterns == 2 ? "the-secret" : "another");
+	}
+	local_api_answer(node->api, request, json);
+}
+
 static void run_node(const char *path, int ready)
 {
 	struct node node = { .joined = false };
 	struct local_api_ports ports = { &node,	    port_status,   port_join,	     port_leave,
 					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
-					 port_relay_undrain, port_expose, port_unexpose, port_exposures };
+					 port_relay_undrain, port_expose, port_unexpose, port_exposures,
+					 port_diglett };
 	uv_loop_t loop;
 
 	log_set_level(LOG_LEVEL_WARNING);
@@ -523,6 +555,33 @@ static void test_a_host_is_exposed_once_control_has_answered(void)
 	end(&w);
 }
 
+static void test_diglett_lists_its_agents_and_its_own_tunnels(void)
+{
+	struct world w;
+	begin(&w);
+
+	run(&w, "diglett");
+	expect(&w, CTL_OK,
+	       "Server at 0.0.0.0:20000 for apps.demo; public key 02aa\n\n"
+	       "NAME     PORT  SCRIPT  AGENT             SINCE  STREAMS       IN   OUT  TOKEN  PUBLIC KEY\n"
+	       "a.demo  40001  told    198.51.100.7:999  -            2  2.0 KiB  17 B  shop   03bb\n"
+	       "b.demo  40002  waits\n"
+	       "\n"
+	       "Agent of gate:20000: waits; Connection refused\n\n"
+	       "NAME  TARGET\n"
+	       "web   127.0.0.1:80\n", "");
+	run(&w, "diglett token create a.demo *.b.demo --label shop");
+	expect(&w, CTL_OK, "the-secret\n", "");
+	run(&w, "diglett end a.demo");
+	expect(&w, CTL_OK, "The agent of a.demo is ended. It may come again: revoke its token to keep it out.\n", "");
+	run(&w, "diglett token revoke nothex");
+	assert(w.exit == CTL_FAILED && strstr(w.err, "8 hex digits"));
+	run(&w, "diglett token");
+	assert(w.exit == CTL_USAGE);
+
+	end(&w);
+}
+
 static void test_what_is_no_exposure_is_told_before_the_node_is_asked(void)
 {
 	struct world w;
@@ -752,6 +811,7 @@ int main(void)
 	test_a_relay_is_drained_until_it_is_empty();
 	test_a_relay_of_an_earlier_version_is_drained_as_well();
 	test_a_host_is_exposed_once_control_has_answered();
+	test_diglett_lists_its_agents_and_its_own_tunnels();
 	test_what_is_no_exposure_is_told_before_the_node_is_asked();
 	test_how_often_a_relay_is_watched_is_a_number();
 	test_a_node_that_is_not_there();

@@ -132,6 +132,13 @@ static void test_a_token_is_for_its_names_alone(void)
 	assert(!allows(&list, "hello", "test.example.org") && !allows(&list, "hello", "a.b.test.example.org"));
 	assert(!allows(&list, "hello", "x.org") && !allows(&list, "Hello", "shop.example.org"));
 	assert(!allows(&list, "", "shop.example.org"));
+	assert(strcmp(list.entries[0].label, "both") == 0 && list.entries[1].label[0] == '\0');
+	size_t len;
+	char *text = token_list_print(&list, "heading", &len);
+	struct token_list again = list_of(text);
+	assert(again.n == list.n && memcmp(again.entries, list.entries, list.n * sizeof(*list.entries)) == 0);
+	token_list_deinit(&again);
+	free(text);
 	token_list_deinit(&list);
 }
 

@@ -39,12 +39,12 @@ static void test_without_the_sections_there_is_neither(void)
 	assert(!none.is_server && !none.is_agent);
 }
 
-static void test_a_server_needs_its_tokens_only(void)
+static void test_a_server_needs_its_section_only(void)
 {
-	const struct diglett_settings server = settings_of("[diglett]\ntokens = /etc/tokens\n");
+	const struct diglett_settings server = settings_of("[diglett]\n");
 
 	assert(server.is_server && !server.is_agent && server.listen.port == 20000 && endpoint_is_none(&server.info));
-	expect_error("[diglett]\nlisten = 20000\n", "a diglett server needs tokens");
+	assert(strcmp(settings_of("[diglett]\ntokens = /etc/tokens\n").tokens, "/etc/tokens") == 0);
 	expect_error("[diglett]\ntokens = tokens\n", "a path that begins with '/'");
 	expect_error("[diglett]\ntokens = /t\nlisten = 70000\n", "a TCP port, or an IP address and a port");
 	expect_error("[diglett]\ntokens = /t\ndomain = a_b\n", "a domain, such as");
@@ -77,7 +77,7 @@ static void test_mistakes_about_an_agent_are_told(void)
 int main(void)
 {
 	test_without_the_sections_there_is_neither();
-	test_a_server_needs_its_tokens_only();
+	test_a_server_needs_its_section_only();
 	test_an_agent_has_a_server_its_key_a_token_and_names();
 	test_mistakes_about_an_agent_are_told();
 	return 0;

@@ -122,11 +122,20 @@ static void port_exposures(void *owner, local_api_request request)
 	local_api_done(((struct world *)owner)->api, request);
 }
 
+static void port_diglett(void *owner, local_api_request request, const struct diglett_order *order)
+{
+	struct world *w = owner;
+
+	snprintf(w->asked, sizeof(w->asked), "diglett %d %.20s %.8s %u %.10s", order->kind, order->name.text, order->id,
+		 order->token.n_patterns, order->token.label);
+	local_api_done(w->api, request);
+}
+
 static struct local_api_ports ports_of(struct world *w)
 {
 	return (struct local_api_ports){ w,	       port_status,   port_join,	port_leave,
 					 port_ping, port_netcheck, port_relay_status, port_relay_drain,
-					 port_relay_undrain, port_expose, port_unexpose, port_exposures };
+					 port_relay_undrain, port_expose, port_unexpose, port_exposures, port_diglett };
 }
 
 /* the world */
@@ -253,6 +262,20 @@ static void test_each_method_reaches_its_port(void)
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":22,\"method\":\"node.expose\",\"params\":{\"exposure\":\"a.org\"}}");
 	expect(&w, fd, "the port behind the host is missing");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":23,\"method\":\"node.exposures\"}");
+	expect(&w, fd, "{\"done\":true}");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":24,\"method\":\"diglett.end\",\"params\":{\"name\":\"App.demo\"}}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "diglett 1 app.demo  0 ") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":25,\"method\":\"diglett.token_create\",\"params\":{\"names\":[\"a.demo\",\"*.b.demo\"],\"label\":\"shop\"}}");
+	expect(&w, fd, "{\"done\":true}");
+	assert(strcmp(w.asked, "diglett 2   2 shop") == 0);
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":26,\"method\":\"diglett.token_create\",\"params\":{\"names\":[]}}");
+	expect(&w, fd, "at least one is needed");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":27,\"method\":\"diglett.token_create\",\"params\":{\"names\":[7]}}");
+	expect(&w, fd, "member 'names'");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":28,\"method\":\"diglett.token_revoke\",\"params\":{\"id\":\"2cf24dba5\"}}");
+	expect(&w, fd, "8 hex digits");
+	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":29,\"method\":\"diglett.status\"}");
 	expect(&w, fd, "{\"done\":true}");
 	say(&w, fd, "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"relay.drain\",\"params\":{\"deadline_s\":7}}");
 	expect(&w, fd, "{\"done\":true}");
