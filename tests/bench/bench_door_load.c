@@ -177,6 +177,9 @@ static _Noreturn void serve(uint16_t port)
 			}
 			while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
 				guests[fd] = calloc(1, sizeof(struct guest));
+				attend(fd); /* who wants little may be gone already, and costs no more calls */
+				if (!guests[fd])
+					continue;
 				event = (struct epoll_event){ .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = fd };
 				epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 			}
@@ -266,11 +269,11 @@ static void begin_visit(int epoll, uint16_t port, uint64_t *n_failed)
 		*n_failed += fd < 0;
 	} while (fd < 0);
 	begun_us[fd] = begun;
-	epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = EPOLLIN, .data.fd = fd });
+	epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = EPOLLIN | EPOLLRDHUP, .data.fd = fd });
 }
 
-/* True: this visit is over. */
-static bool go_on(int fd, uint64_t *n_failed)
+/* has_ended: its end came with what is there to read. True: this visit is over. */
+static bool go_on(int fd, bool has_ended, uint64_t *n_failed)
 {
 	uint8_t got[16];
 	const ssize_t n = recv(fd, got, sizeof(got), 0);
@@ -281,7 +284,8 @@ static bool go_on(int fd, uint64_t *n_failed)
 		if (n_times < MAX_TIMES)
 			times[n_times++] = (uint32_t)(now_us() - begun_us[fd]);
 		begun_us[fd] = 0;
-		return false;
+		if (!has_ended)
+			return false;
 	}
 	*n_failed += begun_us[fd] != 0;
 	close(fd);
@@ -301,7 +305,7 @@ static int connect_and_go(uint16_t port, int n, uint64_t ms)
 	while (now_us() < begin + ms * 1000) {
 		const int ready = epoll_wait(epoll, events, MAX_EVENTS, 1000);
 		for (int i = 0; i < ready; i++)
-			if (go_on(events[i].data.fd, &n_failed))
+			if (go_on(events[i].data.fd, events[i].events & EPOLLRDHUP, &n_failed))
 				begin_visit(epoll, port, &n_failed);
 	}
 	const double seconds = (double)(now_us() - begin) / 1e6;
