@@ -49,6 +49,7 @@ static struct format_text bytes_of(const struct json *one, const char *member)
 static void put_agent(struct table *table, const struct json *agent)
 {
 	const char *token = admin_text(agent, "token", "-"), *label = admin_text(agent, "label", "");
+	const char *node = admin_text(agent, "node", NULL);
 	bool is_first = true;
 
 	for (const struct json *port = first_of(agent, "ports"); port; port = json_next(port), is_first = false) {
@@ -60,14 +61,14 @@ static void put_agent(struct table *table, const struct json *agent)
 		table_cell(table, is_first ? "%lld" : "%.0lld", is_first ? (long long)admin_integer(agent, "streams", 0) : 0LL);
 		table_cell(table, "%s", is_first ? bytes_of(agent, "bytes_in").s : "");
 		table_cell(table, "%s", is_first ? bytes_of(agent, "bytes_out").s : "");
-		table_cell(table, "%s", is_first ? (label[0] ? label : token) : "");
+		table_cell(table, "%s%s", is_first && node ? "node " : "", is_first ? (node ? node : label[0] ? label : token) : "");
 		table_cell(table, "%s", is_first ? admin_text(agent, "public_key", "-") : "");
 	}
 }
 
 static void print_server(struct ctl *ctl, const struct json *server)
 {
-	struct table *table = table_new("NAME|>PORT|SCRIPT|AGENT|SINCE|>STREAMS|>IN|>OUT|TOKEN|PUBLIC KEY");
+	struct table *table = table_new("NAME|>PORT|SCRIPT|AGENT|SINCE|>STREAMS|>IN|>OUT|BY|PUBLIC KEY");
 	const char *domain = admin_text(server, "domain", "");
 
 	fprintf(ctl->out, "Server at %s%s%s; public key %s\n", admin_text(server, "listen", "-"), domain[0] ? " for " : "",
@@ -131,7 +132,7 @@ const struct ctl_command ctl_diglett = {
 	.summary = "List the agents and tunnels of diglett",
 	.text = "On a diglett server, lists the agents that are let in: their names and the ports on the loopback that\n"
 		"lead to them, whether the gateway's script was told (told, waits, failed, none), from where and since\n"
-		"when they are here, what they carry, by which token they came, and their public keys.\n"
+		"when they are here, what they carry, by which token or as which node they came, and their public keys.\n"
 		"On an agent, whether its server lets it in, and what its names lead to.\n",
 	.run = run_diglett,
 };

@@ -250,7 +250,7 @@ static const struct config_setting settings[] = {
 	{ "diglett-agent", "server_key", CONFIG_TEXT, 0, 66, "", false, diglett_check_key,
 	  "The server's public key, as its /info and its log have it" },
 	{ "diglett-agent", "token_file", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_path,
-	  "File whose first line is the token" },
+	  "File whose first line is the token; empty: the node shows its certificate instead" },
 	{ "diglett-agent", "extra", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_extra,
 	  "Told to the server's script besides the name" },
 	{ "diglett-agent", "expose", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, diglett_check_expose,

@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/membership.h"
 #include "common/rpc.h"
 #include "common/service.h"
 #include "node/diglett/diglett_thread.h"
@@ -242,6 +243,20 @@ static void on_diglett(void *owner, local_api_request request, const struct digl
 				 "p2pnode.conf, and restart p2pnode");
 }
 
+/* ---- what the engine knows and diglett has to know ---- */
+
+static void on_map_changed(void *owner)
+{
+	struct node_daemon *daemon = owner;
+
+	if (!daemon->diglett || !diglett_thread_has_server(daemon->diglett))
+		return;
+	const struct map *map = engine_map(daemon->engine);
+	const struct membership *membership = engine_membership(daemon->engine);
+	diglett_thread_set_members(daemon->diglett,
+				   map ? diglett_members_new(map, membership->network, membership->ca_pem) : NULL);
+}
+
 /* ---- life ---- */
 
 static void on_changed(void *owner, enum p2p_engine_state state)
@@ -404,6 +419,10 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 	const struct diglett_settings *diglett = &options->config->diglett;
 	if (r == 0 && (diglett->is_server || diglett->is_agent))
 		r = diglett_thread_start(options->loop, diglett, options->state_dir, &daemon->diglett, reterr);
+	if (r == 0) {
+		engine_watch_map(daemon->engine, on_map_changed, daemon);
+		on_map_changed(daemon);
+	}
 	if (r != 0) {
 		node_daemon_stop(daemon, NULL, NULL);
 		return r;

@@ -74,6 +74,28 @@ static void tell_changed(struct p2p_engine *engine)
 
 /* ---- the cached map ---- */
 
+static void tell_map_changed(const struct p2p_engine *engine)
+{
+	if (engine->map_changed)
+		engine->map_changed(engine->map_watcher);
+}
+
+void engine_watch_map(struct p2p_engine *engine, void (*changed)(void *owner), void *owner)
+{
+	engine->map_changed = changed;
+	engine->map_watcher = owner;
+}
+
+const struct map *engine_map(const struct p2p_engine *engine)
+{
+	return engine->map ? map_ref_get(engine->map) : NULL;
+}
+
+const struct membership *engine_membership(const struct p2p_engine *engine)
+{
+	return &engine->membership.member;
+}
+
 static void keep_map(struct p2p_engine *engine, const struct map *map)
 {
 	map_unref(engine->map);
@@ -84,6 +106,7 @@ static void keep_map(struct p2p_engine *engine, const struct map *map)
 	engine_update_acceptor(engine);
 	if (engine->map_cache)
 		map_cache_keep(engine->map_cache, engine->map);
+	tell_map_changed(engine);
 }
 
 static void load_map(struct p2p_engine *engine)
@@ -510,6 +533,7 @@ static void on_part_closed(void *owner)
 	forget_identity_key(engine);
 	map_unref(engine->map);
 	engine->map = NULL;
+	tell_map_changed(engine);
 	engine->closing_member = false;
 	if (engine->then)
 		engine->then(engine);

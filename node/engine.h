@@ -30,6 +30,13 @@ P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, bool wit
 P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s);
 P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
 
+/*
+ * Calls changed() from the loop whenever the map is another one, or there is none any more. Of the map: borrowed, NULL: none.
+ */
+void engine_watch_map(struct p2p_engine *engine, void (*changed)(void *owner), void *owner);
+const struct map *engine_map(const struct p2p_engine *engine);
+const struct membership *engine_membership(const struct p2p_engine *engine);
+
 struct diglett_metrics;
 
 /* The figures of a public node for Prometheus, on the heap; there are some also while it serves nothing. */

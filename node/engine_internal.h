@@ -104,6 +104,8 @@ struct p2p_engine {
 	} open_fds;
 	uint64_t relay_drained_ms; /* when all clients are sent away */
 	struct map_ref *map; /* the last one known, also without a Session */
+	void (*map_changed)(void *owner); /* NULL: nobody watches it */
+	void *map_watcher;
 	struct map_cache *map_cache;
 
 	struct session *session;

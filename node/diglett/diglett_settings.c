@@ -171,8 +171,8 @@ static int take_agent(const struct config_values *values, struct diglett_setting
 		return 0;
 	snprintf(ret->token_file, sizeof(ret->token_file), "%s", config_text(values, AGENT, "token_file"));
 	snprintf(ret->extra, sizeof(ret->extra), "%s", config_text(values, AGENT, "extra"));
-	if (server[0] == '\0' || key[0] == '\0' || ret->token_file[0] == '\0')
-		return config_error(values, AGENT, "server", reterr, "[diglett-agent] needs server, server_key and token_file");
+	if (server[0] == '\0' || key[0] == '\0')
+		return config_error(values, AGENT, "server", reterr, "[diglett-agent] needs server and server_key");
 	if (parse_server(server, ret->host, &ret->port) != 0 || parse_key(key, &ret->server_key) != 0)
 		return -EINVAL; /* not reached: the schema checked them */
 	return take_exposed(values, ret, reterr);

@@ -1,6 +1,7 @@
 #include "node/diglett/diglett_thread.h"
 
 #include "common/rpc.h"
+#include "node/state_dir.h"
 #include "relay/diglett/diglett_agent.h"
 #include "relay/diglett/diglett_server.h"
 
@@ -29,14 +30,15 @@ struct letters {
 
 struct diglett_thread {
 	struct diglett_settings settings;
-	char key_file[PATH_MAX], notes_file[PATH_MAX], tokens_file[PATH_MAX];
+	char state_dir[PATH_MAX], key_file[PATH_MAX], notes_file[PATH_MAX], tokens_file[PATH_MAX];
 	uv_loop_t loop; /* the thread's */
 	uv_thread_t id;
 	uv_timer_t tick;  /* of the thread's loop */
 	uv_mutex_t lock;
 	struct diglett_metrics metrics; /* guarded by lock, as are these: */
 	struct letters to_thread, to_node;
-	bool has_ended;
+	struct diglett_members *members; /* for the server to take */
+	bool has_ended, has_members;
 	uv_async_t stop, ordered;  /* of the thread's loop */
 	uv_async_t ended;	   /* of the node's: that, or answers */
 	struct diglett_server *server;
@@ -86,10 +88,25 @@ static void on_order_answered(void *owner, int code, struct json *result_take, c
 	uv_async_send(&thread->ended);
 }
 
+static void take_members(struct diglett_thread *thread)
+{
+	uv_mutex_lock(&thread->lock);
+	struct diglett_members *members = thread->members;
+	const bool has_members = thread->has_members;
+	thread->members = NULL;
+	thread->has_members = false;
+	uv_mutex_unlock(&thread->lock);
+	if (has_members && thread->server)
+		diglett_server_set_members(thread->server, members);
+	else
+		diglett_members_free(members);
+}
+
 static void on_ordered(uv_async_t *async)
 {
 	struct diglett_thread *thread = async->data;
 
+	take_members(thread);
 	for (struct letter *letter = collect(thread, &thread->to_thread), *next; letter; letter = next) {
 		next = letter->next;
 		diglett_orders_run(thread->server, thread->agent, &letter->order, on_order_answered, letter);
@@ -162,6 +179,7 @@ static void on_ended_closed(uv_handle_t *handle)
 	if (uv_loop_close(&thread->loop) != 0)
 		abort(); /* a handle was left open */
 	uv_mutex_destroy(&thread->lock);
+	diglett_members_free(thread->members);
 	free(thread);
 	stopped(owner);
 }
@@ -202,6 +220,30 @@ static void on_ended(uv_async_t *async)
 	uv_close((uv_handle_t *)async, on_ended_closed);
 }
 
+/* The node's certificate may be another one each day. */
+static int on_show_badge(void *owner, const struct node_badge_binding *binding, struct node_badge *ret, struct error *reterr)
+{
+	const struct diglett_thread *thread = owner;
+	struct state_dir dir = { .lock_fd = -1 };
+	struct state_membership *membership = malloc(sizeof(*membership));
+	char *key = NULL;
+
+	if (!membership)
+		abort();
+	snprintf(dir.path, sizeof(dir.path), "%s", thread->state_dir);
+	int r = state_dir_load_membership(&dir, membership, reterr);
+	if (r == -ENOENT)
+		error_set(reterr, r, "this node is no member of a network: p2pctl join LINK; or name a token_file");
+	if (r == 0)
+		r = state_dir_load_identity_key(&dir, &key, reterr);
+	if (r == 0)
+		r = node_badge_make(key, membership->member.certificate_pem, binding, ret, reterr);
+	if (key)
+		certificate_free_secret(key);
+	free(membership);
+	return r;
+}
+
 static int start_parts(struct diglett_thread *thread, struct error *reterr)
 {
 	const struct diglett_settings *settings = &thread->settings;
@@ -218,6 +260,8 @@ static int start_parts(struct diglett_thread *thread, struct error *reterr)
 					       .server_key = settings->server_key,
 					       .token_file = settings->token_file,
 					       .extra = settings->extra,
+					       .owner = thread,
+					       .show_badge = on_show_badge,
 					       .n_ports = settings->n_ports };
 	int r = 0;
 
@@ -238,6 +282,7 @@ int diglett_thread_start(uv_loop_t *loop, const struct diglett_settings *setting
 	if (!thread || uv_loop_init(&thread->loop) < 0 || uv_mutex_init(&thread->lock) < 0)
 		abort();
 	thread->settings = *settings;
+	snprintf(thread->state_dir, sizeof(thread->state_dir), "%s", state_dir);
 	snprintf(thread->key_file, sizeof(thread->key_file), "%s/diglett.key", state_dir);
 	snprintf(thread->notes_file, sizeof(thread->notes_file), "%s/diglett.gateway", state_dir);
 	snprintf(thread->tokens_file, sizeof(thread->tokens_file), "%s/diglett.tokens", state_dir);
@@ -285,6 +330,21 @@ void diglett_thread_order(struct diglett_thread *thread, const struct diglett_or
 	*letter = (struct letter){ .thread = thread, .order = *order, .answered = answered, .owner = owner };
 	post(thread, &thread->to_thread, letter);
 	uv_async_send(&thread->ordered);
+}
+
+void diglett_thread_set_members(struct diglett_thread *thread, struct diglett_members *members_take)
+{
+	uv_mutex_lock(&thread->lock);
+	diglett_members_free(thread->members);
+	thread->members = members_take;
+	thread->has_members = true;
+	uv_mutex_unlock(&thread->lock);
+	uv_async_send(&thread->ordered);
+}
+
+bool diglett_thread_has_server(const struct diglett_thread *thread)
+{
+	return thread->settings.is_server;
 }
 
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner)

@@ -27,5 +27,8 @@ struct diglett_metrics diglett_thread_metrics(struct diglett_thread *thread);
 /* answered() is called once from the node's loop, also when the thread ends before; then with RPC_UNAVAILABLE. */
 void diglett_thread_order(struct diglett_thread *thread, const struct diglett_order *order, diglett_answered answered,
 			  void *owner);
+/* For the server, if there is one; taken (relay/diglett/diglett_members.h). */
+void diglett_thread_set_members(struct diglett_thread *thread, struct diglett_members *members_take);
+bool diglett_thread_has_server(const struct diglett_thread *thread);
 /* Ends both, frees itself from the node's loop, then calls stopped. */
 void diglett_thread_stop(struct diglett_thread *thread, void (*stopped)(void *owner), void *owner);

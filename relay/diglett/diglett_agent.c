@@ -141,16 +141,29 @@ static int read_token(const struct diglett_agent *agent, char ret[DIGLETT_MAX_TO
 	return r;
 }
 
+static int on_show_badge(void *owner, const struct node_badge_binding *binding, struct node_badge *ret,
+			 struct error *reterr)
+{
+	const struct diglett_agent *agent = owner;
+
+	return agent->options.show_badge(agent->options.owner, binding, ret, reterr);
+}
+
 static void connect_to(struct diglett_agent *agent, const struct endpoint *server)
 {
-	const struct tunnel_ports ports = { .owner = agent, .answered = on_answered, .find_target = on_find_target,
-					    .ended = on_ended, .half_closed_ms = agent->options.half_closed_ms };
+	const bool has_token = agent->token_file[0] != '\0';
+	const struct tunnel_ports ports = { .owner = agent,
+					    .show_badge = has_token ? NULL : on_show_badge,
+					    .answered = on_answered,
+					    .find_target = on_find_target,
+					    .ended = on_ended,
+					    .half_closed_ms = agent->options.half_closed_ms };
 	struct diglett_request request = { .max_streams = MAX_STREAMS, .n_ports = agent->options.n_ports };
 	struct error error;
 
 	memcpy(request.names, agent->options.names, sizeof(request.names));
 	snprintf(request.extra, sizeof(request.extra), "%s", agent->extra);
-	int r = read_token(agent, request.token, &error);
+	int r = has_token ? read_token(agent, request.token, &error) : 0;
 	if (r == 0) {
 		r = tunnel_connect(agent->loop, &agent->curve, &agent->own, &agent->options.server_key, server, &request,
 				   &ports, &agent->tunnel);

@@ -23,7 +23,11 @@ struct diglett_agent_options {
 	const char *host; /* of the server: a name or a numeric address; copied */
 	uint16_t port;
 	struct noise_public server_key;
-	const char *token_file; /* its first line is the token, read at each connect; copied */
+	const char *token_file; /* its first line is the token, read at each connect; copied. "": a badge is shown */
+	void *owner;
+	/* From the loop, at each connect. */
+	int (*show_badge)(void *owner, const struct node_badge_binding *binding, struct node_badge *ret,
+			  struct error *reterr);
 	const char *extra;	/* for the gateway's script; copied */
 	uint8_t n_ports;
 	struct host_name names[DIGLETT_MAX_PORTS];

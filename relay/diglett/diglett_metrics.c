@@ -34,6 +34,7 @@ static void put_agents(FILE *out, const struct diglett_server_counters *server)
 {
 	const struct figure refusals[] = {
 		{ "token_not_valid", server->refused[DIGLETT_REFUSED_TOKEN] },
+		{ "certificate_not_valid", server->refused[DIGLETT_REFUSED_NODE] },
 		{ "name_held", server->refused[DIGLETT_REFUSED_NAME_HELD] },
 		{ "names_not_possible", server->refused[DIGLETT_REFUSED_NAMES] },
 		{ "too_many_agents", server->refused[DIGLETT_REFUSED_TOO_MANY] },

@@ -53,8 +53,12 @@ static struct json *agent_json(const struct diglett_agent_view *view)
 	json_put_string(json, "address", endpoint_text(&view->remote).s);
 	put_key(json, "public_key", view->key);
 	json_put_integer(json, "since_s", view->since_s);
-	json_put_string(json, "token", view->token.s);
-	json_put_string(json, "label", view->label);
+	if (view->node[0] != '\0') {
+		json_put_string(json, "node", view->node);
+	} else {
+		json_put_string(json, "token", view->token.s);
+		json_put_string(json, "label", view->label);
+	}
 	put_streams(json, &view->streams);
 	for (uint8_t i = 0; i < view->n_ports; i++) {
 		struct json *port = json_object();

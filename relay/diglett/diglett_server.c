@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,9 @@ struct agent {
 	struct agent *next;
 	struct tunnel *tunnel; /* NULL: closed */
 	struct endpoint remote;
-	uint8_t token[TOKEN_HASH_LEN];
+	uint8_t token[TOKEN_HASH_LEN]; /* of a node: its key's hash, which is no token's */
+	bool is_node;
+	struct identity node; /* who it is, then */
 	int64_t since_s;
 	uint8_t n_ports, n_listening;
 	struct agent_port ports[DIGLETT_MAX_PORTS];
@@ -55,6 +58,7 @@ struct diglett_server {
 	struct gateway *gateway;
 	uv_timer_t tick;
 	struct token_store tokens;
+	struct diglett_members *members; /* NULL: none */
 	void (*tokens_changed)(void *owner, int r, const struct error *error);
 	void *tokens_owner;
 	struct agent *agents;
@@ -80,6 +84,7 @@ static void release(struct diglett_server *server)
 	noise_secret_wipe(&server->secret);
 	noise_curve_deinit(&server->curve);
 	token_store_deinit(&server->tokens);
+	diglett_members_free(server->members);
 	free(server);
 	if (stopped)
 		stopped(owner);
@@ -192,10 +197,18 @@ static void on_ended(void *owner, const struct error *why)
 
 /* tokens */
 
+static bool may_have(const struct agent *agent, const struct host_name *name)
+{
+	const struct diglett_server *server = agent->server;
+
+	return agent->is_node ? diglett_members_allow(server->members, &agent->node.node_key, name)
+			      : token_store_allows(&server->tokens, agent->token, name);
+}
+
 static bool is_still_allowed(const struct agent *agent)
 {
 	for (uint8_t i = 0; i < agent->n_ports; i++)
-		if (!token_store_allows(&agent->server->tokens, agent->token, &agent->ports[i].name))
+		if (!may_have(agent, &agent->ports[i].name))
 			return false;
 	return true;
 }
@@ -204,7 +217,8 @@ static void end_revoked(struct diglett_server *server)
 {
 	for (struct agent *agent = server->agents; agent; agent = agent->next)
 		if (agent->is_let_in && !agent->is_leaving && !is_still_allowed(agent)) {
-			log_info("diglett", "the token of %s is valid no more", agent->ports[0].name.text);
+			log_info("diglett", "the %s of %s is valid no more", agent->is_node ? "grant" : "token",
+				 agent->ports[0].name.text);
 			server->counters.revoked++;
 			end_agent(agent, MUX_REVOKED);
 		}
@@ -281,7 +295,7 @@ static int refuse(struct agent *agent, struct diglett_answer *answer, enum digle
 	agent->was_refused = true;
 	agent->server->counters.refused[why]++;
 	answer->reason = MUX_REFUSED;
-	snprintf(answer->text, sizeof(answer->text), "%s", text);
+	snprintf(answer->text, sizeof(answer->text), "%.*s", MUX_MAX_TEXT, text);
 	return -EACCES;
 }
 
@@ -293,8 +307,10 @@ static int judge_names(struct agent *agent, const struct diglett_request *reques
 	for (uint8_t i = 0; i < request->n_ports; i++) {
 		if (!complete_name(server, &request->names[i], &answer->names[i]))
 			return refuse(agent, answer, DIGLETT_REFUSED_NAMES, "this server has no domain: ask for a whole name, with its dots");
-		if (!token_store_allows(&server->tokens, agent->token, &answer->names[i]))
-			return refuse(agent, answer, DIGLETT_REFUSED_TOKEN, "the token is not valid for this name");
+		if (!may_have(agent, &answer->names[i]))
+			return refuse(agent, answer, DIGLETT_REFUSED_TOKEN,
+				      agent->is_node ? "this name is not granted to the node: p2pctl admin host add"
+						     : "the token is not valid for this name");
 		for (uint8_t j = 0; j < i; j++)
 			if (host_name_equal(&answer->names[i], &answer->names[j]))
 				return refuse(agent, answer, DIGLETT_REFUSED_NAMES, "the same name is asked for twice");
@@ -380,6 +396,30 @@ static void let_in(struct agent *agent, const struct diglett_request *request)
 	}
 }
 
+static int identify_node(struct agent *agent, const struct node_badge *badge, struct diglett_answer *answer)
+{
+	static const char label[] = "diglett/2 node";
+	uint8_t text[sizeof(label) + KEY_LEN];
+	struct error error;
+
+	if (diglett_members_read(agent->server->members, badge, tunnel_binding(agent->tunnel), (int64_t)time(NULL), &agent->node,
+				 &error) != 0)
+		return refuse(agent, answer, DIGLETT_REFUSED_NODE, error.message);
+	memcpy(text, label, sizeof(label));
+	memcpy(text + sizeof(label), agent->node.node_key.bytes, KEY_LEN);
+	crypto_hash_sha256(agent->token, text, sizeof(text));
+	agent->is_node = true;
+	return 0;
+}
+
+static int identify(struct agent *agent, const struct diglett_request *request, struct diglett_answer *answer)
+{
+	if (request->badge.n_certificate > 0)
+		return identify_node(agent, &request->badge, answer);
+	token_hash(request->token, agent->token);
+	return 0;
+}
+
 static void on_asked(void *owner, const struct diglett_request *request)
 {
 	struct agent *agent = owner;
@@ -388,8 +428,9 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	struct agent *holder;
 
 	read_tokens_again(server); /* what was taken back lets nobody in any more */
-	token_hash(request->token, agent->token);
-	int r = judge_names(agent, request, &answer);
+	int r = identify(agent, request, &answer);
+	if (r == 0)
+		r = judge_names(agent, request, &answer);
 	if (r == 0)
 		r = judge_room(agent, &answer);
 	if (r == 0)
@@ -466,6 +507,7 @@ bool diglett_server_agent_at(const struct diglett_server *server, uint32_t i, st
 					    .since_s = agent->since_s,
 					    .token = token_id(agent->token),
 					    .label = token_store_label(&server->tokens, agent->token),
+					    .node = agent->is_node ? agent->node.name : "",
 					    .streams = tunnel_counters(agent->tunnel),
 					    .n_ports = agent->n_ports };
 	for (uint8_t j = 0; j < agent->n_ports; j++) {
@@ -535,6 +577,13 @@ int diglett_server_revoke_token(struct diglett_server *server, const char *id,
 	if (r == 0)
 		await_change(server, changed, owner);
 	return r;
+}
+
+void diglett_server_set_members(struct diglett_server *server, struct diglett_members *members_take)
+{
+	diglett_members_free(server->members);
+	server->members = members_take;
+	end_revoked(server);
 }
 
 const struct noise_public *diglett_server_key(const struct diglett_server *server)

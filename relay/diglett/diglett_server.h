@@ -7,9 +7,10 @@
  *      └── script: add, remove ◄───────┤        GET /info ──► version, public key
  *                                      │
  *   tokens (token_store.h: a file, and those of p2pctl): who may have which names
+ *   members (diglett_members.h): nodes show their certificates instead, and may have what an admin has granted to them
  *
- * A name belongs to one agent. Who comes with the same token takes its place; somebody else is refused. A token that is
- * taken from the file ends the agents that came by it, within two seconds. When an agent has gone, its names and ports are
+ * A name belongs to one agent. Who comes with the same token (or as the same node) takes its place; somebody else is refused. A
+ * token that is taken from the file, or a grant that is taken back, ends the agents that came by it, within two seconds. When an agent has gone, its names and ports are
  * held until the gateway was told so: nobody else gets them while visitors may still be led there, and these are reset.
  *
  * Who has not shown a token yet has ten seconds, and gives way to newcomers (handshake_places.h); a source that comes too
@@ -21,6 +22,7 @@
 
 #include "common/endpoint.h"
 #include "common/error.h"
+#include "relay/diglett/diglett_members.h"
 #include "relay/diglett/gateway_script.h"
 #include "relay/diglett/noise_xk.h"
 #include "relay/diglett/token_store.h"
@@ -49,6 +51,7 @@ struct diglett_server_options {
 
 enum diglett_refusal {
 	DIGLETT_REFUSED_TOKEN,	   /* it is not valid, or not for that name */
+	DIGLETT_REFUSED_NODE,	   /* its badge is not valid */
 	DIGLETT_REFUSED_NAME_HELD, /* by another agent, or for the gateway's sake */
 	DIGLETT_REFUSED_NAMES,	   /* the same twice; or one without dots, and no domain */
 	DIGLETT_REFUSED_TOO_MANY,
@@ -82,6 +85,7 @@ struct diglett_agent_view {
 	int64_t since_s; /* of the wall clock */
 	struct token_id token;
 	const char *label; /* of the token; "": none */
+	const char *node;  /* that came by its certificate; "": by a token */
 	struct tunnel_counters streams;
 	uint8_t n_ports;
 	struct diglett_port_view {
@@ -110,6 +114,8 @@ P2P_CHECK int diglett_server_create_token(struct diglett_server *server, struct 
 P2P_CHECK int diglett_server_revoke_token(struct diglett_server *server, const char *id,
 					  void (*changed)(void *owner, int r, const struct error *error), void *owner,
 					  struct error *reterr);
+/* Takes them; NULL: there are none. Agents whose names are not granted to them any more are ended. */
+void diglett_server_set_members(struct diglett_server *server, struct diglett_members *members_take);
 const struct noise_public *diglett_server_key(const struct diglett_server *server);
 struct endpoint diglett_server_listens(const struct diglett_server *server);
 const char *diglett_server_domain(const struct diglett_server *server);

@@ -69,7 +69,7 @@ void noise_secret_wipe(struct noise_secret *secret);
 /* The fields are the handshake's, but those that say so. One thread at a time, that of its curve. */
 struct noise_handshake {
 	const struct noise_curve *curve;
-	uint8_t hash[NOISE_HASH_LEN]; /* of all that was said; after act 3 the same on both sides, and no others' */
+	uint8_t hash[NOISE_HASH_LEN]; /* for the owner: of all that was said; after act 2 and act 3 the same on both sides, and no others' */
 	uint8_t chain[NOISE_HASH_LEN], key[NOISE_HASH_LEN];
 	struct noise_secret own, ephemeral;
 	struct noise_public own_public, ephemeral_public;

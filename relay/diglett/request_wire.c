@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <sodium.h>
 
-#define LAYOUT 1
+#define LAYOUT	    1
+#define LAYOUT_NODE 2 /* with a badge; the token is empty */
 
 int diglett_name_parse(const char *text, size_t len, struct host_name *ret)
 {
@@ -57,19 +58,42 @@ size_t diglett_request_write(const struct diglett_request *request, uint8_t ret[
 {
 	struct wire_writer w = wire_writer(ret, DIGLETT_MAX_REQUEST);
 
-	wire_put_u8(&w, LAYOUT);
+	const bool has_badge = request->badge.n_certificate > 0;
+
+	wire_put_u8(&w, has_badge ? LAYOUT_NODE : LAYOUT);
 	wire_put_u16(&w, request->max_streams);
 	write_names(&w, request->n_ports, request->names);
 	wire_put_u8(&w, (uint8_t)strlen(request->token));
 	wire_put(&w, request->token, strlen(request->token));
 	wire_put_u16(&w, (uint16_t)strlen(request->extra));
 	wire_put(&w, request->extra, strlen(request->extra));
+	if (has_badge) {
+		wire_put_u16(&w, request->badge.n_certificate);
+		wire_put(&w, request->badge.certificate, request->badge.n_certificate);
+		wire_put_u8(&w, request->badge.n_signature);
+		wire_put(&w, request->badge.signature, request->badge.n_signature);
+	}
 	return wire_written(&w);
+}
+
+static bool read_badge(struct wire_reader *r, struct node_badge *ret)
+{
+	ret->n_certificate = wire_u16(r);
+	if (ret->n_certificate == 0 || ret->n_certificate > NODE_BADGE_MAX_CERTIFICATE)
+		return false;
+	wire_bytes(r, ret->certificate, ret->n_certificate);
+	ret->n_signature = wire_u8(r);
+	if (ret->n_signature == 0 || ret->n_signature > NODE_BADGE_MAX_SIGNATURE)
+		return false;
+	wire_bytes(r, ret->signature, ret->n_signature);
+	return true;
 }
 
 static bool read_request(struct wire_reader *r, struct diglett_request *ret)
 {
-	if (wire_u8(r) != LAYOUT)
+	const uint8_t layout = wire_u8(r);
+
+	if (layout != LAYOUT && layout != LAYOUT_NODE)
 		return false;
 	ret->max_streams = wire_u16(r);
 	ret->n_ports = wire_u8(r);
@@ -77,6 +101,8 @@ static bool read_request(struct wire_reader *r, struct diglett_request *ret)
 		return false;
 	if (!read_text(r, wire_u8(r), DIGLETT_MAX_TOKEN, '!', ret->token) ||
 	    !read_text(r, wire_u16(r), DIGLETT_MAX_EXTRA, ' ', ret->extra))
+		return false;
+	if (layout == LAYOUT_NODE && (ret->token[0] != '\0' || !read_badge(r, &ret->badge)))
 		return false;
 	return wire_done(r);
 }

@@ -2,7 +2,7 @@
  * What an agent asks for, in act 3 of the handshake, and what it is told, in the first message that it gets.
  * docs/PROTOCOL-diglett.md has them byte by byte.
  *
- *   agent ── layout, streams at once, names, token, extra ──► server
+ *   agent ── layout, streams at once, names, token, extra, badge ──► server
  *   agent ◄── the names, whole; or why not ────────────────── server
  *
  * A name is of letters, digits, hyphens and dots: it goes to a script. Without a dot it is one below the server's
@@ -12,13 +12,14 @@
 
 #include "common/wire.h"
 #include "relay/diglett/mux_wire.h"
+#include "relay/diglett/node_badge.h"
 #include "relay/frontdoor/host_name.h"
 
 #define DIGLETT_PROLOGUE    "diglett/2"
 #define DIGLETT_MAX_PORTS   8
 #define DIGLETT_MAX_TOKEN   128
 #define DIGLETT_MAX_EXTRA   512
-#define DIGLETT_MAX_REQUEST 4096
+#define DIGLETT_MAX_REQUEST 4096 /* also with a badge */
 #define DIGLETT_MAX_ANSWER  4096
 
 struct diglett_request {
@@ -27,6 +28,7 @@ struct diglett_request {
 	struct host_name names[DIGLETT_MAX_PORTS]; /* different ones */
 	char token[DIGLETT_MAX_TOKEN + 1];	   /* printable ASCII without spaces; wiped by its owner */
 	char extra[DIGLETT_MAX_EXTRA + 1];	   /* for the gateway's script: printable ASCII */
+	struct node_badge badge;		   /* instead of a token, or none */
 };
 
 struct diglett_answer {

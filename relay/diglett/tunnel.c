@@ -269,6 +269,7 @@ static size_t take_act_1(struct tunnel *tunnel, const uint8_t *bytes, size_t n)
 		return n;
 	}
 	noise_write_act_2(&tunnel->handshake, tunnel->out);
+	memcpy(tunnel->binding.hash, tunnel->handshake.hash, sizeof(tunnel->binding.hash));
 	tunnel->state = TUNNEL_ACT_3;
 	send_now(tunnel, NOISE_ACT_2_LEN);
 	return NOISE_ACT_1_LEN;
@@ -289,6 +290,21 @@ static void send_act_3(struct tunnel *tunnel)
 	send_now(tunnel, ACT_3_HEAD + len);
 }
 
+/* False: it has none, which ends the tunnel. */
+static bool show_badge(struct tunnel *tunnel)
+{
+	struct error error;
+
+	if (!tunnel->ports.show_badge)
+		return true;
+	memcpy(tunnel->binding.hash, tunnel->handshake.hash, sizeof(tunnel->binding.hash));
+	memcpy(tunnel->binding.agent, tunnel->handshake.own_public.bytes, sizeof(tunnel->binding.agent));
+	const int r = tunnel->ports.show_badge(tunnel->ports.owner, &tunnel->binding, &tunnel->request.badge, &error);
+	if (r != 0)
+		fail(tunnel, r, error.message);
+	return r == 0;
+}
+
 static size_t take_act_2(struct tunnel *tunnel, const uint8_t *bytes, size_t n)
 {
 	if (n < NOISE_ACT_2_LEN)
@@ -298,6 +314,8 @@ static size_t take_act_2(struct tunnel *tunnel, const uint8_t *bytes, size_t n)
 		fail_act(tunnel, r);
 		return n;
 	}
+	if (!show_badge(tunnel))
+		return n;
 	send_act_3(tunnel);
 	r = noise_link_init(&tunnel->link, &tunnel->handshake);
 	if (r < 0)
@@ -317,6 +335,7 @@ static void take_request(struct tunnel *tunnel, const uint8_t *payload, size_t n
 		tunnel_answer(tunnel, &answer);
 	} else {
 		tunnel->request.max_streams = request.max_streams;
+		memcpy(tunnel->binding.agent, tunnel->handshake.remote.bytes, sizeof(tunnel->binding.agent));
 		tunnel->ports.asked(tunnel->ports.owner, &request);
 		diglett_request_wipe(&request);
 	}
@@ -652,6 +671,11 @@ bool tunnel_is_open(const struct tunnel *tunnel)
 const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel)
 {
 	return &tunnel->handshake.remote;
+}
+
+const struct node_badge_binding *tunnel_binding(const struct tunnel *tunnel)
+{
+	return &tunnel->binding;
 }
 
 struct tunnel_counters tunnel_counters(const struct tunnel *tunnel)

@@ -30,6 +30,9 @@ struct tunnel_ports {
 	void *owner;
 	/* Server: an agent asks; call tunnel_answer() from inside. */
 	void (*asked)(void *owner, const struct diglett_request *request);
+	/* Agent: NULL, or puts a badge into its request. 0 or -errno. */
+	int (*show_badge)(void *owner, const struct node_badge_binding *binding, struct node_badge *ret,
+			  struct error *reterr);
 	/* Agent: it was let in, or not: then ended() follows. */
 	void (*answered)(void *owner, const struct diglett_answer *answer);
 	/* Agent: where visitors of this port go. False: nowhere. */
@@ -63,6 +66,8 @@ void tunnel_close(struct tunnel *tunnel, uint8_t reason, void (*closed)(void *ow
 bool tunnel_is_open(const struct tunnel *tunnel); /* let in */
 /* Who the other side has shown to be: the server knows it when it was asked. Borrowed. */
 const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel);
+/* To what a badge has to be bound; the server has it when it was asked. */
+const struct node_badge_binding *tunnel_binding(const struct tunnel *tunnel);
 /* sum may be the counters of several. */
 void tunnel_counters_add(struct tunnel_counters *sum, const struct tunnel_counters *counters);
 struct tunnel_counters tunnel_counters(const struct tunnel *tunnel);

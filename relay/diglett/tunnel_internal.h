@@ -31,6 +31,7 @@ struct tunnel {
 	struct error why;
 	struct noise_handshake handshake;
 	struct noise_link link;
+	struct node_badge_binding binding;
 	struct diglett_request request; /* the agent's, until it was sent */
 	struct mux_fsm mux;
 	struct tunnel_counters counters;

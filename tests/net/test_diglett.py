@@ -5,7 +5,7 @@
       ---+------ internet 198.51.100.0/24 -------------+
                                                        alice: p2pnode with [diglett-agent], servers of all kinds
 
-Neither is a member of a network. tests/sim/sim_mux.c measures who slows whom; here it is p2pnode, and sockets.
+Neither is a member of a network, but where a node shows its certificate instead of a token. tests/sim/sim_mux.c measures who slows whom; here it is p2pnode, and sockets.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import threading
 import pytest
 
 from lab import LabError, wait_until
-from overlay import Node
+from overlay import Node, Overlay
 
 TOKEN = "a-token-that-nobody-guesses"
 SCRIPT = """#!/bin/sh
@@ -244,3 +244,42 @@ def test_a_token_made_by_p2pctl_lets_in_is_listed_and_its_end_ends_the_agent(gat
     agent.program.wait_for_log("token revoked", 15)
     assert json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]["agents"] == []
     assert token not in gate.node.program.output() + agent.program.output()
+
+
+def test_a_member_shows_its_certificate_and_may_have_what_is_granted_to_it(lab, build):
+    """The relay of a network is the diglett server; an admin grants and takes back, and removes the member."""
+    overlay = Overlay(lab, build, members=("alice",))
+    gate, alice, admin = overlay.relay, overlay.nodes["alice"], overlay.control.admin
+    gate.config.write_text(gate.config.read_text() + "[diglett]\ninfo = 127.0.0.1:20080\n")
+    gate.kill()
+    gate.start()
+    key = json.loads(gate.host.run(["curl", "-sS", "http://127.0.0.1:20080/info"]).stdout)["publicKey"]
+    alice.config.write_text(alice.config.read_text() + f"""
+[diglett-agent]
+server = {gate.host.ip}:20000
+server_key = {key}
+expose = app.demo 127.0.0.1:8001
+""")
+    alice.kill()
+    alice.start()
+    alice.program.wait_for_log("this node is no member of a network", 15)
+    overlay.join()
+    serve(alice.host, 8001, page)
+
+    def agents():
+        return json.loads(gate.ctl("diglett", "--json").stdout)["server"]["agents"]
+
+    alice.program.wait_for_log("no name is granted to a node", 30)
+    assert agents() == []
+    admin("host", "add", "alice", "app.demo")
+    [agent] = wait_until(agents, 60, "alice is let in")
+    assert agent["node"] == "alice" and "token" not in agent
+    assert "node alice" in gate.ctl("diglett").stdout
+    port = agent["ports"][0]["port"]
+    assert gate.host.run(["curl", "-sS", f"http://127.0.0.1:{port}/"]).stdout == "hello\n"
+    admin("host", "remove", "alice", "app.demo")
+    wait_until(lambda: not agents(), 5, "the grant that was taken back ends the agent")
+    admin("host", "add", "alice", "app.demo")
+    wait_until(agents, 60, "alice is let in again")
+    admin("node", "remove", "alice")
+    wait_until(lambda: not agents(), 5, "who is no member any more is ended")

@@ -563,8 +563,8 @@ static void test_diglett_lists_its_agents_and_its_own_tunnels(void)
 	run(&w, "diglett");
 	expect(&w, CTL_OK,
 	       "Server at 0.0.0.0:20000 for apps.demo; public key 02aa\n\n"
-	       "NAME     PORT  SCRIPT  AGENT             SINCE  STREAMS       IN   OUT  TOKEN  PUBLIC KEY\n"
-	       "a.demo  40001  told    198.51.100.7:999  -            2  2.0 KiB  17 B  shop   03bb\n"
+	       "NAME     PORT  SCRIPT  AGENT             SINCE  STREAMS       IN   OUT  BY    PUBLIC KEY\n"
+	       "a.demo  40001  told    198.51.100.7:999  -            2  2.0 KiB  17 B  shop  03bb\n"
 	       "b.demo  40002  waits\n"
 	       "\n"
 	       "Agent of gate:20000: waits; Connection refused\n\n"

@@ -49,14 +49,40 @@ static void test_the_longest_request_fits(void)
 		request.names[i] = (struct host_name){ .len = HOST_NAME_MAX_LEN };
 		memcpy(request.names[i].text, text, HOST_NAME_MAX_LEN);
 	}
-	const size_t n = diglett_request_write(&request, bytes);
+	size_t n = diglett_request_write(&request, bytes);
 	assert(n > 0 && diglett_request_read(bytes, n, &read) && memcmp(&read, &request, sizeof(read)) == 0);
+	memset(request.token, 0, sizeof(request.token));
+	request.badge.n_certificate = NODE_BADGE_MAX_CERTIFICATE;
+	request.badge.n_signature = NODE_BADGE_MAX_SIGNATURE;
+	memset(request.badge.certificate, 'c', NODE_BADGE_MAX_CERTIFICATE);
+	memset(request.badge.signature, 's', NODE_BADGE_MAX_SIGNATURE);
+	n = diglett_request_write(&request, bytes);
+	assert(n > 0 && diglett_request_read(bytes, n, &read) && memcmp(&read, &request, sizeof(read)) == 0);
+}
+
+static void test_a_badge_is_written_and_read_as_described(void)
+{
+	const struct diglett_request request = { .max_streams = 512, .n_ports = 1, .names = { name_of("app") },
+						 .badge = { 3, 2, { 1, 2, 3 }, { 4, 5 } } };
+	uint8_t bytes[DIGLETT_MAX_REQUEST];
+	struct diglett_request read;
+
+	const size_t n = diglett_request_write(&request, bytes);
+	assert(is_hex(bytes, n, "02" "0200" "01" "03617070" "00" "0000" "0003010203" "020405"));
+	assert(diglett_request_read(bytes, n, &read) && memcmp(&read, &request, sizeof(read)) == 0);
+	for (size_t i = 0; i < n; i++)
+		assert(!diglett_request_read(bytes, i, &read) && read.badge.n_certificate == 0);
 }
 
 static const struct {
 	const char *rule, *hex;
 } bad_requests[] = {
-	{ "another layout", "02" "0200" "01" "03617070" "03746f6b" "0000" },
+	{ "a badge and a token", "02" "0200" "01" "03617070" "03746f6b" "0000" "0003010203" "020405" },
+	{ "an empty certificate", "02" "0200" "01" "03617070" "00" "0000" "0000" "020405" },
+	{ "a certificate too long", "02" "0200" "01" "03617070" "00" "0000" "0401010203" "020405" },
+	{ "no signature", "02" "0200" "01" "03617070" "00" "0000" "0003010203" "00" },
+	{ "a signature too long", "02" "0200" "01" "03617070" "00" "0000" "0003010203" "490405" },
+	{ "another layout", "03" "0200" "01" "03617070" "03746f6b" "0000" },
 	{ "no stream", "01" "0000" "01" "03617070" "03746f6b" "0000" },
 	{ "too many streams", "01" "0401" "01" "03617070" "03746f6b" "0000" },
 	{ "no name", "01" "0200" "00" "03746f6b" "0000" },
@@ -178,6 +204,7 @@ int main(void)
 {
 	test_a_request_is_written_and_read_as_described();
 	test_the_longest_request_fits();
+	test_a_badge_is_written_and_read_as_described();
 	test_a_request_that_is_none_is_not_read();
 	test_answers_are_written_and_read_as_described();
 	test_a_token_is_for_its_names_alone();

@@ -64,7 +64,7 @@ static void test_an_agent_has_a_server_its_key_a_token_and_names(void)
 static void test_mistakes_about_an_agent_are_told(void)
 {
 #define AGENT "[diglett-agent]\nserver = gate:20000\nserver_key = " KEY "\ntoken_file = /t\n"
-	expect_error("[diglett-agent]\nexpose = app 127.0.0.1:80\n", "needs server, server_key and token_file");
+	expect_error("[diglett-agent]\nexpose = app 127.0.0.1:80\n", "needs server and server_key");
 	expect_error(AGENT, "1 to 8 lines of expose");
 	expect_error(AGENT "expose = app 127.0.0.1:80\nexpose = APP 127.0.0.1:81\n", "app stands twice");
 	expect_error(AGENT "expose = app 8080\n", "a name and where it is");
