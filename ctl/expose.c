@@ -7,21 +7,28 @@
 #include "common/table.h"
 #include "node/exposure.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TIMEOUT_MS 5000
 #define ASK_MS	   3000 /* that control and the target may take to answer */
 #define AGAIN_MS   50
 
-enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE };
+enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE, EXPOSE_TLS, EXPOSE_CERTIFICATE, EXPOSE_KEY, EXPOSE_H2 };
 
 static const struct cli_option expose_options[] = {
 	[EXPOSE_PROXY] = { 0, "proxy", "VERSION", "Tell the server who the visitor is: PROXY protocol v1 or v2", NULL, NULL },
 	[EXPOSE_ALLOW] = { 0, "allow", "PREFIX,…", "Take visitors from these addresses alone", NULL, NULL },
 	[EXPOSE_RATE] = { 0, "rate", "N", "Take so many visitors a second", NULL, NULL },
 	[EXPOSE_RATE_SOURCE] = { 0, "rate-source", "N", "Take so many of them from one source", NULL, NULL },
+	[EXPOSE_TLS] = { 0, "tls", "HOW", "terminate: HTTPS ends here, and TARGET is spoken to in plain", NULL, NULL },
+	[EXPOSE_CERTIFICATE] = { 0, "certificate", "FILE", "Of --tls terminate: the certificate, in PEM", NULL, NULL },
+	[EXPOSE_KEY] = { 0, "key", "FILE", "The certificate's key, which nobody else may read", NULL, NULL },
+	[EXPOSE_H2] = { 0, "h2", "yes|no", "Of --tls terminate: TARGET speaks HTTP/2 in plain [no]", NULL, NULL },
 };
 
 /* ---- reports ---- */
@@ -83,14 +90,25 @@ static enum ctl_exit call(struct ctl *ctl, const char *method, const char *key, 
 
 /* ---- expose ---- */
 
+/* The node is somewhere else: a path is told from the root on. As snprintf(). */
+static size_t print_word(size_t option, const char *key, const char *value, char *ret, size_t size)
+{
+	char here[PATH_MAX] = "";
+	const bool is_relative = (option == EXPOSE_CERTIFICATE || option == EXPOSE_KEY) && value[0] != '/' && value[0] != '\0';
+
+	if (is_relative && !getcwd(here, sizeof(here)))
+		here[0] = '\0';
+	return (size_t)snprintf(ret, size, " %s=%s%s%s", key, here, is_relative ? "/" : "", value);
+}
+
 static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, char ret[EXPOSURE_TEXT])
 {
-	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source" };
+	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source", "tls", "certificate", "key", "h2" };
 	size_t len = (size_t)snprintf(ret, EXPOSURE_TEXT, "%s %s", args->argv[0], args->argv[1]);
 
 	for (size_t i = 0; i < ARRAY_LEN(keys) && len < EXPOSURE_TEXT; i++)
 		if (args->values[i])
-			len += (size_t)snprintf(ret + len, EXPOSURE_TEXT - len, " %s=%s", keys[i], args->values[i]);
+			len += print_word(i, keys[i], args->values[i], ret + len, EXPOSURE_TEXT - len);
 	return len < EXPOSURE_TEXT ? CTL_OK : ctl_fail(ctl, CTL_USAGE, "expose: too long");
 }
 
@@ -165,14 +183,16 @@ const struct ctl_command ctl_expose = {
 	.text = "Publishes what listens at TARGET, a port of this machine or an address with a port, under a host\n"
 		"name: visitors come to the front door of a public node, and are led here, also behind a NAT. HOST\n"
 		"is https://NAME, http://NAME, or NAME for both; the name may begin with '*.'. HTTPS stays encrypted\n"
-		"to TARGET, which has the certificate.\n"
+		"to TARGET, which has the certificate; with --tls terminate it ends at this node, and TARGET is\n"
+		"spoken to in plain.\n"
 		"\n"
 		"An admin grants the name to this node, before or after: 'p2pctl admin host add'. It is kept over a\n"
 		"restart. Exit code 0 also when it waits for the grant or the server; --json and 'p2pctl exposures' tell.\n"
 		"\n"
 		"Examples:\n"
 		"    p2pctl expose https://app.example.org 8443\n"
-		"    p2pctl expose app.example.org 192.168.1.7:80 --proxy v2 --allow 192.0.2.0/24\n",
+		"    p2pctl expose app.example.org 192.168.1.7:80 --proxy v2 --allow 192.0.2.0/24\n"
+		"    p2pctl expose app.example.org 8080 --tls terminate --certificate app.pem --key app.key\n",
 	.run = run_expose,
 };
 

@@ -72,6 +72,7 @@ enum exposure_state {
 	EXPOSURE_NOT_GRANTED, /* by an admin */
 	EXPOSURE_NO_DOOR,     /* granted; visitors have nowhere to come to */
 	EXPOSURE_TRYING,      /* the target has not answered yet */
+	EXPOSURE_NO_CERTIFICATE, /* TLS ends here, and there is nothing to show */
 	EXPOSURE_TARGET_DOWN,
 	EXPOSURE_LIVE,
 };

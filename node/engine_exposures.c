@@ -202,6 +202,7 @@ static const char *const state_names[] = {
 	[EXPOSURE_ASKING] = "asking control",	    [EXPOSURE_CONTROL_OLD] = "control too old",
 	[EXPOSURE_NOT_GRANTED] = "not granted",	    [EXPOSURE_NO_DOOR] = "no front door",
 	[EXPOSURE_TRYING] = "trying the target",    [EXPOSURE_TARGET_DOWN] = "target down",
+	[EXPOSURE_NO_CERTIFICATE] = "no certificate",
 	[EXPOSURE_LIVE] = "live",
 };
 
@@ -239,6 +240,8 @@ static bool has_door(const struct map *map)
 /* Of one that is in the map. */
 static enum exposure_state state_of_target(const struct p2p_engine *engine, uint32_t i)
 {
+	if (engine_lacks_certificate(engine, i))
+		return EXPOSURE_NO_CERTIFICATE;
 	switch (engine_target_state(engine, i)) {
 	case DOOR_TARGET_UNKNOWN:
 		return EXPOSURE_TRYING;
@@ -342,6 +345,7 @@ static void print_why(const struct p2p_engine *engine, const struct exposure *ex
 	case EXPOSURE_NOT_JOINED:
 		snprintf(ret, WHY_LEN, "this node is no member of a network: p2pctl join LINK");
 		break;
+	case EXPOSURE_NO_CERTIFICATE: /* it is said of each, whatever else holds */
 	case EXPOSURE_TRYING:
 	case EXPOSURE_LIVE:
 		break;
@@ -357,6 +361,8 @@ static struct json *item_json(const struct p2p_engine *engine, uint32_t i)
 	exposure_print_host(&item->exposure, host);
 	const enum exposure_state state = state_of(engine, i, host);
 	print_why(engine, &item->exposure, host, state, why);
+	if (why[0] == '\0')
+		engine_say_certificate(engine, i, why, sizeof(why));
 	json_put_string(json, "host", host);
 	json_put_string(json, "target", endpoint_text(&item->exposure.target).s);
 	json_put_string(json, "state", exposure_state_name(state));
@@ -368,6 +374,7 @@ static struct json *item_json(const struct p2p_engine *engine, uint32_t i)
 	json_put(json, "allow", allow);
 	json_put_integer(json, "rate", item->exposure.rate);
 	json_put_integer(json, "rate_source", item->exposure.rate_source);
+	json_put_string(json, "tls", exposure_tls_name(item->exposure.tls));
 	if (item->place[0] != '\0')
 		json_put_string(json, "place", item->place);
 	return json;
@@ -411,6 +418,7 @@ struct json *engine_exposures_json(const struct p2p_engine *engine)
 	for (uint32_t i = 0; i < engine->exposures->n; i++) {
 		struct json *item = item_json(engine, i);
 		engine_put_visitors(engine, i, item);
+		engine_put_tls(engine, i, item);
 		json_append(exposures, item);
 	}
 	if (map)

@@ -159,6 +159,12 @@ void engine_tell_acceptor(struct p2p_engine *engine);
 enum door_target_state engine_target_state(const struct p2p_engine *engine, uint32_t i);
 /* Of the exposure i: "server" ("up", "down", "unknown"), and counts of its visitors; nothing while it is not open. */
 void engine_put_visitors(const struct p2p_engine *engine, uint32_t i, struct json *ret);
+/* Of the exposure i, where TLS ends here: is there nothing to show? */
+bool engine_lacks_certificate(const struct p2p_engine *engine, uint32_t i);
+/* What is wrong with its certificate, and what to do; "": nothing. */
+void engine_say_certificate(const struct p2p_engine *engine, uint32_t i, char *ret, size_t size);
+/* "certificate", and counts of handshakes; nothing where TLS does not end here. */
+void engine_put_tls(const struct p2p_engine *engine, uint32_t i, struct json *ret);
 /* The map changed: front doors have come, gone, or have other addresses. */
 void engine_update_acceptor(struct p2p_engine *engine);
 /* The same of webgw's server; it is started once, when there are WebSockets. */

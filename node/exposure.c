@@ -62,6 +62,48 @@ static int take_proxy(const char *value, size_t len, struct exposure *exposure, 
 	return error_set(reterr, -EINVAL, "proxy: one of none, v1, v2");
 }
 
+static int take_tls(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	for (int i = 0; i < EXPOSURE_N_TLS; i++) {
+		const char *name = exposure_tls_name((enum exposure_tls)i);
+		exposure->tls = (enum exposure_tls)i;
+		if (strlen(name) == len && memcmp(name, value, len) == 0)
+			return 0;
+	}
+	return error_set(reterr, -EINVAL, "tls: one of pass, terminate");
+}
+
+static int take_h2(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	exposure->has_h2 = len == 3 && memcmp(value, "yes", 3) == 0;
+	if (exposure->has_h2 || (len == 2 && memcmp(value, "no", 2) == 0))
+		return 0;
+	return error_set(reterr, -EINVAL, "h2: yes or no");
+}
+
+/* Words are separated by white space, so none is in them. */
+static int take_path(char ret[EXPOSURE_PATH_LEN + 1], const char *name, const char *value, size_t len, struct error *reterr)
+{
+	if (len == 0 || len > EXPOSURE_PATH_LEN || value[0] != '/')
+		return error_set(reterr, -EINVAL, "%s: a path from the root on, of %d bytes at most, such as /etc/ssl/app.pem",
+				 name, EXPOSURE_PATH_LEN);
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)value[i] < ' ' || value[i] == 0x7f)
+			return error_set(reterr, -EINVAL, "%s: a path without control characters", name);
+	memcpy(ret, value, len);
+	return 0;
+}
+
+static int take_certificate(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	return take_path(exposure->certificate, "certificate", value, len, reterr);
+}
+
+static int take_key(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	return take_path(exposure->key, "key", value, len, reterr);
+}
+
 static int parse_prefix(const char *text, size_t len, struct exposure_prefix *ret)
 {
 	char copy[72] = { 0 };
@@ -135,6 +177,10 @@ static const struct {
 	{ "allow", take_allow },
 	{ "rate", take_rate },
 	{ "rate_source", take_rate_source },
+	{ "tls", take_tls },
+	{ "certificate", take_certificate },
+	{ "key", take_key },
+	{ "h2", take_h2 },
 };
 
 static int unknown_key(const char *word, size_t len, struct error *reterr)
@@ -143,7 +189,7 @@ static int unknown_key(const char *word, size_t len, struct error *reterr)
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		suggest_offer(&suggest, keys[i].name);
-	return error_set(reterr, -EINVAL, "'%.*s': %s%s; proxy=, allow=, rate= or rate_source= may follow",
+	return error_set(reterr, -EINVAL, "'%.*s': %s%s; proxy=, allow=, rate=, rate_source=, tls=, certificate=, key= or h2= may follow",
 			 (int)(len < 80 ? len : 80), word, suggest.near ? "did you mean " : "not known",
 			 suggest.near ? suggest.near : "");
 }
@@ -197,6 +243,25 @@ int exposure_parse_host(const char *text, struct exposure *ret, struct error *re
 	return r;
 }
 
+/* What belongs together. */
+static int check_tls(const struct exposure *exposure, struct error *reterr)
+{
+	const bool has_certificate = exposure->certificate[0] != '\0', has_key = exposure->key[0] != '\0';
+
+	if (exposure->tls != EXPOSURE_TLS_TERMINATE)
+		return !has_certificate && !has_key && !exposure->has_h2
+			       ? 0
+			       : error_set(reterr, -EINVAL, "certificate=, key= and h2= go with tls=terminate: else HTTPS is the "
+								"server's, as it comes");
+	if (!exposure->takes[DOOR_HTTPS])
+		return error_set(reterr, -EINVAL, "tls=terminate: %s is not HTTPS; https://%s or %s is",
+				 exposure->host.name.text, exposure->host.name.text, exposure->host.name.text);
+	if (has_certificate != has_key)
+		return error_set(reterr, -EINVAL, "%s= is missing: a certificate goes with its key",
+				 has_key ? "certificate" : "key");
+	return 0;
+}
+
 int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 {
 	struct exposure exposure;
@@ -219,6 +284,8 @@ int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 	for (at += len; (len = next_word(&at)) > 0; at += len)
 		if ((r = take_word(at, len, &exposure, &seen, reterr)) != 0)
 			return r;
+	if ((r = check_tls(&exposure, reterr)) != 0)
+		return r;
 	memcpy(ret, &exposure, sizeof(*ret));
 	return 0;
 }
@@ -230,6 +297,13 @@ const char *exposure_proxy_name(enum exposure_proxy proxy)
 	static const char *const names[EXPOSURE_N_PROXY] = { "none", "v1", "v2" };
 
 	return proxy < EXPOSURE_N_PROXY ? names[proxy] : NULL;
+}
+
+const char *exposure_tls_name(enum exposure_tls tls)
+{
+	static const char *const names[EXPOSURE_N_TLS] = { "pass", "terminate" };
+
+	return tls < EXPOSURE_N_TLS ? names[tls] : NULL;
 }
 
 void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST_TEXT])
@@ -268,7 +342,12 @@ void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT])
 	if (exposure->rate != 0)
 		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " rate=%u", exposure->rate);
 	if (exposure->rate_source != 0)
-		snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " rate_source=%u", exposure->rate_source);
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " rate_source=%u", exposure->rate_source);
+	if (exposure->tls != EXPOSURE_TLS_PASS)
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " tls=%s%s", exposure_tls_name(exposure->tls),
+				exposure->has_h2 ? " h2=yes" : "");
+	if (exposure->certificate[0] != '\0')
+		snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " certificate=%s key=%s", exposure->certificate, exposure->key);
 }
 
 /* ---- asking ---- */

@@ -10,6 +10,9 @@
  *   allow=PREFIX,…     whose visits are taken; an address is a prefix of one [all]
  *   rate=N             visitors a second, twice as many at once [no limit]
  *   rate_source=N      of these from one source: an IPv4 address, an IPv6 /56 [no limit]
+ *   tls=pass|terminate HTTPS goes to the server as it comes, or ends here, and the server is spoken to in plain [pass]
+ *   certificate=FILE key=FILE   of terminate: what visitors are shown, in PEM
+ *   h2=yes|no          of terminate: the server speaks HTTP/2 in plain, by prior knowledge [no]
  *
  * The same words in a configuration (service = …), on the command line and in the state folder. Total; bounds:
  * EXPOSURE_MAX_ALLOW prefixes, EXPOSURE_TEXT bytes; a node has EXPOSURE_MAX exposures. Pure.
@@ -28,9 +31,12 @@
 #define EXPOSURE_MAX_ALLOW 16
 #define EXPOSURE_MAX_RATE  1000000
 #define EXPOSURE_HOST_TEXT (8 + 2 + HOST_NAME_MAX_LEN + 1)
-#define EXPOSURE_TEXT	   1280
+#define EXPOSURE_PATH_LEN  255
+#define EXPOSURE_TEXT	   1856
 
 enum exposure_proxy { EXPOSURE_PROXY_NONE, EXPOSURE_PROXY_V1, EXPOSURE_PROXY_V2, EXPOSURE_N_PROXY };
+
+enum exposure_tls { EXPOSURE_TLS_PASS, EXPOSURE_TLS_TERMINATE, EXPOSURE_N_TLS };
 
 struct exposure_prefix {
 	uint8_t ip[16]; /* IPv4 mapped, as in an endpoint; zero behind len */
@@ -42,6 +48,9 @@ struct exposure {
 	struct host_pattern host;
 	struct endpoint target; /* with a port */
 	enum exposure_proxy proxy;
+	enum exposure_tls tls;
+	bool has_h2;
+	char certificate[EXPOSURE_PATH_LEN + 1], key[EXPOSURE_PATH_LEN + 1]; /* absolute; both or none */
 	uint32_t rate, rate_source; /* visitors a second; 0: no limit */
 	uint32_t n_allow;	    /* 0: all may come */
 	struct exposure_prefix allow[EXPOSURE_MAX_ALLOW];
@@ -53,6 +62,8 @@ P2P_CHECK int exposure_parse(const char *text, struct exposure *ret, struct erro
 P2P_CHECK int exposure_parse_host(const char *text, struct exposure *ret, struct error *reterr);
 /* "v2", or NULL: there is no such. */
 const char *exposure_proxy_name(enum exposure_proxy proxy);
+/* "pass", "terminate"; the same. */
+const char *exposure_tls_name(enum exposure_tls tls);
 
 /* As exposure_parse() reads it. */
 void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT]);

@@ -1,5 +1,6 @@
 #include "node/expose/acceptor.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/macros.h"
 
@@ -18,6 +19,8 @@
 struct exposed {
 	struct door_gate gate;
 	struct exposure exposure;
+	struct terminated terminated; /* where TLS ends here */
+	struct site_files files;      /* if it has some */
 };
 
 /* Somebody who comes to the target to see whether it is there. Lives until its socket is closed. */
@@ -32,6 +35,7 @@ struct acceptor {
 	struct acceptor_options options;
 	uint16_t wanted_port;
 	struct front_door *door; /* NULL: not open yet */
+	struct terminator *terminator; /* NULL: not needed yet */
 	struct error failure;	 /* to open, as was logged; else no message */
 	uv_timer_t timer;
 	uint64_t n_turns; /* of the timer */
@@ -55,10 +59,13 @@ static bool is_allowed(const struct door_gate *gate, const struct endpoint *visi
 
 static void free_exposed(struct door_gate *gate)
 {
-	free(container_of(gate, struct exposed, gate));
+	struct exposed *exposed = container_of(gate, struct exposed, gate);
+
+	terminated_deinit(&exposed->terminated);
+	free(exposed);
 }
 
-static struct exposed *new_exposed(const struct exposure *exposure)
+static struct exposed *new_exposed(const struct acceptor *acceptor, const struct exposure *exposure)
 {
 	struct exposed *exposed = calloc(1, sizeof(*exposed));
 
@@ -70,6 +77,7 @@ static struct exposed *new_exposed(const struct exposure *exposure)
 	exposed->gate.allows = exposure->n_allow > 0 ? is_allowed : NULL;
 	exposed->gate.free = free_exposed;
 	door_gate_init(&exposed->gate);
+	terminated_init(&exposed->terminated, acceptor->terminator, &exposure->target, exposure->proxy);
 	return exposed;
 }
 
@@ -83,7 +91,7 @@ static struct exposed *find_or_make(const struct acceptor *acceptor, const struc
 			return exposed;
 		}
 	}
-	return new_exposed(exposure);
+	return new_exposed(acceptor, exposure);
 }
 
 static enum door_header header_of(const struct exposure *exposure)
@@ -114,19 +122,38 @@ static struct endpoint target_of(const struct acceptor *acceptor, const struct e
 	return nowhere;
 }
 
+static bool is_terminated(const struct exposed *exposed)
+{
+	return exposed->exposure.tls == EXPOSURE_TLS_TERMINATE;
+}
+
+/* HTTPS ends here, what comes in plain goes on as it is. */
+static void add_route(struct door_routes *routes, struct exposed *exposed, const struct endpoint *target)
+{
+	const struct endpoint nowhere = { 0 };
+	struct door_rule rule = { .host = exposed->exposure.host,
+				  .header = header_of(&exposed->exposure),
+				  .gate = &exposed->gate };
+	int r = 0;
+
+	for (int i = 0; i < DOOR_N_SCHEMES && r == 0; i++) {
+		memset(rule.takes, 0, sizeof(rule.takes));
+		rule.takes[i] = true;
+		rule.sink = i == DOOR_HTTPS && is_terminated(exposed) ? &exposed->terminated.sink : NULL;
+		const bool is_lost = rule.sink && !exposed->terminated.terminator;
+		r = exposed->exposure.takes[i] ? door_routes_add(routes, &rule, is_lost ? &nowhere : target) : 0;
+	}
+	if (r != 0)
+		log_warning("expose", "%s stands twice: the first is used", rule.host.name.text);
+}
+
 static struct door_routes *make_routes(const struct acceptor *acceptor)
 {
 	struct door_routes *routes = door_routes_new(acceptor->n);
 
 	for (uint32_t i = 0; i < acceptor->n; i++) {
-		struct exposed *exposed = acceptor->exposed[i];
-		struct door_rule rule = { .host = exposed->exposure.host,
-					  .header = header_of(&exposed->exposure),
-					  .gate = &exposed->gate };
-		memcpy(rule.takes, exposed->exposure.takes, sizeof(rule.takes));
-		const struct endpoint target = target_of(acceptor, &exposed->exposure);
-		if (door_routes_add(routes, &rule, &target) != 0)
-			log_warning("expose", "%s stands twice: the first is used", rule.host.name.text);
+		const struct endpoint target = target_of(acceptor, &acceptor->exposed[i]->exposure);
+		add_route(routes, acceptor->exposed[i], &target);
 	}
 	door_routes_set_doors(routes, acceptor->doors, acceptor->n_doors);
 	return routes;
@@ -169,6 +196,41 @@ static void update_door(struct acceptor *acceptor)
 		open_door(acceptor);
 }
 
+/* ---- where TLS ends ---- */
+
+static void start_terminator(struct acceptor *acceptor, const struct exposure *exposures, uint32_t n)
+{
+	const struct terminator_options options = { .max_visits = 0 };
+	struct error error;
+	bool is_needed = false;
+
+	for (uint32_t i = 0; i < n; i++)
+		is_needed = is_needed || exposures[i].tls == EXPOSURE_TLS_TERMINATE;
+	if (is_needed && !acceptor->terminator && terminator_new(&options, &acceptor->terminator, &error) != 0)
+		log_error("expose", "%s", error.message); /* they are led nowhere: add_route() */
+}
+
+static void look_at_files(struct acceptor *acceptor)
+{
+	for (uint32_t i = 0; i < acceptor->n; i++) {
+		struct exposed *exposed = acceptor->exposed[i];
+		if (exposed->exposure.certificate[0] != '\0')
+			site_files_look(&exposed->files, &exposed->exposure, &exposed->terminated.site,
+					clock_now_ns() / 1000000);
+	}
+}
+
+bool acceptor_get_tls(const struct acceptor *acceptor, uint32_t i, struct acceptor_tls *ret)
+{
+	assert(i < acceptor->n);
+	const struct exposed *exposed = acceptor->exposed[i];
+	*ret = (struct acceptor_tls){ .counters = terminated_counters(&exposed->terminated),
+				      .has_certificate = exposed->files.is_shown,
+				      .dates = exposed->files.dates,
+				      .failure = exposed->files.failure.message };
+	return is_terminated(exposed);
+}
+
 /* ---- are the targets there? ---- */
 
 static void on_part_closed(struct acceptor *acceptor)
@@ -177,6 +239,7 @@ static void on_part_closed(struct acceptor *acceptor)
 		return;
 	void (*closed)(void *owner) = acceptor->closed;
 	void *owner = acceptor->closed_owner;
+	terminator_free(acceptor->terminator); /* no door leads there any more */
 	free(acceptor->doors);
 	free(acceptor);
 	if (closed)
@@ -258,6 +321,7 @@ static void on_timer(uv_timer_t *timer)
 
 	if (acceptor->n > 0 && !acceptor->door)
 		open_door(acceptor);
+	look_at_files(acceptor);
 	check_targets(acceptor, ++acceptor->n_turns % CHECKS_OF_UP == 0);
 }
 
@@ -302,11 +366,13 @@ void acceptor_set_exposures(struct acceptor *acceptor, const struct exposure *ex
 	struct exposed *next[EXPOSURE_MAX];
 
 	assert(n <= EXPOSURE_MAX);
+	start_terminator(acceptor, exposures, n);
 	for (uint32_t i = 0; i < n; i++)
 		next[i] = find_or_make(acceptor, &exposures[i]);
 	drop_all(acceptor);
 	memcpy(acceptor->exposed, next, n * sizeof(*next));
 	acceptor->n = n;
+	look_at_files(acceptor);
 	update_door(acceptor);
 	if (n > 0)
 		uv_timer_start(&acceptor->timer, on_timer, acceptor->options.check_ms, acceptor->options.check_ms);

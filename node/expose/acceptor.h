@@ -13,6 +13,8 @@
  * It is open while there are exposures and for as long as it was so. Its port is always the same for a node key, if no
  * other program has it; else some other.
  *
+ * Where TLS is to end here the gate leads to the terminator (terminator.h), and from there on to the target.
+ *
  * An exposure that stays as it is keeps its gate, and so its counters, whatever else changes.
  *
  * All functions: the loop's thread only.
@@ -21,6 +23,8 @@
 
 #include "common/endpoint.h"
 #include "common/key.h"
+#include "node/expose/site_files.h"
+#include "node/expose/terminator.h"
 #include "node/exposure.h"
 #include "relay/frontdoor/door_gate.h"
 #include "relay/frontdoor/front_door.h"
@@ -57,5 +61,15 @@ const char *acceptor_failure(const struct acceptor *acceptor);
 uint32_t acceptor_count(const struct acceptor *acceptor);
 /* i < acceptor_count(): in the order in which they were set. The exposure is borrowed until they are set again. */
 const struct exposure *acceptor_get(const struct acceptor *acceptor, uint32_t i, struct door_gate_counters *ret);
+/* Where TLS ends here. */
+struct acceptor_tls {
+	struct terminated_counters counters;
+	bool has_certificate;	     /* it is shown to visitors */
+	struct tls_site_dates dates; /* of that */
+	const char *failure;	     /* of the files as they are now; "": none. Borrowed until the loop turns */
+};
+
+/* False: it does not. */
+bool acceptor_get_tls(const struct acceptor *acceptor, uint32_t i, struct acceptor_tls *ret);
 /* Of all visitors; all zero while it is not open. */
 struct front_door_counters acceptor_counters(const struct acceptor *acceptor);

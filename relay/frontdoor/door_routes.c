@@ -245,6 +245,7 @@ int door_routes_add(struct door_routes *routes, const struct door_rule *rule, co
 					      .target = *target,
 					      .header = rule->header,
 					      .gate = door_gate_hold(rule->gate),
+					      .sink = rule->sink,
 					      .is_dial_back = rule->is_dial_back };
 		int r = host_table_add(&routes->tables[i], &route->entry);
 		assert(r == 0);

@@ -25,6 +25,7 @@
 #include "common/error.h"
 #include "common/map.h"
 #include "relay/frontdoor/door_gate.h"
+#include "relay/frontdoor/door_sink.h"
 #include "relay/frontdoor/host_table.h"
 #include "relay/frontdoor/sniffer.h"
 
@@ -43,6 +44,7 @@ struct door_rule {
 	struct host_pattern host;
 	enum door_header header;
 	struct door_gate *gate; /* borrowed; NULL: all may come */
+	struct door_sink *sink; /* borrowed, of what the gate belongs to; NULL: visitors are led to the target itself */
 	bool is_dial_back; /* there is no target: an agent dials back for each visitor (relay/webgw) */
 	char member[MAP_NAME_LEN + 1]; /* "": address is the target */
 	struct endpoint address;       /* of a member: its port alone */
@@ -53,6 +55,7 @@ struct door_route {
 	struct endpoint target; /* none: the host is known, and nobody is there */
 	enum door_header header;
 	struct door_gate *gate; /* held; NULL: all may come */
+	struct door_sink *sink; /* lives as long as the gate is held; NULL: none */
 	bool is_dial_back;	/* the same; target is none */
 };
 

@@ -26,7 +26,7 @@ void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target
 
 static void on_reached(struct visitor *visitor, const struct pump_end *target)
 {
-	if (visitor->gate)
+	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_reached(visitor->gate);
 	visitor_hand_to_pump(visitor, target);
 }
@@ -36,7 +36,7 @@ static void on_unreachable(struct visitor *visitor, int error)
 	struct door_thread *door = visitor->door;
 
 	door->counters.unreachable++;
-	if (visitor->gate)
+	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_not_reached(visitor->gate);
 	log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "target not reached: %s", strerror(error));
 	visitor_turn_away(visitor);
@@ -177,6 +177,45 @@ static void begin(struct visitor *visitor, const struct door_route *route, const
 	send_first(visitor, has_header ? pieces : pieces + 1, has_header ? 2 : 1);
 }
 
+/* The sink has one end of a pair of sockets, and the visitor's bytes come out of it. */
+static int open_sink(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
+		     const struct endpoint *destination)
+{
+	const struct door_guest guest = { .source = visitor->remote,
+					  .destination = destination ? *destination : visitor_own_end(visitor),
+					  .host = found->host,
+					  .is_https = found->protocol == SNIFFER_TLS,
+					  .n_doors = (uint8_t)(visitor->n_doors + 1),
+					  .gate = visitor->gate };
+	struct splice_end *end = &visitor->pair.ends[1];
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	end->watch.happened = on_target;
+	end->fd = fds[0];
+	end->is_prompt = true;
+	visitor->is_at_sink = true;
+	return route->sink->take(route->sink, fds[1], &guest) ? 0 : -EBUSY;
+}
+
+static void begin_at_sink(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
+			  const struct endpoint *destination, const uint8_t *bytes, size_t n)
+{
+	const struct iovec piece = { .iov_base = (void *)bytes, .iov_len = n };
+	const int r = open_sink(visitor, route, found, destination);
+
+	if (r == -EBUSY) {
+		visitor->door->counters.over_limit++;
+		visitor_turn_away(visitor);
+	} else if (r < 0) {
+		visitor_turn_away_for_want(visitor);
+	} else {
+		visitor->door->counters.routed[found->protocol]++;
+		send_first(visitor, &piece, 1);
+	}
+}
+
 /*
  * Is the target the door that it came to first? Its address says so only if it is one place for all: a loopback or private one
  * is of that door's machine or network there, and of another here. But that of a door in the overlay is the same everywhere.
@@ -210,6 +249,8 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 	else if (route->is_dial_back)
 		visitor_wait_for_agent(visitor, found, bytes, n);
+	else if (route->sink && visitor->gate)
+		begin_at_sink(visitor, route, found, destination, bytes, n);
 	else
 		begin(visitor, route, found, destination, bytes, n);
 }

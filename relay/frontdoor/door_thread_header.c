@@ -83,8 +83,7 @@ bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n
 	return false;
 }
 
-/* Where it came to: said by its socket. */
-static struct endpoint own_end(const struct visitor *visitor)
+struct endpoint visitor_own_end(const struct visitor *visitor)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t len = sizeof(address);
@@ -99,7 +98,7 @@ size_t visitor_write_header(const struct visitor *visitor, enum door_header kind
 	const struct proxy_header header = {
 		.has_addresses = true,
 		.source = visitor->remote,
-		.destination = destination ? *destination : own_end(visitor),
+		.destination = destination ? *destination : visitor_own_end(visitor),
 		.authority = { .at = (const uint8_t *)found->host.text, .len = found->host.len },
 		.scheme = found->protocol == SNIFFER_TLS ? PROXY_HTTPS : PROXY_HTTP,
 		.n_doors = (uint8_t)(visitor->n_doors + 1),

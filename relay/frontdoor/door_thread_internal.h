@@ -82,6 +82,7 @@ struct visitor {
 	uint8_t n_doors; /* that have passed it on to this one; 0: it came by itself */
 	bool is_watched; /* its own socket is in the epoll */
 	bool is_at_relays; /* it came to a listener that the relay has, too */
+	bool is_at_sink;   /* ends[1] is a sink's, who says whether the target was reached */
 };
 
 struct listener {
@@ -188,6 +189,8 @@ void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target
 bool visitor_take_header(struct visitor *visitor, const uint8_t *bytes, size_t n);
 /* It has been here before, or is about to be: turned away, and counted. */
 void visitor_refuse_ring(struct visitor *visitor, const struct host_name *host);
+/* Where it came to: said by its socket. */
+struct endpoint visitor_own_end(const struct visitor *visitor);
 /* Returns its length. destination: as in visitor_let_in(). */
 size_t visitor_write_header(const struct visitor *visitor, enum door_header kind, const struct sniffed *found,
 			    const struct endpoint *destination, uint8_t buf[DOOR_HEADER_MAX]);

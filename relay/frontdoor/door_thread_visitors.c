@@ -265,7 +265,7 @@ uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t
 		if (visitor->since_ms + time_ms > door->now_ms)
 			return visitor->since_ms + time_ms;
 		(*counter)++;
-		if ((visitor->state == CONNECTING || visitor->state == WAITING) && visitor->gate)
+		if ((visitor->state == CONNECTING || visitor->state == WAITING) && visitor->gate && !visitor->is_at_sink)
 			door_gate_not_reached(visitor->gate);
 		visitor_turn_away(visitor);
 	}

@@ -71,6 +71,22 @@ static void test_what_follows_says_how(void)
 	expect_printed("a.org 1 proxy=v1 allow=0.0.0.0/0", "a.org 127.0.0.1:1 proxy=v1 allow=0.0.0.0/0");
 }
 
+static void test_tls_may_end_here(void)
+{
+	expect_printed("a.org 1 tls=pass", "a.org 127.0.0.1:1");
+	expect_printed("https://a.org 1 h2=yes key=/k certificate=/c.pem tls=terminate",
+		       "https://a.org 127.0.0.1:1 tls=terminate h2=yes certificate=/c.pem key=/k");
+	expect_wrong("http://a.org 1 tls=terminate", "a.org is not HTTPS");
+	expect_wrong("a.org 1 certificate=/c key=/k", "go with tls=terminate");
+	expect_wrong("a.org 1 h2=yes", "go with tls=terminate");
+	expect_wrong("a.org 1 tls=terminate certificate=/c", "key= is missing");
+	expect_wrong("a.org 1 tls=terminate key=/c", "certificate= is missing");
+	expect_wrong("a.org 1 tls=terminate certificate=c key=/k", "certificate: a path from the root on");
+	expect_wrong("a.org 1 tls=yes", "tls: one of pass, terminate");
+	expect_wrong("a.org 1 tls=terminate h2=1", "h2: yes or no");
+	expect_wrong("a.org 1 certificat=/c", "did you mean certificate");
+}
+
 static void test_sixteen_prefixes_are_taken_and_one_more_is_not(void)
 {
 	char text[EXPOSURE_TEXT] = "a.org 1 allow=2001:db8:1111:2222:3333:4444:5555:0/127";
@@ -169,6 +185,7 @@ int main(void)
 	test_a_host_without_scheme_is_for_both();
 	test_a_port_alone_is_of_this_machine();
 	test_what_follows_says_how();
+	test_tls_may_end_here();
 	test_sixteen_prefixes_are_taken_and_one_more_is_not();
 	test_a_wrong_one_says_what_is_expected();
 	test_only_who_is_on_the_list_may_come();

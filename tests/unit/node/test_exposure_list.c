@@ -136,7 +136,7 @@ static void test_what_is_left_out_is_listed_with_its_reason(void)
 	expect_left_out(1, "b.org 3 later=1", "'later': did you mean rate");
 	expect_left_out(2, "more.org 4", "64 hosts at most");
 	assert(exposure_list_left_out(&list, 3, line, &error) && strlen(line) == EXPOSURE_TEXT - 1);
-	assert(strstr(error.message, "longer than 1279"));
+	assert(strstr(error.message, "longer than 1855"));
 	assert(!exposure_list_left_out(&list, 4, line, &error));
 	assert(take_away("h1.org") == 0);
 	expect_left_out(2, "more.org 4", "nothing stands in its way any more");

@@ -1,0 +1,89 @@
+"""TLS that ends at a member behind its NAT: with certificates from files.
+
+      control    relay (public node, front door)    outside
+         |          |                                  |
+      ---+----------+---- internet 198.51.100.0/24 ----+--------+
+                                                                |
+                                                     home [port-restricted]
+                                                                |
+                                                              alice: a web server in plain, at 127.0.0.1 alone
+
+What becomes of handshakes, ends and bounds, tests/unit/node/test_terminator.c has.
+"""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+import web
+from lab import wait_until
+from overlay import Overlay
+
+PAGE = "hello from alice, in plain\n"
+
+
+@pytest.fixture
+def town(lab, build):
+    """The network as drawn; alice is granted all names below demo."""
+    overlay = Overlay(lab, build, members=("alice",))
+    relay = overlay.relay
+    relay.config.write_text(relay.config.read_text() + "[frontdoor]\n")
+    relay.kill()
+    relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.web = web.Web(overlay.nodes["alice"], PAGE, address="127.0.0.1")
+    overlay.control.admin("host", "add", "alice", "*.demo")
+    return overlay
+
+
+def curl(town, url, *options, check=True):
+    return web.curl(town.outside, town.relay.host.ip, town.web, url, *options, check=check)
+
+
+def exposure(node, host):
+    return {one["host"]: one for one in json.loads(node.ctl("exposures", "--json").stdout)["exposures"]}[host]
+
+
+def make_certificate(town, host, folder, days):
+    """A new one, where the last one was."""
+    alice = town.nodes["alice"].host
+    alice.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+               "-keyout", folder / "next.key", "-out", folder / "next.pem", "-days", str(days), "-subj", f"/CN={host}",
+               "-addext", f"subjectAltName=DNS:{host}"])
+    for name in ("key", "pem"):
+        os.rename(folder / f"next.{name}", folder / f"app.{name}")
+
+
+def test_tls_ends_at_the_member_with_a_certificate_of_its_own(town):
+    alice = town.nodes["alice"]
+    folder = alice.host.folder / "web"
+    make_certificate(town, "app.demo", folder, 2)
+    town.web.certificate = folder / "app.pem"
+    much = os.urandom(5 << 20)
+    (folder / "much").write_bytes(much)
+
+    alice.ctl("expose", "app.demo", "8080", "--tls", "terminate", "--certificate", str(folder / "app.pem"), "--key",
+              str(folder / "app.key"))
+    wait_until(lambda: exposure(alice, "app.demo")["state"] == "live", 15, lambda: exposure(alice, "app.demo"))
+    wait_until(lambda: curl(town, "https://app.demo/", check=False).stdout == PAGE, 10, "HTTPS, that ends at alice")
+    assert curl(town, "http://app.demo/").stdout == PAGE
+    fetched = town.outside.folder / "much"
+    curl(town, "https://app.demo/much", "--output", str(fetched))
+    assert hashlib.sha256(fetched.read_bytes()).digest() == hashlib.sha256(much).digest()
+    assert curl(town, "https://app.demo/", "--http2", "--output", "/dev/null", "--write-out", "%{http_version}").stdout != "2"
+    said = exposure(alice, "app.demo")
+    assert said["certificate"]["state"] == "valid" and int(said["tls_handshakes"]) >= 3 and said["tls"] == "terminate"
+
+    # Another certificate is taken while visitors come.
+    before = said["certificate"]["valid_until"]
+    make_certificate(town, "app.demo", folder, 9)
+    wait_until(lambda: exposure(alice, "app.demo")["certificate"]["valid_until"] != before, 20, "the new one is taken")
+    assert curl(town, "https://app.demo/").stdout == PAGE
+
+    # It is there again after a restart.
+    alice.kill()
+    alice.start()
+    wait_until(lambda: curl(town, "https://app.demo/", check=False).stdout == PAGE, 20, "served again")
