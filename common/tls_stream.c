@@ -292,8 +292,11 @@ static int send_cipher(struct tls_stream *stream)
 
 static void on_shut_down(uv_shutdown_t *request, int status)
 {
-	(void)request; /* what is wrong with the connection, reading tells */
-	(void)status;
+	struct tls_stream *stream = container_of(request, struct tls_stream, shutdown);
+
+	(void)status; /* what is wrong with the connection, reading tells */
+	if (!is_closing(stream) && !stream->is_failed && stream->ports.shut_down)
+		stream->ports.shut_down(stream->ports.owner);
 }
 
 static int finish(struct tls_stream *stream)
@@ -435,6 +438,8 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 	struct tls_stream *stream = handle->data;
 	struct error why;
 
+	if (n == UV_EOF && stream->is_finished)
+		return;
 	if (n == UV_EOF) {
 		error_set(&why, -ECONNRESET, "closed by the other side%s",
 			  stream->is_ready ? " without a TLS goodbye" : " during the TLS handshake");
@@ -486,6 +491,13 @@ static bool read_record(struct tls_stream *stream)
 	int why = n > 0 ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, n);
 	int sent = send_cipher(stream); /* key updates, alerts */
 
+	if (why == SSL_ERROR_ZERO_RETURN && stream->ports.finished) {
+		if (!stream->is_finished) {
+			stream->is_finished = true;
+			stream->ports.finished(stream->ports.owner);
+		}
+		return false;
+	}
 	if (why == SSL_ERROR_ZERO_RETURN) {
 		struct error goodbye;
 		error_set(&goodbye, 0, "closed by the other side");

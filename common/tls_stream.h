@@ -55,6 +55,13 @@ struct tls_stream_ports {
 	 * else -errno (-ETIMEDOUT, -ECONNRESET, -EPROTO with what TLS says …). The owner then closes.
 	 */
 	void (*ended)(void *owner, const struct error *why);
+	/*
+	 * The other side's orderly end, which then does not end the stream: ours goes on until tls_stream_shutdown(), and
+	 * only what goes wrong is told by ended. NULL: it ends.
+	 */
+	void (*finished)(void *owner);
+	/* All that was produced before tls_stream_shutdown() is the kernel's, or never will be. May be NULL. */
+	void (*shut_down)(void *owner);
 };
 
 /* Owned by the caller; the fields are the stream's. */
@@ -77,6 +84,7 @@ struct tls_stream {
 	bool is_server, is_connected, is_ready, is_dirty, is_warm;
 	bool is_failed; /* ended was called */
 	bool is_shutting_down, is_shut_down;
+	bool is_finished; /* the other side's direction */
 	uint8_t n_open;	    /* libuv handles */
 	uint32_t n_writing; /* writes that wait in libuv */
 	int early_error;    /* to be told from the loop */

@@ -124,7 +124,7 @@ struct websocket_server {
 	struct source_limit source_limit; /* a handshake costs us a signature */
 	struct websocket_server_counters counters;
 	struct log_limit refusals;
-	bool is_plain;
+	bool is_plain, is_any_path;
 	int fd;
 	uint16_t port;
 	char name[16];
@@ -661,7 +661,7 @@ static bool is_rpc_path(struct lws *wsi)
 
 static bool is_served(const struct websocket *ws)
 {
-	return (ws->server && ws->server->is_plain) || is_rpc_path(ws->wsi);
+	return (ws->server && ws->server->is_any_path) || is_rpc_path(ws->wsi);
 }
 
 static size_t count_from(const struct websocket_server *server, const struct endpoint *address)
@@ -1159,6 +1159,7 @@ int websocket_server_new(struct websocket_host *host,
 	server->host = host;
 	server->handler = options->handler;
 	server->is_plain = options->is_plain;
+	server->is_any_path = options->is_plain || options->is_any_path;
 	server->max_connections =
 		or_default(options->max_connections, file_limit() - FILES_RESERVED);
 	server->max_per_address = or_default(options->max_per_address, DEFAULT_PER_ADDRESS);

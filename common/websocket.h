@@ -44,6 +44,7 @@ struct websocket_server_options {
 	struct endpoint listen; /* port 0: any; see websocket_server_port() */
 	/* Without TLS, at any path, for clients that know nothing else: tls and handshakes of TLS are not looked at. */
 	bool is_plain;
+	bool is_any_path; /* the same of paths and subprotocols, with TLS */
 	struct tls_options tls; /* is_server; trust OPTIONAL or CA */
 	size_t max_connections; /* 0: as many as RLIMIT_NOFILE allows, less a reserve */
 	size_t max_per_address; /* or IPv6 /64; 0: 1024 */

@@ -162,6 +162,11 @@ static int check_place(const char *value, struct error *reterr)
 	return parse_place(value, &place, reterr);
 }
 
+static int check_place_or_none(const char *value, struct error *reterr)
+{
+	return value[0] == '\0' ? 0 : check_place(value, reterr);
+}
+
 static int check_webgw_admin(const char *value, struct error *reterr)
 {
 	return value[0] == '/' || !strchr(value, '/')
@@ -259,6 +264,10 @@ static const struct config_setting settings[] = {
 	  "TCP port, or address with a port, at which webgw's agents subscribe, without encryption" },
 	{ "webgw", "dial_back", CONFIG_TEXT, 1, 72, "4658", false, check_place,
 	  "TCP port, or address with a port, at which they dial back" },
+	{ "webgw", "tls_listen", CONFIG_TEXT, 0, 72, "9081", false, check_place_or_none,
+	  "TCP port, or address with a port, at which they subscribe within TLS; empty: not" },
+	{ "webgw", "tls_dial_back", CONFIG_TEXT, 1, 72, "4659", false, check_place,
+	  "TCP port, or address with a port, at which those dial back, within TLS as well" },
 	{ "webgw", "admin", CONFIG_TEXT, 0, WEBGW_ADMIN_PATH_LEN, "webgw.sock", false, check_webgw_admin,
 	  "Unix socket at which hosts are added and removed; empty: none" },
 	{ "webgw", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_webgw_host,
@@ -471,6 +480,10 @@ static int take_webgw(const struct config_values *values, struct node_config *co
 			 config_item(values, "webgw", "host", i));
 	if ((r = parse_place(config_text(values, "webgw", "listen"), &config->webgw_listen, reterr)) != 0 ||
 	    (r = parse_place(config_text(values, "webgw", "dial_back"), &config->webgw_dial_back, reterr)) != 0)
+		return r;
+	if (config_text(values, "webgw", "tls_listen")[0] != '\0' &&
+	    ((r = parse_place(config_text(values, "webgw", "tls_listen"), &config->webgw_tls_listen, reterr)) != 0 ||
+	     (r = parse_place(config_text(values, "webgw", "tls_dial_back"), &config->webgw_tls_dial_back, reterr)) != 0))
 		return r;
 	if (!config->has_webgw)
 		return 0;

@@ -67,6 +67,7 @@ struct node_config {
 	/* [webgw] */
 	bool has_webgw;
 	struct endpoint webgw_listen, webgw_dial_back;
+	struct endpoint webgw_tls_listen, webgw_tls_dial_back; /* none: not within TLS */
 	char webgw_admin[WEBGW_ADMIN_PATH_LEN + 1]; /* a path, or a name beside the node's socket; empty: none */
 	uint32_t n_webgw_hosts;
 	char webgw_hosts[CONFIG_FILE_MAX_ITEMS][CONFIG_FILE_MAX_VALUE + 1]; /* for webgw_rule_parse() */

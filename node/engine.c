@@ -102,6 +102,8 @@ static void keep_map(struct p2p_engine *engine, const struct map *map)
 	engine->map = map_ref_new(map);
 	if (engine->public_node)
 		public_node_recheck_members(engine->public_node);
+	if (engine->webgw)
+		webgw_recheck(engine->webgw);
 	engine_update_front_door(engine);
 	engine_update_acceptor(engine);
 	if (engine->map_cache)
@@ -279,6 +281,7 @@ static void on_identity_renewed(void *owner, const char *certificate_pem)
 	if (engine->public_node &&
 	    public_node_set_certificate(engine->public_node, certificate_pem, engine->identity_key_pem, &error) != 0)
 		log_error("node", "renewed certificate: %s", error.message);
+	engine_renew_webgw_tls(engine);
 	log_info("node", "certificate renewed");
 }
 
@@ -504,7 +507,7 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	load_map(engine);
 	engine->map_cache = map_cache_new(engine->loop, &engine->dir);
 	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0 ||
-	    (r = engine_start_front_door(engine, reterr)) != 0)
+	    (r = engine_start_front_door(engine, reterr)) != 0 || (r = engine_start_webgw_tls(engine, reterr)) != 0)
 		return r;
 	if (engine->public_node)
 		tell_listening(engine);
@@ -551,7 +554,9 @@ static void close_longer_parts(struct p2p_engine *engine)
 	struct port_mapping *port_mapping = engine->port_mapping;
 	struct turn_helper *turn_helper = engine->turn_helper;
 	struct map_cache *map_cache = engine->map_cache;
+	struct engine_webgw_tls *webgw_tls = engine->webgw_tls;
 
+	engine->webgw_tls = NULL;
 	engine->map_cache = NULL;
 	engine->data_plane = NULL;
 	engine->public_node = NULL;
@@ -561,8 +566,11 @@ static void close_longer_parts(struct p2p_engine *engine)
 	engine->port_mapping = NULL;
 	engine->turn_helper = NULL;
 	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL) + (port_mapping != NULL) +
-			 (turn_helper != NULL) + (front_door != NULL) + (map_cache != NULL) + (acceptor != NULL);
+			 (turn_helper != NULL) + (front_door != NULL) + (map_cache != NULL) + (acceptor != NULL) +
+			 (webgw_tls != NULL);
 	map_cache_close(map_cache, on_part_closed, engine);
+	if (webgw_tls)
+		engine_webgw_tls_close(webgw_tls, on_part_closed, engine);
 	if (front_door)
 		front_door_stop(front_door, on_part_closed, engine);
 	if (acceptor)

@@ -65,6 +65,7 @@ struct p2p_engine {
 	bool exposures_unread; /* p2pctl's are in the state folder, but not here: they must not be written over */
 	bool has_webgw;
 	struct endpoint webgw_listen;
+	struct endpoint webgw_tls_listen, webgw_tls_dial_back; /* none: no agents within TLS */
 	char webgw_admin_path[WEBGW_ADMIN_PATH_LEN + 1]; /* empty: none */
 	struct webgw_rule *webgw_rules; /* owned */
 	uint32_t n_webgw_rules;
@@ -80,6 +81,7 @@ struct p2p_engine {
 	struct tls_host *tls_host;
 	struct webgw *webgw; /* NULL: not wanted */
 	struct webgw_admin *webgw_admin; /* the same */
+	struct engine_webgw_tls *webgw_tls; /* while it is a member; the same */
 	struct link_monitor *link_monitor;
 	struct echo *echo; /* NULL: no capability */
 	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */
@@ -171,6 +173,13 @@ void engine_update_acceptor(struct p2p_engine *engine);
 P2P_CHECK int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr);
 P2P_CHECK int engine_start_webgw(struct p2p_engine *engine, struct error *reterr);
 uint32_t engine_count_webgw(const struct p2p_engine *engine);
+/* Its agents within TLS, once there are certificate and front door. */
+P2P_CHECK int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr);
+void engine_renew_webgw_tls(struct p2p_engine *engine);
+uint16_t engine_webgw_tls_port(const struct p2p_engine *engine);
+/* Frees itself, then calls closed. */
+void engine_webgw_tls_close(struct engine_webgw_tls *tls, void (*closed)(void *owner), void *owner);
+void engine_add_webgw_tls_drops(const struct p2p_engine *engine, struct node_status *status);
 /* Its hosts, so many, for which there is room. */
 void engine_add_webgw_routes(struct p2p_engine *engine, struct door_routes *routes);
 /* Answers the netchecks that wait; the Engine is about to end. */

@@ -80,6 +80,12 @@ static void set_webgw(struct engine_settings *ret, const struct node_config *con
 	options->webgw_hosts = config->has_webgw ? ret->webgw_hosts : NULL;
 	options->webgw_listen = ret->webgw_listen.s;
 	options->webgw_dial_back = ret->webgw_dial_back.s;
+	if (endpoint_is_none(&config->webgw_tls_listen))
+		return;
+	ret->webgw_tls_listen = endpoint_text(&config->webgw_tls_listen);
+	ret->webgw_tls_dial_back = endpoint_text(&config->webgw_tls_dial_back);
+	options->webgw_tls_listen = ret->webgw_tls_listen.s;
+	options->webgw_tls_dial_back = ret->webgw_tls_dial_back.s;
 }
 
 static void set_exposures(struct engine_settings *ret, const struct node_config *config)

@@ -24,7 +24,7 @@ struct engine_settings {
 	const char *door_hosts[CONFIG_FILE_MAX_ITEMS + 1];
 	char door_listen[DOOR_MAX_LISTEN * sizeof(struct endpoint_text)];
 	const char *webgw_hosts[CONFIG_FILE_MAX_ITEMS + 1];
-	struct endpoint_text webgw_listen, webgw_dial_back;
+	struct endpoint_text webgw_listen, webgw_dial_back, webgw_tls_listen, webgw_tls_dial_back;
 	const char *exposures[EXPOSURE_MAX + 1], *exposure_places[EXPOSURE_MAX + 1];
 };
 

@@ -146,6 +146,7 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 	if (engine->webgw) {
 		const struct webgw_counters counters = webgw_counters(engine->webgw);
 		add_webgw_drops(&counters, status);
+		engine_add_webgw_tls_drops(engine, status);
 	}
 	if (engine->acceptor && acceptor_port(engine->acceptor) != 0) {
 		const struct front_door_counters counters = acceptor_counters(engine->acceptor);

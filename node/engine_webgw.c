@@ -34,6 +34,14 @@ int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options
 				 options->webgw_admin, WEBGW_ADMIN_PATH_LEN);
 	if (options->webgw_admin)
 		strcpy(engine->webgw_admin_path, options->webgw_admin);
+	if (options->webgw_tls_listen && options->webgw_tls_dial_back) {
+		if ((r = door_listen_parse(options->webgw_tls_dial_back, places, &n, reterr)) != 0)
+			return r;
+		engine->webgw_tls_dial_back = places[0];
+		if ((r = door_listen_parse(options->webgw_tls_listen, places, &n, reterr)) != 0)
+			return r;
+		engine->webgw_tls_listen = places[0];
+	}
 	if ((r = door_listen_parse(options->webgw_dial_back, places, &n, reterr)) != 0)
 		return r;
 	engine->door_options.dial_back = places[0];
@@ -63,10 +71,12 @@ static void on_answer(void *owner, uint64_t ticket, int64_t subscription, _Atomi
 	front_door_answer(engine->front_door, ticket, subscription, open);
 }
 
-static uint16_t on_dial_back_port(void *owner)
+static uint16_t on_dial_back_port(void *owner, bool is_tls)
 {
 	struct p2p_engine *engine = owner;
 
+	if (is_tls)
+		return engine_webgw_tls_port(engine);
 	return front_door_dial_back_port(engine->front_door);
 }
 
@@ -94,7 +104,7 @@ static int keep_added(const struct p2p_engine *engine, struct error *reterr)
 	if (!rules)
 		abort();
 	for (uint32_t i = 0; webgw_host_facts(engine->webgw, i, &host); i++) {
-		if (is_configured(engine, &host.host))
+		if (host.is_members || is_configured(engine, &host.host))
 			continue;
 		rules[n].host = host.host;
 		rules[n].balance = host.balance;
@@ -169,6 +179,25 @@ static const char *on_taken(void *owner, const struct host_pattern *host)
 	return NULL;
 }
 
+/* ---- members ---- */
+
+/* Its certificate says who it is; the map, whether it still is, and what is granted to it. */
+static bool on_is_granted(void *owner, const struct identity *who, const struct host_pattern *host)
+{
+	const struct p2p_engine *engine = owner;
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+	const struct map_peer *peer = map ? map_find_peer_by_key(map, &who->node_key) : NULL;
+
+	if (!peer || host->is_wildcard || host->name.len == 0 || on_taken((void *)engine, host))
+		return false;
+	return map_has_grant(map, peer->id, host->name.text);
+}
+
+static void on_members_host(void *owner)
+{
+	engine_update_front_door(owner);
+}
+
 static int start_admin(struct p2p_engine *engine, struct error *reterr)
 {
 	const struct webgw_admin_options options = { .loop = engine->loop,
@@ -197,7 +226,11 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 	const struct webgw_options options = {
 		.host = engine->websockets,
 		.listen = engine->webgw_listen,
-		.ports = { .owner = engine, .answer = on_answer, .dial_back_port = on_dial_back_port },
+		.ports = { .owner = engine,
+			   .answer = on_answer,
+			   .dial_back_port = on_dial_back_port,
+			   .is_granted = on_is_granted,
+			   .changed = on_members_host },
 	};
 
 	if (!engine->has_webgw)

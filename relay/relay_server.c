@@ -570,7 +570,7 @@ static struct client *take_in(struct relay_server *server, int fd, const struct 
 	client->remote = *remote;
 	relay_queue_init(&client->queue, server->options.max_queue);
 	client->queue.pool = &server->pool;
-	const struct tls_stream_ports ports = { client, on_ready, on_received, on_produce, on_ended };
+	const struct tls_stream_ports ports = { .owner = client, .ready = on_ready, .received = on_received, .produce = on_produce, .ended = on_ended };
 	if (tls_stream_open_server(&client->stream, server->options.host, server->options.context, fd,
 				   server->options.handshake_ms, &ports) < 0) {
 		free(client);

@@ -498,7 +498,7 @@ static int start_attempt(struct relay_connection *connection, const struct endpo
 		return -ENOMEM;
 	attempt->connection = connection;
 	attempt->remote = *remote;
-	const struct tls_stream_ports ports = { attempt, on_ready, on_received, on_produce, on_ended };
+	const struct tls_stream_ports ports = { .owner = attempt, .ready = on_ready, .received = on_received, .produce = on_produce, .ended = on_ended };
 	int r = tls_stream_open_client(&attempt->stream, connection->options.host, connection->options.context,
 				       remote, connection->options.relay.name, CONNECT_MS, &ports);
 	if (r < 0) {

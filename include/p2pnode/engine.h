@@ -74,6 +74,7 @@ struct p2p_engine_options {
 	 */
 	const char *const *webgw_hosts;
 	const char *webgw_admin; /* path of the Unix socket of its HTTP interface; NULL: none */
+	const char *webgw_tls_listen, *webgw_tls_dial_back; /* the same within TLS; NULL: not */
 	const char *webgw_listen, *webgw_dial_back; /* a port, or an address with a port; needed where there are hosts */
 };
 

@@ -88,10 +88,14 @@ static void take_answers(struct door_dial_back *dial)
 	}
 }
 
+static void take_callers(struct door_dial_back *dial);
+
 void door_take_answers(struct door_thread *door)
 {
-	if (door->dial_back)
-		take_answers(door->dial_back);
+	if (!door->dial_back)
+		return;
+	take_answers(door->dial_back);
+	take_callers(door->dial_back);
 }
 
 static enum subscriptions_end end_of(const struct visitor *visitor, bool is_dialled)
@@ -320,25 +324,41 @@ static void make_room(struct door_dial_back *dial, uint16_t source)
 	}
 }
 
-static void welcome_caller(struct door_dial_back *dial, int fd, const struct sockaddr_storage *address)
+/* NULL: it is turned away. */
+static struct caller *welcome_caller(struct door_dial_back *dial, int fd, const struct endpoint *remote)
 {
 	struct door_thread *door = dial->door;
-	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
-	const uint16_t source = door_source_of(door, &remote);
+	const uint16_t source = door_source_of(door, remote);
 	struct caller *caller = calloc(1, sizeof(*caller));
 
 	if (!caller)
 		abort();
-	*caller = (struct caller){ .watch.happened = on_caller, .dial = dial, .fd = fd, .remote = remote,
+	*caller = (struct caller){ .watch.happened = on_caller, .dial = dial, .fd = fd, .remote = *remote,
 				   .source = source, .since_ms = door->now_ms };
 	make_room(dial, source);
 	dial->n_callers++;
 	dial->n_callers_of[source]++;
 	link_put_last(&dial->callers, &caller->place);
-	if (door_watch(door, fd, &caller->watch, EPOLLIN) < 0)
-		turn_caller_away(caller);
-	else
-		on_caller(&caller->watch, 0); /* as a rule the secret is there already */
+	if (door_watch(door, fd, &caller->watch, EPOLLIN) == 0)
+		return caller;
+	turn_caller_away(caller);
+	return NULL;
+}
+
+/* Their secrets were read with them. */
+static void take_callers(struct door_dial_back *dial)
+{
+	struct dial_caller given;
+
+	while (dial_exchange_take_caller(dial->exchange, &given)) {
+		struct caller *caller = welcome_caller(dial, given.fd, &given.remote);
+		if (caller) {
+			memcpy(caller->secret, given.secret, sizeof(caller->secret));
+			caller->n = sizeof(caller->secret);
+			present(caller);
+		}
+		sodium_memzero(&given, sizeof(given));
+	}
 }
 
 static void set_asking_in(struct door_dial_back *dial, bool is_asking)
@@ -359,11 +379,14 @@ static void on_dial_listener(struct watch *watch, uint32_t events)
 		socklen_t len = sizeof(address);
 		const int fd = accept4(dial->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-		if (fd >= 0)
-			welcome_caller(dial, fd, &address);
-		else if (errno == EAGAIN)
+		if (fd >= 0) {
+			const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)&address);
+			struct caller *caller = welcome_caller(dial, fd, &remote);
+			if (caller)
+				on_caller(&caller->watch, 0); /* as a rule the secret is there already */
+		} else if (errno == EAGAIN) {
 			return;
-		else if (errno != ECONNABORTED && errno != EINTR) {
+		} else if (errno != ECONNABORTED && errno != EINTR) {
 			set_asking_in(dial, false); /* for want of descriptors or memory */
 			return;
 		}

@@ -479,6 +479,21 @@ void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscri
 	wake(door);
 }
 
+bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
+			    const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	struct dial_caller caller = { .fd = fd_take, .remote = *remote };
+
+	memcpy(caller.secret, secret, sizeof(caller.secret));
+	const bool is_given = dial_exchange_give(&door->exchange, &caller);
+	sodium_memzero(caller.secret, sizeof(caller.secret));
+	if (is_given)
+		wake(door);
+	else
+		close(fd_take);
+	return is_given;
+}
+
 struct front_door_counters front_door_counters(const struct front_door *door)
 {
 	struct front_door_counters counters;

@@ -132,5 +132,11 @@ uint16_t front_door_dial_back_port(const struct front_door *door);
  * visitors from when it has dialled back to their end; borrowed to the end of the door, NULL: nothing does.
  */
 void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
+/*
+ * An agent has dialled back elsewhere, within TLS: fd is a plain socket to it, taken over; remote: who it is. False: there is
+ * no room, and it is closed.
+ */
+bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
+			    const uint8_t secret[WEBGW_EPHEMERAL_LEN]);
 /* Of some microseconds ago. */
 struct front_door_counters front_door_counters(const struct front_door *door);

@@ -137,7 +137,8 @@ struct json *webgw_admin_host_json(const struct webgw_admin_host *host)
 	struct json *object = json_object();
 
 	put_host(object, &host->host);
-	json_put_string(object, "hexSecretHash", sodium_bin2hex(hex, sizeof(hex), host->hash, sizeof(host->hash)));
+	sodium_bin2hex(hex, sizeof(hex), host->hash, sizeof(host->hash));
+	json_put_string(object, "hexSecretHash", host->is_members ? "" : hex);
 	put_count(object, "read", host->read);
 	put_count(object, "written", host->written);
 	put_count(object, "visitors", host->visitors);

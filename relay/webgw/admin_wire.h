@@ -43,6 +43,7 @@ P2P_CHECK int webgw_admin_read(const struct http_request *http, const char *body
 struct webgw_admin_host {
 	struct host_pattern host;
 	uint8_t hash[WEBGW_HASH_LEN];
+	bool is_members; /* without a secret */
 	enum webgw_balance balance;
 	uint64_t read, written; /* bytes from agents, and to them */
 	uint64_t visitors, visitors_now;

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <sodium.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RECORD 16 /* more than a ring needs for a record beside what is in it */
 
@@ -15,11 +16,17 @@ void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *
 	*exchange = (struct dial_exchange){ .wake_loop = wake_loop, .owner = owner };
 	ring_init(&exchange->wanted, (DIAL_EXCHANGE_MAX + 1) * (sizeof(struct dial_wanted) + RECORD));
 	ring_init(&exchange->over, 4 * DIAL_EXCHANGE_MAX * (sizeof(struct dial_over) + RECORD));
+	ring_init(&exchange->callers, (DIAL_EXCHANGE_CALLERS + 1) * (sizeof(struct dial_caller) + RECORD));
 	ring_init(&exchange->answers, (DIAL_EXCHANGE_MAX + 1) * (sizeof(struct dial_answer) + RECORD));
 }
 
 void dial_exchange_deinit(struct dial_exchange *exchange)
 {
+	struct dial_caller caller;
+
+	while (dial_exchange_take_caller(exchange, &caller))
+		close(caller.fd);
+	ring_deinit(&exchange->callers);
 	ring_deinit(&exchange->wanted);
 	ring_deinit(&exchange->over);
 	ring_deinit(&exchange->answers);
@@ -72,6 +79,16 @@ void dial_exchange_end(struct dial_exchange *exchange, int64_t subscription, enu
 bool dial_exchange_take_answer(struct dial_exchange *exchange, struct dial_answer *ret)
 {
 	return take(&exchange->answers, ret, sizeof(*ret), false);
+}
+
+bool dial_exchange_take_caller(struct dial_exchange *exchange, struct dial_caller *ret)
+{
+	return take(&exchange->callers, ret, sizeof(*ret), true);
+}
+
+bool dial_exchange_give(struct dial_exchange *exchange, const struct dial_caller *caller)
+{
+	return put(&exchange->callers, caller, sizeof(*caller));
 }
 
 bool dial_exchange_take_wanted(struct dial_exchange *exchange, struct dial_wanted *ret)

@@ -6,11 +6,15 @@
  *     knows whose it is ◄─ dial_answer {ticket, subscription} ─    0: nobody is there
  *     it waits no longer ─ dial_over {subscription, end} ─────►  one less waits for that agent
  *
+ * The loop hands callers over as well, with their secret: those that came within TLS.
+ *
  * The door's thread says no more than DIAL_EXCHANGE_MAX times "wanted" without an end known here, so that both rings have
  * room for all that follows: nothing of it is lost.
  */
 #pragma once
 
+#include "common/endpoint.h"
+#include "common/macros.h"
 #include "common/ring.h"
 #include "relay/frontdoor/host_name.h"
 #include "relay/webgw/subscriptions.h"
@@ -39,14 +43,24 @@ struct dial_answer {
 	_Atomic uint32_t *open; /* counts those that its agent serves; borrowed to the end of the door */
 };
 
+#define DIAL_EXCHANGE_CALLERS 1024
+
+/* Who dialled back, and was heard by the loop. */
+struct dial_caller {
+	int fd;
+	struct endpoint remote;
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+};
+
 struct dial_exchange {
-	struct ring wanted, over, answers;
+	struct ring wanted, over, answers, callers;
 	uint32_t n_owed; /* of the door's thread: those wanted of which it has not said that they are over */
 	void (*wake_loop)(void *owner);
 	void *owner;
 };
 
 void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *owner), void *owner);
+/* Closes callers that were not taken. */
 void dial_exchange_deinit(struct dial_exchange *exchange);
 
 /* ---- the door's thread ---- */
@@ -57,6 +71,8 @@ bool dial_exchange_want(struct dial_exchange *exchange, const struct dial_wanted
 void dial_exchange_end(struct dial_exchange *exchange, int64_t subscription, enum subscriptions_end end);
 /* False: there is none. */
 bool dial_exchange_take_answer(struct dial_exchange *exchange, struct dial_answer *ret);
+/* The same. The socket is the caller's, who wipes the secret. */
+bool dial_exchange_take_caller(struct dial_exchange *exchange, struct dial_caller *ret);
 
 /* ---- the loop ---- */
 
@@ -65,3 +81,5 @@ bool dial_exchange_take_wanted(struct dial_exchange *exchange, struct dial_wante
 bool dial_exchange_take_over(struct dial_exchange *exchange, struct dial_over *ret);
 /* Once for each that is wanted. The door's thread is woken by the caller. */
 void dial_exchange_answer(struct dial_exchange *exchange, const struct dial_answer *answer);
+/* False: too many have not been taken; its socket stays the caller's. */
+P2P_CHECK bool dial_exchange_give(struct dial_exchange *exchange, const struct dial_caller *caller);

@@ -17,6 +17,7 @@ struct host {
 	uint32_t place; /* among all hosts */
 	uint32_t n;
 	uint8_t hash[WEBGW_HASH_LEN];
+	bool is_members;
 	enum webgw_balance balance;
 	void *data;
 	struct link subscribers; /* whose turn it is first */
@@ -118,7 +119,7 @@ int subscriptions_add_host(struct subscriptions *table, const struct host_patter
 	struct host *host = find_host(table, pattern);
 
 	if (host)
-		return memcmp(host->hash, hash, WEBGW_HASH_LEN) == 0 ? 0 : -EEXIST;
+		return !host->is_members && memcmp(host->hash, hash, WEBGW_HASH_LEN) == 0 ? 0 : -EEXIST;
 	if (table->n_hosts == SUBSCRIPTIONS_MAX_HOSTS)
 		return -ENOBUFS;
 	host = calloc(1, sizeof(*host));
@@ -130,6 +131,19 @@ int subscriptions_add_host(struct subscriptions *table, const struct host_patter
 	host->place = table->n_hosts;
 	table->hosts[table->n_hosts++] = host;
 	return host_table_add(&table->by_name, &host->entry);
+}
+
+int subscriptions_add_members_host(struct subscriptions *table, const struct host_pattern *pattern)
+{
+	static const uint8_t none[WEBGW_HASH_LEN];
+	const struct host *there = find_host(table, pattern);
+
+	if (there)
+		return there->is_members ? 0 : -EEXIST;
+	const int r = subscriptions_add_host(table, pattern, none);
+	if (r == 0)
+		find_host(table, pattern)->is_members = true;
+	return r;
 }
 
 bool subscriptions_set_balance(struct subscriptions *table, const struct host_pattern *pattern, enum webgw_balance balance)
@@ -201,16 +215,10 @@ static struct subscriber *add_subscriber(struct subscriptions *table, struct hos
 	return subscriber;
 }
 
-int subscriptions_register(struct subscriptions *table, const struct host_pattern *pattern,
-			   const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id)
+static int enter(struct subscriptions *table, struct host *host, void *owner, int64_t *ret_id)
 {
-	struct host *host = find_host(table, pattern);
-
-	if (!host)
-		return SUBSCRIPTIONS_UNKNOWN_HOST;
-	if (sodium_memcmp(host->hash, hash, WEBGW_HASH_LEN) != 0)
-		return SUBSCRIPTIONS_WRONG_SECRET;
 	struct subscriber *subscriber = find_of_owner(host, owner);
+
 	if (!subscriber) {
 		if (host->n == SUBSCRIPTIONS_MAX_OF_HOST || table->n == SUBSCRIPTIONS_MAX)
 			return SUBSCRIPTIONS_FULL;
@@ -218,6 +226,28 @@ int subscriptions_register(struct subscriptions *table, const struct host_patter
 	}
 	*ret_id = subscriber->id;
 	return 0;
+}
+
+int subscriptions_register(struct subscriptions *table, const struct host_pattern *pattern,
+			   const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (!host)
+		return SUBSCRIPTIONS_UNKNOWN_HOST;
+	if (host->is_members || sodium_memcmp(host->hash, hash, WEBGW_HASH_LEN) != 0)
+		return SUBSCRIPTIONS_WRONG_SECRET;
+	return enter(table, host, owner, ret_id);
+}
+
+int subscriptions_register_member(struct subscriptions *table, const struct host_pattern *pattern, void *owner,
+				  int64_t *ret_id)
+{
+	struct host *host = find_host(table, pattern);
+
+	if (!host)
+		return SUBSCRIPTIONS_UNKNOWN_HOST;
+	return host->is_members ? enter(table, host, owner, ret_id) : SUBSCRIPTIONS_WRONG_SECRET;
 }
 
 bool subscriptions_unregister(struct subscriptions *table, const void *owner, int64_t id)
@@ -347,6 +377,11 @@ uint32_t subscriptions_count(const struct subscriptions *table, const struct hos
 	return host ? host->n : 0;
 }
 
+uint32_t subscriptions_n_hosts(const struct subscriptions *table)
+{
+	return table->n_hosts;
+}
+
 bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
 			   uint8_t ret_hash[WEBGW_HASH_LEN])
 {
@@ -356,6 +391,11 @@ bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct
 	if (ret_hash)
 		memcpy(ret_hash, table->hosts[i]->hash, WEBGW_HASH_LEN);
 	return true;
+}
+
+bool subscriptions_is_members(const struct subscriptions *table, uint32_t i)
+{
+	return i < table->n_hosts && table->hosts[i]->is_members;
 }
 
 enum webgw_balance subscriptions_balance(const struct subscriptions *table, uint32_t i)

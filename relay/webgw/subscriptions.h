@@ -19,6 +19,8 @@
  * has not done so for anybody else either for SUBSCRIPTIONS_SIGN_MS: an agent that has more visitors than it can serve in
  * time is not taken for a dead one, for anybody may send it visitors.
  *
+ * A host of members has no secret: who may serve it says the caller, of each that subscribes.
+ *
  * Bounds: hosts, subscribers in all and of a host, and visitors that wait for one (SUBSCRIPTIONS_MAX_PENDING). Secrets are compared in
  * constant time. Times are the caller's. One thread, but for what is open. Pure; sodium_init() must have been called.
  */
@@ -61,6 +63,8 @@ void subscriptions_free(struct subscriptions *table);
 /* 0, also for one that is there with this hash; -EEXIST: with another one; -ENOBUFS. */
 P2P_CHECK int subscriptions_add_host(struct subscriptions *table, const struct host_pattern *host,
 				     const uint8_t hash[WEBGW_HASH_LEN]);
+/* One of members. 0, also for one that is there; -EEXIST: one with a secret is there; -ENOBUFS. */
+P2P_CHECK int subscriptions_add_members_host(struct subscriptions *table, const struct host_pattern *host);
 /* At first: WEBGW_LEAST_CONNECTIONS. False: there is no such host. */
 bool subscriptions_set_balance(struct subscriptions *table, const struct host_pattern *host, enum webgw_balance balance);
 /* With its subscribers. False: it was not there. */
@@ -72,6 +76,9 @@ bool subscriptions_remove_host(struct subscriptions *table, const struct host_pa
  */
 P2P_CHECK int subscriptions_register(struct subscriptions *table, const struct host_pattern *host,
 				     const uint8_t hash[WEBGW_HASH_LEN], void *owner, int64_t *ret_id);
+/* The same of a host of members, by one that may. */
+P2P_CHECK int subscriptions_register_member(struct subscriptions *table, const struct host_pattern *host, void *owner,
+					    int64_t *ret_id);
 /* False: this owner has no such. */
 bool subscriptions_unregister(struct subscriptions *table, const void *owner, int64_t id);
 void subscriptions_drop_owner(struct subscriptions *table, const void *owner);
@@ -101,9 +108,11 @@ _Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id);
 
 /* How many serve this very host. */
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *host);
+uint32_t subscriptions_n_hosts(const struct subscriptions *table);
 /* Hosts one after the other: i from 0 on; false: there are no more. hash may be NULL. */
 bool subscriptions_host_at(const struct subscriptions *table, uint32_t i, struct host_pattern *ret,
 			   uint8_t ret_hash[WEBGW_HASH_LEN]);
+bool subscriptions_is_members(const struct subscriptions *table, uint32_t i);
 enum webgw_balance subscriptions_balance(const struct subscriptions *table, uint32_t i);
 /* A word of the caller's own for a host, NULL at first; where it is. NULL: there is no such host. */
 void **subscriptions_data(const struct subscriptions *table, const struct host_pattern *host);

@@ -1,6 +1,7 @@
 #include "relay/webgw/webgw.h"
 
 #include "common/log.h"
+#include "common/macros.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -16,22 +17,56 @@
 #define MAX_UNPROVEN	    1024
 #define MAX_UNPROVEN_SOURCE 64
 
+/* Where agents connect. */
+struct entrance {
+	struct webgw *webgw;
+	bool is_tls;
+	struct websocket_server *server; /* NULL: closed */
+};
+
 struct webgw {
 	uv_loop_t *loop;
 	struct webgw_ports ports;
 	struct subscriptions *subscriptions;
-	struct websocket_server *server;
+	struct entrance plain, tls;
 	struct webgw_counters counters; /* those that are not the server's */
 	struct log_limit log_limit;
 };
 
 /* Who has opened a WebSocket: the data of it. */
 struct agent {
+	const struct entrance *entrance;
 	uint32_t n_wrong;
 	uint32_t n_subscriptions;
 	bool is_proven; /* it knew a secret, once */
 	uint64_t since_ms;
 };
+
+/* ---- hosts' gates ---- */
+
+static void free_gate(struct door_gate *gate)
+{
+	free(gate);
+}
+
+static struct door_gate *new_gate(void)
+{
+	struct door_gate *gate = calloc(1, sizeof(*gate));
+
+	if (!gate)
+		abort();
+	gate->free = free_gate;
+	door_gate_init(gate);
+	return gate;
+}
+
+static void give_gate(struct webgw *webgw, const struct host_pattern *host)
+{
+	void **gate = subscriptions_data(webgw->subscriptions, host);
+
+	if (gate && !*gate)
+		*gate = new_gate();
+}
 
 /* ---- agents ---- */
 
@@ -98,6 +133,34 @@ static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct
 	send_and_free(webgw, ws, webgw_print_subscription(&request->id, id));
 }
 
+/* A member, by its certificate, for a host that is granted to it; nobody else has it, by a secret or otherwise. */
+static int enter_as_member(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t *ret_id)
+{
+	const struct identity *who = websocket_identity(ws);
+
+	if (!webgw->ports.is_granted || !webgw->ports.is_granted(webgw->ports.owner, who, &request->host))
+		return SUBSCRIPTIONS_UNKNOWN_HOST;
+	const uint32_t n_before = subscriptions_n_hosts(webgw->subscriptions);
+	switch (subscriptions_add_members_host(webgw->subscriptions, &request->host)) {
+	case 0:
+		break;
+	case -EEXIST:
+		return SUBSCRIPTIONS_WRONG_SECRET;
+	default:
+		return SUBSCRIPTIONS_FULL;
+	}
+	give_gate(webgw, &request->host);
+	if (subscriptions_n_hosts(webgw->subscriptions) != n_before)
+		webgw->ports.changed(webgw->ports.owner);
+	return subscriptions_register_member(webgw->subscriptions, &request->host, ws, ret_id);
+}
+
+static int enter(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t *ret_id)
+{
+	return request->has_secret ? subscriptions_register(webgw->subscriptions, &request->host, request->secret_hash, ws, ret_id)
+				   : enter_as_member(webgw, ws, request, ret_id);
+}
+
 static void subscribe(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
 {
 	const struct endpoint remote = websocket_remote(ws);
@@ -105,7 +168,7 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	struct agent *agent = websocket_data(ws);
 	int64_t id = 0;
 
-	switch (subscriptions_register(webgw->subscriptions, &request->host, request->secret_hash, ws, &id)) {
+	switch (enter(webgw, ws, request, &id)) {
 	case 0: /* one that it had is none more */
 		agent->n_subscriptions += subscriptions_count(webgw->subscriptions, &request->host) - n_before;
 		accept_agent(webgw, ws, request, id);
@@ -125,15 +188,25 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	count_wrong(webgw, ws);
 }
 
+static bool is_member(const struct websocket *ws)
+{
+	const struct agent *agent = websocket_data(ws);
+	const struct identity *who = agent->entrance->is_tls ? websocket_identity(ws) : NULL;
+
+	return who && who->name[0] != '\0';
+}
+
 static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
 {
-	struct webgw *webgw = owner;
+	struct webgw *webgw = ((const struct entrance *)owner)->webgw;
 	struct webgw_request request;
 	struct error error = { 0 };
 	const int r = webgw_request_read(text, len, &request, &error);
 
 	if (r != 0)
 		refuse(webgw, ws, &request.id, r, error.message);
+	else if (request.method == WEBGW_REGISTER && !request.has_secret && !is_member(ws))
+		refuse(webgw, ws, &request.id, RPC_INVALID_PARAMS, "named parameters: host and hex_secret, both strings");
 	else if (request.method == WEBGW_REGISTER)
 		subscribe(webgw, ws, &request);
 	else
@@ -146,13 +219,14 @@ static void on_opened(void *owner, struct websocket *ws)
 
 	if (!agent)
 		abort();
-	agent->since_ms = uv_now(((struct webgw *)owner)->loop);
+	agent->entrance = owner;
+	agent->since_ms = uv_now(agent->entrance->webgw->loop);
 	websocket_set_data(ws, agent);
 }
 
 static void on_closed(void *owner, struct websocket *ws, const char *why)
 {
-	struct webgw *webgw = owner;
+	struct webgw *webgw = ((const struct entrance *)owner)->webgw;
 	const struct endpoint remote = websocket_remote(ws);
 	struct agent *agent = websocket_data(ws);
 
@@ -169,8 +243,10 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 
 static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const struct dial_wanted *wanted)
 {
+	const struct agent *agent = websocket_data(ws);
+	const bool is_tls = agent->entrance->is_tls;
 	struct webgw_visit visit = { .port = wanted->port, .host = wanted->host,
-				     .listening_port = webgw->ports.dial_back_port(webgw->ports.owner) };
+				     .listening_port = webgw->ports.dial_back_port(webgw->ports.owner, is_tls) };
 
 	memcpy(visit.secret, wanted->secret, sizeof(visit.secret));
 	char *text = webgw_print_visit(id, &visit);
@@ -238,29 +314,12 @@ void webgw_over(struct webgw *webgw, const struct dial_over *over)
 
 /* ---- beginning and end ---- */
 
-static void free_gate(struct door_gate *gate)
-{
-	free(gate);
-}
-
-static struct door_gate *new_gate(void)
-{
-	struct door_gate *gate = calloc(1, sizeof(*gate));
-
-	if (!gate)
-		abort();
-	gate->free = free_gate;
-	door_gate_init(gate);
-	return gate;
-}
-
 int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const uint8_t hash[WEBGW_HASH_LEN])
 {
 	const int r = subscriptions_add_host(webgw->subscriptions, host, hash);
-	void **gate = r == 0 ? subscriptions_data(webgw->subscriptions, host) : NULL;
 
-	if (gate && !*gate)
-		*gate = new_gate();
+	if (r == 0)
+		give_gate(webgw, host);
 	return r;
 }
 
@@ -310,6 +369,7 @@ bool webgw_host_facts(const struct webgw *webgw, uint32_t i, struct webgw_admin_
 	const struct door_gate *gate = *subscriptions_data(webgw->subscriptions, &ret->host);
 	const struct door_gate_counters counters = door_gate_counters(gate);
 	ret->balance = subscriptions_balance(webgw->subscriptions, i);
+	ret->is_members = subscriptions_is_members(webgw->subscriptions, i);
 	ret->read = counters.bytes_out;
 	ret->written = counters.bytes_in;
 	ret->visitors = counters.visitors;
@@ -346,13 +406,83 @@ struct json *webgw_list_clients(const struct webgw *webgw)
 
 struct webgw_counters webgw_counters(const struct webgw *webgw)
 {
-	const struct websocket_server_counters server = websocket_server_counters(webgw->server);
+	const struct entrance *entrances[] = { &webgw->plain, &webgw->tls };
 	struct webgw_counters counters = webgw->counters;
 
-	counters.unproven = server.unproven + server.broken_handshakes;
-	counters.made_room = server.made_room;
-	counters.refused = server.refused_limit + server.refused_address + server.refused_rate;
+	for (size_t i = 0; i < ARRAY_LEN(entrances); i++) {
+		if (!entrances[i]->server)
+			continue;
+		const struct websocket_server_counters server = websocket_server_counters(entrances[i]->server);
+		counters.unproven += server.unproven + server.broken_handshakes;
+		counters.made_room += server.made_room;
+		counters.refused += server.refused_limit + server.refused_address + server.refused_rate;
+	}
 	return counters;
+}
+
+static int open_entrance(struct entrance *entrance, struct websocket_host *host, const struct endpoint *listen,
+			 const struct tls_options *tls, struct error *reterr)
+{
+	struct websocket_server_options server = {
+		.listen = *listen,
+		.is_plain = !entrance->is_tls,
+		.is_any_path = true,
+		.max_connections = SUBSCRIPTIONS_MAX,
+		.max_message = WEBGW_MAX_REQUEST,
+		.max_queue = MAX_QUEUE,
+		.send_buffer = SEND_BUFFER,
+		.max_unproven = MAX_UNPROVEN,
+		.max_unproven_source = MAX_UNPROVEN_SOURCE,
+		.handler = { .owner = entrance, .opened = on_opened, .message = on_message, .closed = on_closed },
+	};
+
+	if (tls)
+		server.tls = *tls;
+	return websocket_server_new(host, &server, &entrance->server, reterr);
+}
+
+int webgw_open_tls(struct webgw *webgw, struct websocket_host *host, const struct endpoint *listen,
+		   const struct tls_options *tls, struct error *reterr)
+{
+	return open_entrance(&webgw->tls, host, listen, tls, reterr);
+}
+
+void webgw_close_tls(struct webgw *webgw)
+{
+	webgw->tls.server = NULL;
+}
+
+int webgw_set_certificate(struct webgw *webgw, const char *certificate_pem, const char *key_pem, struct error *reterr)
+{
+	return webgw->tls.server ? websocket_server_set_certificate(webgw->tls.server, certificate_pem, key_pem, reterr) : 0;
+}
+
+/* Of host i. True: somebody is left. */
+static bool let_go_of(struct webgw *webgw, uint32_t i, const struct host_pattern *host)
+{
+	struct subscription_facts facts[SUBSCRIPTIONS_MAX_OF_HOST];
+	const uint32_t n = subscriptions_of_host(webgw->subscriptions, i, 0, facts, SUBSCRIPTIONS_MAX_OF_HOST);
+
+	for (uint32_t j = 0; j < n; j++) {
+		const struct identity *who = websocket_identity(facts[j].owner);
+		if (who && webgw->ports.is_granted(webgw->ports.owner, who, host))
+			continue;
+		struct websocket *ws = facts[j].owner;
+		if (subscriptions_unregister(webgw->subscriptions, ws, facts[j].id))
+			forget_subscription(ws);
+	}
+	return subscriptions_count(webgw->subscriptions, host) > 0;
+}
+
+void webgw_recheck(struct webgw *webgw)
+{
+	struct host_pattern host;
+
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
+		if (subscriptions_is_members(webgw->subscriptions, i) && !let_go_of(webgw, i, &host))
+			(void)webgw_remove_host(webgw, &host); /* another has its place now */
+		else
+			i++;
 }
 
 int webgw_new(const struct webgw_options *options, struct webgw **ret, struct error *reterr)
@@ -364,18 +494,9 @@ int webgw_new(const struct webgw_options *options, struct webgw **ret, struct er
 	webgw->loop = websocket_host_loop(options->host);
 	webgw->ports = options->ports;
 	webgw->subscriptions = subscriptions_new();
-	const struct websocket_server_options server = {
-		.listen = options->listen,
-		.is_plain = true,
-		.max_connections = SUBSCRIPTIONS_MAX,
-		.max_message = WEBGW_MAX_REQUEST,
-		.max_queue = MAX_QUEUE,
-		.send_buffer = SEND_BUFFER,
-		.max_unproven = MAX_UNPROVEN,
-		.max_unproven_source = MAX_UNPROVEN_SOURCE,
-		.handler = { .owner = webgw, .opened = on_opened, .message = on_message, .closed = on_closed },
-	};
-	const int r = websocket_server_new(options->host, &server, &webgw->server, reterr);
+	webgw->plain.webgw = webgw->tls.webgw = webgw;
+	webgw->tls.is_tls = true;
+	const int r = open_entrance(&webgw->plain, options->host, &options->listen, NULL, reterr);
 	if (r != 0) {
 		webgw_free(webgw);
 		return r;

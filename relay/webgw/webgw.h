@@ -10,8 +10,9 @@
  * agent that does not read what it is told is passed over while so much waits for it, and ended when nothing has gone out
  * to it for as long as a visitor waits.
  *
- * The WebSocket is not encrypted: who sees it may answer in the agent's place. It is for loopback, private and overlay
- * addresses.
+ * Of two kinds: within TLS, for all addresses, and without, for loopback, private and overlay ones, as who sees it may answer in
+ * the agent's place. Agents of the first kind are told to dial back within TLS, too; and a member of the network, by its
+ * certificate, needs no secret for hosts that are granted to it. Such hosts are there as long as they are.
  *
  * Loop only.
  */
@@ -30,13 +31,17 @@ struct webgw_ports {
 	void *owner;
 	/* As front_door_answer(). */
 	void (*answer)(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
-	/* As front_door_dial_back_port(). */
-	uint16_t (*dial_back_port)(void *owner);
+	/* As front_door_dial_back_port(); or where agents dial back within TLS. */
+	uint16_t (*dial_back_port)(void *owner, bool is_tls);
+	/* May this member serve that host? NULL: none may any. */
+	bool (*is_granted)(void *owner, const struct identity *who, const struct host_pattern *host);
+	/* A host of members came. */
+	void (*changed)(void *owner);
 };
 
 struct webgw_options {
 	struct websocket_host *host; /* borrowed; with its end the server has its own */
-	struct endpoint listen;
+	struct endpoint listen; /* without TLS */
 	struct webgw_ports ports;
 };
 
@@ -53,6 +58,18 @@ struct webgw_counters {
 
 /* 0, or -errno with address and remedy in reterr. */
 P2P_CHECK int webgw_new(const struct webgw_options *options, struct webgw **ret, struct error *reterr);
+/*
+ * Agents within TLS as well, until that host is closed: then webgw_close_tls(), and it may be opened again. tls: a server's,
+ * OPTIONAL. 0, or -errno with address and remedy in reterr.
+ */
+P2P_CHECK int webgw_open_tls(struct webgw *webgw, struct websocket_host *host, const struct endpoint *listen,
+			     const struct tls_options *tls, struct error *reterr);
+void webgw_close_tls(struct webgw *webgw);
+/* As websocket_server_set_certificate(). */
+P2P_CHECK int webgw_set_certificate(struct webgw *webgw, const char *certificate_pem, const char *key_pem,
+				    struct error *reterr);
+/* Who has which host has changed: members that may no longer serve one are let go, and hosts that no member has. */
+void webgw_recheck(struct webgw *webgw);
 /* After the WebSocket host is closed, and the front door. Accepts NULL. */
 void webgw_free(struct webgw *webgw);
 /* As subscriptions_add_host(). */

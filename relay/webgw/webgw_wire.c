@@ -48,12 +48,13 @@ static int take_secret(const char *hex, uint8_t ret[WEBGW_HASH_LEN])
 
 static int take_register(const struct json *params, struct webgw_request *request, struct error *reterr)
 {
-	const char *host, *hex;
+	const char *host, *hex = NULL;
 
+	request->has_secret = json_member(params, "hex_secret") != NULL;
 	if (!json_is_object(params) || json_get_string(params, "host", &host, reterr) != 0 ||
-	    json_get_string(params, "hex_secret", &hex, reterr) != 0)
+	    (request->has_secret && json_get_string(params, "hex_secret", &hex, reterr) != 0))
 		return error_set(reterr, RPC_INVALID_PARAMS, "named parameters: host and hex_secret, both strings");
-	if (take_secret(hex, request->secret_hash) != 0)
+	if (request->has_secret && take_secret(hex, request->secret_hash) != 0)
 		return error_set(reterr, RPC_INVALID_PARAMS, "hex_secret: %d to %d bytes in hex", WEBGW_MIN_SECRET,
 				 WEBGW_MAX_SECRET);
 	if (host_pattern_from(host, strlen(host), &request->host) != 0)

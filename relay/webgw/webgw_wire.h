@@ -37,7 +37,8 @@ struct webgw_request {
 	struct rpc_id id; /* kind NONE: no answer is wanted */
 	enum webgw_method method;
 	struct host_pattern host;	     /* WEBGW_REGISTER; what no host can be called: an empty one */
-	uint8_t secret_hash[WEBGW_HASH_LEN]; /* the same: SHA-256 of the secret */
+	bool has_secret;		     /* the same; without one it is for members */
+	uint8_t secret_hash[WEBGW_HASH_LEN]; /* SHA-256 of the secret */
 	int64_t subscription;		     /* WEBGW_UNREGISTER */
 };
 

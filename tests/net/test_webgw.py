@@ -12,6 +12,8 @@ import json
 import socket
 import ssl
 import stat
+import struct
+import threading
 import time
 
 import pytest
@@ -19,7 +21,7 @@ import pytest
 import web
 from lab import LabError, wait_until
 from overlay import Overlay
-from webgw import Agent
+from webgw import Agent, TlsAgent
 
 SECRET = b"0" * 32
 REQUEST = b"GET / HTTP/1.1\r\nHost: WWW.Example.com:80\r\n\r\n"
@@ -128,6 +130,102 @@ def test_an_original_agent_serves_visitors_of_http_and_tls(town):
     assert hears_reset(agent.dial_back({**told, "secret": "00" * 32}))
     is_dropped(town, "dialled back too late", 2)
     is_dropped(town, "dialled back with a wrong secret", 1)
+
+
+def passes_in_tls(visitor, caller, first):
+    """Both ways; the end of one of them, and a reset of the other."""
+    assert read(caller, len(first)) == first
+    caller.sendall(b"answer")
+    assert read(visitor, 6) == b"answer"
+    much = bytes(range(256)) * 4096
+    visitor.setblocking(True)
+    pump = threading.Thread(target=visitor.sendall, args=(much,))
+    pump.start()
+    assert read(caller, len(much)) == much
+    pump.join()
+    visitor.shutdown(socket.SHUT_WR)
+    assert caller.recv(1) == b""  # TLS's goodbye
+    caller.sendall(much)
+    assert read(visitor, len(much)) == much
+    caller = caller.unwrap()
+    assert visitor.recv(1) == b""
+    return True
+
+
+def test_an_agent_in_tls_is_told_and_dials_back_within_tls(town):
+    agent = TlsAgent(town.agents, town.relay.host.ip)
+    assert "result" in agent.register("www.example.com", SECRET)
+    assert agent.register("www.example.com", b"1" * 32)["error"]["code"] == -20001
+    told = None
+    for first, port in ((REQUEST, 80), (client_hello(), 443)):
+        visitor = visit(town, first, port)
+        told = agent.next_visit()
+        assert told["port"] == port and told["serverListeningPort"] == 4659
+        assert passes_in_tls(visitor, agent.dial_back(told, pieces=4), first)
+    late = agent.dial_back(told)  # a secret is for once
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+        raise LabError(f"heard {late.recv(1)!r}")
+    visitor = visit(town, REQUEST)
+    caller = agent.dial_back(agent.next_visit())
+    assert read(caller, len(REQUEST)) == REQUEST
+    caller.close()  # without a goodbye: killed
+    assert hears_reset(visitor)
+    visitor = visit(town, REQUEST)
+    caller = agent.dial_back(agent.next_visit())
+    assert read(caller, len(REQUEST)) == REQUEST
+    visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    visitor.close()
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+        raise LabError(f"heard {caller.recv(1)!r}")
+    silent = town.agents.socket(kind=socket.SOCK_STREAM)
+    silent.settimeout(20)
+    silent.connect((town.relay.host.ip, 4659))
+    assert silent.recv(1) == b""  # five seconds for all
+    wait_until(lambda: drops(town, "webgw: dialled back in TLS and told no secret") == 1, 10, "that it is counted")
+
+
+def test_a_member_needs_no_secret_for_what_is_granted_to_it(lab, build):
+    town = make_town(lab, build, members=("alice",))
+    alice, files = town.nodes["alice"], []
+    membership = json.loads((alice.state / "membership.json").read_text())
+    membership = next(m for m in (membership, *membership.values()) if isinstance(m, dict) and "certificate" in m)
+    for name, text in (("certificate.pem", membership["certificate"]), ("key.pem", (alice.state / "identity.key").read_text())):
+        files.append(alice.state / name)
+        files[-1].write_text(text)
+    agent = TlsAgent(town.agents, town.relay.host.ip, certificate=files)
+
+    def register(host):
+        return agent.ask("webgw_registerClient", {"host": host})
+
+    assert register("app.example.com")["error"]["code"] == -20000
+    assert Agent(town.agents, town.relay.host.ip).ask("webgw_registerClient",
+                                                      {"host": "app.example.com"})["error"]["code"] == -32602
+    town.control.admin("host", "add", "alice", "app.example.com")
+    town.control.admin("host", "add", "alice", "www.example.com")
+    time.sleep(0.1)
+    wait_until(lambda: "result" in (TlsAgent(town.agents, town.relay.host.ip, certificate=files)
+                                    .ask("webgw_registerClient", {"host": "app.example.com"})), 15, "that it is granted")
+    agent = TlsAgent(town.agents, town.relay.host.ip, certificate=files)
+    assert "result" in register("app.example.com")
+    assert register("www.example.com")["error"]["code"] == -20001  # that has a secret
+    first = REQUEST.replace(b"WWW.Example.com", b"app.example.com")
+    for _ in range(2):  # the one before has gone, or does not answer
+        visitor = visit(town, first)
+        assert passes_in_tls(visitor, agent.dial_back(agent.next_visit()), first)
+    town.control.admin("host", "remove", "alice", "app.example.com")
+
+    def is_refused():
+        visitor = visit(town, first)
+        try:
+            visitor.settimeout(1)
+            visitor.recv(1)
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            pass
+        return False
+
+    wait_until(is_refused, 15, "that nobody serves it any more")
 
 
 def test_agents_of_a_host_share_its_visitors_and_are_let_go(town):

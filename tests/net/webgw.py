@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import socket
+import ssl
 
 from lab import LabError
 
@@ -18,6 +19,7 @@ class Agent:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((server, port))
+        self.socket = self.secured(self.socket)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {server}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
@@ -26,6 +28,9 @@ class Agent:
         if not head.startswith(b"HTTP/1.1 101"):
             raise LabError(f"no WebSocket: {head!r}")
         self.told, self.n_requests = [], 0
+
+    def secured(self, connected):
+        return connected
 
     def more(self):
         got = self.socket.recv(65536)
@@ -84,6 +89,7 @@ class Agent:
         caller.settimeout(20)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller.connect((self.server, visit["serverListeningPort"]))
+        caller = self.secured(caller)
         secret = bytes.fromhex(visit["secret"])
         size = len(secret) // pieces
         for at in range(0, len(secret), size):
@@ -92,3 +98,18 @@ class Agent:
 
     def close(self):
         self.socket.close()
+
+
+class TlsAgent(Agent):
+    """The same within TLS 1.3; certificate: files of a member's, (certificate, key)."""
+
+    def __init__(self, host, server, port=9081, certificate=None, **how):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE  # whose certificate it is p2pnode's own agent looks at
+        if certificate:
+            self.context.load_cert_chain(*certificate)
+        super().__init__(host, server, port=port, **how)
+
+    def secured(self, connected):
+        return self.context.wrap_socket(connected, suppress_ragged_eofs=False)

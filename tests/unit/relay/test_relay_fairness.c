@@ -160,8 +160,7 @@ static void run_flood(struct world *w, struct shared *shared)
 	static struct flood flood;
 	const struct public_key slow = key_of_number(SLOW);
 	SSL_CTX *context = make_context(w, NULL, "slow", &slow, false, 3600);
-	const struct tls_stream_ports ports = { &flood, on_slow_ready, on_slow_received, on_slow_produce,
-						on_slow_ended };
+	const struct tls_stream_ports ports = { .owner = &flood, .ready = on_slow_ready, .received = on_slow_received, .produce = on_slow_produce, .ended = on_slow_ended };
 	struct endpoint server = endpoint_from_v4(0x7f000001, w->port);
 
 	flood = (struct flood){ .w = w, .shared = shared };

@@ -181,7 +181,7 @@ static bool has_shaken_hands(struct line *line)
 
 static void open_line(struct line *line, struct world *w, SSL_CTX *context)
 {
-	const struct tls_stream_ports ports = { line, on_ready, on_received, on_produce, on_ended };
+	const struct tls_stream_ports ports = { .owner = line, .ready = on_ready, .received = on_received, .produce = on_produce, .ended = on_ended };
 
 	*line = (struct line){ .w = w };
 	const int fd = connect_sockets(&line->fd);

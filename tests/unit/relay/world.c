@@ -357,7 +357,7 @@ static void on_raw_ended(void *owner, const struct error *why)
 
 void raw_connect(struct raw *raw, struct world *world, SSL_CTX *context)
 {
-	const struct tls_stream_ports ports = { raw, on_raw_ready, on_raw_received, on_raw_produce, on_raw_ended };
+	const struct tls_stream_ports ports = { .owner = raw, .ready = on_raw_ready, .received = on_raw_received, .produce = on_raw_produce, .ended = on_raw_ended };
 	struct endpoint server = endpoint_from_v4(0x7f000001, world->port);
 
 	*raw = (struct raw){ .world = world };
@@ -366,7 +366,7 @@ void raw_connect(struct raw *raw, struct world *world, SSL_CTX *context)
 
 void raw_accept(struct raw *raw, struct world *world, SSL_CTX *context, int fd)
 {
-	const struct tls_stream_ports ports = { raw, on_raw_ready, on_raw_received, on_raw_produce, on_raw_ended };
+	const struct tls_stream_ports ports = { .owner = raw, .ready = on_raw_ready, .received = on_raw_received, .produce = on_raw_produce, .ended = on_raw_ended };
 
 	*raw = (struct raw){ .world = world };
 	EXPECT(tls_stream_open_server(&raw->stream, world->host, context, fd, 0, &ports) == 0);

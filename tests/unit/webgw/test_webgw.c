@@ -16,6 +16,7 @@
 
 struct websocket {
 	void *data;
+	const struct identity *identity;
 	bool is_proven, is_deaf, is_ended;
 	size_t queued;
 	uint64_t stalled_ms;
@@ -52,6 +53,21 @@ struct websocket_server_counters websocket_server_counters(const struct websocke
 {
 	(void)server;
 	return (struct websocket_server_counters){ 0 };
+}
+
+int websocket_server_set_certificate(struct websocket_server *server, const char *certificate_pem, const char *key_pem,
+				     struct error *reterr)
+{
+	(void)server;
+	(void)certificate_pem;
+	(void)key_pem;
+	(void)reterr;
+	return 0;
+}
+
+const struct identity *websocket_identity(const struct websocket *ws)
+{
+	return ws->identity;
 }
 
 int websocket_send(struct websocket *ws, const char *text, size_t len)
@@ -115,9 +131,10 @@ static void on_answer(void *owner, uint64_t ticket, int64_t subscription, _Atomi
 	world.subscription = subscription;
 }
 
-static uint16_t dial_back_port(void *owner)
+static uint16_t dial_back_port(void *owner, bool is_tls)
 {
 	(void)owner;
+	(void)is_tls;
 	return 65535;
 }
 
@@ -309,6 +326,95 @@ static void test_who_rests_is_told_when_nobody_else_can_be(void)
 	end();
 }
 
+/* ---- members ---- */
+
+static struct {
+	const char *name; /* who is granted the host */
+	uint32_t n_changed;
+} grant;
+
+static bool is_granted(void *owner, const struct identity *who, const struct host_pattern *host)
+{
+	(void)owner;
+	return grant.name && strcmp(grant.name, who->name) == 0 && strcmp(host->name.text, "m.example") == 0;
+}
+
+static void on_changed(void *owner)
+{
+	(void)owner;
+	grant.n_changed++;
+}
+
+static void begin_with_members(void)
+{
+	const struct webgw_options options = { .ports = { .answer = on_answer,
+							  .dial_back_port = dial_back_port,
+							  .is_granted = is_granted,
+							  .changed = on_changed } };
+	const struct tls_options tls = { .is_server = true };
+
+	memset(&world, 0, sizeof(world));
+	memset(&grant, 0, sizeof(grant));
+	assert(uv_loop_init(&world.loop) == 0);
+	assert(webgw_new(&options, &world.webgw, NULL) == 0);
+	assert(world.server.is_plain);
+	assert(webgw_open_tls(world.webgw, NULL, &options.listen, &tls, NULL) == 0);
+	assert(!world.server.is_plain);
+}
+
+static void test_a_member_serves_what_is_granted_to_it_without_a_secret(void)
+{
+	const struct identity alice = { .name = "alice" }, bob = { .name = "bob" };
+	const char *params = "{\"host\":\"m.example\"}";
+	const struct host_pattern host = pattern_of("m.example");
+	uint8_t hash[WEBGW_HASH_LEN] = { 0 };
+	struct websocket ws, other;
+
+	begin_with_members();
+	open_one(&ws);
+	open_one(&other);
+	grant.name = "alice";
+	ask(&ws, "webgw_registerClient", params);
+	assert(strstr(ws.last, "-32602")); /* nobody's certificate */
+	ws.identity = &alice;
+	other.identity = &bob;
+	ask(&other, "webgw_registerClient", params);
+	assert(strstr(other.last, "-20000") && grant.n_changed == 0);
+	ask(&ws, "webgw_registerClient", params);
+	assert(strstr(ws.last, "result") && grant.n_changed == 1 && ws.is_proven);
+	assert(visit("m.example") != 0);
+	ask(&other, "webgw_registerClient", "{\"host\":\"m.example\",\"hex_secret\":\"" ZEROS "\"}");
+	assert(strstr(other.last, "-20001")); /* no secret stands for a member */
+	assert(webgw_add_host(world.webgw, &host, hash) == -EEXIST);
+	webgw_recheck(world.webgw);
+	assert(visit("m.example") != 0);
+	grant.name = "bob"; /* the admin has changed his mind */
+	webgw_recheck(world.webgw);
+	assert(visit("m.example") == 0 && !ws.is_proven);
+	ask(&other, "webgw_registerClient", params);
+	assert(strstr(other.last, "result") && grant.n_changed == 2 && visit("m.example") != 0);
+	close_one(&ws);
+	close_one(&other);
+	end();
+}
+
+static void test_a_host_with_a_secret_is_no_members_to_take(void)
+{
+	const struct identity alice = { .name = "alice" };
+	struct websocket ws;
+
+	begin_with_members();
+	add_host("m.example");
+	grant.name = "alice";
+	open_one(&ws);
+	ws.identity = &alice;
+	ask(&ws, "webgw_registerClient", "{\"host\":\"m.example\"}");
+	assert(strstr(ws.last, "-20001"));
+	(void)enter(&ws, "m.example"); /* who knows the secret may be a member as well */
+	close_one(&ws);
+	end();
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -316,5 +422,7 @@ int main(void)
 	test_who_loses_its_last_host_is_so_too();
 	test_all_that_may_wait_for_an_agent_may_come_at_once();
 	test_who_rests_is_told_when_nobody_else_can_be();
+	test_a_member_serves_what_is_granted_to_it_without_a_secret();
+	test_a_host_with_a_secret_is_no_members_to_take();
 	return 0;
 }

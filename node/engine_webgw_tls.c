@@ -1,0 +1,151 @@
+/*
+ * webgw's agents within TLS, while the node is a member, for its certificate: where they subscribe, and where they dial back.
+ *
+ *   agents ══ wss ══► websocket server ──► webgw          a host of WebSockets of its own, so that it can be closed
+ *          ══ TLS ══► data links ──► front door
+ */
+#include "node/engine_internal.h"
+
+#include "common/log.h"
+#include "relay/webgw/data_links.h"
+
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct engine_webgw_tls {
+	struct websocket_host *websockets;
+	struct data_links *links;
+	uint8_t n_open;
+	struct p2p_engine *engine;
+	void (*closed)(void *owner);
+	void *owner;
+};
+
+static struct tls_options tls_of(const struct p2p_engine *engine)
+{
+	return (struct tls_options){ .is_server = true,
+				     .trust = TLS_TRUST_OPTIONAL,
+				     .ca_pem = engine->membership.member.ca_pem,
+				     .certificate_pem = engine->membership.member.certificate_pem,
+				     .key_pem = engine->identity_key_pem };
+}
+
+static bool on_caller(void *owner, int fd_take, const struct endpoint *remote, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	struct engine_webgw_tls *tls = owner;
+
+	return front_door_take_caller(tls->engine->front_door, fd_take, remote, secret);
+}
+
+static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
+{
+	const struct tls_options options = tls_of(tls->engine);
+	struct data_links_options links = { .loop = tls->engine->loop,
+					    .tls_host = tls->engine->tls_host,
+					    .listen = tls->engine->webgw_tls_dial_back,
+					    .ports = { .owner = tls, .caller = on_caller } };
+	int r = tls_context_new(&options, &links.context, reterr);
+
+	if (r != 0)
+		return r;
+	r = data_links_start(&links, &tls->links, reterr);
+	SSL_CTX_free(links.context);
+	return r;
+}
+
+static void tell_pin(const struct p2p_engine *engine)
+{
+	struct error error;
+	struct pin pin;
+
+	if (identity_key_pin(engine->identity_key_pem, &pin, &error) == 0)
+		log_info("webgw", "agents are listened to at TCP %s within TLS; for those that are no members this node's pin is %s",
+			 endpoint_text(&engine->webgw_tls_listen).s, pin_text(&pin).s);
+}
+
+int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr)
+{
+	const struct tls_options options = tls_of(engine);
+
+	if (!engine->webgw || endpoint_is_none(&engine->webgw_tls_listen))
+		return 0;
+	struct engine_webgw_tls *tls = calloc(1, sizeof(*tls));
+	if (!tls)
+		abort();
+	tls->engine = engine;
+	engine->webgw_tls = tls;
+	int r = websocket_host_new(engine->loop, &tls->websockets, reterr);
+	if (r == 0)
+		r = open_links(tls, reterr);
+	if (r == 0)
+		r = webgw_open_tls(engine->webgw, tls->websockets, &engine->webgw_tls_listen, &options, reterr);
+	if (r == 0)
+		tell_pin(engine);
+	else
+		error_prefix(reterr, "webgw");
+	return r;
+}
+
+void engine_renew_webgw_tls(struct p2p_engine *engine)
+{
+	const struct tls_options options = tls_of(engine);
+	struct error error;
+	SSL_CTX *context;
+
+	if (!engine->webgw_tls)
+		return;
+	int r = webgw_set_certificate(engine->webgw, options.certificate_pem, options.key_pem, &error);
+	if (r == 0)
+		r = tls_context_new(&options, &context, &error);
+	if (r != 0) {
+		log_error("webgw", "renewed certificate: %s", error.message);
+		return;
+	}
+	data_links_set_context(engine->webgw_tls->links, context);
+	SSL_CTX_free(context);
+}
+
+uint16_t engine_webgw_tls_port(const struct p2p_engine *engine)
+{
+	return engine->webgw_tls && engine->webgw_tls->links ? data_links_port(engine->webgw_tls->links) : 0;
+}
+
+static void on_part_closed(void *owner)
+{
+	struct engine_webgw_tls *tls = owner;
+
+	if (--tls->n_open > 0)
+		return;
+	void (*closed)(void *owner) = tls->closed;
+	void *closed_owner = tls->owner;
+	webgw_close_tls(tls->engine->webgw);
+	free(tls);
+	closed(closed_owner);
+}
+
+void engine_webgw_tls_close(struct engine_webgw_tls *tls, void (*closed)(void *owner), void *owner)
+{
+	tls->closed = closed;
+	tls->owner = owner;
+	tls->n_open = 1;
+	if (tls->websockets) {
+		tls->n_open++;
+		websocket_host_close(tls->websockets, on_part_closed, tls);
+	}
+	if (tls->links) {
+		tls->n_open++;
+		data_links_stop(tls->links, on_part_closed, tls);
+	}
+	on_part_closed(tls);
+}
+
+void engine_add_webgw_tls_drops(const struct p2p_engine *engine, struct node_status *status)
+{
+	if (!engine->webgw_tls || !engine->webgw_tls->links)
+		return;
+	const struct data_links_counters counters = data_links_counters(engine->webgw_tls->links);
+	node_status_add_drop(status, "webgw: dialled back in TLS and told no secret", counters.slow + counters.broken);
+	node_status_add_drop(status, "webgw: dialled back in TLS, too many or too fast", counters.refused);
+	node_status_add_drop(status, "webgw: dialled back in TLS, no descriptors", counters.no_descriptors);
+}

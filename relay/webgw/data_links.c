@@ -1,0 +1,288 @@
+#include "relay/webgw/data_links.h"
+
+#include "common/macros.h"
+#include "common/source_limit.h"
+#include "relay/frontdoor/link.h"
+#include "relay/tcp_listener.h"
+#include "relay/webgw/tcp_pair.h"
+#include "relay/webgw/tls_bridge.h"
+
+#include <openssl/ssl.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_LINKS	   16384
+#define MAX_PROVING	   1024 /* as the front door has of those without TLS */
+#define MAX_PROVING_SOURCE 256
+#define PROVE_MS	   5000 /* with TLS's handshake: longer no visitor waits */
+#define LOOK_MS		   500
+#define RATE_S		   200 /* of one source */
+#define RATE_BURST	   1000
+
+struct data_link {
+	struct tls_bridge bridge;
+	struct data_links *links;
+	struct link among_proving, among_all;
+	struct endpoint remote;
+	uint64_t since_ms;
+	bool is_closing;
+};
+
+struct data_links {
+	struct data_links_options options;
+	struct tcp_listener listener;
+	struct tcp_pair_maker pairs;
+	struct source_limit limit;
+	uv_timer_t timer;
+	struct link proving, all;
+	struct data_links_counters counters;
+	uint32_t n_proving;
+	uint8_t n_open; /* listener and timer */
+	bool is_stopping;
+	void (*stopped)(void *owner);
+	void *stopped_owner;
+};
+
+/* ---- the end ---- */
+
+static void free_if_empty(struct data_links *links)
+{
+	if (!links->is_stopping || links->n_open > 0 || links->counters.open > 0)
+		return;
+	void (*stopped)(void *owner) = links->stopped;
+	void *owner = links->stopped_owner;
+	tcp_pair_maker_deinit(&links->pairs);
+	SSL_CTX_free(links->options.context);
+	free(links);
+	if (stopped)
+		stopped(owner);
+}
+
+static void on_link_closed(void *owner)
+{
+	struct data_link *link = owner;
+	struct data_links *links = link->links;
+
+	links->counters.open--;
+	free(link);
+	free_if_empty(links);
+}
+
+static bool is_proving(const struct data_link *link)
+{
+	return link_is_in_ring(&link->among_proving);
+}
+
+static void no_longer_proving(struct data_link *link)
+{
+	link->links->n_proving -= is_proving(link);
+	link_remove(&link->among_proving);
+}
+
+static void close_link(struct data_link *link)
+{
+	if (link->is_closing)
+		return;
+	link->is_closing = true;
+	no_longer_proving(link);
+	link_remove(&link->among_all);
+	tls_bridge_close(&link->bridge, on_link_closed);
+}
+
+static void on_over(void *owner, const struct error *why)
+{
+	struct data_link *link = owner;
+
+	(void)why;
+	link->links->counters.broken += is_proving(link);
+	close_link(link);
+}
+
+/* ---- the secret ---- */
+
+/* It goes to the front door, which knows whose visitor it is for. */
+static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	struct data_links *links = link->links;
+	const struct data_links_ports *ports = &links->options.ports;
+	int ends[2];
+
+	if (tcp_pair_make(&links->pairs, ends) < 0) {
+		links->counters.no_descriptors++;
+		close_link(link);
+		return;
+	}
+	const bool is_taken = ports->caller(ports->owner, ends[1], &link->remote, secret);
+	if (tls_bridge_join(&link->bridge, ends[0]) < 0 || !is_taken) {
+		links->counters.no_descriptors++;
+		close_link(link);
+		return;
+	}
+	links->counters.joined++;
+	tls_bridge_pass(&link->bridge);
+}
+
+static void on_came(void *owner)
+{
+	struct data_link *link = owner;
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+	size_t n;
+	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
+
+	if (link->is_closing || n < sizeof(secret))
+		return;
+	memcpy(secret, bytes, sizeof(secret));
+	tls_bridge_skip(&link->bridge, sizeof(secret));
+	no_longer_proving(link);
+	hand_over(link, secret);
+	sodium_memzero(secret, sizeof(secret));
+}
+
+static void on_ready(void *owner)
+{
+	(void)owner; /* its secret comes */
+}
+
+/* ---- who comes ---- */
+
+/* Of the source, or of all: the one that is there for longest makes room. */
+static void make_room(struct data_links *links, const struct endpoint *remote)
+{
+	struct data_link *first_of_source = NULL;
+	uint32_t n_of_source = 0;
+
+	for (struct link *at = links->proving.after; at != &links->proving; at = at->after) {
+		struct data_link *link = container_of(at, struct data_link, among_proving);
+		if (!endpoint_is_same_source(&link->remote, remote))
+			continue;
+		n_of_source++;
+		first_of_source = first_of_source ? first_of_source : link;
+	}
+	if (n_of_source >= MAX_PROVING_SOURCE) {
+		links->counters.refused++;
+		close_link(first_of_source);
+	} else if (links->n_proving >= MAX_PROVING) {
+		links->counters.refused++;
+		close_link(container_of(link_first(&links->proving), struct data_link, among_proving));
+	}
+}
+
+static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+{
+	struct data_links *links = owner;
+	const uint64_t now_ms = uv_now(links->options.loop);
+
+	links->counters.accepted++;
+	if (links->is_stopping || links->counters.open >= MAX_LINKS || !source_limit_take(&links->limit, remote, now_ms)) {
+		links->counters.refused++;
+		close(fd);
+		return;
+	}
+	make_room(links, remote);
+	struct data_link *link = calloc(1, sizeof(*link));
+	if (!link)
+		abort();
+	link->links = links;
+	link->remote = *remote;
+	link->since_ms = now_ms;
+	const struct tls_bridge_ports ports = { .owner = link, .ready = on_ready, .came = on_came, .over = on_over };
+	if (tls_bridge_open_server(&link->bridge, links->options.tls_host, links->options.context, fd, &ports) < 0) {
+		links->counters.no_descriptors++;
+		free(link);
+		return;
+	}
+	links->counters.open++;
+	links->n_proving++;
+	link_put_last(&links->proving, &link->among_proving);
+	link_put_last(&links->all, &link->among_all);
+}
+
+static void on_look(uv_timer_t *timer)
+{
+	struct data_links *links = container_of(timer, struct data_links, timer);
+	struct link *first;
+
+	while ((first = link_first(&links->proving))) {
+		struct data_link *link = container_of(first, struct data_link, among_proving);
+		if (uv_now(timer->loop) < link->since_ms + PROVE_MS)
+			return;
+		links->counters.slow++;
+		close_link(link);
+	}
+}
+
+/* ---- beginning ---- */
+
+static void on_part_closed(struct data_links *links)
+{
+	links->n_open--;
+	free_if_empty(links);
+}
+
+static void on_listener_closed(void *owner)
+{
+	on_part_closed(owner);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, timer));
+}
+
+int data_links_start(const struct data_links_options *options, struct data_links **ret, struct error *reterr)
+{
+	struct data_links *links = calloc(1, sizeof(*links));
+
+	if (!links)
+		abort();
+	links->options = *options;
+	links->pairs.listener = -1;
+	link_init_ring(&links->proving);
+	link_init_ring(&links->all);
+	source_limit_init(&links->limit, RATE_S, RATE_BURST);
+	links->limit.is_each_v4 = true;
+	const struct tcp_listener_ports ports = { .owner = links, .accepted = on_accepted };
+	const int r = tcp_listener_open(&links->listener, options->loop, &options->listen, NULL, &ports, reterr);
+	if (r != 0) {
+		free(links);
+		return r;
+	}
+	SSL_CTX_up_ref(options->context);
+	links->n_open = 2;
+	(void)uv_timer_init(options->loop, &links->timer);
+	(void)uv_timer_start(&links->timer, on_look, LOOK_MS, LOOK_MS);
+	*ret = links;
+	return 0;
+}
+
+void data_links_stop(struct data_links *links, void (*stopped)(void *owner), void *owner)
+{
+	struct link *first;
+
+	links->is_stopping = true;
+	links->stopped = stopped;
+	links->stopped_owner = owner;
+	while ((first = link_first(&links->all)))
+		close_link(container_of(first, struct data_link, among_all));
+	tcp_listener_close(&links->listener, on_listener_closed);
+	uv_close((uv_handle_t *)&links->timer, on_timer_closed);
+}
+
+void data_links_set_context(struct data_links *links, SSL_CTX *context)
+{
+	SSL_CTX_up_ref(context);
+	SSL_CTX_free(links->options.context);
+	links->options.context = context;
+}
+
+uint16_t data_links_port(const struct data_links *links)
+{
+	return tcp_listener_port(&links->listener);
+}
+
+struct data_links_counters data_links_counters(const struct data_links *links)
+{
+	return links->counters;
+}
