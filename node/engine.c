@@ -1097,6 +1097,7 @@ static void on_host_closed(void *owner)
 	free(engine->exposures);
 	webgw_free(engine->webgw);
 	free(engine->webgw_rules);
+	door_places_deinit(&engine->door_places);
 	free(engine);
 	stopped(stopped_owner);
 }

@@ -143,7 +143,8 @@ static struct door_routes *make_routes(struct p2p_engine *engine)
 						   .n_configured = engine->n_door_rules,
 						   .listen = engine->door_options.listen,
 						   .n_listen = engine->door_options.n_listen,
-						   .told = &engine->published_told };
+						   .told = &engine->published_told,
+						   .places = &engine->door_places };
 	struct door_routes *routes = door_routes_new(engine->n_door_rules + (map ? published_count(map) : 0) +
 						     engine_count_webgw(engine));
 
@@ -154,6 +155,7 @@ static struct door_routes *make_routes(struct p2p_engine *engine)
 		published_add_routes(&options, routes);
 		published_keep_names(&options, routes);
 	}
+	door_places_sweep(&engine->door_places);
 	return routes;
 }
 

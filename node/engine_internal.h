@@ -94,6 +94,7 @@ struct p2p_engine {
 	struct data_plane *data_plane;
 	struct public_node *public_node;
 	struct front_door *front_door; /* NULL: not wanted */
+	struct door_places door_places; /* of members that publish; for the routes to come */
 	struct host_name door_told, webgw_told, published_told; /* a host that is refused: it is the node's own name */
 	uint16_t acceptor_port; /* TCP, at our overlay address: visitors of what we publish come there; 0: it is not open */
 	struct acceptor *acceptor;     /* of what this node publishes; NULL: not a member */

@@ -21,11 +21,14 @@ struct published_list {
 	struct published *items;
 };
 
-/* Those of one host: who is online first, then by name. */
+/* Those of one host: who can be reached first, of these who is online, then by name. */
 static int by_preference(const void *a, const void *b)
 {
 	const struct published *left = a, *right = b;
+	const bool is_nowhere = endpoint_is_none(&left->target);
 
+	if (is_nowhere != endpoint_is_none(&right->target))
+		return is_nowhere ? 1 : -1;
 	if (left->peer->online != right->peer->online)
 		return left->peer->online ? -1 : 1;
 	return strcmp(left->peer->name, right->peer->name);
@@ -106,6 +109,18 @@ static int add(struct door_routes *routes, const struct door_rule *rule, const s
 	return failed;
 }
 
+/* With those that were added before for the same name. The same. */
+static int add_one(const struct published_options *options, struct door_routes *routes, const struct door_rule *rule,
+		   const struct published *published)
+{
+	const struct map_peer *peer = published->peer;
+
+	if (endpoint_is_none(&published->target))
+		return add(routes, rule, &published->target);
+	return door_routes_add_place(routes, rule, door_places_get(options->places, published->exposure->host, peer->name,
+								   &published->target, peer->online));
+}
+
 bool published_is_news(const struct host_name *refused, struct host_name *told)
 {
 	const bool is_news = !host_name_equal(refused, told);
@@ -125,12 +140,12 @@ void published_add_routes(const struct published_options *options, struct door_r
 
 	for (uint32_t i = 0; i < list.n; i++) {
 		const struct published *one = &list.items[i];
-		const int r = add(routes, &one->rule, &one->target);
+		const int r = add_one(options, routes, &one->rule, one);
 		if (r == -EPERM && (!options->told || published_is_news(&one->rule.host.name, options->told)))
 			log_warning("frontdoor", "%s of %s is refused: it is this node's own name, by which its relay is "
 				    "asked for", one->exposure->host, one->peer->name);
 		else if (r != 0 && r != -EPERM)
-			log_debug("frontdoor", "%s of %s: another member's is used", one->exposure->host, one->peer->name);
+			log_debug("frontdoor", "%s of %s: others are used", one->exposure->host, one->peer->name);
 	}
 	free(list.items);
 }
@@ -142,8 +157,8 @@ static bool is_found(const struct door_routes *routes, const struct host_name *n
 }
 
 /* name has no route of its own, and shall be led nowhere but to those to whom it is granted. */
-static void keep_name(const struct map *map, const struct published_list *wildcards, const struct host_name *name,
-		      struct door_routes *routes)
+static void keep_name(const struct published_options *options, const struct published_list *wildcards,
+		      const struct host_name *name, struct door_routes *routes)
 {
 	const struct endpoint nowhere = { 0 };
 	struct door_rule rule = { .host.name = *name, .header = DOOR_HEADER_V2 };
@@ -151,10 +166,10 @@ static void keep_name(const struct map *map, const struct published_list *wildca
 	for (uint32_t i = 0; i < wildcards->n; i++) {
 		const struct published *one = &wildcards->items[i];
 		if (!host_pattern_matches(&one->rule.host, name) ||
-		    !map_has_grant(map, one->exposure->peer_id, name->text))
+		    !map_has_grant(options->map, one->exposure->peer_id, name->text))
 			continue;
 		memcpy(rule.takes, one->rule.takes, sizeof(rule.takes));
-		(void)add(routes, &rule, &one->target);
+		(void)add_one(options, routes, &rule, one);
 	}
 	for (int i = 0; i < DOOR_N_SCHEMES; i++)
 		rule.takes[i] = true;
@@ -171,7 +186,7 @@ void published_keep_names(const struct published_options *options, struct door_r
 		const char *host = map->grants[i].host;
 		if (host_name_from(host, strlen(host), &name) == 0 && !door_routes_has_name(routes, &name) &&
 		    is_found(routes, &name))
-			keep_name(map, &wildcards, &name, routes);
+			keep_name(options, &wildcards, &name, routes);
 	}
 	free(wildcards.items);
 }

@@ -4,8 +4,8 @@
  *   map: exposures ──► published_add_routes ──► member's overlay address, port of its acceptor
  *        grants ─────► published_keep_names ──► nobody there, where a wildcard would stand for another's name
  *
- * The configuration goes before what members publish: a name that it has in one scheme is its in both. Of several that
- * publish the same host, it is the first by name of those that are online.
+ * The configuration goes before what members publish: a name that it has in one scheme is its in both. Several that
+ * publish the same host share its visitors (relay/frontdoor/door_places.h): those that are online, if one is.
  *
  *   *.example.org of bob, and app.example.org is        then visitors of app.example.org are
  *   nobody's                                            bob's
@@ -27,6 +27,7 @@ struct published_options {
 	const struct endpoint *listen; /* the door's own places: nobody is led there */
 	uint32_t n_listen;
 	struct host_name *told; /* published_is_news() */
+	struct door_places *places; /* of routes before, and of these */
 };
 
 /* A host is refused since it is the node's own name, at each change of the map: it is said once. told: what was said last. */

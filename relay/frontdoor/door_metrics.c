@@ -97,6 +97,8 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 	put_door_figure(out, doors, "door_bytes_out_total", "counter", "Bytes given to visitors.", OF_DOOR(bytes_out));
 	put_door_figure(out, doors, "door_to_relay_total", "counter", "Visitors that were handed to the relay, which has a port "
 			"with the door.", OF_DOOR(to_relay));
+	put_door_figure(out, doors, "door_tried_another_total", "counter", "Of several members that publish a host one did not "
+			"answer, and a visitor was led to the next.", OF_DOOR(tried_another));
 	put_routed(out, doors);
 	put_refused(out, doors);
 }

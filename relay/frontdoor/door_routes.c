@@ -207,8 +207,13 @@ void door_routes_free(struct door_routes *routes)
 {
 	if (!routes)
 		return;
-	for (uint32_t i = 0; i < routes->n; i++)
-		door_gate_let_go(routes->items[i].gate);
+	for (uint32_t i = 0; i < routes->n; i++) {
+		struct door_route *route = &routes->items[i];
+		door_gate_let_go(route->gate);
+		for (uint32_t j = 0; j < route->n_places; j++)
+			door_place_let_go(route->places[j]);
+		free(route->places);
+	}
 	free(routes->doors);
 	free(routes);
 }
@@ -252,6 +257,42 @@ int door_routes_add(struct door_routes *routes, const struct door_rule *rule, co
 		(void)r;
 	}
 	return 0;
+}
+
+static bool takes_place(const struct door_route *route, const struct door_place *place)
+{
+	return route->n_places > 0 && route->n_places < DOOR_MAX_PLACES &&
+	       (place->is_online || !route->places[0]->is_online);
+}
+
+static void put_place(struct door_route *route, struct door_place *place)
+{
+	struct door_place **places = realloc(route->places, (route->n_places + 1) * sizeof(struct door_place *));
+
+	if (!places)
+		abort();
+	places[route->n_places++] = door_place_hold(place);
+	route->places = places;
+}
+
+int door_routes_add_place(struct door_routes *routes, const struct door_rule *rule, struct door_place *place)
+{
+	int failed = 0;
+
+	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
+		struct door_rule one = *rule;
+		memset(one.takes, 0, sizeof(one.takes));
+		one.takes[i] = true;
+		int r = rule->takes[i] ? door_routes_add(routes, &one, &place->target) : 0;
+		struct host_entry *entry = host_table_find_pattern(&routes->tables[i], &rule->host);
+		struct door_route *route = entry ? container_of(entry, struct door_route, entry) : NULL;
+		if (rule->takes[i] && (r == 0 || (r == -EEXIST && takes_place(route, place)))) {
+			put_place(route, place);
+			r = 0;
+		}
+		failed = r != 0 ? r : failed;
+	}
+	return failed;
 }
 
 static int compare_addresses(const void *a, const void *b)

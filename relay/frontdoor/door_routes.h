@@ -25,6 +25,7 @@
 #include "common/error.h"
 #include "common/map.h"
 #include "relay/frontdoor/door_gate.h"
+#include "relay/frontdoor/door_places.h"
 #include "relay/frontdoor/door_sink.h"
 #include "relay/frontdoor/host_table.h"
 #include "relay/frontdoor/sniffer.h"
@@ -53,6 +54,8 @@ struct door_rule {
 struct door_route {
 	struct host_entry entry;
 	struct endpoint target; /* none: the host is known, and nobody is there */
+	uint32_t n_places;      /* 0: the target alone */
+	struct door_place **places; /* held; of these one is chosen for each visitor */
 	enum door_header header;
 	struct door_gate *gate; /* held; NULL: all may come */
 	struct door_sink *sink; /* lives as long as the gate is held; NULL: none */
@@ -83,6 +86,12 @@ const struct host_name *door_routes_own_name(const struct door_routes *routes);
  * name. Then nothing is added.
  */
 P2P_CHECK int door_routes_add(struct door_routes *routes, const struct door_rule *rule, const struct endpoint *target);
+/*
+ * One more place for the pattern of this rule, in all the schemes that it takes; its target is the route's if it is the
+ * first. The place is held. 0, -EPERM as above, or -EEXIST: for one of the schemes the pattern is that of a route without
+ * places, or has DOOR_MAX_PLACES, or places that are online, which this one is not; it is added to those that take it.
+ */
+P2P_CHECK int door_routes_add_place(struct door_routes *routes, const struct door_rule *rule, struct door_place *place);
 /*
  * Of a door that takes visitors from other doors (front_door_options.takes_header): the addresses of those, copied; their
  * ports do not matter. Once.

@@ -32,6 +32,7 @@ static uint64_t expire_all(struct door_thread *door)
 	uint64_t ignored = 0, next = splice_pump_expire(door->pump, door->now_ms);
 
 	next = earlier(next, door_expire(door, &door->sniffing, door->options.sniff_ms, &counters->too_slow));
+	next = earlier(next, door_expire_tries(door));
 	next = earlier(next, door_expire(door, &door->connecting, door->options.connect_ms, &counters->connect_timed_out));
 	next = earlier(next, door_expire(door, &door->lingering, LINGER_MS, &ignored));
 	next = earlier(next, door_tally_gates(door));
@@ -154,6 +155,8 @@ int door_thread_new(const struct front_door_options *options, const int *listene
 	link_init_ring(&door->all);
 	link_init_ring(&door->sniffing);
 	link_init_ring(&door->connecting);
+	link_init_ring(&door->trying);
+	link_init_ring(&door->answering);
 	link_init_ring(&door->lingering);
 	link_init_ring(&door->gone);
 	crypto_shorthash_keygen(door->seed);
@@ -216,7 +219,7 @@ struct front_door_counters door_thread_counters(const struct door_thread *door)
 	struct front_door_counters counters = door->counters;
 
 	counters.sniffing_now = door->n_in[SNIFFING];
-	counters.connecting_now = door->n_in[CONNECTING];
+	counters.connecting_now = door->n_in[CONNECTING] + door->n_in[ANSWERING];
 	counters.waiting_now = door->n_in[WAITING];
 	counters.hello_bytes_now = door->kept_bytes;
 	counters.bytes_in += pump.bytes[0];

@@ -28,10 +28,17 @@ static void on_reached(struct visitor *visitor, const struct pump_end *target)
 {
 	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_reached(visitor->gate);
-	visitor_hand_to_pump(visitor, target);
+	if (!visitor_await_answer(visitor))
+		visitor_hand_to_pump(visitor, target);
 }
 
 static void on_unreachable(struct visitor *visitor, int error)
+{
+	if (!visitor_try_another(visitor))
+		visitor_not_reached(visitor, error);
+}
+
+void visitor_not_reached(struct visitor *visitor, int error)
 {
 	struct door_thread *door = visitor->door;
 
@@ -49,9 +56,13 @@ static void on_target(struct watch *watch, uint32_t events)
 	int error = 0;
 	socklen_t len = sizeof(error);
 
-	if (visitor->state != CONNECTING)
+	if (visitor->state != CONNECTING && visitor->state != ANSWERING)
 		return;
 	splice_end_note(end, events);
+	if (visitor->state == ANSWERING) {
+		visitor_on_answer(visitor, events);
+		return;
+	}
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		(void)getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &len);
 		on_unreachable(visitor, error);
@@ -133,7 +144,7 @@ static void send_first(struct visitor *visitor, const struct iovec *pieces, size
 	}
 	const size_t n_kept = keep_rest(visitor, pieces, n_pieces, at);
 	visitor_free_hello(visitor); /* the pieces may have been in there */
-	visitor_set_kept(visitor, n_kept);
+	visitor_set_kept(visitor, n_kept + visitor_attempt_size(visitor));
 	end->is_watched_for_room = sent <= 0 || n_kept > 0; /* also that it is there, if there is nothing to send yet */
 	/* It has the bytes before it is watched: they are what takes time. */
 	if (door_watch(visitor->door, end->fd, &end->watch,
@@ -145,7 +156,8 @@ static void send_first(struct visitor *visitor, const struct iovec *pieces, size
 	} else if (visitor_watch(visitor) < 0) {
 		visitor_turn_away_for_want(visitor);
 	} else {
-		visitor_place(visitor, CONNECTING, &visitor->door->connecting);
+		visitor_place(visitor, CONNECTING,
+			      visitor->attempt ? &visitor->door->trying : &visitor->door->connecting);
 	}
 }
 
@@ -156,14 +168,13 @@ static bool is_want(int error)
 	       error == EADDRNOTAVAIL;
 }
 
-/* pieces: all that the target gets before the pump has the pair, in their order. */
-static void begin(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
-		  const struct endpoint *destination, const uint8_t *bytes, size_t n)
+void visitor_connect(struct visitor *visitor, const struct door_route *route, const struct endpoint *target,
+		     const struct sniffed *found, const struct endpoint *destination, const uint8_t *bytes, size_t n)
 {
 	uint8_t header[DOOR_HEADER_MAX];
 	struct iovec pieces[] = { { .iov_base = header }, { .iov_base = (void *)bytes, .iov_len = n } };
 	const bool has_header = route->header != DOOR_NO_HEADER;
-	int r = open_target(visitor, &route->target, has_header || n > 0);
+	int r = open_target(visitor, target, has_header || n > 0);
 
 	if (is_want(-r))
 		visitor_turn_away_for_want(visitor);
@@ -171,7 +182,6 @@ static void begin(struct visitor *visitor, const struct door_route *route, const
 		on_unreachable(visitor, -r);
 	if (r < 0)
 		return;
-	visitor->door->counters.routed[found->protocol]++;
 	if (has_header)
 		pieces[0].iov_len = visitor_write_header(visitor, route->header, found, destination, header);
 	send_first(visitor, has_header ? pieces : pieces + 1, has_header ? 2 : 1);
@@ -251,6 +261,11 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_wait_for_agent(visitor, found, bytes, n);
 	else if (route->sink && visitor->gate)
 		begin_at_sink(visitor, route, found, destination, bytes, n);
-	else
-		begin(visitor, route, found, destination, bytes, n);
+	else {
+		door->counters.routed[found->protocol]++;
+		if (route->n_places > 0)
+			visitor_choose_place(visitor, route, found, bytes, n);
+		else
+			visitor_connect(visitor, route, &route->target, found, destination, bytes, n);
+	}
 }

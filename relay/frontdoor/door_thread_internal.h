@@ -6,6 +6,7 @@
  *   door_thread_visitors.c  visitors: their places, their bounds, and how they go
  *   door_thread_sniff.c     what their first bytes ask for
  *   door_thread_connect.c   to the target, and into the pump
+ *   door_thread_places.c    if it has several: to one of them, and from one that fails to the next
  *   door_thread_header.c    what doors say to each other and to targets of a visitor: PROXY headers
  *   door_thread_gate.c      whom a host's gate lets through, and what it counts
  *   door_thread_dial_back.c  or into the pump when an agent has dialled back; agents who do
@@ -13,6 +14,9 @@
  * A visitor, from accept to its end:
  *
  *     accept ──► SNIFFING ──► CONNECTING ──► PUMPED ──► gone      WAITING instead of CONNECTING: for an agent
+ *                                │ ▲            ▲
+ *                                ▼ │            │                 ANSWERING between both, where another place is there to
+ *                             ANSWERING ────────┘                 try: until either end says something
  *                   │             │                      ▲
  *                   ├── the relay's: its socket goes ────┤
  *                   ├─────────────┴── reset ─────────────┤
@@ -46,7 +50,7 @@
 #define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host, scheme and doors */
 #define DOOR_MAX_DOORS	2   /* so many may pass a visitor on: a front door, and the acceptor of a member */
 
-enum visitor_state { SNIFFING, CONNECTING, WAITING, PUMPED, LINGERING, GONE, N_STATES };
+enum visitor_state { SNIFFING, CONNECTING, ANSWERING, WAITING, PUMPED, LINGERING, GONE, N_STATES };
 
 /* Of one that waits for an agent. */
 struct dial {
@@ -63,10 +67,20 @@ struct hello {
 	uint8_t *bytes;
 };
 
+/* Of one whose host has several places: what it takes to try the next. */
+struct attempt {
+	struct sniffed found;
+	struct door_place *tried[DOOR_MAX_TRIES]; /* held */
+	uint32_t n_tried;
+	bool may_say_again; /* also when the place has heard it: nothing happens twice */
+	size_t n;
+	uint8_t bytes[]; /* that came first */
+};
+
 struct visitor {
 	struct splice_pair pair; /* ends: visitor, target; an fd is -1 before it is there */
 	struct door_thread *door;
-	struct link place;   /* by state and time; SNIFFING, CONNECTING, LINGERING, GONE */
+	struct link place;   /* by state and time; SNIFFING, CONNECTING, ANSWERING, LINGERING, GONE */
 	struct link among_all;
 	struct link among_kept; /* while n_kept > 0: by since when */
 	uint32_t n_kept;	/* bytes of memory for what came of it and is not passed on */
@@ -74,6 +88,8 @@ struct visitor {
 	struct dial *dial; /* while it is WAITING */
 	_Atomic uint32_t *open; /* of the agent that serves it; NULL: none does, or nothing counts */
 	struct hello *hello; /* NULL: nothing came yet, or it is in the head of the pair */
+	struct door_place *led_to; /* held, and entered; NULL: to the only one there is */
+	struct attempt *attempt;   /* NULL: there is no other to try */
 	struct endpoint remote;
 	struct door_gate *gate;	       /* held; NULL: it went through none */
 	uint64_t told_in, told_out;    /* bytes that the gate knows of */
@@ -111,6 +127,8 @@ struct door_thread {
 	bool pump_has_more;
 	uint64_t kept_bytes;
 	struct link kept, all, sniffing, connecting, lingering, gone;
+	struct link trying, answering; /* CONNECTING while there is another to try; ANSWERING */
+	uint64_t n_chosen;
 	uint64_t n_turns;
 	bool may_look; /* before it sleeps */
 	uint32_t n_looks_in_vain, n_not_to_look; /* 1, 3, 7 …; so many times it sleeps at once */
@@ -182,6 +200,36 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		    const uint8_t *bytes, size_t n);
 /* Both sockets are there, the target's is watched; what it was not given yet is in the pair's head. */
 void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target);
+
+/* A connection to target: with all that it gets before the pump has the pair. The visitor has none yet. */
+void visitor_connect(struct visitor *visitor, const struct door_route *route, const struct endpoint *target,
+		     const struct sniffed *found, const struct endpoint *destination, const uint8_t *bytes, size_t n);
+/* It was not reached, and there is no other. */
+void visitor_not_reached(struct visitor *visitor, int error);
+
+/* ---- door_thread_places.c ---- */
+
+/* To one of the route's places. */
+void visitor_choose_place(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
+			  const uint8_t *bytes, size_t n);
+/* The place has failed. True: the visitor is led to another, or gone; false: there is none. */
+bool visitor_try_another(struct visitor *visitor);
+/* The place is there. True: that it answers is awaited, or it has failed; false: the visitor is the pump's now. */
+bool visitor_await_answer(struct visitor *visitor);
+/* Of one that is ANSWERING. */
+void visitor_on_answer(struct visitor *visitor, uint32_t events);
+void visitor_says_more(struct visitor *visitor);
+/* The place that it was led to, if there is one, was not reached, or broke before it said a byte. */
+void visitor_place_failed(struct visitor *visitor);
+/* The pump is done with it. is_whole: both ways had their end. */
+void visitor_judge_place(struct visitor *visitor, bool is_whole);
+/* It has had its answer, or needs none: nothing is kept to try another. */
+void visitor_drop_attempt(struct visitor *visitor);
+size_t visitor_attempt_size(const struct visitor *visitor);
+/* It leaves the place, and what is kept is freed. Accepts one that was led to none. */
+void visitor_leave_place(struct visitor *visitor);
+/* Those who have waited for a place for too long try another; when the next one has. */
+uint64_t door_expire_tries(struct door_thread *door);
 
 /* ---- door_thread_header.c ---- */
 

@@ -212,11 +212,21 @@ void visitor_on_event(struct watch *watch, uint32_t events)
 		if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
 			visitor_sniff(visitor);
 		break;
+	case ANSWERING:
+		if (events & (EPOLLERR | EPOLLHUP)) {
+			visitor->door->counters.reset++;
+			visitor_turn_away(visitor);
+		} else if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP)) {
+			visitor_says_more(visitor);
+		}
+		break;
 	case CONNECTING:
 	case WAITING:
 		if (events & (EPOLLERR | EPOLLHUP)) { /* it has gone */
 			visitor->door->counters.left_early++;
 			visitor_turn_away(visitor);
+		} else if (visitor->attempt && (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP))) {
+			visitor->attempt->may_say_again = false; /* this is not told twice, and nothing is kept of it */
 		}
 		break;
 	case LINGERING:

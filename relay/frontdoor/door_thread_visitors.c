@@ -113,6 +113,7 @@ void visitor_forget(struct visitor *visitor)
 		atomic_fetch_sub_explicit(visitor->open, 1, memory_order_relaxed);
 	visitor->open = NULL;
 	visitor_free_hello(visitor);
+	visitor_leave_place(visitor);
 	door->n_of_source[visitor->source]--;
 	door->counters.visitors_now--;
 	link_remove(&visitor->among_all);
@@ -148,10 +149,13 @@ void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outco
 {
 	struct door_thread *door = owner;
 
+	struct visitor *visitor = container_of(pair, struct visitor, pair);
+
 	door->counters.done += outcome == SPLICE_DONE;
 	door->counters.reset += outcome == SPLICE_RESET;
 	door->counters.timed_out += outcome == SPLICE_TIMED_OUT;
-	visitor_forget(container_of(pair, struct visitor, pair));
+	visitor_judge_place(visitor, outcome == SPLICE_DONE);
+	visitor_forget(visitor);
 }
 
 void door_free_gone(struct door_thread *door)
@@ -251,8 +255,13 @@ void door_keep_within_memory(struct door_thread *door)
 	const struct link *first;
 
 	while (door->kept_bytes > door->options.max_hello_bytes && (first = link_first(&door->kept))) {
+		struct visitor *visitor = container_of(first, struct visitor, among_kept);
+		if (visitor->state == ANSWERING) { /* it is served: only that there is another is no longer for it */
+			visitor_says_more(visitor);
+			continue;
+		}
 		door->counters.over_limit++;
-		visitor_turn_away(container_of(first, struct visitor, among_kept));
+		visitor_turn_away(visitor);
 	}
 }
 
@@ -267,6 +276,8 @@ uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t
 		(*counter)++;
 		if ((visitor->state == CONNECTING || visitor->state == WAITING) && visitor->gate && !visitor->is_at_sink)
 			door_gate_not_reached(visitor->gate);
+		if (visitor->state == CONNECTING)
+			visitor_place_failed(visitor);
 		visitor_turn_away(visitor);
 	}
 	return UINT64_MAX;

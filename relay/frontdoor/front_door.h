@@ -96,6 +96,7 @@ struct front_door_counters {
 	uint64_t too_slow, left_early;
 	uint64_t over_limit, over_source_limit, no_descriptors; /* reset when they came, or when others came */
 	uint64_t unreachable, connect_timed_out;		/* the target */
+	uint64_t tried_another; /* of several places one failed, and the visitor was led to the next; counts each time */
 	/* What became of those that were routed. */
 	uint64_t done, reset, timed_out;
 	uint64_t cut; /* their host was taken away */

@@ -191,6 +191,37 @@ def test_a_name_of_one_is_never_led_to_the_wildcard_of_another(town):
     wait_until(lambda: page(town, "app.demo") == PAGES["bob"], 10, "nobody's")
 
 
+def test_members_that_publish_one_host_share_it_and_who_fails_is_passed_over(town):
+    alice, bob = members = town.nodes["alice"], town.nodes["bob"]
+    town.web = {name: web.Web(town.nodes[name], text, address="127.0.0.1") for name, text in PAGES.items()}
+    town.control.admin("host", "add", "bob", "app.demo")
+
+    def pages(n=4):
+        return [page(town, "app.demo") for _ in range(n)]
+
+    def is_shared():
+        return sorted(pages()) == sorted([*PAGES.values(), *PAGES.values()])
+
+    for member in members:
+        member.ctl("expose", "app.demo", "8080")
+    wait_until(is_shared, 10, "each has every second visitor")
+
+    # alice's server is gone: nobody notices, and when it is there again it has its share.
+    town.web["alice"].program.kill()
+    assert pages(6) == [PAGES["bob"]] * 6
+    assert "app.demo of alice does not answer" in town.relay.program.output()
+    town.web["alice"].program.restart()
+    wait_until(is_shared, 30, "alice is back")
+
+    # bob's node is gone, without a word.
+    bob.kill()
+    assert pages(6) == [PAGES["alice"]] * 6
+    bob.start()
+    bob.wait_for_control()
+    wait_until(is_shared, 30, "bob is back")
+    assert town.relay.program.running
+
+
 def test_a_visitor_in_a_ring_is_refused_and_what_is_not_open_says_so(town):
     alice = town.nodes["alice"]
 

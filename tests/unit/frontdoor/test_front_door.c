@@ -674,6 +674,261 @@ static void test_while_nobody_can_be_accepted_nothing_spins(void)
 	close(wake_fd);
 }
 
+/* ---- a host with two places ---- */
+
+struct two {
+	struct house house;
+	struct door_places places;
+	int server[2]; /* listen; -1: nobody does */
+	uint16_t port[2];
+};
+
+static void open_two(struct two *two, struct front_door_options options)
+{
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+
+	*two = (struct two){ 0 };
+	open_house(&two->house, options);
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	for (int i = 0; i < 2; i++) {
+		two->server[i] = listen_anywhere(&two->port[i]);
+		const struct endpoint target = endpoint_from_v4(INADDR_LOOPBACK, two->port[i]);
+		assert(door_routes_add_place(routes, &rule, door_places_get(&two->places, "app.example.org",
+									    i == 0 ? "alice" : "bob", &target, true)) == 0);
+	}
+	door_places_sweep(&two->places);
+	replace_routes(&two->house, routes);
+}
+
+static void stop_server(struct two *two, int i)
+{
+	close(two->server[i]);
+	two->server[i] = -1;
+}
+
+static void start_server(struct two *two, int i)
+{
+	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					     .sin_port = htons(two->port[i]) };
+	const int one = 1;
+
+	two->server[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(setsockopt(two->server[i], SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0);
+	assert(bind(two->server[i], (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+	       listen(two->server[i], 1024) == 0);
+}
+
+static void close_two(struct two *two)
+{
+	close_house(&two->house);
+	door_places_deinit(&two->places);
+	for (int i = 0; i < 2; i++)
+		if (two->server[i] >= 0)
+			close(two->server[i]);
+}
+
+/* Whom the visitor is led to: 0 or 1; its connection there. */
+static int led_to(const struct two *two, int *ret)
+{
+	struct pollfd wait[2] = { { .fd = two->server[0], .events = POLLIN }, { .fd = two->server[1], .events = POLLIN } };
+
+	assert(poll(wait, 2, AWAIT_MS) > 0);
+	const int i = wait[0].revents & POLLIN ? 0 : 1;
+	*ret = accept(two->server[i], NULL, NULL);
+	assert(*ret >= 0);
+	return i;
+}
+
+/* Served and gone: by which. */
+static int serve_one(const struct two *two)
+{
+	const int fd = visit(&two->house);
+	int server;
+
+	say(fd, REQUEST);
+	const int i = led_to(two, &server);
+	hear(server, REQUEST);
+	say(server, "welcome");
+	hear(fd, "welcome");
+	close(server);
+	hear_end(fd);
+	close(fd);
+	AWAIT(&two->house, c.visitors_now == 0);
+	return i;
+}
+
+static void test_two_places_share_the_visitors_of_a_host(void)
+{
+	struct two two;
+
+	open_two(&two, patient());
+	for (int i = 0; i < 6; i++)
+		assert(serve_one(&two) == i % 2);
+	close_two(&two);
+}
+
+static void test_who_is_led_to_a_place_that_refuses_is_led_to_the_other(void)
+{
+	struct two two;
+
+	open_two(&two, patient());
+	stop_server(&two, 0);
+	for (int i = 0; i < 6; i++)
+		assert(serve_one(&two) == 1);
+	AWAIT(&two.house, c.tried_another == 1 && c.unreachable == 0); /* it is tried once, and passed over then */
+	start_server(&two, 0);
+	for (int i = 0; serve_one(&two) != 0; i++) {
+		assert(i < 1000);
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	assert(serve_one(&two) == 1 && serve_one(&two) == 0); /* as before */
+	close_two(&two);
+}
+
+static void test_where_all_places_refuse_it_is_reset(void)
+{
+	struct two two;
+
+	open_two(&two, patient());
+	stop_server(&two, 0);
+	stop_server(&two, 1);
+	for (int i = 0; i < 3; i++) {
+		const int fd = visit(&two.house);
+		say(fd, REQUEST);
+		hear_reset(fd);
+	}
+	AWAIT(&two.house, c.unreachable == 3 && c.tried_another == 3 && c.visitors_now == 0 && c.hello_bytes_now == 0);
+	close_two(&two);
+}
+
+/* As a member does whose server is down: it takes the visitor, and resets it. */
+static void test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it(void)
+{
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	assert(led_to(&two, &server) == 0);
+	hear(server, REQUEST);
+	send_reset(server);
+	assert(led_to(&two, &server) == 1);
+	hear(server, REQUEST);
+	say(server, "welcome");
+	hear(fd, "welcome");
+	say(fd, "and more");
+	hear(server, "and more");
+	close(server);
+	hear_end(fd);
+	close(fd);
+	AWAIT(&two.house, c.tried_another == 1 && c.visitors_now == 0 && c.done == 1 && c.reset == 0);
+	close_two(&two);
+}
+
+static void test_what_may_do_something_twice_is_not_led_on_but_the_next_passes_over(void)
+{
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	say(fd, "POST / HTTP/1.1\r\nHost: app.example.org\r\nContent-Length: 0\r\n\r\n");
+	assert(led_to(&two, &server) == 0);
+	hear(server, "POST");
+	send_reset(server);
+	hear_reset(fd);
+	AWAIT(&two.house, c.visitors_now == 0 && c.tried_another == 0 && c.reset == 1);
+	for (int i = 0; i < 3; i++)
+		assert(serve_one(&two) == 1);
+	close_two(&two);
+}
+
+static void test_who_was_answered_is_not_led_on(void)
+{
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	assert(led_to(&two, &server) == 0);
+	hear(server, REQUEST);
+	say(server, "half an ans");
+	hear(fd, "half an ans");
+	send_reset(server);
+	hear_reset(fd);
+	AWAIT(&two.house, c.visitors_now == 0 && c.tried_another == 0 && c.reset == 1);
+	close_two(&two);
+}
+
+static void test_who_says_more_before_it_is_answered_stays_where_it_is(void)
+{
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	assert(led_to(&two, &server) == 0);
+	hear(server, REQUEST);
+	say(fd, "and this");
+	hear(server, "and this");
+	shutdown(fd, SHUT_WR);
+	hear_end(server);
+	say(server, "well");
+	close(server);
+	hear(fd, "well");
+	hear_end(fd);
+	close(fd);
+	AWAIT(&two.house, c.done == 1 && c.visitors_now == 0);
+	close_two(&two);
+}
+
+static void test_a_place_that_is_silent_is_left_for_the_other(void)
+{
+	const struct silent_target target = new_silent_target();
+	struct front_door_options options = patient();
+	struct two two;
+
+	options.connect_ms = 1000;
+	open_two(&two, options);
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	const uint16_t ports[] = { target.port, two.port[1] };
+	for (int i = 0; i < 2; i++) {
+		const struct endpoint at = endpoint_from_v4(INADDR_LOOPBACK, ports[i]);
+		assert(door_routes_add_place(routes, &rule, door_places_get(&two.places, "app.example.org", "silent", &at,
+									    true)) == 0);
+	}
+	replace_routes(&two.house, routes);
+	for (int i = 0; i < 3; i++)
+		assert(serve_one(&two) == 1);
+	AWAIT(&two.house, c.tried_another == 1 && c.connect_timed_out == 0);
+	close_two(&two);
+	close_silent_target(&target);
+}
+
+static void test_who_leaves_before_it_is_answered_says_nothing_of_the_place(void)
+{
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	assert(led_to(&two, &server) == 0);
+	hear(server, REQUEST);
+	AWAIT(&two.house, c.hello_bytes_now > strlen(REQUEST)); /* what it takes to try the other */
+	send_reset(fd);
+	hear_reset(server);
+	AWAIT(&two.house, c.visitors_now == 0 && c.hello_bytes_now == 0 && c.tried_another == 0);
+	assert(serve_one(&two) == 1 && serve_one(&two) == 0);
+	close_two(&two);
+}
+
 int main(void)
 {
 	static void (*const tests[])(void) = {
@@ -699,6 +954,15 @@ int main(void)
 		test_who_is_served_does_not_make_room,
 		test_without_descriptors_who_comes_is_reset_and_nothing_spins,
 		test_while_nobody_can_be_accepted_nothing_spins,
+		test_two_places_share_the_visitors_of_a_host,
+		test_who_is_led_to_a_place_that_refuses_is_led_to_the_other,
+		test_where_all_places_refuse_it_is_reset,
+		test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it,
+		test_what_may_do_something_twice_is_not_led_on_but_the_next_passes_over,
+		test_who_was_answered_is_not_led_on,
+		test_who_says_more_before_it_is_answered_stays_where_it_is,
+		test_a_place_that_is_silent_is_left_for_the_other,
+		test_who_leaves_before_it_is_answered_says_nothing_of_the_place,
 	};
 
 	if (sodium_init() < 0)

@@ -22,6 +22,7 @@ enum { DOOR = 1, ALICE, BOB, CAROL }; /* 10.0.0.1 … 10.0.0.4 */
 struct door {
 	struct map map;
 	struct door_rule rule; /* of the configuration */
+	struct door_places places;
 	struct door_routes *routes;
 };
 
@@ -38,7 +39,7 @@ static void open_door(struct door *door, const char *map, const char *configured
 	}
 	json_free(json);
 	const struct published_options options = { .map = &door->map, .configured = &door->rule,
-						   .n_configured = configured ? 1 : 0 };
+						   .n_configured = configured ? 1 : 0, .places = &door->places };
 	door->routes = door_routes_new(1 + published_count(&door->map));
 	if (configured) {
 		assert(door_rule_parse(configured, &door->rule, NULL) == 0);
@@ -46,11 +47,13 @@ static void open_door(struct door *door, const char *map, const char *configured
 	}
 	published_add_routes(&options, door->routes);
 	published_keep_names(&options, door->routes);
+	door_places_sweep(&door->places);
 }
 
 static void close_door(struct door *door)
 {
 	door_routes_free(door->routes);
+	door_places_deinit(&door->places);
 	map_deinit(&door->map);
 }
 
@@ -123,12 +126,61 @@ static void test_a_wildcard_of_the_configuration_leaves_whole_names_to_members_t
 	close_door(&door);
 }
 
-static void test_of_several_the_first_who_is_online_has_it(void)
+/* Which members share its visitors, as the last numbers of their addresses in a row: 34 is bob and carol. */
+static int shared_by(const struct door *door, const char *host)
+{
+	struct host_name name;
+	int all = 0;
+
+	assert(host_name_from(host, strlen(host), &name) == 0);
+	const struct door_route *route = door_routes_find(door->routes, SNIFFER_TLS, &name);
+	for (uint32_t i = 0; route && i < route->n_places; i++)
+		all = all * 10 + route->places[i]->target.ip[15];
+	return all;
+}
+
+static void test_those_who_are_online_share_a_host(void)
+{
+	struct door door;
+
+	open_door(&door, MAP(OF(2, "\"app.a.org\"") "," OF(3, "\"app.a.org\"") "," OF(4, "\"app.a.org\""), ""), NULL);
+	assert(shared_by(&door, "app.a.org") == 23);
+	close_door(&door);
+	/* Also a wildcard, and a name that is granted to those who have it. */
+	open_door(&door, MAP(OF(2, "\"*.a.org\"") "," OF(3, "\"*.a.org\""), OF(2, "\"app.a.org\"") "," OF(3, "\"app.a.org\"")),
+		  NULL);
+	assert(shared_by(&door, "b.a.org") == 23 && shared_by(&door, "app.a.org") == 23);
+	close_door(&door);
+	/* Where nobody is online, it is tried all the same: control may not know yet. */
+	open_door(&door, MAP(OF(4, "\"app.a.org\""), ""), NULL);
+	assert(shared_by(&door, "app.a.org") == 4 && led_to(&door, SNIFFER_TLS, "app.a.org") == CAROL);
+	close_door(&door);
+}
+
+static void test_nobody_shares_what_the_configuration_has(void)
 {
 	struct door door;
 
 	open_door(&door, MAP(OF(3, "\"app.a.org\"") "," OF(4, "\"app.a.org\",\"c.org\""), ""), "c.org 127.0.0.9:80");
 	assert(led_to(&door, SNIFFER_TLS, "app.a.org") == BOB && led_to(&door, SNIFFER_TLS, "c.org") == 9);
+	assert(shared_by(&door, "c.org") == 0);
+	close_door(&door);
+}
+
+static void test_a_place_is_the_same_when_the_map_changes(void)
+{
+	struct host_name name;
+	struct door door;
+
+	open_door(&door, MAP(OF(2, "\"app.a.org\"") "," OF(3, "\"app.a.org\""), ""), NULL);
+	assert(host_name_from("app.a.org", 9, &name) == 0);
+	const struct door_place *before = door_routes_find(door.routes, SNIFFER_TLS, &name)->places[1];
+	const struct published_options options = { .map = &door.map, .places = &door.places };
+	door_routes_free(door.routes);
+	door.routes = door_routes_new(published_count(&door.map));
+	published_add_routes(&options, door.routes);
+	door_places_sweep(&door.places);
+	assert(door_routes_find(door.routes, SNIFFER_TLS, &name)->places[1] == before);
 	close_door(&door);
 }
 
@@ -140,6 +192,8 @@ int main(void)
 	test_who_publishes_his_name_has_it();
 	test_a_name_that_is_granted_to_the_wildcards_owner_too_is_his_as_well();
 	test_a_wildcard_of_the_configuration_leaves_whole_names_to_members_too();
-	test_of_several_the_first_who_is_online_has_it();
+	test_those_who_are_online_share_a_host();
+	test_nobody_shares_what_the_configuration_has();
+	test_a_place_is_the_same_when_the_map_changes();
 	return 0;
 }

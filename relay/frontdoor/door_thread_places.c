@@ -1,0 +1,304 @@
+/*
+ * A host with several places: its visitor is led to one, and to the next when that one fails before it said a byte.
+ *
+ *   not reached in a fifth of connect_ms ──┐
+ *   refused ───────────────────────────────┼──► the next, DOOR_MAX_TRIES in all; the last has connect_ms
+ *   reset, or what it was given is not     │
+ *   acknowledged, before it said a byte ───┘
+ *
+ * Who was heard already, but not answered, is led to another only if what it said does nothing twice: a hello of TLS, or a
+ * GET. When it says more, that is kept for nobody: it stays where it is.
+ */
+#include "relay/frontdoor/door_thread_internal.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#define ANSWER_MS 2000
+
+static bool begins_with(const uint8_t *bytes, size_t n, const char *word)
+{
+	return n >= strlen(word) && memcmp(bytes, word, strlen(word)) == 0;
+}
+
+static bool does_nothing_twice(const struct sniffed *found, const uint8_t *bytes, size_t n)
+{
+	if (found->protocol == SNIFFER_TLS)
+		return true;
+	return found->protocol == SNIFFER_HTTP_1 && (begins_with(bytes, n, "GET ") || begins_with(bytes, n, "HEAD ") ||
+						     begins_with(bytes, n, "OPTIONS "));
+}
+
+size_t visitor_attempt_size(const struct visitor *visitor)
+{
+	return visitor->attempt ? sizeof(*visitor->attempt) + visitor->attempt->n : 0;
+}
+
+/* None when there is much of those who wait already: then it is led to one place only. */
+static void keep_attempt(struct visitor *visitor, const struct sniffed *found, const uint8_t *bytes, size_t n)
+{
+	const struct door_thread *door = visitor->door;
+	const size_t size = sizeof(struct attempt) + n;
+
+	if (door->kept_bytes + size > door->options.max_hello_bytes / 2)
+		return;
+	visitor->attempt = calloc(1, size);
+	if (!visitor->attempt)
+		abort();
+	visitor->attempt->found = *found;
+	visitor->attempt->may_say_again = does_nothing_twice(found, bytes, n);
+	visitor->attempt->n = n;
+	memcpy(visitor->attempt->bytes, bytes, n);
+}
+
+void visitor_drop_attempt(struct visitor *visitor)
+{
+	for (uint32_t i = 0; visitor->attempt && i < visitor->attempt->n_tried; i++)
+		door_place_let_go(visitor->attempt->tried[i]);
+	free(visitor->attempt);
+	visitor->attempt = NULL;
+}
+
+static void leave(struct visitor *visitor)
+{
+	if (!visitor->led_to)
+		return;
+	door_place_leave(visitor->led_to);
+	door_place_let_go(visitor->led_to);
+	visitor->led_to = NULL;
+}
+
+void visitor_leave_place(struct visitor *visitor)
+{
+	leave(visitor);
+	visitor_drop_attempt(visitor);
+}
+
+static void lead_to(struct visitor *visitor, const struct door_route *route, struct door_place *place,
+		    const struct sniffed *found, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+	struct attempt *attempt = visitor->attempt;
+
+	visitor->led_to = door_place_hold(place);
+	door_place_enter(place, ++door->n_chosen, door->now_ms);
+	if (attempt)
+		attempt->tried[attempt->n_tried++] = door_place_hold(place);
+	visitor_connect(visitor, route, &place->target, found, NULL, bytes, n);
+}
+
+void visitor_choose_place(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
+			  const uint8_t *bytes, size_t n)
+{
+	struct door_place *place = door_place_choose(route->places, route->n_places, NULL, 0, visitor->door->now_ms);
+
+	if (route->n_places > 1)
+		keep_attempt(visitor, found, bytes, n);
+	lead_to(visitor, route, place, found, bytes, n);
+}
+
+/* NULL: none. */
+static struct door_place *find_another(const struct visitor *visitor, const struct door_route **ret_route)
+{
+	const struct door_thread *door = visitor->door;
+	const struct attempt *attempt = visitor->attempt;
+
+	if (!attempt || attempt->n_tried == DOOR_MAX_TRIES || !door->routes)
+		return NULL;
+	/* Routes may be others than before. */
+	*ret_route = door_routes_find(door->routes, attempt->found.protocol, &attempt->found.host);
+	if (!*ret_route || (*ret_route)->n_places == 0 || (*ret_route)->gate != visitor->gate)
+		return NULL;
+	return door_place_choose((*ret_route)->places, (*ret_route)->n_places, attempt->tried, attempt->n_tried, door->now_ms);
+}
+
+/* As if it had not been led anywhere. */
+static void close_target(struct visitor *visitor)
+{
+	struct splice_end *end = &visitor->pair.ends[1];
+
+	if (end->fd >= 0)
+		splice_close_with_reset(end->fd);
+	*end = (struct splice_end){ .fd = -1 };
+	splice_pair_drop_head(&visitor->pair);
+	visitor_set_kept(visitor, 0);
+}
+
+/* ---- what a place is worth ---- */
+
+void visitor_place_failed(struct visitor *visitor)
+{
+	struct door_place *place = visitor->led_to;
+
+	if (!place)
+		return;
+	if (place->n_failed == 0)
+		log_limited(&visitor->door->log_limit, LOG_LEVEL_WARNING, "frontdoor",
+			    "%s of %s does not answer: visitors are led to others, if there are some", place->host, place->label);
+	door_place_failed(place, visitor->door->now_ms);
+}
+
+static void place_answered(struct visitor *visitor)
+{
+	struct door_place *place = visitor->led_to;
+
+	if (place->n_failed > 0)
+		log_limited(&visitor->door->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
+			    place->label);
+	door_place_answered(place);
+}
+
+/*
+ * Of those whose answer was not awaited before. That it said something is no sign where it broke then: that may have been
+ * long ago.
+ */
+void visitor_judge_place(struct visitor *visitor, bool is_whole)
+{
+	if (!visitor->led_to)
+		return;
+	const bool has_answered = visitor->pair.flows[1].n_bytes > 0;
+	if (is_whole && has_answered)
+		place_answered(visitor);
+	else if (!has_answered && visitor->pair.ends[1].state.is_broken)
+		visitor_place_failed(visitor);
+}
+
+bool visitor_try_another(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+	const struct door_route *route = NULL;
+
+	visitor_place_failed(visitor);
+	struct door_place *place = find_another(visitor, &route);
+	if (!place)
+		return false;
+	door->counters.tried_another++;
+	close_target(visitor);
+	leave(visitor);
+	const struct attempt *attempt = visitor->attempt;
+	lead_to(visitor, route, place, &attempt->found, attempt->bytes, attempt->n);
+	return true;
+}
+
+/* ---- until it answers ---- */
+
+static void stay(struct visitor *visitor, bool is_readable)
+{
+	const struct pump_end target = { .is_readable = is_readable, .is_writable = true,
+					 .is_broken = visitor->pair.ends[1].state.is_broken };
+
+	visitor_drop_attempt(visitor);
+	visitor_hand_to_pump(visitor, &target);
+}
+
+/* What is kept of what came first. 1, 0: not all of it, which is the pump's then; or -errno. */
+static int send_head(struct visitor *visitor)
+{
+	struct splice_flow *flow = &visitor->pair.flows[0];
+
+	if (!flow->head)
+		return 1;
+	const ssize_t sent = send(visitor->pair.ends[1].fd, flow->head + flow->head_at, flow->state.waiting,
+				  MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	visitor->door->counters.bytes_in += (uint64_t)sent;
+	flow->head_at += (size_t)sent;
+	flow->state.waiting -= (size_t)sent;
+	if (flow->state.waiting > 0)
+		return 0;
+	splice_pair_drop_head(&visitor->pair);
+	return 1;
+}
+
+static void fail(struct visitor *visitor)
+{
+	if (visitor_try_another(visitor))
+		return;
+	visitor->door->counters.reset++;
+	visitor_turn_away(visitor);
+}
+
+bool visitor_await_answer(struct visitor *visitor)
+{
+	int r = 0;
+
+	if (visitor->attempt && visitor->attempt->may_say_again && (r = send_head(visitor)) > 0 &&
+	    visitor_watch(visitor) == 0) {
+		visitor_set_kept(visitor, visitor_attempt_size(visitor));
+		visitor_place(visitor, ANSWERING, &visitor->door->answering);
+		return true;
+	}
+	if (r < 0) {
+		fail(visitor);
+		return true;
+	}
+	visitor_drop_attempt(visitor); /* how the place does is seen at the end: visitor_judge_place() */
+	return false;
+}
+
+void visitor_says_more(struct visitor *visitor)
+{
+	stay(visitor, true);
+}
+
+/* What it said before it broke is its answer. */
+static bool has_said_something(const struct visitor *visitor)
+{
+	uint8_t byte;
+
+	return recv(visitor->pair.ends[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
+void visitor_on_answer(struct visitor *visitor, uint32_t events)
+{
+	if ((events & EPOLLERR) && !has_said_something(visitor)) {
+		fail(visitor);
+	} else if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		place_answered(visitor);
+		stay(visitor, true);
+	}
+}
+
+/* ---- who waits for too long ---- */
+
+static bool is_acknowledged(const struct visitor *visitor)
+{
+	int n = 0;
+
+	return ioctl(visitor->pair.ends[1].fd, SIOCOUTQ, &n) < 0 || n == 0;
+}
+
+static void on_late(struct visitor *visitor)
+{
+	if (visitor->state == CONNECTING && !visitor_try_another(visitor))
+		visitor_place(visitor, CONNECTING, &visitor->door->connecting); /* then it has all the time */
+	else if (visitor->state == ANSWERING && (is_acknowledged(visitor) || !visitor_try_another(visitor)))
+		stay(visitor, true); /* it takes its time */
+}
+
+static uint64_t expire(struct door_thread *door, const struct link *ring, uint64_t time_ms)
+{
+	const struct link *first;
+
+	while ((first = link_first(ring))) {
+		struct visitor *visitor = container_of(first, struct visitor, place);
+		if (visitor->since_ms + time_ms > door->now_ms)
+			return visitor->since_ms + time_ms;
+		on_late(visitor);
+	}
+	return UINT64_MAX;
+}
+
+uint64_t door_expire_tries(struct door_thread *door)
+{
+	const uint64_t try = expire(door, &door->trying, door->options.connect_ms / 5);
+	const uint64_t answer = expire(door, &door->answering, ANSWER_MS);
+
+	return try < answer ? try : answer;
+}
