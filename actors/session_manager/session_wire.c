@@ -169,6 +169,7 @@ static const struct kind {
 	{ SESSION_PASSED, "passed", decode_passed, encode_passed },
 	{ SESSION_RECEIPT, "receipt", decode_receipt, encode_receipt },
 	{ SESSION_NAT, "nat", decode_nat, encode_nat },
+	{ SESSION_SEARCH, "search", decode_nat, encode_nat },
 };
 
 /* Of the plain text. */

@@ -69,6 +69,7 @@ enum session_message_type {
 	SESSION_PASSED = 6,
 	SESSION_RECEIPT = 7,
 	SESSION_NAT = 8,
+	SESSION_SEARCH = 9, /* what NAT says, and that the search has begun */
 };
 
 #define SESSION_NO_RECEIPT UINT32_MAX /* an age: nothing in the last minute */
@@ -99,7 +100,7 @@ struct session_message {
 	struct endpoint observed;	     /* pong: where the ping came from; none: by relay */
 	uint16_t port;			     /* wireguard: where the sender's listens */
 	uint32_t age_ms;		     /* receipt: of the last data that came directly */
-	struct session_nat nat;
+	struct session_nat nat;		     /* nat, search */
 	uint32_t n_endpoints;		     /* rendezvous: 0 … 32 */
 	struct endpoint endpoints[SESSION_MAX_ENDPOINTS];
 };

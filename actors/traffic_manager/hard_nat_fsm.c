@@ -12,7 +12,11 @@
 #define TICK_NS	      MS(20)
 #define TICK_SENDS    (HARD_NAT_RATE / 50)
 #define SEARCH_NS     MS(5000)
-#define PREPARE_NS    MS(800) /* 256 knocks, and what the news of them may take */
+#define MAX_SEARCH_NS (SEARCH_NS + MAX_TELLS * TELL_NS) /* of a hard side that is told again and again */
+#define PREPARE_NS    MS(600) /* since the hard side says that it begins: 256 knocks */
+#define TELL_NS	      MS(500) /* an easy side, until it is heard */
+#define MAX_TELLS     10      /* with 30 % loss each way one in a thousand is not heard */
+#define MAX_TRIES     4	      /* to be heard: who never answers does not keep the turn from others */
 #define ANSWER_NS     MS(700) /* so long the turn is kept for who was told */
 #define LOOK_NS	      MS(200) /* whoever waits for the turn: it may be given back sooner */
 #define FRESH_NS      MS(3000) /* who told us so long ago searches, and goes on for a while */
@@ -31,6 +35,8 @@ enum event {
 	EV_OTHER_FACTS,
 	EV_BEGIN,
 	EV_REFUSED,
+	EV_THEY_BEGIN,
+	EV_UNHEARD,
 	EV_AGAIN,
 	EV_TICK,
 	EV_PREPARED,
@@ -47,9 +53,10 @@ static const char *const state_names[] = {
 static_assert(ARRAY_LEN(state_names) == HARD_NAT_N_STATES, "a name for every state");
 
 static const char *const event_names[] = {
-	[EV_OTHER_FACTS] = "other facts", [EV_BEGIN] = "begin",	  [EV_TICK] = "tick",
-	[EV_REFUSED] = "refused",	  [EV_AGAIN] = "again",
-	[EV_PREPARED] = "prepared",	  [EV_DIRECT] = "direct", [EV_OVER] = "over",
+	[EV_OTHER_FACTS] = "other facts", [EV_BEGIN] = "begin",		 [EV_TICK] = "tick",
+	[EV_REFUSED] = "refused",	  [EV_AGAIN] = "again",		 [EV_THEY_BEGIN] = "they begin",
+	[EV_UNHEARD] = "unheard",	  [EV_PREPARED] = "prepared",	 [EV_DIRECT] = "direct",
+	[EV_OVER] = "over",
 };
 static_assert(ARRAY_LEN(event_names) == N_EVENTS, "a name for every event");
 
@@ -190,24 +197,71 @@ uint16_t hard_nat_port(const struct hard_nat_plan *plan, uint32_t i)
 
 /* ---- deeds ---- */
 
+static void take_turn(struct hard_nat_fsm *fsm, uint64_t until_ns)
+{
+	fsm->turn_ns = until_ns;
+	*fsm->turn = (struct hard_nat_turn){ .until_ns = until_ns };
+}
+
+/* Unless it was over, and is another's by now. */
+static void end_turn(struct hard_nat_fsm *fsm, uint64_t now_ns)
+{
+	if (!fsm->turn->who && fsm->turn->until_ns == fsm->turn_ns)
+		fsm->turn->until_ns = now_ns;
+}
+
+/* From now on it counts: sockets are opened, or pings sent. */
+static void spend(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	fsm->is_spent = true;
+	fsm->n_begun++;
+	fsm->end_ns = in->now_ns + SEARCH_NS;
+	take_turn(fsm, fsm->end_ns);
+}
+
+static void tell(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	add(out, HARD_NAT_DO_TELL);
+	fsm->n_tells++;
+	fsm->next_ns = in->now_ns + TELL_NS;
+}
+
 static void begin(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
-	fsm->n_sent = 0;
-	fsm->end_ns = in->now_ns + SEARCH_NS;
-	*fsm->turn = (struct hard_nat_turn){ .until_ns = fsm->end_ns };
+	fsm->n_sent = fsm->n_tells = 0;
+	fsm->is_heard = false;
 	fsm->begun_ns = in->now_ns;
-	fsm->n_begun++;
 	if (fsm->plan.role == HARD_NAT_EASY_SIDE) {
-		add(out, HARD_NAT_DO_TELL);
-		fsm->next_ns = in->now_ns + PREPARE_NS;
+		fsm->n_tried++;
+		take_turn(fsm, in->now_ns + MAX_TELLS * TELL_NS);
+		tell(fsm, in, out);
 		return;
 	}
+	spend(fsm, in);
 	add(out, HARD_NAT_DO_OPEN)->n = fsm->plan.n_sockets;
 	fsm->next_ns = in->now_ns + TICK_NS;
 }
 
+/* The easy side: it was heard, and ports are being opened. The hard side: it was not; and its peer's pings come later. */
+static void take_word(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	if (fsm->plan.role == HARD_NAT_EASY_SIDE) {
+		fsm->is_heard = true;
+		fsm->next_ns = in->now_ns + PREPARE_NS;
+		spend(fsm, in);
+		return;
+	}
+	add(out, HARD_NAT_DO_TELL);
+	fsm->end_ns = in->now_ns + SEARCH_NS;
+	if (fsm->end_ns > fsm->begun_ns + MAX_SEARCH_NS)
+		fsm->end_ns = fsm->begun_ns + MAX_SEARCH_NS;
+	take_turn(fsm, fsm->end_ns);
+}
+
 static void knock(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
+	if (fsm->n_sent == 0)
+		add(out, HARD_NAT_DO_TELL); /* not before: there might have been no sockets */
 	for (uint32_t i = 0; i < TICK_SENDS && fsm->n_sent < fsm->plan.n_sockets; i++) {
 		struct hard_nat_action *action = add(out, HARD_NAT_DO_KNOCK);
 		action->n = fsm->n_sent++;
@@ -226,6 +280,14 @@ static void ping(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, stru
 	fsm->next_ns = in->now_ns + TICK_NS;
 }
 
+static void prepare(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	if (fsm->plan.role == HARD_NAT_EASY_SIDE)
+		tell(fsm, in, out);
+	else
+		knock(fsm, in, out);
+}
+
 static void search(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
 	if (fsm->plan.role == HARD_NAT_EASY_SIDE)
@@ -234,21 +296,27 @@ static void search(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, st
 
 static void end(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
-	*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
+	end_turn(fsm, in->now_ns);
 	if (fsm->plan.role == HARD_NAT_HARD_SIDE)
 		add(out, HARD_NAT_DO_CLOSE);
 }
 
-/* It does not count: nothing was sent. */
+/* It does not count: nothing was sent but words. It begins again when it is told. */
 static void take_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
-	*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
-	fsm->n_begun--;
-	fsm->theirs_ns = 0;
+	end_turn(fsm, in->now_ns);
+	if (fsm->plan.role == HARD_NAT_HARD_SIDE) {
+		fsm->n_begun--;
+		fsm->is_spent = false;
+	}
+	fsm->theirs_ns = fsm->they_begin_ns = 0;
+	fsm->plan.role = HARD_NAT_NOTHING;
 }
 
-static void rest(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+/* A way that led through is gone: one of the NATs has forgotten it. */
+static void renew(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
+	fsm->is_spent = false;
 }
 
 static void forget(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
@@ -272,47 +340,76 @@ static const struct arrow {
 	/* clang-format off */
 	/* from               on              to                   act    */
 	{ HARD_NAT_IDLE,      EV_BEGIN,       HARD_NAT_PREPARING,  begin  },
-	{ HARD_NAT_PREPARING, EV_TICK,        HARD_NAT_PREPARING,  knock  },
+	{ HARD_NAT_PREPARING, EV_TICK,        HARD_NAT_PREPARING,  prepare },
+	{ HARD_NAT_PREPARING, EV_THEY_BEGIN,  HARD_NAT_PREPARING,  take_word },
 	{ HARD_NAT_PREPARING, EV_PREPARED,    HARD_NAT_SEARCHING,  search },
+	{ HARD_NAT_PREPARING, EV_REFUSED,     HARD_NAT_IDLE,       take_back },
+	{ HARD_NAT_PREPARING, EV_UNHEARD,     HARD_NAT_IDLE,       take_back },
 	{ HARD_NAT_SEARCHING, EV_TICK,        HARD_NAT_SEARCHING,  ping   },
+	{ HARD_NAT_SEARCHING, EV_THEY_BEGIN,  HARD_NAT_SEARCHING,  take_word },
 	{ HARD_NAT_PREPARING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_OVER,        HARD_NAT_SPENT,      end    },
-	{ HARD_NAT_SEARCHING, EV_AGAIN,       HARD_NAT_IDLE,       end    },
-	{ HARD_NAT_PREPARING, EV_REFUSED,     HARD_NAT_IDLE,       take_back },
-	{ HARD_NAT_FOUND,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
-	{ HARD_NAT_SPENT,     EV_AGAIN,       HARD_NAT_IDLE,       rest   },
+	{ HARD_NAT_FOUND,     EV_AGAIN,       HARD_NAT_IDLE,       renew  },
 	{ ANY,                EV_OTHER_FACTS, HARD_NAT_IDLE,       forget },
 	/* clang-format on */
 };
 
 /* ---- classify ---- */
 
-static bool same_facts(const struct hard_nat_facts *a, const struct hard_nat_facts *b)
+static bool same_address(const struct endpoint *a, const struct endpoint *b)
 {
-	/* Another port, or other samples, are no other network. */
-	return a->mapping == b->mapping && a->filtering == b->filtering && a->ports == b->ports &&
-	       memcmp(a->outside.ip, b->outside.ip, sizeof(a->outside.ip)) == 0;
+	return memcmp(a->ip, b->ip, sizeof(a->ip)) == 0; /* another port is no other network */
+}
+
+/* Not known for a while is no other network, either. */
+static bool is_elsewhere(struct endpoint *network, const struct hard_nat_facts *facts)
+{
+	if (endpoint_is_none(&facts->outside) || same_address(network, &facts->outside))
+		return false;
+	*network = facts->outside;
+	return true;
 }
 
 static enum event take_facts(struct hard_nat_facts *kept, const struct hard_nat_facts *facts)
 {
-	const bool is_same = same_facts(kept, facts);
+	const bool is_same = same_address(&kept->outside, &facts->outside);
 
 	*kept = *facts;
 	return is_same ? EV_NONE : EV_OTHER_FACTS;
+}
+
+static enum event take_theirs(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	const bool is_underway = fsm->state == HARD_NAT_PREPARING || fsm->state == HARD_NAT_SEARCHING;
+
+	if (is_elsewhere(&fsm->their_network, &in->facts))
+		fsm->is_spent = false;
+	fsm->theirs_ns = in->now_ns;
+	if (in->flag)
+		fsm->they_begin_ns = in->now_ns;
+	if (take_facts(&fsm->theirs, &in->facts) == EV_OTHER_FACTS)
+		return EV_OTHER_FACTS;
+	return is_underway && in->flag && !fsm->is_heard ? EV_THEY_BEGIN : EV_NONE;
+}
+
+/* What is known of our NAT; the searches that others made us do are forgiven in another network. */
+static enum event take_ours(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
+{
+	if (is_elsewhere(&fsm->our_network, &in->facts)) {
+		fsm->is_spent = false;
+		fsm->n_begun = fsm->n_tried = 0;
+	}
+	return take_facts(&fsm->ours, &in->facts);
 }
 
 static enum event classify(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
 {
 	switch (in->type) {
 	case HARD_NAT_IN_OURS:
-		if (!same_facts(&fsm->ours, &in->facts))
-			fsm->n_begun = 0;
-		return take_facts(&fsm->ours, &in->facts);
+		return take_ours(fsm, in);
 	case HARD_NAT_IN_THEIRS:
-		fsm->theirs_ns = in->now_ns;
-		return take_facts(&fsm->theirs, &in->facts);
+		return take_theirs(fsm, in);
 	case HARD_NAT_IN_WANTED:
 		fsm->is_wanted = in->flag;
 		break;
@@ -321,7 +418,8 @@ static enum event classify(struct hard_nat_fsm *fsm, const struct hard_nat_input
 		return fsm->state == HARD_NAT_PREPARING || fsm->state == HARD_NAT_SEARCHING ? EV_DIRECT : EV_NONE;
 	case HARD_NAT_IN_SESSION:
 		fsm->theirs = (struct hard_nat_facts){ 0 };
-		fsm->theirs_ns = 0;
+		fsm->theirs_ns = fsm->they_begin_ns = 0;
+		fsm->is_spent = false;
 		return EV_OTHER_FACTS;
 	case HARD_NAT_IN_REFUSED:
 		return fsm->plan.role == HARD_NAT_HARD_SIDE && fsm->n_sent == 0 ? EV_REFUSED : EV_NONE;
@@ -335,7 +433,8 @@ static enum event classify(struct hard_nat_fsm *fsm, const struct hard_nat_input
 /* When the next search of this peer may begin, as far as is known now. */
 static uint64_t free_at(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
-	const uint64_t renewed_ns = fsm->n_begun < HARD_NAT_SEARCHES ? 0 : fsm->begun_ns + HARD_NAT_RENEWED_NS;
+	const bool is_renewed = fsm->n_begun < HARD_NAT_CHANGES && fsm->n_tried < MAX_TRIES;
+	const uint64_t renewed_ns = is_renewed ? 0 : fsm->begun_ns + HARD_NAT_RENEWED_NS;
 	uint64_t turn_ns = fsm->turn->who == fsm ? 0 : fsm->turn->until_ns;
 
 	if (turn_ns > now_ns + LOOK_NS)
@@ -352,29 +451,12 @@ static void give_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
 		*fsm->turn = (struct hard_nat_turn){ .until_ns = in->now_ns };
 }
 
-/* A hard side tells as long as it has not begun: it did not hear us, and all pings went to closed ports. */
-static bool was_not_heard(const struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
-{
-	return fsm->state == HARD_NAT_SEARCHING && fsm->plan.role == HARD_NAT_EASY_SIDE && in->type == HARD_NAT_IN_THEIRS &&
-	       fsm->n_begun < HARD_NAT_SEARCHES;
-}
-
-/* The path that was found is lost; or the peer begins again; or it may be another time. */
-static bool is_over(const struct hard_nat_fsm *fsm, const struct hard_nat_input *in)
-{
-	if (!fsm->is_wanted)
-		return false;
-	if (fsm->state == HARD_NAT_FOUND || was_not_heard(fsm, in))
-		return true;
-	return fsm->state == HARD_NAT_SPENT &&
-	       ((in->type == HARD_NAT_IN_THEIRS && fsm->n_begun < HARD_NAT_SEARCHES) ||
-		fsm->begun_ns + HARD_NAT_RENEWED_NS <= in->now_ns);
-}
-
-/* Nobody pings the sockets of a hard side whose peer did not begin. */
+/* The hard side: nobody pings the sockets of one whose peer does not begin. */
 static bool is_told(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
-	return fsm->plan.role == HARD_NAT_EASY_SIDE || (fsm->theirs_ns != 0 && now_ns - fsm->theirs_ns < FRESH_NS);
+	if (fsm->plan.role == HARD_NAT_EASY_SIDE)
+		return fsm->theirs_ns != 0;
+	return fsm->they_begin_ns != 0 && now_ns - fsm->they_begin_ns < FRESH_NS;
 }
 
 static bool may_begin(struct hard_nat_fsm *fsm, uint64_t now_ns)
@@ -382,13 +464,22 @@ static bool may_begin(struct hard_nat_fsm *fsm, uint64_t now_ns)
 	if (fsm->state != HARD_NAT_IDLE)
 		return false;
 	if (fsm->begun_ns + HARD_NAT_RENEWED_NS <= now_ns)
-		fsm->n_begun = 0;
+		fsm->n_begun = fsm->n_tried = 0;
 	fsm->plan = (struct hard_nat_plan){ .role = HARD_NAT_NOTHING };
-	if (fsm->is_wanted)
+	if (fsm->is_wanted && !fsm->is_spent)
 		fsm->plan = hard_nat_plan(&fsm->ours, &fsm->theirs, next_random(fsm));
 	if (!is_told(fsm, now_ns))
 		fsm->plan.role = HARD_NAT_NOTHING;
 	return fsm->plan.role != HARD_NAT_NOTHING && free_at(fsm, now_ns) <= now_ns;
+}
+
+static uint64_t preparing_until(const struct hard_nat_fsm *fsm, enum event *ret)
+{
+	if (fsm->plan.role == HARD_NAT_HARD_SIDE)
+		*ret = fsm->n_sent == fsm->plan.n_sockets ? EV_PREPARED : EV_TICK;
+	else
+		*ret = fsm->is_heard ? EV_PREPARED : fsm->n_tells < MAX_TELLS ? EV_TICK : EV_UNHEARD;
+	return fsm->next_ns;
 }
 
 static uint64_t next_alarm(const struct hard_nat_fsm *fsm, uint64_t now_ns, enum event *ret)
@@ -396,16 +487,10 @@ static uint64_t next_alarm(const struct hard_nat_fsm *fsm, uint64_t now_ns, enum
 	const bool is_easy = fsm->plan.role == HARD_NAT_EASY_SIDE;
 
 	*ret = EV_NONE;
-	if (fsm->state == HARD_NAT_PREPARING) {
-		*ret = is_easy || fsm->n_sent == fsm->plan.n_sockets ? EV_PREPARED : EV_TICK;
-		return fsm->next_ns;
-	}
+	if (fsm->state == HARD_NAT_PREPARING)
+		return preparing_until(fsm, ret);
 	if (fsm->state == HARD_NAT_IDLE && fsm->plan.role != HARD_NAT_NOTHING)
 		return free_at(fsm, now_ns); /* later than now: else it would have begun */
-	if (fsm->state == HARD_NAT_SPENT && fsm->is_wanted) {
-		*ret = EV_AGAIN;
-		return fsm->begun_ns + HARD_NAT_RENEWED_NS;
-	}
 	if (fsm->state != HARD_NAT_SEARCHING)
 		return NEVER;
 	*ret = EV_TICK;
@@ -449,7 +534,7 @@ void hard_nat_fsm_step(struct hard_nat_fsm *fsm, const struct hard_nat_input *in
 	ret->n = 0;
 	if (event != EV_NONE)
 		take(fsm, event, in, ret);
-	if (is_over(fsm, in))
+	if (fsm->state == HARD_NAT_FOUND && fsm->is_wanted)
 		take(fsm, EV_AGAIN, in, ret);
 	if (may_begin(fsm, in->now_ns))
 		take(fsm, EV_BEGIN, in, ret);
@@ -467,7 +552,7 @@ uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
 	const bool is_known = fsm->theirs.mapping != NAT_DEPENDS_UNKNOWN;
 
-	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || !is_hard(&fsm->ours) ||
+	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || fsm->is_spent || !is_hard(&fsm->ours) ||
 	    (is_known && hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role != HARD_NAT_HARD_SIDE))
 		return NEVER;
 	return free_at(fsm, now_ns);

@@ -2,21 +2,22 @@
  * The search for a way through a hard NAT: one side's outside port is another for each destination, the other side
  * lets in only whom it asked, at the port that it asked. Neither knows a port that would do, so they look for one.
  *
- *        peer's facts, wanted                      paced              5 s over
+ *        facts of both, wanted                 it has begun         5 s over
  *   IDLE ───────────────────► PREPARING ─────────► SEARCHING ──────────────────► SPENT
- *    ▲ ▲                        │                    │                             │
- *    │ └─ refused: no sockets ──┤                    │                             │
- *    │                          └── direct path ─────┴────► FOUND                  │
- *    │                                                        │ path lost          │ ten minutes, or the peer begins
- *    └────────────────────────────────────────────────────────┴────────────────────┘
- *          from SEARCHING, easy side: told again, so the hard side did not hear that it began: once more
- *          from anywhere: other facts (ours or the peer's network is another one), another session of the peer
+ *    ▲ ▲                        │ │                  │
+ *    │ └─ no sockets; unheard ──┘ └─ direct path ────┴────► FOUND
+ *    │                                                        │ path lost
+ *    └────────────────────────────────────────────────────────┘
+ *          from anywhere: other addresses outside (ours or the peer's network is another one), another session of the peer
  *
  *   hard side   opens sockets and sends from each to the easy side's outside port (PREPARING): that many ports of
  *               its NAT are open for the easy side now. Then waits for what arrives (SEARCHING).
- *               It begins when it hears that the easy side does; it tells one easy side at a time.
- *   easy side   tells the hard side, waits until that is done (PREPARING), then sends pings from its one socket to ports of the hard
- *               side's outside address (SEARCHING).
+ *               It begins when it hears that the easy side does, and then says so, each time that it hears it again; it
+ *               tells one easy side at a time what its NAT does.
+ *   easy side   tells the hard side that it begins, each 0.5 s until it hears that that has begun, then waits until its
+ *               ports are open (PREPARING), and sends pings from its one socket to ports of the hard side's outside
+ *               address (SEARCHING). So no ping is sent in vain because a message was lost. When it is not heard within
+ *               5 s, it has sent nothing else, and waits until it is told again.
  *
  * Which ports, by what was measured on the hard side (nat_behaviour_fsm.h):
  *
@@ -25,9 +26,11 @@
  *   anywhere    256 sockets, 1024 pings over all ports from 1024 on: one of them hits with 98.3 %
  *
  * Polite: at most 256 sockets, 1024 pings and 500 datagrams a second; none where it is not needed (a direct path exists
- * without) or cannot succeed (both sides are hard). A peer says what it likes, as often as it likes, and may want us to
- * flood somebody: so of all machines of a node one searches at a time (struct hard_nat_turn), and each at most twice
- * until our own network is another one, or ten minutes after the last time.
+ * without) or cannot succeed (both sides are hard). One search for each change of network: where one found nothing there
+ * is no other until our or the peer's outside address is another one, or the peer was restarted. A NAT that forgot what
+ * it was asked is such a change, too: so when a path that was found is lost. A peer says what it likes, as often as it
+ * likes, and may want us to flood somebody: so of all machines of a node one searches at a time (struct hard_nat_turn),
+ * and no more than HARD_NAT_CHANGES are believed of a peer in ten minutes, unless our own network is another one.
  *
  * One machine a peer, owned by TrafficManager. Pure: no I/O, no clock, no allocation.
  */
@@ -39,7 +42,7 @@
 #define HARD_NAT_MAX_PINGS   1024
 #define HARD_NAT_RATE	     500 /* datagrams a second */
 #define HARD_NAT_MAX_ACTIONS 24
-#define HARD_NAT_SEARCHES    2 /* of one peer, until HARD_NAT_RENEWED_NS after the last or our network changes */
+#define HARD_NAT_CHANGES     2 /* that a peer is believed, until HARD_NAT_RENEWED_NS after the last search; one search each */
 #define HARD_NAT_RENEWED_NS  600000000000u
 
 struct hard_nat_fsm;
@@ -86,7 +89,7 @@ enum hard_nat_state {
 
 enum hard_nat_input_type {
 	HARD_NAT_IN_OURS,     /* .facts */
-	HARD_NAT_IN_THEIRS,   /* .facts */
+	HARD_NAT_IN_THEIRS,   /* .facts; .flag: it has begun to search */
 	HARD_NAT_IN_WANTED,   /* .flag: there is traffic, and no direct path */
 	HARD_NAT_IN_DIRECT,   /* there is a direct path */
 	HARD_NAT_IN_SESSION,  /* the peer was restarted: it knows nothing of what was */
@@ -103,7 +106,7 @@ struct hard_nat_input {
 };
 
 enum hard_nat_action_type {
-	HARD_NAT_DO_TELL,  /* the peer our facts: it is to begin now */
+	HARD_NAT_DO_TELL,  /* the peer our facts, and that we have begun */
 	HARD_NAT_DO_OPEN,  /* .n sockets */
 	HARD_NAT_DO_KNOCK, /* socket .n sends something small to .to */
 	HARD_NAT_DO_PING,  /* the socket that carries packets sends a ping to .to */
@@ -128,12 +131,17 @@ struct hard_nat_fsm {
 	uint64_t next_ns, end_ns;
 	bool is_wanted;
 	struct hard_nat_facts ours, theirs;
-	uint64_t theirs_ns; /* when they were heard; 0: never, or no longer of use */
+	uint64_t theirs_ns, they_begin_ns; /* when they were heard, and that they begin; 0: never, or no longer of use */
 	struct hard_nat_plan plan;
-	uint32_t n_sent; /* knocks, or pings */
+	uint32_t n_sent;	    /* knocks, or pings */
+	uint32_t n_tells;	    /* of an easy side that begins, so far */
+	bool is_heard;		    /* the hard side has said that it begins, too */
 	struct hard_nat_turn *turn; /* borrowed */
-	uint32_t n_begun;	    /* searches that count */
-	uint64_t begun_ns;	    /* the last of them */
+	uint64_t turn_ns;	    /* until when we took it */
+	struct endpoint our_network, their_network; /* outside, as last known */
+	bool is_spent;		   /* the search that this pair of networks is worth */
+	uint32_t n_begun, n_tried; /* searches, and attempts of an easy side to be heard, within HARD_NAT_RENEWED_NS */
+	uint64_t begun_ns;	   /* the last of either */
 	uint64_t random;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;

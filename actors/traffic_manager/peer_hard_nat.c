@@ -33,9 +33,10 @@ static void seal(const struct peer_hard_nat *hard_nat, const struct via *via, co
 	stage_post(hard_nat->stage, ACTOR_TRAFFIC_MANAGER, ACTOR_SESSION_MANAGER, &message);
 }
 
-static void tell(struct peer_hard_nat *hard_nat)
+static void tell(struct peer_hard_nat *hard_nat, bool has_begun)
 {
-	const struct session_message message = { .type = SESSION_NAT, .nat = hard_nat->ours };
+	const struct session_message message = { .type = has_begun ? SESSION_SEARCH : SESSION_NAT,
+						 .nat = hard_nat->ours };
 
 	hard_nat->told_ns = stage_now_ns(hard_nat->stage);
 	seal(hard_nat, &(struct via){ .by_relay = true }, &message);
@@ -59,7 +60,7 @@ static void carry_out(struct peer_hard_nat *hard_nat, const struct hard_nat_acti
 
 	switch (action->type) {
 	case HARD_NAT_DO_TELL:
-		tell(hard_nat);
+		tell(hard_nat, true);
 		break;
 	case HARD_NAT_DO_OPEN:
 		r = ports->open ? ports->open(ports->owner, hard_nat->peer_id, action->n, &hard_nat->fsm.theirs.outside) :
@@ -107,7 +108,7 @@ static void plan_telling(struct peer_hard_nat *hard_nat)
 		at_ns = later(at_ns, hard_nat->told_ns + (hard_nat->n_told < MAX_TOLD ? TELL_NS : HARD_NAT_RENEWED_NS));
 	if (at_ns <= now_ns) {
 		hard_nat->n_told = hard_nat->n_told < MAX_TOLD ? hard_nat->n_told + 1 : 1;
-		tell(hard_nat);
+		tell(hard_nat, false);
 		hard_nat_fsm_told(&hard_nat->fsm, now_ns);
 		at_ns = now_ns + TELL_NS;
 	}
@@ -176,7 +177,7 @@ void peer_hard_nat_on_ours(struct peer_hard_nat *hard_nat, const struct session_
 	step(hard_nat, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = facts_of(nat) });
 }
 
-/* An easy side that begins has told just now. The peer did not hear it if it tells again; or there is nothing to search. */
+/* There is nothing to search, which the peer is to know; else we have begun, which says all. */
 static bool is_answer_due(const struct peer_hard_nat *hard_nat)
 {
 	const struct hard_nat_fsm *fsm = &hard_nat->fsm;
@@ -184,15 +185,15 @@ static bool is_answer_due(const struct peer_hard_nat *hard_nat)
 	if (hard_nat->ours.mapping == 0 || is_hard(hard_nat) ||
 	    (hard_nat->told_ns != 0 && stage_now_ns(hard_nat->stage) - hard_nat->told_ns < TELL_NS))
 		return false;
-	return fsm->state == HARD_NAT_PREPARING || fsm->state == HARD_NAT_SEARCHING ||
-	       hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role == HARD_NAT_NOTHING;
+	return hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role == HARD_NAT_NOTHING;
 }
 
-void peer_hard_nat_on_theirs(struct peer_hard_nat *hard_nat, const struct session_nat *nat)
+void peer_hard_nat_on_theirs(struct peer_hard_nat *hard_nat, const struct session_nat *nat, bool has_begun)
 {
-	step(hard_nat, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = facts_of(nat) });
+	step(hard_nat,
+	     (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = facts_of(nat), .flag = has_begun });
 	if (is_answer_due(hard_nat))
-		tell(hard_nat);
+		tell(hard_nat, false);
 }
 
 void peer_hard_nat_on_session(struct peer_hard_nat *hard_nat, uint64_t session)

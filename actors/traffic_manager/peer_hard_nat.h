@@ -50,7 +50,8 @@ void peer_hard_nat_end(struct peer_hard_nat *hard_nat);
 /* Cheap when nothing changed. */
 void peer_hard_nat_follow(struct peer_hard_nat *hard_nat, bool has_traffic, bool is_direct);
 void peer_hard_nat_on_ours(struct peer_hard_nat *hard_nat, const struct session_nat *nat);
-void peer_hard_nat_on_theirs(struct peer_hard_nat *hard_nat, const struct session_nat *nat);
+/* has_begun: it searches. */
+void peer_hard_nat_on_theirs(struct peer_hard_nat *hard_nat, const struct session_nat *nat, bool has_begun);
 /* Its session key: when that is another one the peer was restarted, and knows nothing of us. */
 void peer_hard_nat_on_session(struct peer_hard_nat *hard_nat, uint64_t session);
 void peer_hard_nat_on_deadline(struct peer_hard_nat *hard_nat);

@@ -468,9 +468,10 @@ static int handle_opened(struct actor *actor, struct message *message)
 		settle(manager, peer);
 		return 0;
 	case SESSION_NAT:
+	case SESSION_SEARCH:
 		if (!may_tell_nat(manager, peer))
 			return 0;
-		peer_hard_nat_on_theirs(&peer->hard_nat, &session->nat);
+		peer_hard_nat_on_theirs(&peer->hard_nat, &session->nat, session->type == SESSION_SEARCH);
 		settle(manager, peer);
 		return 0;
 	case SESSION_RECEIPT:

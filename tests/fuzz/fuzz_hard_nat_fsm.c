@@ -31,7 +31,9 @@ static void expect_polite(const struct hard_nat_fsm *fsm, const struct hard_nat_
 		const struct hard_nat_action *action = &out->all[i];
 
 		if (action->type == HARD_NAT_DO_PING || action->type == HARD_NAT_DO_KNOCK)
-			assert(action->to.port >= 1024);
+			assert(action->to.port >= 1024 && fsm->is_spent);
+		if (action->type == HARD_NAT_DO_PING)
+			assert(fsm->is_heard);
 		if (action->type == HARD_NAT_DO_OPEN)
 			assert(action->n > 0 && action->n <= HARD_NAT_MAX_SOCKETS);
 	}
@@ -57,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		in.now_ns = now_ns;
 		hard_nat_fsm_step(&fsm, &in, &out);
 		expect_polite(&fsm, &out);
-		assert(fsm.n_begun <= HARD_NAT_SEARCHES);
+		assert(fsm.n_begun <= HARD_NAT_CHANGES);
 	}
 	return 0;
 }

@@ -508,8 +508,8 @@ static void receive_session(struct stage_world *w, uint32_t to, const struct pac
 
 	if (session_box_open(w->nodes[to].box, packet->bytes, packet->len, &opened) != 0)
 		return;
-	if (opened.message.type == SESSION_NAT) {
-		search_take_nat(w, to, opened.peer_id, &opened.message.nat);
+	if (opened.message.type == SESSION_NAT || opened.message.type == SESSION_SEARCH) {
+		search_take_nat(w, to, opened.peer_id, &opened.message.nat, opened.message.type == SESSION_SEARCH);
 		return;
 	}
 	memcpy(input.tx_id.bytes, opened.message.tx_id, sizeof(input.tx_id.bytes));

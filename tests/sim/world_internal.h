@@ -38,7 +38,7 @@ void search_take_seen(struct stage_world *w, uint32_t node);
 /* After anything that may have changed who talks to whom, and how. */
 void search_follow(struct stage_world *w, uint32_t node, uint32_t peer);
 void search_take_session(struct stage_world *w, uint32_t node, uint32_t peer, uint64_t session);
-void search_take_nat(struct stage_world *w, uint32_t node, uint32_t peer, const struct session_nat *nat);
+void search_take_nat(struct stage_world *w, uint32_t node, uint32_t peer, const struct session_nat *nat, bool has_begun);
 void search_receive(struct stage_world *w, uint32_t node, uint16_t port, const struct packet *packet,
 		    const struct endpoint *source);
 void search_on_nat_deadline(struct stage_world *w, uint32_t node);

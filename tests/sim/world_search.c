@@ -256,7 +256,7 @@ void search_take_session(struct stage_world *w, uint32_t node, uint32_t peer, ui
 		peer_hard_nat_on_session(&w->nodes[node].views[peer].hard_nat, session);
 }
 
-void search_take_nat(struct stage_world *w, uint32_t node, uint32_t peer, const struct session_nat *nat)
+void search_take_nat(struct stage_world *w, uint32_t node, uint32_t peer, const struct session_nat *nat, bool has_begun)
 {
 	struct view *view = &w->nodes[node].views[peer];
 
@@ -267,7 +267,7 @@ void search_take_nat(struct stage_world *w, uint32_t node, uint32_t peer, const 
 	if (view->nat_ns - w->now_ns >= NAT_SHARE * NAT_NS)
 		return;
 	view->nat_ns += NAT_NS;
-	peer_hard_nat_on_theirs(&view->hard_nat, nat);
+	peer_hard_nat_on_theirs(&view->hard_nat, nat, has_begun);
 	search_follow(w, node, peer);
 }
 

@@ -13,6 +13,7 @@
 
 #define MS(n)	    ((uint64_t)(n)*1000000u)
 #define ONE_WAY_NS  MS(20)
+#define BY_RELAY_NS MS(60)
 #define N_MAPPINGS  512
 #define N_SESSIONS  4096
 #define N_BUCKETS   2048
@@ -31,6 +32,7 @@ static struct side {
 	struct hard_nat_facts facts;
 	uint32_t inside_ip, outside_ip;
 	uint32_t n_open, n_knocks, n_pings, n_tells;
+	uint64_t word_ns; /* when the other side hears that this one has begun; 0: nothing is on its way */
 	uint64_t sent_ns[HARD_NAT_MAX_PINGS + HARD_NAT_MAX_SOCKETS]; /* when each datagram of the search left */
 	uint32_t n_sent;
 } easy, hard;
@@ -43,6 +45,7 @@ static struct packet {
 static uint32_t n_packets;
 static uint64_t now_ns, found_ns, loss_random;
 static uint32_t loss_percent;
+static bool relay_carries; /* what they tell; else it is lost */
 
 static void step(struct side *side, struct hard_nat_input input);
 
@@ -61,6 +64,7 @@ static void start(struct side *side, uint32_t number, enum nat_behaviour mapping
 	side->inside_ip = 0x0a000002 + (number << 8);
 	side->outside_ip = config.addresses[0];
 	side->n_open = side->n_knocks = side->n_pings = side->n_tells = side->n_sent = 0;
+	side->word_ns = 0;
 	side->turn = (struct hard_nat_turn){ 0 };
 	hard_nat_fsm_init(&side->fsm, &side->turn, seed);
 	nat_init(&side->nat, &config, &tables);
@@ -106,6 +110,7 @@ static void reset(uint64_t seed)
 	now_ns = MS(1);
 	found_ns = n_packets = 0;
 	loss_random = seed;
+	relay_carries = true;
 	start(&easy, 1, NAT_INDEPENDENT, NAT_ADDRESS_AND_PORT, seed);
 	start(&hard, 2, NAT_ADDRESS_AND_PORT, NAT_ADDRESS_AND_PORT, seed + 77);
 }
@@ -140,6 +145,11 @@ static void note_sent(struct side *side)
 	side->sent_ns[side->n_sent++] = now_ns;
 }
 
+static void hard_hears_that_it_begins(void)
+{
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts, .flag = true });
+}
+
 static void step(struct side *side, struct hard_nat_input input)
 {
 	struct hard_nat_actions actions;
@@ -151,7 +161,8 @@ static void step(struct side *side, struct hard_nat_input input)
 		switch (action->type) {
 		case HARD_NAT_DO_TELL:
 			side->n_tells++;
-			assert(side->n_pings == 0 || side->fsm.n_sent == 0);
+			if (relay_carries)
+				side->word_ns = now_ns + BY_RELAY_NS;
 			break;
 		case HARD_NAT_DO_OPEN:
 			side->n_open = action->n;
@@ -192,9 +203,27 @@ static void arrive(const struct packet *packet)
 	}
 }
 
+static void hear_words(void)
+{
+	for (int i = 0; i < 2; i++) {
+		struct side *from = i == 0 ? &easy : &hard;
+		if (from->word_ns == 0 || from->word_ns > now_ns)
+			continue;
+		from->word_ns = 0;
+		step(i == 0 ? &hard : &easy,
+		     (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = from->facts, .flag = true });
+	}
+}
+
+static uint64_t or_never(uint64_t ns)
+{
+	return ns != 0 ? ns : UINT64_MAX;
+}
+
 static void run_until(uint64_t until_ns)
 {
 	for (;;) {
+		hear_words();
 		uint64_t next_ns = UINT64_MAX;
 		uint32_t first = n_packets;
 		for (uint32_t i = 0; i < n_packets; i++)
@@ -202,11 +231,17 @@ static void run_until(uint64_t until_ns)
 				next_ns = packets[i].at_ns;
 				first = i;
 			}
-		const uint64_t easy_ns = easy.fsm.deadline_ns ? easy.fsm.deadline_ns : UINT64_MAX;
-		const uint64_t hard_ns = hard.fsm.deadline_ns ? hard.fsm.deadline_ns : UINT64_MAX;
+		const uint64_t easy_ns = or_never(easy.fsm.deadline_ns), hard_ns = or_never(hard.fsm.deadline_ns);
 		const uint64_t timer_ns = easy_ns < hard_ns ? easy_ns : hard_ns;
-		if ((next_ns < timer_ns ? next_ns : timer_ns) > until_ns)
+		const uint64_t easy_word_ns = or_never(easy.word_ns), hard_word_ns = or_never(hard.word_ns);
+		const uint64_t word_ns = easy_word_ns < hard_word_ns ? easy_word_ns : hard_word_ns;
+		const uint64_t quiet_ns = timer_ns < word_ns ? timer_ns : word_ns;
+		if ((next_ns < quiet_ns ? next_ns : quiet_ns) > until_ns)
 			break;
+		if (word_ns <= timer_ns && word_ns <= next_ns) {
+			now_ns = word_ns;
+			continue;
+		}
 		if (timer_ns < next_ns) {
 			now_ns = timer_ns;
 			step(timer_ns == easy_ns ? &easy : &hard, (struct hard_nat_input){ .type = HARD_NAT_IN_DEADLINE });
@@ -220,7 +255,7 @@ static void run_until(uint64_t until_ns)
 	now_ns = until_ns;
 }
 
-/* Both know both sides' facts, the easy one a way of the relay earlier. */
+/* The hard side has told what its NAT does. */
 static void search(void)
 {
 	const uint64_t begin_ns = now_ns;
@@ -230,8 +265,6 @@ static void search(void)
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = hard.facts });
-	run_until(now_ns + MS(60));
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
 	run_until(begin_ns + MS(5000));
 }
 
@@ -384,6 +417,19 @@ static void test_only_a_hard_side_with_an_easy_strict_one_is_searched(void)
 	assert(n_searched == 8);
 }
 
+static void easy_hears(const struct hard_nat_facts *facts)
+{
+	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = *facts });
+}
+
+/* … and that it has begun, as soon as the easy side has. */
+static void easy_hears_that_it_begins(const struct hard_nat_facts *facts)
+{
+	easy_hears(facts);
+	run_until(now_ns + MS(100));
+	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = *facts, .flag = true });
+}
+
 static void test_one_search_for_each_pair_of_networks(void)
 {
 	reset(5);
@@ -399,19 +445,26 @@ static void test_one_search_for_each_pair_of_networks(void)
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	easy.facts.last_port ^= 5; /* measured again */
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+	easy_hears(&hard.facts);
+	run_until(now_ns + MS(3600000)); /* an hour later */
+	easy_hears(&hard.facts);
+	easy.facts.mapping = NAT_DEPENDS_NO_NAT; /* … and with other findings */
+	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
+	struct hard_nat_facts unknown = hard.facts;
+	unknown.outside = (struct endpoint){ 0 }; /* for a while */
+	easy_hears(&unknown);
+	easy_hears(&hard.facts);
 	run_until(now_ns + MS(60000));
-	assert(easy.n_pings == n_pings);
+	assert(easy.n_pings == n_pings && hard.n_knocks == HARD_NAT_MAX_SOCKETS);
+	assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) == UINT64_MAX);
 
 	hard.facts.outside.ip[15] = 98; /* in another network */
-	easy.n_sent = 0;
+	easy.n_sent = hard.n_sent = 0;
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = hard.facts });
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = hard.facts });
 	run_until(now_ns + MS(6000));
 	assert(easy.n_pings == 2 * n_pings);
-}
-
-static void easy_hears(const struct hard_nat_facts *facts)
-{
-	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = *facts });
 }
 
 /* Who says each time something else, of somebody who is not there. */
@@ -427,17 +480,18 @@ static void test_a_peer_that_alternates_what_it_says_gets_two_searches_in_ten_mi
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	for (int i = 0; i < 160; i++) { /* 3.5 s: when most pings have gone */
 		easy.n_sent = 0;
-		easy_hears(i % 2 == 0 ? &hard.facts : &other);
+		easy_hears_that_it_begins(i % 2 == 0 ? &hard.facts : &other);
 		run_until(now_ns + MS(3500));
 	}
-	assert(easy.n_pings > 0 && easy.n_pings <= HARD_NAT_SEARCHES * HARD_NAT_MAX_PINGS);
+	assert(easy.n_pings > 0 && easy.n_pings <= HARD_NAT_CHANGES * HARD_NAT_MAX_PINGS);
 	assert(easy.fsm.state == HARD_NAT_IDLE || easy.fsm.state == HARD_NAT_SPENT);
 
 	const uint32_t n_pings = easy.n_pings;
 	easy.n_sent = 0;
 	run_until(now_ns + MS(600000));
 	easy.n_sent = 0;
-	easy_hears(&other);
+	other.outside.ip[15] = 97;
+	easy_hears_that_it_begins(&other);
 	run_until(now_ns + MS(6000));
 	assert(easy.n_pings > n_pings && "ten minutes later");
 }
@@ -449,10 +503,11 @@ static void test_another_network_of_our_own_renews_the_searches(void)
 	measure(&hard);
 	hard.facts.outside.ip[15] = 99; /* nobody is there */
 	search();
+	relay_carries = false; /* nobody is there, either, who hears it */
 	for (uint8_t i = 0; i < 5; i++) {
 		easy.n_sent = 0;
 		hard.facts.outside.ip[15] = 90 + i;
-		easy_hears(&hard.facts);
+		easy_hears_that_it_begins(&hard.facts);
 		run_until(now_ns + MS(6000));
 	}
 	const uint32_t n_pings = easy.n_pings;
@@ -461,6 +516,7 @@ static void test_another_network_of_our_own_renews_the_searches(void)
 	easy.n_sent = 0;
 	easy.facts.outside.ip[15] = 3;
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
+	easy_hears_that_it_begins(&hard.facts);
 	run_until(now_ns + MS(6000));
 	assert(easy.n_pings == 3 * HARD_NAT_MAX_PINGS);
 }
@@ -497,6 +553,13 @@ static void test_a_node_searches_for_one_peer_at_a_time(void)
 						  &actions);
 				for (uint32_t k = 0; k < actions.n; k++)
 					n_sent += actions.all[k].type == HARD_NAT_DO_PING;
+				hard.facts.outside.ip[15] = (uint8_t)(100 + i); /* its peer begins, too */
+				hard_nat_fsm_step(&peers[i],
+						  &(struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS,
+									    .now_ns = now_ns,
+									    .flag = true,
+									    .facts = hard.facts },
+						  &actions);
 			}
 			n_searching += peers[i].state == HARD_NAT_PREPARING || peers[i].state == HARD_NAT_SEARCHING;
 		}
@@ -541,7 +604,7 @@ static void test_a_hard_side_tells_one_peer_at_a_time(void)
 
 	given_one_of_two_was_told(peers, &turn);
 	assert(hard_nat_fsm_tell_at(&peers[0], now_ns) <= now_ns && hard_nat_fsm_tell_at(&peers[1], now_ns) > now_ns);
-	assert(feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts }).n == 1);
+	assert(feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts, .flag = true }).n == 1);
 	now_ns += MS(1000);
 	assert(peers[0].state == HARD_NAT_PREPARING && hard_nat_fsm_tell_at(&peers[1], now_ns) > now_ns);
 }
@@ -576,7 +639,7 @@ static void test_a_turn_that_is_given_back_early_is_soon_another_s(void)
 
 	given_one_of_two_was_told(peers, &turn);
 	for (int i = 0; i < 2; i++)
-		feed(&peers[i], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+		feed(&peers[i], (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts, .flag = true });
 	assert(peers[0].state == HARD_NAT_PREPARING && peers[1].state == HARD_NAT_IDLE);
 	now_ns += MS(50);
 	feed(&peers[0], (struct hard_nat_input){ .type = HARD_NAT_IN_DIRECT });
@@ -592,7 +655,7 @@ static void test_a_direct_path_ends_the_search(void)
 	measure(&easy);
 	measure(&hard);
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = hard.facts });
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	run_until(now_ns + MS(1000));
 	assert(hard.n_knocks == 0 && "nobody wants it");
 
@@ -681,7 +744,7 @@ static void test_an_easy_side_that_learns_late_what_it_is_tells_when_it_begins(v
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
 	assert(easy.n_tells == 1 && easy.n_pings == 0);
 	run_until(now_ns + MS(60));
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	run_until(now_ns + MS(5000));
 	assert(found_ns != 0);
 }
@@ -690,40 +753,89 @@ static void test_a_hard_side_opens_nothing_unless_the_easy_one_begins_now(void)
 {
 	given_two_who_want();
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = false });
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	run_until(now_ns + MS(6000));
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns && "it asks first");
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	assert(hard.n_open == HARD_NAT_MAX_SOCKETS);
 }
 
-/* Who is told again was not heard: the hard side has opened nothing yet. */
-static void test_an_easy_side_that_was_not_heard_begins_once_more(void)
+static void given_an_easy_side_that_began(void)
 {
 	given_two_who_want();
 	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
-	easy_hears(&hard.facts); /* … and what it tells is lost */
-	run_until(now_ns + MS(2000));
-	assert(easy.n_tells == 1 && easy.n_pings > HARD_NAT_MAX_PINGS / 2 && hard.n_open == 0);
+	relay_carries = false;
 	easy_hears(&hard.facts);
-	assert(easy.n_tells == 2 && easy.fsm.state == HARD_NAT_PREPARING);
-	run_until(now_ns + MS(60));
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
-	run_until(now_ns + MS(5000));
-	assert(found_ns != 0);
+	assert(easy.n_tells == 1);
 }
 
-static void test_an_easy_side_that_is_told_all_the_time_keeps_to_two_searches(void)
+static void test_an_easy_side_says_that_it_begins_until_it_is_heard_and_pings_nobody_before(void)
 {
-	given_two_who_want();
-	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = easy.facts });
-	for (int i = 0; i < 100; i++) {
-		easy.n_sent = 0;
+	given_an_easy_side_that_began();
+	run_until(now_ns + MS(1900));
+	assert(easy.n_tells == 4 && easy.n_pings == 0 && hard.n_open == 0);
+	relay_carries = true;
+	run_until(now_ns + MS(4500));
+	assert(found_ns != 0 && easy.n_pings <= HARD_NAT_MAX_PINGS && easy.fsm.n_begun == 1 && hard.fsm.n_begun == 1);
+}
+
+/* What it says is heard, and that the hard side begins, too, is not. */
+static void test_a_hard_side_says_again_that_it_begins_and_opens_no_other_sockets(void)
+{
+	given_an_easy_side_that_began();
+	for (int i = 0; i < 3; i++) {
+		hard_hears_that_it_begins();
+		run_until(now_ns + MS(700));
+	}
+	assert(hard.n_tells == 3 && hard.n_knocks == HARD_NAT_MAX_SOCKETS && hard.fsm.n_begun == 1 && easy.n_pings == 0);
+	relay_carries = true;
+	run_until(now_ns + MS(4500));
+	assert(found_ns != 0 && hard.n_knocks == HARD_NAT_MAX_SOCKETS && hard.fsm.n_begun == 1);
+}
+
+static void test_a_hard_side_that_is_told_all_the_time_keeps_its_sockets_for_a_while_and_no_longer(void)
+{
+	given_an_easy_side_that_began();
+	for (int i = 0; i < 40; i++) {
+		hard_hears_that_it_begins();
+		run_until(now_ns + MS(500));
+	}
+	assert(hard.fsm.state == HARD_NAT_SPENT && hard.n_open == 0 && hard.n_knocks == HARD_NAT_MAX_SOCKETS);
+	assert(hard.n_tells <= 22 && hard.turn.until_ns < now_ns);
+}
+
+static void test_an_easy_side_that_is_never_heard_pings_nobody_and_begins_anew_when_it_is_told(void)
+{
+	given_an_easy_side_that_began();
+	run_until(now_ns + MS(20000));
+	assert(easy.n_tells == 10 && easy.n_pings == 0 && easy.fsm.state == HARD_NAT_IDLE && easy.turn.until_ns < now_ns);
+	relay_carries = true;
+	easy_hears(&hard.facts);
+	run_until(now_ns + MS(5000));
+	assert(found_ns != 0 && easy.fsm.n_begun == 1);
+}
+
+/* A peer that tells what its NAT does, and never begins, does not keep the turn from others. */
+static void test_an_easy_side_that_is_told_all_the_time_and_never_heard_is_silent_after_four_tries(void)
+{
+	given_an_easy_side_that_began();
+	for (int i = 0; i < 200; i++) {
 		easy_hears(&hard.facts);
 		run_until(now_ns + MS(500));
 	}
-	assert(easy.n_tells == HARD_NAT_SEARCHES && easy.n_pings <= HARD_NAT_SEARCHES * HARD_NAT_MAX_PINGS);
+	assert(easy.n_tells == 4 * 10 && easy.n_pings == 0 && easy.turn.until_ns < now_ns);
+}
+
+static void test_an_easy_side_that_is_told_all_the_time_searches_once(void)
+{
+	given_an_easy_side_that_began();
+	hard.facts.outside.ip[15] = 99; /* nobody is there */
+	for (int i = 0; i < 3000; i++) {
+		easy_hears_that_it_begins(&hard.facts);
+		run_until(now_ns + MS(500));
+	}
+	assert(easy.n_pings == HARD_NAT_MAX_PINGS && easy.fsm.state == HARD_NAT_SPENT);
 }
 
 static void test_a_search_that_got_no_sockets_does_not_count(void)
@@ -731,7 +843,7 @@ static void test_a_search_that_got_no_sockets_does_not_count(void)
 	given_two_who_want();
 	for (int i = 0; i < 10; i++) {
 		hard.n_open = 0;
-		step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+		hard_hears_that_it_begins();
 		assert(hard.n_open == HARD_NAT_MAX_SOCKETS);
 		step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_REFUSED });
 		assert(hard.fsm.state == HARD_NAT_IDLE && hard.turn.until_ns <= now_ns);
@@ -741,34 +853,59 @@ static void test_a_search_that_got_no_sockets_does_not_count(void)
 	assert(hard.n_knocks == 0);
 }
 
-static void test_a_found_path_that_is_lost_is_searched_again_once(void)
+static void both(struct hard_nat_input input)
+{
+	easy.n_sent = hard.n_sent = 0;
+	step(&easy, input);
+	step(&hard, input);
+}
+
+/* One of the NATs forgot it, which nobody is told of. */
+static void test_a_found_path_that_is_lost_is_searched_again_twice_in_ten_minutes_at_most(void)
 {
 	given_two_who_want();
 	search();
-	assert(found_ns != 0 && easy.n_tells == 1);
+	assert(found_ns != 0 && easy.fsm.n_begun == 1);
 	for (uint32_t i = 1; i <= 5; i++) {
-		easy.n_sent = 0;
-		step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+		both((struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 		run_until(now_ns + MS(2000));
-		step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_DIRECT });
+		assert(easy.fsm.n_begun == 2 && hard.fsm.n_begun == 2);
+		both((struct hard_nat_input){ .type = HARD_NAT_IN_DIRECT });
 		run_until(now_ns + MS(2000));
-		assert(easy.n_tells == 2);
 	}
-	step(&easy, (struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+	assert(easy.n_tells <= 4 && hard.n_knocks <= 2 * HARD_NAT_MAX_SOCKETS);
+	both((struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
 	run_until(now_ns + MS(600000));
-	assert(easy.n_tells >= 3 && "ten minutes later");
+	assert(easy.fsm.n_begun == 1 && hard.fsm.n_begun == 1 && "ten minutes later");
+}
+
+static void test_a_search_that_found_nothing_is_the_last_until_a_network_changes(void)
+{
+	given_two_who_want();
+	hard.facts.outside.ip[15] = 99; /* nobody is there */
+	search();
+	run_until(now_ns + MS(3000));
+	assert(easy.fsm.state == HARD_NAT_SPENT && hard.fsm.state == HARD_NAT_SPENT);
+	both((struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = false });
+	both((struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+	run_until(now_ns + MS(7200000));
+	assert(easy.n_pings == HARD_NAT_MAX_PINGS && hard.n_knocks == HARD_NAT_MAX_SOCKETS);
+
+	hard.facts.outside.ip[15] = 98;
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = hard.facts });
+	assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns);
 }
 
 static void test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_of_searches(void)
 {
 	given_two_who_want();
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	run_until(now_ns + MS(6000));
 	assert(hard.fsm.state == HARD_NAT_SPENT && hard_nat_fsm_tell_at(&hard.fsm, now_ns) == UINT64_MAX);
 
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_SESSION });
 	assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns);
-	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = easy.facts });
+	hard_hears_that_it_begins();
 	assert(hard.n_open != 0);
 	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_SESSION });
 	assert(hard.n_open == 0 && hard_nat_fsm_tell_at(&hard.fsm, now_ns) > now_ns + MS(500000));
@@ -792,10 +929,15 @@ int main(void)
 	test_a_node_searches_for_one_peer_at_a_time();
 	test_an_easy_side_that_learns_late_what_it_is_tells_when_it_begins();
 	test_a_hard_side_opens_nothing_unless_the_easy_one_begins_now();
-	test_an_easy_side_that_was_not_heard_begins_once_more();
-	test_an_easy_side_that_is_told_all_the_time_keeps_to_two_searches();
+	test_an_easy_side_says_that_it_begins_until_it_is_heard_and_pings_nobody_before();
+	test_a_hard_side_says_again_that_it_begins_and_opens_no_other_sockets();
+	test_a_hard_side_that_is_told_all_the_time_keeps_its_sockets_for_a_while_and_no_longer();
+	test_an_easy_side_that_is_never_heard_pings_nobody_and_begins_anew_when_it_is_told();
+	test_an_easy_side_that_is_told_all_the_time_and_never_heard_is_silent_after_four_tries();
+	test_an_easy_side_that_is_told_all_the_time_searches_once();
 	test_a_search_that_got_no_sockets_does_not_count();
-	test_a_found_path_that_is_lost_is_searched_again_once();
+	test_a_found_path_that_is_lost_is_searched_again_twice_in_ten_minutes_at_most();
+	test_a_search_that_found_nothing_is_the_last_until_a_network_changes();
 	test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_of_searches();
 	test_a_hard_side_tells_one_peer_at_a_time();
 	test_a_peer_that_was_told_and_does_not_begin_is_waited_for_less_than_a_second();

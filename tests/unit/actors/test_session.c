@@ -283,6 +283,10 @@ static void test_what_a_nat_does_arrives_and_nonsense_does_not(void)
 	message.nat.low_port = message.nat.high_port = message.nat.last_port = message.nat.n_ports = 0;
 	assert(session_message_encode(plain, sizeof(plain), &message) == len);
 	assert(session_message_decode(plain, len, &decoded) == 0);
+	message.type = SESSION_SEARCH; /* the same, and that it has begun */
+	assert(session_message_encode(plain, sizeof(plain), &message) == len && plain[0] == 9);
+	assert(session_message_decode(plain, len, &decoded) == 0 && decoded.type == SESSION_SEARCH && decoded.nat.mapping == 4);
+	assert(session_message_decode(plain, len - 1, &decoded) == SESSION_E_MALFORMED);
 	end(&w);
 }
 
@@ -430,7 +434,8 @@ static void test_what_is_sealed_but_not_well_formed_is_refused(void)
 		{ "06a0a1a2a3a4a5a6a7a8a9aaab00", SESSION_E_MALFORMED },
 		{ "07", SESSION_E_MALFORMED },
 		{ "0700000001", 0 },
-		{ "09", SESSION_E_TYPE },
+		{ "09", SESSION_E_MALFORMED },
+		{ "0a", SESSION_E_TYPE },
 		{ "08", SESSION_E_MALFORMED },
 		{ "ff00000000000000000000000000", SESSION_E_TYPE },
 	};

@@ -58,6 +58,7 @@ static int listen_seal(struct actor *actor, struct message *message)
 		w.n_passed++;
 		break;
 	case SESSION_NAT:
+	case SESSION_SEARCH:
 		assert(message->via.by_relay);
 		break;
 	case SESSION_RECEIPT:
