@@ -274,6 +274,16 @@ static const struct config_setting settings[] = {
 	  "A host and the SHA-256 of its secret in hex; then balance=round-robin, if its agents share it in turn" },
 	{ "webgw", "allow_plaintext", CONFIG_BOOL, 0, 0, "no", false, NULL,
 	  "Agents may be listened to without encryption at public addresses" },
+	{ "webgw-agent", "server", CONFIG_TEXT, 0, 255, "", false, webgw_agent_check_server,
+	  "Host and port at which a public node listens to webgw's agents within TLS, such as gate.example.org:9081" },
+	{ "webgw-agent", "server_pin", CONFIG_TEXT, 0, 64, "", false, webgw_agent_check_pin,
+	  "The pin of that node's key, as its log has it" },
+	{ "webgw-agent", "secret_file", CONFIG_TEXT, 0, CONFIG_FILE_MAX_VALUE, "", false, diglett_check_path,
+	  "File whose first line is the hosts' secret in hex; empty: the node shows its certificate instead" },
+	{ "webgw-agent", "warm", CONFIG_NUMBER, 0, WEBGW_AGENT_MAX_WARM, "4", false, NULL,
+	  "Connections that are kept ready for visitors of each host; 0: none" },
+	{ "webgw-agent", "expose", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, webgw_agent_check_expose,
+	  "A host and where it is, such as www.example.com 127.0.0.1:8080" },
 };
 
 static const struct config_schema schema = { settings, ARRAY_LEN(settings) };
@@ -529,6 +539,8 @@ static int take_values(const struct config_values *values, struct node_config *r
 		r = take_exposures(values, &config, reterr);
 	if (r == 0)
 		r = diglett_settings_take(values, &config.diglett, reterr);
+	if (r == 0)
+		r = webgw_agent_settings_take(values, &config.webgw_agent, reterr);
 	if (r == 0)
 		r = take_webgw(values, &config, reterr);
 	if (r == 0)

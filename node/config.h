@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/map.h"
 #include "node/diglett/diglett_settings.h"
+#include "node/webgw_agent_settings.h"
 #include "node/wireguard/offload_switches.h"
 #include "node/turn_helper.h"
 #include "node/wireguard_kind.h"
@@ -64,6 +65,8 @@ struct node_config {
 	char exposure_places[EXPOSURE_MAX][EXPOSURE_PLACE_LEN + 1]; /* "FILE:LINE" */
 	/* [diglett], [diglett-agent] */
 	struct diglett_settings diglett;
+	/* [webgw-agent] */
+	struct webgw_agent_settings webgw_agent;
 	/* [webgw] */
 	bool has_webgw;
 	struct endpoint webgw_listen, webgw_dial_back;

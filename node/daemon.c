@@ -6,6 +6,7 @@
 #include "common/rpc.h"
 #include "common/service.h"
 #include "node/diglett/diglett_thread.h"
+#include "node/webgw_agent_thread.h"
 #include "node/engine.h"
 #include "node/engine_settings.h"
 #include "node/local_api.h"
@@ -25,6 +26,7 @@ struct node_daemon {
 	struct local_api *api; /* NULL: not started, or closed */
 	struct http_server *metrics; /* NULL: not served */
 	struct diglett_thread *diglett; /* NULL: neither server nor agent */
+	struct webgw_agent_thread *webgw_agent; /* NULL: none */
 	int n_open;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -419,6 +421,9 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 	const struct diglett_settings *diglett = &options->config->diglett;
 	if (r == 0 && (diglett->is_server || diglett->is_agent))
 		r = diglett_thread_start(options->loop, diglett, options->state_dir, &daemon->diglett, reterr);
+	if (r == 0 && options->config->webgw_agent.is_agent)
+		r = webgw_agent_thread_start(options->loop, &options->config->webgw_agent, options->state_dir,
+					     &daemon->webgw_agent, reterr);
 	if (r == 0) {
 		engine_watch_map(daemon->engine, on_map_changed, daemon);
 		on_map_changed(daemon);
@@ -453,12 +458,16 @@ void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), 
 	struct p2p_engine *engine = daemon->engine;
 	struct http_server *metrics = daemon->metrics;
 	struct diglett_thread *diglett = daemon->diglett;
+	struct webgw_agent_thread *webgw_agent = daemon->webgw_agent;
 
 	daemon->stopped = stopped;
 	daemon->stopped_owner = owner;
 	daemon->api = NULL;
 	daemon->diglett = NULL; /* it frees itself */
-	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL) + (diglett != NULL);
+	daemon->webgw_agent = NULL; /* the same */
+	daemon->n_open = 1 + (api != NULL) + (engine != NULL) + (metrics != NULL) + (diglett != NULL) + (webgw_agent != NULL);
+	if (webgw_agent)
+		webgw_agent_thread_stop(webgw_agent, on_part_stopped, daemon);
 	if (diglett)
 		diglett_thread_stop(diglett, on_part_stopped, daemon);
 	if (metrics)

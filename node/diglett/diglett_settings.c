@@ -53,7 +53,7 @@ int diglett_check_path(const char *value, struct error *reterr)
 	return value[0] == '\0' || value[0] == '/' ? 0 : error_set(reterr, -EINVAL, "a path that begins with '/'");
 }
 
-static int parse_server(const char *value, char *host, uint16_t *port)
+int diglett_parse_server(const char *value, char *host, uint16_t *port)
 {
 	const char *colon = strrchr(value, ':');
 	const bool is_bracketed = value[0] == '[' && colon && colon > value && colon[-1] == ']';
@@ -76,7 +76,7 @@ int diglett_check_server(const char *value, struct error *reterr)
 	char host[DIGLETT_HOST_LEN + 1];
 	uint16_t port;
 
-	return value[0] == '\0' || parse_server(value, host, &port) == 0
+	return value[0] == '\0' || diglett_parse_server(value, host, &port) == 0
 		       ? 0
 		       : error_set(reterr, -EINVAL, "a host and a port, such as gate.example.org:20000");
 }
@@ -173,7 +173,7 @@ static int take_agent(const struct config_values *values, struct diglett_setting
 	snprintf(ret->extra, sizeof(ret->extra), "%s", config_text(values, AGENT, "extra"));
 	if (server[0] == '\0' || key[0] == '\0')
 		return config_error(values, AGENT, "server", reterr, "[diglett-agent] needs server and server_key");
-	if (parse_server(server, ret->host, &ret->port) != 0 || parse_key(key, &ret->server_key) != 0)
+	if (diglett_parse_server(server, ret->host, &ret->port) != 0 || parse_key(key, &ret->server_key) != 0)
 		return -EINVAL; /* not reached: the schema checked them */
 	return take_exposed(values, ret, reterr);
 }

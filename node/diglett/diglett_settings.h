@@ -36,6 +36,9 @@ int diglett_check_key(const char *value, struct error *reterr);
 int diglett_check_expose(const char *value, struct error *reterr);
 int diglett_check_extra(const char *value, struct error *reterr);
 
+/* "gate.example.org:20000", "[2001:db8::1]:20000"; host: of DIGLETT_HOST_LEN + 1. 0 or -EINVAL. */
+P2P_CHECK int diglett_parse_server(const char *value, char *host, uint16_t *port);
+
 /* All together. 0 or -EINVAL. */
 P2P_CHECK int diglett_settings_take(const struct config_values *values, struct diglett_settings *ret,
 				    struct error *reterr);

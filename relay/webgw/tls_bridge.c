@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #define MAX_CAME  65536 /* then TLS is not read any more; what it has read already still comes */
-#define MAX_KEPT  16384
 #define KEEPALIVE_S 60
 
 static void on_plain(uv_poll_t *poll, int status, int events);
@@ -83,7 +82,7 @@ static bool has_room(struct tls_bridge *bridge, size_t n)
 
 static void pause_if_full(struct tls_bridge *bridge)
 {
-	const bool is_full = bridge->n_came >= MAX_CAME;
+	const bool is_full = bridge->n_came >= (bridge->fd < 0 ? TLS_BRIDGE_EARLY : MAX_CAME);
 
 	if (is_full != bridge->is_paused)
 		tls_stream_pause(&bridge->stream, is_full);
@@ -127,20 +126,18 @@ static void on_received(void *owner, const uint8_t *bytes, size_t n)
 
 	if (bridge->is_over || bridge->broken < 0)
 		return;
-	if (!bridge->passes && bridge->n_came + n > (bridge->fd < 0 ? TLS_BRIDGE_EARLY : MAX_CAME)) {
-		end_soon(bridge, -EMSGSIZE);
-		return;
-	}
 	if (!has_room(bridge, n)) {
 		end_soon(bridge, -ENOMEM);
 		return;
 	}
 	memcpy(bridge->came + bridge->n_came, bytes, n);
 	bridge->n_came += n;
-	if (bridge->passes)
+	if (bridge->passes) {
 		pass_on(bridge);
-	else
-		bridge->ports.came(bridge->ports.owner);
+		return;
+	}
+	pause_if_full(bridge);
+	bridge->ports.came(bridge->ports.owner);
 }
 
 static void on_finished(void *owner)
@@ -170,18 +167,6 @@ static size_t take_first(struct tls_bridge *bridge, uint8_t *buf, size_t cap)
 	return n;
 }
 
-static void remember(struct tls_bridge *bridge, const uint8_t *bytes, size_t n)
-{
-	if (!bridge->is_keeping)
-		return;
-	uint8_t *kept = realloc(bridge->kept, bridge->n_kept + n);
-	if (!kept)
-		abort();
-	memcpy(kept + bridge->n_kept, bytes, n);
-	bridge->kept = kept;
-	bridge->n_kept += n;
-}
-
 static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 {
 	struct tls_bridge *bridge = owner;
@@ -190,14 +175,9 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 		return take_first(bridge, buf, cap);
 	if (bridge->fd < 0 || bridge->has_read_all || bridge->broken < 0 || bridge->is_over)
 		return 0;
-	if (bridge->is_keeping && cap > MAX_KEPT - bridge->n_kept)
-		cap = MAX_KEPT - bridge->n_kept;
-	if (cap == 0)
-		return 0;
 	const ssize_t n = recv(bridge->fd, buf, cap, MSG_DONTWAIT);
 	if (n > 0) {
 		bridge->bytes_out += (uint64_t)n;
-		remember(bridge, buf, (size_t)n);
 		return (size_t)n;
 	}
 	if (n == 0) {
@@ -249,6 +229,7 @@ void tls_bridge_skip(struct tls_bridge *bridge, size_t n)
 	assert(n <= bridge->n_came);
 	bridge->came_at += n;
 	bridge->n_came -= n;
+	pause_if_full(bridge);
 }
 
 void tls_bridge_say(struct tls_bridge *bridge, const void *bytes, size_t n)
@@ -282,38 +263,6 @@ void tls_bridge_pass(struct tls_bridge *bridge)
 {
 	bridge->passes = true;
 	pass_on(bridge);
-}
-
-void tls_bridge_keep(struct tls_bridge *bridge)
-{
-	bridge->is_keeping = true;
-}
-
-void tls_bridge_let_go(struct tls_bridge *bridge)
-{
-	bridge->is_keeping = false;
-	free(bridge->kept);
-	bridge->kept = NULL;
-	bridge->n_kept = 0;
-	tls_stream_wake(&bridge->stream);
-}
-
-static void on_poll_closed(uv_handle_t *handle);
-
-int tls_bridge_take_plain(struct tls_bridge *bridge, uint8_t **ret_bytes, size_t *ret_n)
-{
-	const int fd = bridge->fd;
-
-	*ret_bytes = bridge->kept;
-	*ret_n = bridge->n_kept;
-	bridge->kept = NULL;
-	bridge->n_kept = 0;
-	if (fd < 0)
-		return -1;
-	uv_close((uv_handle_t *)&bridge->poll, on_poll_closed); /* from now on the loop knows it no more */
-	bridge->fd = -1;
-	bridge->passes = false;
-	return fd;
 }
 
 /* ---- beginning and end ---- */
@@ -408,8 +357,7 @@ void tls_bridge_close(struct tls_bridge *bridge, void (*closed)(void *owner))
 	bridge->is_over = true;
 	free(bridge->came);
 	free(bridge->first);
-	free(bridge->kept);
-	bridge->came = bridge->first = bridge->kept = NULL;
+	bridge->came = bridge->first = NULL;
 	if (bridge->fd >= 0) {
 		uv_close((uv_handle_t *)&bridge->poll, on_poll_closed);
 		if (bridge->broken < 0 || !bridge->has_written_all || !bridge->has_read_all)

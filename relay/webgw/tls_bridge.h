@@ -6,10 +6,7 @@
  *   other side ◄══ TLS ══ first, then plain socket    for the owner to read: tls_bridge_came(), tls_bridge_skip()
  *
  * The end of a direction goes on as an end, a reset as a reset: what breaks off without TLS's goodbye was reset. What is
- * read of the plain socket leaves as a record at once; nothing of it waits here, unless it is kept:
- *
- *   tls_bridge_keep ──► what leaves is remembered too, 16 KiB of it, and no more is read ──► tls_bridge_let_go: forgotten
- *                                                                                     └───► tls_bridge_take_plain: somebody else's
+ * read of the plain socket leaves as a record at once; nothing of it waits here.
  *
  * Loop only. All that is told is told from the loop.
  */
@@ -21,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TLS_BRIDGE_EARLY 4096 /* bytes that may come before there is a plain socket; more end the bridge */
+#define TLS_BRIDGE_EARLY 4096 /* bytes that may come before there is a plain socket; then TLS is not read any more */
 
 struct tls_bridge_ports {
 	void *owner;
@@ -43,9 +40,7 @@ struct tls_bridge {
 	size_t n_came, came_at, came_size;
 	uint8_t *first;	   /* goes out before what is read; on the heap */
 	size_t n_first, first_at;
-	uint8_t *kept;	   /* on the heap */
-	size_t n_kept;
-	bool is_keeping, passes;
+	bool passes;
 	bool is_ready, is_paused, is_over;
 	bool has_read_all, has_shut_down;     /* plain → TLS */
 	bool has_heard_all, has_written_all; /* TLS → plain */
@@ -76,8 +71,3 @@ void tls_bridge_say(struct tls_bridge *bridge, const void *bytes, size_t n);
  */
 P2P_CHECK int tls_bridge_join(struct tls_bridge *bridge, int fd_take);
 void tls_bridge_pass(struct tls_bridge *bridge);
-/* Before tls_bridge_join(). */
-void tls_bridge_keep(struct tls_bridge *bridge);
-void tls_bridge_let_go(struct tls_bridge *bridge);
-/* The plain socket, and what was read of it, for another bridge. -1: it has none; ret_bytes is the caller's, of malloc(). */
-int tls_bridge_take_plain(struct tls_bridge *bridge, uint8_t **ret_bytes, size_t *ret_n);

@@ -9,6 +9,7 @@ tests/unit/webgw has the rules one by one; here a client made from the protocol'
 
 import hashlib
 import json
+import re
 import socket
 import ssl
 import stat
@@ -20,7 +21,7 @@ import pytest
 
 import web
 from lab import LabError, wait_until
-from overlay import Overlay
+from overlay import Node, Overlay
 from webgw import Agent, TlsAgent
 
 SECRET = b"0" * 32
@@ -487,3 +488,70 @@ def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
     for _ in range(3):
         visitor = visit(town, REQUEST)
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
+
+
+def start_agent(town, extra="", secret=SECRET):
+    """p2pnode as an agent, on a host that is no member."""
+    town.relay.program.wait_for_log("this node's pin is", 15)
+    pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
+    (town.agents.folder / "secret").write_text(secret.hex() + "\n")
+    (town.agents.folder / "secret").chmod(0o600)
+    node = Node(town.build, town.agents, config=f"""
+[webgw-agent]
+server = {town.relay.host.ip}:9081
+server_pin = {pin}
+secret_file = {town.agents.folder / "secret"}
+expose = www.example.com 127.0.0.1:8080
+{extra}""").start()
+    node.program.wait_for_log("www.example.com leads to 127.0.0.1:8080", 15)
+    return node
+
+
+def listening(town, port=8080):
+    target = town.agents.socket(kind=socket.SOCK_STREAM)
+    target.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    target.bind(("127.0.0.1", port))
+    target.listen(64)
+    target.settimeout(20)
+    return target
+
+
+def accept(target):
+    carried = target.accept()[0]
+    carried.settimeout(20)
+    return carried
+
+
+def passes_through(visitor, carried, first):
+    assert read(carried, len(first)) == first
+    carried.sendall(b"answer")
+    assert read(visitor, 6) == b"answer"
+    much = bytes(range(256)) * 8192
+    pump = threading.Thread(target=visitor.sendall, args=(much,))
+    pump.start()
+    assert read(carried, len(much)) == much
+    pump.join()
+    visitor.shutdown(socket.SHUT_WR)
+    assert carried.recv(1) == b""
+    carried.sendall(much)
+    assert read(visitor, len(much)) == much
+    carried.close()
+    assert visitor.recv(1) == b""
+    visitor.close()
+    return True
+
+
+def test_our_own_agent_carries_visitors_and_resets(town):
+    start_agent(town, "warm = 0\n")
+    target = listening(town)
+    for first, port in ((REQUEST, 80), (client_hello(), 443)):
+        visitor = visit(town, first, port)
+        assert passes_through(visitor, accept(target), first)
+    visitor = visit(town, REQUEST)
+    carried = accept(target)
+    assert read(carried, len(REQUEST)) == REQUEST
+    carried.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    carried.close()
+    assert hears_reset(visitor)
+    target.close()  # nobody is there
+    assert hears_reset(visit(town, REQUEST))

@@ -1,0 +1,63 @@
+/*
+ * What an agent of ours says to a public node's webgw, what it hears, and how a warm connection is claimed
+ * (docs/PROTOCOL-webgw.md). Both sides' part of it that webgw_wire.h does not have.
+ *
+ * A warm connection, after its secret:
+ *
+ *   agent ─ ALIVE, ALIVE … ─────────────────────────► node
+ *   agent ◄─ START, secret, port, host, first bytes ─ node     a visitor is there
+ *   agent ─ TAKEN, and from then on the answer ─────► node
+ *
+ * Pure.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "relay/frontdoor/host_name.h"
+#include "relay/webgw/webgw_wire.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WEBGW_START_MAX (1 + WEBGW_EPHEMERAL_LEN + 2 + 1 + HOST_NAME_MAX_LEN)
+#define WEBGW_HEX_SECRET_MAX (2 * WEBGW_MAX_SECRET)
+
+enum { WEBGW_ALIVE = 0, WEBGW_TAKEN = 1, WEBGW_START = 1 };
+
+struct webgw_start {
+	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* as it would have been told to dial back with */
+	uint16_t port;
+	struct host_name host;
+};
+
+/* Bytes of it. */
+size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_START_MAX]);
+/* How long it is; 0: more has to come; -EINVAL: it is none. */
+int webgw_start_read(const uint8_t *bytes, size_t n, struct webgw_start *ret);
+
+enum webgw_word_kind {
+	WEBGW_WORD_OTHER, /* nothing that concerns an agent */
+	WEBGW_WORD_SUBSCRIBED,
+	WEBGW_WORD_SECRETS,
+	WEBGW_WORD_REFUSED,
+	WEBGW_WORD_VISIT,
+};
+
+struct webgw_word {
+	enum webgw_word_kind kind;
+	int64_t id;	      /* of the request; not of a visit */
+	int64_t subscription; /* SUBSCRIBED, VISIT */
+	int64_t code;	      /* REFUSED */
+	char text[RPC_MAX_TEXT + 1];
+	uint16_t listening_port;	     /* SECRETS, VISIT */
+	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* VISIT */
+	uint32_t n;			     /* SECRETS */
+	uint8_t secrets[WEBGW_PREPARE_MAX][WEBGW_EPHEMERAL_LEN];
+};
+
+/* 0, or -EINVAL for what no webgw says. Has secrets in it: wiped by the caller. */
+P2P_CHECK int webgw_word_read(const char *text, size_t len, struct webgw_word *ret);
+
+/* A line each, NUL-terminated, freed by the caller. hex_secret NULL: a member; else wiped by the caller. */
+char *webgw_print_register(int64_t id, const struct host_pattern *host, const char *hex_secret);
+char *webgw_print_prepare(int64_t id, int64_t subscription, uint32_t count);

@@ -1,0 +1,620 @@
+#include "relay/webgw/webgw_agent.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/macros.h"
+#include "common/tls.h"
+#include "common/websocket.h"
+#include "relay/frontdoor/link.h"
+#include "relay/webgw/agent_wire.h"
+#include "relay/webgw/tls_bridge.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MODULE	       "webgw-agent"
+#define FIRST_WAIT_MS  1000
+#define MAX_WAIT_MS    60000
+#define STEADY_MS      60000
+#define DIAL_MS	       5000 /* TCP and TLS: longer no visitor waits */
+#define TICK_MS	       1000
+#define ALIVE_MS       15000
+#define ASK_AGAIN_MS   10000 /* after warm ones were refused, or did not come about */
+#define REGISTER_MS    30000 /* again, for hosts that were refused */
+#define QUIET_MS       600000 /* nobody came: one warm one is enough */
+#define MAX_VISITS     1024
+#define MAX_SEEN       512
+#define SEEN_LEN       16
+#define FIRST_PREPARE  1000 /* request ids: below it those of hosts' registration */
+#define MAX_MESSAGE    4096
+#define MAX_QUEUE      (64 * 1024)
+
+enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING };
+
+struct agent_host {
+	struct host_pattern name;
+	struct endpoint target;
+	int64_t subscription; /* 0: none */
+	uint32_t n_warm;      /* also those that are dialled for it */
+	uint32_t n_asked;     /* secrets, in the request under way */
+	uint64_t ask_ms, visited_ms;
+	bool is_refused; /* was told */
+};
+
+struct visit {
+	struct tls_bridge bridge;
+	struct webgw_agent *agent;
+	struct agent_host *host;
+	struct link among;
+	enum visit_state state;
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+	uint64_t alive_ms; /* when it was said last */
+	bool is_closing;
+};
+
+struct webgw_agent {
+	uv_loop_t *loop;
+	struct webgw_agent_options options;
+	char *server, *secret_file;
+	struct websocket_host *websockets;
+	struct tls_host *tls_host;
+	struct websocket *ws; /* NULL: waits */
+	SSL_CTX *context;     /* as the WebSocket's; NULL before the first */
+	uv_timer_t timer, tick;
+	struct agent_host hosts[WEBGW_AGENT_MAX_HOSTS];
+	struct link visits;
+	uint32_t n_visits;
+	struct webgw_agent_counters counters;
+	struct log_limit log_limit;
+	char hex_secret[WEBGW_HEX_SECRET_MAX + 1];
+	uint8_t seen[MAX_SEEN][SEEN_LEN]; /* a ring of beginnings of secrets */
+	uint32_t next_seen;
+	uint64_t opened_ms, register_ms;
+	uint32_t wait_ms, n_open;
+	bool is_open, is_stopping;
+	char told[256];
+	void (*stopped)(void *owner);
+	void *owner;
+};
+
+static uint64_t now_of(const struct webgw_agent *agent)
+{
+	return uv_now(agent->loop);
+}
+
+/* ---- visits' ends ---- */
+
+static void release_visit(struct webgw_agent *agent);
+
+static bool is_warm(const struct visit *visit)
+{
+	return visit->state == DIALLING_WARM || visit->state == WARM;
+}
+
+static void on_visit_closed(void *owner)
+{
+	struct visit *visit = owner;
+	struct webgw_agent *agent = visit->agent;
+
+	free(visit);
+	agent->n_visits--;
+	release_visit(agent);
+}
+
+static void close_visit(struct visit *visit)
+{
+	if (visit->is_closing)
+		return;
+	visit->is_closing = true;
+	visit->host->n_warm -= is_warm(visit);
+	visit->agent->counters.carried_now -= visit->state == CARRYING;
+	link_remove(&visit->among);
+	sodium_memzero(visit->secret, sizeof(visit->secret));
+	tls_bridge_close(&visit->bridge, on_visit_closed);
+}
+
+static void on_over(void *owner, const struct error *why)
+{
+	struct visit *visit = owner;
+	struct webgw_agent *agent = visit->agent;
+
+	if (is_warm(visit)) /* not at once again: whatever ended it may still be so */
+		visit->host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
+	else if (why->code < 0)
+		log_limited(&agent->log_limit, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s", visit->host->name.name.text,
+			    why->message);
+	close_visit(visit);
+}
+
+/* ---- a visitor ---- */
+
+/* A visitor may be told of twice: by a warm connection, and, if that seems dead to the node, by the WebSocket. */
+static bool is_seen(struct webgw_agent *agent, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	for (uint32_t i = 0; i < MAX_SEEN; i++) {
+		if (sodium_memcmp(agent->seen[i], secret, SEEN_LEN) == 0) {
+			agent->counters.told_twice++;
+			return true;
+		}
+	}
+	memcpy(agent->seen[agent->next_seen++ % MAX_SEEN], secret, SEEN_LEN);
+	return false;
+}
+
+/* Not waited for: what is read and written of it waits in the socket's stead. -errno: none. */
+static int begin_to_connect(const struct endpoint *target)
+{
+	struct sockaddr_storage address;
+	const socklen_t len = endpoint_to_sockaddr(target, &address);
+	const int one = 1;
+	const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -errno;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (connect(fd, (const struct sockaddr *)&address, len) == 0 || errno == EINPROGRESS)
+		return fd;
+	const int r = -errno;
+	close(fd);
+	return r;
+}
+
+static void carry(struct visit *visit)
+{
+	struct webgw_agent *agent = visit->agent;
+	const int fd = begin_to_connect(&visit->host->target);
+
+	visit->host->n_warm -= is_warm(visit);
+	visit->host->visited_ms = now_of(agent);
+	visit->state = CARRYING;
+	agent->counters.carried_now++;
+	if (fd < 0 || tls_bridge_join(&visit->bridge, fd) < 0) {
+		log_limited(&agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s",
+			    visit->host->name.name.text, endpoint_text(&visit->host->target).s, strerror(fd < 0 ? -fd : EIO));
+		close_visit(visit);
+		return;
+	}
+	tls_bridge_pass(&visit->bridge);
+}
+
+static void top_up(struct webgw_agent *agent, struct agent_host *host);
+
+/* The node claims it. */
+static void on_came(void *owner)
+{
+	struct visit *visit = owner;
+	const uint8_t taken = WEBGW_TAKEN;
+	struct agent_host *host = visit->host;
+	struct webgw_agent *agent = visit->agent;
+	struct webgw_start start;
+	size_t n;
+	const uint8_t *bytes = tls_bridge_came(&visit->bridge, &n);
+
+	if (visit->is_closing || visit->state == CARRYING)
+		return;
+	const int len = visit->state == DIALLING ? -EINVAL : webgw_start_read(bytes, n, &start);
+	if (len == 0)
+		return;
+	if (len < 0 || is_seen(agent, start.secret)) {
+		close_visit(visit);
+		return;
+	}
+	tls_bridge_skip(&visit->bridge, (size_t)len);
+	tls_bridge_say(&visit->bridge, &taken, 1);
+	agent->counters.warm_used++;
+	carry(visit);
+	top_up(agent, host);
+	sodium_memzero(&start, sizeof(start));
+}
+
+static void on_dialled(void *owner)
+{
+	struct visit *visit = owner;
+
+	if (visit->is_closing)
+		return;
+	tls_bridge_say(&visit->bridge, visit->secret, sizeof(visit->secret));
+	sodium_memzero(visit->secret, sizeof(visit->secret));
+	if (visit->state == DIALLING) {
+		visit->agent->counters.dialled++;
+		carry(visit);
+		return;
+	}
+	visit->state = WARM;
+	visit->alive_ms = now_of(visit->agent);
+}
+
+static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t port, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
+		 enum visit_state state)
+{
+	struct tls_bridge_ports ports = { .ready = on_dialled, .came = on_came, .over = on_over };
+	struct endpoint remote = websocket_remote(agent->ws);
+
+	if (agent->n_visits >= MAX_VISITS) {
+		agent->counters.too_many++;
+		return;
+	}
+	struct visit *visit = calloc(1, sizeof(*visit));
+	if (!visit)
+		abort();
+	visit->agent = agent;
+	visit->host = host;
+	visit->state = state;
+	memcpy(visit->secret, secret, sizeof(visit->secret));
+	ports.owner = visit;
+	remote.port = port;
+	if (tls_bridge_open_client(&visit->bridge, agent->tls_host, agent->context, &remote, NULL, DIAL_MS, &ports) < 0) {
+		free(visit);
+		return;
+	}
+	host->n_warm += is_warm(visit);
+	agent->n_visits++;
+	agent->n_open++;
+	link_put_last(&agent->visits, &visit->among);
+}
+
+/* ---- what is kept warm ---- */
+
+static uint32_t wanted_warm(const struct webgw_agent *agent, const struct agent_host *host)
+{
+	const bool is_quiet = now_of(agent) - host->visited_ms >= QUIET_MS;
+
+	return is_quiet && agent->options.n_warm > 1 ? 1 : agent->options.n_warm;
+}
+
+static void send_and_free(struct webgw_agent *agent, char *text)
+{
+	if (websocket_send(agent->ws, text, strlen(text)) < 0)
+		websocket_abort(agent->ws, "it does not read what it is asked");
+	sodium_memzero(text, strlen(text));
+	free(text);
+}
+
+static void top_up(struct webgw_agent *agent, struct agent_host *host)
+{
+	const uint32_t wanted = wanted_warm(agent, host);
+
+	if (!agent->is_open || host->subscription == 0 || host->n_asked > 0 || host->n_warm >= wanted ||
+	    now_of(agent) < host->ask_ms)
+		return;
+	const uint32_t missing = wanted - host->n_warm;
+	host->n_asked = missing < WEBGW_PREPARE_MAX ? missing : WEBGW_PREPARE_MAX;
+	send_and_free(agent, webgw_print_prepare(FIRST_PREPARE + (host - agent->hosts), host->subscription, host->n_asked));
+}
+
+static void on_secrets(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
+{
+	const uint32_t n = word->n < host->n_asked ? word->n : host->n_asked;
+
+	if (n < host->n_asked)
+		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
+	host->n_asked = 0;
+	for (uint32_t i = 0; i < n; i++)
+		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM);
+	top_up(agent, host);
+}
+
+static void tend(struct visit *visit)
+{
+	static const uint8_t alive = WEBGW_ALIVE;
+	const uint64_t now_ms = now_of(visit->agent);
+
+	if (visit->state != WARM)
+		return;
+	if (visit->host->n_warm > wanted_warm(visit->agent, visit->host)) {
+		close_visit(visit);
+		return;
+	}
+	if (now_ms - visit->alive_ms < ALIVE_MS)
+		return;
+	visit->alive_ms = now_ms;
+	tls_bridge_say(&visit->bridge, &alive, 1);
+}
+
+static void register_hosts(struct webgw_agent *agent)
+{
+	agent->register_ms = now_of(agent) + REGISTER_MS;
+	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++)
+		if (agent->hosts[i].subscription == 0)
+			send_and_free(agent, webgw_print_register(i + 1, &agent->hosts[i].name,
+								  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL));
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct webgw_agent *agent = container_of(timer, struct webgw_agent, tick);
+
+	for (struct link *at = agent->visits.after, *next; at != &agent->visits; at = next) {
+		next = at->after;
+		tend(container_of(at, struct visit, among));
+	}
+	if (!agent->is_open)
+		return;
+	if (now_of(agent) >= agent->register_ms)
+		register_hosts(agent);
+	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++)
+		top_up(agent, &agent->hosts[i]);
+}
+
+static void close_warm(struct webgw_agent *agent)
+{
+	for (struct link *at = agent->visits.after, *next; at != &agent->visits; at = next) {
+		struct visit *visit = container_of(at, struct visit, among);
+		next = at->after;
+		if (is_warm(visit))
+			close_visit(visit);
+	}
+}
+
+/* ---- what is heard ---- */
+
+static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, int64_t subscription)
+{
+	host->subscription = subscription;
+	host->visited_ms = now_of(agent);
+	host->is_refused = false;
+	agent->told[0] = '\0';
+	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
+		 endpoint_text(&host->target).s, agent->server, agent->options.port);
+	top_up(agent, host);
+}
+
+static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
+{
+	const int64_t i = word->id - 1;
+
+	if (i >= FIRST_PREPARE - 1 && i < FIRST_PREPARE - 1 + agent->options.n_hosts) {
+		struct agent_host *host = &agent->hosts[word->id - FIRST_PREPARE];
+		host->n_asked = 0;
+		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
+	} else if (i >= 0 && i < agent->options.n_hosts && !agent->hosts[i].is_refused) {
+		agent->hosts[i].is_refused = true;
+		log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", agent->hosts[i].name.name.text, agent->server,
+			    agent->options.port, word->text);
+	}
+}
+
+static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
+{
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		if (agent->hosts[i].subscription == word->subscription && !is_seen(agent, word->secret))
+			dial(agent, &agent->hosts[i], word->listening_port, word->secret, DIALLING);
+}
+
+static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
+{
+	struct webgw_agent *agent = owner;
+	struct webgw_word word;
+
+	if (webgw_word_read(text, len, &word) < 0)
+		websocket_abort(ws, "what it says is not understood");
+	else if (word.kind == WEBGW_WORD_VISIT)
+		on_visit(agent, &word);
+	else if (word.kind == WEBGW_WORD_REFUSED)
+		on_refused(agent, &word);
+	else if (word.kind == WEBGW_WORD_SUBSCRIBED && word.id >= 1 && word.id <= agent->options.n_hosts)
+		on_subscribed(agent, &agent->hosts[word.id - 1], word.subscription);
+	else if (word.kind == WEBGW_WORD_SECRETS && word.id >= FIRST_PREPARE && word.id < FIRST_PREPARE + agent->options.n_hosts)
+		on_secrets(agent, &agent->hosts[word.id - FIRST_PREPARE], &word);
+	sodium_memzero(&word, sizeof(word));
+}
+
+/* ---- the WebSocket ---- */
+
+static void on_retry(uv_timer_t *timer);
+
+static void plan(struct webgw_agent *agent, const char *why)
+{
+	if (agent->is_stopping)
+		return;
+	if (strcmp(agent->told, why) != 0)
+		log_warning(MODULE, "not connected to %s:%u: %s; trying again", agent->server, agent->options.port, why);
+	snprintf(agent->told, sizeof(agent->told), "%s", why);
+	(void)uv_timer_start(&agent->timer, on_retry, agent->wait_ms / 2 + randombytes_uniform(agent->wait_ms), 0);
+	agent->wait_ms = agent->wait_ms < MAX_WAIT_MS / 2 ? agent->wait_ms * 2 : MAX_WAIT_MS;
+}
+
+static void on_opened(void *owner, struct websocket *ws)
+{
+	struct webgw_agent *agent = owner;
+
+	(void)ws;
+	agent->is_open = true;
+	agent->opened_ms = now_of(agent);
+	register_hosts(agent);
+}
+
+static void on_closed(void *owner, struct websocket *ws, const char *why)
+{
+	struct webgw_agent *agent = owner;
+	const bool was_steady = agent->is_open && now_of(agent) - agent->opened_ms >= STEADY_MS;
+
+	if (ws != agent->ws)
+		return;
+	agent->ws = NULL;
+	agent->is_open = false;
+	if (was_steady)
+		agent->wait_ms = FIRST_WAIT_MS;
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
+		agent->hosts[i].subscription = 0;
+		agent->hosts[i].n_asked = 0;
+		agent->hosts[i].ask_ms = 0;
+	}
+	close_warm(agent);
+	plan(agent, why);
+}
+
+static int read_secret(struct webgw_agent *agent, struct error *reterr)
+{
+	char *text = NULL;
+	size_t len = 0;
+
+	int r = file_read_secret(agent->secret_file, 4096, &text, &len, reterr);
+	if (r < 0)
+		return r;
+	const size_t n = strcspn(text, "\r\n");
+	if (n < 2 * WEBGW_MIN_SECRET || n > WEBGW_HEX_SECRET_MAX || n % 2 != 0 || strspn(text, "0123456789abcdefABCDEF") < n)
+		r = error_set(reterr, -EINVAL, "the first line of %s is no secret: %d to %d bytes in hex", agent->secret_file,
+			      WEBGW_MIN_SECRET, WEBGW_MAX_SECRET);
+	else
+		snprintf(agent->hex_secret, sizeof(agent->hex_secret), "%.*s", (int)n, text);
+	sodium_memzero(text, len);
+	free(text);
+	return r;
+}
+
+static int connect_with(struct webgw_agent *agent, const char *key_pem, const char *certificate_pem, struct error *reterr)
+{
+	const struct websocket_client_options options = {
+		.host = agent->server,
+		.port = agent->options.port,
+		.tls = { .trust = TLS_TRUST_PIN, .pin = agent->options.pin, .key_pem = key_pem, .certificate_pem = certificate_pem },
+		.max_message = MAX_MESSAGE,
+		.max_queue = MAX_QUEUE,
+		.handler = { .owner = agent, .opened = on_opened, .message = on_message, .closed = on_closed },
+	};
+	SSL_CTX *context;
+	const int r = tls_context_new(&options.tls, &context, reterr);
+
+	if (r != 0)
+		return r;
+	SSL_CTX_free(agent->context);
+	agent->context = context;
+	agent->ws = websocket_connect(agent->websockets, &options, reterr);
+	return agent->ws ? 0 : -EINVAL;
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+	struct webgw_agent *agent = container_of(timer, struct webgw_agent, timer);
+	char *key = NULL, *certificate = NULL;
+	struct error error;
+	int r;
+
+	if (agent->secret_file[0] != '\0')
+		r = read_secret(agent, &error);
+	else
+		r = agent->options.identify(agent->options.owner, &key, &certificate, &error);
+	if (r == 0)
+		r = connect_with(agent, key, certificate, &error);
+	if (key)
+		certificate_free_secret(key);
+	free(certificate);
+	if (r != 0)
+		plan(agent, error.message);
+}
+
+/* ---- beginning and end ---- */
+
+static void release(struct webgw_agent *agent)
+{
+	if (--agent->n_open > 0)
+		return;
+	void (*stopped)(void *owner) = agent->stopped;
+	void *const owner = agent->owner;
+
+	SSL_CTX_free(agent->context);
+	sodium_memzero(agent->hex_secret, sizeof(agent->hex_secret));
+	free(agent->server);
+	free(agent->secret_file);
+	free(agent);
+	if (stopped)
+		stopped(owner);
+}
+
+static void on_part_closed(void *owner)
+{
+	release(owner);
+}
+
+static void close_tls_host_if_last(struct webgw_agent *agent)
+{
+	if (agent->is_stopping && agent->n_visits == 0 && agent->tls_host) {
+		struct tls_host *host = agent->tls_host;
+		agent->tls_host = NULL;
+		tls_host_close(host, on_part_closed, agent);
+	}
+}
+
+static void release_visit(struct webgw_agent *agent)
+{
+	close_tls_host_if_last(agent);
+	release(agent);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	release(container_of((uv_timer_t *)handle, struct webgw_agent, timer));
+}
+
+static void on_tick_closed(uv_handle_t *handle)
+{
+	release(container_of((uv_timer_t *)handle, struct webgw_agent, tick));
+}
+
+int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options, struct webgw_agent **ret,
+		      struct error *reterr)
+{
+	struct webgw_agent *agent = calloc(1, sizeof(*agent));
+
+	if (!agent)
+		abort();
+	int r = websocket_host_new(loop, &agent->websockets, reterr);
+	if (r != 0) {
+		free(agent);
+		return r;
+	}
+	agent->loop = loop;
+	agent->options = *options;
+	agent->server = strdup(options->host);
+	agent->secret_file = strdup(options->secret_file);
+	if (!agent->server || !agent->secret_file || tls_host_new(loop, &agent->tls_host) != 0)
+		abort();
+	for (uint8_t i = 0; i < options->n_hosts; i++)
+		agent->hosts[i] = (struct agent_host){ .name = options->hosts[i], .target = options->targets[i] };
+	link_init_ring(&agent->visits);
+	randombytes_buf(agent->seen, sizeof(agent->seen)); /* so that none is seen that was not */
+	agent->wait_ms = FIRST_WAIT_MS;
+	agent->n_open = 4; /* two timers, WebSockets, TLS */
+	(void)uv_timer_init(loop, &agent->timer);
+	(void)uv_timer_init(loop, &agent->tick);
+	(void)uv_timer_start(&agent->timer, on_retry, 0, 0);
+	(void)uv_timer_start(&agent->tick, on_tick, TICK_MS, TICK_MS);
+	*ret = agent;
+	return 0;
+}
+
+void webgw_agent_stop(struct webgw_agent *agent, void (*stopped)(void *owner), void *owner)
+{
+	struct link *first;
+
+	agent->is_stopping = true;
+	agent->stopped = stopped;
+	agent->owner = owner;
+	agent->is_open = false;
+	while ((first = link_first(&agent->visits)))
+		close_visit(container_of(first, struct visit, among));
+	websocket_host_close(agent->websockets, on_part_closed, agent);
+	uv_close((uv_handle_t *)&agent->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&agent->tick, on_tick_closed);
+	close_tls_host_if_last(agent);
+}
+
+struct webgw_agent_counters webgw_agent_counters(const struct webgw_agent *agent)
+{
+	struct webgw_agent_counters counters = agent->counters;
+
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
+		counters.warm_now += agent->hosts[i].n_warm;
+		counters.subscribed_now += agent->hosts[i].subscription != 0;
+	}
+	return counters;
+}

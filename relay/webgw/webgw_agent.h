@@ -1,0 +1,54 @@
+/*
+ * An agent of webgw within TLS: keeps a WebSocket to a public node, subscribes to hosts there, and carries their visitors
+ * to local targets (docs/PROTOCOL-webgw.md).
+ *
+ *   connecting ──► subscribed ──► … ──┐        a visitor ──► a connection that is warm, or a new one ──► its host's target
+ *       ▲                             │ ended, or cannot connect
+ *       └──── 1 s, 2 s … 60 s ◄───────┘        back to 1 s by who was subscribed for a minute
+ *
+ * Of each host so many connections are kept warm: they are there before the visitors are. Who was not asked for ten minutes keeps
+ * one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket.
+ *
+ * Loop only.
+ */
+#pragma once
+
+#include "common/certificate.h"
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "relay/frontdoor/host_name.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define WEBGW_AGENT_MAX_HOSTS 16
+#define WEBGW_AGENT_MAX_WARM  16
+
+struct webgw_agent;
+
+struct webgw_agent_options {
+	const char *host; /* of the public node: a name or a numeric address; copied */
+	uint16_t port;
+	struct pin pin;		 /* of its key */
+	const char *secret_file; /* its first line is the secret in hex, read at each connect; copied. "": a member's */
+	void *owner;
+	/* From the loop, at each connect of a member: what certificate_free_secret() and free() take. */
+	int (*identify)(void *owner, char **ret_key_pem, char **ret_certificate_pem, struct error *reterr);
+	uint8_t n_warm; /* of each host */
+	uint8_t n_hosts;
+	struct host_pattern hosts[WEBGW_AGENT_MAX_HOSTS];
+	struct endpoint targets[WEBGW_AGENT_MAX_HOSTS];
+};
+
+struct webgw_agent_counters {
+	uint64_t warm_used, dialled; /* visitors, by how they came */
+	uint64_t too_many, told_twice;
+	uint32_t carried_now, warm_now, subscribed_now;
+};
+
+P2P_CHECK int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options, struct webgw_agent **ret,
+				struct error *reterr);
+/* Resets what it carries, frees itself from the loop, then calls stopped (may be NULL). */
+void webgw_agent_stop(struct webgw_agent *agent, void (*stopped)(void *owner), void *owner);
+struct webgw_agent_counters webgw_agent_counters(const struct webgw_agent *agent);

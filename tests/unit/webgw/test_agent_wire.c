@@ -1,0 +1,89 @@
+#include "relay/webgw/agent_wire.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEX "abababababababababababababababababababababababababababababababab"
+
+static struct webgw_word word;
+
+static int hear(const char *text)
+{
+	return webgw_word_read(text, strlen(text), &word);
+}
+
+static void test_what_a_node_says_is_understood(void)
+{
+	assert(hear("{\"jsonrpc\":\"2.0\",\"result\":7,\"id\":1}") == 0);
+	assert(word.kind == WEBGW_WORD_SUBSCRIBED && word.id == 1 && word.subscription == 7);
+	assert(hear("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20001,\"message\":\"Wrong secret\"},\"id\":2}") == 0);
+	assert(word.kind == WEBGW_WORD_REFUSED && word.id == 2 && word.code == -20001 && strcmp(word.text, "Wrong secret") == 0);
+	assert(hear("{\"jsonrpc\":\"2.0\",\"result\":{\"secrets\":[\"" HEX "\"],\"serverListeningPort\":4659},\"id\":1000}") == 0);
+	assert(word.kind == WEBGW_WORD_SECRETS && word.n == 1 && word.listening_port == 4659 && word.secrets[0][31] == 0xab);
+	assert(hear("{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":7,\"result\":"
+		    "{\"secret\":\"" HEX "\",\"port\":443,\"serverListeningPort\":4659,\"host\":\"a.example\"}}}") == 0);
+	assert(word.kind == WEBGW_WORD_VISIT && word.subscription == 7 && word.secret[0] == 0xab);
+	assert(hear("{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}") == 0 && word.kind == WEBGW_WORD_OTHER);
+}
+
+static void test_what_no_node_says_is_refused(void)
+{
+	static const char *const none[] = {
+		"", "[]", "7",
+		"{\"jsonrpc\":\"2.0\",\"result\":{\"secrets\":[\"ab\"],\"serverListeningPort\":4659},\"id\":1000}",
+		"{\"jsonrpc\":\"2.0\",\"result\":{\"secrets\":[],\"serverListeningPort\":0},\"id\":1000}",
+		"{\"jsonrpc\":\"2.0\",\"result\":{\"secrets\":[1,2,3,4,5,6,7,8,9],\"serverListeningPort\":1},\"id\":1000}",
+		"{\"jsonrpc\":\"2.0\",\"method\":\"x\",\"params\":{\"subscription\":0,\"result\":{}}}",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(none); i++)
+		assert(hear(none[i]) == -EINVAL);
+}
+
+static void test_a_start_is_whole_at_its_last_byte(void)
+{
+	struct webgw_start start = { .port = 443 }, heard;
+	uint8_t bytes[WEBGW_START_MAX];
+
+	memset(start.secret, 0x55, sizeof(start.secret));
+	assert(host_name_from("a.example", 9, &start.host) == 0);
+	const size_t n = webgw_start_write(&start, bytes);
+	for (size_t i = 0; i < n; i++)
+		assert(webgw_start_read(bytes, i, &heard) == 0);
+	assert(webgw_start_read(bytes, n, &heard) == (int)n && heard.port == 443);
+	assert(host_name_equal(&heard.host, &start.host) && memcmp(heard.secret, start.secret, 32) == 0);
+	bytes[0] = WEBGW_ALIVE;
+	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
+	bytes[0] = WEBGW_START;
+	bytes[n - 1] = ' ';
+	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
+}
+
+static void test_what_an_agent_says_is_understood(void)
+{
+	struct webgw_request request;
+	struct host_pattern host;
+	struct error error;
+
+	assert(host_pattern_from("*.a.example", 11, &host) == 0);
+	char *text = webgw_print_register(3, &host, HEX);
+	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && request.has_secret && request.id.number == 3);
+	assert(request.host.is_wildcard && host_name_equal(&request.host.name, &host.name));
+	free(text);
+	text = webgw_print_register(3, &host, NULL);
+	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && !request.has_secret);
+	free(text);
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_what_a_node_says_is_understood();
+	test_what_no_node_says_is_refused();
+	test_a_start_is_whole_at_its_last_byte();
+	test_what_an_agent_says_is_understood();
+	return 0;
+}
