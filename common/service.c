@@ -60,6 +60,11 @@ void service_notify(const char *state)
 	notify_with(state, NULL, 0);
 }
 
+bool service_is_supervised(void)
+{
+	return getenv("NOTIFY_SOCKET") != NULL;
+}
+
 void service_keep_sockets(const char *name, const int *fds, size_t n)
 {
 	char state[128];

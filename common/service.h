@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* sd_notify(3) by hand: "READY=1", "STOPPING=1". Nothing happens without $NOTIFY_SOCKET. */
@@ -14,6 +15,8 @@ void service_notify(const char *state);
  * Call once, before any thread is started: it takes the variables out of the environment.
  */
 size_t service_take_sockets(int *ret, size_t max);
+/* Is there somebody who may keep sockets? */
+bool service_is_supervised(void);
 /* Lets systemd keep copies under that name for the next start; n 0: and forget those it has. */
 void service_keep_sockets(const char *name, const int *fds, size_t n);
 

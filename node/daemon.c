@@ -274,6 +274,13 @@ static void on_listening(void *owner, const int *sockets, size_t n)
 		service_keep_sockets("relay", sockets, n);
 }
 
+/* Under the name of the sockets that listen: who takes these up, or forgets them, does so with both. */
+static void on_streams_left(void *owner, const int *descriptors, size_t n)
+{
+	(void)owner;
+	service_keep_sockets("relay", descriptors, n);
+}
+
 /* name: a path, or the name of a file in the folder of the node's own socket. */
 static void place_beside(const char *socket, const char *name, char ret[PATH_MAX])
 {
@@ -285,7 +292,8 @@ static void place_beside(const char *socket, const char *name, char ret[PATH_MAX
 static int make_engine(struct node_daemon *daemon, const struct node_daemon_options *options, struct error *reterr)
 {
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed,
-						       .listening = on_listening };
+						       .listening = on_listening,
+						       .streams_left = service_is_supervised() ? on_streams_left : NULL };
 	struct engine_settings settings;
 	struct error error = { 0 };
 

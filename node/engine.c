@@ -571,6 +571,8 @@ static void close_longer_parts(struct p2p_engine *engine)
 	map_cache_close(map_cache, on_part_closed, engine);
 	if (webgw_tls)
 		engine_webgw_tls_close(webgw_tls, on_part_closed, engine);
+	if (front_door && engine->stopping)
+		front_door_hand_over(front_door);
 	if (front_door)
 		front_door_stop(front_door, on_part_closed, engine);
 	if (acceptor)
@@ -962,6 +964,7 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 										       : LISTEN_SOCKETS_MAX);
 	for (uint32_t i = 0; i < engine->sockets.n; i++)
 		engine->sockets.fds[i] = options->public_sockets[i];
+	engine_take_streams(engine);
 	if (!engine->is_public) { /* nobody would answer there, and the front door may bind the port */
 		listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
 		close_sockets(&engine->sockets);
@@ -1074,11 +1077,13 @@ int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_le
 	r = start_hosts(engine, &error);
 	if (r == 0)
 		r = load_member(engine, &error);
-	if (r != 0)
+	if (r != 0) {
 		snprintf(message, message_len, "%s", error.message);
-	else
-		tell_changed(engine);
-	return r;
+		return r;
+	}
+	(void)stream_queue_drop(&engine->streams); /* no front door is there to take them up */
+	tell_changed(engine);
+	return 0;
 }
 
 static void on_host_closed(void *owner)
@@ -1093,6 +1098,7 @@ static void on_host_closed(void *owner)
 	secret_key_wipe(&engine->node_key);
 	join_link_wipe(&engine->join_link);
 	close_sockets(&engine->sockets);
+	stream_queue_close(&engine->streams);
 	free(engine->door_rules);
 	free(engine->exposures);
 	webgw_free(engine->webgw);

@@ -39,6 +39,34 @@ int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_op
 				 engine->door_options.listen, &engine->door_options.n_listen, reterr);
 }
 
+/* ---- streams of the door that ran before, and for the next one ---- */
+
+void engine_take_streams(struct p2p_engine *engine)
+{
+	struct listen_sockets *sockets = &engine->sockets;
+	uint32_t n_kept = 0, n_streams = 0;
+
+	engine->streams = (struct stream_queue)STREAM_QUEUE_NONE;
+	for (uint32_t i = 0; i < sockets->n; i++) {
+		if (!stream_queue_is_end(sockets->fds[i]))
+			sockets->fds[n_kept++] = sockets->fds[i];
+		else if (n_streams < STREAM_QUEUE_FDS)
+			engine->streams.fds[n_streams++] = sockets->fds[i];
+		else
+			close(sockets->fds[i]);
+	}
+	sockets->n = n_kept;
+}
+
+/* Only for a process that follows: who leaves the network leads nobody any more. */
+static void on_streams_left(void *owner, const int *descriptors, size_t n)
+{
+	const struct p2p_engine *engine = owner;
+
+	if (engine->stopping)
+		engine->callbacks.streams_left(engine->callbacks.owner, descriptors, n);
+}
+
 /* ---- the port that the relay has as well ---- */
 
 /* Does the relay listen there, on TCP? Where it does on all addresses, that is said by "::" alone. */
@@ -167,6 +195,10 @@ int engine_start_front_door(struct p2p_engine *engine, struct error *reterr)
 		engine->door_options.is_relays[i] = is_the_relays(engine, &engine->door_options.listen[i]);
 	engine->door_options.relay_sockets = &engine->sockets;
 	engine->door_options.relay_port = (struct front_door_relay_port){ .owner = engine, .visitor = on_relay_visitor };
+	engine->door_options.streams_before = &engine->streams;
+	if (engine->callbacks.streams_left)
+		engine->door_options.streams_port =
+			(struct front_door_streams_port){ .owner = engine, .left = on_streams_left };
 	int r = front_door_start(engine->loop, &engine->door_options, make_routes(engine), &engine->front_door, reterr);
 	for (uint32_t i = 0; r == 0 && i < engine->door_options.n_listen; i++)
 		log_info("frontdoor", "open at TCP %s%s%s", endpoint_text(&engine->door_options.listen[i]).s,

@@ -57,6 +57,7 @@ struct p2p_engine {
 	uint32_t stun_rate;
 	uint64_t max_rate_client, max_rate; /* of the relay */
 	struct listen_sockets sockets;	    /* that the program was started with */
+	struct stream_queue streams;	    /* of the front door that ran before, the same */
 	bool has_front_door;
 	struct front_door_options door_options;
 	struct door_rule *door_rules; /* owned */
@@ -138,6 +139,8 @@ struct p2p_engine {
 /* From the program's options. 0 or -EINVAL. */
 P2P_CHECK int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options,
 				     struct error *reterr);
+/* Those of the sockets that are no listening ones: visitors' streams wait in them. */
+void engine_take_streams(struct p2p_engine *engine);
 P2P_CHECK int engine_start_front_door(struct p2p_engine *engine, struct error *reterr);
 /* Where the front door listens for the relay as well; returns how many. */
 uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint ret[DOOR_MAX_LISTEN]);

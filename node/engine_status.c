@@ -137,6 +137,7 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 		for (int i = 0; i < SNIFFER_N_REASONS; i++)
 			not_understood += counters.refused[i];
 		node_status_add_drop(status, "front door: not understood", not_understood);
+		node_status_add_drop(status, "front door: not taken up after a restart", counters.streams_lost);
 		add_door_drops("front door", &counters, status);
 		if (engine->door_options.serves_quic)
 			fill_quic_drops(&counters.quic, status);

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LISTEN_SOCKETS_MAX 16
+#define LISTEN_SOCKETS_MAX 24 /* with two of streams (frontdoor/stream_queue.h) */
 
 /* All zero: none. */
 struct listen_sockets {

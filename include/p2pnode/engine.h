@@ -53,7 +53,7 @@ struct p2p_engine_options {
 	const char *const *public_addresses;
 	uint16_t public_tls_port;
 	uint16_t public_stun_port;
-	/* Sockets that listen on these ports already (see .listening); the Engine's from here on. */
+	/* Sockets that listen on these ports already (see .listening, .streams_left); the Engine's from here on. */
 	const int *public_sockets;
 	size_t n_public_sockets;
 	uint32_t public_stun_rate; /* questions a second of one network (/24, /56); 0: 100 */
@@ -87,6 +87,11 @@ struct p2p_engine_callbacks {
 	 * program loses no connection in between. n 0: on none any more. May be NULL.
 	 */
 	void (*listening)(void *owner, const int *sockets, size_t n);
+	/*
+	 * The Engine has stopped its front door, and these two descriptors hold the streams of its visitors: handed to the next
+	 * program as sockets that listen are, it goes on with them; closed, they end. May be NULL: they end.
+	 */
+	void (*streams_left)(void *owner, const int *descriptors, size_t n);
 	/* A Session ended and will be restarted after delay_ms. May be NULL. */
 	void (*session_failed)(void *owner, const char *reason, uint32_t delay_ms);
 };

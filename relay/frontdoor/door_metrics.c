@@ -99,6 +99,10 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 			"with the door.", OF_DOOR(to_relay));
 	put_door_figure(out, doors, "door_tried_another_total", "counter", "Of several members that publish a host one did not "
 			"answer, and a visitor was led to the next.", OF_DOOR(tried_another));
+	put_door_figure(out, doors, "door_streams_taken_total", "counter", "Visitors of the door that ran before a restart, "
+			"who were taken up.", OF_DOOR(streams_taken));
+	put_door_figure(out, doors, "door_streams_lost_total", "counter", "Visitors of the door that ran before a restart, "
+			"who could not be handed over or taken up.", OF_DOOR(streams_lost));
 	put_routed(out, doors);
 	put_refused(out, doors);
 }

@@ -24,6 +24,13 @@ P2P_CHECK int door_thread_open_dial_back(struct door_thread *door, int listener,
 /* Once, before the first turn: who wants the relay at front_door_options.is_relays goes there, and wake is called. Borrowed. */
 void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, void (*wake)(void *owner),
 			     void *owner);
+/*
+ * Between turns, and nobody turns any more: all streams that are whole, and who has not said yet whom he wants, are put into the
+ * queue, for the door that runs next; they are gone from here. queue: see stream_queue.h.
+ */
+void door_thread_hand_streams_over(struct door_thread *door, struct stream_queue *queue);
+/* Once, before the first turn and with routes: those that the door before has put there. The queue is empty, and closed. */
+void door_thread_take_streams(struct door_thread *door, struct stream_queue *queue);
 /* The loop has answered whose agents are to dial back. */
 void door_take_answers(struct door_thread *door);
 /* Resets all visitors. Accepts NULL. */

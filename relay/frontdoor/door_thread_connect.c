@@ -205,7 +205,7 @@ static int open_sink(struct visitor *visitor, const struct door_route *route, co
 	end->watch.happened = on_target;
 	end->fd = fds[0];
 	end->is_prompt = true;
-	visitor->is_at_sink = true;
+	visitor->is_at_sink = visitor->ends_here = true;
 	return route->sink->take(route->sink, fds[1], &guest) ? 0 : -EBUSY;
 }
 
@@ -253,11 +253,16 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (destination && is_led_back(door->routes, destination, &route->target))
+	if (destination && is_led_back(door->routes, destination, &route->target)) {
 		visitor_refuse_ring(visitor, &found->host); /* it would be led here again */
-	else if (!visitor_pass_gate(visitor, route))
+		return;
+	}
+	if (!visitor_pass_gate(visitor, route)) {
 		visitor_turn_away(visitor);
-	else if (route->is_dial_back)
+		return;
+	}
+	visitor_note_host(visitor, found);
+	if (route->is_dial_back)
 		visitor_wait_for_agent(visitor, found, bytes, n);
 	else if (route->sink && visitor->gate)
 		begin_at_sink(visitor, route, found, destination, bytes, n);

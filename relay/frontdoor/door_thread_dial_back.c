@@ -44,6 +44,7 @@ struct caller {
 	struct endpoint remote;
 	int fd; /* -1: gone */
 	uint16_t source;
+	bool ends_here; /* as of a visitor */
 	uint8_t n;
 	uint8_t secret[DIAL_BACK_SECRET];
 };
@@ -247,6 +248,7 @@ static void join(struct caller *caller, struct visitor *visitor)
 	const struct pump_end state = { .is_readable = true, .is_writable = true };
 
 	end->fd = caller->fd;
+	visitor->ends_here = caller->ends_here;
 	forget_caller(caller);
 	end->is_prompt = true; /* as its listener is */
 	end->is_watched_for_room = true;
@@ -355,6 +357,7 @@ static void take_callers(struct door_dial_back *dial)
 		if (caller) {
 			memcpy(caller->secret, given.secret, sizeof(caller->secret));
 			caller->n = sizeof(caller->secret);
+			caller->ends_here = true; /* it came by TLS, which somebody else in this process has taken off */
 			present(caller);
 		}
 		sodium_memzero(&given, sizeof(given));

@@ -18,10 +18,15 @@ bool visitor_pass_gate(struct visitor *visitor, const struct door_route *route)
 			    door_gate_answer_name(answer));
 		return false;
 	}
-	visitor->gate = door_gate_hold(route->gate);
-	door_gate_enter(visitor->gate);
-	door->n_gated++;
+	visitor_hold_gate(visitor, route->gate);
 	return true;
+}
+
+void visitor_hold_gate(struct visitor *visitor, struct door_gate *gate)
+{
+	visitor->gate = door_gate_hold(gate);
+	door_gate_enter(visitor->gate);
+	visitor->door->n_gated++;
 }
 
 static void tally(struct visitor *visitor)

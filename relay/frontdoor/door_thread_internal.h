@@ -10,6 +10,7 @@
  *   door_thread_header.c    what doors say to each other and to targets of a visitor: PROXY headers
  *   door_thread_gate.c      whom a host's gate lets through, and what it counts
  *   door_thread_dial_back.c  or into the pump when an agent has dialled back; agents who do
+ *   door_thread_streams.c   from the door that ran before, and to the one that runs next
  *
  * A visitor, from accept to its end:
  *
@@ -93,12 +94,15 @@ struct visitor {
 	struct endpoint remote;
 	struct door_gate *gate;	       /* held; NULL: it went through none */
 	uint64_t told_in, told_out;    /* bytes that the gate knows of */
+	char *host;	 /* that it was led in for, for the door that runs next; NULL: not yet */
+	uint8_t protocol; /* enum sniffer_protocol, the same */
 	uint16_t source; /* its counter */
 	uint8_t state;
 	uint8_t n_doors; /* that have passed it on to this one; 0: it came by itself */
 	bool is_watched; /* its own socket is in the epoll */
 	bool is_at_relays; /* it came to a listener that the relay has, too */
 	bool is_at_sink;   /* ends[1] is a sink's, who says whether the target was reached */
+	bool ends_here;	   /* who holds the other end of ends[1] is in this process, and goes with it */
 };
 
 struct listener {
@@ -164,6 +168,8 @@ struct visitor *visitor_new(struct door_thread *door, int fd, const struct endpo
 void visitor_place(struct visitor *visitor, enum visitor_state state, struct link *ring);
 /* From now on it is the pump's: PUMPED. The states of both ends and the head are set. */
 void visitor_begin_pump(struct visitor *visitor);
+/* The same of a pair that was set, in which nothing has moved for so long. */
+void visitor_resume_pump(struct visitor *visitor, uint64_t quiet_ms);
 /* Bytes of memory that are kept for it. */
 void visitor_set_kept(struct visitor *visitor, size_t n);
 void visitor_free_hello(struct visitor *visitor);
@@ -190,6 +196,8 @@ void door_end_all(struct door_thread *door);
 
 /* As far as it goes. It may be gone afterwards, as in all that turns visitors away. */
 void visitor_sniff(struct visitor *visitor);
+/* One that another door has sniffed so far: these bytes came of it. It may be gone afterwards. */
+void visitor_sniff_again(struct visitor *visitor, const uint8_t *bytes, size_t n);
 /* The watch of a visitor's own socket, before it is the pump's. */
 void visitor_on_event(struct watch *watch, uint32_t events);
 
@@ -245,6 +253,8 @@ size_t visitor_write_header(const struct visitor *visitor, enum door_header kind
 
 /* ---- door_thread_gate.c ---- */
 
+/* It is there, and counts; nothing is asked. */
+void visitor_hold_gate(struct visitor *visitor, struct door_gate *gate);
 /* False: it is not let through, which is counted. */
 bool visitor_pass_gate(struct visitor *visitor, const struct door_route *route);
 /* Accepts one that went through none. */
@@ -265,6 +275,11 @@ uint64_t door_expire_dial_back(struct door_thread *door);
 void door_free_gone_callers(struct door_thread *door);
 /* No visitor is left. */
 void door_close_dial_back(struct door_thread *door);
+
+/* ---- door_thread_streams.c ---- */
+
+/* Is led in; so that the door that runs next knows for whom. */
+void visitor_note_host(struct visitor *visitor, const struct sniffed *found);
 
 /* ---- door_thread_accept.c ---- */
 

@@ -179,6 +179,17 @@ void visitor_sniff(struct visitor *visitor)
 	door_keep_within_memory(visitor->door);
 }
 
+void visitor_sniff_again(struct visitor *visitor, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+
+	sniffer_init(&door->sniffer);
+	if (n > 0 && judge(visitor, &door->sniffer, bytes, n))
+		keep_hello(visitor, &door->sniffer, bytes, n);
+	if (visitor->state == SNIFFING)
+		visitor_sniff(visitor);
+}
+
 /* What it still sends is for nobody. */
 static void drain_lingering(struct visitor *visitor)
 {

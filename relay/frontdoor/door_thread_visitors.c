@@ -40,6 +40,13 @@ void visitor_begin_pump(struct visitor *visitor)
 	splice_pair_begin(visitor->door->pump, &visitor->pair, visitor->door->now_ms);
 }
 
+void visitor_resume_pump(struct visitor *visitor, uint64_t quiet_ms)
+{
+	link_remove(&visitor->place);
+	set_state(visitor, PUMPED);
+	splice_pair_resume(visitor->door->pump, &visitor->pair, quiet_ms, visitor->door->now_ms);
+}
+
 void visitor_set_kept(struct visitor *visitor, size_t n)
 {
 	struct door_thread *door = visitor->door;
@@ -114,6 +121,8 @@ void visitor_forget(struct visitor *visitor)
 	visitor->open = NULL;
 	visitor_free_hello(visitor);
 	visitor_leave_place(visitor);
+	free(visitor->host);
+	visitor->host = NULL;
 	door->n_of_source[visitor->source]--;
 	door->counters.visitors_now--;
 	link_remove(&visitor->among_all);

@@ -1,10 +1,12 @@
 /* The loop's side: sockets, the thread's beginning and end, routes and counters between both. */
 #include "relay/frontdoor/front_door.h"
 
+#include "common/log.h"
 #include "common/macros.h"
 #include "relay/frontdoor/door_thread.h"
 #include "relay/frontdoor/door_udp.h"
 #include "relay/frontdoor/hand_over.h"
+#include "relay/frontdoor/stream_queue.h"
 #include "relay/tcp_listener.h"
 
 #include <assert.h>
@@ -39,6 +41,7 @@ struct front_door {
 	bool is_relays[DOOR_MAX_LISTEN], shares_relay;
 	struct front_door_relay_port relay_port;
 	struct front_door_dial_ports dial_ports;
+	struct front_door_streams_port streams_port;
 	pthread_t thread;
 	void (*stopped)(void *owner);
 	void *owner;
@@ -50,7 +53,7 @@ struct front_door {
 	int wake_fd;
 	struct dial_exchange exchange;
 	struct hand_over for_relay; /* if shares_relay */
-	_Atomic bool is_stopping;
+	_Atomic bool is_stopping, hands_over;
 	struct door_routes *_Atomic new_routes; /* NULL: none; whoever takes it out owns it */
 	_Atomic uint64_t published[N_COUNTERS];
 
@@ -58,6 +61,7 @@ struct front_door {
 	struct door_thread *visitors;
 	struct door_udp *udp; /* NULL: no QUIC */
 	struct door_routes *routes;
+	struct stream_queue before, next; /* streams of the door before, and for the next; -1: none */
 };
 
 /* ---- the thread ---- */
@@ -88,16 +92,30 @@ static void take_word(struct front_door *door)
 	door->routes = routes;
 }
 
+static void hand_streams_over(struct front_door *door)
+{
+	if (!atomic_load(&door->hands_over))
+		return;
+	const int r = stream_queue_open(&door->next);
+	if (r < 0)
+		log_warning("frontdoor", "visitors end with this door: %s", strerror(-r));
+	else
+		door_thread_hand_streams_over(door->visitors, &door->next);
+}
+
 static void *run(void *owner)
 {
 	struct front_door *door = owner;
 
+	if (door->before.fds[0] >= 0 || door->before.fds[1] >= 0)
+		door_thread_take_streams(door->visitors, &door->before);
 	publish(door);
 	while (!atomic_load(&door->is_stopping)) {
 		if (door_thread_turn(door->visitors))
 			take_word(door);
 		publish(door);
 	}
+	hand_streams_over(door);
 	door_thread_free(door->visitors);
 	door_udp_free(door->udp);
 	door->visitors = NULL;
@@ -163,6 +181,9 @@ static void on_ended(uv_async_t *async)
 	struct front_door *door = container_of(async, struct front_door, ended);
 
 	pthread_join(door->thread, NULL);
+	if (door->next.fds[0] >= 0)
+		door->streams_port.left(door->streams_port.owner, door->next.fds, STREAM_QUEUE_FDS);
+	stream_queue_close(&door->next);
 	close_handles(door);
 }
 
@@ -404,6 +425,8 @@ int front_door_start(uv_loop_t *loop, const struct front_door_options *options, 
 	if (!door)
 		abort();
 	door->wake_fd = door->dial_listener = -1;
+	door->before = door->next = (struct stream_queue)STREAM_QUEUE_NONE;
+	door->streams_port = options->streams_port;
 	door->dial_ports = options->dial_ports;
 	take_relay_port(door, options);
 	door->routes = routes_take;
@@ -418,11 +441,15 @@ int front_door_start(uv_loop_t *loop, const struct front_door_options *options, 
 		close_handles(door);
 		return r;
 	}
+	if (options->streams_before)
+		door->before = *options->streams_before;
 	r = start_thread(door);
 	if (r < 0) {
 		close_handles(door);
 		return error_set(reterr, r, "cannot start a thread: %s", strerror(-r));
 	}
+	if (options->streams_before)
+		*options->streams_before = (struct stream_queue)STREAM_QUEUE_NONE;
 	*ret = door;
 	return 0;
 }
@@ -433,6 +460,11 @@ void front_door_stop(struct front_door *door, void (*cb)(void *owner), void *own
 	door->owner = owner;
 	atomic_store(&door->is_stopping, true);
 	wake(door);
+}
+
+void front_door_hand_over(struct front_door *door)
+{
+	atomic_store(&door->hands_over, door->streams_port.left != NULL);
 }
 
 void front_door_set_routes_take(struct front_door *door, struct door_routes *routes)

@@ -31,6 +31,7 @@
 #include "relay/frontdoor/door_routes.h"
 #include "relay/frontdoor/quic_flows.h"
 #include "relay/frontdoor/sniffer.h"
+#include "relay/frontdoor/stream_queue.h"
 #include "relay/listen_sockets.h"
 #include "relay/webgw/dial_exchange.h"
 
@@ -59,6 +60,19 @@ struct front_door_options {
 		/* In the loop. fd is the owner's; bytes, borrowed: what came first, and the socket has no longer. */
 		void (*visitor)(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
 	} relay_port;
+	/*
+	 * Streams that the door before has left: taken up, or closed. The queue is the door's when it has started, and *this has
+	 * none any more. NULL: there is none.
+	 */
+	struct stream_queue *streams_before;
+	/*
+	 * In the loop, when it has stopped after front_door_hand_over(): visitors' streams wait in these, borrowed, for who has
+	 * copies.
+	 */
+	struct front_door_streams_port {
+		void *owner;
+		void (*left)(void *owner, const int *descriptors, size_t n);
+	} streams_port;
 	bool serves_quic; /* by UDP at the same ports, but 80; door_udp.h */
 	uint32_t max_visitors;			       /* [what the limit of open files lets, 65536 at most] */
 	uint32_t max_visitors_source;		       /* [a quarter of these, 1024 at most] */
@@ -105,6 +119,8 @@ struct front_door_counters {
 	uint64_t pipes_now;
 	uint64_t hello_bytes_now;
 	uint64_t routes_taken; /* how often they were replaced */
+	/* Of the streams of the door that ran before: that go on here; that could not be handed over, or be taken up. */
+	uint64_t streams_taken, streams_lost;
 	struct quic_counters quic; /* none of it is in the others */
 	/* Visitors for whom agents dial back, and who dials: with a wrong secret, with one whose visitor waits no longer, or none. */
 	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit, dial_over_source_limit;
@@ -119,6 +135,8 @@ bool front_door_leads_back(const struct endpoint *places, uint32_t n, const stru
 /* Binds at once, also privileged ports. 0 or -errno; reterr names the address. routes: taken over, also on failure. */
 P2P_CHECK int front_door_start(uv_loop_t *loop, const struct front_door_options *options,
 			       struct door_routes *routes_take, struct front_door **ret, struct error *reterr);
+/* Before front_door_stop(): visitors that can are left to the door that runs next, instead of being reset. */
+void front_door_hand_over(struct front_door *door);
 /* Resets all visitors, ends the thread, frees itself from the loop, then calls cb (may be NULL). */
 void front_door_stop(struct front_door *door, void (*cb)(void *owner), void *owner);
 /* For who comes from now on; who is let in stays. Taken over. */

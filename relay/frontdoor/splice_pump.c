@@ -615,6 +615,108 @@ void splice_pair_cut(struct splice_pump *pump, struct splice_pair *pair)
 	close_pair(pump, pair, SPLICE_RESET);
 }
 
+/* ---- to and from another program ---- */
+
+struct splice_pair *splice_pump_quietest(const struct splice_pump *pump, bool is_half_closed)
+{
+	struct link *first = link_first(is_half_closed ? &pump->half_closed : &pump->idle);
+
+	return first ? container_of(first, struct splice_pair, quiet) : NULL;
+}
+
+void splice_pair_save(const struct splice_pair *pair, uint64_t now_ms, struct splice_saved *ret)
+{
+	assert(pair->pump && !pair->is_leaving);
+	*ret = (struct splice_saved){ .quiet_ms = now_ms - pair->moved_ms };
+	for (int i = 0; i < 2; i++) {
+		const struct splice_end *end = &pair->ends[i];
+		const struct splice_flow *flow = &pair->flows[i];
+		ret->ends[i].fd = end->fd;
+		ret->ends[i].is_urgent = end->is_urgent;
+		ret->ends[i].is_broken = end->state.is_broken;
+		ret->ends[i].is_prompt = end->is_prompt;
+		ret->flows[i].state = flow->state;
+		ret->flows[i].pipe_out = flow->pipe ? flow->pipe->out : -1;
+		ret->flows[i].pipe_in = flow->pipe ? flow->pipe->in : -1;
+		ret->flows[i].head = flow->head ? flow->head + flow->head_at : NULL;
+		ret->flows[i].is_bulk = flow->is_bulk;
+		ret->flows[i].is_finished = flow->is_finished;
+		ret->flows[i].n_bytes = flow->n_bytes;
+	}
+}
+
+void splice_pair_let_go(struct splice_pump *pump, struct splice_pair *pair)
+{
+	assert(pair->pump == pump);
+	close_pair(pump, pair, SPLICE_DONE); /* an end that others have as well is not told */
+}
+
+/* One that another program has filled. */
+static struct splice_pipe *adopt_pipe(struct splice_pump *pump, int out, int in)
+{
+	struct splice_pipe *pipe = malloc(sizeof(*pipe));
+
+	if (!pipe)
+		abort();
+	*pipe = (struct splice_pipe){ .out = out, .in = in };
+	pump->counters.pipes_open++;
+	pump->counters.pipes_in_use++;
+	return pipe;
+}
+
+void splice_pair_set(struct splice_pump *pump, struct splice_pair *pair, const struct splice_saved *saved)
+{
+	assert(!pair->pump);
+	for (int i = 0; i < 2; i++) {
+		struct splice_end *end = &pair->ends[i];
+		struct splice_flow *flow = &pair->flows[i];
+		end->fd = saved->ends[i].fd;
+		end->is_urgent = saved->ends[i].is_urgent;
+		end->is_prompt = saved->ends[i].is_prompt;
+		end->is_watched_for_room = true;
+		end->state = (struct pump_end){ .is_readable = true, .is_writable = true,
+						.is_broken = saved->ends[i].is_broken };
+		flow->state = saved->flows[i].state;
+		flow->is_bulk = saved->flows[i].is_bulk;
+		flow->is_finished = saved->flows[i].is_finished;
+		flow->n_bytes = saved->flows[i].n_bytes;
+		if (saved->flows[i].pipe_out >= 0)
+			flow->pipe = adopt_pipe(pump, saved->flows[i].pipe_out, saved->flows[i].pipe_in);
+		else if (flow->state.waiting > 0)
+			keep(pump, flow, saved->flows[i].head);
+	}
+}
+
+void splice_pair_unset(struct splice_pump *pump, struct splice_pair *pair)
+{
+	assert(!pair->pump);
+	for (int i = 0; i < 2; i++)
+		drop_waiting(pump, &pair->flows[i]);
+}
+
+/* Rings are by when something moved: nobody is put behind who was quiet for less. */
+static uint64_t not_before_last(const struct link *ring, uint64_t moved_ms)
+{
+	const struct link *last = ring->before;
+
+	if (last == ring)
+		return moved_ms;
+	const uint64_t before = container_of(last, struct splice_pair, quiet)->moved_ms;
+	return before > moved_ms ? before : moved_ms;
+}
+
+void splice_pair_resume(struct splice_pump *pump, struct splice_pair *pair, uint64_t quiet_ms, uint64_t now_ms)
+{
+	const bool is_half_closed = pair->flows[0].state.is_done || pair->flows[1].state.is_done;
+	const uint64_t moved_ms = not_before_last(is_half_closed ? &pump->half_closed : &pump->idle,
+						  quiet_ms < now_ms ? now_ms - quiet_ms : 0);
+
+	/* What waits in memory is counted already. */
+	pump->kept_bytes -= pair->flows[0].head_size;
+	splice_pair_begin(pump, pair, now_ms);
+	pair->moved_ms = moved_ms;
+}
+
 static uint64_t count_bytes(const struct splice_pump *pump)
 {
 	return pump->counters.bytes[0] + pump->counters.bytes[1];

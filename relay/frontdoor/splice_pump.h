@@ -145,6 +145,38 @@ void splice_pair_set_head_take(struct splice_pair *pair, uint8_t *bytes, size_t 
 void splice_pair_drop_head(struct splice_pair *pair);
 /* Resets both ends, at once; ended() is not called. The pair must be begun. */
 void splice_pair_cut(struct splice_pump *pump, struct splice_pair *pair);
+/*
+ * A pair on its way to another program's pump: what it is at, its sockets, and what waits in it.
+ *
+ *   splice_pump_quietest ─► splice_pair_save ─► (to the other program) ─► splice_pair_let_go ┄┄► splice_pair_set ─► …_resume
+ */
+struct splice_saved {
+	struct {
+		int fd;
+		bool is_urgent, is_broken, is_prompt;
+	} ends[2];
+	struct {
+		struct pump_flow state;
+		int pipe_out, pipe_in; /* with what waits; -1: it is in head, or nothing waits */
+		const uint8_t *head;   /* state.waiting bytes; NULL: none */
+		bool is_bulk, is_finished;
+		uint64_t n_bytes;
+	} flows[2];
+	uint64_t quiet_ms; /* nothing has moved for so long */
+};
+
+/* The pair in which nothing has moved for longest, of those of which one way is done, or of the others. NULL: there is none. */
+struct splice_pair *splice_pump_quietest(const struct splice_pump *pump, bool is_half_closed);
+/* All in *ret is borrowed from the pair. The pair must be begun, and not leave. */
+void splice_pair_save(const struct splice_pair *pair, uint64_t now_ms, struct splice_saved *ret);
+/* Closes its descriptors, of which there are copies now: neither end hears of it. ended() is not called. */
+void splice_pair_let_go(struct splice_pump *pump, struct splice_pair *pair);
+/* In place of splice_pair_begin(), in a pair that is all zero. Takes descriptors over; head is copied. */
+void splice_pair_set(struct splice_pump *pump, struct splice_pair *pair, const struct splice_saved *saved);
+/* When both ends are watched, for SPLICE_EVENTS_OF_FULL. Those that are quiet for longest come first. */
+void splice_pair_resume(struct splice_pump *pump, struct splice_pair *pair, uint64_t quiet_ms, uint64_t now_ms);
+/* Of a pair that was set and will not be resumed: what waits is thrown away, the sockets are the caller's again. */
+void splice_pair_unset(struct splice_pump *pump, struct splice_pair *pair);
 /* Moves what can be moved, each pair by its budget, until turn_bytes were. True when there is more to do at once. */
 bool splice_pump_turn(struct splice_pump *pump, uint64_t now_ms);
 /* Ends what is silent for too long, and looks after who leaves; returns when to look again, UINT64_MAX: never. */

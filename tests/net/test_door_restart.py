@@ -1,0 +1,290 @@
+"""A public node is restarted, and the visitors of its front door notice nothing but a pause.
+
+      control    relay (public node, front door, webgw)    outside: visitors    agents
+         |          |                                          |                  |
+      ---+----------+---------- internet 198.51.100.0/24 ------+-------+----------+---
+                                                                       |
+                                                            home [port-restricted]
+                                                                       |
+                                                  alice: servers at her overlay address and at 127.0.0.1
+
+What systemd does is done by Supervised. tests/unit/frontdoor/test_stream_*.c have the rules one by one.
+"""
+
+import hashlib
+import os
+import socket
+import struct
+import threading
+
+import pytest
+
+from lab import LabError, wait_until
+from overlay import Overlay
+from test_relay_operator import Supervised
+from webgw import Agent
+
+SECRET = b"0" * 32
+MUCH = 50_000_000
+MEGABYTE = 1_000_000
+
+
+class Keeper(Supervised):
+    """As systemd: adds what it is sent, and forgets when it is told to."""
+
+    def await_kept(self):
+        """What was sent until now."""
+        self.notify.setblocking(False)
+        while True:
+            try:
+                text, fds, _, _ = socket.recv_fds(self.notify, 4096, 64)
+            except BlockingIOError:
+                return len(self.kept)
+            if text.startswith(b"FDSTOREREMOVE=1\nFDNAME=relay"):
+                for kept in self.kept:
+                    kept.close()
+                self.kept = []
+            elif text.startswith(b"FDSTORE=1\nFDNAME=relay"):
+                self.kept += [socket.socket(fileno=fd) for fd in fds]
+
+    def restart_in_place(self):
+        """As `systemctl restart`."""
+        if self.stop() != 0:
+            raise LabError("it did not end well")
+        self.await_kept()
+        self._spawn()
+
+
+class Town:
+    def __init__(self, lab, build):
+        self.overlay = Overlay(lab, build, members=("alice",))
+        self.relay = self.overlay.relay
+        self.config(["app.demo alice:8080", "other.demo alice:8080"])
+        self.relay.program.stop()
+        self.relay.program = Keeper(self.relay.host, self.relay.argv, "supervised")
+        self.relay.host.programs.append(self.relay.program)
+        self.relay.wait_for(lambda status: True, "answers")
+        self.overlay.join()
+        self.alice = self.overlay.nodes["alice"]
+        self.outside = lab.host("outside", self.overlay.internet)
+        self.agents = lab.host("agents", self.overlay.internet)
+        self.server = self.listen(self.alice.ip, 8080)
+
+    def config(self, hosts):
+        self.first_text = getattr(self, "first_text", self.relay.config.read_text())
+        self.relay.config.write_text(self.first_text + "metrics = 127.0.0.1:9100\n[frontdoor]\nlisten = 80, 443\n" +
+                                     "".join(f"host = {host}\n" for host in hosts) + f"""
+[webgw]
+listen = 9080
+allow_plaintext = yes
+host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
+""")
+
+    def listen(self, ip, port):
+        listener = self.alice.host.socket(kind=socket.SOCK_STREAM)
+        listener.bind((ip, port))
+        listener.listen(20)
+        listener.settimeout(20)
+        return listener
+
+    def visit(self, said):
+        visitor = self.outside.socket(kind=socket.SOCK_STREAM)
+        visitor.settimeout(30)
+        visitor.connect((self.relay.host.ip, 80))
+        visitor.sendall(said)
+        return visitor
+
+    def pair(self, host="app.demo", listener=None):
+        """A visitor and who serves it, with the request read."""
+        visitor = self.visit(request(host))
+        while True:
+            server, _ = (listener or self.server).accept()
+            server.settimeout(30)
+            got = server.recv(len(request(host)), socket.MSG_WAITALL)
+            if got:  # who only looks whether the server is there says nothing
+                assert got == request(host)
+                return visitor, server
+
+    def drops(self, what):
+        return int(self.relay.status()["drops"].get(f"front door: {what}", 0))
+
+    def metric(self, name):
+        with self.relay.host.socket(kind=socket.SOCK_STREAM) as stream:
+            stream.settimeout(10)
+            stream.connect(("127.0.0.1", 9100))
+            stream.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            text = b"".join(iter(lambda: stream.recv(65536), b"")).decode()
+        return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.fixture
+def town(lab, build):
+    return Town(lab, build)
+
+
+def request(host):
+    return f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+def read(end, n):
+    got = b""
+    while len(got) < n:
+        piece = end.recv(n - len(got))
+        if not piece:
+            raise LabError(f"ended after {got!r}")
+        got += piece
+    return got
+
+
+def answers(visitor, server):
+    """Both ways."""
+    visitor.sendall(b"are you there")
+    assert read(server, 13) == b"are you there"
+    server.sendall(b"yes")
+    assert read(visitor, 3) == b"yes"
+    return True
+
+
+def is_reset(end):
+    with pytest.raises(ConnectionResetError):
+        raise LabError(f"heard {end.recv(1)!r}")
+    end.close()
+    return True
+
+
+class Transfer:
+    """MUCH bytes from one end to the other, with an end behind them; .begun when some have arrived; the half is not passed alone."""
+
+    def __init__(self, source, sink, n=MUCH):
+        self.source, self.sink, self.n = source, sink, n
+        self.bytes = os.urandom(MEGABYTE)
+        self.begun, self.may_pass_half = threading.Event(), threading.Event()
+        self.hash, self.n_read, self.failure = hashlib.sha256(), 0, None
+        self.threads = [threading.Thread(target=self.attempt, args=(what,)) for what in (self.send, self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def attempt(self, what):
+        try:
+            what()
+        except OSError as error:
+            self.failure = error
+
+    def send(self):
+        for _ in range(self.n // MEGABYTE):
+            self.source.sendall(self.bytes)
+        self.source.shutdown(socket.SHUT_WR)
+
+    def receive(self):
+        while piece := self.sink.recv(262144):
+            self.hash.update(piece)
+            self.n_read += len(piece)
+            if self.n_read > self.n // 20:
+                self.begun.set()
+            if self.n_read > self.n // 2:
+                self.may_pass_half.wait(30)
+
+    def is_whole(self):
+        for thread in self.threads:
+            thread.join(60)
+        expected = hashlib.sha256()
+        for _ in range(self.n // MEGABYTE):
+            expected.update(self.bytes)
+        if self.failure or self.n_read != self.n:
+            raise LabError(f"{self.n_read} bytes of {self.n}: {self.failure}")
+        return self.hash.digest() == expected.digest()
+
+
+def expose(town):
+    """Published by alice, at a server of hers that only her acceptor reaches."""
+    town.overlay.control.admin("host", "add", "alice", "published.demo")
+    listener = town.listen("127.0.0.1", 8081)
+    town.alice.ctl("expose", "published.demo", "8081", "--proxy", "none")
+    wait_until(lambda: town.alice.rpc("node.exposures")["exposures"][0]["state"] == "live", 20, "it is published")
+    return listener
+
+
+def agent_pair(town):
+    """By webgw: a visitor, and the socket by which its agent has dialled back."""
+    agent = Agent(town.agents, town.relay.host.ip)
+    assert "result" in agent.register("www.example.com", SECRET)
+    visitor = town.visit(request("www.example.com"))
+    caller = agent.dial_back(agent.next_visit())
+    caller.settimeout(30)
+    assert read(caller, len(request("www.example.com"))) == request("www.example.com")
+    return visitor, caller
+
+
+def test_established_streams_go_on_over_a_restart(town, measured):
+    listener = expose(town)
+    wait_until(lambda: town.drops("unknown host") == 0, 5, "nobody was refused")
+    idle = town.pair()
+    by_agent = agent_pair(town)
+    exposed = town.pair("published.demo", listener)
+    half = town.pair()
+    half[0].shutdown(socket.SHUT_WR)
+    assert half[1].recv(1) == b""
+    other_half = town.pair()
+    other_half[1].shutdown(socket.SHUT_WR)
+    assert other_half[0].recv(1) == b""
+    undecided = town.visit(b"GET / HTTP/1.1\r\nHo")
+    silent = town.visit(b"")
+    down, up, published = town.pair(), town.pair(), town.pair("published.demo", listener)
+    agents_down = agent_pair(town)
+    transfers = [Transfer(down[1], down[0]), Transfer(up[0], up[1]), Transfer(published[1], published[0], MUCH // 2),
+                 Transfer(*reversed(agents_down), MUCH // 2)]
+    for transfer in transfers:
+        assert transfer.begun.wait(30)
+
+    town.relay.program.restart_in_place()
+    assert all(transfer.n_read < transfer.n for transfer in transfers)  # they are in the middle
+    for transfer in transfers:
+        transfer.may_pass_half.set()
+    half[1].sendall(b"x" * 300000)  # while nobody carries it
+    idle[1].sendall(b"meanwhile")
+    assert all(transfer.is_whole() for transfer in transfers)
+    assert read(idle[0], 9) == b"meanwhile"
+    for pair in (idle, by_agent, exposed):
+        assert answers(*pair)
+    assert read(half[0], 300000) == b"x" * 300000
+    half[1].close()
+    assert half[0].recv(1) == b""
+    other_half[0].sendall(b"still heard")
+    assert read(other_half[1], 11) == b"still heard"
+    undecided.sendall(b"st: app.demo\r\n\r\n")
+    silent.sendall(request("other.demo"))
+    assert {serve(town), serve(town)} == {request("app.demo"), request("other.demo")}
+
+    assert taken(town) == 11  # nine pairs, and two who had not said whom they want
+    assert lost(town) == town.drops("not taken up after a restart") == 0
+    gap = town.relay.program.wait_for_log(r"go on, after (\d+) ms")[1]
+    measured("nobody carries visitors' bytes while a public node is restarted", int(gap) / 1000)
+    # Their ends and resets are still passed on, and once: nothing is left of them.
+    exposed[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    exposed[0].close()
+    assert is_reset(exposed[1])
+    for pair in (idle, by_agent):
+        pair[0].close()
+        assert pair[1].recv(1) == b""
+        pair[1].close()
+
+    # And a second time: what was taken up is handed over again.
+    last = town.pair()
+    town.relay.program.restart_in_place()
+    assert answers(*last)
+
+
+def taken(town):
+    return town.metric('p2pnode_door_streams_taken_total{door="front"}')
+
+
+def lost(town):
+    return town.metric('p2pnode_door_streams_lost_total{door="front"}')
+
+
+def serve(town):
+    server, _ = town.server.accept()
+    server.settimeout(20)
+    got = server.recv(4096)
+    server.close()
+    return got
