@@ -3,6 +3,7 @@
 #include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 #define LISTEN_FIRST_FD 3
 #define LISTEN_MAX_FDS	1024
 #define KEEP_AT_ONCE	16
+#define BARRIER_MS	1000
 
 /* With n sockets (at most KEEP_AT_ONCE), of which the other side gets copies. */
 static void notify_with(const char *state, const int *fds, size_t n)
@@ -69,8 +71,29 @@ void service_keep_sockets(const char *name, const int *fds, size_t n)
 {
 	char state[128];
 
-	snprintf(state, sizeof(state), "%s=1\nFDNAME=%s", n > 0 ? "FDSTORE" : "FDSTOREREMOVE", name);
-	notify_with(state, fds, n < KEEP_AT_ONCE ? n : KEEP_AT_ONCE);
+	if (n == 0) {
+		snprintf(state, sizeof(state), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+		service_notify(state);
+		return;
+	}
+	/* Not polled: an error that waits in a socket (an ICMP) would be a cause to forget it. */
+	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
+	for (size_t at = 0; at < n; at += KEEP_AT_ONCE)
+		notify_with(state, fds + at, n - at < KEEP_AT_ONCE ? n - at : KEEP_AT_ONCE);
+}
+
+/* The other side closes what comes with it when it has done all that was sent before. */
+void service_await_forgotten(void)
+{
+	int fds[2];
+
+	if (!service_is_supervised() || pipe2(fds, O_CLOEXEC) < 0)
+		return;
+	notify_with("BARRIER=1", &fds[1], 1);
+	close(fds[1]);
+	struct pollfd wait = { .fd = fds[0] };
+	(void)poll(&wait, 1, BARRIER_MS);
+	close(fds[0]);
 }
 
 size_t service_take_sockets(int *ret, size_t max)

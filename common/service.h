@@ -17,8 +17,10 @@ void service_notify(const char *state);
 size_t service_take_sockets(int *ret, size_t max);
 /* Is there somebody who may keep sockets? */
 bool service_is_supervised(void);
-/* Lets systemd keep copies under that name for the next start; n 0: and forget those it has. */
+/* Lets systemd keep copies under that name for the next start, beside those it has; n 0: it forgets these. */
 void service_keep_sockets(const char *name, const int *fds, size_t n);
+/* Waits, not for long, until it has: a port that a copy of its has cannot be bound. */
+void service_await_forgotten(void);
 
 /*
  * Gives up all capabilities but these (CAP_… of <linux/capability.h>) for good. Call before any thread

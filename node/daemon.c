@@ -272,6 +272,8 @@ static void on_listening(void *owner, const int *sockets, size_t n)
 	service_keep_sockets("relay", NULL, 0);
 	if (n > 0)
 		service_keep_sockets("relay", sockets, n);
+	else
+		service_await_forgotten();
 }
 
 /* Under the name of the sockets that listen: who takes these up, or forgets them, does so with both. */
@@ -306,7 +308,7 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 	char webgw_admin[PATH_MAX];
 	place_beside(options->socket, options->config->webgw_admin, webgw_admin);
 	settings.options.webgw_admin = options->config->webgw_admin[0] != '\0' ? webgw_admin : NULL;
-	if (!options->config->is_public)
+	if (!options->config->is_public && options->n_public_sockets > 0)
 		on_listening(daemon, NULL, 0);
 	r = p2p_engine_new(options->loop, &settings.options, &callbacks, &daemon->engine, error.message,
 			   sizeof(error.message));

@@ -356,6 +356,15 @@ static void tell_listening(const struct p2p_engine *engine)
 		engine->callbacks.listening(engine->callbacks.owner, sockets, n);
 }
 
+/* Ports of sockets that nobody takes up are free then. */
+static void on_forget_kept(void *owner)
+{
+	const struct p2p_engine *engine = owner;
+
+	if (engine->callbacks.listening)
+		engine->callbacks.listening(engine->callbacks.owner, NULL, 0);
+}
+
 /* Only for a process that follows: who leaves the network has no clients any more. */
 static void on_save_relay_clients(void *owner, const uint8_t *saved, size_t len)
 {
@@ -379,7 +388,8 @@ static int start_public_node(struct p2p_engine *engine, struct error *reterr)
 					       .is_member = on_is_member,
 					       .node_key = &engine->node_key,
 					       .each_member = on_each_member,
-					       .save_udp = on_save_relay_clients };
+					       .save_udp = on_save_relay_clients,
+					       .forget_kept = on_forget_kept };
 	struct endpoint led[DOOR_MAX_LISTEN];
 	char *saved = NULL;
 	int r;
@@ -544,6 +554,14 @@ static void on_part_closed(void *owner)
 		close_hosts(engine);
 }
 
+static void close_sockets(struct listen_sockets *sockets)
+{
+	for (uint32_t i = 0; i < sockets->n; i++)
+		if (sockets->fds[i] >= 0)
+			close(sockets->fds[i]);
+	sockets->n = 0;
+}
+
 /* The Session is gone: now what lives longer. */
 static void close_longer_parts(struct p2p_engine *engine)
 {
@@ -583,8 +601,10 @@ static void close_longer_parts(struct p2p_engine *engine)
 		port_mapping_close(port_mapping, on_part_closed, engine);
 	if (data_plane)
 		data_plane_close(data_plane, on_part_closed, engine);
-	if (public_node && !engine->stopping)
+	if (public_node && !engine->stopping) {
+		close_sockets(&engine->sockets); /* else they would listen on, and nobody accept */
 		tell_listening(engine); /* no more */
+	}
 	if (public_node)
 		public_node_stop(public_node, on_part_closed, engine);
 	on_part_closed(engine);
@@ -895,14 +915,6 @@ static void on_link_changed(void *owner)
 		session_link_changed(engine->session, changed);
 }
 
-static void close_sockets(struct listen_sockets *sockets)
-{
-	for (uint32_t i = 0; i < sockets->n; i++)
-		if (sockets->fds[i] >= 0)
-			close(sockets->fds[i]);
-	sockets->n = 0;
-}
-
 static int take_turn(struct turn_settings *turn, const struct p2p_engine_options *options, struct error *reterr)
 {
 	if (!options->turn_server)
@@ -966,7 +978,7 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 		engine->sockets.fds[i] = options->public_sockets[i];
 	engine_take_streams(engine);
 	if (!engine->is_public) { /* nobody would answer there, and the front door may bind the port */
-		listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
+		(void)listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
 		close_sockets(&engine->sockets);
 	}
 	engine->public_options.tls_port = options->public_tls_port;

@@ -66,9 +66,11 @@ int listen_sockets_take(const struct listen_sockets *sockets, int type, const st
 	return -1;
 }
 
-void listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
-				 uint32_t n_addresses, bool is_exact)
+uint32_t listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
+				     uint32_t n_addresses, bool is_exact)
 {
+	uint32_t n_closed = 0;
+
 	for (uint32_t i = 0; sockets && i < sockets->n; i++) {
 		bool is_wanted = false;
 		for (uint32_t j = 0; j < n_addresses; j++)
@@ -80,5 +82,7 @@ void listen_sockets_close_others(struct listen_sockets *sockets, int type, const
 			(void)shutdown(sockets->fds[i], SHUT_RDWR);
 		close(sockets->fds[i]);
 		sockets->fds[i] = -1;
+		n_closed++;
 	}
+	return n_closed;
 }

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LISTEN_SOCKETS_MAX 24 /* with two of streams (frontdoor/stream_queue.h) */
+#define LISTEN_SOCKETS_MAX 40 /* all of a public node and its front door, and two of streams (frontdoor/stream_queue.h) */
 
 /* All zero: none. */
 struct listen_sockets {
@@ -25,7 +25,8 @@ int listen_sockets_take(const struct listen_sockets *sockets, int type, const st
 /*
  * Closes those of that type that none of the addresses takes: they would be in the way, and nobody serves them. Of
  * SOCK_STREAM they listen no longer in other copies either: systemd's would keep the port from whoever binds it next.
+ * Those of SOCK_DGRAM stay bound until systemd has forgotten them. Returns how many were closed.
  * is_exact: the addresses are of two who accept, and one socket at all addresses would give each the other's.
  */
-void listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
-				 uint32_t n_addresses, bool is_exact);
+uint32_t listen_sockets_close_others(struct listen_sockets *sockets, int type, const struct endpoint *addresses,
+				     uint32_t n_addresses, bool is_exact);

@@ -149,8 +149,8 @@ static void close_other_sockets(const struct public_node_options *options, const
 	memcpy(places, relay->listen, n * sizeof(*places));
 	for (uint32_t i = 0; i < options->n_led; i++)
 		places[n++] = usable_place(&options->led[i]);
-	listen_sockets_close_others(options->sockets, SOCK_STREAM, places, n,
-				    relay->n_listen > 0 && options->n_led > 0);
+	(void)listen_sockets_close_others(options->sockets, SOCK_STREAM, places, n,
+					  relay->n_listen > 0 && options->n_led > 0);
 }
 
 /* The addresses of this machine at which nobody else listens for it. */
@@ -250,7 +250,9 @@ static int start_udp(struct public_node *node, uv_loop_t *loop, const struct pub
 	/* So that nodes find out what the NATs before them do. */
 	if (options->stun_port != 0 && options->stun_port != UINT16_MAX)
 		udp.other_port = (uint16_t)(options->stun_port + 1);
-	listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen, false);
+	if (listen_sockets_close_others(options->sockets, SOCK_DGRAM, udp.listen, udp.n_listen, false) > 0 &&
+	    options->forget_kept)
+		options->forget_kept(options->owner);
 	udp.sockets = options->sockets;
 	int r = udp_server_start(loop, &udp, &node->udp, reterr);
 	if (r == 0)

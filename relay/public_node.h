@@ -46,6 +46,8 @@ struct public_node_options {
 	const uint8_t *saved_udp;
 	size_t saved_udp_len;
 	void (*save_udp)(void *owner, const uint8_t *saved, size_t len);
+	/* UDP sockets among .sockets are not taken up: who else keeps them closes them before it returns. NULL: nobody does. */
+	void (*forget_kept)(void *owner);
 	/* Calls add(set, key) for every member. */
 	void (*each_member)(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set);
 };
