@@ -2,15 +2,24 @@
 
 import functools
 import http.server
+import socketserver
 import ssl
 import sys
 import threading
 
+
+class WebServer(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        # Without its parent's question to the DNS for its own name, which no one answers in a lab.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
 folder, http_port, https_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 address = sys.argv[4] if len(sys.argv) > 4 else ""
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-plain = http.server.ThreadingHTTPServer((address, http_port), handler)
-tls = http.server.ThreadingHTTPServer((address, https_port), handler)
+plain = WebServer((address, http_port), handler)
+tls = WebServer((address, https_port), handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"{folder}/certificate.pem", f"{folder}/key.pem")
 # The handshake is the visitor's own thread's: one that is slow delays no other.
