@@ -250,6 +250,8 @@ static const struct config_setting settings[] = {
 	  "File of tokens' hashes and of the names they are for, read again when it changes; p2pctl diglett token makes others" },
 	{ "diglett", "script", CONFIG_TEXT, 0, DIGLETT_PATH_LEN, "", false, diglett_check_path,
 	  "Program that tells the gateway of names that come and go; empty: none" },
+	{ "diglett", "allow_v1", CONFIG_BOOL, 0, 0, "no", false, NULL,
+	  "Agents of version 1 are let in, too: whoever hears their connections reads their tokens and what they carry" },
 	{ "diglett-agent", "server", CONFIG_TEXT, 0, 255, "", false, diglett_check_server,
 	  "Host and port of a diglett server, such as gate.example.org:20000" },
 	{ "diglett-agent", "server_key", CONFIG_TEXT, 0, 66, "", false, diglett_check_key,

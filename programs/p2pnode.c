@@ -25,7 +25,7 @@ enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char *arg_config, *arg_state_dir = DEFAULT_STATE_DIR, *arg_socket = LOCAL_API_DEFAULT_PATH,
 			       *arg_log_level;
-static bool arg_check, arg_defaults, arg_help, arg_version;
+static bool arg_check, arg_defaults, arg_allow_v1, arg_help, arg_version;
 
 static const struct cli_option options[] = {
 	{ 'c', "config", "PATH", "configuration file (" NODE_CONFIG_DEFAULT_PATH ", if there is one)", &arg_config,
@@ -35,6 +35,8 @@ static const struct cli_option options[] = {
 	{ 'S', "socket", "PATH", "socket for p2pctl (" LOCAL_API_DEFAULT_PATH ")", &arg_socket, NULL },
 	{ 'l', "log-level", "LEVEL", "error, warning, info, debug or trace; wins over the file", &arg_log_level,
 	  NULL },
+	{ 0, "allow-v1", NULL, "of a diglett server: lets in agents of version 1, whose encryption hides nothing from who hears it",
+	  NULL, &arg_allow_v1 },
 	{ 0, "check-config", NULL, "only check the configuration, and say what is wrong with it", NULL, &arg_check },
 	{ 0, "show-defaults", NULL, "print a configuration file with all defaults", NULL, &arg_defaults },
 	{ 'h', "help", NULL, "this text", NULL, &arg_help },
@@ -174,6 +176,10 @@ static int load_config(struct node_config *ret, struct error *reterr)
 		r = 0;
 	if (r == 0 && arg_log_level && log_level_parse(arg_log_level, &ret->log_level) != 0)
 		r = error_set(reterr, -EINVAL, "--log-level: error, warning, info, debug or trace");
+	if (r == 0 && arg_allow_v1 && !ret->diglett.is_server)
+		r = error_set(reterr, -EINVAL, "--allow-v1 is for a diglett server: put a line '[diglett]' into the configuration");
+	if (arg_allow_v1)
+		ret->diglett.allow_v1 = true;
 	return r;
 }
 

@@ -133,6 +133,7 @@ static int take_server(const struct config_values *values, struct diglett_settin
 	const char *info = config_text(values, SERVER, "info");
 
 	ret->is_server = config_has_section(values, SERVER);
+	ret->allow_v1 = config_bool(values, SERVER, "allow_v1");
 	if (parse_listen(config_text(values, SERVER, "listen"), &ret->listen) != 0 ||
 	    (info[0] != '\0' && parse_listen(info, &ret->info) != 0))
 		return -EINVAL; /* not reached: the schema checked them */

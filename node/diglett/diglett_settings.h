@@ -13,6 +13,7 @@
 
 struct diglett_settings {
 	bool is_server; /* [diglett] */
+	bool allow_v1;
 	struct endpoint listen, info;
 	char domain[HOST_NAME_MAX_LEN + 1];
 	char tokens[DIGLETT_PATH_LEN + 1], script[DIGLETT_PATH_LEN + 1];

@@ -254,6 +254,7 @@ static int start_parts(struct diglett_thread *thread, struct error *reterr)
 						       .tokens_file = settings->tokens,
 						       .own_tokens_file = thread->tokens_file,
 						       .script = settings->script,
+						       .allow_v1 = settings->allow_v1,
 						       .notes_file = thread->notes_file };
 	struct diglett_agent_options agent = { .host = settings->host,
 					       .port = settings->port,

@@ -53,6 +53,7 @@ static void put_agents(FILE *out, const struct diglett_server_counters *server)
 
 	put_one(out, "agents", "gauge", "Agents that are let in now.", server->agents_now);
 	put_one(out, "agents_total", "counter", "Agents that were let in.", server->accepted);
+	put_one(out, "agents_v1_total", "counter", "Of these, of version 1 (allow_v1).", server->of_v1);
 	put_by(out, "agents_refused_total", "Connections that did not become agents, by cause.", "cause", refusals,
 	       ARRAY_LEN(refusals));
 	put_by(out, "agents_ended_total", "Agents that ended, by cause.", "cause", ends, ARRAY_LEN(ends));

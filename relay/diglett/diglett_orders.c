@@ -53,6 +53,7 @@ static struct json *agent_json(const struct diglett_agent_view *view)
 	json_put_string(json, "address", endpoint_text(&view->remote).s);
 	put_key(json, "public_key", view->key);
 	json_put_integer(json, "since_s", view->since_s);
+	json_put_integer(json, "version", view->version);
 	if (view->node[0] != '\0') {
 		json_put_string(json, "node", view->node);
 	} else {

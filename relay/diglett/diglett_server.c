@@ -7,6 +7,7 @@
 #include "relay/diglett/gateway_script.h"
 #include "relay/diglett/handshake_places.h"
 #include "relay/diglett/tunnel.h"
+#include "relay/diglett/v1_tunnel.h"
 #include "relay/http_server.h"
 #include "relay/tcp_listener.h"
 
@@ -21,6 +22,13 @@
 #include <unistd.h>
 
 #define TICK_MS 1000
+
+#define V1_WARNING \
+	"both directions of its connection have the same keystream, so that whoever hears it reads the token and what visitors say, " \
+	"can change it unseen, and can be the server"
+#define V1_WARNING_START \
+	"Their connections have the same keystream in both directions, and no proof of who the server is: whoever hears one reads the " \
+	"token and what visitors say, and can change it. Give such agents tokens of their own, on trusted networks only"
 
 struct agent;
 
@@ -37,6 +45,8 @@ struct agent {
 	struct diglett_server *server;
 	struct agent *next;
 	struct tunnel *tunnel; /* NULL: closed */
+	bool is_v1;	       /* its connection is this one, then, and the tunnel closes */
+	struct v1_tunnel *v1;
 	struct endpoint remote;
 	uint8_t token[TOKEN_HASH_LEN]; /* of a node: its key's hash, which is no token's */
 	bool is_node;
@@ -66,7 +76,7 @@ struct diglett_server {
 	struct source_limit source_limit;   /* a handshake costs this thread two key agreements */
 	uint32_t n_open; /* parts that must close before it is freed */
 	struct diglett_server_counters counters;
-	struct log_limit limit;
+	struct log_limit limit, v1_limit;
 	bool is_stopping;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -102,7 +112,7 @@ static void free_agent_if_closed(struct agent *agent)
 	struct diglett_server *const server = agent->server;
 	struct agent **at = &server->agents;
 
-	if (agent->tunnel || agent->n_listening > 0)
+	if (agent->tunnel || agent->v1 || agent->n_listening > 0)
 		return;
 	while (*at != agent)
 		at = &(*at)->next;
@@ -117,6 +127,38 @@ static void on_tunnel_closed(void *owner)
 
 	agent->tunnel = NULL;
 	free_agent_if_closed(agent);
+}
+
+static void on_v1_closed(void *owner)
+{
+	struct agent *agent = owner;
+
+	agent->v1 = NULL;
+	free_agent_if_closed(agent);
+}
+
+/* Whichever of the two kinds its connection is. */
+static void close_connection(struct agent *agent, uint8_t reason)
+{
+	if (!agent->is_v1)
+		tunnel_close(agent->tunnel, reason, on_tunnel_closed);
+	else if (agent->v1)
+		v1_tunnel_close(agent->v1, on_v1_closed);
+}
+
+static struct tunnel_counters connection_counters(const struct agent *agent)
+{
+	if (!agent->is_v1)
+		return tunnel_counters(agent->tunnel);
+	return agent->v1 ? v1_tunnel_counters(agent->v1) : (struct tunnel_counters){ 0 };
+}
+
+static void answer_agent(struct agent *agent, const struct diglett_answer *answer)
+{
+	if (agent->is_v1)
+		v1_tunnel_answer(agent->v1, answer);
+	else
+		tunnel_answer(agent->tunnel, answer);
 }
 
 static void on_port_closed(void *owner)
@@ -171,8 +213,8 @@ static void end_agent(struct agent *agent, uint8_t reason)
 	agent->is_leaving = true; /* it counts no more, but for what it has carried */
 	handshake_places_leave(&server->handshakes, agent);
 	give_up_ports(agent);
-	tunnel_close(agent->tunnel, reason, on_tunnel_closed);
-	struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+	close_connection(agent, reason);
+	struct tunnel_counters carried = connection_counters(agent);
 	carried.visitors_now = 0;
 	tunnel_counters_add(&server->counters.streams, &carried);
 	if (agent->is_let_in)
@@ -253,7 +295,10 @@ static void on_visitor(void *owner, int fd, const struct endpoint *remote)
 		reset_visitor(fd);
 		return;
 	}
-	tunnel_visit(port->agent->tunnel, fd, port->number, remote);
+	if (port->agent->is_v1)
+		v1_tunnel_visit(port->agent->v1, fd, remote);
+	else
+		tunnel_visit(port->agent->tunnel, fd, port->number, remote);
 }
 
 /* The name as it is reached: without a dot it is one below our domain. */
@@ -387,6 +432,11 @@ static void let_in(struct agent *agent, const struct diglett_request *request)
 	handshake_places_leave(&server->handshakes, agent);
 	server->counters.accepted++;
 	server->counters.agents_now++;
+	server->counters.of_v1 += agent->is_v1 ? 1 : 0;
+	if (agent->is_v1)
+		log_limited(&server->v1_limit, LOG_LEVEL_WARNING, "diglett",
+			    "the agent of %s, from %s, speaks version 1: " V1_WARNING, agent->ports[0].name.text,
+			    endpoint_text(&agent->remote).s);
 	for (uint8_t i = 0; i < agent->n_ports; i++) {
 		const uint16_t port = tcp_listener_port(&agent->ports[i].listener);
 		log_info("diglett", "%s is at 127.0.0.1:%u, by the agent from %s", agent->ports[i].name.text, port,
@@ -443,7 +493,34 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	answer.is_accepted = r == 0;
 	if (r == 0)
 		let_in(agent, request);
-	tunnel_answer(agent->tunnel, &answer);
+	answer_agent(agent, &answer);
+}
+
+/* Its tunnel closes, and what it has said is still in the socket. */
+static void begin_v1(struct agent *agent)
+{
+	struct diglett_server *const server = agent->server;
+	const struct v1_tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended,
+					       .handshake_ms = server->options.handshake_ms,
+					       .stalled_ms = server->options.v1_stalled_ms };
+	const int fd = tunnel_take_v1(agent->tunnel);
+
+	agent->is_v1 = true;
+	tunnel_close(agent->tunnel, MUX_CLOSED, on_tunnel_closed);
+	if (fd < 0 || v1_tunnel_serve(server->loop, &server->curve, fd, &ports, &agent->v1) < 0) {
+		server->counters.failed++;
+		end_agent(agent, MUX_CLOSED);
+	}
+}
+
+static void on_tunnel_ended(void *owner, const struct error *why)
+{
+	struct agent *agent = owner;
+
+	if (why->code == -EPROTONOSUPPORT && agent->server->options.allow_v1)
+		begin_v1(agent);
+	else
+		on_ended(agent, why);
 }
 
 static void on_accepted(void *owner, int fd, const struct endpoint *remote)
@@ -459,7 +536,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	if (!agent)
 		abort();
 	*agent = (struct agent){ .server = server, .remote = *remote };
-	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended,
+	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_tunnel_ended,
 					     .handshake_ms = server->options.handshake_ms,
 					     .dead_ms = server->options.dead_ms,
 					     .half_closed_ms = server->options.half_closed_ms };
@@ -503,12 +580,14 @@ bool diglett_server_agent_at(const struct diglett_server *server, uint32_t i, st
 	if (!agent)
 		return false;
 	*ret = (struct diglett_agent_view){ .remote = agent->remote,
-					    .key = tunnel_remote_key(agent->tunnel),
+					    .key = agent->is_v1 ? v1_tunnel_remote_key(agent->v1)
+								: tunnel_remote_key(agent->tunnel),
 					    .since_s = agent->since_s,
 					    .token = token_id(agent->token),
 					    .label = token_store_label(&server->tokens, agent->token),
 					    .node = agent->is_node ? agent->node.name : "",
-					    .streams = tunnel_counters(agent->tunnel),
+					    .version = agent->is_v1 ? 1 : 2,
+					    .streams = connection_counters(agent),
 					    .n_ports = agent->n_ports };
 	for (uint8_t j = 0; j < agent->n_ports; j++) {
 		const struct agent_port *port = &agent->ports[j];
@@ -617,8 +696,8 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 	*ret = (struct http_page){ .status = 200, .type = "application/json" };
 	if (asprintf(&ret->text,
 		     "{\"version\": \"" P2P_VERSION "\", \"publicKey\": \"%s\", \"protocols\": [\"" DIGLETT_PROLOGUE
-		     "\"], \"port\": %u, \"domain\": \"%s\", \"maxPorts\": %d}\n",
-		     key, tcp_listener_port(&server->listener), server->options.domain, DIGLETT_MAX_PORTS) < 0)
+		     "\"%s], \"port\": %u, \"domain\": \"%s\", \"maxPorts\": %d}\n",
+		     key, server->options.allow_v1 ? ", \"diglett/1\"" : "", tcp_listener_port(&server->listener), server->options.domain, DIGLETT_MAX_PORTS) < 0)
 		abort();
 	return true;
 }
@@ -694,6 +773,8 @@ int diglett_server_start(uv_loop_t *loop, const struct diglett_server_options *o
 	char key[DIGLETT_PUBLIC_TEXT + 1];
 	diglett_public_text(&server->public, key);
 	log_info("diglett", "agents are let in at TCP %s; public key %s", endpoint_text(&options->listen).s, key);
+	if (options->allow_v1)
+		log_warning("diglett", "allow_v1: agents of version 1 are let in, too. " V1_WARNING_START);
 	*ret = server;
 	return 0;
 }
@@ -730,7 +811,7 @@ struct diglett_server_counters diglett_server_counters(const struct diglett_serv
 
 	for (const struct agent *agent = server->agents; agent; agent = agent->next)
 		if (!agent->is_leaving) {
-			const struct tunnel_counters carried = tunnel_counters(agent->tunnel);
+			const struct tunnel_counters carried = connection_counters(agent);
 			tunnel_counters_add(&counters.streams, &carried);
 		}
 	if (server->gateway)

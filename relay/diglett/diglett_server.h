@@ -16,6 +16,8 @@
  * Who has not shown a token yet has ten seconds, and gives way to newcomers (handshake_places.h); a source that comes too
  * often is closed at once. A token has its part of agents and of held ports, so that one keeps no other's agents out.
  *
+ * With allow_v1 who begins as an agent of version 1 is handed from tunnel.h to v1_tunnel.h, and is judged alike, by its token.
+ *
  * Loop only.
  */
 #pragma once
@@ -46,7 +48,8 @@ struct diglett_server_options {
 	const char *key_file;	      /* made when it is not there */
 	const char *tokens_file, *own_tokens_file;     /* by hand, and by p2pctl; "" or NULL: none */
 	const char *script, *notes_file;	       /* script "": none */
-	uint32_t handshake_ms, dead_ms, half_closed_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
+	bool allow_v1; /* agents of version 1 are let in, too: v1_wire.h tells why that is unsafe */
+	uint32_t handshake_ms, dead_ms, half_closed_ms, v1_stalled_ms, script_limit_ms, script_retry_ms; /* 0: as elsewhere; for tests */
 };
 
 enum diglett_refusal {
@@ -67,6 +70,7 @@ struct diglett_server_counters {
 	uint64_t crowded_out; /* of it, by newcomers */
 	uint64_t too_often;   /* their source came */
 	uint64_t replaced, revoked, gone, ended;
+	uint64_t of_v1; /* of those accepted */
 	struct tunnel_counters streams; /* of all agents */
 	struct gateway_counters gateway;
 };
@@ -86,6 +90,7 @@ struct diglett_agent_view {
 	struct token_id token;
 	const char *label; /* of the token; "": none */
 	const char *node;  /* that came by its certificate; "": by a token */
+	uint8_t version;   /* of the protocol */
 	struct tunnel_counters streams;
 	uint8_t n_ports;
 	struct diglett_port_view {

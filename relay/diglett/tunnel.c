@@ -1,8 +1,10 @@
 #include "relay/diglett/tunnel_internal.h"
 
 #include "common/clock.h"
+#include "relay/diglett/v1_wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -492,10 +494,24 @@ static void take_all(struct tunnel *tunnel)
 	tunnel->n_in -= at;
 }
 
+/* Which stays in the socket: another protocol's is not ours to take. */
+static bool begins_as_v1(const struct tunnel *tunnel)
+{
+	uint8_t first;
+
+	return tunnel->state == TUNNEL_ACT_1 && tunnel->n_in == 0 && recv(tunnel->fd, &first, 1, MSG_PEEK) == 1 &&
+	       first == V1_MAGIC_FIRST;
+}
+
 static void receive(struct tunnel *tunnel)
 {
 	size_t total = 0;
 
+	if (begins_as_v1(tunnel)) {
+		tunnel->is_v1 = true;
+		fail(tunnel, -EPROTONOSUPPORT, "it speaks version 1 of the protocol, which is let in with allow_v1 only");
+		return;
+	}
 	while (total < TUNNEL_TURN_BYTES && tunnel->state != TUNNEL_ENDED && !tunnel->is_closing) {
 		const size_t room = sizeof(tunnel->in) - tunnel->n_in;
 		const ssize_t n = recv(tunnel->fd, tunnel->in + tunnel->n_in, room, 0);
@@ -666,6 +682,11 @@ void tunnel_close(struct tunnel *tunnel, uint8_t reason, void (*closed)(void *ow
 bool tunnel_is_open(const struct tunnel *tunnel)
 {
 	return tunnel->state == TUNNEL_OPEN;
+}
+
+int tunnel_take_v1(const struct tunnel *tunnel)
+{
+	return tunnel->is_v1 ? fcntl(tunnel->fd, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
 const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel)

@@ -64,6 +64,8 @@ void tunnel_visit(struct tunnel *tunnel, int fd, uint16_t port, const struct end
 /* Tells the other side why, resets all visitors and frees itself from the loop; closed (may be NULL) is called then. */
 void tunnel_close(struct tunnel *tunnel, uint8_t reason, void (*closed)(void *owner));
 bool tunnel_is_open(const struct tunnel *tunnel); /* let in */
+/* The end was that an agent began as one of version 1: its socket, with all that it has said, for who speaks that. -1: not so. */
+int tunnel_take_v1(const struct tunnel *tunnel);
 /* Who the other side has shown to be: the server knows it when it was asked. Borrowed. */
 const struct noise_public *tunnel_remote_key(const struct tunnel *tunnel);
 /* To what a badge has to be bound; the server has it when it was asked. */

@@ -22,6 +22,7 @@ struct tunnel {
 	uv_loop_t *loop;
 	enum tunnel_state state;
 	bool is_agent, is_dirty, is_closing;
+	bool is_v1; /* the agent's first byte */
 	int fd;
 	uv_poll_t poll;
 	uv_timer_t timer; /* the handshake's deadline; then once a second; then to tell the end */

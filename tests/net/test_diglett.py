@@ -10,7 +10,9 @@ Neither is a member of a network, but where a node shows its certificate instead
 
 import hashlib
 import json
+import os
 import socket
+import struct
 import threading
 
 import pytest
@@ -244,6 +246,140 @@ def test_a_token_made_by_p2pctl_lets_in_is_listed_and_its_end_ends_the_agent(gat
     agent.program.wait_for_log("token revoked", 15)
     assert json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]["agents"] == []
     assert token not in gate.node.program.output() + agent.program.output()
+
+
+class ChaCha20:
+    """A stream, by hand; the iv's first 64 bits count its blocks."""
+
+    def __init__(self, key, iv):
+        self.key = struct.unpack("<8I", key)
+        self.counter, *self.nonce = struct.unpack("<Q2I", iv)
+        self.rest = b""
+
+    def block(self):
+        first = [*struct.unpack("<4I", b"expand 32-byte k"), *self.key, self.counter & 0xFFFFFFFF, self.counter >> 32, *self.nonce]
+        words = list(first)
+        for _ in range(10):
+            for a, b, c, d in ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
+                               (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)):
+                for to, by, into, n in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+                    words[to] = (words[to] + words[by]) & 0xFFFFFFFF
+                    mixed = words[into] ^ words[to]
+                    words[into] = (mixed << n | mixed >> (32 - n)) & 0xFFFFFFFF
+        self.counter += 1
+        return struct.pack("<16I", *((a + b) & 0xFFFFFFFF for a, b in zip(first, words)))
+
+    def update(self, data):
+        while len(self.rest) < len(data):
+            self.rest += self.block()
+        stream, self.rest = self.rest[:len(data)], self.rest[len(data):]
+        return bytes(a ^ b for a, b in zip(data, stream))
+
+
+class AgentOfVersion1:
+    """By nothing that p2pnode uses. One visitor at a time."""
+
+    FIELD = 2**256 - 2**32 - 977
+    BASE = (0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
+            0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8)
+
+    def __init__(self, host, server):
+        self.socket = host.socket(kind=socket.SOCK_STREAM)
+        self.socket.settimeout(20)
+        self.socket.connect(server)
+        secret = int.from_bytes(os.urandom(31), "big") + 1
+        self.socket.sendall(b"digl\x01" + self.compressed(self.times(secret, self.BASE)))
+        hello = self.exactly(38)
+        assert hello[:5] == b"digl\x01"
+        x = int.from_bytes(hello[6:], "big")
+        y = pow(x**3 + 7, (self.FIELD + 1) // 4, self.FIELD)
+        shared = self.times(secret, (x, y if y % 2 == hello[5] - 2 else self.FIELD - y))
+        key = hashlib.sha512(b"".join(n.to_bytes(32, "big") for n in shared)).digest()
+        self.sending, self.receiving = (ChaCha20(key[:32], key[32:48]) for _ in range(2))
+
+    def plus(self, a, b):
+        if a is None or b is None:
+            return a or b
+        if a[0] == b[0] and (a[1] + b[1]) % self.FIELD == 0:
+            return None
+        slope = (3 * a[0]**2 * pow(2 * a[1], -1, self.FIELD) if a == b else (b[1] - a[1]) * pow(b[0] - a[0], -1, self.FIELD))
+        x = (slope**2 - a[0] - b[0]) % self.FIELD
+        return x, (slope * (a[0] - x) - a[1]) % self.FIELD
+
+    def times(self, n, point):
+        result = None
+        while n:
+            result = self.plus(result, point) if n & 1 else result
+            point, n = self.plus(point, point), n >> 1
+        return result
+
+    def compressed(self, point):
+        return bytes([2 + point[1] % 2]) + point[0].to_bytes(32, "big")
+
+    def exactly(self, n):
+        data = b""
+        while len(data) < n:
+            part = self.socket.recv(n - len(data))
+            if not part:
+                raise ConnectionError
+            data += part
+        return data
+
+    def say(self, kind, number=0, payload=b""):
+        self.socket.sendall(self.sending.update(struct.pack(">BIH", kind, number, len(payload)) + payload))
+
+    def hear(self):
+        kind, number, size = struct.unpack(">BIH", self.receiving.update(self.exactly(7)))
+        return kind, number, self.receiving.update(self.exactly(size))
+
+    def ask(self, token, name):
+        """The answer to the name."""
+        self.say(7, payload=token.encode())
+        assert self.hear() == (0, 0, b"")
+        self.say(2, payload=name.encode())
+        answer = self.hear()
+        if answer[0] == 0:
+            self.say(3)
+        return answer
+
+    def serve_one(self, banner, answer):
+        """A visitor is told of, hears the banner, says something, and hears the answer."""
+        kind, number, data = self.hear()
+        assert (kind, data) == (4, b"")
+        self.say(4, number, banner)
+        kind, again, data = self.hear()
+        assert (kind, again) == (4, number)
+        self.say(4, number, answer + data)
+        self.say(5, number)
+
+
+def test_an_agent_of_version_1_is_served_only_with_allow_v1_and_a_warning_that_says_why(gate):
+    with pytest.raises(ConnectionError):
+        AgentOfVersion1(gate.alice, (gate.host.ip, 20000))
+    gate.node.program.wait_for_log("version 1 of the protocol, which is let in with allow_v1 only", 5)
+    gate.node.kill()
+    gate.node.launcher = ()
+    gate.node.program = gate.host.start([*gate.node.argv, "--allow-v1"], name="p2pnode-v1")
+    wait_until(gate.node.answers, 10, "p2pnode answers")
+    gate.node.program.wait_for_log("whoever hears one reads the token", 5)
+    assert gate.info()["protocols"] == ["diglett/2", "diglett/1"]
+    agent = AgentOfVersion1(gate.alice, (gate.host.ip, 20000))
+    assert agent.ask("another-token", "web") == (1, 0, b"the token is not valid for this name")
+    agent = AgentOfVersion1(gate.alice, (gate.host.ip, 20000))
+    assert agent.ask(TOKEN, "web") == (0, 0, b"")
+    gate.node.program.wait_for_log("the agent of web.apps.demo.*speaks version 1: .*same keystream", 5)
+    with gate.visit("web") as visitor:
+        thread = threading.Thread(target=agent.serve_one, args=(b"first ", b"heard "))
+        thread.start()
+        assert visitor.recv(6, socket.MSG_WAITALL) == b"first "
+        visitor.sendall(b"hello")
+        assert b"".join(iter(lambda: visitor.recv(100), b"")) == b"heard hello"
+        thread.join()
+    [listed] = json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]["agents"]
+    assert listed["version"] == 1
+    wait_until(lambda: gate.figure("agents_v1_total") == 1, 5, "it is counted")
+    agent.socket.close()
+    wait_until(lambda: gate.told()[-1] == "remove web.apps.demo", 10, "its end is told to the gateway")
 
 
 def test_a_member_shows_its_certificate_and_may_have_what_is_granted_to_it(lab, build):

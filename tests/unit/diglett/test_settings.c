@@ -43,7 +43,8 @@ static void test_a_server_needs_its_section_only(void)
 {
 	const struct diglett_settings server = settings_of("[diglett]\n");
 
-	assert(server.is_server && !server.is_agent && server.listen.port == 20000 && endpoint_is_none(&server.info));
+	assert(server.is_server && !server.allow_v1 && settings_of("[diglett]\nallow_v1 = yes\n").allow_v1);
+	assert(!server.is_agent && server.listen.port == 20000 && endpoint_is_none(&server.info));
 	assert(strcmp(settings_of("[diglett]\ntokens = /etc/tokens\n").tokens, "/etc/tokens") == 0);
 	expect_error("[diglett]\ntokens = tokens\n", "a path that begins with '/'");
 	expect_error("[diglett]\ntokens = /t\nlisten = 70000\n", "a TCP port, or an IP address and a port");
