@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -361,6 +362,44 @@ int map_peer_from_json(const struct json *json, struct map_peer *ret, struct err
 	return 0;
 }
 
+/* "tcp:2222" */
+static int read_port(const char *text, bool is_open, struct map_port *ret)
+{
+	unsigned long number = 0;
+
+	*ret = (struct map_port){ .is_open = is_open, .is_udp = text && strncmp(text, "udp:", 4) == 0 };
+	if (!text || (!ret->is_udp && strncmp(text, "tcp:", 4) != 0))
+		return -EINVAL;
+	for (text += 4; *text != '\0'; text++) {
+		if (*text < '0' || *text > '9' || (number = number * 10 + (unsigned long)(*text - '0')) > UINT16_MAX)
+			return -EINVAL;
+	}
+	ret->number = (uint16_t)number;
+	return number > 0 ? 0 : -EINVAL;
+}
+
+int map_ports_from_json(const struct json *json, struct map_port ret[MAP_MAX_PORTS], uint32_t *ret_n, struct error *reterr)
+{
+	static const char *const keys[] = { "failed", "open" };
+	struct map_port ports[MAP_MAX_PORTS];
+	uint32_t n = 0;
+
+	if (json && !json_is_object(json))
+		return error_set(reterr, -EINVAL, "member 'ports': must be an object");
+	for (int is_open = 0; json && is_open < 2; is_open++) {
+		const struct json *list = json_member(json, keys[is_open]);
+		if (list && !json_is_array(list))
+			return error_set(reterr, -EINVAL, "member 'ports': '%s' must be an array", keys[is_open]);
+		for (const struct json *i = list ? json_first(list) : NULL; i; i = json_next(i))
+			if (n == MAP_MAX_PORTS || read_port(json_text(i), is_open == 1, &ports[n++]) != 0)
+				return error_set(reterr, -EINVAL, "member 'ports': must hold at most %d ports such as "
+						 "\"tcp:2222\"", MAP_MAX_PORTS);
+	}
+	memcpy(ret, ports, n * sizeof(*ports));
+	*ret_n = n;
+	return 0;
+}
+
 int map_relay_from_json(const struct json *json, struct map_relay *ret, struct error *reterr)
 {
 	struct map_relay relay = { 0 };
@@ -382,6 +421,8 @@ int map_relay_from_json(const struct json *json, struct map_relay *ret, struct e
 		r = get_name(json, "region", relay.region, reterr);
 	if (r == 0)
 		r = json_get_integer_or(json, "cost_ms", 0, MAP_MAX_COST_MS, 0, &cost_ms, reterr);
+	if (r == 0)
+		r = map_ports_from_json(json_member(json, "ports"), relay.ports, &relay.n_ports, reterr);
 	if (r != 0)
 		return r;
 	relay.cost_ms = (uint16_t)cost_ms;
@@ -454,8 +495,24 @@ struct json *map_relay_to_json(const struct map_relay *relay)
 	json_put(json, "addresses", addresses);
 	if (relay->region[0])
 		json_put_string(json, "region", relay->region);
+	if (relay->n_ports > 0)
+		json_put(json, "ports", map_ports_to_json(relay->ports, relay->n_ports));
 	if (relay->cost_ms)
 		json_put_integer(json, "cost_ms", relay->cost_ms);
+	return json;
+}
+
+struct json *map_ports_to_json(const struct map_port *ports, uint32_t n)
+{
+	struct json *json = json_object(), *lists[2] = { json_array(), json_array() };
+	char text[16];
+
+	for (uint32_t i = 0; i < n; i++) {
+		snprintf(text, sizeof(text), "%s:%u", ports[i].is_udp ? "udp" : "tcp", ports[i].number);
+		json_append_string(lists[ports[i].is_open], text);
+	}
+	json_put(json, "failed", lists[0]);
+	json_put(json, "open", lists[1]);
 	return json;
 }
 

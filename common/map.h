@@ -27,6 +27,7 @@
 #define MAP_MAX_HOSTS     64    /* that one node publishes */
 #define MAP_MAX_EXPOSURES 16384 /* of all nodes */
 #define MAP_MAX_GRANTS    8192  /* of all nodes; control gives half as many: a patch may bring as many as are there */
+#define MAP_MAX_PORTS     256   /* that one front door opens */
 #define MAP_HOST_LEN      263   /* a scheme, "*." and a name */
 
 /* One node as the others see it. id is unique in the network, given by control, never reused; > 0.
@@ -45,6 +46,13 @@ struct map_peer {
 	struct endpoint endpoints[MAP_MAX_ENDPOINTS];
 };
 
+/* A port of a front door that leads to a member. */
+struct map_port {
+	bool is_udp;
+	bool is_open; /* else the door could not open it */
+	uint16_t number;
+};
+
 /* A public node that relays; id and node_key are those of the node. */
 struct map_relay {
 	uint32_t id;
@@ -55,6 +63,8 @@ struct map_relay {
 	uint32_t n_addresses;
 	struct endpoint addresses[MAP_MAX_ADDRESSES]; /* port 0 */
 	char region[MAP_NAME_LEN + 1]; /* where it is, for people; a label as names are, or empty */
+	uint32_t n_ports; /* of its front door; those that lead to members */
+	struct map_port ports[MAP_MAX_PORTS];
 	uint16_t cost_ms; /* counted as so much more latency when a home is chosen */
 };
 
@@ -137,6 +147,11 @@ P2P_CHECK int map_apply_patch(struct map *map, const struct json *patch, struct 
 struct json *map_to_json(const struct map *map);
 struct json *map_peer_to_json(const struct map_peer *peer);
 struct json *map_relay_to_json(const struct map_relay *relay);
+/* {"open": ["tcp:2222", …], "failed": […]}, as it stands in a relay and in what its node tells control. */
+struct json *map_ports_to_json(const struct map_port *ports, uint32_t n);
+/* json: NULL is none. */
+P2P_CHECK int map_ports_from_json(const struct json *json, struct map_port ret[MAP_MAX_PORTS], uint32_t *ret_n,
+				  struct error *reterr);
 struct json *map_exposures_to_json(const struct map_exposures *exposures);
 P2P_CHECK int map_exposures_from_json(const struct json *json, struct map_exposures *ret, struct error *reterr);
 P2P_CHECK int map_peer_from_json(const struct json *json, struct map_peer *ret,

@@ -131,6 +131,13 @@ static bool is_used(const struct host_grant *grant, const struct member *m)
 	return used;
 }
 
+static bool is_port(const char *exposed)
+{
+	struct port_name port;
+
+	return port_name_from(exposed, strlen(exposed), &port) == 0;
+}
+
 /* What is granted, then what waits for a grant. */
 int admin_host_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		    struct rpc_error *reterr)
@@ -142,13 +149,16 @@ int admin_host_list(struct control *c, struct connection *conn, const struct jso
 	for (uint32_t i = 0; i < grants->n; i++) {
 		const struct host_grant *grant = &grants->items[i];
 		const struct member *m = directory_find(&c->directory, grant->member_id);
+		struct port_name port;
+		if (host_grant_is_port(&grant->host, &port))
+			continue; /* admin_ports.c */
 		snprintf(host, sizeof(host), "%s%s", grant->host.is_wildcard ? "*." : "", grant->host.name.text);
 		if (m)
 			json_append(hosts, row(host, m, true, is_used(grant, m)));
 	}
 	for (const struct member *m = directory_next(&c->directory, NULL); m; m = directory_next(&c->directory, m))
 		for (uint32_t i = 0; m->exposures && i < m->exposures->n; i++)
-			if (!(m->granted & UINT64_C(1) << i))
+			if (!(m->granted & UINT64_C(1) << i) && !is_port(m->exposures->hosts[i]))
 				json_append(hosts, row(m->exposures->hosts[i], m, false, true));
 	*ret_result = json_object();
 	json_put(*ret_result, "hosts", hosts);

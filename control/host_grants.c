@@ -15,6 +15,22 @@ static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
 	return a->is_wildcard == b->is_wildcard && host_name_equal(&a->name, &b->name);
 }
 
+int host_grant_name_from(const char *text, struct host_pattern *ret)
+{
+	struct port_name port;
+
+	if (port_name_from(text, strlen(text), &port) != 0)
+		return host_pattern_from(text, strlen(text), ret);
+	*ret = (struct host_pattern){ .is_wildcard = false };
+	port_name_to_host(&port, &ret->name);
+	return 0;
+}
+
+bool host_grant_is_port(const struct host_pattern *host, struct port_name *ret)
+{
+	return !host->is_wildcard && port_name_from(host->name.text, host->name.len, ret) == 0;
+}
+
 void host_grants_deinit(struct host_grants *grants)
 {
 	free(grants->items);
@@ -96,10 +112,27 @@ void host_grants_remove_member(struct host_grants *grants, uint32_t member_id)
 	grants->n = kept;
 }
 
+/* At some door. */
+static bool allows_port(const struct host_grants *grants, uint32_t member_id, const struct port_name *port)
+{
+	uint32_t n;
+	const struct host_grant *own = host_grants_of(grants, member_id, &n);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct port_name granted;
+		if (host_grant_is_port(&own[i].host, &granted) && granted.kind == port->kind && granted.number == port->number)
+			return true;
+	}
+	return false;
+}
+
 bool host_grants_allow(const struct host_grants *grants, uint32_t member_id, const struct host_pattern *host)
 {
 	bool by_wildcard = false, is_of_another = false;
+	struct port_name port;
 
+	if (host_grant_is_port(host, &port))
+		return allows_port(grants, member_id, &port);
 	for (uint32_t i = 0; i < grants->n; i++) {
 		const struct host_grant *grant = &grants->items[i];
 		const bool is_own = grant->member_id == member_id;

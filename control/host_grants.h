@@ -8,7 +8,10 @@
  *   *.example.org      a.example.org                may not
  *   app.example.org    -                            may not
  *
- * The whole name goes before the wildcard, as at the front door (host_table.h). Whole names are in the map, also those that
+ *   tcp:2222           tcp:2222, or tcp:2222/7      may: at any front door, or at that of node 7 alone, which the door
+ *                                                   itself sees to
+ *
+ * A port stands where a host does, by its name (port_name.h). The whole name goes before the wildcard, as at the front door (host_table.h). Whole names are in the map, also those that
  * are not published now: so that nobody's wildcard stands for another's name. A name may be granted to several
  * members. A plain array: an admin does not grant many. Pure.
  */
@@ -17,6 +20,7 @@
 #include "common/macros.h"
 #include "common/map.h"
 #include "relay/frontdoor/host_name.h"
+#include "relay/frontdoor/port_name.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,6 +49,10 @@ const struct host_grant *host_grants_find(const struct host_grants *grants, uint
 /* Nothing, when it has not been granted. */
 void host_grants_remove(struct host_grants *grants, uint32_t member_id, const struct host_pattern *host);
 void host_grants_remove_member(struct host_grants *grants, uint32_t member_id);
+/* "app.example.org", "*.example.org", "tcp:2222", "tcp:2222/7". 0, or an enum host_name_error. */
+P2P_CHECK int host_grant_name_from(const char *text, struct host_pattern *ret);
+/* Is it of a port? Then which. */
+bool host_grant_is_port(const struct host_pattern *host, struct port_name *ret);
 /* May the member publish it? */
 bool host_grants_allow(const struct host_grants *grants, uint32_t member_id, const struct host_pattern *host);
 /* A bit for each of its hosts: it may be published. What is no host (of a scheme unknown here, say) may not. */

@@ -3,7 +3,8 @@
  *
  *   methods_admin.c (login, nodes, status; the table) ──┬─► admin_keys.c    join keys
  *                                                       ├─► admin_relays.c  relays
- *                                                       └─► admin_hosts.c   hosts that members may publish
+ *                                                       ├─► admin_hosts.c   hosts that members may publish
+ *                                                       └─► admin_ports.c   ports that members may publish
  *
  * The handlers are as service.h says. On the service's loop.
  */
@@ -31,6 +32,13 @@ int admin_host_add(struct control *c, struct connection *conn, const struct json
 int admin_host_remove(struct control *c, struct connection *conn, const struct json *params,
 		      struct json **ret_result, struct rpc_error *reterr);
 int admin_host_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		    struct rpc_error *reterr);
+
+int admin_port_add(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
+		   struct rpc_error *reterr);
+int admin_port_remove(struct control *c, struct connection *conn, const struct json *params,
+		      struct json **ret_result, struct rpc_error *reterr);
+int admin_port_list(struct control *c, struct connection *conn, const struct json *params, struct json **ret_result,
 		    struct rpc_error *reterr);
 
 /* Something of ours has failed: logged, and answered without the reason. 1. */

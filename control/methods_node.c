@@ -251,6 +251,8 @@ static int read_public(const struct json *params, struct member *m, struct error
 		r = json_get_integer_or(object, "tls_port", 0, UINT16_MAX, 0, &tls_port, reterr);
 	if (r == 0)
 		r = json_get_integer_or(object, "stun_port", 0, UINT16_MAX, 0, &stun_port, reterr);
+	if (r == 0)
+		r = map_ports_from_json(json_member(params, "ports"), m->relay.ports, &m->relay.n_ports, reterr);
 	m->relay.tls_port = (uint16_t)tls_port;
 	m->relay.stun_port = (uint16_t)stun_port;
 	return r;

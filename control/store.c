@@ -602,7 +602,7 @@ static int read_grant(sqlite3_stmt *statement, struct host_grant *ret)
 
 	*ret = (struct host_grant){ .member_id = (uint32_t)sqlite3_column_int64(statement, 0),
 				    .created_s = sqlite3_column_int64(statement, 2) };
-	return host && host_pattern_from(host, strlen(host), &ret->host) == 0 ? 0 : -EINVAL;
+	return host && host_grant_name_from(host, &ret->host) == 0 ? 0 : -EINVAL;
 }
 
 static int load_grants(struct store *s, struct directory *d, struct error *reterr)

@@ -44,6 +44,9 @@ static const struct ctl_command *const commands[] = {
 	&ctl_admin_host_add,
 	&ctl_admin_host_list,
 	&ctl_admin_host_remove,
+	&ctl_admin_port_add,
+	&ctl_admin_port_list,
+	&ctl_admin_port_remove,
 };
 
 enum { GLOBAL_SOCKET, GLOBAL_ADMIN_FILE, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };

@@ -57,7 +57,7 @@ struct ctl_command {
 extern const struct ctl_command ctl_join, ctl_leave, ctl_status, ctl_ping, ctl_netcheck, ctl_relay_status,
 	ctl_relay_drain, ctl_relay_undrain, ctl_expose, ctl_unexpose, ctl_exposures, ctl_diglett,
 	ctl_diglett_end, ctl_diglett_token_create, ctl_diglett_token_list, ctl_diglett_token_revoke, ctl_admin_host_add,
-	ctl_admin_host_list, ctl_admin_host_remove,
+	ctl_admin_host_list, ctl_admin_host_remove, ctl_admin_port_add, ctl_admin_port_list, ctl_admin_port_remove,
 	ctl_log_level, ctl_version, ctl_admin_status, ctl_admin_key_create, ctl_admin_key_list, ctl_admin_key_revoke,
 	ctl_admin_node_list, ctl_admin_node_remove, ctl_admin_node_rename, ctl_admin_relay_add,
 	ctl_admin_relay_list, ctl_admin_relay_remove;

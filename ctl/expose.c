@@ -17,6 +17,7 @@
 #define TIMEOUT_MS 5000
 #define ASK_MS	   3000 /* that control and the target may take to answer */
 #define AGAIN_MS   50
+#define OPEN_MS	   1000 /* that a front door may take to open a port */
 
 enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE, EXPOSE_TLS, EXPOSE_CERTIFICATE, EXPOSE_KEY, EXPOSE_H2 };
 
@@ -104,7 +105,8 @@ static size_t print_word(size_t option, const char *key, const char *value, char
 static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, char ret[EXPOSURE_TEXT])
 {
 	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source", "tls", "certificate", "key", "h2" };
-	size_t len = (size_t)snprintf(ret, EXPOSURE_TEXT, "%s %s", args->argv[0], args->argv[1]);
+	size_t len = (size_t)snprintf(ret, EXPOSURE_TEXT, "%s %s%s%s", args->argv[0], args->argv[1], args->n > 2 ? " " : "",
+				      args->n > 2 ? args->argv[2] : "");
 
 	for (size_t i = 0; i < ARRAY_LEN(keys) && len < EXPOSURE_TEXT; i++)
 		if (args->values[i])
@@ -113,10 +115,12 @@ static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, c
 }
 
 /* "why": something has to happen first. */
-static bool is_under_way(const struct json *one)
+static bool is_under_way(const struct json *one, bool may_open)
 {
 	const char *state = one ? admin_text(one, "state", "") : "";
 
+	if (strcmp(state, "port not opened") == 0)
+		return may_open; /* a front door does so once it hears of it */
 	return (strcmp(state, "asking control") == 0 || strcmp(state, "trying the target") == 0) && !json_member(one, "why");
 }
 
@@ -127,7 +131,7 @@ static enum ctl_exit await_answers(struct ctl *ctl, const char *host, struct rpc
 	enum ctl_exit exit = CTL_OK;
 
 	for (int i = 0; i < ASK_MS / AGAIN_MS && exit == CTL_OK; i++) {
-		if (!is_under_way(find_exposure(answer->result, host)))
+		if (!is_under_way(find_exposure(answer->result, host), i < OPEN_MS / AGAIN_MS))
 			break;
 		nanosleep(&pause, NULL);
 		rpc_message_deinit(answer);
@@ -174,25 +178,29 @@ static enum ctl_exit run_expose(struct ctl *ctl, const struct ctl_args *args)
 
 const struct ctl_command ctl_expose = {
 	.name = "expose",
-	.arguments = "HOST TARGET",
+	.arguments = "HOST|tcp :PORT|udp :PORT TARGET",
 	.min_arguments = 2,
-	.max_arguments = 2,
+	.max_arguments = 3,
 	.options = expose_options,
 	.n_options = ARRAY_LEN(expose_options),
-	.summary = "Publish a web server of this machine",
+	.summary = "Publish a server of this machine",
 	.text = "Publishes what listens at TARGET, a port of this machine or an address with a port, under a host\n"
 		"name: visitors come to the front door of a public node, and are led here, also behind a NAT. HOST\n"
 		"is https://NAME, http://NAME, or NAME for both; the name may begin with '*.'. HTTPS stays encrypted\n"
 		"to TARGET, which has the certificate; with --tls terminate it ends at this node, and TARGET is\n"
-		"spoken to in plain.\n"
+		"spoken to in plain. 'tcp :PORT' and 'udp :PORT' are a port of the front door instead: all who come\n"
+		"there are led to TARGET, whatever they speak.\n"
 		"\n"
-		"An admin grants the name to this node, before or after: 'p2pctl admin host add'. It is kept over a\n"
-		"restart. Exit code 0 also when it waits for the grant or the server; --json and 'p2pctl exposures' tell.\n"
+		"An admin grants the name or the port to this node, before or after: 'p2pctl admin host add', 'p2pctl\n"
+		"admin port add'. It is kept over a restart. Exit code 0 also when it waits for the grant or the server;\n"
+		"--json and 'p2pctl exposures' tell.\n"
 		"\n"
 		"Examples:\n"
 		"    p2pctl expose https://app.example.org 8443\n"
 		"    p2pctl expose app.example.org 192.168.1.7:80 --proxy v2 --allow 192.0.2.0/24\n"
-		"    p2pctl expose app.example.org 8080 --tls terminate --certificate app.pem --key app.key\n",
+		"    p2pctl expose app.example.org 8080 --tls terminate --certificate app.pem --key app.key\n"
+		"    p2pctl expose tcp :2222 22\n"
+		"    p2pctl expose udp :5353 192.168.1.1:53\n",
 	.run = run_expose,
 };
 
@@ -203,30 +211,34 @@ static enum ctl_exit run_unexpose(struct ctl *ctl, const struct ctl_args *args)
 	struct exposure host;
 	struct rpc_message answer;
 	struct error error;
+	char words[EXPOSURE_TEXT], text[EXPOSURE_HOST_TEXT];
 
-	if (exposure_parse_host(args->argv[0], &host, &error) != 0)
+	snprintf(words, sizeof(words), "%s%s%s", args->argv[0], args->n > 1 ? " " : "", args->n > 1 ? args->argv[1] : "");
+	if (exposure_parse_host(words, &host, &error) != 0)
 		return ctl_fail(ctl, CTL_USAGE, "unexpose: %s", error.message);
-	enum ctl_exit exit = call(ctl, "node.unexpose", "host", args->argv[0], &answer);
+	exposure_print_host(&host, text);
+	enum ctl_exit exit = call(ctl, "node.unexpose", "host", text, &answer);
 	if (exit != CTL_OK)
 		return exit;
 	if (ctl->json)
 		ctl_print_json_borrowed(ctl, answer.result);
 	else
-		fprintf(ctl->out, "%s is not exposed any more.\n", args->argv[0]);
+		fprintf(ctl->out, "%s is not exposed any more.\n", text);
 	rpc_message_deinit(&answer);
 	return CTL_OK;
 }
 
 const struct ctl_command ctl_unexpose = {
 	.name = "unexpose",
-	.arguments = "HOST",
+	.arguments = "HOST|tcp :PORT|udp :PORT",
 	.min_arguments = 1,
-	.max_arguments = 1,
-	.summary = "Publish a host no more",
+	.max_arguments = 2,
+	.summary = "Publish a host or a port no more",
 	.text = "Takes back what 'p2pctl expose' did, at once. Of a host that is exposed for HTTPS and HTTP,\n"
 		"https://NAME takes back one, and the other stays. What stands in p2pnode.conf is taken out there.\n"
 		"\n"
-		"    p2pctl unexpose https://app.example.org\n",
+		"    p2pctl unexpose https://app.example.org\n"
+		"    p2pctl unexpose tcp :2222\n",
 	.run = run_unexpose,
 };
 
@@ -252,7 +264,8 @@ const struct ctl_command ctl_exposures = {
 	.arguments = "",
 	.summary = "List what this node publishes, and whether it is live",
 	.text = "Lists the hosts that this node publishes, where their servers are, and the state of each: live; not\n"
-		"granted (an admin has to grant the name); not open (front doors cannot come to this node); target\n"
+		"granted (an admin has to grant the name); port not opened, port taken (by no front door, for want of\n"
+		"leave or because it cannot); not open (front doors cannot come to this node); target\n"
 		"down (no server answers); no front door (no public node opens one); asking control; trying the\n"
 		"target. What is to be done about it stands below the table, and with --json as \"why\". FROM says\n"
 		"where it stands: p2pctl, or the line of p2pnode.conf. What p2pctl has exposed before and is left out\n"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/lan_discovery.h"
 #include "node/wireguard/lanes.h"
 
 #define MAX_RATE 1000000000000000 /* bits a second; more is a mistake, and would not be counted in 64 bits */
@@ -136,6 +137,13 @@ static int check_door_host(const char *value, struct error *reterr)
 	return door_rule_parse(value, &rule, reterr);
 }
 
+static int check_port_ranges(const char *value, struct error *reterr)
+{
+	struct port_ranges ranges;
+
+	return port_ranges_parse(value, &ranges, reterr);
+}
+
 static int check_exposure(const char *value, struct error *reterr)
 {
 	struct exposure exposure;
@@ -232,6 +240,10 @@ static const struct config_setting settings[] = {
 	  "TCP ports, or addresses with a port, at which visitors come" },
 	{ "frontdoor", "host", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_door_host,
 	  "A host and where it is, such as app.example.org 127.0.0.1:8443, or https://app.example.org alice:8443" },
+	{ "frontdoor", "tcp_ports", CONFIG_TEXT, 0, CONFIG_FILE_MAX_VALUE, "", false, check_port_ranges,
+	  "TCP ports that may lead to members, such as 2222, 30000-30100; empty: none" },
+	{ "frontdoor", "udp_ports", CONFIG_TEXT, 0, CONFIG_FILE_MAX_VALUE, "", false, check_port_ranges,
+	  "UDP ports that may lead to members, such as 5353; empty: none" },
 	{ "frontdoor", "quic", CONFIG_BOOL, 0, 0, "yes", false, NULL,
 	  "QUIC is served as well: by UDP at the same ports, but 80" },
 	{ "frontdoor", "max_visitors", CONFIG_NUMBER, 0, 65536, "0", false, NULL,
@@ -426,6 +438,66 @@ static int take_door_hosts(const struct config_values *values, struct node_confi
 	return r;
 }
 
+struct used_port {
+	uint16_t port; /* 0: none */
+	const char *whose;
+};
+
+/* Of those that may lead to members: one that this node has itself, by its configuration; NULL: none. */
+static const struct used_port *find_used(const struct port_ranges *ranges, const struct used_port *used, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (used[i].port != 0 && port_ranges_have(ranges, used[i].port))
+			return &used[i];
+	return NULL;
+}
+
+static int refuse_used(const struct config_values *values, const char *key, const struct used_port *used, struct error *reterr)
+{
+	return used ? config_error(values, "frontdoor", key, reterr, "port %u is %s; leave it out", used->port, used->whose) : 0;
+}
+
+static uint16_t port_of_place(const struct config_values *values, const char *section, const char *key)
+{
+	struct endpoint place;
+
+	if (!config_has_section(values, section) || parse_place(config_text(values, section, key), &place, NULL) != 0)
+		return 0;
+	return place.port;
+}
+
+static int take_door_ports(const struct config_values *values, struct node_config *config, struct error *reterr)
+{
+	struct used_port tcp[DOOR_MAX_LISTEN + 6] = {
+		{ config->is_public ? config->tls_port : 0, "the relay's" },
+		{ config->metrics.port, "where metrics are served" },
+		{ port_of_place(values, "webgw", "listen"), "webgw's" },
+		{ port_of_place(values, "webgw", "dial_back"), "webgw's" },
+		{ port_of_place(values, "diglett", "listen"), "diglett's" },
+		{ port_of_place(values, "diglett", "info"), "diglett's" },
+	};
+	struct used_port udp[DOOR_MAX_LISTEN + 3] = {
+		{ config->listen_port, "WireGuard's" },
+		{ config->is_public ? config->stun_port : 0, "the STUN server's" },
+		{ config->lan_discovery ? LAN_DISCOVERY_PORT : 0, "the LAN discovery's" },
+	};
+	struct port_ranges tcp_ports, udp_ports;
+
+	for (uint32_t i = 0; i < config->n_door_listen; i++) {
+		tcp[6 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own" };
+		if (config->door_quic && config->door_listen[i].port != 80)
+			udp[3 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own, for QUIC" };
+	}
+	snprintf(config->door_tcp_ports, sizeof(config->door_tcp_ports), "%s", config_text(values, "frontdoor", "tcp_ports"));
+	snprintf(config->door_udp_ports, sizeof(config->door_udp_ports), "%s", config_text(values, "frontdoor", "udp_ports"));
+	int r = port_ranges_parse(config->door_tcp_ports, &tcp_ports, reterr);
+	if (r == 0)
+		r = port_ranges_parse(config->door_udp_ports, &udp_ports, reterr);
+	if (r == 0)
+		r = refuse_used(values, "tcp_ports", find_used(&tcp_ports, tcp, ARRAY_LEN(tcp)), reterr);
+	return r == 0 ? refuse_used(values, "udp_ports", find_used(&udp_ports, udp, ARRAY_LEN(udp)), reterr) : r;
+}
+
 static int take_front_door(const struct config_values *values, struct node_config *config, struct error *reterr)
 {
 	config->door_quic = config_bool(values, "frontdoor", "quic");
@@ -446,7 +518,8 @@ static int take_front_door(const struct config_values *values, struct node_confi
 		return config_error(values, "frontdoor", "quic", reterr,
 				    "UDP port %u is the STUN server's; put another into stun_port in [public], or say "
 				    "quic = no", config->stun_port);
-	return take_door_hosts(values, config, reterr);
+	r = take_door_ports(values, config, reterr);
+	return r == 0 ? take_door_hosts(values, config, reterr) : r;
 }
 
 /* All of them as one list, so that two that are in each other's way are told. */

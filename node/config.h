@@ -57,6 +57,7 @@ struct node_config {
 	struct endpoint door_listen[DOOR_MAX_LISTEN];
 	uint32_t n_door_hosts;
 	char door_hosts[CONFIG_FILE_MAX_ITEMS][CONFIG_FILE_MAX_VALUE + 1]; /* for door_rule_parse() */
+	char door_tcp_ports[CONFIG_FILE_MAX_VALUE + 1], door_udp_ports[CONFIG_FILE_MAX_VALUE + 1]; /* for port_ranges_parse() */
 	bool door_quic;
 	uint32_t max_visitors, max_visitors_source;			     /* 0: as suits the machine */
 	/* [expose] */

@@ -390,6 +390,8 @@ static struct json *update_params(const struct node_update *update)
 	}
 	if (update->front_door)
 		json_put_boolean(params, "front_door", true);
+	if (update->n_ports > 0)
+		json_put(params, "ports", map_ports_to_json(update->ports, update->n_ports));
 	if (update->publishes)
 		json_put(params, "exposures", map_exposures_to_json(&update->exposures));
 	return params;

@@ -70,6 +70,8 @@ struct node_update {
 	struct endpoint endpoints[MAP_MAX_ENDPOINTS];
 	struct node_public public_node;
 	bool front_door; /* visitors come to it */
+	uint32_t n_ports; /* there, which lead to members */
+	struct map_port ports[MAP_MAX_PORTS];
 	bool publishes;	 /* exposures are told, also that there are none any more */
 	struct map_exposures exposures;
 };

@@ -198,6 +198,7 @@ static void start_session(struct p2p_engine *engine)
 {
 	struct error error;
 	struct map_exposures exposures;
+	struct map_port ports[MAP_MAX_PORTS];
 	const struct session_options options = {
 		.loop = engine->loop,
 		.websockets = engine->websockets,
@@ -208,6 +209,8 @@ static void start_session(struct p2p_engine *engine)
 		.map = engine->map ? map_ref_get(engine->map) : NULL,
 		.public_node = engine->is_public ? &engine->public_options : NULL,
 		.has_front_door = engine->has_front_door,
+		.door_ports = ports,
+		.n_door_ports = engine_door_ports(engine, ports),
 		.exposures = engine_publishes(engine, &exposures) ? &exposures : NULL,
 		.no_lan_discovery = engine->no_lan_discovery,
 		.interface = engine->interface,
@@ -579,6 +582,7 @@ static void close_longer_parts(struct p2p_engine *engine)
 	engine->data_plane = NULL;
 	engine->public_node = NULL;
 	engine->front_door = NULL;
+	engine->door_ports.n = 0;
 	engine->acceptor = NULL;
 	engine->acceptor_port = 0;
 	engine->port_mapping = NULL;

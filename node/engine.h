@@ -71,6 +71,8 @@ enum exposure_state {
 	EXPOSURE_CONTROL_OLD, /* it knows nothing of exposures */
 	EXPOSURE_NOT_GRANTED, /* by an admin */
 	EXPOSURE_NO_DOOR,     /* granted; visitors have nowhere to come to */
+	EXPOSURE_PORT_NOT_OPENED, /* a port: no front door opens it */
+	EXPOSURE_PORT_TAKEN,	  /* a port: the front door that would cannot */
 	EXPOSURE_TRYING,      /* the target has not answered yet */
 	EXPOSURE_NO_CERTIFICATE, /* TLS ends here, and there is nothing to show */
 	EXPOSURE_TARGET_DOWN,

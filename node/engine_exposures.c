@@ -26,13 +26,25 @@ bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *
 	       front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, target);
 }
 
+/* The same port of this machine, which its front door may open: who is led there comes from there. */
+static bool is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
+{
+	const struct endpoint place = { .port = exposure->target.port };
+	struct port_name port;
+
+	return engine->has_front_door && exposure_is_port(exposure, &port) && port.number == place.port &&
+	       port_ranges_have(port.kind == PORT_TCP ? &engine->door_options.tcp_ports : &engine->door_options.udp_ports,
+				port.number) &&
+	       front_door_leads_back(&place, 1, &exposure->target);
+}
+
 /* Visitors would be led in again, and again. */
 static int check_no_loop(const struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr)
 {
 	struct endpoint acceptor = endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), engine->acceptor_port);
 	const bool is_acceptor = engine->acceptor_port != 0 && endpoint_equal(&acceptor, &exposure->target);
 
-	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target))
+	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target) && !is_own_port(engine, exposure))
 		return 0;
 	return error_set(reterr, -EINVAL, "%s is %s itself; name the port of the server behind it",
 			 endpoint_text(&exposure->target).s,
@@ -201,6 +213,7 @@ static const char *const state_names[] = {
 	[EXPOSURE_NOT_JOINED] = "not joined",	    [EXPOSURE_NOT_OPEN] = "not open",
 	[EXPOSURE_ASKING] = "asking control",	    [EXPOSURE_CONTROL_OLD] = "control too old",
 	[EXPOSURE_NOT_GRANTED] = "not granted",	    [EXPOSURE_NO_DOOR] = "no front door",
+	[EXPOSURE_PORT_NOT_OPENED] = "port not opened", [EXPOSURE_PORT_TAKEN] = "port taken",
 	[EXPOSURE_TRYING] = "trying the target",    [EXPOSURE_TARGET_DOWN] = "target down",
 	[EXPOSURE_NO_CERTIFICATE] = "no certificate",
 	[EXPOSURE_LIVE] = "live",
@@ -240,17 +253,41 @@ static bool has_door(const struct map *map)
 /* Of one that is in the map. */
 static enum exposure_state state_of_target(const struct p2p_engine *engine, uint32_t i)
 {
+	const bool is_udp = engine->exposures->items[i].exposure.takes[DOOR_UDP];
+
 	if (engine_lacks_certificate(engine, i))
 		return EXPOSURE_NO_CERTIFICATE;
 	switch (engine_target_state(engine, i)) {
 	case DOOR_TARGET_UNKNOWN:
-		return EXPOSURE_TRYING;
+		return is_udp ? EXPOSURE_LIVE : EXPOSURE_TRYING; /* datagrams are not answered by who is only asked */
 	case DOOR_TARGET_DOWN:
 		return EXPOSURE_TARGET_DOWN;
 	case DOOR_TARGET_UP:
 		break;
 	}
 	return EXPOSURE_LIVE;
+}
+
+/* Of one that is in the map. */
+static enum exposure_state state_at_doors(const struct p2p_engine *engine, const struct map *map, uint32_t i)
+{
+	struct port_name port;
+	const char *door;
+
+	if (!has_door(map))
+		return EXPOSURE_NO_DOOR;
+	if (!exposure_is_port(&engine->exposures->items[i].exposure, &port))
+		return state_of_target(engine, i);
+	switch (engine_port_outcome(map, engine->membership.member.node_id, &port, &door)) {
+	case ENGINE_PORT_NO_DOOR:
+	case ENGINE_PORT_NOT_OFFERED:
+		return EXPOSURE_PORT_NOT_OPENED;
+	case ENGINE_PORT_FAILED:
+		return EXPOSURE_PORT_TAKEN;
+	case ENGINE_PORT_OPEN:
+		break;
+	}
+	return state_of_target(engine, i);
 }
 
 static enum exposure_state state_of(const struct p2p_engine *engine, uint32_t i, const char *host)
@@ -264,7 +301,7 @@ static enum exposure_state state_of(const struct p2p_engine *engine, uint32_t i,
 		return EXPOSURE_NOT_OPEN;
 	const struct map_exposure *told = map ? find_in_map(map, engine->membership.member.node_id, host) : NULL;
 	if (told && told->port == acceptor_port(engine->acceptor))
-		return has_door(map) ? state_of_target(engine, i) : EXPOSURE_NO_DOOR;
+		return state_at_doors(engine, map, i);
 	if (!map || !engine->session ||
 	    session_control_word(engine->session, &sequence) != CONTROL_HAS_ANSWERED)
 		return EXPOSURE_ASKING;
@@ -291,14 +328,16 @@ static void say_not_granted(const struct p2p_engine *engine, const char *host, c
 	const uint32_t id = engine->membership.member.node_id;
 	const char *other = other_publisher(map, id, host), *bare = strstr(host, "://");
 
+	struct port_name port;
+
 	bare = bare ? bare + 3 : host;
 	if (map_has_grant(map, id, bare))
 		snprintf(ret, WHY_LEN, "%s is granted, but members publish as many hosts as a map has room for: it waits for one "
 			 "to be unexposed", bare);
 	else
-		snprintf(ret, WHY_LEN, "%s is not granted to this node%s%s; an admin grants it: p2pctl admin host add %s '%s'",
-			 bare, other ? ", it is published by " : "", other ? other : "", engine->membership.member.name,
-			 bare);
+		snprintf(ret, WHY_LEN, "%s is not granted to this node%s%s; an admin grants it: p2pctl admin %s add %s '%s'",
+			 bare, other ? ", it is published by " : "", other ? other : "",
+			 port_name_from(bare, strlen(bare), &port) == 0 ? "port" : "host", engine->membership.member.name, bare);
 }
 
 static void say_asking(const struct p2p_engine *engine, char ret[WHY_LEN])
@@ -315,6 +354,28 @@ static void say_not_open(const struct p2p_engine *engine, char ret[WHY_LEN])
 
 	snprintf(ret, WHY_LEN, "front doors cannot come to this node%s%s: is its interface up, and its overlay address on it? It is "
 		 "tried again every 10 s", failure[0] ? ": " : "", failure);
+}
+
+/* It is a port, in the map, and not open for us anywhere. */
+static void say_port(const struct p2p_engine *engine, const struct exposure *exposure, char ret[WHY_LEN])
+{
+	const uint32_t id = engine->membership.member.node_id;
+	struct port_name port;
+	const char *door;
+
+	if (!exposure_is_port(exposure, &port))
+		return;
+	const char *kind = port_kind_name(port.kind), *key = port.kind == PORT_UDP ? "udp_ports" : "tcp_ports";
+	const enum engine_port_outcome outcome = engine_port_outcome(map_ref_get(engine->map), id, &port, &door);
+	if (outcome == ENGINE_PORT_FAILED)
+		snprintf(ret, WHY_LEN, "%s could not open %s port %u: another program has it there, or it may not have it; its log "
+			 "says more. End that program, or have another port granted", door, kind, port.number);
+	else if (outcome == ENGINE_PORT_NO_DOOR)
+		snprintf(ret, WHY_LEN, "%s port %u is granted at a node that opens no front door: grant it at another, without --on "
+			 "at any", kind, port.number);
+	else
+		snprintf(ret, WHY_LEN, "no front door opens %s port %u: its operator, as of %s, adds it to %s in [frontdoor] of "
+			 "p2pnode.conf, and restarts p2pnode", kind, port.number, door ? door : "a public node", key);
 }
 
 static void print_why(const struct p2p_engine *engine, const struct exposure *exposure, const char *host,
@@ -339,11 +400,16 @@ static void print_why(const struct p2p_engine *engine, const struct exposure *ex
 		say_not_open(engine, ret);
 		break;
 	case EXPOSURE_TARGET_DOWN:
-		snprintf(ret, WHY_LEN, "nobody takes connections at %s: start the server there, or expose %s with another target. It "
-			 "is tried again every 10 s", endpoint_text(&exposure->target).s, host);
+		snprintf(ret, WHY_LEN, "nobody takes %s at %s: start the server there, or expose %s with another target. It "
+			 "is tried again %s", exposure->takes[DOOR_UDP] ? "datagrams" : "connections", endpoint_text(&exposure->target).s, host,
+			 exposure->takes[DOOR_UDP] ? "with the next visitor" : "every 10 s");
 		break;
 	case EXPOSURE_NOT_JOINED:
 		snprintf(ret, WHY_LEN, "this node is no member of a network: p2pctl join LINK");
+		break;
+	case EXPOSURE_PORT_NOT_OPENED:
+	case EXPOSURE_PORT_TAKEN:
+		say_port(engine, exposure, ret);
 		break;
 	case EXPOSURE_NO_CERTIFICATE: /* it is said of each, whatever else holds */
 	case EXPOSURE_TRYING:

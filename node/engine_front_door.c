@@ -33,6 +33,13 @@ int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_op
 			return -EINVAL;
 	engine->has_front_door = true;
 	engine->door_options.serves_quic = !options->front_door_no_quic;
+	if (port_ranges_parse(options->front_door_tcp_ports ? options->front_door_tcp_ports : "",
+			      &engine->door_options.tcp_ports, reterr) != 0 ||
+	    port_ranges_parse(options->front_door_udp_ports ? options->front_door_udp_ports : "",
+			      &engine->door_options.udp_ports, reterr) != 0)
+		return -EINVAL;
+	engine->door_options.ports_changed = engine_on_ports_changed;
+	engine->door_options.ports_owner = engine;
 	engine->door_options.max_visitors = options->front_door_max_visitors;
 	engine->door_options.max_visitors_source = options->front_door_max_visitors_source;
 	return door_listen_parse(options->front_door_listen ? options->front_door_listen : "",

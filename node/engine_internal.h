@@ -97,6 +97,7 @@ struct p2p_engine {
 	struct front_door *front_door; /* NULL: not wanted */
 	struct door_places door_places; /* of members that publish; for the routes to come */
 	struct host_name door_told, webgw_told, published_told; /* a host that is refused: it is the node's own name */
+	struct port_states door_ports; /* of our front door, as told last */
 	uint16_t acceptor_port; /* TCP, at our overlay address: visitors of what we publish come there; 0: it is not open */
 	struct acceptor *acceptor;     /* of what this node publishes; NULL: not a member */
 	struct port_mapping *port_mapping; /* NULL: not wanted */
@@ -146,6 +147,15 @@ P2P_CHECK int engine_start_front_door(struct p2p_engine *engine, struct error *r
 uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint ret[DOOR_MAX_LISTEN]);
 /* The map changed: members have come, gone, or have other addresses. */
 void engine_update_front_door(struct p2p_engine *engine);
+/* front_door_options.ports_changed */
+void engine_on_ports_changed(void *owner);
+/* What control is to be told of them; returns how many. */
+uint32_t engine_door_ports(const struct p2p_engine *engine, struct map_port ret[MAP_MAX_PORTS]);
+
+enum engine_port_outcome { ENGINE_PORT_OPEN, ENGINE_PORT_FAILED, ENGINE_PORT_NOT_OFFERED, ENGINE_PORT_NO_DOOR };
+/* Of a port that is granted: do doors have it open for this node? *ret_door: the name of one of which that is so, borrowed. */
+enum engine_port_outcome engine_port_outcome(const struct map *map, uint32_t node_id, const struct port_name *port,
+					     const char **ret_door);
 /* From the program's options, also when it has none. 0 or -EINVAL. */
 P2P_CHECK int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options,
 				    struct error *reterr);

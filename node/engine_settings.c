@@ -65,6 +65,8 @@ static void set_front_door(struct engine_settings *ret, const struct node_config
 	options->front_door_hosts = config->has_front_door ? ret->door_hosts : NULL;
 	options->front_door_listen = ret->door_listen;
 	options->front_door_no_quic = !config->door_quic;
+	options->front_door_tcp_ports = config->door_tcp_ports;
+	options->front_door_udp_ports = config->door_udp_ports;
 	options->front_door_max_visitors = config->max_visitors;
 	options->front_door_max_visitors_source = config->max_visitors_source;
 }

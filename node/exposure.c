@@ -228,19 +228,43 @@ static size_t next_word(const char **at)
 	return strcspn(*at, WHITE);
 }
 
+/* A host, or a port, which may be two words: how long it is. 0: there is none. */
+static size_t first_words(const char **at, struct exposure *exposure, int *ret_error, struct error *reterr)
+{
+	const size_t len = next_word(at);
+	struct port_name port;
+	bool is_wrong;
+	const size_t port_len = port_name_word(*at, &port, &is_wrong);
+
+	*ret_error = 0;
+	if (len == 0)
+		return 0;
+	if (is_wrong)
+		*ret_error = error_set(reterr, -EINVAL, "a port of the front door such as 'tcp :2222' or 'udp :5353'; '%.80s' is none",
+				       *at);
+	if (port_len == 0) {
+		*ret_error = *ret_error != 0 ? *ret_error : take_host(*at, len, exposure, reterr);
+		return len;
+	}
+	exposure->takes[port.kind == PORT_TCP ? DOOR_TCP : DOOR_UDP] = true;
+	port_name_to_host(&port, &exposure->host.name);
+	return port_len;
+}
+
 int exposure_parse_host(const char *text, struct exposure *ret, struct error *reterr)
 {
 	struct exposure exposure;
 	const char *at = text;
-	const size_t len = next_word(&at);
+	int r;
 
 	memset(&exposure, 0, sizeof(exposure)); /* padding, too */
+	const size_t len = first_words(&at, &exposure, &r, reterr);
+	if (len > 0 && r != 0)
+		return r;
 	if (len == 0 || at[len] != '\0')
-		return error_set(reterr, -EINVAL, "a host such as https://app.example.org");
-	const int r = take_host(at, len, &exposure, reterr);
-	if (r == 0)
-		memcpy(ret, &exposure, sizeof(*ret));
-	return r;
+		return error_set(reterr, -EINVAL, "a host such as https://app.example.org, or a port such as tcp:2222");
+	memcpy(ret, &exposure, sizeof(*ret));
+	return 0;
 }
 
 /* What belongs together. */
@@ -267,13 +291,13 @@ int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 	struct exposure exposure;
 	unsigned seen = 0;
 	const char *at = text;
-	size_t len = next_word(&at);
 	int r;
 
 	memset(&exposure, 0, sizeof(exposure));
-	if (len == 0 || strlen(text) >= EXPOSURE_TEXT)
+	size_t len = strlen(text) < EXPOSURE_TEXT ? first_words(&at, &exposure, &r, reterr) : 0;
+	if (len == 0)
 		return error_set(reterr, -EINVAL, "a host and the port behind it, such as 'https://app.example.org 8443'");
-	if ((r = take_host(at, len, &exposure, reterr)) != 0)
+	if (r != 0)
 		return r;
 	at += len;
 	len = next_word(&at);
@@ -286,8 +310,17 @@ int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 			return r;
 	if ((r = check_tls(&exposure, reterr)) != 0)
 		return r;
+	if (exposure.takes[DOOR_UDP] && exposure.proxy == EXPOSURE_PROXY_V1)
+		return error_set(reterr, -EINVAL, "proxy: of UDP v2 or none, for v1 knows of TCP alone");
 	memcpy(ret, &exposure, sizeof(*ret));
 	return 0;
+}
+
+bool exposure_is_port(const struct exposure *exposure, struct port_name *ret)
+{
+	const struct host_name *name = &exposure->host.name;
+
+	return (exposure->takes[DOOR_TCP] || exposure->takes[DOOR_UDP]) && port_name_from(name->text, name->len, ret) == 0;
 }
 
 /* ---- to text ---- */
@@ -310,6 +343,10 @@ void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST
 {
 	const bool http = exposure->takes[DOOR_HTTP], https = exposure->takes[DOOR_HTTPS];
 
+	if (!http && !https) {
+		snprintf(ret, EXPOSURE_HOST_TEXT, "%s", exposure->host.name.text);
+		return;
+	}
 	snprintf(ret, EXPOSURE_HOST_TEXT, "%s%s%s", http && https ? "" : http ? "http://" : "https://",
 		 exposure->host.is_wildcard ? "*." : "", exposure->host.name.text);
 }

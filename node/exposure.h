@@ -1,12 +1,14 @@
 /*
- * What a node publishes: a host name, and the server behind it.
+ * What a node publishes: a host name or a port, and the server behind it.
  *
  *   https://app.example.org   8443            proxy=v2 allow=10.0.0.0/8 rate=100
  *   └── who visitors ask for  └── where it is └── how
  *
+ *   tcp :2222   22            a port of the front door instead of a host: TCP, or UDP (udp :5353); also tcp:2222
+ *
  *   host    app.example.org (HTTPS and HTTP), https://app.example.org, http://app.example.org, *.example.org
  *   target  8443 (of 127.0.0.1), 192.168.1.7:8443, [::1]:8443
- *   proxy=none|v1|v2   the server is told who the visitor is, in a header of the PROXY protocol [none]
+ *   proxy=none|v1|v2   the server is told who the visitor is, in a header of the PROXY protocol [none]; v1 not of UDP
  *   allow=PREFIX,…     whose visits are taken; an address is a prefix of one [all]
  *   rate=N             visitors a second, twice as many at once [no limit]
  *   rate_source=N      of these from one source: an IPv4 address, an IPv6 /56 [no limit]
@@ -45,7 +47,7 @@ struct exposure_prefix {
 
 struct exposure {
 	bool takes[DOOR_N_SCHEMES]; /* at least one */
-	struct host_pattern host;
+	struct host_pattern host; /* of a port, DOOR_TCP or DOOR_UDP alone: its name (port_name.h) */
 	struct endpoint target; /* with a port */
 	enum exposure_proxy proxy;
 	enum exposure_tls tls;
@@ -65,9 +67,11 @@ const char *exposure_proxy_name(enum exposure_proxy proxy);
 /* "pass", "terminate"; the same. */
 const char *exposure_tls_name(enum exposure_tls tls);
 
+/* Of a port? Then which. */
+bool exposure_is_port(const struct exposure *exposure, struct port_name *ret);
 /* As exposure_parse() reads it. */
 void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT]);
-/* "https://app.example.org" */
+/* "https://app.example.org", "tcp:2222" */
 void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST_TEXT]);
 /* "10.0.0.0/8"; an address alone without length. */
 struct endpoint_text exposure_prefix_text(const struct exposure_prefix *prefix);

@@ -675,6 +675,13 @@ static void keep_exposures(struct session *session, const struct map_exposures *
 	session->update.exposures.id = session->membership.member.node_id;
 }
 
+static void keep_ports(struct session *session, const struct map_port *ports, uint32_t n)
+{
+	session->update.n_ports = n;
+	if (n > 0)
+		memcpy(session->update.ports, ports, n * sizeof(*ports));
+}
+
 int session_new(const struct session_options *options, struct session **ret, struct error *reterr)
 {
 	struct session *session = calloc(1, sizeof(*session));
@@ -691,6 +698,7 @@ int session_new(const struct session_options *options, struct session **ret, str
 	if (options->public_node)
 		session->update.public_node = *options->public_node;
 	session->update.front_door = options->has_front_door;
+	keep_ports(session, options->door_ports, options->n_door_ports);
 	if (options->exposures)
 		keep_exposures(session, options->exposures);
 
@@ -749,6 +757,12 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 void session_set_public(struct session *session, const struct node_public *public_node)
 {
 	session->update.public_node = *public_node;
+	tell_control(session);
+}
+
+void session_set_ports(struct session *session, const struct map_port *ports, uint32_t n)
+{
+	keep_ports(session, ports, n);
 	tell_control(session);
 }
 

@@ -45,6 +45,8 @@ struct session_options {
 	const struct node_public *public_node; /* NULL: not one */
 	const char *interface;		    /* ours, left out of the local endpoints */
 	bool has_front_door;		    /* visitors come to it */
+	const struct map_port *door_ports;  /* there, which lead to members */
+	uint32_t n_door_ports;
 	const struct map_exposures *exposures; /* what we publish; NULL: nothing, nor ever did */
 	bool no_lan_discovery;		    /* peers on the same link are not looked for */
 	struct session_ports ports;
@@ -57,6 +59,8 @@ void session_close(struct session *session, void (*closed)(void *owner), void *o
 
 /* What we serve is reached elsewhere now: tells control. */
 void session_set_public(struct session *session, const struct node_public *public_node);
+/* Ports of our front door that lead to members, copied, MAP_MAX_PORTS at most: tells control. */
+void session_set_ports(struct session *session, const struct map_port *ports, uint32_t n);
 /* What we publish now: tells control. exposures->id need not be set. */
 void session_set_exposures(struct session *session, const struct map_exposures *exposures);
 /* As control_client_word(). */

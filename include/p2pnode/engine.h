@@ -66,6 +66,7 @@ struct p2p_engine_options {
 	 * where each of these stands, for whoever wants to change it ("p2pnode.conf:12"); NULL: it is not said.
 	 */
 	const char *const *exposures, *const *exposure_places;
+	const char *front_door_tcp_ports, *front_door_udp_ports; /* that may lead to members: "2222, 30000-30100"; NULL: none */
 	bool front_door_no_quic; /* else UDP at the same ports as well, but 80 */
 	uint32_t front_door_max_visitors, front_door_max_visitors_source; /* 0: as suits the machine */
 	/*

@@ -309,6 +309,8 @@ static void check_targets(struct acceptor *acceptor, bool with_up)
 			door_gate_set_state(&acceptor->exposed[i]->gate, DOOR_TARGET_DOWN);
 			end_check(acceptor->checks[i]);
 		}
+		if (acceptor->exposed[i]->exposure.takes[DOOR_UDP])
+			continue; /* what answers nobody in TCP may be well */
 		(void)acceptor_get(acceptor, i, &counters);
 		if (counters.state != DOOR_TARGET_UP || with_up)
 			start_check(acceptor, i);

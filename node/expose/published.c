@@ -58,6 +58,21 @@ static struct endpoint target_of(const struct published_options *options, const 
 	return nowhere;
 }
 
+/* A port may be granted for the doors of some nodes alone. */
+static bool may_have(const struct map *map, const struct map_exposure *exposure, const struct door_rule *rule)
+{
+	char name[PORT_NAME_TEXT];
+	struct port_name port;
+
+	if (!rule->takes[DOOR_TCP] && !rule->takes[DOOR_UDP])
+		return true;
+	if (port_name_from(exposure->host, strlen(exposure->host), &port) != 0)
+		return false;
+	port.door_id = map->self.id;
+	port_name_print(&port, name);
+	return map_has_grant(map, exposure->peer_id, exposure->host) || map_has_grant(map, exposure->peer_id, name);
+}
+
 /* False: of a scheme that this version does not know, perhaps; or nobody's, or the configuration's. */
 static bool take(const struct published_options *options, const struct map_exposure *exposure, struct published *ret)
 {
@@ -67,6 +82,8 @@ static bool take(const struct published_options *options, const struct map_expos
 
 	*ret = (struct published){ .exposure = exposure, .peer = peer };
 	if (!peer || door_rule_parse_host(exposure->host, strlen(exposure->host), &ret->rule, NULL) != 0)
+		return false;
+	if (!may_have(map, exposure, &ret->rule))
 		return false;
 	if (is_configured(options, &ret->rule.host)) {
 		log_debug("frontdoor", "%s of %s: the configuration's is used", exposure->host, peer->name);
@@ -171,7 +188,8 @@ static void keep_name(const struct published_options *options, const struct publ
 		memcpy(rule.takes, one->rule.takes, sizeof(rule.takes));
 		(void)add_one(options, routes, &rule, one);
 	}
-	for (int i = 0; i < DOOR_N_SCHEMES; i++)
+	memset(rule.takes, 0, sizeof(rule.takes));
+	for (int i = 0; i < DOOR_N_HOST_SCHEMES; i++)
 		rule.takes[i] = true;
 	(void)add(routes, &rule, &nowhere);
 }

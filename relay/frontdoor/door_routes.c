@@ -19,9 +19,9 @@ struct door_routes {
 
 static size_t take_scheme(const char *text, size_t len, struct door_rule *rule)
 {
-	static const char *const names[DOOR_N_SCHEMES] = { [DOOR_HTTP] = "http://", [DOOR_HTTPS] = "https://" };
+	static const char *const names[DOOR_N_HOST_SCHEMES] = { [DOOR_HTTP] = "http://", [DOOR_HTTPS] = "https://" };
 
-	for (int i = 0; i < DOOR_N_SCHEMES; i++) {
+	for (int i = 0; i < DOOR_N_HOST_SCHEMES; i++) {
 		if (len < strlen(names[i]) || memcmp(text, names[i], strlen(names[i])) != 0)
 			continue;
 		rule->takes[i] = true;
@@ -99,6 +99,13 @@ static int take_target(const char *text, struct door_rule *rule, struct error *r
 int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr)
 {
 	struct door_rule rule = { 0 };
+	struct port_name port;
+
+	if (port_name_from(text, len, &port) == 0 && port.door_id == 0) {
+		*ret = (struct door_rule){ .takes[DOOR_TCP] = port.kind == PORT_TCP, .takes[DOOR_UDP] = port.kind == PORT_UDP };
+		port_name_to_host(&port, &ret->host.name);
+		return 0;
+	}
 	const size_t scheme_len = take_scheme(text, len, &rule);
 	const int r = take_host(text + scheme_len, len - scheme_len, &rule, reterr);
 
@@ -118,6 +125,8 @@ int door_rule_parse(const char *text, struct door_rule *ret, struct error *reter
 		return error_set(reterr, -EINVAL, "a host and where it is, such as 'app.example.org 127.0.0.1:8443'");
 	if ((r = door_rule_parse_host(text, len, &rule, reterr)) != 0 || (r = take_target(target, &rule, reterr)) != 0)
 		return r;
+	if (rule.takes[DOOR_TCP] || rule.takes[DOOR_UDP])
+		return error_set(reterr, -EINVAL, "a host such as app.example.org; ports are published by members: p2pctl expose");
 	*ret = rule;
 	return 0;
 }
@@ -177,6 +186,27 @@ bool door_listens_at(const struct endpoint *places, uint32_t n, const struct end
 	return false;
 }
 
+uint32_t door_places_of_port(const struct endpoint *listen, uint32_t n, uint16_t port, struct endpoint ret[DOOR_MAX_LISTEN])
+{
+	const struct endpoint any6 = { .port = port };
+	uint32_t n_places = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct endpoint place = listen[i];
+		place.port = port;
+		if (endpoint_equal(&place, &any6)) { /* has the others as well */
+			ret[0] = any6;
+			return 1;
+		}
+		bool is_there = false;
+		for (uint32_t j = 0; j < n_places; j++)
+			is_there = is_there || endpoint_equal(&ret[j], &place);
+		if (!is_there)
+			ret[n_places++] = place;
+	}
+	return n_places;
+}
+
 /* ---- the tables ---- */
 
 static uint32_t power_of_two_from(uint32_t n)
@@ -190,7 +220,8 @@ static uint32_t power_of_two_from(uint32_t n)
 
 struct door_routes *door_routes_new(uint32_t n_rules)
 {
-	const uint32_t max = n_rules * DOOR_N_SCHEMES, n_buckets = power_of_two_from(n_rules);
+	const uint32_t max = n_rules * DOOR_N_HOST_SCHEMES, /* a rule is for a host, or for one port */
+		       n_buckets = power_of_two_from(n_rules);
 	struct door_routes *routes = calloc(1, sizeof(*routes) + max * sizeof(*routes->items) +
 						       DOOR_N_SCHEMES * n_buckets * sizeof(struct host_entry *));
 
@@ -247,6 +278,7 @@ int door_routes_add(struct door_routes *routes, const struct door_rule *rule, co
 		assert(routes->n < routes->max);
 		struct door_route *route = &routes->items[routes->n++];
 		*route = (struct door_route){ .entry.pattern = rule->host,
+					      .scheme = (enum door_scheme)i,
 					      .target = *target,
 					      .header = rule->header,
 					      .gate = door_gate_hold(rule->gate),
@@ -331,10 +363,40 @@ bool door_routes_has_name(const struct door_routes *routes, const struct host_na
 	return has;
 }
 
+const struct door_route *door_routes_next_port(const struct door_routes *routes, uint32_t *at, struct port_name *ret)
+{
+	while (*at < routes->n) {
+		const struct door_route *route = &routes->items[(*at)++];
+		const struct host_name *name = &route->entry.pattern.name;
+		if (route->scheme >= DOOR_N_HOST_SCHEMES && port_name_from(name->text, name->len, ret) == 0)
+			return route;
+	}
+	return NULL;
+}
+
+static enum door_scheme scheme_of(enum sniffer_protocol protocol)
+{
+	switch (protocol) {
+	case SNIFFER_TLS:
+	case SNIFFER_QUIC:
+		return DOOR_HTTPS;
+	case SNIFFER_TCP:
+		return DOOR_TCP;
+	case SNIFFER_UDP:
+		return DOOR_UDP;
+	case SNIFFER_HTTP_1:
+	case SNIFFER_HTTP_2:
+	case SNIFFER_UNKNOWN:
+	case SNIFFER_N_PROTOCOLS:
+		break;
+	}
+	return DOOR_HTTP;
+}
+
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host)
 {
-	const int scheme = protocol == SNIFFER_TLS || protocol == SNIFFER_QUIC ? DOOR_HTTPS : DOOR_HTTP;
+	const enum door_scheme scheme = scheme_of(protocol);
 	const struct host_pattern exact = { .name = *host };
 	struct host_entry *entry = host_table_find_pattern(&routes->tables[scheme], &exact);
 

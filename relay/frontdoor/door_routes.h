@@ -28,6 +28,7 @@
 #include "relay/frontdoor/door_places.h"
 #include "relay/frontdoor/door_sink.h"
 #include "relay/frontdoor/host_table.h"
+#include "relay/frontdoor/port_name.h"
 #include "relay/frontdoor/sniffer.h"
 
 #include <stdbool.h>
@@ -35,7 +36,8 @@
 
 #define DOOR_MAX_LISTEN 16
 
-enum door_scheme { DOOR_HTTP, DOOR_HTTPS, DOOR_N_SCHEMES };
+/* Of a port (port_name.h) the name stands where that of a host does. */
+enum door_scheme { DOOR_HTTP, DOOR_HTTPS, DOOR_N_HOST_SCHEMES, DOOR_TCP = DOOR_N_HOST_SCHEMES, DOOR_UDP, DOOR_N_SCHEMES };
 
 /* The PROXY header that the target gets before the visitor's first bytes. */
 enum door_header { DOOR_NO_HEADER, DOOR_HEADER_V1, DOOR_HEADER_V2 };
@@ -53,6 +55,7 @@ struct door_rule {
 
 struct door_route {
 	struct host_entry entry;
+	enum door_scheme scheme;
 	struct endpoint target; /* none: the host is known, and nobody is there */
 	uint32_t n_places;      /* 0: the target alone */
 	struct door_place **places; /* held; of these one is chosen for each visitor */
@@ -64,7 +67,7 @@ struct door_route {
 
 struct door_routes;
 
-/* The first word of a rule alone: host and schemes of *ret. 0, or -EINVAL with what is wrong in reterr. */
+/* The first word of a rule alone: host and schemes of *ret; a port's name as well ("tcp:2222"). 0, or -EINVAL with what is wrong in reterr. */
 P2P_CHECK int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr);
 /* 0, or -EINVAL with what is wrong, and how it should be, in reterr. */
 P2P_CHECK int door_rule_parse(const char *text, struct door_rule *ret, struct error *reterr);
@@ -73,6 +76,8 @@ P2P_CHECK int door_listen_parse(const char *text, struct endpoint ret[DOOR_MAX_L
 				struct error *reterr);
 /* Would who is led to target come to one of these n places? is_own: target is an address of this machine. */
 bool door_listens_at(const struct endpoint *places, uint32_t n, const struct endpoint *target, bool is_own);
+/* Where such a door has a port that leads to a member: at all its addresses, each once. Returns how many. */
+uint32_t door_places_of_port(const struct endpoint *listen, uint32_t n, uint16_t port, struct endpoint ret[DOOR_MAX_LISTEN]);
 /* n_rules: as many may be added at most. */
 struct door_routes *door_routes_new(uint32_t n_rules);
 /* Accepts NULL. */
@@ -100,6 +105,8 @@ void door_routes_set_doors(struct door_routes *routes, const struct endpoint *do
 bool door_routes_has_door(const struct door_routes *routes, const struct endpoint *remote);
 /* Is there a route for this very name, in whichever scheme? */
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
+/* The next one of a port; *at is 0 at first. NULL: no more. */
+const struct door_route *door_routes_next_port(const struct door_routes *routes, uint32_t *at, struct port_name *ret);
 /* NULL: nobody's; as the own name is. */
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host);

@@ -37,6 +37,7 @@ static uint64_t expire_all(struct door_thread *door)
 	next = earlier(next, door_expire(door, &door->lingering, LINGER_MS, &ignored));
 	next = earlier(next, door_tally_gates(door));
 	next = earlier(next, door_expire_dial_back(door));
+	next = earlier(next, door_retry_ports(door));
 	return earlier(next, door_retry_accept(door));
 }
 
@@ -159,6 +160,7 @@ int door_thread_new(const struct front_door_options *options, const int *listene
 	link_init_ring(&door->answering);
 	link_init_ring(&door->lingering);
 	link_init_ring(&door->gone);
+	link_init_ring(&door->ports);
 	crypto_shorthash_keygen(door->seed);
 	door->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	door->pump = new_pump(door);
@@ -187,6 +189,7 @@ void door_thread_free(struct door_thread *door)
 		return;
 	door_end_all(door);
 	door_close_dial_back(door);
+	door_close_ports(door);
 	splice_pump_free(door->pump);
 	if (door->epoll_fd >= 0)
 		close(door->epoll_fd);
@@ -211,6 +214,7 @@ void door_thread_set_routes(struct door_thread *door, const struct door_routes *
 	door->routes = routes;
 	door->counters.routes_taken++;
 	door_cut_shut(door);
+	door_update_ports(door);
 }
 
 struct front_door_counters door_thread_counters(const struct door_thread *door)

@@ -37,6 +37,11 @@ void door_take_answers(struct door_thread *door);
 void door_thread_free(struct door_thread *door);
 /* Borrowed until the next are set; NULL: no host is known. */
 void door_thread_set_routes(struct door_thread *door, const struct door_routes *routes);
+/* Visitors' sockets are as the one that they came to. sockets: see tcp_listen(). 0 or -errno. */
+P2P_CHECK int door_open_listener(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
+				 struct error *reterr);
+/* Of TCP; *ret is borrowed. How often they were written: as often they may have changed. */
+uint64_t door_thread_ports(const struct door_thread *door, const struct port_states **ret);
 /* Waits for something and does it. True: there is word. */
 bool door_thread_turn(struct door_thread *door);
 struct front_door_counters door_thread_counters(const struct door_thread *door);

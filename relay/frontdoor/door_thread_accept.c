@@ -1,14 +1,40 @@
 /* Who comes is asked in. When descriptors run out, they are reset by means of a spare one, so that nobody waits in vain. */
 #include "relay/frontdoor/door_thread_internal.h"
 
+#include "relay/tcp_listener.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define BACKLOG		4096
 #define ACCEPT_A_TURN	64
 #define RETRY_ACCEPT_MS 100
+
+/* Visitors' sockets are like the one that they came to: so it is said once for all of them. */
+int door_open_listener(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
+		       struct error *reterr)
+{
+	const int one = 1, idle_s = 120, each_s = 30, times = 4;
+
+	const struct endpoint any6 = { .port = address->port }, any4 = endpoint_from_v4(0, address->port);
+
+	int r = tcp_listen(address, sockets, ret, reterr);
+	if (r == -EAFNOSUPPORT && endpoint_equal(address, &any6)) /* a machine without IPv6 */
+		r = tcp_listen(&any4, sockets, ret, reterr);
+	if (r < 0)
+		return r;
+	(void)listen(*ret, BACKLOG);
+	(void)setsockopt(*ret, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	(void)setsockopt(*ret, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPINTVL, &each_s, sizeof(each_s));
+	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+	return 0;
+}
 
 static void welcome(const struct listener *listener, int fd, const struct sockaddr_storage *address)
 {
@@ -30,7 +56,10 @@ static void welcome(const struct listener *listener, int fd, const struct sockad
 	}
 	struct visitor *visitor = visitor_new(door, fd, &remote, source);
 	visitor->is_at_relays = listener->is_relays;
-	visitor_sniff(visitor); /* under load its first bytes are there already */
+	if (listener->port)
+		visitor_enter_port(visitor, listener->port);
+	else
+		visitor_sniff(visitor); /* under load its first bytes are there already */
 	if (visitor->state == SNIFFING && visitor_watch(visitor) < 0)
 		visitor_turn_away_for_want(visitor);
 }
@@ -47,6 +76,7 @@ static void set_accepting(struct door_thread *door, bool is_accepting)
 					     .data.ptr = &door->listeners[i].watch };
 		(void)epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, door->listeners[i].fd, &event);
 	}
+	door_set_ports_accepting(door, is_accepting);
 	door->accept_again_ms = is_accepting ? 0 : door->now_ms + RETRY_ACCEPT_MS;
 }
 
@@ -107,6 +137,11 @@ static void on_listener(struct watch *watch, uint32_t events)
 			return;
 		}
 	}
+}
+
+void door_listener_init(struct listener *listener)
+{
+	listener->watch.happened = on_listener;
 }
 
 int door_open_listeners(struct door_thread *door, const int *listeners)

@@ -15,11 +15,20 @@
 static bool find_host(const struct proxy_header *header, struct sniffed *ret)
 {
 	struct sniffed found = { .protocol = header->scheme == PROXY_HTTPS ? SNIFFER_TLS : SNIFFER_HTTP_1 };
+	const char *name = (const char *)header->authority.at;
+	struct port_name port;
 
-	if (!header->has_addresses || !header->authority.at ||
-	    (header->scheme != PROXY_HTTP && header->scheme != PROXY_HTTPS) ||
-	    host_name_from((const char *)header->authority.at, header->authority.len, &found.host) != 0)
+	if (!header->has_addresses || header->is_datagram || !name)
 		return false;
+	if (header->scheme == PROXY_TCP) {
+		if (port_name_from(name, header->authority.len, &port) != 0 || port.kind != PORT_TCP || port.door_id != 0)
+			return false;
+		found.protocol = SNIFFER_TCP;
+		port_name_to_host(&port, &found.host);
+	} else if ((header->scheme != PROXY_HTTP && header->scheme != PROXY_HTTPS) ||
+		   host_name_from(name, header->authority.len, &found.host) != 0) {
+		return false;
+	}
 	*ret = found;
 	return true;
 }
@@ -92,6 +101,18 @@ struct endpoint visitor_own_end(const struct visitor *visitor)
 	return endpoint_from_sockaddr((const struct sockaddr *)&address);
 }
 
+static enum proxy_scheme scheme_of(enum sniffer_protocol protocol)
+{
+	switch (protocol) {
+	case SNIFFER_TLS:
+		return PROXY_HTTPS;
+	case SNIFFER_TCP:
+		return PROXY_TCP;
+	default:
+		return PROXY_HTTP;
+	}
+}
+
 size_t visitor_write_header(const struct visitor *visitor, enum door_header kind, const struct sniffed *found,
 			    const struct endpoint *destination, uint8_t buf[DOOR_HEADER_MAX])
 {
@@ -100,7 +121,7 @@ size_t visitor_write_header(const struct visitor *visitor, enum door_header kind
 		.source = visitor->remote,
 		.destination = destination ? *destination : visitor_own_end(visitor),
 		.authority = { .at = (const uint8_t *)found->host.text, .len = found->host.len },
-		.scheme = found->protocol == SNIFFER_TLS ? PROXY_HTTPS : PROXY_HTTP,
+		.scheme = scheme_of(found->protocol),
 		.n_doors = (uint8_t)(visitor->n_doors + 1),
 	};
 	const size_t n = kind == DOOR_HEADER_V1 ? proxy_v1_encode(&header, buf, DOOR_HEADER_MAX)

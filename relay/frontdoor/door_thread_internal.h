@@ -3,6 +3,7 @@
  *
  *   door_thread.c           the turn, time, beginning and end
  *   door_thread_accept.c    listeners: who comes is asked in
+ *   door_thread_ports.c     ports that lead to one member each: opened, closed, and who comes there
  *   door_thread_visitors.c  visitors: their places, their bounds, and how they go
  *   door_thread_sniff.c     what their first bytes ask for
  *   door_thread_connect.c   to the target, and into the pump
@@ -110,6 +111,7 @@ struct listener {
 	struct door_thread *door;
 	int fd;
 	bool is_relays;
+	const struct port_name *port; /* who comes wants that; NULL: it says what it wants */
 	uint32_t n_a_turn; /* so many are asked in, if they are there; */
 	uint64_t turn;	   /* in this one they were */
 };
@@ -122,6 +124,10 @@ struct door_thread {
 	bool has_word;
 	struct listener listeners[DOOR_MAX_LISTEN];
 	uint64_t accept_again_ms; /* descriptors have run out, and nobody is asked in until then; 0: all are */
+	struct link ports; /* door_port */
+	uint64_t ports_again_ms; /* then those that could not be opened are tried */
+	struct port_states port_states; /* TCP's */
+	uint64_t n_ports_changed; /* how often port_states was written */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
 	struct hand_over *for_relay;	  /* NULL: no listener is the relay's */
 	uint32_t relay_places;		  /* beside max_visitors */
@@ -281,7 +287,21 @@ void door_close_dial_back(struct door_thread *door);
 /* Is led in; so that the door that runs next knows for whom. */
 void visitor_note_host(struct visitor *visitor, const struct sniffed *found);
 
+/* ---- door_thread_ports.c ---- */
+
+/* The routes are others, or a port could be had. Between turns, or where nobody looks at listeners. */
+void door_update_ports(struct door_thread *door);
+/* Those that could not be opened, when it is time. Returns when that will be; UINT64_MAX: all are open. */
+uint64_t door_retry_ports(struct door_thread *door);
+void door_set_ports_accepting(struct door_thread *door, bool is_accepting);
+void door_close_ports(struct door_thread *door);
+/* To whom this port leads. It may be gone afterwards. */
+void visitor_enter_port(struct visitor *visitor, const struct port_name *port);
+
 /* ---- door_thread_accept.c ---- */
+
+/* All but its watch is set. */
+void door_listener_init(struct listener *listener);
 
 /* Listeners are watched; their fds are borrowed. 0 or -errno. */
 int door_open_listeners(struct door_thread *door, const int *listeners);

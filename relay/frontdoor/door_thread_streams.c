@@ -101,7 +101,7 @@ static bool say_carried(const struct visitor *visitor, const struct splice_saved
 	say_visitor(visitor, saved->quiet_ms, parcel);
 	parcel->said.kind = STREAM_CARRIED;
 	parcel->said.protocol = (enum sniffer_protocol)visitor->protocol;
-	if (visitor->host && host_name_from(visitor->host, strlen(visitor->host), &parcel->said.host) != 0)
+	if (visitor->host && port_or_host_from(visitor->host, strlen(visitor->host), &parcel->said.host) != 0)
 		return false;
 	for (int i = 0; i < 2; i++) {
 		parcel->said.ends[i] = (struct stream_end){ .is_urgent = saved->ends[i].is_urgent,

@@ -11,7 +11,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <signal.h>
@@ -23,7 +22,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG		     4096
 #define MAX_VISITORS	     65536
 #define MAX_VISITORS_SOURCE  1024
 #define PORT_OF_HTTP	     80  /* without TLS, so never QUIC's */
@@ -35,9 +33,11 @@ _Static_assert(sizeof(struct front_door_counters) % sizeof(uint64_t) == 0, "publ
 
 struct front_door {
 	/* of the loop's thread */
-	uv_async_t ended, dialling, handing;
+	uv_async_t ended, dialling, handing, porting;
 	uint8_t n_handles;
-	bool has_dialling, has_handing;
+	bool has_dialling, has_handing, has_porting;
+	void (*ports_changed)(void *owner);
+	void *ports_owner;
 	bool is_relays[DOOR_MAX_LISTEN], shares_relay;
 	struct front_door_relay_port relay_port;
 	struct front_door_dial_ports dial_ports;
@@ -56,12 +56,15 @@ struct front_door {
 	_Atomic bool is_stopping, hands_over;
 	struct door_routes *_Atomic new_routes; /* NULL: none; whoever takes it out owns it */
 	_Atomic uint64_t published[N_COUNTERS];
+	pthread_mutex_t ports_lock;
+	struct port_states ports; /* under it */
 
 	/* of the thread, once it runs */
 	struct door_thread *visitors;
 	struct door_udp *udp; /* NULL: no QUIC */
 	struct door_routes *routes;
 	struct stream_queue before, next; /* streams of the door before, and for the next; -1: none */
+	uint64_t n_ports_told;
 };
 
 /* ---- the thread ---- */
@@ -76,6 +79,23 @@ static void publish(struct front_door *door)
 	memcpy(words, &counters, sizeof(counters));
 	for (size_t i = 0; i < N_COUNTERS; i++)
 		atomic_store_explicit(&door->published[i], words[i], memory_order_relaxed);
+}
+
+/* What could be had, and what could not. */
+static void publish_ports(struct front_door *door)
+{
+	const struct port_states *tcp;
+	const uint64_t n = door_thread_ports(door->visitors, &tcp);
+
+	if (n == door->n_ports_told)
+		return;
+	door->n_ports_told = n;
+	pthread_mutex_lock(&door->ports_lock);
+	const bool is_same = memcmp(&door->ports, tcp, sizeof(*tcp)) == 0;
+	door->ports = *tcp;
+	pthread_mutex_unlock(&door->ports_lock);
+	if (!is_same && door->has_porting)
+		uv_async_send(&door->porting);
 }
 
 static void take_word(struct front_door *door)
@@ -109,10 +129,12 @@ static void *run(void *owner)
 
 	if (door->before.fds[0] >= 0 || door->before.fds[1] >= 0)
 		door_thread_take_streams(door->visitors, &door->before);
+	publish_ports(door);
 	publish(door);
 	while (!atomic_load(&door->is_stopping)) {
 		if (door_thread_turn(door->visitors))
 			take_word(door);
+		publish_ports(door); /* first: routes that are counted as taken have had their ports opened */
 		publish(door);
 	}
 	hand_streams_over(door);
@@ -150,6 +172,7 @@ static void free_door(struct front_door *door)
 		hand_over_deinit(&door->for_relay);
 	if (door->wake_fd >= 0)
 		close(door->wake_fd);
+	pthread_mutex_destroy(&door->ports_lock);
 	free(door);
 }
 
@@ -174,6 +197,8 @@ static void close_handles(struct front_door *door)
 		uv_close((uv_handle_t *)&door->dialling, on_closed);
 	if (door->has_handing)
 		uv_close((uv_handle_t *)&door->handing, on_closed);
+	if (door->has_porting)
+		uv_close((uv_handle_t *)&door->porting, on_closed);
 }
 
 static void on_ended(uv_async_t *async)
@@ -214,6 +239,13 @@ static void on_handing(uv_async_t *async)
 	uv_async_send(async);
 }
 
+static void on_porting(uv_async_t *async)
+{
+	struct front_door *door = container_of(async, struct front_door, porting);
+
+	door->ports_changed(door->ports_owner);
+}
+
 /* In the door's thread. */
 static void wake_for_relay(void *owner)
 {
@@ -238,28 +270,6 @@ static int add_handle(uv_loop_t *loop, struct front_door *door, uv_async_t *asyn
 		return error_set(reterr, r, "%s", uv_strerror(r));
 	async->data = door;
 	door->n_handles++;
-	return 0;
-}
-
-/* Visitors' sockets are like the one that they came to: so it is said once for all of them. */
-static int open_listener(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
-			 struct error *reterr)
-{
-	const int one = 1, idle_s = 120, each_s = 30, times = 4;
-
-	const struct endpoint any6 = { .port = address->port }, any4 = endpoint_from_v4(0, address->port);
-
-	int r = tcp_listen(address, sockets, ret, reterr);
-	if (r == -EAFNOSUPPORT && endpoint_equal(address, &any6)) /* a machine without IPv6 */
-		r = tcp_listen(&any4, sockets, ret, reterr);
-	if (r < 0)
-		return r;
-	(void)listen(*ret, BACKLOG);
-	(void)setsockopt(*ret, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	(void)setsockopt(*ret, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPINTVL, &each_s, sizeof(each_s));
-	(void)setsockopt(*ret, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
 	return 0;
 }
 
@@ -327,11 +337,11 @@ static int prepare(struct front_door *door, const struct front_door_options *opt
 
 	for (uint32_t i = 0; i < options->n_listen && r == 0; i++) {
 		const struct listen_sockets *sockets = options->is_relays[i] ? options->relay_sockets : NULL;
-		r = open_listener(&options->listen[i], sockets, &door->listeners[i], reterr);
+		r = door_open_listener(&options->listen[i], sockets, &door->listeners[i], reterr);
 		door->n_listen += r == 0;
 	}
 	if (r == 0 && options->has_dial_back) {
-		r = open_listener(&options->dial_back, NULL, &door->dial_listener, reterr);
+		r = door_open_listener(&options->dial_back, NULL, &door->dial_listener, reterr);
 		if (r == 0)
 			dial_exchange_init(&door->exchange, wake_loop, door);
 	}
@@ -414,6 +424,12 @@ static int add_more_handles(uv_loop_t *loop, struct front_door *door, const stru
 		r = add_handle(loop, door, &door->handing, on_handing, reterr);
 		door->has_handing = r == 0;
 	}
+	if (r == 0 && options->ports_changed) {
+		door->ports_changed = options->ports_changed;
+		door->ports_owner = options->ports_owner;
+		r = add_handle(loop, door, &door->porting, on_porting, reterr);
+		door->has_porting = r == 0;
+	}
 	return r;
 }
 
@@ -427,6 +443,7 @@ int front_door_start(uv_loop_t *loop, const struct front_door_options *options, 
 	door->wake_fd = door->dial_listener = -1;
 	door->before = door->next = (struct stream_queue)STREAM_QUEUE_NONE;
 	door->streams_port = options->streams_port;
+	pthread_mutex_init(&door->ports_lock, NULL);
 	door->dial_ports = options->dial_ports;
 	take_relay_port(door, options);
 	door->routes = routes_take;
@@ -471,6 +488,13 @@ void front_door_set_routes_take(struct front_door *door, struct door_routes *rou
 {
 	door_routes_free(atomic_exchange(&door->new_routes, routes));
 	wake(door);
+}
+
+void front_door_ports(struct front_door *door, struct port_states *ret)
+{
+	pthread_mutex_lock(&door->ports_lock);
+	*ret = door->ports;
+	pthread_mutex_unlock(&door->ports_lock);
 }
 
 static uint16_t port_of(int fd)

@@ -73,6 +73,10 @@ struct front_door_options {
 		void *owner;
 		void (*left)(void *owner, const int *descriptors, size_t n);
 	} streams_port;
+	/* Ports that may lead to a member each (port_name.h): open while the routes have them. */
+	struct port_ranges tcp_ports, udp_ports;
+	void (*ports_changed)(void *owner); /* in the loop: front_door_ports() says something else; may be NULL */
+	void *ports_owner;
 	bool serves_quic; /* by UDP at the same ports, but 80; door_udp.h */
 	uint32_t max_visitors;			       /* [what the limit of open files lets, 65536 at most] */
 	uint32_t max_visitors_source;		       /* [a quarter of these, 1024 at most] */
@@ -157,5 +161,7 @@ void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscri
  */
 bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
 			    const uint8_t secret[WEBGW_EPHEMERAL_LEN]);
+/* Those that the routes have and that may be open, and whether they are. */
+void front_door_ports(struct front_door *door, struct port_states *ret);
 /* Of some microseconds ago. */
 struct front_door_counters front_door_counters(const struct front_door *door);

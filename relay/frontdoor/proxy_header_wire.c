@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { COMMAND_LOCAL = 0x20, COMMAND_PROXY = 0x21 };
-enum { FAMILY_NONE = 0x00, FAMILY_TCP4 = 0x11, FAMILY_TCP6 = 0x21 };
+enum { FAMILY_NONE = 0x00, FAMILY_TCP4 = 0x11, FAMILY_UDP4 = 0x12, FAMILY_TCP6 = 0x21, FAMILY_UDP6 = 0x22 };
 enum { VALUE_ALPN = 0x01, VALUE_AUTHORITY = 0x02, VALUE_UNIQUE_ID = 0x05, VALUE_SCHEME = 0xe0, VALUE_DOORS = 0xe1 };
 
 static const uint8_t signature[12] = { 0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a };
@@ -82,7 +82,7 @@ static bool take_values(struct wire_reader r, struct proxy_header *header)
 
 static void take_ip(struct wire_reader *r, uint8_t family, struct endpoint *endpoint)
 {
-	if (family == FAMILY_TCP4)
+	if (family == FAMILY_TCP4 || family == FAMILY_UDP4)
 		*endpoint = endpoint_from_v4(wire_u32(r), 0);
 	else
 		wire_bytes(r, endpoint->ip, sizeof(endpoint->ip));
@@ -105,7 +105,8 @@ static bool is_known(uint8_t command, uint8_t family)
 {
 	if (command == COMMAND_LOCAL)
 		return true;
-	return command == COMMAND_PROXY && (family == FAMILY_NONE || family == FAMILY_TCP4 || family == FAMILY_TCP6);
+	return command == COMMAND_PROXY && (family == FAMILY_NONE || family == FAMILY_TCP4 || family == FAMILY_TCP6 ||
+					    family == FAMILY_UDP4 || family == FAMILY_UDP6);
 }
 
 /* body: what follows the head. */
@@ -114,6 +115,7 @@ static bool take_body(struct wire_reader body, uint8_t command, uint8_t family, 
 	if (command == COMMAND_LOCAL)
 		return true; /* nothing of it is to be used */
 	header->has_addresses = family != FAMILY_NONE;
+	header->is_datagram = family == FAMILY_UDP4 || family == FAMILY_UDP6;
 	if (header->has_addresses)
 		take_addresses(&body, family, header);
 	return !body.failed && take_values(body, header);
@@ -193,6 +195,15 @@ static bool says_nothing(const struct proxy_header *header)
 	       header->scheme == PROXY_NO_SCHEME && header->n_doors == 0;
 }
 
+static uint8_t family_of(const struct proxy_header *header, bool is_v4)
+{
+	if (!header->has_addresses)
+		return FAMILY_NONE;
+	if (header->is_datagram)
+		return is_v4 ? FAMILY_UDP4 : FAMILY_UDP6;
+	return is_v4 ? FAMILY_TCP4 : FAMILY_TCP6;
+}
+
 size_t proxy_v2_encode(const struct proxy_header *header, uint8_t *buf, size_t size)
 {
 	const size_t most = size < PROXY_V2_MAX_LEN ? size : PROXY_V2_MAX_LEN;
@@ -201,7 +212,7 @@ size_t proxy_v2_encode(const struct proxy_header *header, uint8_t *buf, size_t s
 
 	wire_put(&w, signature, sizeof(signature));
 	wire_put_u8(&w, says_nothing(header) ? COMMAND_LOCAL : COMMAND_PROXY);
-	wire_put_u8(&w, !header->has_addresses ? FAMILY_NONE : is_v4 ? FAMILY_TCP4 : FAMILY_TCP6);
+	wire_put_u8(&w, family_of(header, is_v4));
 	uint8_t *length = wire_reserve(&w, 2);
 	put_body(&w, header, is_v4);
 	const size_t n = wire_written(&w);

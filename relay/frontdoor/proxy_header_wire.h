@@ -10,7 +10,7 @@
  * |                                                               |
  * |                                                               |
  * +-------+-------+-------+-------+-------------------------------+
- * |  2    |command|family | kind  |    length of what follows     |   command 0: LOCAL, 1: PROXY; kind 1: of a stream
+ * |  2    |command|family | kind  |    length of what follows     |   command 0: LOCAL, 1: PROXY; kind 1: a stream, 2: datagrams
  * +-------+-------+-------+-------+-------------------------------+
  * | source, destination: addresses (4 or 16 bytes each), then ports |   family 1: IPv4, 2: IPv6, 0: nothing stands here
  * | type (1), length (2), value; again and again                    |   0x01 ALPN, 0x02 AUTHORITY, 0x05 UNIQUE_ID,
@@ -52,6 +52,7 @@ enum proxy_scheme {
 	PROXY_HTTP,
 	PROXY_HTTPS,
 	PROXY_TCP,
+	PROXY_UDP,
 	PROXY_N_SCHEMES
 };
 
@@ -62,6 +63,7 @@ struct proxy_value {
 };
 
 struct proxy_header {
+	bool is_datagram; /* version 2: of UDP; needs has_addresses */
 	bool has_addresses; /* else LOCAL (then nothing else is there), UNKNOWN or of no family: the two are none */
 	struct endpoint source, destination;
 	struct proxy_value alpn, authority, unique_id; /* version 2 */

@@ -151,6 +151,8 @@ static enum sniffer_outcome read_protocol(struct sniffer *sniffer, const uint8_t
 	case SNIFFER_HTTP_2:
 		return sniffer_read_http_2(sniffer, bytes, n);
 	case SNIFFER_QUIC:
+	case SNIFFER_TCP:
+	case SNIFFER_UDP:
 	case SNIFFER_UNKNOWN:
 	case SNIFFER_N_PROTOCOLS:
 		break;
@@ -195,6 +197,8 @@ const char *sniffer_protocol_name(enum sniffer_protocol protocol)
 		[SNIFFER_HTTP_1] = "http/1",
 		[SNIFFER_HTTP_2] = "http/2",
 		[SNIFFER_QUIC] = "quic",
+		[SNIFFER_TCP] = "tcp",
+		[SNIFFER_UDP] = "udp",
 	};
 
 	return (unsigned)protocol < SNIFFER_N_PROTOCOLS ? names[protocol] : "unknown";

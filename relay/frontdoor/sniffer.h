@@ -41,6 +41,9 @@ enum sniffer_protocol {
 	SNIFFER_HTTP_1,
 	SNIFFER_HTTP_2, /* without TLS, by prior knowledge */
 	SNIFFER_QUIC,	/* over UDP: quic_initial_wire.h */
+	/* Of any protocol, by the port alone (port_name.h): nothing is sniffed, and host is the port's name. */
+	SNIFFER_TCP,
+	SNIFFER_UDP,
 	SNIFFER_N_PROTOCOLS
 };
 
@@ -117,6 +120,6 @@ enum sniffer_answer sniffer_answer(const struct sniffer *sniffer);
 /* The whole answer of SNIFFER_HTTP_400, without a body. */
 extern const char sniffer_bad_request[];
 
-/* Names for logs and counters: "tls", "http/1", "http/2", "quic", "unknown"; "no-host", "two-hosts" … */
+/* Names for logs and counters: "tls", "http/1", "http/2", "quic", "tcp", "udp", "unknown"; "no-host", "two-hosts" … */
 const char *sniffer_protocol_name(enum sniffer_protocol protocol);
 const char *sniffer_reason_name(enum sniffer_reason reason);

@@ -2,6 +2,7 @@
 #include "relay/frontdoor/stream_wire.h"
 
 #include "common/wire.h"
+#include "relay/frontdoor/port_name.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -115,7 +116,7 @@ static void get_host(struct wire_reader *r, struct host_name *ret)
 
 	if (r->failed || len == 0)
 		return;
-	if (host_name_from((const char *)text, len, &host) != 0 || host.len != len || memcmp(host.text, text, len) != 0)
+	if (port_or_host_from((const char *)text, len, &host) != 0 || host.len != len || memcmp(host.text, text, len) != 0)
 		r->failed = true;
 	*ret = host;
 }

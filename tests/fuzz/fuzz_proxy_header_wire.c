@@ -32,7 +32,8 @@ static void check_again(const struct proxy_header *header, decoder *decode, enco
 	if (n == 0) /* mapped addresses are longer as such, once one of both is IPv6 */
 		return;
 	expect(decode(bytes, n, &again, &len) == 0 && len == n);
-	expect(again.has_addresses == header->has_addresses && again.scheme == header->scheme && again.n_doors == header->n_doors);
+	expect(again.has_addresses == header->has_addresses && again.is_datagram == header->is_datagram &&
+	       again.scheme == header->scheme && again.n_doors == header->n_doors);
 	expect(endpoint_equal(&again.source, &header->source));
 	expect(endpoint_equal(&again.destination, &header->destination));
 	expect_same_value(&again.alpn, &header->alpn);

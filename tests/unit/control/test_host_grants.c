@@ -13,7 +13,7 @@ static struct host_pattern host(const char *text)
 {
 	struct host_pattern pattern;
 
-	assert(host_pattern_from(text, strlen(text), &pattern) == 0);
+	assert(host_grant_name_from(text, &pattern) == 0);
 	return pattern;
 }
 
@@ -108,6 +108,22 @@ static void test_there_is_a_bound(void)
 	host_grants_deinit(&grants);
 }
 
+static void test_a_port_is_granted_by_its_number_at_whichever_door(void)
+{
+	struct host_grants grants = { 0 };
+	struct map_exposures exposures = { .id = ALICE, .n = 3, .hosts = { "tcp:2222", "udp:2222", "tcp:2223" } };
+
+	grant(&grants, ALICE, "tcp:2222");
+	grant(&grants, BOB, "udp:2222/7");
+	grant(&grants, BOB, "*.example.org");
+	assert(may(&grants, ALICE, "tcp:2222") && !may(&grants, ALICE, "udp:2222") && !may(&grants, ALICE, "tcp:222"));
+	assert(may(&grants, BOB, "udp:2222") && !may(&grants, BOB, "tcp:2222"));
+	assert(host_grants_judge(&grants, &exposures) == 1);
+	grant(&grants, ALICE, "tcp:2223/9");
+	assert(host_grants_judge(&grants, &exposures) == 5);
+	host_grants_deinit(&grants);
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -116,6 +132,7 @@ int main(void)
 	test_a_name_that_is_granted_by_itself_is_not_in_anothers_wildcard();
 	test_a_grant_is_taken_back_alone_or_with_its_member();
 	test_what_is_no_host_is_not_granted();
+	test_a_port_is_granted_by_its_number_at_whichever_door();
 	test_there_is_a_bound();
 	return 0;
 }

@@ -592,7 +592,11 @@ static void test_what_is_no_exposure_is_told_before_the_node_is_asked(void)
 	run(&w, "expose a.org 80 --proxy v9");
 	expect(&w, CTL_USAGE, "", "p2pctl: expose: proxy: one of none, v1, v2\n");
 	run(&w, "expose a.org");
-	assert(w.exit == CTL_USAGE && strstr(w.err, "HOST TARGET is missing"));
+	assert(w.exit == CTL_USAGE && strstr(w.err, "HOST|tcp :PORT|udp :PORT TARGET is missing"));
+	run(&w, "expose tcp :0 22");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: expose: a port of the front door such as 'tcp :2222'"));
+	run(&w, "admin port add alice 2222");
+	assert(w.exit == CTL_USAGE && strstr(w.err, "a port of the front door such as tcp:2222"));
 	run(&w, "unexpose 192.0.2.1");
 	assert(w.exit == CTL_USAGE && strstr(w.err, "p2pctl: unexpose: a host such as"));
 

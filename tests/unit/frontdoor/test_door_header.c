@@ -344,6 +344,9 @@ static void test_what_is_no_header_or_names_no_host_is_refused(void)
 	expect_refused(&house, bytes, header_of("127.0.0.1", PROXY_HTTP, VISITOR, bytes));
 	expect_refused(&house, bytes, header_of("app.example.org", PROXY_NO_SCHEME, VISITOR, bytes));
 	expect_refused(&house, bytes, header_of("app.example.org", PROXY_TCP, VISITOR, bytes));
+	expect_refused(&house, bytes, header_of("udp:2222", PROXY_TCP, VISITOR, bytes));
+	expect_refused(&house, bytes, header_of("tcp:2222/7", PROXY_TCP, VISITOR, bytes));
+	expect_refused(&house, bytes, header_of("tcp:2222", PROXY_HTTPS, VISITOR, bytes));
 	const struct proxy_header local = { .has_addresses = false };
 	expect_refused(&house, bytes, proxy_v2_encode(&local, bytes, sizeof(bytes)));
 	close_house(&house);

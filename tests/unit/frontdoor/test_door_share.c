@@ -121,7 +121,7 @@ static void test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard(void
 	assert(add(routes, "https://gate.example.org 127.0.0.1:1") == -EPERM);
 	assert(add(routes, "*.example.org 127.0.0.1:2") == 0);
 	assert(add(routes, "*.gate.example.org 127.0.0.1:3") == 0);
-	for (int protocol = SNIFFER_TLS; protocol < SNIFFER_N_PROTOCOLS; protocol++) {
+	for (int protocol = SNIFFER_TLS; protocol <= SNIFFER_QUIC; protocol++) {
 		assert(!door_routes_find(routes, (enum sniffer_protocol)protocol, &own));
 		assert(door_routes_find(routes, (enum sniffer_protocol)protocol, &other));
 	}

@@ -118,13 +118,25 @@ static void test_other_versions_commands_and_families_are_not_supported(void)
 {
 	static const uint8_t version[] = { SIGNATURE, 0x31, 0x11, 0, 12, ADDRESSES };
 	static const uint8_t command[] = { SIGNATURE, 0x22, 0x11, 0, 12, ADDRESSES };
-	static const uint8_t datagrams[] = { SIGNATURE, 0x21, 0x12, 0, 12, ADDRESSES };
 	static const uint8_t unix_path[] = { SIGNATURE, 0x21, 0x31, 0, 12, ADDRESSES };
 
 	assert(read_2(version, sizeof(version)) == PROXY_UNSUPPORTED);
 	assert(read_2(command, sizeof(command)) == PROXY_UNSUPPORTED);
-	assert(read_2(datagrams, sizeof(datagrams)) == PROXY_UNSUPPORTED);
 	assert(read_2(unix_path, sizeof(unix_path)) == PROXY_UNSUPPORTED);
+}
+
+static void test_of_datagrams_it_says_so(void)
+{
+	static const uint8_t bytes[] = { SIGNATURE, 0x21, 0x12, 0, 12, ADDRESSES };
+	struct proxy_header header;
+	uint8_t again[64];
+	size_t len;
+
+	assert(proxy_v2_decode(bytes, sizeof(bytes), &header, &len) == 0 && header.is_datagram && header.has_addresses);
+	assert(proxy_v2_encode(&header, again, sizeof(again)) == sizeof(bytes) && memcmp(again, bytes, sizeof(bytes)) == 0);
+	memset(header.source.ip, 0x20, sizeof(header.source.ip)); /* IPv6 */
+	assert(proxy_v2_encode(&header, again, sizeof(again)) == 16 + 36 && again[13] == 0x22);
+	assert(proxy_v2_decode(again, 52, &header, &len) == 0 && header.is_datagram && len == 52);
 }
 
 static void test_a_length_beyond_the_bound_is_refused_before_more_comes(void)
@@ -359,6 +371,7 @@ int main(void)
 	test_an_unknown_family_has_values_without_addresses();
 	test_what_is_no_header_is_known_by_its_first_byte_that_differs();
 	test_other_versions_commands_and_families_are_not_supported();
+	test_of_datagrams_it_says_so();
 	test_a_length_beyond_the_bound_is_refused_before_more_comes();
 	test_what_does_not_fit_its_length_is_malformed();
 	test_what_could_be_read_in_two_ways_is_malformed();

@@ -1,4 +1,5 @@
 /* What doors say to each other of streams: it comes out as it went in, or not at all. */
+#include "relay/frontdoor/port_name.h"
 #include "relay/frontdoor/stream_wire.h"
 
 #include <assert.h>
@@ -62,6 +63,19 @@ static void test_what_is_said_comes_out_again(void)
 
 	const struct stream_said last = { .kind = STREAM_LAST, .n_handed = 7, .n_left = 3 };
 	assert(stream_decode(buf, stream_encode(&last, buf), &again) == 0 && again.n_handed == 7 && again.n_left == 3);
+}
+
+static void test_a_port_stands_where_a_host_does(void)
+{
+	const struct port_name port = { .kind = PORT_TCP, .number = 2222 }, at_one = { .kind = PORT_TCP, .number = 2222, .door_id = 7 };
+	struct stream_said said = carried(), again;
+
+	said.protocol = SNIFFER_TCP;
+	port_name_to_host(&port, &said.host);
+	assert(stream_decode(buf, stream_encode(&said, buf), &again) == 0);
+	assert(again.protocol == SNIFFER_TCP && host_name_equal(&again.host, &said.host));
+	port_name_to_host(&at_one, &said.host);
+	assert(stream_decode(buf, stream_encode(&said, buf), &again) == -EBADMSG);
 }
 
 /* Only who is sniffed has no length of its own: less of it is another who has said less. */
@@ -132,6 +146,7 @@ static void test_what_contradicts_itself_is_refused(void)
 int main(void)
 {
 	test_what_is_said_comes_out_again();
+	test_a_port_stands_where_a_host_does();
 	test_what_is_cut_or_has_more_behind_it_is_refused();
 	test_another_format_is_not_understood();
 	test_what_contradicts_itself_is_refused();

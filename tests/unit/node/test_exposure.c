@@ -179,6 +179,26 @@ static void test_a_host_alone_has_nothing_behind_it(void)
 	assert(exposure_parse_host("", &exposure, &error) == -EINVAL);
 }
 
+static void test_a_port_of_the_front_door_may_stand_for_a_host(void)
+{
+	struct exposure exposure = exposure_of("tcp :2222 22"), other = exposure_of("udp:2222 22");
+	struct port_name port;
+
+	assert(exposure.takes[DOOR_TCP] && !exposure.takes[DOOR_UDP] && !exposure.takes[DOOR_HTTP] && !exposure.takes[DOOR_HTTPS]);
+	assert(exposure_is_port(&exposure, &port) && port.kind == PORT_TCP && port.number == 2222);
+	assert(!exposure_overlaps(&exposure, &other));
+	other = exposure_of("tcp:2222 23");
+	assert(exposure_overlaps(&exposure, &other));
+	other = exposure_of("app.example.org 23");
+	assert(!exposure_overlaps(&exposure, &other) && !exposure_is_port(&other, &port));
+	expect_printed("tcp :2222 22 proxy=v1 rate=3", "tcp:2222 127.0.0.1:22 proxy=v1 rate=3");
+	expect_printed("udp \t:5353 192.168.1.1:53 proxy=v2 allow=10.0.0.0/8", "udp:5353 192.168.1.1:53 proxy=v2 allow=10.0.0.0/8");
+	expect_wrong("tcp 2222 22", "a port of the front door such as");
+	expect_wrong("tcp :70000 22", "a port of the front door such as");
+	expect_wrong("tcp :2222", "the port behind the host is missing");
+	expect_wrong("udp :53 53 proxy=v1", "v2 or none");
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -191,5 +211,6 @@ int main(void)
 	test_only_who_is_on_the_list_may_come();
 	test_two_of_one_host_and_scheme_are_in_each_others_way();
 	test_a_host_alone_has_nothing_behind_it();
+	test_a_port_of_the_front_door_may_stand_for_a_host();
 	return 0;
 }

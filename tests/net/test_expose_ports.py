@@ -1,0 +1,210 @@
+"""Ports that members publish: a port of the front door leads to a member, whatever is spoken there.
+
+      control    relay (public node, front door)    outside
+         |          |                                  |
+      ---+----------+---- internet 198.51.100.0/24 ----+--------+
+                                                                |
+                                                     home [port-restricted]
+                                                                |
+                                                              alice: servers, at 127.0.0.1 alone
+
+The rules one by one: tests/unit/frontdoor/test_port_name.c, test_door_ports.c, test_datagram_flows.c.
+"""
+
+import json
+import socket
+import struct
+import threading
+
+import pytest
+
+from lab import LabError, wait_until
+from overlay import Overlay
+
+BANNER = b"SSH-2.0-Lab_1\r\n"
+DOOR = "[frontdoor]\nlisten = 80\ntcp_ports = 2222, 2223, 30000-30010\nudp_ports = 5353, 5354\n"
+
+
+@pytest.fixture
+def town(lab, build):
+    overlay = Overlay(lab, build, members=("alice",))
+    relay = overlay.relay
+    relay.config.write_text(relay.config.read_text() + "tls_port = 9443\n" + DOOR)
+    relay.kill()
+    relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    return overlay
+
+
+def exposures(node):
+    return {one["host"]: one for one in node.rpc("node.exposures")["exposures"]}
+
+
+def wait_for_state(node, host, state):
+    wait_until(lambda: exposures(node)[host]["state"] == state, 15, lambda: f"{host}: {state}; {exposures(node).get(host)}")
+
+
+def listen(node, port):
+    listener = node.host.socket(kind=socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(20)
+    return listener
+
+
+class Speaker(threading.Thread):
+    """Says its banner first, then echoes to the end, and ends when its visitor has ended."""
+
+    def __init__(self, node, port, skip_header=False):
+        super().__init__(daemon=True)
+        self.listener, self.headers, self.skip_header = listen(node, port), [], skip_header
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                visitor, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(visitor,), daemon=True).start()
+
+    def serve(self, visitor):
+        try:
+            with visitor:
+                visitor.settimeout(30)
+                if self.skip_header and not self.take_header(visitor):
+                    return
+                visitor.sendall(BANNER)
+                while data := visitor.recv(65536):
+                    visitor.sendall(data)
+                visitor.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def take_header(self, visitor):
+        head = visitor.recv(16, socket.MSG_WAITALL)
+        if len(head) < 16:
+            return False  # who only looks whether it is there
+        (length,) = struct.unpack(">H", head[14:16])
+        self.headers.append(head + visitor.recv(length, socket.MSG_WAITALL))
+        return True
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def connect(town, port):
+    visitor = town.outside.socket(kind=socket.SOCK_STREAM)
+    visitor.settimeout(20)
+    visitor.connect((town.relay.host.ip, port))
+    return visitor
+
+
+def banner(town, port):
+    """None: nobody listens there, or it is reset."""
+    try:
+        with connect(town, port) as visitor:
+            return visitor.recv(len(BANNER), socket.MSG_WAITALL)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return None
+
+
+def is_closed(town, port):
+    with town.outside.socket(kind=socket.SOCK_STREAM) as visitor:
+        visitor.settimeout(5)
+        try:
+            visitor.connect((town.relay.host.ip, port))
+        except ConnectionRefusedError:
+            return True
+        return False
+
+
+def test_a_tcp_port_leads_to_the_member_to_whom_it_is_granted(town):
+    alice, relay, control = town.nodes["alice"], town.relay, town.control
+    server = Speaker(alice, 2022)
+
+    # It waits for a grant, and says what to do; the port is closed.
+    said = alice.ctl("expose", "tcp", ":2222", "2022").stdout
+    assert "not live yet: not granted" in said and "p2pctl admin port add alice 'tcp:2222'" in said
+    assert is_closed(town, 2222)
+    assert control.admin("port", "list")["ports"] == [
+        {"port": "tcp:2222", "name": "alice", "granted": False, "exposed": True, "online": True}]
+    assert control.admin("host", "list")["hosts"] == []
+    control.admin("port", "add", "alice", "tcp:2222")
+    wait_for_state(alice, "tcp:2222", "live")
+    assert control.admin("port", "list")["ports"][0]["granted"]
+
+    # The server speaks first.
+    assert banner(town, 2222) == BANNER
+    with connect(town, 2222) as visitor:
+        assert visitor.recv(len(BANNER), socket.MSG_WAITALL) == BANNER
+        big = bytes(range(256)) * (4 << 12)  # 4 MiB
+        sender = threading.Thread(target=lambda: (visitor.sendall(big), visitor.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert b"".join(iter(lambda: visitor.recv(1 << 16), b"")) == big  # half closed by the visitor, then whole
+        sender.join()
+    wait_until(lambda: exposures(alice)["tcp:2222"]["visitors_now"] == "0", 10, "it has left")
+    assert int(exposures(alice)["tcp:2222"]["bytes_out"]) >= len(big)
+
+    # The target is told who it is, and who may not come is reset.
+    server.stop()
+    server = Speaker(alice, 2022, skip_header=True)
+    alice.ctl("expose", "tcp:2222", "2022", "--proxy", "v2")
+    assert wait_until(lambda: banner(town, 2222) == BANNER, 10, "with a header")
+    head = server.headers[-1]
+    assert socket.inet_ntoa(head[16:20]) == town.outside.ip and head[13] == 0x11 and b"tcp:2222" in head
+    alice.ctl("expose", "tcp", ":2222", "2022", "--proxy", "v2", "--allow", "10.0.0.0/8")
+    assert banner(town, 2222) in (None, b"")
+    wait_until(lambda: exposures(alice)["tcp:2222"]["not_allowed"] != "0", 10, "counted")
+    alice.ctl("expose", "tcp:2222", "2022", "--proxy", "v2")
+
+    # After a restart of the door, and of the member, it is there again.
+    relay.kill()
+    relay.start()
+    wait_until(lambda: banner(town, 2222) == BANNER, 20, "after a restart of the door")
+    alice.kill()
+    alice.start()
+    wait_until(lambda: banner(town, 2222) == BANNER, 20, "after a restart of the member")
+
+    # What is revoked is closed; who is there stays.
+    alice.wait_for_control()
+    with connect(town, 2222) as visitor:
+        assert visitor.recv(len(BANNER), socket.MSG_WAITALL) == BANNER
+        control.admin("port", "remove", "alice", "tcp:2222")
+        wait_until(lambda: is_closed(town, 2222), 10, "revoked")
+        visitor.sendall(b"still here")
+        assert visitor.recv(10, socket.MSG_WAITALL) == b"still here"
+    wait_for_state(alice, "tcp:2222", "not granted")
+
+    # The door opens what its operator lets it, and says when it cannot.
+    alice.ctl("expose", "tcp", ":2300", "2022")
+    control.admin("port", "add", "alice", "tcp:2300", "--on", "relay")
+    wait_for_state(alice, "tcp:2300", "port not opened")
+    assert "as of relay, adds it to tcp_ports" in exposures(alice)["tcp:2300"]["why"]
+    taken = relay.host.socket(kind=socket.SOCK_STREAM)
+    taken.bind(("0.0.0.0", 2223))
+    taken.listen(1)
+    control.admin("port", "add", "alice", "tcp:2223", "--on", "relay")
+    alice.ctl("expose", "tcp:2223", "2022", "--proxy", "v2")
+    wait_for_state(alice, "tcp:2223", "port taken")
+    assert "relay could not open TCP port 2223: another program has it" in alice.ctl("exposures").stdout
+    taken.close()
+    wait_for_state(alice, "tcp:2223", "live")
+    assert banner(town, 2223) == BANNER
+    alice.ctl("unexpose", "tcp", ":2223")
+    wait_until(lambda: is_closed(town, 2223), 10, "unexposed")
+    server.stop()
+
+
+def test_words_that_name_no_port_are_refused(town):
+    alice, control = town.nodes["alice"], town.control
+
+    for words in (("tcp", "2222x", "22"), ("tcp", ":0", "22"), ("udp", ":70000", "53"), ("tcp", ":22")):
+        assert alice.ctl("expose", *words, check=False).returncode == 2, words
+    assert "v2 or none" in alice.ctl("expose", "udp", ":5353", "53", "--proxy", "v1", check=False).stderr
+    assert control.admin("port", "add", "alice", "2222", check=False).returncode == 2
+    nobody = control.admin("port", "add", "alice", "tcp:22", "--on", "nobody", check=False)
+    assert nobody.returncode != 0 and "no node of the name 'nobody'" in nobody.stderr
+    assert control.admin("port", "remove", "alice", "tcp:22", check=False).returncode != 0
