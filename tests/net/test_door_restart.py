@@ -32,20 +32,33 @@ MEGABYTE = 1_000_000
 class Keeper(Supervised):
     """As systemd: adds what it is sent, and forgets when it is told to."""
 
+    def take_word(self):
+        """One message, if there is one."""
+        try:
+            text, fds, _, _ = socket.recv_fds(self.notify, 4096, 64)
+        except (BlockingIOError, TimeoutError):
+            return False
+        if text.startswith(b"FDSTOREREMOVE=1\nFDNAME=relay"):
+            for kept in self.kept:
+                kept.close()
+            self.kept = []
+        elif text.startswith(b"FDSTORE=1\nFDNAME=relay"):
+            self.kept += [socket.socket(fileno=fd) for fd in fds]
+        else:
+            for fd in fds:  # BARRIER=1 waits for that
+                os.close(fd)
+        return True
+
     def await_kept(self):
         """What was sent until now."""
         self.notify.setblocking(False)
-        while True:
-            try:
-                text, fds, _, _ = socket.recv_fds(self.notify, 4096, 64)
-            except BlockingIOError:
-                return len(self.kept)
-            if text.startswith(b"FDSTOREREMOVE=1\nFDNAME=relay"):
-                for kept in self.kept:
-                    kept.close()
-                self.kept = []
-            elif text.startswith(b"FDSTORE=1\nFDNAME=relay"):
-                self.kept += [socket.socket(fileno=fd) for fd in fds]
+        while self.take_word():
+            pass
+
+    def attend(self, ends):
+        self.notify.settimeout(0.05)
+        while self.take_word() or not ends.is_set():
+            pass
 
     def restart_in_place(self):
         """As `systemctl restart`."""
@@ -272,6 +285,26 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     last = town.pair()
     town.relay.program.restart_in_place()
     assert answers(*last)
+
+
+def test_a_port_of_udp_is_free_for_who_binds_it_otherwise_at_the_next_start(town):
+    """Of UDP a copy that systemd has keeps the port, though nobody reads it: it is given up before the port is bound anew."""
+    program, relay = town.relay.program, town.relay
+    assert program.stop() == 0
+    program.await_kept()
+    assert (relay.host.ip, 3478) in {kept.getsockname()[:2] for kept in program.kept if kept.type == socket.SOCK_DGRAM}
+    relay.config.write_text(relay.config.read_text().replace(f"address = {relay.host.ip}\n", ""))
+    ends = threading.Event()
+    systemd = threading.Thread(target=program.attend, args=(ends,))
+    systemd.start()
+    try:
+        relay.start()
+        relay.wait_for_control()
+    finally:
+        ends.set()
+        systemd.join()
+    places = {kept.getsockname()[:2] for kept in program.kept if kept.type == socket.SOCK_DGRAM}
+    assert places == {("::", 3478)}
 
 
 def taken(town):

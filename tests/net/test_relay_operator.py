@@ -120,8 +120,10 @@ def test_a_monitor_sees_figures_and_whether_the_relay_is_well(lab, build):
 LAUNCH = """
 import os, sys
 n = int(sys.argv[1])
-fds = [os.dup(int(fd)) for fd in sys.argv[2:2 + n]]
-fds = [os.dup2(os.dup(fd), 100 + i) for i, fd in enumerate(fds)]
+given = [int(fd) for fd in sys.argv[2:2 + n]]
+fds = [os.dup2(os.dup(fd), 200 + i) for i, fd in enumerate(given)]
+for fd in given:
+    os.close(fd)
 for i, fd in enumerate(fds):
     os.dup2(fd, 3 + i)
     os.close(fd)
