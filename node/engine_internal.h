@@ -190,6 +190,9 @@ uint32_t engine_count_webgw(const struct p2p_engine *engine);
 /* Its agents within TLS, once there are certificate and front door. */
 P2P_CHECK int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr);
 void engine_renew_webgw_tls(struct p2p_engine *engine);
+/* Warm connections: data_links_prepare() and data_links_hand(), where there are such. */
+uint32_t engine_prepare_webgw(struct p2p_engine *engine, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
+bool engine_hand_webgw(struct p2p_engine *engine, int64_t subscription, const struct dial_wanted *wanted);
 uint16_t engine_webgw_tls_port(const struct p2p_engine *engine);
 /* Frees itself, then calls closed. */
 void engine_webgw_tls_close(struct engine_webgw_tls *tls, void (*closed)(void *owner), void *owner);

@@ -198,6 +198,16 @@ static void on_members_host(void *owner)
 	engine_update_front_door(owner);
 }
 
+static uint32_t on_prepare(void *owner, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])
+{
+	return engine_prepare_webgw(owner, subscription, n, ret);
+}
+
+static bool on_hand(void *owner, int64_t subscription, const struct dial_wanted *wanted)
+{
+	return engine_hand_webgw(owner, subscription, wanted);
+}
+
 static int start_admin(struct p2p_engine *engine, struct error *reterr)
 {
 	const struct webgw_admin_options options = { .loop = engine->loop,
@@ -230,7 +240,9 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 			   .answer = on_answer,
 			   .dial_back_port = on_dial_back_port,
 			   .is_granted = on_is_granted,
-			   .changed = on_members_host },
+			   .changed = on_members_host,
+			   .prepare = on_prepare,
+			   .hand = on_hand },
 	};
 
 	if (!engine->has_webgw)

@@ -31,11 +31,26 @@ static struct tls_options tls_of(const struct p2p_engine *engine)
 				     .key_pem = engine->identity_key_pem };
 }
 
-static bool on_caller(void *owner, int fd_take, const struct endpoint *remote, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+static bool on_caller(void *owner, int fd_take, const struct endpoint *remote, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
+		      uint32_t n_sent)
 {
 	struct engine_webgw_tls *tls = owner;
 
-	return front_door_take_caller(tls->engine->front_door, fd_take, remote, secret);
+	return front_door_take_caller(tls->engine->front_door, fd_take, remote, secret, n_sent);
+}
+
+static void on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
+{
+	struct engine_webgw_tls *tls = owner;
+
+	webgw_not_taken(tls->engine->webgw, subscription, wanted);
+}
+
+static bool on_is_there(void *owner, int64_t subscription)
+{
+	struct engine_webgw_tls *tls = owner;
+
+	return webgw_is_there(tls->engine->webgw, subscription);
 }
 
 static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
@@ -44,7 +59,10 @@ static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
 	struct data_links_options links = { .loop = tls->engine->loop,
 					    .tls_host = tls->engine->tls_host,
 					    .listen = tls->engine->webgw_tls_dial_back,
-					    .ports = { .owner = tls, .caller = on_caller } };
+					    .ports = { .owner = tls,
+						       .caller = on_caller,
+						       .not_taken = on_not_taken,
+						       .is_there = on_is_there } };
 	int r = tls_context_new(&options, &links.context, reterr);
 
 	if (r != 0)
@@ -106,6 +124,16 @@ void engine_renew_webgw_tls(struct p2p_engine *engine)
 	SSL_CTX_free(context);
 }
 
+uint32_t engine_prepare_webgw(struct p2p_engine *engine, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])
+{
+	return engine->webgw_tls && engine->webgw_tls->links ? data_links_prepare(engine->webgw_tls->links, subscription, n, ret) : 0;
+}
+
+bool engine_hand_webgw(struct p2p_engine *engine, int64_t subscription, const struct dial_wanted *wanted)
+{
+	return engine->webgw_tls && engine->webgw_tls->links && data_links_hand(engine->webgw_tls->links, subscription, wanted);
+}
+
 uint16_t engine_webgw_tls_port(const struct p2p_engine *engine)
 {
 	return engine->webgw_tls && engine->webgw_tls->links ? data_links_port(engine->webgw_tls->links) : 0;
@@ -146,6 +174,8 @@ void engine_add_webgw_tls_drops(const struct p2p_engine *engine, struct node_sta
 		return;
 	const struct data_links_counters counters = data_links_counters(engine->webgw_tls->links);
 	node_status_add_drop(status, "webgw: dialled back in TLS and told no secret", counters.slow + counters.broken);
+	node_status_add_drop(status, "webgw: warm connections ended: silent, or nobody's", counters.warm_ended);
+	node_status_add_drop(status, "webgw: visitors not taken by a warm connection", counters.warm_lost);
 	node_status_add_drop(status, "webgw: dialled back in TLS, too many or too fast", counters.refused);
 	node_status_add_drop(status, "webgw: dialled back in TLS, no descriptors", counters.no_descriptors);
 }

@@ -46,6 +46,7 @@ struct caller {
 	uint16_t source;
 	bool ends_here; /* as of a visitor */
 	uint8_t n;
+	uint32_t n_sent; /* it has so much of what its visitor sent first */
 	uint8_t secret[DIAL_BACK_SECRET];
 };
 
@@ -147,6 +148,20 @@ void visitor_end_dial(struct visitor *visitor, bool is_dialled)
 	free(ended);
 }
 
+/* For an agent that has a connection ready. Counted with what the visitor has had kept, and gone when an agent is told. */
+static void copy_first(const struct visitor *visitor, struct dial_wanted *wanted)
+{
+	const struct splice_flow *flow = &visitor->pair.flows[0];
+
+	if (!flow->head)
+		return;
+	wanted->n_first = flow->head_size < DIAL_WANTED_FIRST ? (uint32_t)flow->head_size : DIAL_WANTED_FIRST;
+	wanted->first = malloc(wanted->n_first);
+	if (!wanted->first)
+		abort();
+	memcpy(wanted->first, flow->head, wanted->n_first);
+}
+
 /* False: too many wait. */
 static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
 {
@@ -156,12 +171,14 @@ static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
 	visitor->dial = calloc(1, sizeof(*visitor->dial));
 	if (!visitor->dial)
 		abort();
+	copy_first(visitor, &wanted);
 	wanted.ticket = dial_back_add(&dial->table, visitor, visitor->since_ms + visitor->door->options.dial_ms, wanted.secret);
 	if (wanted.ticket != 0 && dial_exchange_want(dial->exchange, &wanted)) {
 		visitor->dial->ticket = wanted.ticket;
 		dial->n_waiting_of[visitor->source]++;
 	} else {
 		dial_back_remove(&dial->table, wanted.ticket);
+		free(wanted.first);
 	}
 	sodium_memzero(wanted.secret, sizeof(wanted.secret));
 	return visitor->dial->ticket != 0;
@@ -240,6 +257,17 @@ static void note_wrong(struct caller *caller)
 		    endpoint_ip_text(&caller->remote).s);
 }
 
+/* What the agent has on a connection that was ready is not sent again. */
+static void skip_sent(struct visitor *visitor, uint32_t n)
+{
+	if (n == 0)
+		return;
+	splice_pair_skip_head(&visitor->pair, n);
+	visitor->door->counters.bytes_in += n;
+	if (visitor->gate)
+		door_gate_moved(visitor->gate, n, 0);
+}
+
 /* The socket goes on as the other end of the visitor's pair. */
 static void join(struct caller *caller, struct visitor *visitor)
 {
@@ -247,6 +275,7 @@ static void join(struct caller *caller, struct visitor *visitor)
 	struct splice_end *end = &visitor->pair.ends[1];
 	const struct pump_end state = { .is_readable = true, .is_writable = true };
 
+	skip_sent(visitor, caller->n_sent);
 	end->fd = caller->fd;
 	visitor->ends_here = caller->ends_here;
 	forget_caller(caller);
@@ -358,6 +387,7 @@ static void take_callers(struct door_dial_back *dial)
 			memcpy(caller->secret, given.secret, sizeof(caller->secret));
 			caller->n = sizeof(caller->secret);
 			caller->ends_here = true; /* it came by TLS, which somebody else in this process has taken off */
+			caller->n_sent = given.n_sent;
 			present(caller);
 		}
 		sodium_memzero(&given, sizeof(given));

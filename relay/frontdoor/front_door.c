@@ -220,8 +220,10 @@ static void on_dialling(uv_async_t *async)
 
 	while (dial_exchange_take_over(&door->exchange, &over))
 		door->dial_ports.over(door->dial_ports.owner, &over);
-	while (dial_exchange_take_wanted(&door->exchange, &wanted))
+	while (dial_exchange_take_wanted(&door->exchange, &wanted)) {
 		door->dial_ports.wanted(door->dial_ports.owner, &wanted);
+		free(wanted.first);
+	}
 	sodium_memzero(&wanted, sizeof(wanted));
 }
 
@@ -536,9 +538,9 @@ void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscri
 }
 
 bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
-			    const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+			    const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
 {
-	struct dial_caller caller = { .fd = fd_take, .remote = *remote };
+	struct dial_caller caller = { .fd = fd_take, .remote = *remote, .n_sent = n_sent };
 
 	memcpy(caller.secret, secret, sizeof(caller.secret));
 	const bool is_given = dial_exchange_give(&door->exchange, &caller);

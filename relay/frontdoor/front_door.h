@@ -156,11 +156,11 @@ uint16_t front_door_dial_back_port(const struct front_door *door);
  */
 void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
 /*
- * An agent has dialled back elsewhere, within TLS: fd is a plain socket to it, taken over; remote: who it is. False: there is
- * no room, and it is closed.
+ * An agent has dialled back elsewhere, within TLS: fd is a plain socket to it, taken over; remote: who it is. n_sent: of what the
+ * visitor sent first it has so many bytes already. False: there is no room, and it is closed.
  */
 bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
-			    const uint8_t secret[WEBGW_EPHEMERAL_LEN]);
+			    const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent);
 /* Those that the routes have and that may be open, and whether they are. */
 void front_door_ports(struct front_door *door, struct port_states *ret);
 /* Of some microseconds ago. */

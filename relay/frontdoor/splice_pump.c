@@ -593,6 +593,19 @@ void splice_pair_drop_head(struct splice_pair *pair)
 	pair->flows[0].state.waiting = 0;
 }
 
+void splice_pair_skip_head(struct splice_pair *pair, size_t n)
+{
+	struct splice_flow *flow = &pair->flows[0];
+
+	assert(!pair->pump && flow->head_at == 0 && n <= flow->state.waiting);
+	if (n == flow->state.waiting) {
+		splice_pair_drop_head(pair);
+		return;
+	}
+	flow->head_at = n;
+	flow->state.waiting -= n;
+}
+
 void splice_pair_begin(struct splice_pump *pump, struct splice_pair *pair, uint64_t now_ms)
 {
 	assert(!pair->pump);

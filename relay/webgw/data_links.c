@@ -4,8 +4,10 @@
 #include "common/source_limit.h"
 #include "relay/frontdoor/link.h"
 #include "relay/tcp_listener.h"
+#include "relay/webgw/agent_wire.h"
 #include "relay/webgw/tcp_pair.h"
 #include "relay/webgw/tls_bridge.h"
+#include "relay/webgw/warm_pools.h"
 
 #include <openssl/ssl.h>
 #include <sodium.h>
@@ -18,6 +20,7 @@
 #define MAX_PROVING_SOURCE 256
 #define PROVE_MS	   5000 /* with TLS's handshake: longer no visitor waits */
 #define LOOK_MS		   500
+#define TAKE_MS		   500 /* for the word that a visitor is taken: a round trip, as a rule */
 #define RATE_S		   200 /* of one source */
 #define RATE_BURST	   1000
 
@@ -25,8 +28,14 @@ struct data_link {
 	struct tls_bridge bridge;
 	struct data_links *links;
 	struct link among_proving, among_all;
+	struct link among_started; /* by when, while it has not taken its visitor */
+	struct warm_place place;
 	struct endpoint remote;
 	uint64_t since_ms;
+	int64_t subscription;	     /* of one that is, or was, warm; 0: neither */
+	struct dial_wanted *started; /* its visitor; without what it sent first. NULL: none */
+	uint64_t started_ms;
+	bool is_told; /* the agent was told otherwise, too */
 	bool is_closing;
 };
 
@@ -36,10 +45,12 @@ struct data_links {
 	struct tcp_pair_maker pairs;
 	struct source_limit limit;
 	uv_timer_t timer;
-	struct link proving, all;
+	uv_timer_t take_timer; /* of the first that is started */
+	struct warm_pools *warm;
+	struct link proving, started, late, all; /* late: started, and their agents are told otherwise */
 	struct data_links_counters counters;
 	uint32_t n_proving;
-	uint8_t n_open; /* listener and timer */
+	uint8_t n_open; /* listener and timers */
 	bool is_stopping;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -54,6 +65,7 @@ static void free_if_empty(struct data_links *links)
 	void (*stopped)(void *owner) = links->stopped;
 	void *owner = links->stopped_owner;
 	tcp_pair_maker_deinit(&links->pairs);
+	warm_pools_free(links->warm);
 	SSL_CTX_free(links->options.context);
 	free(links);
 	if (stopped)
@@ -81,12 +93,36 @@ static void no_longer_proving(struct data_link *link)
 	link_remove(&link->among_proving);
 }
 
+static void drop_started(struct data_link *link)
+{
+	link_remove(&link->among_started);
+	if (link->started)
+		sodium_memzero(link->started, sizeof(*link->started));
+	free(link->started);
+	link->started = NULL;
+}
+
+/* Once for a visitor. */
+static void tell_otherwise(struct data_link *link)
+{
+	const struct data_links_ports *ports = &link->links->options.ports;
+
+	if (!link->started || link->is_told || link->links->is_stopping)
+		return;
+	link->is_told = true;
+	link->links->counters.warm_lost++;
+	ports->not_taken(ports->owner, link->subscription, link->started);
+}
+
 static void close_link(struct data_link *link)
 {
 	if (link->is_closing)
 		return;
 	link->is_closing = true;
 	no_longer_proving(link);
+	warm_pools_remove(link->links->warm, &link->place);
+	tell_otherwise(link);
+	drop_started(link);
 	link_remove(&link->among_all);
 	tls_bridge_close(&link->bridge, on_link_closed);
 }
@@ -103,7 +139,7 @@ static void on_over(void *owner, const struct error *why)
 /* ---- the secret ---- */
 
 /* It goes to the front door, which knows whose visitor it is for. */
-static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
 {
 	struct data_links *links = link->links;
 	const struct data_links_ports *ports = &links->options.ports;
@@ -114,7 +150,7 @@ static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMER
 		close_link(link);
 		return;
 	}
-	const bool is_taken = ports->caller(ports->owner, ends[1], &link->remote, secret);
+	const bool is_taken = ports->caller(ports->owner, ends[1], &link->remote, secret, n_sent);
 	if (tls_bridge_join(&link->bridge, ends[0]) < 0 || !is_taken) {
 		links->counters.no_descriptors++;
 		close_link(link);
@@ -124,6 +160,137 @@ static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMER
 	tls_bridge_pass(&link->bridge);
 }
 
+/* ---- what is warm ---- */
+
+/* What it says while nobody has come for it. */
+static void hear_alive(struct data_link *link)
+{
+	size_t n;
+	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		if (bytes[i] == WEBGW_ALIVE)
+			continue;
+		link->links->counters.warm_ended++;
+		close_link(link);
+		return;
+	}
+	tls_bridge_skip(&link->bridge, n);
+	warm_pools_heard(link->links->warm, &link->place, uv_now(link->links->options.loop));
+}
+
+/* It may have said before that it lives; behind "taken" stands what the visitor is answered. */
+static void hear_taken(struct data_link *link)
+{
+	size_t n, at = 0;
+	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
+
+	while (at < n && bytes[at] == WEBGW_ALIVE)
+		at++;
+	const bool is_taken = at < n && bytes[at] == WEBGW_TAKEN;
+	const bool is_wrong = at < n && !is_taken;
+	tls_bridge_skip(&link->bridge, at + is_taken);
+	if (is_wrong)
+		close_link(link);
+	if (!is_taken || is_wrong)
+		return;
+	struct dial_wanted wanted = *link->started;
+	drop_started(link);
+	link->links->counters.warm_used++;
+	hand_over(link, wanted.secret, wanted.n_first);
+	sodium_memzero(&wanted, sizeof(wanted));
+}
+
+/* False: it is no such secret. */
+static bool admit_warm(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	const int64_t r = warm_pools_admit(link->links->warm, secret, &link->place, uv_now(link->links->options.loop));
+
+	if (r == WARM_POOLS_LATE) {
+		link->links->counters.warm_ended++;
+		close_link(link);
+	} else if (r > 0) {
+		link->subscription = r;
+		hear_alive(link);
+	}
+	return r != 0;
+}
+
+static void on_take_timer(uv_timer_t *timer)
+{
+	struct data_links *links = container_of(timer, struct data_links, take_timer);
+	const uint64_t now_ms = uv_now(timer->loop);
+	struct link *first;
+
+	while ((first = link_first(&links->started))) {
+		struct data_link *link = container_of(first, struct data_link, among_started);
+		if (now_ms < link->started_ms + TAKE_MS) {
+			(void)uv_timer_start(timer, on_take_timer, link->started_ms + TAKE_MS - now_ms, 0);
+			return;
+		}
+		link_put_last(&links->late, &link->among_started);
+		tell_otherwise(link);
+	}
+}
+
+bool data_links_hand(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
+{
+	struct warm_place *place = warm_pools_take(links->warm, subscription);
+	struct webgw_start start = { .port = wanted->port, .host = wanted->host };
+	uint8_t head[WEBGW_START_MAX];
+
+	if (!place)
+		return false;
+	struct data_link *link = container_of(place, struct data_link, place);
+	link->started = malloc(sizeof(*link->started));
+	if (!link->started)
+		abort();
+	*link->started = *wanted;
+	link->started->first = NULL;
+	link->started_ms = uv_now(links->options.loop);
+	link_put_last(&links->started, &link->among_started);
+	if (!uv_is_active((uv_handle_t *)&links->take_timer))
+		(void)uv_timer_start(&links->take_timer, on_take_timer, TAKE_MS, 0);
+	memcpy(start.secret, wanted->secret, sizeof(start.secret));
+	tls_bridge_say(&link->bridge, head, webgw_start_write(&start, head));
+	if (wanted->n_first > 0)
+		tls_bridge_say(&link->bridge, wanted->first, wanted->n_first);
+	sodium_memzero(&start, sizeof(start));
+	sodium_memzero(head, sizeof(head));
+	return true;
+}
+
+uint32_t data_links_prepare(struct data_links *links, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])
+{
+	return warm_pools_prepare(links->warm, subscription, n, uv_now(links->options.loop), ret);
+}
+
+/* Silent ones, those whose agent has gone, and those that will not take their visitor any more: it waits no longer. */
+static void end_stale(struct data_links *links)
+{
+	const struct data_links_ports *ports = &links->options.ports;
+	const uint64_t now_ms = uv_now(links->options.loop);
+	struct warm_place *place, *next;
+	int64_t subscription = 0, of_next = 0;
+	struct link *late;
+
+	while ((place = warm_pools_expired(links->warm, now_ms))) {
+		links->counters.warm_ended++;
+		close_link(container_of(place, struct data_link, place));
+	}
+	place = warm_pools_next(links->warm, NULL, &subscription);
+	for (; place; place = next, subscription = of_next) {
+		next = warm_pools_next(links->warm, place, &of_next);
+		if (!ports->is_there(ports->owner, subscription))
+			close_link(container_of(place, struct data_link, place));
+	}
+	while ((late = link_first(&links->late)) &&
+	       now_ms >= container_of(late, struct data_link, among_started)->started_ms + PROVE_MS)
+		close_link(container_of(late, struct data_link, among_started));
+}
+
+/* ---- what comes ---- */
+
 static void on_came(void *owner)
 {
 	struct data_link *link = owner;
@@ -131,12 +298,23 @@ static void on_came(void *owner)
 	size_t n;
 	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
 
-	if (link->is_closing || n < sizeof(secret))
+	if (link->is_closing)
+		return;
+	if (link->started) {
+		hear_taken(link);
+		return;
+	}
+	if (link->place.pool) {
+		hear_alive(link);
+		return;
+	}
+	if (n < sizeof(secret) || !is_proving(link))
 		return;
 	memcpy(secret, bytes, sizeof(secret));
 	tls_bridge_skip(&link->bridge, sizeof(secret));
 	no_longer_proving(link);
-	hand_over(link, secret);
+	if (!admit_warm(link, secret))
+		hand_over(link, secret, 0);
 	sodium_memzero(secret, sizeof(secret));
 }
 
@@ -204,6 +382,7 @@ static void on_look(uv_timer_t *timer)
 	struct data_links *links = container_of(timer, struct data_links, timer);
 	struct link *first;
 
+	end_stale(links);
 	while ((first = link_first(&links->proving))) {
 		struct data_link *link = container_of(first, struct data_link, among_proving);
 		if (uv_now(timer->loop) < link->since_ms + PROVE_MS)
@@ -231,6 +410,11 @@ static void on_timer_closed(uv_handle_t *handle)
 	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, timer));
 }
 
+static void on_take_timer_closed(uv_handle_t *handle)
+{
+	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, take_timer));
+}
+
 int data_links_start(const struct data_links_options *options, struct data_links **ret, struct error *reterr)
 {
 	struct data_links *links = calloc(1, sizeof(*links));
@@ -240,6 +424,8 @@ int data_links_start(const struct data_links_options *options, struct data_links
 	links->options = *options;
 	links->pairs.listener = -1;
 	link_init_ring(&links->proving);
+	link_init_ring(&links->started);
+	link_init_ring(&links->late);
 	link_init_ring(&links->all);
 	source_limit_init(&links->limit, RATE_S, RATE_BURST);
 	links->limit.is_each_v4 = true;
@@ -250,7 +436,9 @@ int data_links_start(const struct data_links_options *options, struct data_links
 		return r;
 	}
 	SSL_CTX_up_ref(options->context);
-	links->n_open = 2;
+	links->n_open = 3;
+	links->warm = warm_pools_new();
+	(void)uv_timer_init(options->loop, &links->take_timer);
 	(void)uv_timer_init(options->loop, &links->timer);
 	(void)uv_timer_start(&links->timer, on_look, LOOK_MS, LOOK_MS);
 	*ret = links;
@@ -268,6 +456,7 @@ void data_links_stop(struct data_links *links, void (*stopped)(void *owner), voi
 		close_link(container_of(first, struct data_link, among_all));
 	tcp_listener_close(&links->listener, on_listener_closed);
 	uv_close((uv_handle_t *)&links->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&links->take_timer, on_take_timer_closed);
 }
 
 void data_links_set_context(struct data_links *links, SSL_CTX *context)
@@ -284,5 +473,8 @@ uint16_t data_links_port(const struct data_links *links)
 
 struct data_links_counters data_links_counters(const struct data_links *links)
 {
-	return links->counters;
+	struct data_links_counters counters = links->counters;
+
+	counters.warm_now = warm_pools_count(links->warm);
+	return counters;
 }

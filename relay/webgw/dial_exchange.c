@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -23,9 +24,12 @@ void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *
 void dial_exchange_deinit(struct dial_exchange *exchange)
 {
 	struct dial_caller caller;
+	struct dial_wanted wanted;
 
 	while (dial_exchange_take_caller(exchange, &caller))
 		close(caller.fd);
+	while (dial_exchange_take_wanted(exchange, &wanted))
+		free(wanted.first);
 	ring_deinit(&exchange->callers);
 	ring_deinit(&exchange->wanted);
 	ring_deinit(&exchange->over);

@@ -24,12 +24,15 @@
 #include <stdint.h>
 
 #define DIAL_EXCHANGE_MAX 2048
+#define DIAL_WANTED_FIRST 4096
 
 struct dial_wanted {
 	uint64_t ticket;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint16_t port; /* 80 or 443 */
 	struct host_name host;
+	uint32_t n_first; /* of what the visitor sent first, at most DIAL_WANTED_FIRST: for a connection that is there already */
+	uint8_t *first;	  /* of malloc(); freed by who takes it; NULL: none */
 };
 
 struct dial_over {
@@ -50,6 +53,7 @@ struct dial_caller {
 	int fd;
 	struct endpoint remote;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+	uint32_t n_sent; /* of what the visitor sent first it has so much already */
 };
 
 struct dial_exchange {
@@ -60,12 +64,12 @@ struct dial_exchange {
 };
 
 void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *owner), void *owner);
-/* Closes callers that were not taken. */
+/* Closes callers that were not taken, and frees what was wanted. */
 void dial_exchange_deinit(struct dial_exchange *exchange);
 
 /* ---- the door's thread ---- */
 
-/* False: too many are under way. */
+/* False: too many are under way; then wanted->first stays the caller's. */
 bool dial_exchange_want(struct dial_exchange *exchange, const struct dial_wanted *wanted);
 /* subscription: as answered for one that is wanted; once for each, also for 0, which is nobody's. */
 void dial_exchange_end(struct dial_exchange *exchange, int64_t subscription, enum subscriptions_end end);
@@ -76,7 +80,7 @@ bool dial_exchange_take_caller(struct dial_exchange *exchange, struct dial_calle
 
 /* ---- the loop ---- */
 
-/* False: there is none. Has a secret in it: wiped by the caller. */
+/* False: there is none. Has a secret in it: wiped by the caller, who frees its first. */
 bool dial_exchange_take_wanted(struct dial_exchange *exchange, struct dial_wanted *ret);
 bool dial_exchange_take_over(struct dial_exchange *exchange, struct dial_over *ret);
 /* Once for each that is wanted. The door's thread is woken by the caller. */

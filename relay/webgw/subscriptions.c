@@ -370,6 +370,13 @@ _Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id)
 	return subscriber ? &table->open[subscriber->place] : NULL;
 }
 
+void *subscriptions_owner(struct subscriptions *table, int64_t id)
+{
+	const struct subscriber *subscriber = find(table, id);
+
+	return subscriber ? subscriber->owner : NULL;
+}
+
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *pattern)
 {
 	const struct host *host = find_host(table, pattern);

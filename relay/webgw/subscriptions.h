@@ -106,6 +106,8 @@ void subscriptions_over(struct subscriptions *table, int64_t id, enum subscripti
  */
 _Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id);
 
+/* Whose subscription that is. NULL: there is no such. */
+void *subscriptions_owner(struct subscriptions *table, int64_t id);
 /* How many serve this very host. */
 uint32_t subscriptions_count(const struct subscriptions *table, const struct host_pattern *host);
 uint32_t subscriptions_n_hosts(const struct subscriptions *table);

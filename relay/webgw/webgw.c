@@ -188,6 +188,32 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	count_wrong(webgw, ws);
 }
 
+/* Connections that it will make now, for visitors that will come. */
+static void prepare(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
+{
+	uint8_t secrets[WEBGW_PREPARE_MAX][WEBGW_EPHEMERAL_LEN];
+	const struct agent *agent = websocket_data(ws);
+	const struct webgw_ports *ports = &webgw->ports;
+
+	if (!agent->entrance->is_tls || !ports->prepare) {
+		refuse(webgw, ws, &request->id, RPC_METHOD_NOT_FOUND, "Method not found");
+		return;
+	}
+	if (subscriptions_owner(webgw->subscriptions, request->subscription) != ws) {
+		refuse(webgw, ws, &request->id, RPC_NOT_FOUND, "No such subscription");
+		return;
+	}
+	const uint32_t n = ports->prepare(ports->owner, request->subscription, request->count, secrets);
+	char *text = webgw_print_prepared(&request->id, n, secrets, ports->dial_back_port(ports->owner, true));
+	if (websocket_send(ws, text, strlen(text)) == -ENOBUFS) {
+		webgw->counters.ended++;
+		end_agent(webgw, ws, "it asks, and does not read the answers");
+	}
+	sodium_memzero(text, strlen(text));
+	sodium_memzero(secrets, sizeof(secrets));
+	free(text);
+}
+
 static bool is_member(const struct websocket *ws)
 {
 	const struct agent *agent = websocket_data(ws);
@@ -209,6 +235,8 @@ static void on_message(void *owner, struct websocket *ws, const char *text, size
 		refuse(webgw, ws, &request.id, RPC_INVALID_PARAMS, "named parameters: host and hex_secret, both strings");
 	else if (request.method == WEBGW_REGISTER)
 		subscribe(webgw, ws, &request);
+	else if (request.method == WEBGW_PREPARE)
+		prepare(webgw, ws, &request);
 	else
 		unsubscribe(webgw, ws, &request);
 }
@@ -257,6 +285,16 @@ static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const st
 	return is_told;
 }
 
+static bool hand_or_tell(struct webgw *webgw, struct websocket *ws, int64_t id, const struct dial_wanted *wanted)
+{
+	const struct agent *agent = websocket_data(ws);
+	const struct webgw_ports *ports = &webgw->ports;
+
+	if (agent->entrance->is_tls && ports->hand && ports->hand(ports->owner, id, wanted))
+		return true;
+	return tell(webgw, ws, id, wanted);
+}
+
 /* Of that health: whose turn it is, if it can be told; else the next one. 0: nobody. */
 static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health, const struct dial_wanted *wanted,
 			   bool *is_asked)
@@ -274,7 +312,7 @@ static int64_t tell_one_of(struct webgw *webgw, enum subscriptions_health health
 			end_agent(webgw, ws, "it does not read what it is told");
 			continue;
 		}
-		if (tell(webgw, ws, id, wanted)) {
+		if (hand_or_tell(webgw, ws, id, wanted)) {
 			subscriptions_told(webgw->subscriptions, id, now_ms);
 			return id;
 		}
@@ -305,6 +343,19 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id, subscriptions_open(webgw->subscriptions, id));
 	if (id == 0)
 		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
+}
+
+void webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted)
+{
+	struct websocket *ws = subscriptions_owner(webgw->subscriptions, subscription);
+
+	if (ws)
+		(void)tell(webgw, ws, subscription, wanted); /* who cannot be told does not dial back: that is counted */
+}
+
+bool webgw_is_there(struct webgw *webgw, int64_t subscription)
+{
+	return subscriptions_owner(webgw->subscriptions, subscription) != NULL;
 }
 
 void webgw_over(struct webgw *webgw, const struct dial_over *over)

@@ -37,6 +37,9 @@ struct webgw_ports {
 	bool (*is_granted)(void *owner, const struct identity *who, const struct host_pattern *host);
 	/* A host of members came. */
 	void (*changed)(void *owner);
+	/* As data_links_prepare() and data_links_hand(), for agents within TLS. NULL: none of them has warm connections. */
+	uint32_t (*prepare)(void *owner, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
+	bool (*hand)(void *owner, int64_t subscription, const struct dial_wanted *wanted);
 };
 
 struct webgw_options {
@@ -89,4 +92,8 @@ struct webgw_counters webgw_counters(const struct webgw *webgw);
 
 /* A visitor waits: an agent is chosen and told, and answer() called, from inside. */
 void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted);
+/* Its agent was handed that visitor, and has not taken it: now it is told, as if it had nothing warm. */
+void webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted);
+/* Is there still this subscription? */
+bool webgw_is_there(struct webgw *webgw, int64_t subscription);
 void webgw_over(struct webgw *webgw, const struct dial_over *over);

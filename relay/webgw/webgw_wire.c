@@ -8,6 +8,7 @@
 
 #define REGISTER   "webgw_registerClient"
 #define UNREGISTER "webgw_unregisterClient"
+#define PREPARE	   "webgw_prepare"
 #define BALANCE	   "balance="
 
 /* ---- what agents ask ---- */
@@ -74,6 +75,19 @@ static int take_unregister(const struct json *params, struct webgw_request *requ
 	return 0;
 }
 
+static int take_prepare(const struct json *params, struct webgw_request *request, struct error *reterr)
+{
+	int64_t count;
+
+	if (!json_is_object(params) ||
+	    json_get_integer(params, "subscription", 1, WEBGW_MAX_SUBSCRIPTION, &request->subscription, reterr) != 0 ||
+	    json_get_integer(params, "count", 1, WEBGW_PREPARE_MAX, &count, reterr) != 0)
+		return error_set(reterr, RPC_INVALID_PARAMS, "named parameters: subscription, its id, and count, 1 to %d",
+				 WEBGW_PREPARE_MAX);
+	request->count = (uint32_t)count;
+	return 0;
+}
+
 static int take_request(const struct json *root, struct webgw_request *request, struct error *reterr)
 {
 	const char *version = json_text(json_member(root, "jsonrpc")), *method = json_text(json_member(root, "method"));
@@ -88,6 +102,10 @@ static int take_request(const struct json *root, struct webgw_request *request, 
 	if (strcmp(method, UNREGISTER) == 0) {
 		request->method = WEBGW_UNREGISTER;
 		return take_unregister(params, request, reterr);
+	}
+	if (strcmp(method, PREPARE) == 0) {
+		request->method = WEBGW_PREPARE;
+		return take_prepare(params, request, reterr);
 	}
 	return error_set(reterr, RPC_METHOD_NOT_FOUND, "Method not found");
 }
@@ -148,6 +166,22 @@ char *webgw_print_subscription(const struct rpc_id *id, int64_t subscription)
 char *webgw_print_unsubscribed(const struct rpc_id *id, bool was_there)
 {
 	return print_answer(id, "result", json_boolean(was_there));
+}
+
+char *webgw_print_prepared(const struct rpc_id *id, uint32_t n, const uint8_t secrets[][WEBGW_EPHEMERAL_LEN],
+			   uint16_t listening_port)
+{
+	char hex[2 * WEBGW_EPHEMERAL_LEN + 1];
+	struct json *result = json_object(), *list = json_array();
+
+	for (uint32_t i = 0; i < n; i++) {
+		sodium_bin2hex(hex, sizeof(hex), secrets[i], WEBGW_EPHEMERAL_LEN);
+		json_append_string(list, hex);
+	}
+	sodium_memzero(hex, sizeof(hex));
+	json_put(result, "secrets", list);
+	json_put_integer(result, "serverListeningPort", listening_port);
+	return print_answer(id, "result", result);
 }
 
 char *webgw_print_error(const struct rpc_id *id, int code, const char *message)

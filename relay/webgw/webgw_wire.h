@@ -32,7 +32,7 @@ enum webgw_error {
 	WEBGW_WRONG_SECRET = -20001,
 };
 
-enum webgw_method { WEBGW_REGISTER, WEBGW_UNREGISTER };
+enum webgw_method { WEBGW_REGISTER, WEBGW_UNREGISTER, WEBGW_PREPARE };
 
 struct webgw_request {
 	struct rpc_id id; /* kind NONE: no answer is wanted */
@@ -40,7 +40,8 @@ struct webgw_request {
 	struct host_pattern host;	     /* WEBGW_REGISTER; what no host can be called: an empty one */
 	bool has_secret;		     /* the same; without one it is for members */
 	uint8_t secret_hash[WEBGW_HASH_LEN]; /* SHA-256 of the secret */
-	int64_t subscription;		     /* WEBGW_UNREGISTER */
+	int64_t subscription;		     /* WEBGW_UNREGISTER, WEBGW_PREPARE */
+	uint32_t count;			     /* WEBGW_PREPARE: 1 to WEBGW_PREPARE_MAX */
 };
 
 /*
@@ -52,6 +53,9 @@ P2P_CHECK int webgw_request_read(const char *text, size_t len, struct webgw_requ
 /* A line each, NUL-terminated, freed by the caller. */
 char *webgw_print_subscription(const struct rpc_id *id, int64_t subscription);
 char *webgw_print_unsubscribed(const struct rpc_id *id, bool was_there);
+/* Has secrets in it: wiped by the caller. */
+char *webgw_print_prepared(const struct rpc_id *id, uint32_t n, const uint8_t secrets[][WEBGW_EPHEMERAL_LEN],
+			   uint16_t listening_port);
 /* code: an enum webgw_error or rpc_code. */
 char *webgw_print_error(const struct rpc_id *id, int code, const char *message);
 

@@ -555,3 +555,119 @@ def test_our_own_agent_carries_visitors_and_resets(town):
     assert hears_reset(visitor)
     target.close()  # nobody is there
     assert hears_reset(visit(town, REQUEST))
+
+
+START, ALIVE, TAKEN = 1, b"\x00", b"\x01"
+
+
+def warm(agent, subscription, n):
+    """So many connections that are ready."""
+    prepared = agent.ask("webgw_prepare", {"subscription": subscription, "count": n})["result"]
+    return [agent.dial_back({**prepared, "secret": secret}) for secret in prepared["secrets"]]
+
+
+def started(link, first):
+    """What the node says when it claims it, and what the visitor sent first: its secret."""
+    head = read(link, 36)
+    assert head[0] == START and head[33:35] == struct.pack("!H", 80)
+    assert read(link, head[35]) == b"www.example.com"
+    assert read(link, len(first)) == first
+    return head[1:33].hex()
+
+
+def warm_now(town):
+    listed = town.relay.host.run(["ss", "-Htn", "state", "established", "sport", "=", ":4659"]).stdout
+    return len(listed.splitlines())
+
+
+def test_a_warm_connection_is_claimed_and_others_stay(town):
+    agent = TlsAgent(town.agents, town.relay.host.ip)
+    subscription = agent.register("www.example.com", SECRET)["result"]
+    links = warm(agent, subscription, 2)
+    links[0].sendall(ALIVE)
+    time.sleep(0.3)  # its secret and that word are on their way; nothing tells when they are there
+    links[1].sendall(ALIVE)
+    time.sleep(0.3)
+    visitor = visit(town, REQUEST)
+    assert len(started(links[1], REQUEST)) == 64  # who was heard from last
+    links[1].sendall(ALIVE + TAKEN + b"answer")
+    assert read(visitor, 6) == b"answer"
+    visitor.sendall(b"more")
+    assert read(links[1], 4) == b"more"
+    visitor.shutdown(socket.SHUT_WR)
+    assert links[1].recv(1) == b""
+    links[1].unwrap().close()
+    assert visitor.recv(1) == b""
+    large = REQUEST[:-2] + b"X: " + b"x" * 6000 + b"\r\n\r\n"  # more than goes with the start
+    visitor = visit(town, large)
+    started(links[0], large[:4096])
+    links[0].sendall(TAKEN)
+    assert read(links[0], len(large) - 4096) == large[4096:]
+    links[0].close()
+    assert hears_reset(visitor)
+    assert not agent.told
+
+
+def test_a_dead_warm_connection_costs_no_visitor(town):
+    agent = TlsAgent(town.agents, town.relay.host.ip)
+    subscription = agent.register("www.example.com", SECRET)["result"]
+    broken, silent, late, wrong = warm(agent, subscription, 4)
+    for link in (wrong, late, silent):
+        link.sendall(ALIVE)
+        time.sleep(0.2)
+    broken.close()  # that is seen: it is never handed to anybody
+    for link in (silent, late, wrong):  # the one heard from last first
+        visitor = visit(town, REQUEST)
+        secret = started(link, REQUEST)
+        if link is wrong:
+            link.sendall(b"\x07")
+        told = agent.next_visit()
+        assert told["secret"] == secret
+        if link is late:  # and yet alive: whichever comes first
+            link.sendall(TAKEN + b"answer")
+            assert read(visitor, 6) == b"answer"
+            continue
+        assert passes_in_tls(visitor, agent.dial_back(told), REQUEST)
+    wait_until(lambda: drops(town, "webgw: visitors not taken by a warm connection") == 3, 10, "that they are counted")
+
+
+def test_warm_connections_are_bounded_and_their_agents_own(town):
+    agent, other = (TlsAgent(town.agents, town.relay.host.ip) for _ in range(2))
+    subscription = agent.register("www.example.com", SECRET)["result"]
+    plain = subscribed(town)
+    params = {"subscription": subscription, "count": 8}
+    assert other.ask("webgw_prepare", params)["error"]["code"] == -32012
+    assert plain.ask("webgw_prepare", params)["error"]["code"] == -32601
+    assert agent.ask("webgw_prepare", {**params, "count": 9})["error"]["code"] == -32602
+    prepared = [agent.ask("webgw_prepare", params)["result"] for _ in range(3)]
+    assert [len(p["secrets"]) for p in prepared] == [8, 8, 0]
+    link = agent.dial_back({**prepared[0], "secret": prepared[0]["secrets"][0]})
+    link.sendall(ALIVE)
+    again = agent.dial_back({**prepared[0], "secret": prepared[0]["secrets"][0]})  # a secret is for once
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+        raise LabError(f"heard {again.recv(1)!r}")
+    wait_until(lambda: len(agent.ask("webgw_prepare", params)["result"]["secrets"]) == 8, 10, "that late ones are forgotten")
+    agent.close()  # with it goes what is warm
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+        raise LabError(f"heard {link.recv(1)!r}")
+
+
+def test_our_own_agent_keeps_connections_warm(town):
+    node = start_agent(town, "warm = 2\n")
+    target = listening(town)
+    wait_until(lambda: warm_now(town) == 2, 15, "that two are warm")
+    visitors = [visit(town, REQUEST) for _ in range(2)]
+    carried = [accept(target) for _ in visitors]
+    wait_until(lambda: warm_now(town) == 4, 15, "that it is refilled")
+    for visitor, link in zip(visitors, carried):
+        assert read(link, len(REQUEST)) == REQUEST
+        link.sendall(b"answer")
+        assert read(visitor, 6) == b"answer"
+        link.close()
+        assert visitor.recv(1) == b""
+        visitor.close()
+    wait_until(lambda: warm_now(town) == 2, 15, "that two are warm again")
+    assert passes_through(visit(town, REQUEST), accept(target), REQUEST)
+    assert drops(town, "webgw: visitors not taken by a warm connection") == 0
+    node.program.kill()
+    wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")

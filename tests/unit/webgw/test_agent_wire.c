@@ -29,6 +29,18 @@ static void test_what_a_node_says_is_understood(void)
 	assert(hear("{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}") == 0 && word.kind == WEBGW_WORD_OTHER);
 }
 
+static void test_secrets_are_heard_as_they_are_told(void)
+{
+	uint8_t secrets[WEBGW_PREPARE_MAX][WEBGW_EPHEMERAL_LEN];
+	const struct rpc_id id = { .kind = RPC_ID_NUMBER, .number = 1001 };
+
+	randombytes_buf(secrets, sizeof(secrets));
+	char *text = webgw_print_prepared(&id, WEBGW_PREPARE_MAX, secrets, 4659);
+	assert(hear(text) == 0 && word.kind == WEBGW_WORD_SECRETS && word.id == 1001 && word.n == WEBGW_PREPARE_MAX);
+	assert(memcmp(word.secrets, secrets, sizeof(secrets)) == 0);
+	free(text);
+}
+
 static void test_what_no_node_says_is_refused(void)
 {
 	static const char *const none[] = {
@@ -76,12 +88,20 @@ static void test_what_an_agent_says_is_understood(void)
 	text = webgw_print_register(3, &host, NULL);
 	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && !request.has_secret);
 	free(text);
+	text = webgw_print_prepare(1000, 7, 8);
+	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && request.method == WEBGW_PREPARE);
+	assert(request.subscription == 7 && request.count == 8);
+	free(text);
+	text = webgw_print_prepare(1000, 7, 9);
+	assert(webgw_request_read(text, strlen(text), &request, &error) == RPC_INVALID_PARAMS);
+	free(text);
 }
 
 int main(void)
 {
 	assert(sodium_init() >= 0);
 	test_what_a_node_says_is_understood();
+	test_secrets_are_heard_as_they_are_told();
 	test_what_no_node_says_is_refused();
 	test_a_start_is_whole_at_its_last_byte();
 	test_what_an_agent_says_is_understood();

@@ -415,6 +415,72 @@ static void test_a_host_with_a_secret_is_no_members_to_take(void)
 	end();
 }
 
+/* ---- what is warm ---- */
+
+static struct {
+	uint32_t n_asked, n_ready, n_handed;
+} ready;
+
+static uint32_t on_prepare(void *owner, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])
+{
+	(void)owner;
+	(void)subscription;
+	memset(ret, 0x5a, n * sizeof(*ret));
+	ready.n_asked += n;
+	return n;
+}
+
+static bool on_hand(void *owner, int64_t subscription, const struct dial_wanted *wanted)
+{
+	(void)owner;
+	(void)subscription;
+	(void)wanted;
+	if (ready.n_ready == 0)
+		return false;
+	ready.n_ready--;
+	ready.n_handed++;
+	return true;
+}
+
+static void test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken(void)
+{
+	const struct webgw_options options = { .ports = { .answer = on_answer,
+							  .dial_back_port = dial_back_port,
+							  .prepare = on_prepare,
+							  .hand = on_hand } };
+	const struct tls_options tls = { .is_server = true };
+	struct dial_wanted wanted = { .port = 443 };
+	struct websocket ws, other;
+	char params[64];
+
+	memset(&world, 0, sizeof(world));
+	memset(&ready, 0, sizeof(ready));
+	assert(uv_loop_init(&world.loop) == 0);
+	assert(webgw_new(&options, &world.webgw, NULL) == 0);
+	assert(webgw_open_tls(world.webgw, NULL, &options.listen, &tls, NULL) == 0);
+	add_host("w.example");
+	open_one(&ws);
+	open_one(&other);
+	const int64_t id = enter(&ws, "w.example");
+	snprintf(params, sizeof(params), "{\"subscription\":%lld,\"count\":2}", (long long)id);
+	ask(&other, "webgw_prepare", params);
+	assert(strstr(other.last, "error") && ready.n_asked == 0); /* another's */
+	ask(&ws, "webgw_prepare", params);
+	assert(strstr(ws.last, "5a5a") && ready.n_asked == 2);
+	ready.n_ready = 1;
+	ws.last[0] = '\0';
+	assert(visit("w.example") == id && ready.n_handed == 1 && ws.last[0] == '\0');
+	webgw_not_taken(world.webgw, id, &wanted);
+	assert(strstr(ws.last, "secret"));
+	ws.last[0] = '\0';
+	assert(visit("w.example") == id && strstr(ws.last, "secret"));
+	close_one(&ws);
+	assert(!webgw_is_there(world.webgw, id));
+	webgw_not_taken(world.webgw, id, &wanted); /* nobody is there to be told */
+	close_one(&other);
+	end();
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -424,5 +490,6 @@ int main(void)
 	test_who_rests_is_told_when_nobody_else_can_be();
 	test_a_member_serves_what_is_granted_to_it_without_a_secret();
 	test_a_host_with_a_secret_is_no_members_to_take();
+	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
 	return 0;
 }
