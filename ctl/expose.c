@@ -26,10 +26,10 @@ static const struct cli_option expose_options[] = {
 	[EXPOSE_ALLOW] = { 0, "allow", "PREFIX,…", "Take visitors from these addresses alone", NULL, NULL },
 	[EXPOSE_RATE] = { 0, "rate", "N", "Take so many visitors a second", NULL, NULL },
 	[EXPOSE_RATE_SOURCE] = { 0, "rate-source", "N", "Take so many of them from one source", NULL, NULL },
-	[EXPOSE_TLS] = { 0, "tls", "HOW", "terminate: HTTPS ends here, and TARGET is spoken to in plain", NULL, NULL },
+	[EXPOSE_TLS] = { 0, "tls", "HOW", "terminate, acme: HTTPS ends here, and TARGET is spoken to in plain", NULL, NULL },
 	[EXPOSE_CERTIFICATE] = { 0, "certificate", "FILE", "Of --tls terminate: the certificate, in PEM", NULL, NULL },
 	[EXPOSE_KEY] = { 0, "key", "FILE", "The certificate's key, which nobody else may read", NULL, NULL },
-	[EXPOSE_H2] = { 0, "h2", "yes|no", "Of --tls terminate: TARGET speaks HTTP/2 in plain [no]", NULL, NULL },
+	[EXPOSE_H2] = { 0, "h2", "yes|no", "Of --tls terminate, acme: TARGET speaks HTTP/2 in plain [no]", NULL, NULL },
 };
 
 /* ---- reports ---- */
@@ -52,9 +52,20 @@ static void print_left_out(struct ctl *ctl, const struct json *list)
 		fprintf(ctl->out, "    %s\n        %s\n", admin_text(i, "line", "-"), admin_text(i, "why", "-"));
 }
 
+/* "until 2027-01-31", or its state where that says more; "-": TLS does not end here. */
+static void put_certificate(struct table *table, const struct json *certificate)
+{
+	const char *state = certificate ? admin_text(certificate, "state", "-") : "-";
+
+	if (strcmp(state, "valid") == 0)
+		table_cell(table, "until %.10s", admin_text(certificate, "valid_until", "-"));
+	else
+		table_cell(table, "%s", state);
+}
+
 static void print_exposures(struct ctl *ctl, const struct json *result)
 {
-	struct table *table = table_new("HOST|TARGET|STATE|SERVER|VISITORS|FROM");
+	struct table *table = table_new("HOST|TARGET|STATE|CERTIFICATE|SERVER|VISITORS|FROM");
 	const struct json *list = json_member(result, "exposures");
 	const char *last = "";
 
@@ -62,6 +73,7 @@ static void print_exposures(struct ctl *ctl, const struct json *result)
 		table_cell(table, "%s", admin_text(i, "host", "-"));
 		table_cell(table, "%s", admin_text(i, "target", "-"));
 		table_cell(table, "%s", admin_text(i, "state", "-"));
+		put_certificate(table, json_member(i, "certificate"));
 		table_cell(table, "%s", admin_text(i, "server", "-"));
 		table_cell(table, "%s", admin_text(i, "visitors", "-"));
 		table_cell(table, "%s", admin_text(i, "place", "p2pctl"));
@@ -188,7 +200,10 @@ const struct ctl_command ctl_expose = {
 		"name: visitors come to the front door of a public node, and are led here, also behind a NAT. HOST\n"
 		"is https://NAME, http://NAME, or NAME for both; the name may begin with '*.'. HTTPS stays encrypted\n"
 		"to TARGET, which has the certificate; with --tls terminate it ends at this node, and TARGET is\n"
-		"spoken to in plain. 'tcp :PORT' and 'udp :PORT' are a port of the front door instead: all who come\n"
+		"spoken to in plain. With --tls acme the node gets the certificate itself, and renews it: [acme] in\n"
+		"p2pnode.conf says from whom, and that its terms are agreed to.\n"
+		"\n"
+		"'tcp :PORT' and 'udp :PORT' are a port of the front door instead: all who come\n"
 		"there are led to TARGET, whatever they speak.\n"
 		"\n"
 		"An admin grants the name or the port to this node, before or after: 'p2pctl admin host add', 'p2pctl\n"
@@ -199,6 +214,7 @@ const struct ctl_command ctl_expose = {
 		"    p2pctl expose https://app.example.org 8443\n"
 		"    p2pctl expose app.example.org 192.168.1.7:80 --proxy v2 --allow 192.0.2.0/24\n"
 		"    p2pctl expose app.example.org 8080 --tls terminate --certificate app.pem --key app.key\n"
+		"    p2pctl expose https://app.example.org 8080 --tls acme\n"
 		"    p2pctl expose tcp :2222 22\n"
 		"    p2pctl expose udp :5353 192.168.1.1:53\n",
 	.run = run_expose,
@@ -265,9 +281,10 @@ const struct ctl_command ctl_exposures = {
 	.summary = "List what this node publishes, and whether it is live",
 	.text = "Lists the hosts that this node publishes, where their servers are, and the state of each: live; not\n"
 		"granted (an admin has to grant the name); port not opened, port taken (by no front door, for want of\n"
-		"leave or because it cannot); not open (front doors cannot come to this node); target\n"
-		"down (no server answers); no front door (no public node opens one); asking control; trying the\n"
-		"target. What is to be done about it stands below the table, and with --json as \"why\". FROM says\n"
+		"leave or because it cannot); not open (front doors cannot come to this node); target down (no server\n"
+		"answers); no certificate (HTTPS ends here, and there is none yet); no front door (no public node opens\n"
+		"one); asking control; trying the target. CERTIFICATE is until when the one is good that visitors are\n"
+		"shown, where HTTPS ends here. What is to be done stands below the table, and with --json as \"why\". FROM says\n"
 		"where it stands: p2pctl, or the line of p2pnode.conf. What p2pctl has exposed before and is left out\n"
 		"now follows with the reason.\n",
 	.run = run_exposures,

@@ -189,6 +189,49 @@ static int check_webgw_host(const char *value, struct error *reterr)
 	return webgw_rule_parse(value, &rule, reterr);
 }
 
+static int check_acme_directory(const char *value, struct error *reterr)
+{
+	struct acme_url url;
+
+	return acme_url_parse(value, &url) == 0
+		       ? 0
+		       : error_set(reterr, -EINVAL, "a URL such as " ACME_DEFAULT_DIRECTORY "; it begins with https://");
+}
+
+static int check_acme_contact(const char *value, struct error *reterr)
+{
+	const char *at = strchr(value, '@');
+
+	for (const char *i = value; *i; i++)
+		if (*i <= ' ' || *i > '~' || strchr(",?:<>\"\\", *i))
+			at = NULL;
+	return value[0] == '\0' || (at && at != value && at[1] != '\0')
+		       ? 0
+		       : error_set(reterr, -EINVAL, "one mail address, such as admin@example.org");
+}
+
+static int check_acme_ca_file(const char *value, struct error *reterr)
+{
+	return value[0] == '\0' || value[0] == '/' ? 0 : error_set(reterr, -EINVAL, "a path from the root on");
+}
+
+static int parse_acme_challenge(const char *value, enum acme_challenge *ret)
+{
+	for (int i = 0; i < ACME_N_CHALLENGES; i++) {
+		*ret = (enum acme_challenge)i;
+		if (strcmp(acme_challenge_name(*ret), value) == 0)
+			return 0;
+	}
+	return -EINVAL;
+}
+
+static int check_acme_challenge(const char *value, struct error *reterr)
+{
+	enum acme_challenge challenge;
+
+	return parse_acme_challenge(value, &challenge) == 0 ? 0 : error_set(reterr, -EINVAL, "one of http-01, tls-alpn-01");
+}
+
 static const struct config_setting settings[] = {
 	{ "node", "name", CONFIG_TEXT, 0, MAP_NAME_LEN, "", false, check_name,
 	  "Name asked for when the node joins; empty: the host's name" },
@@ -252,6 +295,18 @@ static const struct config_setting settings[] = {
 	  "Of these from one IPv4 address or IPv6 /56; 0: a quarter, 1024 at most" },
 	{ "expose", "service", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, check_exposure,
 	  "A host that is published through front doors, and the port behind it, such as https://app.example.org 8443" },
+	{ "acme", "directory", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, ACME_DEFAULT_DIRECTORY, false, check_acme_directory,
+	  "Where certificates of exposures with tls=acme are got: the URL of an ACME server's directory" },
+	{ "acme", "agree_terms", CONFIG_BOOL, 0, 0, "no", false, NULL,
+	  "You have read the server's terms of service and agree; before that nothing is asked of it" },
+	{ "acme", "contact", CONFIG_TEXT, 0, ACME_CONTACT_LEN, "", false, check_acme_contact,
+	  "Mail address that the server may write to; empty: none" },
+	{ "acme", "challenge", CONFIG_TEXT, 1, 16, "tls-alpn-01", false, check_acme_challenge,
+	  "How the server sees that a host is led here: tls-alpn-01 (port 443) or http-01 (port 80)" },
+	{ "acme", "ca_file", CONFIG_TEXT, 0, ACME_PATH_LEN, "", false, check_acme_ca_file,
+	  "CAs in PEM by which the ACME server itself is known, for a private one; empty: the system's" },
+	{ "acme", "retry", CONFIG_NUMBER, 1, 21600, "60", false, NULL,
+	  "Seconds after a first failure until the next try; twice as many after each further one, six hours at most" },
 	{ "diglett", "listen", CONFIG_TEXT, 1, 64, "20000", false, diglett_check_listen,
 	  "TCP port, or address with a port, at which agents are let in" },
 	{ "diglett", "info", CONFIG_TEXT, 0, 64, "", false, diglett_check_info,
@@ -553,6 +608,17 @@ static int take_exposures(const struct config_values *values, struct node_config
 	return r;
 }
 
+static void take_acme(const struct config_values *values, struct acme_settings *ret)
+{
+	snprintf(ret->directory, sizeof(ret->directory), "%s", config_text(values, "acme", "directory"));
+	snprintf(ret->contact, sizeof(ret->contact), "%s", config_text(values, "acme", "contact"));
+	snprintf(ret->ca_file, sizeof(ret->ca_file), "%s", config_text(values, "acme", "ca_file"));
+	ret->agrees = config_bool(values, "acme", "agree_terms");
+	ret->retry_s = (uint32_t)config_number(values, "acme", "retry");
+	if (parse_acme_challenge(config_text(values, "acme", "challenge"), &ret->challenge) != 0)
+		ret->challenge = ACME_TLS_ALPN_01; /* not reached: the schema checked it */
+}
+
 static int take_webgw(const struct config_values *values, struct node_config *config, struct error *reterr)
 {
 	int r;
@@ -612,6 +678,7 @@ static int take_values(const struct config_values *values, struct node_config *r
 		r = take_front_door(values, &config, reterr);
 	if (r == 0)
 		r = take_exposures(values, &config, reterr);
+	take_acme(values, &config.acme);
 	if (r == 0)
 		r = diglett_settings_take(values, &config.diglett, reterr);
 	if (r == 0)

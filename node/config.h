@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/map.h"
+#include "node/acme/acme.h"
 #include "node/diglett/diglett_settings.h"
 #include "node/webgw_agent_settings.h"
 #include "node/wireguard/offload_switches.h"
@@ -64,6 +65,8 @@ struct node_config {
 	uint32_t n_exposures;
 	char exposures[EXPOSURE_MAX][CONFIG_FILE_MAX_VALUE + 1];	    /* for exposure_parse() */
 	char exposure_places[EXPOSURE_MAX][EXPOSURE_PLACE_LEN + 1]; /* "FILE:LINE" */
+	/* [acme] */
+	struct acme_settings acme;
 	/* [diglett], [diglett-agent] */
 	struct diglett_settings diglett;
 	/* [webgw-agent] */

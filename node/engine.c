@@ -572,6 +572,7 @@ static void close_longer_parts(struct p2p_engine *engine)
 	struct public_node *public_node = engine->public_node;
 	struct front_door *front_door = engine->front_door;
 	struct acceptor *acceptor = engine->acceptor;
+	struct acme *acme = engine->acme;
 	struct port_mapping *port_mapping = engine->port_mapping;
 	struct turn_helper *turn_helper = engine->turn_helper;
 	struct map_cache *map_cache = engine->map_cache;
@@ -584,12 +585,13 @@ static void close_longer_parts(struct p2p_engine *engine)
 	engine->front_door = NULL;
 	engine->door_ports.n = 0;
 	engine->acceptor = NULL;
+	engine->acme = NULL;
 	engine->acceptor_port = 0;
 	engine->port_mapping = NULL;
 	engine->turn_helper = NULL;
 	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL) + (port_mapping != NULL) +
 			 (turn_helper != NULL) + (front_door != NULL) + (map_cache != NULL) + (acceptor != NULL) +
-			 (webgw_tls != NULL);
+			 (webgw_tls != NULL) + (acme != NULL);
 	map_cache_close(map_cache, on_part_closed, engine);
 	if (webgw_tls)
 		engine_webgw_tls_close(webgw_tls, on_part_closed, engine);
@@ -599,6 +601,8 @@ static void close_longer_parts(struct p2p_engine *engine)
 		front_door_stop(front_door, on_part_closed, engine);
 	if (acceptor)
 		acceptor_close(acceptor, on_part_closed, engine);
+	if (acme)
+		acme_close(acme, on_part_closed, engine);
 	if (turn_helper)
 		turn_helper_close(turn_helper, on_part_closed, engine);
 	if (port_mapping)
@@ -972,7 +976,7 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 	engine->finds_addresses = engine->is_public && engine->public_options.n_addresses == 0;
 	engine->stun_rate = options->public_stun_rate;
 	if (engine_take_front_door(engine, options, reterr) != 0 || engine_take_exposures(engine, options, reterr) != 0 ||
-	    engine_take_webgw(engine, options, reterr) != 0)
+	    engine_take_acme(engine, options, reterr) != 0 || engine_take_webgw(engine, options, reterr) != 0)
 		return -EINVAL;
 	engine->max_rate_client = options->public_max_rate_client;
 	engine->max_rate = options->public_max_rate;

@@ -23,9 +23,11 @@ static void on_port_changed(void *owner)
 
 void engine_start_acceptor(struct p2p_engine *engine)
 {
+	engine_start_acme(engine);
 	const struct acceptor_options options = { .loop = engine->loop,
 						  .address = overlay_address(engine->membership.member.ip4),
 						  .node_key = &engine->node_key_public,
+						  .acme = engine->acme,
 						  .port_changed = on_port_changed,
 						  .owner = engine };
 
@@ -41,6 +43,7 @@ void engine_tell_acceptor(struct p2p_engine *engine)
 
 	if (!engine->acceptor)
 		return;
+	engine_tell_acme(engine);
 	for (uint32_t i = 0; i < engine->exposures->n; i++) {
 		exposures[i] = engine->exposures->items[i].exposure;
 		if (!engine_is_own_door(engine, &exposures[i].target))

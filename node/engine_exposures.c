@@ -310,6 +310,22 @@ static enum exposure_state state_of(const struct p2p_engine *engine, uint32_t i,
 	return told || map->sequence < sequence ? EXPOSURE_ASKING : EXPOSURE_NOT_GRANTED;
 }
 
+bool engine_is_led_here(const struct p2p_engine *engine, uint32_t i)
+{
+	char host[EXPOSURE_HOST_TEXT];
+
+	exposure_print_host(&engine->exposures->items[i].exposure, host);
+	switch (state_of(engine, i, host)) {
+	case EXPOSURE_NO_CERTIFICATE:
+	case EXPOSURE_TRYING:
+	case EXPOSURE_TARGET_DOWN:
+	case EXPOSURE_LIVE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Who publishes the same host; NULL: nobody. */
 static const char *other_publisher(const struct map *map, uint32_t node_id, const char *host)
 {

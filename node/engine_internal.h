@@ -10,6 +10,7 @@
 #include "common/websocket.h"
 #include "node/engine.h"
 #include "node/data_plane.h"
+#include "node/acme/acme.h"
 #include "node/echo.h"
 #include "node/expose/acceptor.h"
 #include "node/exposure_list.h"
@@ -63,6 +64,7 @@ struct p2p_engine {
 	struct door_rule *door_rules; /* owned */
 	uint32_t n_door_rules;
 	struct exposure_list *exposures; /* owned */
+	struct acme_settings acme_settings;
 	bool exposures_unread; /* p2pctl's are in the state folder, but not here: they must not be written over */
 	bool has_webgw;
 	struct endpoint webgw_listen;
@@ -99,6 +101,7 @@ struct p2p_engine {
 	struct host_name door_told, webgw_told, published_told; /* a host that is refused: it is the node's own name */
 	struct port_states door_ports; /* of our front door, as told last */
 	uint16_t acceptor_port; /* TCP, at our overlay address: visitors of what we publish come there; 0: it is not open */
+	struct acme *acme;	       /* NULL: not a member */
 	struct acceptor *acceptor;     /* of what this node publishes; NULL: not a member */
 	struct port_mapping *port_mapping; /* NULL: not wanted */
 	struct turn_helper *turn_helper;   /* NULL: not wanted */
@@ -181,6 +184,17 @@ bool engine_lacks_certificate(const struct p2p_engine *engine, uint32_t i);
 void engine_say_certificate(const struct p2p_engine *engine, uint32_t i, char *ret, size_t size);
 /* "certificate", and counts of handshakes; nothing where TLS does not end here. */
 void engine_put_tls(const struct p2p_engine *engine, uint32_t i, struct json *ret);
+/* From the program's options. 0 or -EINVAL. */
+P2P_CHECK int engine_take_acme(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr);
+void engine_start_acme(struct p2p_engine *engine);
+/* What is published has changed; before the acceptor hears of it. */
+void engine_tell_acme(struct p2p_engine *engine);
+/* Why there is no certificate by ACME, or none newer; false: the host has none to do with it. "": all is well. */
+bool engine_say_acme(const struct p2p_engine *engine, uint32_t i, char *ret, size_t size);
+/* "acme" in what is said of the certificate. */
+void engine_put_acme(const struct p2p_engine *engine, uint32_t i, struct json *ret);
+/* Are visitors of the exposure led here, as far as this node knows? */
+bool engine_is_led_here(const struct p2p_engine *engine, uint32_t i);
 /* The map changed: front doors have come, gone, or have other addresses. */
 void engine_update_acceptor(struct p2p_engine *engine);
 /* The same of webgw's server; it is started once, when there are WebSockets. */

@@ -100,6 +100,16 @@ static void set_exposures(struct engine_settings *ret, const struct node_config 
 	ret->options.exposure_places = ret->exposure_places;
 }
 
+static void set_acme(struct p2p_engine_options *options, const struct acme_settings *acme)
+{
+	options->acme_directory = acme->directory;
+	options->acme_contact = acme->contact;
+	options->acme_ca_file = acme->ca_file;
+	options->acme_http_01 = acme->challenge == ACME_HTTP_01;
+	options->acme_agrees = acme->agrees;
+	options->acme_retry_s = acme->retry_s;
+}
+
 int engine_settings_make(struct engine_settings *ret, const struct node_config *config, struct error *reterr)
 {
 	struct offload_switches switches = config->offloads;
@@ -115,5 +125,6 @@ int engine_settings_make(struct engine_settings *ret, const struct node_config *
 	set_front_door(ret, config);
 	set_webgw(ret, config);
 	set_exposures(ret, config);
+	set_acme(&ret->options, &config->acme);
 	return 0;
 }

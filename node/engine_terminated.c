@@ -45,7 +45,7 @@ void engine_say_certificate(const struct p2p_engine *engine, uint32_t i, char *r
 	struct acceptor_tls tls;
 
 	ret[0] = '\0';
-	if (!get(engine, i, &tls))
+	if (!get(engine, i, &tls) || (engine_say_acme(engine, i, ret, size) && ret[0] != '\0'))
 		return;
 	if (tls.failure[0] != '\0')
 		snprintf(ret, size, "%s. It is tried again every 10 s%s", tls.failure,
@@ -66,6 +66,7 @@ void engine_put_tls(const struct p2p_engine *engine, uint32_t i, struct json *re
 		put_time(certificate, "valid_from", tls.dates.not_before);
 		put_time(certificate, "valid_until", tls.dates.not_after);
 	}
+	engine_put_acme(engine, i, certificate);
 	json_put(ret, "certificate", certificate);
 	json_put_u64(ret, "tls_handshakes", tls.counters.handshakes);
 	json_put_u64(ret, "tls_resumed", tls.counters.resumed);

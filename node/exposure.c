@@ -70,7 +70,7 @@ static int take_tls(const char *value, size_t len, struct exposure *exposure, st
 		if (strlen(name) == len && memcmp(name, value, len) == 0)
 			return 0;
 	}
-	return error_set(reterr, -EINVAL, "tls: one of pass, terminate");
+	return error_set(reterr, -EINVAL, "tls: one of pass, terminate, acme");
 }
 
 static int take_h2(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
@@ -272,14 +272,19 @@ static int check_tls(const struct exposure *exposure, struct error *reterr)
 {
 	const bool has_certificate = exposure->certificate[0] != '\0', has_key = exposure->key[0] != '\0';
 
-	if (exposure->tls != EXPOSURE_TLS_TERMINATE)
+	if (exposure->tls == EXPOSURE_TLS_PASS)
 		return !has_certificate && !has_key && !exposure->has_h2
 			       ? 0
-			       : error_set(reterr, -EINVAL, "certificate=, key= and h2= go with tls=terminate: else HTTPS is the "
-								"server's, as it comes");
+			       : error_set(reterr, -EINVAL, "certificate=, key= and h2= go with tls=terminate, and h2= with tls=acme: else "
+								"HTTPS is the server's, as it comes");
 	if (!exposure->takes[DOOR_HTTPS])
-		return error_set(reterr, -EINVAL, "tls=terminate: %s is not HTTPS; https://%s or %s is",
+		return error_set(reterr, -EINVAL, "tls=%s: %s is not HTTPS; https://%s or %s is", exposure_tls_name(exposure->tls),
 				 exposure->host.name.text, exposure->host.name.text, exposure->host.name.text);
+	if (exposure->tls == EXPOSURE_TLS_ACME && (has_certificate || has_key))
+		return error_set(reterr, -EINVAL, "certificate= and key= go with tls=terminate: with tls=acme the node gets them itself");
+	if (exposure->tls == EXPOSURE_TLS_ACME && exposure->host.is_wildcard)
+		return error_set(reterr, -EINVAL, "tls=acme: a certificate for *.%s is given for a record in DNS alone, which is not "
+				 "supported; name each host, or use tls=terminate with one", exposure->host.name.text);
 	if (has_certificate != has_key)
 		return error_set(reterr, -EINVAL, "%s= is missing: a certificate goes with its key",
 				 has_key ? "certificate" : "key");
@@ -334,7 +339,7 @@ const char *exposure_proxy_name(enum exposure_proxy proxy)
 
 const char *exposure_tls_name(enum exposure_tls tls)
 {
-	static const char *const names[EXPOSURE_N_TLS] = { "pass", "terminate" };
+	static const char *const names[EXPOSURE_N_TLS] = { "pass", "terminate", "acme" };
 
 	return tls < EXPOSURE_N_TLS ? names[tls] : NULL;
 }

@@ -12,9 +12,10 @@
  *   allow=PREFIX,…     whose visits are taken; an address is a prefix of one [all]
  *   rate=N             visitors a second, twice as many at once [no limit]
  *   rate_source=N      of these from one source: an IPv4 address, an IPv6 /56 [no limit]
- *   tls=pass|terminate HTTPS goes to the server as it comes, or ends here, and the server is spoken to in plain [pass]
+ *   tls=pass|terminate|acme   HTTPS goes to the server as it comes, or ends here, and the server is spoken to in plain;
+ *                      acme: with a certificate that is got by ACME [pass]
  *   certificate=FILE key=FILE   of terminate: what visitors are shown, in PEM
- *   h2=yes|no          of terminate: the server speaks HTTP/2 in plain, by prior knowledge [no]
+ *   h2=yes|no          of terminate and acme: the server speaks HTTP/2 in plain, by prior knowledge [no]
  *
  * The same words in a configuration (service = …), on the command line and in the state folder. Total; bounds:
  * EXPOSURE_MAX_ALLOW prefixes, EXPOSURE_TEXT bytes; a node has EXPOSURE_MAX exposures. Pure.
@@ -38,7 +39,7 @@
 
 enum exposure_proxy { EXPOSURE_PROXY_NONE, EXPOSURE_PROXY_V1, EXPOSURE_PROXY_V2, EXPOSURE_N_PROXY };
 
-enum exposure_tls { EXPOSURE_TLS_PASS, EXPOSURE_TLS_TERMINATE, EXPOSURE_N_TLS };
+enum exposure_tls { EXPOSURE_TLS_PASS, EXPOSURE_TLS_TERMINATE, EXPOSURE_TLS_ACME, EXPOSURE_N_TLS };
 
 struct exposure_prefix {
 	uint8_t ip[16]; /* IPv4 mapped, as in an endpoint; zero behind len */
@@ -64,7 +65,7 @@ P2P_CHECK int exposure_parse(const char *text, struct exposure *ret, struct erro
 P2P_CHECK int exposure_parse_host(const char *text, struct exposure *ret, struct error *reterr);
 /* "v2", or NULL: there is no such. */
 const char *exposure_proxy_name(enum exposure_proxy proxy);
-/* "pass", "terminate"; the same. */
+/* "pass", "terminate", "acme"; the same. */
 const char *exposure_tls_name(enum exposure_tls tls);
 
 /* Of a port? Then which. */

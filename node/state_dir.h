@@ -7,6 +7,7 @@
  *   map.json         the last map, to start from when control is away
  *   relay-clients    between two runs of a public node: its clients over UDP, sealed, mode 0600
  *   exposures        what p2pctl has exposed, a line each as in p2pnode.conf(5)
+ *   acme/           certificates by ACME, with their keys, and the account's key (acme/acme.h), mode 0600
  *   webgw-hosts      what was added over webgw's HTTP interface (relay/webgw/saved_hosts.h), mode 0600
  *   port             the UDP port last used, so that NAT mappings and peers' knowledge stay good
  *

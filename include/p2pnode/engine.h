@@ -67,6 +67,15 @@ struct p2p_engine_options {
 	 */
 	const char *const *exposures, *const *exposure_places;
 	const char *front_door_tcp_ports, *front_door_udp_ports; /* that may lead to members: "2222, 30000-30100"; NULL: none */
+	/*
+	 * Certificates by ACME for those with tls=acme. The directory's URL, NULL: Let's Encrypt's; an address to be written to, NULL:
+	 * none; a file with the CAs that the server's own certificate is signed by, NULL: the system's. Nothing is asked before
+	 * acme_agrees, to the server's terms.
+	 */
+	const char *acme_directory, *acme_contact, *acme_ca_file;
+	bool acme_http_01;     /* else tls-alpn-01 */
+	bool acme_agrees;
+	uint32_t acme_retry_s; /* after a first failure; 0: 60 */
 	bool front_door_no_quic; /* else UDP at the same ports as well, but 80 */
 	uint32_t front_door_max_visitors, front_door_max_visitors_source; /* 0: as suits the machine */
 	/*

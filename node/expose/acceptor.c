@@ -6,11 +6,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/types.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define CHECK_MS   10000
+#define TICKET_KEYS_MS (24ull * 3600 * 1000)
 #define CHECKS_OF_UP 6 /* so many times as seldom a target is looked after that was up */
 #define FIRST_PORT 20000 /* below those that the kernel gives to who asks for any */
 #define N_PORTS	   10000
@@ -20,7 +22,8 @@ struct exposed {
 	struct door_gate gate;
 	struct exposure exposure;
 	struct terminated terminated; /* where TLS ends here */
-	struct site_files files;      /* if it has some */
+	struct site_files files;      /* if it has some; else what is known of the certificate by ACME */
+	uint64_t pem_number, challenge_number; /* of ACME: what is shown */
 };
 
 /* Somebody who comes to the target to see whether it is there. Lives until its socket is closed. */
@@ -124,10 +127,20 @@ static struct endpoint target_of(const struct acceptor *acceptor, const struct e
 
 static bool is_terminated(const struct exposed *exposed)
 {
-	return exposed->exposure.tls == EXPOSURE_TLS_TERMINATE;
+	return exposed->exposure.tls != EXPOSURE_TLS_PASS;
 }
 
-/* HTTPS ends here, what comes in plain goes on as it is. */
+/*
+ * HTTPS ends here. What comes in plain goes on as it is, unless an ACME server may be among those who come: then all is looked at
+ * until it has its answer.
+ */
+static bool goes_by_terminator(struct exposed *exposed, int scheme)
+{
+	if (scheme == DOOR_HTTPS)
+		return is_terminated(exposed);
+	return scheme == DOOR_HTTP && exposed->terminated.terminator && tls_site_has_answer(&exposed->terminated.site);
+}
+
 static void add_route(struct door_routes *routes, struct exposed *exposed, const struct endpoint *target)
 {
 	const struct endpoint nowhere = { 0 };
@@ -139,7 +152,7 @@ static void add_route(struct door_routes *routes, struct exposed *exposed, const
 	for (int i = 0; i < DOOR_N_SCHEMES && r == 0; i++) {
 		memset(rule.takes, 0, sizeof(rule.takes));
 		rule.takes[i] = true;
-		rule.sink = i == DOOR_HTTPS && is_terminated(exposed) ? &exposed->terminated.sink : NULL;
+		rule.sink = goes_by_terminator(exposed, i) ? &exposed->terminated.sink : NULL;
 		const bool is_lost = rule.sink && !exposed->terminated.terminator;
 		r = exposed->exposure.takes[i] ? door_routes_add(routes, &rule, is_lost ? &nowhere : target) : 0;
 	}
@@ -205,9 +218,17 @@ static void start_terminator(struct acceptor *acceptor, const struct exposure *e
 	bool is_needed = false;
 
 	for (uint32_t i = 0; i < n; i++)
-		is_needed = is_needed || exposures[i].tls == EXPOSURE_TLS_TERMINATE;
+		is_needed = is_needed || exposures[i].tls != EXPOSURE_TLS_PASS;
 	if (is_needed && !acceptor->terminator && terminator_new(&options, &acceptor->terminator, &error) != 0)
 		log_error("expose", "%s", error.message); /* they are led nowhere: add_route() */
+}
+
+/* Those from before it was there have none. No door leads to it yet by them. */
+static void give_terminator(struct acceptor *acceptor)
+{
+	for (uint32_t i = 0; i < acceptor->n; i++)
+		if (!acceptor->exposed[i]->terminated.terminator)
+			acceptor->exposed[i]->terminated.terminator = acceptor->terminator;
 }
 
 static void look_at_files(struct acceptor *acceptor)
@@ -218,6 +239,75 @@ static void look_at_files(struct acceptor *acceptor)
 			site_files_look(&exposed->files, &exposed->exposure, &exposed->terminated.site,
 					clock_now_ns() / 1000000);
 	}
+}
+
+/* ---- by ACME ---- */
+
+static bool is_day_old(const struct exposed *exposed)
+{
+	return clock_now_ns() / 1000000 >= exposed->files.taken_ms + TICKET_KEYS_MS;
+}
+
+/* A new context also once a day: the keys of tickets are its own. */
+static void show_certificate(struct exposed *exposed, const struct acme_site *site)
+{
+	struct error error;
+	SSL_CTX *context;
+
+	if (!site->pem || (exposed->pem_number == site->pem_number && !is_day_old(exposed)))
+		return;
+	if (tls_site_context_new(&exposed->exposure.host, site->pem, site->pem, exposed->exposure.has_h2, &context,
+				 &exposed->files.dates, &error) != 0) {
+		log_warning("expose", "%s: %s", exposed->exposure.host.name.text, error.message); /* it was good when it came */
+		return;
+	}
+	tls_site_set_context_take(&exposed->terminated.site, context);
+	exposed->pem_number = site->pem_number;
+	exposed->files.taken_ms = clock_now_ns() / 1000000;
+	exposed->files.is_shown = true;
+}
+
+/* The routes must follow when it returns true. */
+static bool show_challenge(struct exposed *exposed, const struct acme_site *site)
+{
+	struct tls_site *shown = &exposed->terminated.site;
+	const bool had_answer = tls_site_has_answer(shown);
+	struct tls_site_dates dates;
+	struct error error;
+	SSL_CTX *context = NULL;
+
+	if (exposed->challenge_number == site->challenge_number)
+		return false;
+	if (site->challenge_pem && is_terminated(exposed) &&
+	    tls_site_context_new(&exposed->exposure.host, site->challenge_pem, site->challenge_pem, false, &context, &dates,
+				 &error) != 0)
+		log_warning("expose", "%s: %s", exposed->exposure.host.name.text, error.message);
+	tls_site_set_challenge_take(shown, context);
+	tls_site_set_answer(shown, site->token, site->answer);
+	exposed->challenge_number = site->challenge_number;
+	return had_answer != tls_site_has_answer(shown);
+}
+
+static bool look_at_acme(struct acceptor *acceptor)
+{
+	bool has_changed = false;
+
+	for (uint32_t i = 0; acceptor->options.acme && i < acceptor->n; i++) {
+		struct exposed *exposed = acceptor->exposed[i];
+		struct acme_site site = { .pem = NULL };
+		if (!exposed->exposure.host.is_wildcard)
+			(void)acme_find(acceptor->options.acme, &exposed->exposure.host.name, &site);
+		if (exposed->exposure.tls == EXPOSURE_TLS_ACME)
+			show_certificate(exposed, &site);
+		has_changed = show_challenge(exposed, &site) || has_changed;
+	}
+	return has_changed;
+}
+
+void acceptor_look_at_acme(struct acceptor *acceptor)
+{
+	if (look_at_acme(acceptor))
+		update_door(acceptor);
 }
 
 bool acceptor_get_tls(const struct acceptor *acceptor, uint32_t i, struct acceptor_tls *ret)
@@ -324,6 +414,7 @@ static void on_timer(uv_timer_t *timer)
 	if (acceptor->n > 0 && !acceptor->door)
 		open_door(acceptor);
 	look_at_files(acceptor);
+	acceptor_look_at_acme(acceptor);
 	check_targets(acceptor, ++acceptor->n_turns % CHECKS_OF_UP == 0);
 }
 
@@ -374,7 +465,9 @@ void acceptor_set_exposures(struct acceptor *acceptor, const struct exposure *ex
 	drop_all(acceptor);
 	memcpy(acceptor->exposed, next, n * sizeof(*next));
 	acceptor->n = n;
+	give_terminator(acceptor);
 	look_at_files(acceptor);
+	(void)look_at_acme(acceptor);
 	update_door(acceptor);
 	if (n > 0)
 		uv_timer_start(&acceptor->timer, on_timer, acceptor->options.check_ms, acceptor->options.check_ms);

@@ -23,6 +23,7 @@
 
 #include "common/endpoint.h"
 #include "common/key.h"
+#include "node/acme/acme.h"
 #include "node/expose/site_files.h"
 #include "node/expose/terminator.h"
 #include "node/exposure.h"
@@ -39,6 +40,7 @@ struct acceptor_options {
 	uv_loop_t *loop;
 	struct endpoint address;       /* in the overlay; port 0 */
 	const struct public_key *node_key; /* chooses the port; not kept */
+	const struct acme *acme;       /* has the certificates of tls=acme; borrowed as long as it lives; may be NULL */
 	uint32_t check_ms;	       /* how often targets are tried that are not up; 0: 10 s */
 	/* acceptor_port() says something else now; may be NULL. */
 	void (*port_changed)(void *owner);
@@ -61,6 +63,8 @@ const char *acceptor_failure(const struct acceptor *acceptor);
 uint32_t acceptor_count(const struct acceptor *acceptor);
 /* i < acceptor_count(): in the order in which they were set. The exposure is borrowed until they are set again. */
 const struct exposure *acceptor_get(const struct acceptor *acceptor, uint32_t i, struct door_gate_counters *ret);
+/* The ACME client has something else to show. */
+void acceptor_look_at_acme(struct acceptor *acceptor);
 /* Where TLS ends here. */
 struct acceptor_tls {
 	struct terminated_counters counters;

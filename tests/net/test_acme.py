@@ -1,4 +1,4 @@
-"""TLS that ends at a member behind its NAT: with certificates from files.
+"""TLS that ends at a member behind its NAT: with certificates from files, and by ACME.
 
       control    relay (public node, front door)    outside
          |          |                                  |
@@ -20,6 +20,7 @@ import pytest
 import web
 from lab import wait_until
 from overlay import Overlay
+from pebble import Pebble
 
 PAGE = "hello from alice, in plain\n"
 
@@ -87,3 +88,48 @@ def test_tls_ends_at_the_member_with_a_certificate_of_its_own(town):
     alice.kill()
     alice.start()
     wait_until(lambda: curl(town, "https://app.demo/", check=False).stdout == PAGE, 20, "served again")
+
+
+# ---- certificates by ACME
+
+
+def order_from(town, ca, challenge="tls-alpn-01", more=""):
+    """alice gets her certificates there from now on."""
+    alice = town.nodes["alice"]
+    alice.config.write_text(f"{alice.config.read_text()}[acme]\ndirectory = {ca.directory}\nca_file = {ca.own_ca}\n"
+                            f"agree_terms = yes\nchallenge = {challenge}\nretry = 1\n{more}")
+    alice.kill()
+    alice.start()
+    town.web.certificate = ca.roots()
+
+
+def certificate(town, host):
+    return exposure(town.nodes["alice"], host)["certificate"]
+
+
+def wait_for_page(town, url, timeout=30):
+    wait_until(lambda: curl(town, url, check=False).stdout == PAGE, timeout, lambda: exposure(town.nodes["alice"], "app.demo"))
+
+
+@pytest.mark.parametrize("challenge", ["tls-alpn-01", "http-01"])
+def test_certificate_is_got_by_each_challenge_through_the_front_door(town, challenge):
+    ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip, nonces_refused=25)
+    order_from(town, ca, challenge)
+    alice = town.nodes["alice"]
+    alice.ctl("expose", "app.demo", "8080", "--tls", "acme")
+    wait_for_page(town, "https://app.demo/")
+    assert curl(town, "http://app.demo/").stdout == PAGE
+    said = exposure(alice, "app.demo")
+    assert said["state"] == "live" and said["certificate"]["state"] == "valid" and int(said["acme_challenges"]) >= 1
+    acme = said["certificate"]["acme"]
+    assert acme["state"] == "done" and acme["challenge"] == challenge and "renewal" in acme and "last_error" not in acme
+
+    folder = alice.state / "acme"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {"account.key": 0o600, "app.demo.pem": 0o600}
+
+    # It is kept: nothing is ordered after a restart, also with the server away.
+    ca.program.kill()
+    alice.kill()
+    alice.start()
+    wait_for_page(town, "https://app.demo/", 20)

@@ -537,8 +537,8 @@ static void test_a_host_is_exposed_once_control_has_answered(void)
 	run(&w, "expose https://App.example.org 8443 --proxy v2");
 	expect(&w, CTL_OK, "https://app.example.org is live: visitors come to 127.0.0.1:8443.\n", "");
 	run(&w, "exposures");
-	expect(&w, CTL_OK, "HOST                     TARGET          STATE  SERVER  VISITORS  FROM\n"
-			   "https://app.example.org  127.0.0.1:8443  live   -       -         p2pctl\n", "");
+	expect(&w, CTL_OK, "HOST                     TARGET          STATE  CERTIFICATE  SERVER  VISITORS  FROM\n"
+			   "https://app.example.org  127.0.0.1:8443  live   -            -       -         p2pctl\n", "");
 	run(&w, "unexpose https://app.example.org");
 	expect(&w, CTL_OK, "https://app.example.org is not exposed any more.\n", "");
 	run(&w, "unexpose https://app.example.org");

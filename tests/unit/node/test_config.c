@@ -227,6 +227,25 @@ static void test_the_printed_defaults_are_a_valid_file(void)
 	free(text);
 }
 
+static void test_an_acme_server_is_asked_when_its_terms_are_agreed_to(void)
+{
+	const char *text = "[acme]\ndirectory = https://ca.lan:9000/acme/acme/directory\ncontact = me@example.org\n"
+			   "challenge = http-01\nca_file = /etc/ca.pem\nagree_terms = yes\nretry = 5\n";
+	struct node_config config;
+
+	node_config_init(&config);
+	assert(!config.acme.agrees && config.acme.challenge == ACME_TLS_ALPN_01 && config.acme.retry_s == 60);
+	assert(strcmp(config.acme.directory, ACME_DEFAULT_DIRECTORY) == 0);
+	assert(node_config_parse("p2pnode.conf", text, strlen(text), &config, NULL) == 0);
+	assert(config.acme.agrees && config.acme.challenge == ACME_HTTP_01 && config.acme.retry_s == 5);
+	assert(strcmp(config.acme.directory, "https://ca.lan:9000/acme/acme/directory") == 0);
+	assert(strcmp(config.acme.contact, "me@example.org") == 0 && strcmp(config.acme.ca_file, "/etc/ca.pem") == 0);
+	expect_error("[acme]\ndirectory = http://ca.lan/\n",
+		     "p2pnode.conf:2: directory = http://ca.lan/: must be a URL such as https://acme-v02.api.letsencrypt.org/directory; it begins with https://");
+	expect_error("[acme]\ncontact = me\n", "p2pnode.conf:2: contact = me: must be one mail address, such as admin@example.org");
+	expect_error("[acme]\nchallenge = dns-01\n", "p2pnode.conf:2: challenge = dns-01: must be one of http-01, tls-alpn-01");
+}
+
 static void test_a_missing_file_is_told_with_its_remedy(void)
 {
 	struct node_config config;
@@ -263,6 +282,7 @@ int main(void)
 	test_each_offload_can_be_switched_off();
 	test_mistakes_are_told_with_line_and_remedy();
 	test_the_printed_defaults_are_a_valid_file();
+	test_an_acme_server_is_asked_when_its_terms_are_agreed_to();
 	test_a_missing_file_is_told_with_its_remedy();
 	test_a_file_is_read_from_disk();
 	return 0;

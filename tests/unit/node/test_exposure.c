@@ -76,6 +76,10 @@ static void test_tls_may_end_here(void)
 	expect_printed("a.org 1 tls=pass", "a.org 127.0.0.1:1");
 	expect_printed("https://a.org 1 h2=yes key=/k certificate=/c.pem tls=terminate",
 		       "https://a.org 127.0.0.1:1 tls=terminate h2=yes certificate=/c.pem key=/k");
+	expect_printed("a.org 1 tls=acme h2=yes", "a.org 127.0.0.1:1 tls=acme h2=yes");
+	expect_wrong("http://a.org 1 tls=acme", "a.org is not HTTPS");
+	expect_wrong("*.a.org 1 tls=acme", "name each host");
+	expect_wrong("a.org 1 tls=acme certificate=/c key=/k", "the node gets them itself");
 	expect_wrong("http://a.org 1 tls=terminate", "a.org is not HTTPS");
 	expect_wrong("a.org 1 certificate=/c key=/k", "go with tls=terminate");
 	expect_wrong("a.org 1 h2=yes", "go with tls=terminate");
