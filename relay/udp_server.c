@@ -5,6 +5,7 @@
 #include "relay/udp_server.h"
 
 #include "common/clock.h"
+#include "common/gathering.h"
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/relay_wire.h"
@@ -30,10 +31,8 @@
 #define MAX_SOCKETS	 (STUN_SERVER_MAX_ADDRESSES * STUN_SERVER_MAX_PORTS)
 #define TURN_DATAGRAMS	 2048 /* so many of one socket, and a batch, before the others have theirs */
 #define TICK_MS		 250
-#define HASTY_NS	 200000 /* from one turn to the next … */
-#define HASTY_TURNS	 16	/* … so often … */
-#define LITTLE_BYTES	 16384	/* … and the last brought no more: the next ones are let come together … */
-#define GATHER_NS	 50000	/* … for so long */
+#define PATIENCE	 16    /* turns, one right after the other: then the next ones are let come together … */
+#define LITTLE_BYTES	 70000 /* … when the last brought no more, a train */
 #define TIMER_SLACK_NS	 1000
 #define RETRY_RESTART_MS 500
 #define RETRY_DRAINED_MS 30000
@@ -86,9 +85,8 @@ struct udp_server {
 	struct key_table *members;   /* NULL: none */
 	struct stun_server stun;
 	uint64_t now_ns, tick_ns;
-	uint32_t n_hasty; /* turns, one right after the other */
-	bool has_more;	  /* in a socket, when the last turn was over */
-	size_t turn_bytes; /* that it brought */
+	struct gathering gathering;
+	struct gathering_turn turn; /* the last one, or this; of messages those that were sent */
 	uint64_t busiest_round; /* told */
 	uint64_t idle_ns, round_ns; /* when all that had come was received; when the round began */
 	struct {
@@ -302,7 +300,7 @@ static bool serve(struct udp_server *server, const struct relay_socket *sock)
 			resume(server);
 		for (uint32_t m = 0; m < n; m++) {
 			const struct relay_message *message = relay_inbox_message(server->inbox, m);
-			server->turn_bytes += message->len;
+			server->turn.bytes += message->len;
 			n_datagrams += message->len > message->size ? (message->len - 1) / message->size + 1 : 1;
 			take_message(server, message);
 		}
@@ -468,6 +466,7 @@ static void take_run(struct udp_server *server, const struct udp_bridge_run *run
 	struct relay_udp_header header;
 	struct udp_way *way;
 
+	server->turn.bytes += run->len;
 	switch (route_carried(server, run, &way, &header)) {
 	case UDP_CLIENTS_HERE:
 		send_carried(server, way, &header, bytes, run->len);
@@ -571,21 +570,29 @@ static void tick(struct udp_server *server)
 	publish_busiest(server);
 }
 
-/*
- * To wake up costs as much as to forward some packets. So when turn follows turn, each for a few, the next ones wait
- * for others, as network cards do with their interrupts; and what is from one client to one leaves as a train.
- */
-static int gather(struct udp_server *server)
+/* What leaves from one client to another leaves as a train, the more there is of it in a turn. */
+static void let_come_together(struct udp_server *server)
 {
-	const struct timespec pause = { .tv_nsec = GATHER_NS };
-	const uint64_t before_ns = server->now_ns;
+	const uint64_t pause_ns = gathering_pause_ns(&server->gathering, &server->turn);
+	const struct timespec pause = { .tv_nsec = (long)pause_ns };
 
-	if (server->n_hasty >= HASTY_TURNS && !server->has_more && server->turn_bytes < LITTLE_BYTES)
+	if (pause_ns > 0)
 		nanosleep(&pause, NULL);
+}
+
+static int await(struct udp_server *server)
+{
+	const uint64_t before_ns = clock_now_ns();
 	const int n = poll(server->waits, 1 + server->n_sockets, TICK_MS);
+
 	read_clock(server);
-	server->n_hasty = server->now_ns - before_ns < HASTY_NS ? server->n_hasty + 1 : 0;
+	server->turn = (struct gathering_turn){ .idle_ns = server->now_ns - before_ns };
 	return n;
+}
+
+static uint64_t n_sent(const struct udp_server *server)
+{
+	return server->out.sent[RELAY_OUTBOX_DATA] + server->out.sent[RELAY_OUTBOX_STUN];
 }
 
 /* What waits for a socket goes before what is new. True when there may be more to receive. */
@@ -600,7 +607,7 @@ static bool attend(struct udp_server *server, uint32_t i)
 
 static void end_round(struct udp_server *server)
 {
-	if (!server->has_more)
+	if (!server->turn.has_more)
 		server->idle_ns = server->now_ns;
 	if (!server->clients || server->now_ns - server->round_ns < ROUND_NS)
 		return;
@@ -612,20 +619,23 @@ static void turn(struct udp_server *server)
 {
 	for (uint32_t i = 0; i < server->n_sockets; i++)
 		server->waits[1 + i].events = relay_outbox_is_waiting(server->outboxes[i]) ? POLLIN | POLLOUT : POLLIN;
-	const int n = gather(server);
+	const int n = await(server);
+	const uint64_t n_packets = n_sent(server), n_messages = server->out.messages;
 
-	server->has_more = false;
-	server->turn_bytes = 0;
 	if (n > 0 && server->waits[0].revents)
 		take_word(server);
 	for (uint32_t i = 0; n > 0 && i < server->n_sockets; i++)
-		server->has_more |= attend(server, i);
+		server->turn.has_more |= attend(server, i);
 	end_round(server);
 	tick(server);
 	if (server->has_put)
 		uv_async_send(&server->word);
 	server->has_put = false;
 	publish(server);
+	server->turn.n_packets = n_sent(server) - n_packets;
+	server->turn.n_messages = server->out.messages - n_messages;
+	server->turn.took_ns = clock_now_ns() - server->now_ns;
+	let_come_together(server);
 }
 
 static void *run(void *owner)
@@ -634,6 +644,7 @@ static void *run(void *owner)
 
 	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* by default it doubles a short sleep */
 	read_clock(server);
+	server->gathering = (struct gathering){ .patience = PATIENCE, .little_bytes = LITTLE_BYTES };
 	while (!atomic_load(&server->is_stopping))
 		turn(server);
 	if (server->clients)
