@@ -189,6 +189,29 @@ static void on_removed(void *owner, const struct host_name *name, uint16_t numbe
 				close_port(&agent->ports[i]);
 }
 
+static void end_agent(struct agent *agent, uint8_t reason);
+
+static bool is_noted(const struct agent *agent)
+{
+	for (uint8_t i = 0; i < agent->n_ports; i++)
+		if (!gateway_is_noted(agent->server->gateway, &agent->ports[i].name))
+			return false;
+	return true;
+}
+
+/* They were let in while nobody knew yet that their names cannot be noted; they come again, and are told why not. */
+static void on_unnoted(void *owner)
+{
+	struct diglett_server *server = owner;
+
+	for (struct agent *agent = server->agents; agent; agent = agent->next)
+		if (agent->is_let_in && !agent->is_leaving && !is_noted(agent)) {
+			log_error("diglett", "the agent of %s is ended: its name cannot be noted", agent->ports[0].name.text);
+			server->counters.ended++;
+			end_agent(agent, MUX_REFUSED);
+		}
+}
+
 /* Those that the gateway knows stay, for nobody, until it was told. */
 static void give_up_ports(struct agent *agent)
 {
@@ -398,6 +421,9 @@ static int judge_room(struct agent *agent, struct diglett_answer *answer)
 		return refuse(agent, answer, DIGLETT_REFUSED_TOO_MANY, "too many agents");
 	if (has_token_too_many(agent, answer))
 		return refuse(agent, answer, DIGLETT_REFUSED_TOO_MANY, "too many agents of this token");
+	if (server->gateway && !gateway_can_note(server->gateway))
+		return refuse(agent, answer, DIGLETT_REFUSED_GATEWAY,
+			      "the server cannot write down what it tells its gateway: its disk is full, or its state folder cannot be written");
 	if (server->gateway && !gateway_has_room(server->gateway, answer->names, answer->n_ports))
 		return refuse(agent, answer, DIGLETT_REFUSED_GATEWAY,
 			      "the gateway has not yet been told of those before; try again later");
@@ -726,7 +752,8 @@ static int open_sockets(struct diglett_server *server, struct error *reterr)
 						 .limit_ms = options->script_limit_ms,
 						 .retry_ms = options->script_retry_ms,
 						 .owner = server,
-						 .removed = on_removed };
+						 .removed = on_removed,
+						 .unnoted = on_unnoted };
 	const struct http_server_options info = { .loop = server->loop, .listen = options->info, .owner = server,
 						  .page = on_page };
 

@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "relay/diglett/file_saver.h"
 #include "relay/diglett/request_wire.h"
 
 #include <assert.h>
@@ -30,7 +31,9 @@ struct route {
 	struct call *first, *last;
 	uint32_t n_calls;
 	uint16_t added;	  /* the port of the last add that no remove has followed; 0: none */
-	bool may_be_told; /* it is in the notes */
+	bool may_be_told;
+	bool is_noted;	   /* it is to be in the notes … */
+	uint64_t noted_at; /* … from this version of them on */
 	bool is_in_line, runs, has_failed, waits, is_closing;
 	uv_process_t process;
 	uv_timer_t timer; /* of its time limit; or until it is run again */
@@ -46,7 +49,10 @@ struct gateway {
 	uint32_t n_runs, n_calls, n_added;
 	uint32_t n_reconciling; /* calls that are neither done nor given up: before these nothing is added */
 	struct gateway_counters counters;
-	uv_timer_t deadline; /* of closing */
+	struct file_saver saver;
+	uint64_t wanted, saving, saved; /* versions of the notes: as they are to be, are being written, are on the disk */
+	bool cannot_note;		/* as far as is known; it is tried again */
+	uv_timer_t deadline;		/* of closing; before, until the notes are tried again */
 	bool is_closing, is_late, is_timer_closed;
 	void (*closed)(void *owner);
 	void *owner;
@@ -56,23 +62,45 @@ static void run_line(struct gateway *gateway);
 
 /* the notes */
 
-static void save_notes(const struct gateway *gateway)
+static char *print_notes(const struct gateway *gateway, size_t *ret_len)
 {
-	struct error error;
 	char *text = NULL;
-	size_t len = 0;
-	FILE *file = open_memstream(&text, &len);
+	FILE *file = open_memstream(&text, ret_len);
 
 	if (!file)
 		abort();
 	for (const struct route *route = gateway->routes; route; route = route->next)
-		if (route->may_be_told)
+		if (route->is_noted)
 			fprintf(file, "%s\n", route->name.text);
 	if (fclose(file) != 0)
 		abort();
-	if (file_write_atomic(gateway->notes, text, len, 0600, &error) != 0)
-		log_error("diglett", "%s", error.message);
-	free(text);
+	return text;
+}
+
+/* As they are now, when the disk has time; what changes meanwhile comes after. */
+static void save_notes(struct gateway *gateway)
+{
+	size_t len = 0;
+
+	if (gateway->saver.is_busy || gateway->saved == gateway->wanted)
+		return;
+	gateway->saving = gateway->wanted;
+	char *text = print_notes(gateway, &len);
+	file_saver_save(&gateway->saver, text, len);
+}
+
+static void note(struct route *route, bool is_noted)
+{
+	if (route->is_noted == is_noted)
+		return;
+	route->is_noted = is_noted;
+	route->noted_at = ++route->gateway->wanted;
+	save_notes(route->gateway);
+}
+
+static bool is_on_disk(const struct route *route)
+{
+	return route->is_noted && route->noted_at <= route->gateway->saved;
 }
 
 static struct route *find(const struct gateway *gateway, const struct host_name *name)
@@ -104,6 +132,7 @@ static struct route *find_or_new(struct gateway *gateway, const struct host_name
 /* a route's end */
 
 static void free_if_closed(struct gateway *gateway);
+static void on_route_closed(uv_handle_t *handle);
 
 static void on_deadline_closed(uv_handle_t *handle)
 {
@@ -113,9 +142,24 @@ static void on_deadline_closed(uv_handle_t *handle)
 	free_if_closed(gateway);
 }
 
+/* What stays in the notes is forgotten when nothing is to be written any more. */
+static void close_routes(struct gateway *gateway)
+{
+	for (struct route *route = gateway->routes; route; route = route->next) {
+		if (!route->is_closing)
+			uv_close((uv_handle_t *)&route->timer, on_route_closed);
+		route->is_closing = true;
+	}
+}
+
 static void free_if_closed(struct gateway *gateway)
 {
-	if (!gateway->is_closing || gateway->routes)
+	const bool is_written = gateway->saved == gateway->wanted || gateway->cannot_note;
+
+	if (!gateway->is_closing || gateway->n_calls > 0 || gateway->n_runs > 0 || gateway->saver.is_busy || !is_written)
+		return;
+	close_routes(gateway);
+	if (gateway->routes)
 		return;
 	if (!gateway->is_timer_closed) {
 		if (!uv_is_closing((uv_handle_t *)&gateway->deadline))
@@ -147,10 +191,10 @@ static void on_route_closed(uv_handle_t *handle)
 	free_if_closed(gateway);
 }
 
-/* Nothing waits, and the gateway does not know it; or it is not to be told any more. */
+/* Nothing waits, and the gateway does not know it. */
 static void close_if_over(struct route *route)
 {
-	if (route->is_closing || route->first || route->is_in_line || (route->may_be_told && !route->gateway->is_closing))
+	if (route->is_closing || route->first || route->is_in_line || route->is_noted)
 		return;
 	route->is_closing = true;
 	uv_close((uv_handle_t *)&route->timer, on_route_closed);
@@ -243,7 +287,7 @@ static int load_notes(struct gateway *gateway, struct error *reterr)
 		if (diglett_name_parse(line, strlen(line), &name) != 0 || find(gateway, &name))
 			continue;
 		struct route *route = find_or_new(gateway, &name);
-		route->may_be_told = true;
+		route->may_be_told = route->is_noted = true;
 		append(route, false, 0)->is_reconciling = true;
 		gateway->n_reconciling++;
 	}
@@ -258,6 +302,8 @@ static void drop_calls(struct route *route)
 
 	while (route->first && !route->runs && (is_late || route->first->is_add || !route->may_be_told))
 		end_call(route);
+	if (!route->first && !route->may_be_told)
+		note(route, false);
 }
 
 /* a run */
@@ -271,13 +317,16 @@ static void on_retry(uv_timer_t *timer)
 	run_line(route->gateway);
 }
 
+/* It stays in the notes when it is to be added anew. */
 static void finish_well(struct route *route)
 {
-	if (!route->first->is_add) {
-		route->may_be_told = false;
-		save_notes(route->gateway);
-	}
+	const bool was_add = route->first->is_add;
+
 	end_call(route);
+	if (was_add)
+		return;
+	route->may_be_told = false;
+	note(route, route->first != NULL);
 }
 
 static void finish_badly(struct route *route)
@@ -354,10 +403,8 @@ static void run(struct route *route)
 					       .flags = UV_PROCESS_DETACHED };
 
 	snprintf(port, sizeof(port), "%u", call->port);
-	if (call->is_add && !route->may_be_told) {
+	if (call->is_add)
 		route->may_be_told = true;
-		save_notes(gateway);
-	}
 	gateway->n_runs++;
 	gateway->counters.runs++;
 	route->runs = true;
@@ -373,20 +420,88 @@ static void run(struct route *route)
 	uv_close((uv_handle_t *)&route->process, on_process_closed);
 }
 
+/* The first that may be run; NULL: none. Of what is noted nowhere nobody is told. */
+static struct route *take_from_line(struct gateway *gateway)
+{
+	struct route *before = NULL, *route = gateway->first_in_line;
+
+	while (route && route->first && route->first->is_add && !is_on_disk(route)) {
+		before = route;
+		route = route->next_in_line;
+	}
+	if (!route)
+		return NULL;
+	if (before)
+		before->next_in_line = route->next_in_line;
+	else
+		gateway->first_in_line = route->next_in_line;
+	if (gateway->last_in_line == route)
+		gateway->last_in_line = before;
+	route->is_in_line = false;
+	return route;
+}
+
 static void run_line(struct gateway *gateway)
 {
 	struct route *route;
 
-	while ((route = gateway->first_in_line) && gateway->n_runs < GATEWAY_RUNS) {
-		gateway->first_in_line = route->next_in_line;
-		if (!gateway->first_in_line)
-			gateway->last_in_line = NULL;
-		route->is_in_line = false;
+	while (gateway->n_runs < GATEWAY_RUNS && (route = take_from_line(gateway))) {
 		if (route->first)
 			run(route);
 		else
 			close_if_over(route);
 	}
+	free_if_closed(gateway);
+}
+
+/* the notes are written, or not */
+
+static void on_note_again(uv_timer_t *timer)
+{
+	save_notes(timer->data);
+}
+
+static void note_failure(struct gateway *gateway, const struct error *error)
+{
+	if (!gateway->cannot_note)
+		log_error("diglett", "names that the gateway is told cannot be noted, so no agent is let in: %s", error->message);
+	gateway->cannot_note = true;
+	if (gateway->is_closing)
+		return;
+	uv_timer_start(&gateway->deadline, on_note_again, gateway->retry_ms, 0);
+	if (gateway->options.unnoted)
+		gateway->options.unnoted(gateway->options.owner);
+}
+
+static void on_saved(void *owner, int r, const struct error *error)
+{
+	struct gateway *gateway = owner;
+
+	if (r < 0) {
+		note_failure(gateway, error);
+	} else {
+		if (gateway->cannot_note)
+			log_info("diglett", "names that the gateway is told can be noted again");
+		gateway->cannot_note = false;
+		gateway->saved = gateway->saving;
+		save_notes(gateway);
+	}
+	run_line(gateway);
+}
+
+/* Can they be written at all? Nobody waits yet. */
+static void try_notes(struct gateway *gateway)
+{
+	struct error error;
+	size_t len = 0;
+	char *text = print_notes(gateway, &len);
+	const int r = file_write_atomic(gateway->notes, text, len, 0600, &error);
+
+	free(text);
+	if (r == 0)
+		return;
+	gateway->wanted++; /* something is to be written */
+	note_failure(gateway, &error);
 }
 
 /* public */
@@ -404,19 +519,35 @@ int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct g
 	gateway->retry_ms = options->retry_ms ? options->retry_ms : GATEWAY_RETRY_MS;
 	uv_timer_init(loop, &gateway->deadline);
 	gateway->deadline.data = gateway;
+	file_saver_init(&gateway->saver, loop, gateway->notes, on_saved, gateway);
 	int r = load_notes(gateway, reterr);
 	if (r < 0) {
 		gateway_close(gateway, NULL, NULL);
 		return r;
 	}
+	try_notes(gateway);
 	run_line(gateway);
 	*ret = gateway;
 	return 0;
 }
 
+bool gateway_can_note(const struct gateway *gateway)
+{
+	return !gateway->cannot_note;
+}
+
+bool gateway_is_noted(const struct gateway *gateway, const struct host_name *name)
+{
+	const struct route *route = find(gateway, name);
+
+	return route && is_on_disk(route);
+}
+
 bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n)
 {
 	if (gateway->n_reconciling > 0) /* it may lead to ports of before: nobody is to get these */
+		return false;
+	if (!gateway_can_note(gateway))
 		return false;
 	for (uint8_t i = 0; i < n; i++) {
 		const struct route *route = find(gateway, &names[i]);
@@ -435,6 +566,7 @@ void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t
 	snprintf(call->extra, sizeof(call->extra), "%s", extra);
 	route->added = port;
 	gateway->n_added++;
+	note(route, true);
 	run_line(gateway);
 }
 
@@ -514,5 +646,4 @@ void gateway_close(struct gateway *gateway, void (*closed)(void *owner), void *o
 	for (struct route *route = gateway->routes; route; route = route->next)
 		hurry(route);
 	run_line(gateway);
-	free_if_closed(gateway);
 }

@@ -16,8 +16,9 @@
  * newer waits behind it. A remove that failed is tried again; what waits behind it waits until it was tried 3 times. Then,
  * or when it is done, its owner is told that the port is free: before, the gateway may lead visitors to it.
  *
- * What may be told is noted in a file before, so that the next start takes back what a crash has left, before it tells
- * anything else.
+ * What may be told is noted in a file before, and that is on the disk, so that the next start takes back what a crash has
+ * left, before it tells anything else. A thread of libuv's writes it; an add waits for that, and others do not wait for it.
+ * Notes that cannot be written are tried again after 5 s; until then nothing may be added.
  *
  * Loop only.
  */
@@ -55,12 +56,18 @@ struct gateway_options {
 	void *owner;
 	/* From the loop: the gateway does not lead there any more, or cannot be told so. May be NULL. */
 	void (*removed)(void *owner, const struct host_name *name, uint16_t port);
+	/* From the loop: the notes cannot be written. What gateway_is_noted() does not have is told to nobody: remove it. May be NULL. */
+	void (*unnoted)(void *owner);
 };
 
 /* Takes back what the notes say. 0, or -errno: they cannot be read. */
 P2P_CHECK int gateway_new(uv_loop_t *loop, const struct gateway_options *options, struct gateway **ret,
 			  struct error *reterr);
-/* May all these be added now? Not before all of the notes was taken back, or given up. */
+/* Can the notes be written, as far as is known? */
+P2P_CHECK bool gateway_can_note(const struct gateway *gateway);
+/* Are they, with this name? */
+P2P_CHECK bool gateway_is_noted(const struct gateway *gateway, const struct host_name *name);
+/* May all these be added now? Not before all of the notes was taken back, or given up; nor while they cannot be written. */
 P2P_CHECK bool gateway_has_room(const struct gateway *gateway, const struct host_name *names, uint8_t n);
 /* Only when there is room. Each is followed by a remove of its own, sooner or later. */
 void gateway_add(struct gateway *gateway, const struct host_name *name, uint16_t port, const char *extra);

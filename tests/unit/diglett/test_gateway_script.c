@@ -23,6 +23,7 @@ static struct world {
 	uint32_t limit_ms;
 	bool is_closed;
 	char removed[256]; /* the ports that are free */
+	uint32_t n_unnoted;
 } world;
 
 /* body: of a script that has noted its words in the log. */
@@ -63,13 +64,16 @@ static void on_removed(void *owner, const struct host_name *name, uint16_t port)
 	snprintf(world.removed + len, sizeof(world.removed) - len, "%s %u\n", name->text, port);
 }
 
+static void on_unnoted(void *owner);
+
 static void open_gateway(void)
 {
 	const struct gateway_options options = { .script = world.script,
 						 .notes = world.notes,
 						 .limit_ms = world.limit_ms,
 						 .retry_ms = RETRY_MS,
-						 .removed = on_removed };
+						 .removed = on_removed,
+						 .unnoted = on_unnoted };
 	struct error error;
 
 	assert(gateway_new(&world.loop, &options, &world.gateway, &error) == 0);
@@ -481,8 +485,82 @@ static void test_a_script_that_is_not_there_fails_and_ends(void)
 	end_world();
 }
 
+static void on_unnoted(void *owner)
+{
+	(void)owner;
+	world.n_unnoted++;
+}
+
+/* A folder in the file's place: it cannot be written, whoever the test is run by. */
+static void test_who_cannot_be_noted_is_told_to_nobody_until_it_can(void)
+{
+	const struct host_name name = name_of("app.demo");
+
+	new_world("");
+	open_gateway();
+	assert(unlink(world.notes) == 0 && mkdir(world.notes, 0700) == 0);
+	add("app.demo", 1, "");
+	while (world.n_unnoted == 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(!gateway_can_note(world.gateway) && !gateway_is_noted(world.gateway, &name));
+	assert(!gateway_has_room(world.gateway, &name, 1) && gateway_counters(world.gateway).runs == 0);
+	take_away("app.demo", 1);
+	while (world.n_unnoted < 3) /* it is tried again */
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(file_is(world.log, ""));
+	assert(rmdir(world.notes) == 0);
+	while (!gateway_can_note(world.gateway) || gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(gateway_has_room(world.gateway, &name, 1));
+	assert(strcmp(world.removed, "app.demo 1\n") == 0);
+	close_gateway();
+	assert(file_is(world.notes, ""));
+	end_world();
+}
+
+static void test_notes_that_cannot_be_written_let_it_end_all_the_same(void)
+{
+	new_world("");
+	open_gateway();
+	assert(unlink(world.notes) == 0 && mkdir(world.notes, 0700) == 0);
+	add("app.demo", 1, "");
+	close_gateway();
+	assert(rmdir(world.notes) == 0);
+	end_world();
+}
+
+static void test_a_name_whose_end_failed_stays_noted_though_others_end_well_later(void)
+{
+	new_world("if test $1 = remove; then if test $2 = a.demo; then exit 1; else sleep 0.2; fi; fi");
+	open_gateway();
+	add("a.demo", 1, "");
+	add("b.demo", 2, "");
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	close_gateway();
+	assert(file_is(world.notes, "a.demo\n"));
+	end_world();
+}
+
+/* More than any pipe holds: it is read by nobody, and kept nowhere. */
+static void test_a_script_that_floods_its_output_is_done_as_soon_as_any(void)
+{
+	new_world("head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2");
+	open_gateway();
+	add("app.demo", 1, "");
+	while (gateway_counters(world.gateway).waiting > 0)
+		uv_run(&world.loop, UV_RUN_ONCE);
+	assert(gateway_counters(world.gateway).failures == 0 && gateway_counters(world.gateway).runs == 1);
+	close_gateway();
+	end_world();
+}
+
 int main(void)
 {
+	test_who_cannot_be_noted_is_told_to_nobody_until_it_can();
+	test_notes_that_cannot_be_written_let_it_end_all_the_same();
+	test_a_name_whose_end_failed_stays_noted_though_others_end_well_later();
+	test_a_script_that_floods_its_output_is_done_as_soon_as_any();
 	test_a_name_is_added_and_removed_and_noted_meanwhile();
 	test_all_that_changes_meanwhile_is_told_in_order();
 	test_who_came_first_is_told_first();

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NOTE_PORT "test $1 = remove || { echo \"$1 $2 $3 $4\" >$0.new; mv $0.new $0.told; }"
+
 static void test_who_says_nothing_keeps_no_agent_out(void)
 {
 	int silent[HANDSHAKE_PLACES + 20];
@@ -215,6 +217,42 @@ static void test_the_port_is_free_though_the_script_hangs(void)
 	end_world();
 }
 
+static void on_stopped(void *owner)
+{
+	*(bool *)owner = true;
+}
+
+static void test_an_agent_is_refused_while_what_the_gateway_is_told_cannot_be_noted(void)
+{
+	char folder[96], notes[112];
+
+	new_world(NOTE_PORT);
+	snprintf(folder, sizeof(folder), "%s/none", world.folder);
+	snprintf(notes, sizeof(notes), "%s/notes", folder);
+	world.options.notes_file = notes;
+	world.options.script_retry_ms = 20;
+	start_server();
+	struct diglett_agent *agent = start_agent("app", world.token, 1);
+	AWAIT(counters().refused[DIGLETT_REFUSED_GATEWAY] > 0);
+	AWAIT(strstr(diglett_agent_status(agent).why, "cannot write down what it tells its gateway"));
+	assert(counters().accepted == 0 && counters().gateway.runs == 0 && told_port() == 0);
+	assert(mkdir(folder, 0700) == 0);
+	AWAIT(counters().agents_now == 1 && told_port() != 0);
+	assert(rename(folder, world.notes) == 0); /* it fails while agents are here: those that it knows stay */
+	struct diglett_agent *other = start_agent("other", world.others_token, 1);
+	AWAIT(counters().ended == 1 || counters().refused[DIGLETT_REFUSED_GATEWAY] > 1);
+	assert(counters().agents_now == 1);
+	assert(rename(world.notes, folder) == 0);
+	stop_agent(other);
+	stop_agent(agent);
+	bool is_stopped = false;
+	diglett_server_stop(world.server, on_stopped, &is_stopped);
+	AWAIT(is_stopped);
+	world.server = NULL;
+	assert(unlink(notes) == 0 && rmdir(folder) == 0);
+	end_world();
+}
+
 static void expect_no_start(const char *path)
 {
 	struct error error = { 0 };
@@ -255,6 +293,7 @@ int main(void)
 	test_after_a_crash_nobody_gets_a_port_before_the_gateway_leads_to_none_of_before();
 	test_its_own_agent_comes_back_while_the_gateway_is_still_told();
 	test_the_port_is_free_though_the_script_hangs();
+	test_an_agent_is_refused_while_what_the_gateway_is_told_cannot_be_noted();
 	test_tokens_and_keys_that_others_can_read_are_refused();
 	return 0;
 }
