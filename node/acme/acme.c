@@ -31,7 +31,7 @@ struct site {
 	char token[ACME_TOKEN_LEN + 1], answer[ACME_ANSWER_LEN + 1];
 	uint64_t challenge_number;
 	int64_t next_s; /* when it is to be ordered; 0: at once */
-	bool is_waiting;
+	bool is_waiting, is_obstacle_told;
 	uint32_t n_failures;
 	struct error failure;
 };
@@ -254,8 +254,11 @@ static void order_done(struct acme *acme, const char *certificate, size_t len)
 
 	if (asprintf(&pem, FIRST_LINE "%s\n%s%.*s", acme->fsm.url, acme->key_pem, (int)len, certificate) < 0)
 		abort();
+	const int64_t now_s = (int64_t)time(NULL);
 	int r = strlen(pem) <= TLS_SITE_MAX_PEM ? check_pem(site, pem, &dates, &error)
 						: error_set(&error, -EFBIG, "the certificate is too long");
+	if (r == 0 && dates.not_after <= now_s)
+		r = error_set(&error, -EINVAL, "the certificate that came has expired already: is this machine's clock right?");
 	if (r == 0)
 		r = file_write_atomic(path_of(acme, host_of(site), ".pem").s, pem, strlen(pem), 0600, &error);
 	if (r != 0) {
@@ -264,9 +267,11 @@ static void order_done(struct acme *acme, const char *certificate, size_t len)
 		return;
 	}
 	show_pem(acme, site, pem, &dates);
+	if (site->next_s <= now_s + acme->options.settings->retry_s)
+		site->next_s = now_s + acme->options.settings->retry_s; /* however short its life, or wrong the clock */
 	site->n_failures = 0;
 	site->failure = (struct error){ .code = 0 };
-	log_info("acme", "%s: has a certificate for %lld s", host_of(site), (long long)dates.not_after - (long long)time(NULL));
+	log_info("acme", "%s: has a certificate for %lld s", host_of(site), (long long)(dates.not_after - now_s));
 	end_order(acme);
 	tell_changed(acme);
 }
@@ -545,6 +550,18 @@ static bool has_http(const struct exposure *exposures, uint32_t n, const struct 
 	return has;
 }
 
+/* Once each. */
+static void log_obstacles(const struct acme *acme)
+{
+	for (uint32_t i = 0; i < acme->n; i++) {
+		struct site *site = acme->sites[i];
+		const char *obstacle = obstacle_of(acme, site);
+		if (obstacle[0] != '\0' && !site->is_obstacle_told)
+			log_warning("acme", "%s: no certificate is ordered: %s", host_of(site), obstacle);
+		site->is_obstacle_told = obstacle[0] != '\0';
+	}
+}
+
 void acme_set_exposures(struct acme *acme, const struct exposure *exposures, uint32_t n)
 {
 	struct site *next[EXPOSURE_MAX];
@@ -565,6 +582,7 @@ void acme_set_exposures(struct acme *acme, const struct exposure *exposures, uin
 	if (n_next > 0)
 		memcpy(acme->sites, next, n_next * sizeof(*next));
 	acme->n = n_next;
+	log_obstacles(acme);
 	uv_timer_start(&acme->timer, on_timer, 0, 0);
 }
 

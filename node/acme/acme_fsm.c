@@ -206,21 +206,23 @@ static void not_offered(struct acme_fsm *fsm)
 
 static void took_authorization(struct acme_fsm *fsm, uint64_t now_ms, const struct acme_answer *answer)
 {
+	struct acme_authorization now;
 	struct error error;
 
-	if (acme_authorization_parse(answer->body, answer->len, fsm->challenge, &fsm->authorization, &error) != 0) {
+	if (acme_authorization_parse(answer->body, answer->len, fsm->challenge, &now, &error) != 0) {
 		acme_fsm_fail(fsm, error.message);
 		return;
 	}
-	if (fsm->authorization.status == ACME_VALID)
+	if (now.status == ACME_VALID)
 		go(fsm, ACME_FINALIZING);
-	else if (fsm->authorization.status == ACME_INVALID || fsm->authorization.status == ACME_OVER)
-		fail_with(fsm, &fsm->authorization.problem, "the challenge has failed", answer->retry_after_s);
+	else if (now.status == ACME_INVALID || now.status == ACME_OVER)
+		fail_with(fsm, &now.problem, "the challenge has failed", answer->retry_after_s);
 	else if (fsm->step == ACME_VALIDATING)
-		poll_again(fsm, now_ms, answer);
-	else if (fsm->authorization.token[0] == '\0')
+		poll_again(fsm, now_ms, answer); /* what is shown stays, whatever it names now */
+	else if (now.token[0] == '\0')
 		not_offered(fsm);
 	else {
+		fsm->authorization = now;
 		go(fsm, ACME_CHALLENGE);
 		fsm->shows = true;
 	}

@@ -14,6 +14,8 @@ What becomes of handshakes, ends and bounds, tests/unit/node/test_terminator.c h
 import hashlib
 import json
 import os
+import socket
+import ssl
 
 import pytest
 
@@ -36,6 +38,7 @@ def town(lab, build):
     overlay.join()
     overlay.outside = lab.host("outside", overlay.internet)
     overlay.web = web.Web(overlay.nodes["alice"], PAGE, address="127.0.0.1")
+    overlay.own_ca = overlay.web.certificate
     overlay.control.admin("host", "add", "alice", "*.demo")
     return overlay
 
@@ -93,11 +96,11 @@ def test_tls_ends_at_the_member_with_a_certificate_of_its_own(town):
 # ---- certificates by ACME
 
 
-def order_from(town, ca, challenge="tls-alpn-01", more=""):
+def order_from(town, ca, challenge="tls-alpn-01", more="agree_terms = yes\n"):
     """alice gets her certificates there from now on."""
     alice = town.nodes["alice"]
     alice.config.write_text(f"{alice.config.read_text()}[acme]\ndirectory = {ca.directory}\nca_file = {ca.own_ca}\n"
-                            f"agree_terms = yes\nchallenge = {challenge}\nretry = 1\n{more}")
+                            f"challenge = {challenge}\nretry = 1\n{more}")
     alice.kill()
     alice.start()
     town.web.certificate = ca.roots()
@@ -111,6 +114,7 @@ def wait_for_page(town, url, timeout=30):
     wait_until(lambda: curl(town, url, check=False).stdout == PAGE, timeout, lambda: exposure(town.nodes["alice"], "app.demo"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("challenge", ["tls-alpn-01", "http-01"])
 def test_certificate_is_got_by_each_challenge_through_the_front_door(town, challenge):
     ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip, nonces_refused=25)
@@ -133,3 +137,74 @@ def test_certificate_is_got_by_each_challenge_through_the_front_door(town, chall
     alice.kill()
     alice.start()
     wait_for_page(town, "https://app.demo/", 20)
+
+
+@pytest.mark.slow
+def test_renewal_is_seen_by_who_comes_and_not_by_who_is_there(town):
+    ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip, life_s=20)
+    order_from(town, ca)
+    town.nodes["alice"].ctl("expose", "app.demo", "8080", "--tls", "acme")
+    wait_for_page(town, "https://app.demo/")
+    with town.outside.socket(kind=socket.SOCK_STREAM) as plain:
+        plain.settimeout(10)
+        plain.connect((town.relay.host.ip, 443))
+        with ssl.create_default_context(cafile=ca.roots()).wrap_socket(plain, server_hostname="app.demo") as visitor:
+            visitor.sendall(b"GET / HTTP/1.0\r\n")
+            before, first = certificate(town, "app.demo"), visitor.getpeercert()
+            n = 0
+            while certificate(town, "app.demo")["valid_until"] == before["valid_until"]:
+                assert curl(town, "https://app.demo/").stdout == PAGE  # verified each time
+                n += 1
+                assert n < 500
+            visitor.sendall(b"\r\n")
+            got = b""
+            while piece := visitor.recv(4096):
+                got += piece
+            assert got.endswith(PAGE.encode())
+    assert n > 3
+    with town.outside.socket(kind=socket.SOCK_STREAM) as plain:
+        plain.settimeout(10)
+        plain.connect((town.relay.host.ip, 443))
+        with ssl.create_default_context(cafile=ca.roots()).wrap_socket(plain, server_hostname="app.demo") as visitor:
+            assert visitor.getpeercert()["serialNumber"] != first["serialNumber"]
+
+
+@pytest.mark.slow
+def test_server_that_is_away_or_false_is_asked_again_later(town):
+    ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip)
+    alice = town.nodes["alice"]
+
+    def acme():
+        return certificate(town, "app.demo").get("acme", {})
+
+    # Nothing is asked before the terms are agreed to.
+    asked = ca.program.output().count("GET /dir")
+    alice.ctl("expose", "app.demo", "8080", "--tls", "acme")
+    order_from(town, ca, more="agree_terms = no\n")
+    wait_until(lambda: acme()["state"] == "not asked", 10, acme)
+    wait_until(lambda: exposure(alice, "app.demo")["state"] == "no certificate", 10, lambda: exposure(alice, "app.demo"))
+    assert "agree_terms" in exposure(alice, "app.demo")["why"]
+    assert ca.program.output().count("GET /dir") == asked
+
+    # Nor is anything told to who is not the server.
+    text = alice.config.read_text()
+    alice.config.write_text(text.replace("agree_terms = no", "agree_terms = yes").replace(str(ca.own_ca), str(town.own_ca)))
+    alice.kill()
+    alice.start()
+    wait_until(lambda: "certificate refused" in acme().get("last_error", ""), 15, acme)
+    assert ca.program.output().count("GET /dir") == asked
+
+    # Away: it is tried again, ever more seldom, and goes well once the server is there.
+    ca.program.kill()
+    alice.config.write_text(text.replace("agree_terms = no", "agree_terms = yes"))
+    alice.kill()
+    alice.start()
+    wait_until(lambda: acme().get("failures", 0) >= 2, 15, acme)
+    assert "is not reached" in acme()["last_error"] and acme()["next_try"]
+    assert "next try at" in alice.ctl("exposures").stdout
+    ca.program.restart()
+    ca.wait_until_it_answers()
+    town.web.certificate = ca.roots()
+    wait_for_page(town, "https://app.demo/")
+    assert acme()["failures"] == 0 and "last_error" not in acme()
+    assert f"until {certificate(town, 'app.demo')['valid_until'][:10]}" in alice.ctl("exposures").stdout
