@@ -25,6 +25,7 @@
 #include <libwebsockets.h>
 #include <netdb.h>
 #include <openssl/ssl.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@
 #define ACCEPT_PAUSE_MS     100
 #define END_AGAIN_MS        50
 #define ACCEPTS_PER_WAKE    16
+#define SOURCES 4096
 #define DEFAULT_PER_ADDRESS 1024
 #define DEFAULT_RATE        100
 #define BURST_OF_RATE       10
@@ -122,6 +124,8 @@ struct websocket_server {
 	uint32_t max_unproven, max_unproven_source, n_unproven, n_making_room;
 	uint64_t handshake_ms;
 	struct source_limit source_limit; /* a handshake costs us a signature */
+	uint32_t n_of[SOURCES];		  /* connections, by source_of(); several sources may share a place */
+	uint8_t seed[crypto_shorthash_KEYBYTES];
 	struct websocket_server_counters counters;
 	struct log_limit refusals;
 	bool is_plain, is_any_path;
@@ -156,6 +160,16 @@ static const lws_retry_bo_t keep_alive = {
 	.secs_since_valid_hangup = SILENCE_S,
 };
 
+/* As endpoint_is_same_source(): who is the same has the same. */
+static size_t source_of(const struct websocket_server *server, const struct endpoint *address)
+{
+	uint64_t hash;
+
+	_Static_assert(sizeof(hash) == crypto_shorthash_BYTES, "one hash of libsodium's");
+	crypto_shorthash((unsigned char *)&hash, address->ip, endpoint_is_v4(address) ? sizeof(address->ip) : 8, server->seed);
+	return hash % SOURCES;
+}
+
 static void advance_close(struct websocket_host *host);
 
 /* A connection's life */
@@ -185,6 +199,7 @@ static void on_timer_closed(uv_handle_t *handle)
 		host->websockets = ws->next;
 	if (ws->server) {
 		ws->server->counters.open--;
+		ws->server->n_of[source_of(ws->server, &ws->remote)]--;
 		ws->server->n_making_room -= ws->is_making_room;
 	}
 	drop_queue(ws);
@@ -664,13 +679,16 @@ static bool is_served(const struct websocket *ws)
 	return (ws->server && ws->server->is_any_path) || is_rpc_path(ws->wsi);
 }
 
-static size_t count_from(const struct websocket_server *server, const struct endpoint *address)
+/* Whether there are as many of this address. That all are looked at is only for places that are that full. */
+static bool is_address_full(const struct websocket_server *server, const struct endpoint *address)
 {
 	size_t n = 0;
 
+	if (server->n_of[source_of(server, address)] < server->max_per_address)
+		return false;
 	for (const struct websocket *ws = server->host->websockets; ws; ws = ws->next)
 		n += ws->server == server && endpoint_is_same_source(&ws->remote, address);
-	return n;
+	return n >= server->max_per_address;
 }
 
 /* Why this newcomer cannot be served, or NULL. */
@@ -682,7 +700,7 @@ static const char *refusal(struct websocket_server *server, const struct endpoin
 		server->counters.refused_limit++;
 		return "too many connections";
 	}
-	if (count_from(server, remote) >= server->max_per_address) {
+	if (is_address_full(server, remote)) {
 		server->counters.refused_address++;
 		return "too many connections from this address";
 	}
@@ -762,6 +780,7 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 	ws->is_unproven = server->max_unproven > 0;
 	server->n_unproven += ws->is_unproven;
 	server->counters.open++;
+	server->n_of[source_of(server, remote)]++;
 	server->counters.accepted++;
 	lws_set_opaque_user_data(wsi, ws);
 	lws_cancel_service(server->host->context); /* its handshake timer */
@@ -1165,6 +1184,7 @@ int websocket_server_new(struct websocket_host *host,
 	server->max_per_address = or_default(options->max_per_address, DEFAULT_PER_ADDRESS);
 	uint32_t rate = options->max_rate_source ? options->max_rate_source : DEFAULT_RATE;
 	source_limit_init(&server->source_limit, rate, BURST_OF_RATE * rate);
+	randombytes_buf(server->seed, sizeof(server->seed));
 	server->handshake_ms =
 		options->handshake_ms ? options->handshake_ms : HANDSHAKE_S * UINT64_C(1000);
 	server->max_message = options->max_message;
