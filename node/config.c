@@ -514,20 +514,23 @@ static int refuse_used(const struct config_values *values, const char *key, cons
 
 static uint16_t port_of_place(const struct config_values *values, const char *section, const char *key)
 {
-	struct endpoint place;
+	const char *text = config_text(values, section, key);
+	struct endpoint place = { 0 };
 
-	if (!config_has_section(values, section) || parse_place(config_text(values, section, key), &place, NULL) != 0)
+	if (!config_has_section(values, section) || text[0] == '\0' || parse_place(text, &place, NULL) != 0)
 		return 0;
 	return place.port;
 }
 
 static int take_door_ports(const struct config_values *values, struct node_config *config, struct error *reterr)
 {
-	struct used_port tcp[DOOR_MAX_LISTEN + 6] = {
+	struct used_port tcp[DOOR_MAX_LISTEN + 8] = {
 		{ config->is_public ? config->tls_port : 0, "the relay's" },
 		{ config->metrics.port, "where metrics are served" },
 		{ port_of_place(values, "webgw", "listen"), "webgw's" },
 		{ port_of_place(values, "webgw", "dial_back"), "webgw's" },
+		{ port_of_place(values, "webgw", "tls_listen"), "webgw's" },
+		{ port_of_place(values, "webgw", "tls_dial_back"), "webgw's" },
 		{ port_of_place(values, "diglett", "listen"), "diglett's" },
 		{ port_of_place(values, "diglett", "info"), "diglett's" },
 	};
@@ -539,7 +542,7 @@ static int take_door_ports(const struct config_values *values, struct node_confi
 	struct port_ranges tcp_ports, udp_ports;
 
 	for (uint32_t i = 0; i < config->n_door_listen; i++) {
-		tcp[6 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own" };
+		tcp[8 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own" };
 		if (config->door_quic && config->door_listen[i].port != 80)
 			udp[3 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own, for QUIC" };
 	}

@@ -211,7 +211,7 @@ static struct acme_problem take_problem(const struct json *json)
 struct acme_problem acme_problem_parse(const char *body, size_t len)
 {
 	struct acme_problem problem = { .type = "" };
-	struct json *json;
+	struct json *json = NULL;
 
 	if (parse_object(body, len, &json, NULL) != 0)
 		return problem;
