@@ -120,12 +120,29 @@ static void pass_on(struct tls_bridge *bridge)
 	pause_if_full(bridge);
 }
 
+/* Without a copy, while nothing waits. Returns how much was taken; an error is met again by pass_on(). */
+static size_t send_at_once(struct tls_bridge *bridge, const uint8_t *bytes, size_t n)
+{
+	if (!bridge->passes || bridge->n_came > 0)
+		return 0;
+	const ssize_t sent = send(bridge->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent <= 0)
+		return 0;
+	bridge->bytes_in += (uint64_t)sent;
+	return (size_t)sent;
+}
+
 static void on_received(void *owner, const uint8_t *bytes, size_t n)
 {
 	struct tls_bridge *bridge = owner;
 
 	if (bridge->is_over || bridge->broken < 0)
 		return;
+	const size_t sent = send_at_once(bridge, bytes, n);
+	if (sent == n)
+		return;
+	bytes += sent;
+	n -= sent;
 	if (!has_room(bridge, n)) {
 		end_soon(bridge, -ENOMEM);
 		return;

@@ -5,6 +5,7 @@ They take the whole machine.
 
 import json
 import os
+import re
 import stat
 import subprocess
 
@@ -132,3 +133,12 @@ def test_an_overlay_through_a_relay_is_compared_with_a_direct_one(build, tmp_pat
     assert len(found["values"]) == 2
     assert all(rates["gbits"][0] > 0 for rates in found["values"].values())
     assert len(found["verdicts"]) == 1
+
+
+def test_webgws_agents_are_measured_warm_and_cold(build):
+    done = bench(build, "webgw", "3", "0.2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (r"^throughput, .* ratio \d|^SKIPPED: haproxy", r"^RTT from the gate to the agents: p50 \d",
+                 r"^warm: p50 .* RTT$", r"^cold: p50 .* RTT$", r"^warm: added .*reached$"):
+        assert re.search(line, done.stdout, re.M), done.stdout
