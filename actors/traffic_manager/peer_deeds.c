@@ -613,22 +613,22 @@ void deed_question_and_offer(struct peer_fsm *fsm, const struct peer_input *in,
 
 /*
  * Data by relay although we would send directly: the peer may not hear us. If it used the direct
- * way until just now it has lost something: both ways at once. If it always comes so, ask now and
- * then.
+ * way until just now it has lost something: both ways at once, all the more when our own probe is
+ * not answered so far. If it always comes so, ask now and then.
  */
 void deed_wonder(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
-	bool is_onset = in->now_ns - fsm->relay_data_ns > RECENT_NS &&
-			in->now_ns - fsm->data_ns < RECENT_NS;
+	const bool was_direct = in->now_ns - fsm->data_ns < RECENT_NS;
+	const bool is_onset = was_direct && in->now_ns - fsm->relay_data_ns > RECENT_NS;
+	const bool is_gone = was_direct && in->now_ns - fsm->data_ns >= SILENCE_NS && !peer_was_loaded(fsm, in->now_ns);
 
 	fsm->relay.heard_ns = in->now_ns;
 	fsm->relay_data_ns = in->now_ns;
-	if (fsm->trust != PEER_TRUSTED || !fsm->path.direct ||
-	    in->now_ns - peer_current(fsm)->pong_ns < SILENCE_NS)
+	if (fsm->trust == PEER_SUSPECT || !fsm->path.direct || in->now_ns - peer_current(fsm)->pong_ns < SILENCE_NS)
 		return;
-	if (is_onset)
+	if (fsm->trust == PEER_PROBED ? is_gone : is_onset)
 		deed_question(fsm, in, out);
-	else
+	else if (fsm->trust == PEER_TRUSTED)
 		check(fsm, in, out);
 }
 

@@ -31,7 +31,7 @@
 #define PROBE_SLOW_NS    MS(500) /* and after the first few */
 #define FAST_PROBES      6
 #define LOST_PROBES      5         /* and more where some are lost anyway */
-#define LOSS_PROBE_NS    MS(50)    /* between the probes before the doubt, where some are lost anyway */
+#define LOSS_PROBE_NS    MS(30)    /* between the probes before the doubt, where some are lost anyway */
 #define LOSS_PROBES_MAX  6
 #define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
 #define LOST_LOADED_NS   MS(3000) /* of doubt, when our own packets may be why there is no answer */

@@ -192,7 +192,7 @@ static uint32_t put_all_sniffed(struct door_thread *door, struct stream_queue *q
 
 void door_thread_hand_streams_over(struct door_thread *door, struct stream_queue *queue)
 {
-	const uint64_t n_there = door->counters.visitors_now;
+	const uint64_t n_there = door->counters.visitors_now - door->n_in[LINGERING]; /* these have had their answer */
 	struct parcel *parcel = new_parcel();
 	uint32_t n = 0;
 

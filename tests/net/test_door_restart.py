@@ -85,7 +85,7 @@ class Town:
 
     def config(self, hosts):
         self.first_text = getattr(self, "first_text", self.relay.config.read_text())
-        self.relay.config.write_text(self.first_text + "metrics = 127.0.0.1:9100\n[frontdoor]\nlisten = 80, 443\n" +
+        self.relay.config.write_text(self.first_text + "metrics = 127.0.0.1:9100\n[frontdoor]\nlisten = 80, 443\ntcp_ports = 2222\n" +
                                      "".join(f"host = {host}\n" for host in hosts) + f"""
 [webgw]
 listen = 9080
@@ -100,10 +100,10 @@ host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
         listener.settimeout(20)
         return listener
 
-    def visit(self, said):
+    def visit(self, said, port=80):
         visitor = self.outside.socket(kind=socket.SOCK_STREAM)
         visitor.settimeout(30)
-        visitor.connect((self.relay.host.ip, 80))
+        visitor.connect((self.relay.host.ip, port))
         visitor.sendall(said)
         return visitor
 
@@ -217,6 +217,20 @@ def expose(town):
     return listener
 
 
+def port_pair(town):
+    """By a port of the door's that is alice's alone: whom he wants the visitor never says."""
+    town.overlay.control.admin("port", "add", "alice", "tcp:2222")
+    listener = town.listen("127.0.0.1", 8082)
+    town.alice.ctl("expose", "tcp", ":2222", "8082", "--proxy", "none")
+    wait_until(lambda: {one["state"] for one in town.alice.rpc("node.exposures")["exposures"]} == {"live"}, 20, "it is open")
+    visitor = town.visit(b"hello", 2222)
+    while True:
+        server, _ = listener.accept()
+        server.settimeout(30)
+        if server.recv(5, socket.MSG_WAITALL):
+            return visitor, server
+
+
 def agent_pair(town):
     """By webgw: a visitor, and the socket by which its agent has dialled back."""
     agent = Agent(town.agents, town.relay.host.ip)
@@ -234,6 +248,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     idle = town.pair()
     by_agent = agent_pair(town)
     exposed = town.pair("published.demo", listener)
+    at_port = port_pair(town)
     half = town.pair()
     half[0].shutdown(socket.SHUT_WR)
     assert half[1].recv(1) == b""
@@ -257,7 +272,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     idle[1].sendall(b"meanwhile")
     assert all(transfer.is_whole() for transfer in transfers)
     assert read(idle[0], 9) == b"meanwhile"
-    for pair in (idle, by_agent, exposed):
+    for pair in (idle, by_agent, exposed, at_port):
         assert answers(*pair)
     assert read(half[0], 300000) == b"x" * 300000
     half[1].close()
@@ -268,7 +283,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     silent.sendall(request("other.demo"))
     assert {serve(town), serve(town)} == {request("app.demo"), request("other.demo")}
 
-    assert taken(town) == 11  # nine pairs, and two who had not said whom they want
+    assert taken(town) == 12  # ten pairs, and two who had not said whom they want
     assert lost(town) == town.drops("not taken up after a restart") == 0
     gap = town.relay.program.wait_for_log(r"go on, after (\d+) ms")[1]
     measured("nobody carries visitors' bytes while a public node is restarted", int(gap) / 1000)

@@ -723,6 +723,22 @@ static void test_a_peer_that_turns_to_the_relay_lost_something_and_data_from_it_
 	expect_path(&w, PUBLIC, false);
 }
 
+static void test_a_peer_that_turns_to_the_relay_while_our_probe_is_not_answered_is_not_waited_for(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	traffic_flows(&w, 1500, PUBLIC);
+	traffic_flows(&w, 300, NULL);
+	assert(w.peer.trust == PEER_PROBED);
+	expect_path(&w, PUBLIC, false);
+
+	happens_from(&w, PEER_IN_DATA_RECEIVED, NULL);
+	expect_path(&w, PUBLIC, true);
+	happens_pong(&w, PUBLIC);
+
+	expect_path(&w, PUBLIC, false);
+}
+
 static void test_a_peer_that_always_uses_the_relay_is_asked_now_and_then(void)
 {
 	struct world w;
@@ -1080,6 +1096,7 @@ int main(void)
 	test_one_way_traffic_is_asked_for_but_does_not_flap();
 	test_an_answer_ends_the_doubt();
 	test_a_peer_that_turns_to_the_relay_lost_something_and_data_from_it_is_no_proof();
+	test_a_peer_that_turns_to_the_relay_while_our_probe_is_not_answered_is_not_waited_for();
 	test_a_peer_that_always_uses_the_relay_is_asked_now_and_then();
 	test_a_ping_of_the_peer_is_answered_and_asked_back_when_the_last_pong_is_old();
 	test_without_traffic_or_relay_the_bound_is_five_seconds();
