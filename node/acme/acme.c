@@ -20,6 +20,7 @@
 #define WAIT_MS	   2000	 /* until it is looked again whether visitors are led here */
 #define LONGEST_MS 60000 /* the clock of the day may be set, and machines sleep */
 #define MAX_PATH   4096
+#define LONGEST_WAIT_S (8 * 24 * 3600) /* what a server may say, and some */
 #define FIRST_LINE "# "
 
 struct site {
@@ -184,6 +185,44 @@ static void load_pem(struct acme *acme, struct site *site)
 	}
 }
 
+/* ---- "not before": what the server said ---- */
+
+static void keep_wait(const struct acme *acme, const struct site *site)
+{
+	char text[32];
+	struct error error;
+
+	snprintf(text, sizeof(text), "%lld\n", (long long)site->next_s);
+	if (file_write_atomic(path_of(acme, host_of(site), ".wait").s, text, strlen(text), 0600, &error) != 0)
+		log_warning("acme", "%s: after a restart it would be tried at once: %s", host_of(site), error.message);
+}
+
+static void forget_wait(const struct acme *acme, const struct site *site)
+{
+	struct error error;
+
+	if (file_remove(path_of(acme, host_of(site), ".wait").s, &error) != 0)
+		log_warning("acme", "%s: %s", host_of(site), error.message);
+}
+
+/* One that is longer than a server's may be is of a clock that was wrong. */
+static void load_wait(const struct acme *acme, struct site *site)
+{
+	const int64_t now_s = (int64_t)time(NULL);
+	char *text, *end;
+	size_t len;
+
+	if (file_read(path_of(acme, host_of(site), ".wait").s, 32, &text, &len, NULL) != 0)
+		return;
+	const int64_t until_s = strtoll(text, &end, 10);
+	if (end != text && *end == '\n' && until_s > now_s && until_s <= now_s + LONGEST_WAIT_S) {
+		site->next_s = site->next_s > until_s ? site->next_s : until_s;
+		site->n_failures = 1;
+		error_set(&site->failure, -EAGAIN, "the server said before the restart that it is not to be asked sooner");
+	}
+	free(text);
+}
+
 /* ---- the challenge ---- */
 
 static void hide_challenge(struct acme *acme, struct site *site)
@@ -241,6 +280,8 @@ static void order_failed(struct acme *acme, const struct error *why, uint32_t re
 	site->next_s = (int64_t)time(NULL) + (int64_t)(wait_ms / 1000) + 1;
 	log_warning("acme", "%s: no certificate: %s; next try in %llu s%s", host_of(site), why->message,
 		    (unsigned long long)wait_ms / 1000, site->pem ? "; the one of before is shown" : "");
+	if (retry_after_s > 0)
+		keep_wait(acme, site);
 	end_order(acme);
 }
 
@@ -267,8 +308,11 @@ static void order_done(struct acme *acme, const char *certificate, size_t len)
 		return;
 	}
 	show_pem(acme, site, pem, &dates);
-	if (site->next_s <= now_s + acme->options.settings->retry_s)
-		site->next_s = now_s + acme->options.settings->retry_s; /* however short its life, or wrong the clock */
+	/* However short its life, or wrong the clock. */
+	const int64_t retry_s = acme->options.settings->retry_s, tenth_s = (dates.not_after - dates.not_before) / 10;
+	const int64_t soonest_s = now_s + (retry_s > tenth_s ? retry_s : tenth_s);
+	site->next_s = site->next_s > soonest_s ? site->next_s : soonest_s;
+	forget_wait(acme, site);
 	site->n_failures = 0;
 	site->failure = (struct error){ .code = 0 };
 	log_info("acme", "%s: has a certificate for %lld s", host_of(site), (long long)(dates.not_after - now_s));
@@ -422,7 +466,9 @@ static struct site *next_due(struct acme *acme, uint64_t *wait_ms)
 		struct site *site = acme->sites[i];
 		uint64_t wait = LONGEST_MS;
 		site->is_waiting = false;
-		if (site->next_s > now_s)
+		/* A clock that was wrong may have said when. */
+		const bool is_mistaken = site->n_failures > 0 && site->next_s > now_s + LONGEST_WAIT_S;
+		if (site->next_s > now_s && !is_mistaken)
 			wait = (uint64_t)(site->next_s - now_s) * 1000;
 		else if (obstacle_of(acme, site)[0] != '\0')
 			continue;
@@ -518,6 +564,7 @@ static struct site *make_site(struct acme *acme, const struct exposure *exposure
 		abort();
 	site->exposure = *exposure;
 	load_pem(acme, site);
+	load_wait(acme, site);
 	return site;
 }
 

@@ -13,7 +13,7 @@
  * the server would find nobody.
  *
  * On disk, in folder: account.key; HOST.pem, key and certificate in one file, so that one is never there without the other, with the
- * directory that it is from in its first line. All 0600, and replaced whole.
+ * directory that it is from in its first line; HOST.wait, until when the server wants to be left alone. All 0600, and replaced whole.
  *
  * Loop only.
  */

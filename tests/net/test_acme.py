@@ -16,6 +16,7 @@ import json
 import os
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -198,7 +199,9 @@ def test_server_that_is_away_or_false_is_asked_again_later(town):
     ca.program.kill()
     alice.config.write_text(text.replace("agree_terms = no", "agree_terms = yes"))
     alice.kill()
+    (alice.state / "acme" / "app.demo.wait").write_text(f"{int(time.time()) + 4}\n")  # as if the server had said so before
     alice.start()
+    assert "not to be asked sooner" in acme()["last_error"] and acme()["state"] == "failed"
     wait_until(lambda: acme().get("failures", 0) >= 2, 15, acme)
     assert "is not reached" in acme()["last_error"] and acme()["next_try"]
     assert "next try at" in alice.ctl("exposures").stdout
@@ -206,5 +209,6 @@ def test_server_that_is_away_or_false_is_asked_again_later(town):
     ca.wait_until_it_answers()
     town.web.certificate = ca.roots()
     wait_for_page(town, "https://app.demo/")
+    assert not (alice.state / "acme" / "app.demo.wait").exists()
     assert acme()["failures"] == 0 and "last_error" not in acme()
     assert f"until {certificate(town, 'app.demo')['valid_until'][:10]}" in alice.ctl("exposures").stdout
