@@ -77,14 +77,15 @@ PORTS = {"web": (8001, page), "banner": (8002, speak_first), "echo": (8003, echo
 
 
 class Gate:
-    def __init__(self, lab, build):
+    def __init__(self, lab, build, script=None):
         self.build = build
         self.internet = lab.network("internet")
         self.host = lab.host("gate", self.internet)
         self.tokens = self.host.folder / "tokens"
-        self.script = self.host.folder / "script"
-        self.script.write_text(SCRIPT)
-        self.script.chmod(0o755)
+        self.script = script or self.host.folder / "script"
+        if not script:
+            self.script.write_text(SCRIPT)
+            self.script.chmod(0o755)
         self.allow("*.apps.demo")
         self.node = Node(build, self.host, config=f"""
 [public]
