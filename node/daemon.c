@@ -383,10 +383,14 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 
 	if (strcmp(path, "/metrics") == 0) {
 		struct diglett_metrics diglett = { 0 };
+		struct webgw_agent_counters agent = { 0 };
 		if (daemon->diglett)
 			diglett = diglett_thread_metrics(daemon->diglett);
+		if (daemon->webgw_agent)
+			agent = webgw_agent_thread_counters(daemon->webgw_agent);
 		*ret = (struct http_page){ .status = 200, .type = RELAY_METRICS_TYPE,
-					   .text = engine_metrics(daemon->engine, &diglett) };
+					   .text = engine_metrics(daemon->engine, &diglett,
+								  daemon->webgw_agent ? &agent : NULL) };
 		return true;
 	}
 	if (strcmp(path, "/healthz") != 0)

@@ -38,9 +38,11 @@ const struct map *engine_map(const struct p2p_engine *engine);
 const struct membership *engine_membership(const struct p2p_engine *engine);
 
 struct diglett_metrics;
+struct webgw_agent_counters;
 
 /* The figures of a public node for Prometheus, on the heap; there are some also while it serves nothing. */
-char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett);
+char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett,
+		     const struct webgw_agent_counters *webgw_agent /* NULL: there is none */);
 /* NULL: relay and STUN are served; else why not. */
 const char *engine_health(const struct p2p_engine *engine);
 

@@ -21,6 +21,7 @@
 #include "node/state_dir.h"
 #include "node/turn_helper.h"
 #include "relay/frontdoor/front_door.h"
+#include "relay/webgw/data_links.h"
 #include "relay/webgw/webgw.h"
 #include "relay/webgw/webgw_admin.h"
 #include "relay/public_node.h"
@@ -204,6 +205,8 @@ uint32_t engine_count_webgw(const struct p2p_engine *engine);
 /* Its agents within TLS, once there are certificate and front door. */
 P2P_CHECK int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr);
 void engine_renew_webgw_tls(struct p2p_engine *engine);
+/* False: no agents within TLS are listened to. */
+bool engine_webgw_links(const struct p2p_engine *engine, struct data_links_counters *ret);
 /* Warm connections: data_links_prepare() and data_links_hand(), where there are such. */
 uint32_t engine_prepare_webgw(struct p2p_engine *engine, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
 bool engine_hand_webgw(struct p2p_engine *engine, int64_t subscription, const struct dial_wanted *wanted);

@@ -99,7 +99,8 @@ static void fill_doors(const struct p2p_engine *engine, struct doors *doors, str
 	}
 }
 
-char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett)
+char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *diglett,
+		     const struct webgw_agent_counters *webgw_agent)
 {
 	struct doors doors;
 	struct relay_metrics metrics = { .is_draining = engine->relay_drains,
@@ -112,6 +113,10 @@ char *engine_metrics(struct p2p_engine *engine, const struct diglett_metrics *di
 		metrics.stats = &stats;
 	}
 	fill_doors(engine, &doors, &metrics.doors);
+	metrics.webgw.has_links = engine_webgw_links(engine, &metrics.webgw.links);
+	metrics.webgw.is_agent = webgw_agent != NULL;
+	if (webgw_agent)
+		metrics.webgw.agent = *webgw_agent;
 	fill_process(engine, &metrics);
 	return relay_metrics_text(&metrics);
 }

@@ -134,6 +134,14 @@ bool engine_hand_webgw(struct p2p_engine *engine, int64_t subscription, const st
 	return engine->webgw_tls && engine->webgw_tls->links && data_links_hand(engine->webgw_tls->links, subscription, wanted);
 }
 
+bool engine_webgw_links(const struct p2p_engine *engine, struct data_links_counters *ret)
+{
+	if (!engine->webgw_tls || !engine->webgw_tls->links)
+		return false;
+	*ret = data_links_counters(engine->webgw_tls->links);
+	return true;
+}
+
 uint16_t engine_webgw_tls_port(const struct p2p_engine *engine)
 {
 	return engine->webgw_tls && engine->webgw_tls->links ? data_links_port(engine->webgw_tls->links) : 0;

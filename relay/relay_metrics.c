@@ -207,6 +207,7 @@ char *relay_metrics_text(const struct relay_metrics *metrics)
 	}
 	door_metrics_put(out, &metrics->doors);
 	diglett_metrics_put(out, &metrics->diglett);
+	webgw_metrics_put(out, &metrics->webgw);
 	put_process(out, metrics);
 	if (fclose(out) != 0)
 		abort();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "relay/diglett/diglett_metrics.h"
+#include "relay/webgw/webgw_metrics.h"
 #include "relay/frontdoor/door_metrics.h"
 #include "relay/public_node.h"
 
@@ -18,6 +19,7 @@ struct relay_metrics {
 	bool is_draining, has_control;
 	struct door_metrics doors;
 	struct diglett_metrics diglett;
+	struct webgw_metrics webgw;
 	/* Of the process. */
 	double cpu_s, started_s; /* since 1970 */
 	uint64_t resident_bytes;

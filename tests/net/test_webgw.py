@@ -653,7 +653,12 @@ def test_warm_connections_are_bounded_and_their_agents_own(town):
 
 
 def test_our_own_agent_keeps_connections_warm(town):
-    node = start_agent(town, "warm = 2\n")
+    node = start_agent(town, f"warm = 2\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
+
+    def figure(name):
+        text = node.host.run(["curl", "-sS", "http://127.0.0.1:9100/metrics"]).stdout
+        return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(f"p2pnode_webgw_agent_{name} "))
+
     target = listening(town)
     wait_until(lambda: warm_now(town) == 2, 15, "that two are warm")
     visitors = [visit(town, REQUEST) for _ in range(2)]
@@ -669,5 +674,7 @@ def test_our_own_agent_keeps_connections_warm(town):
     wait_until(lambda: warm_now(town) == 2, 15, "that two are warm again")
     assert passes_through(visit(town, REQUEST), accept(target), REQUEST)
     assert drops(town, "webgw: visitors not taken by a warm connection") == 0
+    wait_until(lambda: figure('visitors_total{by="warm"}') == 3, 10, "that all came by warm ones")
+    assert figure('visitors_total{by="new"}') == 0 and figure("told_twice_total") == 0 and figure("subscriptions") == 1
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")

@@ -1,0 +1,60 @@
+/* [webgw-agent] of p2pnode.conf: what it sets, and which mistakes are told. */
+#include "node/config.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PIN   "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+#define BEGIN "[webgw-agent]\nserver = gate.example.org:9081\nserver_pin = " PIN "\n"
+
+static struct node_config config;
+
+static void expect_error(const char *text, const char *what)
+{
+	struct error error = { 0 };
+
+	assert(node_config_parse("test", text, strlen(text), &config, &error) != 0);
+	if (!strstr(error.message, what)) {
+		fprintf(stderr, "%s: %s\n", what, error.message);
+		assert(!"the mistake is told");
+	}
+}
+
+static void test_an_agent_has_a_server_its_pin_and_hosts(void)
+{
+	const char *text = BEGIN "secret_file = /s\nexpose = WWW.example.com 127.0.0.1:8080\nexpose = *.example.com [::1]:22\n";
+	struct error error;
+
+	assert(node_config_parse("test", text, strlen(text), &config, &error) == 0);
+	const struct webgw_agent_settings *agent = &config.webgw_agent;
+	assert(agent->is_agent && strcmp(agent->server, "gate.example.org") == 0 && agent->port == 9081 && agent->n_warm == 4);
+	assert(agent->n_hosts == 2 && strcmp(agent->hosts[0].name.text, "www.example.com") == 0);
+	assert(agent->hosts[1].is_wildcard && agent->targets[1].port == 22 && strcmp(agent->secret_file, "/s") == 0);
+}
+
+static void test_there_is_none_without_the_section(void)
+{
+	node_config_init(&config);
+	assert(!config.webgw_agent.is_agent);
+}
+
+static void test_mistakes_are_told(void)
+{
+	expect_error("[webgw-agent]\nexpose = a.example 127.0.0.1:80\n", "needs server and server_pin");
+	expect_error(BEGIN, "1 to 16 lines of expose");
+	expect_error(BEGIN "expose = a.example 127.0.0.1:80\nexpose = A.example 127.0.0.1:81\n", "stands twice");
+	expect_error(BEGIN "expose = a.example\n", "a host and where it is");
+	expect_error("[webgw-agent]\nserver = gate\n", "a host and a port");
+	expect_error("[webgw-agent]\nserver_pin = AA\n", "the pin of the public node");
+	expect_error(BEGIN "warm = 17\nexpose = a.example 127.0.0.1:80\n", "16");
+	expect_error(BEGIN "secret_file = s\nexpose = a.example 127.0.0.1:80\n", "a path that begins with '/'");
+}
+
+int main(void)
+{
+	test_there_is_none_without_the_section();
+	test_an_agent_has_a_server_its_pin_and_hosts();
+	test_mistakes_are_told();
+	return 0;
+}
