@@ -16,7 +16,8 @@
 
 #define GATHERING_HASTY_NS    200000 /* before a turn there was nothing to do for less: it is hasty */
 #define GATHERING_PAUSE_NS    50000
-#define GATHERING_MAX_NS      500000 /* of single packets: as long as the turn took, but no longer than this */
+#define GATHERING_MAX_NS      500000 /* of single packets: as long as the turn took, but no longer than this … */
+#define GATHERING_EACH_NS     10000  /* … or this for each message: about what one less saves */
 #define GATHERING_SINGLES     4	     /* fewer packets to a message are single ones … */
 #define GATHERING_MANY	      256    /* … as long as there are fewer messages: else there is nothing to wait for */
 
@@ -35,6 +36,14 @@ struct gathering_turn {
 	bool has_more; /* that it left for the next one */
 };
 
+static inline uint64_t gathering_longest_ns(const struct gathering_turn *turn)
+{
+	const uint64_t each_ns = turn->n_messages * GATHERING_EACH_NS;
+	const uint64_t max_ns = each_ns < GATHERING_MAX_NS ? each_ns : GATHERING_MAX_NS;
+
+	return turn->took_ns < max_ns ? turn->took_ns : max_ns;
+}
+
 /* After each turn: how long to sleep before the next; 0: not. */
 static inline uint64_t gathering_pause_ns(struct gathering *gathering, const struct gathering_turn *turn)
 {
@@ -44,7 +53,7 @@ static inline uint64_t gathering_pause_ns(struct gathering *gathering, const str
 	if (gathering->n_hasty < gathering->patience || turn->has_more || turn->bytes == 0)
 		return 0;
 	if (turn->n_messages < GATHERING_MANY && turn->n_packets < GATHERING_SINGLES * turn->n_messages &&
-	    turn->took_ns > GATHERING_PAUSE_NS)
-		return turn->took_ns < GATHERING_MAX_NS ? turn->took_ns : GATHERING_MAX_NS;
+	    gathering_longest_ns(turn) > GATHERING_PAUSE_NS)
+		return gathering_longest_ns(turn);
 	return turn->bytes < gathering->little_bytes ? GATHERING_PAUSE_NS : 0;
 }

@@ -29,7 +29,8 @@ COTURN_PORT, DERP_PORT, DERP_TLS_PORT, DERP_NAME = 3600, 3340, 3343, "derp.test"
 TRAIN_BYTES, TRAIN_PACKETS = 65507, 44
 UDP_WINDOW = 768  # packets of all pairs on the way, about
 FRAMES, STREAM_WINDOW = 16, 32  # of one pair, written together and on the way: derper keeps no more
-PLAIN = "derper-plain"
+PLAIN, FLOOR = "derper-plain", "floor"
+FLOOR_PORT = 3700
 TLS_MAX_US = 4.0  # what a public node may take where there is no derper to compare with
 
 Case = namedtuple("Case", "group pairs size")
@@ -44,7 +45,7 @@ GROUPS = (
 UDP_GROUPS = GROUPS[:2]
 PACED = (("paced_rate", 0), ("paced_cpu", 3), ("paced_p50", 0), ("paced_p99", 0))
 WHEN = (("cpu", "flooded"), ("paced_cpu", "at the same rate"))
-NAMES = {"coturn": "coturn's", "derper": "derper's with TLS", PLAIN: "derper's without TLS"}
+NAMES = {"coturn": "coturn's", "derper": "derper's with TLS", PLAIN: "derper's without TLS", FLOOR: "the floor's"}
 
 
 def cases(groups=None, sizes=SIZES, pairs=PAIRS):
@@ -80,6 +81,15 @@ class Forwarding:
             self.candidates.append(Candidate(
                 "p2pnode", "**p2pnode**", group.key, "tls" if stream else "udp", tls_port if stream else stun_port,
                 node.program, [f"folder={self.control_folder}" if stream else f"key={hex_of(identity)}"]))
+
+    def add_floor(self, program):
+        """The kernel's part: a forwarder that does nothing else (tests/bench/bench_relay_floor.c)."""
+        servers = {kind: self.server.start([program, kind, self.server.ip, FLOOR_PORT], name=f"floor-{kind}")
+                   for kind in ("udp", "tcp")}
+        for group in GROUPS:
+            title, kind, transport = ("plain TCP, nothing else", "tcp", "tcp") if is_tls(group.key) else \
+                ("recvmmsg, sendmmsg, nothing else", "udp", "bare")
+            self.candidates.append(Candidate(FLOOR, f"*{title}*", group.key, transport, FLOOR_PORT, servers[kind], []))
 
     def add_coturn(self):
         """As lean as it can be: no authentication, one relay thread, UDP only."""
@@ -215,11 +225,11 @@ class Forwarding:
         alone = self.alone.get(case, {}).get(column)
         return value if value is None or not alone else max(0, value - statistics.median(alone))
 
-    def ratios(self, group, peer, column):
+    def ratios(self, group, peer, column, own="p2pnode"):
         """[(ours / peer's, case)] of CPU per packet: the median of the rounds' in which both were measured."""
         found = []
         for case in sorted({c for _, c in self.values if c.group == group.key}, key=str):
-            ours, theirs = (self.rounds.get((key, case, column), {}) for key in ("p2pnode", peer))
+            ours, theirs = (self.rounds.get((key, case, column), {}) for key in (own, peer))
             ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
             if ratios:
                 found.append((statistics.median(ratios), case))
@@ -234,11 +244,19 @@ class Forwarding:
                     if ratios:
                         told.append(verdict(f"{group.title}, {when}: CPU per packet, ours / {NAMES[peer]}", ratios,
                                             target))
+                told += self.floor_verdicts(group, column, when)
             ours = [(value, case) for (key, case), columns in self.values.items() if key == "p2pnode"
                     and case.group == group.key for value in [statistics.median(columns["cpu"])]]
             if is_tls(group.key) and ours:
                 told.append(verdict(f"{group.title}, {WHEN[0][1]}: µs of CPU per packet", ours, TLS_MAX_US))
         return told
+
+    def floor_verdicts(self, group, column, when):
+        """What remains to be gained, and what the target leaves for more than the kernel's part."""
+        compared = ((ours, peer, self.ratios(group, peer, column, ours))
+                    for ours, peer in (("p2pnode", FLOOR), (FLOOR, group.peer)))
+        return [verdict(f"{group.title}, {when}: CPU per packet, {'ours' if ours != FLOOR else NAMES[FLOOR]}"
+                        f" / {NAMES[peer]}", ratios, None) for ours, peer, ratios in compared if ratios]
 
     def print_table(self):
         print("\n| relay | traffic | pairs | bytes | packets/s, k | Gb/s | CPU of the relay, µs a packet |"

@@ -4,8 +4,8 @@
  *
  *   main.c      options, the run, the result as JSON
  *   members.c   the clients' keys, made of their numbers; makes them members of a network
- *   udp.c       all clients over one socket, an address for each: ours, TURN, and none (no relay)
- *   stream.c    a connection for each client: ours over TLS, DERP over TLS and over TCP
+ *   udp.c       all clients over one socket, an address for each: ours, TURN, bare (the floor), and none (no relay)
+ *   stream.c    a connection for each client: ours over TLS, DERP over TLS and over TCP, and bare TCP (the floor)
  *
  * The generator must not be what is measured: one thread that never sleeps, trains by UDP_SEGMENT and
  * UDP_GRO, or many datagrams of different clients in one sendmmsg(2).
@@ -36,7 +36,8 @@ struct load_transport {
 	void (*receive)(struct load *load);
 };
 
-extern const struct load_transport load_udp, load_turn, load_none, load_tls, load_derp, load_derp_tls;
+extern const struct load_transport load_udp, load_turn, load_none, load_bare, load_tls, load_tcp, load_derp,
+	load_derp_tls;
 
 struct load_pair {
 	uint64_t n_sent, n_arrived_at; /* packets; one behind the number of the last that arrived */

@@ -1,7 +1,7 @@
 /*
  * bench_relay_load members FOLDER N
  *     makes N clients members of the network that control keeps there
- * bench_relay_load udp|turn|none|tls|derp|derp-tls IP PORT [OPTION=VALUE]...
+ * bench_relay_load udp|turn|bare|none|tls|tcp|derp|derp-tls IP PORT [OPTION=VALUE]...
  *     pairs=1 size=1400 train=1 window=64 seconds=2 rate=0 nap=0 slow=0 first=64.0.0.1 client=0 key=HEX folder=CONTROL
  *     pid=RELAY
  *
@@ -34,8 +34,8 @@
 #define SLOW_NS	    20000000 /* a slow receiver reads once in so long … */
 #define SLOW_READ_NS 1000000 /* … and for so long */
 
-static const struct load_transport *const transports[] = { &load_udp, &load_turn, &load_none, &load_tls, &load_derp,
-						      &load_derp_tls };
+static const struct load_transport *const transports[] = { &load_udp,  &load_turn, &load_bare, &load_none,
+						      &load_tls,  &load_tcp,  &load_derp, &load_derp_tls };
 static uint32_t delays_ns[LOAD_MAX_DELAYS];
 static struct load load;
 static volatile sig_atomic_t is_ended; /* SIGTERM: what was measured until now is printed */
@@ -368,7 +368,7 @@ static void take_options(int argc, char *argv[])
 		if (argc >= 4 && strcmp(argv[1], transports[i]->name) == 0)
 			load.transport = transports[i];
 	if (!load.transport || endpoint_parse_ip(argv[2], (uint16_t)atoi(argv[3]), &load.relay) != 0)
-		load_fail("udp|turn|none|tls|derp|derp-tls IP PORT [OPTION=VALUE]..., or members FOLDER N");
+		load_fail("udp|turn|bare|none|tls|tcp|derp|derp-tls IP PORT [OPTION=VALUE]..., or members FOLDER N");
 	for (int i = 4; i < argc; i++)
 		take_option(argv[i]);
 	if (load.n_pairs == 0 || load.n_pairs > LOAD_MAX_CLIENTS / 2 || load.size < LOAD_MIN_SIZE || load.size > 1500 ||

@@ -1,6 +1,6 @@
 /*
  * A connection for each client, with many frames in one write: our relay protocol over TLS, DERP over TLS, and
- * DERP over plain TCP, as derper speaks it where something else does its TLS.
+ * DERP over plain TCP, as derper speaks it where something else does its TLS. Frames alone over plain TCP: the floor.
  */
 #include "tests/bench/relay_load/load.h"
 
@@ -36,7 +36,8 @@ struct framing {
 	uint8_t send, receive; /* types; both bodies begin with a key */
 };
 
-static const struct framing ours = { 3, RELAY_SEND, RELAY_RECV }, derp = { 4, 0x04, 0x05 };
+static const struct framing ours = { 3, RELAY_SEND, RELAY_RECV }, derp = { 4, 0x04, 0x05 },
+			    bare = { 3, RELAY_SEND, RELAY_SEND };
 
 struct connection {
 	int fd;
@@ -447,6 +448,17 @@ static void connect_derp_tls(struct load *load)
 	SSL_CTX_free(context);
 }
 
+/* ---- nothing but TCP: bench_relay_floor ---- */
+
+static void connect_tcp(struct load *load)
+{
+	stream.framing = &bare;
+	stream.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	for (uint32_t client = 0; client < 2 * load->n_pairs; client++)
+		watch(open_connection(load, client));
+}
+
+const struct load_transport load_tcp = { "tcp", connect_tcp, stream_send, stream_flush, stream_receive };
 const struct load_transport load_tls = { "tls", connect_tls, stream_send, stream_flush, stream_receive };
 const struct load_transport load_derp = { "derp", connect_derp, stream_send, stream_flush, stream_receive };
 const struct load_transport load_derp_tls = { "derp-tls", connect_derp_tls, stream_send, stream_flush, stream_receive };

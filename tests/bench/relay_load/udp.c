@@ -420,6 +420,18 @@ static void connect_none(struct load *load)
 	}
 }
 
+/* ---- a relay that is nothing but the kernel: bench_relay_floor ---- */
+
+static void connect_bare(struct load *load)
+{
+	open_socket(load);
+	for (uint32_t pair = 0; pair < load->n_pairs; pair++) {
+		udp.senders[pair].to = relay_address(load);
+		udp.senders[pair].source = load_address(load, load_sender(pair));
+	}
+}
+
+const struct load_transport load_bare = { "bare", connect_bare, udp_send, udp_flush, udp_receive };
 const struct load_transport load_udp = { "udp", connect_udp, udp_send, udp_flush, udp_receive };
 const struct load_transport load_turn = { "turn", connect_turn, udp_send, udp_flush, udp_receive };
 const struct load_transport load_none = { "none", connect_none, udp_send, udp_flush, udp_receive };

@@ -75,9 +75,20 @@ static void test_single_packets_wait_the_longer_the_more_there_is_to_do(void)
 static void test_a_pause_is_never_longer_than_its_limit(void)
 {
 	struct gathering g = fresh;
-	const struct gathering_turn turn = { .took_ns = UINT64_MAX, .bytes = 1, .n_packets = 1, .n_messages = 1 };
+	const struct gathering_turn turn = { .took_ns = UINT64_MAX, .bytes = 1, .n_packets = 200, .n_messages = 200 };
 
 	assert(pause_after(&g, &turn, 100) == GATHERING_MAX_NS);
+}
+
+/* A handshake, say: nothing is saved by waiting. */
+static void test_what_took_long_for_other_reasons_makes_no_long_pause(void)
+{
+	struct gathering g = fresh;
+	struct gathering_turn turn = { .took_ns = 2000 * US, .bytes = 20000, .n_messages = 2 };
+
+	assert(pause_after(&g, &turn, 100) == 0);
+	turn.n_messages = 8;
+	assert(pause_after(&g, &turn, 1) == 8 * GATHERING_EACH_NS);
 }
 
 int main(void)
@@ -88,6 +99,7 @@ int main(void)
 	test_bulk_does_not_wait();
 	test_single_packets_wait_the_longer_the_more_there_is_to_do();
 	test_a_pause_is_never_longer_than_its_limit();
+	test_what_took_long_for_other_reasons_makes_no_long_pause();
 	puts("gathering: ok");
 	return 0;
 }
