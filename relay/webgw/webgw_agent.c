@@ -28,7 +28,7 @@
 #define TICK_MS	       1000
 #define ALIVE_MS       15000
 #define ASK_AGAIN_MS   10000 /* after warm ones were refused, or did not come about */
-#define REGISTER_MS    30000 /* again, for hosts that were refused */
+#define REGISTER_MS    10000 /* again, for hosts that were refused */
 #define QUIET_MS       600000 /* nobody came: one warm one is enough */
 #define MAX_VISITS     1024
 #define MAX_SEEN       512

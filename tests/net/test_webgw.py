@@ -507,8 +507,8 @@ expose = www.example.com 127.0.0.1:8080
     return node
 
 
-def listening(town, port=8080):
-    target = town.agents.socket(kind=socket.SOCK_STREAM)
+def listening(town, port=8080, host=None):
+    target = (host or town.agents).socket(kind=socket.SOCK_STREAM)
     target.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     target.bind(("127.0.0.1", port))
     target.listen(64)
@@ -678,3 +678,30 @@ def test_our_own_agent_keeps_connections_warm(town):
     assert figure('visitors_total{by="new"}') == 0 and figure("told_twice_total") == 0 and figure("subscriptions") == 1
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
+
+
+def test_our_own_agent_needs_no_secret_where_its_node_is_a_member(lab, build):
+    town = make_town(lab, build, members=("alice",))
+    alice, admin = town.nodes["alice"], town.control.admin
+    pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
+    alice.config.write_text(alice.config.read_text() + f"""
+[webgw-agent]
+server = {town.relay.host.ip}:9081
+server_pin = {pin}
+expose = app.example.com 127.0.0.1:8080
+""")
+    alice.kill()
+    alice.start()
+    alice.program.wait_for_log("app.example.com is refused by .*: Unknown host", 15)
+    admin("host", "add", "alice", "app.example.com")
+    alice.kill()
+    alice.start()  # else it would try again in half a minute
+    alice.program.wait_for_log("app.example.com leads to 127.0.0.1:8080", 15)
+    target = listening(town, host=alice.host)
+    first = REQUEST.replace(b"WWW.Example.com", b"app.example.com")
+    assert passes_through(visit(town, first), accept(target), first)
+    wrong = alice.config.read_text().replace(pin, "A" * 43)
+    alice.config.write_text(wrong)
+    alice.kill()
+    alice.start()
+    alice.program.wait_for_log(r"not connected to .*:9081", 15)  # whose key it is not
