@@ -104,6 +104,33 @@ static void add_door_drops(const char *of, const struct front_door_counters *cou
 	}
 }
 
+/* Datagrams to ports that lead to members. */
+static void add_datagram_drops(const char *of, const struct datagram_counters *counters, struct node_status *status)
+{
+	const struct {
+		const char *name;
+		uint64_t n;
+	} drops[] = {
+		{ "nobody there", counters->unknown_port + counters->nobody_there },
+		{ "not allowed", counters->not_allowed },
+		{ "over the rate", counters->over_rate + counters->over_gate_rate },
+		{ "all places taken", counters->over_limit },
+		{ "too many of one source", counters->over_source_limit },
+		{ "target not reached", counters->unreachable },
+		{ "no file descriptor", counters->no_descriptors },
+		{ "not by a front door", counters->no_door },
+		{ "header not understood", counters->bad_header },
+		{ "led in a ring", counters->in_a_ring },
+		{ "not sent", counters->full + counters->too_big + counters->failed },
+	};
+	char name[sizeof(status->drops->name)];
+
+	for (size_t i = 0; i < ARRAY_LEN(drops); i++) {
+		snprintf(name, sizeof(name), "%s, UDP port: %s", of, drops[i].name);
+		node_status_add_drop(status, name, drops[i].n);
+	}
+}
+
 /* Of visitors that waited for agents, and of who dialled back. */
 static void add_dial_drops(const struct front_door_counters *counters, struct node_status *status)
 {
@@ -139,6 +166,8 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 		node_status_add_drop(status, "front door: not understood", not_understood);
 		node_status_add_drop(status, "front door: not taken up after a restart", counters.streams_lost);
 		add_door_drops("front door", &counters, status);
+		if (engine->door_options.udp_ports.n > 0)
+			add_datagram_drops("front door", &counters.datagrams, status);
 		if (engine->door_options.serves_quic)
 			fill_quic_drops(&counters.quic, status);
 		if (engine->has_webgw)
@@ -152,6 +181,7 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 	if (engine->acceptor && acceptor_port(engine->acceptor) != 0) {
 		const struct front_door_counters counters = acceptor_counters(engine->acceptor);
 		add_door_drops("exposed", &counters, status);
+		add_datagram_drops("exposed", &counters.datagrams, status);
 	}
 }
 

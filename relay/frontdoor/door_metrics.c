@@ -89,6 +89,45 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 	}
 }
 
+static void put_datagrams(FILE *out, const struct front_door_counters *const doors[N_DOORS])
+{
+	static const struct figure causes[] = {
+		{ "unknown_port", OF_DOOR(datagrams.unknown_port) },
+		{ "nobody_there", OF_DOOR(datagrams.nobody_there) },
+		{ "not_allowed", OF_DOOR(datagrams.not_allowed) },
+		{ "over_rate", OF_DOOR(datagrams.over_rate) },
+		{ "over_rate_of_exposure", OF_DOOR(datagrams.over_gate_rate) },
+		{ "all_places_taken", OF_DOOR(datagrams.over_limit) },
+		{ "too_many_of_one_source", OF_DOOR(datagrams.over_source_limit) },
+		{ "target_not_reached", OF_DOOR(datagrams.unreachable) },
+		{ "no_file_descriptor", OF_DOOR(datagrams.no_descriptors) },
+		{ "not_by_a_front_door", OF_DOOR(datagrams.no_door) },
+		{ "header_not_understood", OF_DOOR(datagrams.bad_header) },
+		{ "in_a_ring", OF_DOOR(datagrams.in_a_ring) },
+		{ "socket_full", OF_DOOR(datagrams.full) },
+		{ "too_large", OF_DOOR(datagrams.too_big) },
+		{ "not_sent", OF_DOOR(datagrams.failed) },
+	};
+
+	put_door_figure(out, doors, "door_udp_flows", "gauge", "Visitors of UDP ports now.", OF_DOOR(datagrams.flows_now));
+	put_door_figure(out, doors, "door_udp_flows_total", "counter", "Visitors of UDP ports.", OF_DOOR(datagrams.flows));
+	put_door_figure(out, doors, "door_udp_evicted_total", "counter", "Visitors of UDP ports that made room for others.",
+			OF_DOOR(datagrams.evicted));
+	put_door_figure(out, doors, "door_udp_datagrams_in_total", "counter", "Datagrams given to targets.",
+			OF_DOOR(datagrams.datagrams_in));
+	put_door_figure(out, doors, "door_udp_datagrams_out_total", "counter", "Datagrams given to visitors.",
+			OF_DOOR(datagrams.datagrams_out));
+	put_door_figure(out, doors, "door_udp_bytes_in_total", "counter", "Bytes of datagrams given to targets.",
+			OF_DOOR(datagrams.bytes_in));
+	put_door_figure(out, doors, "door_udp_bytes_out_total", "counter", "Bytes of datagrams given to visitors.",
+			OF_DOOR(datagrams.bytes_out));
+	put_head(out, "door_udp_dropped_total", "counter", "Datagrams of UDP ports that were dropped, by cause.");
+	for (int i = 0; i < N_DOORS; i++)
+		for (size_t j = 0; doors[i] && j < ARRAY_LEN(causes); j++)
+			fprintf(out, PREFIX "door_udp_dropped_total{door=\"%s\",cause=\"%s\"} %" PRIu64 "\n", door_names[i],
+				causes[j].label, value_at(doors[i], causes[j].offset));
+}
+
 static void put_doors(FILE *out, const struct front_door_counters *const doors[N_DOORS])
 {
 	put_door_figure(out, doors, "door_visitors", "gauge", "Visitors now.", OF_DOOR(visitors_now));
@@ -105,6 +144,7 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 			"who could not be handed over or taken up.", OF_DOOR(streams_lost));
 	put_routed(out, doors);
 	put_refused(out, doors);
+	put_datagrams(out, doors);
 }
 
 /* ---- exposures ---- */

@@ -353,6 +353,13 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
 	       bsearch(remote, routes->doors, routes->n_doors, sizeof(*routes->doors), compare_addresses) != NULL;
 }
 
+bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct endpoint *target)
+{
+	if (!endpoint_equal(first_door, target) || endpoint_is_loopback(target))
+		return false;
+	return !endpoint_is_private(target) || door_routes_has_door(routes, target);
+}
+
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host)
 {
 	const struct host_pattern exact = { .name = *host };

@@ -38,6 +38,8 @@ static uint64_t expire_all(struct door_thread *door)
 	next = earlier(next, door_tally_gates(door));
 	next = earlier(next, door_expire_dial_back(door));
 	next = earlier(next, door_retry_ports(door));
+	if (door->datagrams)
+		next = earlier(next, door_datagrams_expire(door->datagrams, door->now_ms));
 	return earlier(next, door_retry_accept(door));
 }
 
@@ -183,6 +185,12 @@ int door_thread_also_watch(struct door_thread *door, int fd, struct watch *other
 	return door_watch(door, fd, other, EPOLLIN);
 }
 
+int door_thread_use_datagrams(struct door_thread *door, struct door_datagrams *datagrams)
+{
+	door->datagrams = datagrams;
+	return door_thread_also_watch(door, door_datagrams_fd(datagrams), door_datagrams_watch(datagrams));
+}
+
 void door_thread_free(struct door_thread *door)
 {
 	if (!door)
@@ -214,6 +222,8 @@ void door_thread_set_routes(struct door_thread *door, const struct door_routes *
 	door->routes = routes;
 	door->counters.routes_taken++;
 	door_cut_shut(door);
+	if (door->datagrams)
+		door_datagrams_set_routes(door->datagrams, routes);
 	door_update_ports(door);
 }
 

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "relay/frontdoor/door_datagrams.h"
 #include "relay/frontdoor/front_door.h"
 
 struct dial_exchange;
@@ -35,12 +36,14 @@ void door_thread_take_streams(struct door_thread *door, struct stream_queue *que
 void door_take_answers(struct door_thread *door);
 /* Resets all visitors. Accepts NULL. */
 void door_thread_free(struct door_thread *door);
+/* Of UDP's ports, borrowed to the end of the thread; before its first routes. It is watched. 0 or -errno. */
+P2P_CHECK int door_thread_use_datagrams(struct door_thread *door, struct door_datagrams *datagrams);
 /* Borrowed until the next are set; NULL: no host is known. */
 void door_thread_set_routes(struct door_thread *door, const struct door_routes *routes);
 /* Visitors' sockets are as the one that they came to. sockets: see tcp_listen(). 0 or -errno. */
 P2P_CHECK int door_open_listener(const struct endpoint *address, const struct listen_sockets *sockets, int *ret,
 				 struct error *reterr);
-/* Of TCP; *ret is borrowed. How often they were written: as often they may have changed. */
+/* *ret is borrowed. How often they were written: as often they may have changed. */
 uint64_t door_thread_ports(const struct door_thread *door, const struct port_states **ret);
 /* Waits for something and does it. True: there is word. */
 bool door_thread_turn(struct door_thread *door);

@@ -226,17 +226,6 @@ static void begin_at_sink(struct visitor *visitor, const struct door_route *rout
 	}
 }
 
-/*
- * Is the target the door that it came to first? Its address says so only if it is one place for all: a loopback or private one
- * is of that door's machine or network there, and of another here. But that of a door in the overlay is the same everywhere.
- */
-static bool is_led_back(const struct door_routes *routes, const struct endpoint *first_door, const struct endpoint *target)
-{
-	if (!endpoint_equal(first_door, target) || endpoint_is_loopback(target))
-		return false;
-	return !endpoint_is_private(target) || door_routes_has_door(routes, target);
-}
-
 void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const struct endpoint *destination,
 		    const uint8_t *bytes, size_t n)
 {
@@ -253,7 +242,7 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (destination && is_led_back(door->routes, destination, &route->target)) {
+	if (destination && door_routes_lead_back(door->routes, destination, &route->target)) {
 		visitor_refuse_ring(visitor, &found->host); /* it would be led here again */
 		return;
 	}

@@ -34,6 +34,7 @@
  */
 #pragma once
 
+#include "relay/frontdoor/door_datagrams.h"
 #include "relay/frontdoor/door_share.h"
 #include "relay/frontdoor/door_thread.h"
 #include "relay/frontdoor/hand_over.h"
@@ -125,8 +126,9 @@ struct door_thread {
 	struct listener listeners[DOOR_MAX_LISTEN];
 	uint64_t accept_again_ms; /* descriptors have run out, and nobody is asked in until then; 0: all are */
 	struct link ports; /* door_port */
+	struct door_datagrams *datagrams; /* borrowed; NULL: none */
 	uint64_t ports_again_ms; /* then those that could not be opened are tried */
-	struct port_states port_states; /* TCP's */
+	struct port_states port_states;
 	uint64_t n_ports_changed; /* how often port_states was written */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
 	struct hand_over *for_relay;	  /* NULL: no listener is the relay's */

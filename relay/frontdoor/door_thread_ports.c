@@ -1,11 +1,12 @@
 /*
  * Ports that lead to one member each: opened and closed as the routes say, at the addresses where the door listens.
  *
- *   routes ──► wanted, and in the operator's ranges ──► open ──► who comes is let in at once: nothing is sniffed
+ *   routes ──► wanted, and in the operator's ranges ──► open ──► who comes is let in at once: nothing is sniffed;
+ *                                                        │        of UDP: door_datagrams.h
  *                                                        │
  *                                                        └ could not be had: again every ten seconds, and it is told
  *
- * Bounds: DOOR_MAX_PORTS, UDP's as well; what is more is -ENOSPC.
+ * Bounds: half of DOOR_MAX_PORTS of TCP, and of UDP; what is more is -ENOSPC.
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
@@ -18,7 +19,8 @@
 #define OPEN_AGAIN_MS 10000
 
 struct door_port {
-	struct listener listener; /* fd -1: not open */
+	struct listener listener; /* of TCP; fd -1: not open */
+	struct datagram_place *datagrams; /* of UDP; NULL: not open */
 	struct port_name name;
 	struct endpoint place;
 	bool is_wanted;
@@ -40,6 +42,10 @@ static struct door_port *find_port(const struct door_thread *door, const struct 
 
 static void open_port(struct door_port *port)
 {
+	if (port->name.kind == PORT_UDP) {
+		port->error = door_datagrams_open(port->listener.door->datagrams, &port->place, &port->name, &port->datagrams);
+		return;
+	}
 	struct door_thread *door = port->listener.door;
 	struct error error = { .message = "" };
 	int fd = -1, r = door_open_listener(&port->place, NULL, &fd, &error);
@@ -59,6 +65,7 @@ static void close_port(struct door_port *port)
 		(void)epoll_ctl(port->listener.door->epoll_fd, EPOLL_CTL_DEL, port->listener.fd, NULL);
 		close(port->listener.fd);
 	}
+	door_datagrams_close(port->datagrams);
 	link_remove(&port->among_ports);
 	free(port);
 }
@@ -118,19 +125,27 @@ static void note_all(struct door_thread *door)
 	}
 }
 
+/* As its operator says. */
+static bool may_open(const struct door_thread *door, const struct port_name *name)
+{
+	if (name->kind == PORT_UDP)
+		return door->datagrams && port_ranges_have(&door->options.udp_ports, name->number);
+	return port_ranges_have(&door->options.tcp_ports, name->number);
+}
+
 void door_update_ports(struct door_thread *door)
 {
 	struct link *at, *next;
 	struct port_name name;
-	uint32_t i = 0, n = 0;
+	uint32_t i = 0, n[PORT_N_KINDS] = { 0 };
 
 	for (at = door->ports.after; at != &door->ports; at = at->after)
 		container_of(at, struct door_port, among_ports)->is_wanted = false;
 	door->port_states.n = 0;
 	while (door->routes && !door->options.takes_header && door_routes_next_port(door->routes, &i, &name)) {
-		if (name.kind != PORT_TCP || !port_ranges_have(&door->options.tcp_ports, name.number))
+		if (!may_open(door, &name))
 			continue;
-		if (n++ < DOOR_MAX_PORTS / 2)
+		if (n[name.kind]++ < DOOR_MAX_PORTS / 2)
 			want_port(door, &name);
 		else
 			note(&door->port_states, &name, -ENOSPC);

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/macros.h"
 #include "relay/frontdoor/door_thread.h"
+#include "relay/frontdoor/door_datagrams.h"
 #include "relay/frontdoor/door_udp.h"
 #include "relay/frontdoor/hand_over.h"
 #include "relay/frontdoor/stream_queue.h"
@@ -62,6 +63,7 @@ struct front_door {
 	/* of the thread, once it runs */
 	struct door_thread *visitors;
 	struct door_udp *udp; /* NULL: no QUIC */
+	struct door_datagrams *datagrams; /* NULL: no ports of UDP */
 	struct door_routes *routes;
 	struct stream_queue before, next; /* streams of the door before, and for the next; -1: none */
 	uint64_t n_ports_told;
@@ -76,6 +78,8 @@ static void publish(struct front_door *door)
 
 	if (door->udp)
 		counters.quic = door_udp_counters(door->udp);
+	if (door->datagrams)
+		counters.datagrams = door_datagrams_counters(door->datagrams);
 	memcpy(words, &counters, sizeof(counters));
 	for (size_t i = 0; i < N_COUNTERS; i++)
 		atomic_store_explicit(&door->published[i], words[i], memory_order_relaxed);
@@ -84,15 +88,15 @@ static void publish(struct front_door *door)
 /* What could be had, and what could not. */
 static void publish_ports(struct front_door *door)
 {
-	const struct port_states *tcp;
-	const uint64_t n = door_thread_ports(door->visitors, &tcp);
+	const struct port_states *states;
+	const uint64_t n = door_thread_ports(door->visitors, &states);
 
 	if (n == door->n_ports_told)
 		return;
 	door->n_ports_told = n;
 	pthread_mutex_lock(&door->ports_lock);
-	const bool is_same = memcmp(&door->ports, tcp, sizeof(*tcp)) == 0;
-	door->ports = *tcp;
+	const bool is_same = memcmp(&door->ports, states, sizeof(*states)) == 0;
+	door->ports = *states;
 	pthread_mutex_unlock(&door->ports_lock);
 	if (!is_same && door->has_porting)
 		uv_async_send(&door->porting);
@@ -140,8 +144,10 @@ static void *run(void *owner)
 	hand_streams_over(door);
 	door_thread_free(door->visitors);
 	door_udp_free(door->udp);
+	door_datagrams_free(door->datagrams);
 	door->visitors = NULL;
 	door->udp = NULL;
+	door->datagrams = NULL;
 	uv_async_send(&door->ended);
 	return NULL;
 }
@@ -160,6 +166,7 @@ static void free_door(struct front_door *door)
 {
 	door_thread_free(door->visitors);
 	door_udp_free(door->udp);
+	door_datagrams_free(door->datagrams);
 	door_routes_free(door->routes);
 	door_routes_free(atomic_load(&door->new_routes));
 	for (uint32_t i = 0; i < door->n_listen; i++)
@@ -281,6 +288,12 @@ static struct quic_flows_options udp_options(const struct rlimit *files)
 	return door_udp_defaults(files->rlim_cur < UINT32_MAX ? (uint32_t)files->rlim_cur : UINT32_MAX);
 }
 
+/* Ports of UDP, or what other doors bring of them. */
+static bool has_datagrams(const struct front_door_options *options)
+{
+	return options->udp_ports.n > 0 || options->takes_header;
+}
+
 /* Each visitor has two descriptors; pipes are bounded by themselves. */
 static struct front_door_options with_defaults(const struct front_door_options *options)
 {
@@ -288,7 +301,8 @@ static struct front_door_options with_defaults(const struct front_door_options *
 	struct rlimit files = { .rlim_cur = 1024 };
 
 	(void)getrlimit(RLIMIT_NOFILE, &files);
-	const uint64_t others = FILES_OF_OTHERS + (full.serves_quic ? udp_options(&files).max_flows : 0);
+	const uint64_t others = FILES_OF_OTHERS + (full.serves_quic ? udp_options(&files).max_flows : 0) +
+				(has_datagrams(options) ? door_datagrams_max_flows(files.rlim_cur) : 0);
 	const uint64_t room = files.rlim_cur > 2 * others ? files.rlim_cur - others : FILES_OF_OTHERS;
 	const uint32_t most = room / 3 < MAX_VISITORS ? (uint32_t)(room / 3) : MAX_VISITORS;
 	if (full.max_visitors == 0 || full.max_visitors > most)
@@ -332,6 +346,28 @@ static int open_udp(struct front_door *door, const struct front_door_options *op
 	return r < 0 ? error_set(reterr, r, "cannot open the front door: %s", strerror(-r)) : 0;
 }
 
+/* What other doors bring comes to the port that they have for visitors of TCP, too. */
+static int open_datagrams(struct front_door *door, const struct front_door_options *options, struct error *reterr)
+{
+	struct datagram_place *place;
+	struct rlimit files = { .rlim_cur = 1024 };
+	struct endpoint address;
+	int r;
+
+	if (!has_datagrams(options))
+		return 0;
+	(void)getrlimit(RLIMIT_NOFILE, &files);
+	r = door_datagrams_new(door_datagrams_max_flows(files.rlim_cur), options->takes_header, &door->datagrams);
+	if (r == 0)
+		r = door_thread_use_datagrams(door->visitors, door->datagrams);
+	for (uint32_t i = 0; options->takes_header && i < options->n_listen && r == 0; i++) {
+		address = options->listen[i];
+		address.port = front_door_port(door, i);
+		r = door_datagrams_open(door->datagrams, &address, NULL, &place);
+	}
+	return r < 0 ? error_set(reterr, r, "cannot open the front door for UDP: %s", strerror(-r)) : 0;
+}
+
 static int prepare(struct front_door *door, const struct front_door_options *options, struct error *reterr)
 {
 	const struct front_door_options full = with_defaults(options);
@@ -359,6 +395,8 @@ static int prepare(struct front_door *door, const struct front_door_options *opt
 		return error_set(reterr, r, "cannot open the front door: %s", strerror(-r));
 	if (door->shares_relay)
 		door_thread_share_relay(door->visitors, &door->for_relay, wake_for_relay, door);
+	if ((r = open_datagrams(door, options, reterr)) < 0)
+		return r;
 	door_thread_set_routes(door->visitors, door->routes);
 	r = options->serves_quic ? open_udp(door, options, reterr) : 0;
 	if (r < 0)

@@ -28,6 +28,7 @@
 
 #include "common/endpoint.h"
 #include "common/error.h"
+#include "relay/frontdoor/datagram_flows.h"
 #include "relay/frontdoor/door_routes.h"
 #include "relay/frontdoor/quic_flows.h"
 #include "relay/frontdoor/sniffer.h"
@@ -126,6 +127,7 @@ struct front_door_counters {
 	/* Of the streams of the door that ran before: that go on here; that could not be handed over, or be taken up. */
 	uint64_t streams_taken, streams_lost;
 	struct quic_counters quic; /* none of it is in the others */
+	struct datagram_counters datagrams; /* of ports of UDP; nor is any of it */
 	/* Visitors for whom agents dial back, and who dials: with a wrong secret, with one whose visitor waits no longer, or none. */
 	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit, dial_over_source_limit;
 	uint64_t dial_unknown, dial_late, dial_silent, dial_refused;

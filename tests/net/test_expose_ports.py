@@ -208,3 +208,109 @@ def test_words_that_name_no_port_are_refused(town):
     nobody = control.admin("port", "add", "alice", "tcp:22", "--on", "nobody", check=False)
     assert nobody.returncode != 0 and "no node of the name 'nobody'" in nobody.stderr
     assert control.admin("port", "remove", "alice", "tcp:22", check=False).returncode != 0
+
+
+class Answerer(threading.Thread):
+    """Answers each datagram with itself, and says what headers it saw."""
+
+    def __init__(self, node, port, skip_header=False):
+        super().__init__(daemon=True)
+        self.sock = node.host.socket(kind=socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", port))
+        self.headers, self.skip_header = [], skip_header
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                data, visitor = self.sock.recvfrom(65535)
+            except OSError:
+                return
+            if not data:
+                return
+            if self.skip_header:
+                end = 16 + struct.unpack(">H", data[14:16])[0]
+                self.headers.append(data[:end])
+                data = data[end:]
+            self.sock.sendto(data.upper(), visitor)
+
+    def stop(self):
+        address = self.sock.getsockname()
+        self.sock.sendto(b"", address)
+        self.join()
+        self.sock.close()
+
+
+def ask(town, port, text=b"question", timeout=1.0, sock=None, to=None):
+    """None: no answer."""
+    with (sock.dup() if sock else town.outside.socket(kind=socket.SOCK_DGRAM)) as visitor:
+        visitor.settimeout(timeout)
+        visitor.sendto(text, (to or town.relay.host.ip, port))
+        try:
+            return visitor.recv(65535)
+        except (TimeoutError, ConnectionRefusedError):
+            return None
+
+
+def test_a_udp_port_leads_to_the_member_to_whom_it_is_granted(town):
+    alice, relay, control = town.nodes["alice"], town.relay, town.control
+    server = Answerer(alice, 5300)
+
+    alice.ctl("expose", "udp", ":5353", "5300")
+    assert ask(town, 5353, timeout=0.3) is None
+    control.admin("port", "add", "alice", "udp:5353")
+    wait_for_state(alice, "udp:5353", "live")
+    wait_until(lambda: ask(town, 5353) == b"QUESTION", 10, "answered")
+
+    # Several visitors at once, each gets its own answers; also what has to be cut into pieces.
+    visitors = [town.outside.socket(kind=socket.SOCK_DGRAM) for _ in range(20)]
+    for turn in range(3):
+        for i, visitor in enumerate(visitors):
+            visitor.sendto(b"v%d-%d" % (i, turn), (relay.host.ip, 5353))
+        for i, visitor in enumerate(visitors):
+            visitor.settimeout(5)
+            assert visitor.recv(100) == b"V%d-%d" % (i, turn)
+    assert ask(town, 5353, b"x" * 5000, timeout=5) == b"X" * 5000
+    assert int(exposures(alice)["udp:5353"]["visitors"]) >= 20
+
+    # The target is told who it is, in each datagram; who may not come gets no answer.
+    server.stop()
+    server = Answerer(alice, 5300, skip_header=True)
+    alice.ctl("expose", "udp:5353", "5300", "--proxy", "v2")
+    wait_until(lambda: ask(town, 5353) == b"QUESTION", 10, "with a header")
+    head = server.headers[-1]
+    assert socket.inet_ntoa(head[16:20]) == town.outside.ip and head[13] == 0x12 and b"udp:5353" in head
+    alice.ctl("expose", "udp:5353", "5300", "--proxy", "v2", "--allow", "10.0.0.0/8")
+    assert ask(town, 5353, timeout=0.5) is None
+    wait_until(lambda: exposures(alice)["udp:5353"]["not_allowed"] != "0", 10, "counted")
+
+    # What nobody takes is told, until it answers again.
+    alice.ctl("expose", "udp:5353", "5300")
+    server.stop()
+    assert ask(town, 5353, timeout=0.3) is None
+    wait_for_state(alice, "udp:5353", "target down")
+    server = Answerer(alice, 5300)
+    assert ask(town, 5353, timeout=5) == b"QUESTION"
+    wait_for_state(alice, "udp:5353", "live")
+
+    # After a restart of the door, and of the member, it is there again.
+    for node in (relay, alice):
+        node.kill()
+        node.start()
+        wait_until(lambda: ask(town, 5353, timeout=0.5) == b"QUESTION", 20, "after a restart")
+    alice.wait_for_control()
+
+    # A port that another program has is told; and what is unexposed is closed at once, for who is there as well.
+    taken = relay.host.socket(kind=socket.SOCK_DGRAM)
+    taken.bind(("0.0.0.0", 5354))
+    control.admin("port", "add", "alice", "udp:5354")
+    alice.ctl("expose", "udp:5354", "5300")
+    wait_for_state(alice, "udp:5354", "port taken")
+    assert "relay could not open UDP port 5354: another program has it" in alice.ctl("exposures").stdout
+    taken.close()
+    visitor = visitors[0]
+    assert ask(town, 5353, sock=visitor, timeout=5) == b"QUESTION"
+    alice.ctl("unexpose", "udp", ":5353")
+    wait_until(lambda: ask(town, 5353, sock=visitor, timeout=0.2) is None, 5, "unexposed")
+    wait_for_state(alice, "udp:5354", "live")
+    server.stop()

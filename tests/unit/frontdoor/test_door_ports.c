@@ -7,6 +7,7 @@
  */
 #undef NDEBUG
 #include "relay/frontdoor/front_door.h"
+#include "relay/frontdoor/proxy_header_wire.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -25,6 +26,7 @@
 struct house {
 	uv_loop_t loop;
 	struct front_door *outer, *inner;
+	enum port_kind kind;
 	int server; /* listens */
 	uint16_t server_port, port, other_port; /* of the outer door */
 	struct door_gate *gate;
@@ -50,25 +52,30 @@ static int socket_at(int kind, uint16_t port, uint16_t *ret_port)
 }
 
 /* One that nobody has; another program could take it before we do. */
-static uint16_t free_port(void)
+static uint16_t free_port(enum port_kind kind)
 {
 	uint16_t port;
 
-	close(socket_at(SOCK_STREAM, 0, &port));
+	close(socket_at(kind == PORT_TCP ? SOCK_STREAM : SOCK_DGRAM, 0, &port));
 	return port;
 }
 
-static int connect_to(uint16_t port)
+static int connect_by(int kind, uint16_t port)
 {
 	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port) };
 	const struct timeval limit = { .tv_sec = AWAIT_MS / 1000 };
-	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const int fd = socket(AF_INET, kind | SOCK_CLOEXEC, 0);
 
 	assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
 	close(fd);
 	return -1;
+}
+
+static int connect_to(uint16_t port)
+{
+	return connect_by(SOCK_STREAM, port);
 }
 
 static bool is_open(uint16_t port)
@@ -87,10 +94,10 @@ static void free_gate(struct door_gate *gate)
 	free(gate);
 }
 
-static void add_port(struct door_routes *routes, uint16_t number, const struct endpoint *target, enum door_header header,
+static void add_port(struct door_routes *routes, enum port_kind kind, uint16_t number, const struct endpoint *target, enum door_header header,
 		     struct door_gate *gate)
 {
-	const struct port_name name = { .kind = PORT_TCP, .number = number };
+	const struct port_name name = { .kind = kind, .number = number };
 	struct door_rule rule;
 	char text[PORT_NAME_TEXT];
 
@@ -112,7 +119,7 @@ static void set_ports(struct house *house, const uint16_t *ports, uint32_t n)
 	struct door_routes *routes = door_routes_new(n);
 
 	for (uint32_t i = 0; i < n; i++)
-		add_port(routes, ports[i], &inner, DOOR_HEADER_V2, NULL);
+		add_port(routes, house->kind, ports[i], &inner, DOOR_HEADER_V2, NULL);
 	const uint64_t before = front_door_counters(house->outer).routes_taken;
 	front_door_set_routes_take(house->outer, routes);
 	AWAIT(front_door_counters(house->outer).routes_taken > before);
@@ -135,30 +142,38 @@ static struct front_door *open_door(struct house *house, struct front_door_optio
 	return door;
 }
 
-static void open_house(struct house *house)
+static void open_house_of(struct house *house, enum port_kind kind, enum door_header header,
+			  bool (*allows)(const struct door_gate *gate, const struct endpoint *visitor))
 {
 	const struct endpoint from = endpoint_from_v4(INADDR_LOOPBACK, 0);
 	struct front_door_options outer = { .ports_changed = on_changed, .ports_owner = house };
 	struct door_routes *routes = door_routes_new(1);
 
-	*house = (struct house){ .port = free_port() };
+	*house = (struct house){ .kind = kind, .port = free_port(kind) };
 	do {
-		house->other_port = free_port();
+		house->other_port = free_port(kind);
 	} while (house->other_port == house->port);
-	house->server = socket_at(SOCK_STREAM, 0, &house->server_port);
-	assert(listen(house->server, 16) == 0);
+	house->server = socket_at(kind == PORT_TCP ? SOCK_STREAM : SOCK_DGRAM, 0, &house->server_port);
+	assert(kind == PORT_UDP || listen(house->server, 16) == 0);
 	assert(uv_loop_init(&house->loop) == 0);
 	house->gate = calloc(1, sizeof(*house->gate));
 	assert(house->gate);
 	house->gate->free = free_gate;
+	house->gate->allows = allows;
 	door_gate_init(house->gate);
 	const struct endpoint server = endpoint_from_v4(INADDR_LOOPBACK, house->server_port);
-	add_port(routes, house->port, &server, DOOR_NO_HEADER, house->gate);
+	add_port(routes, kind, house->port, &server, header, house->gate);
 	door_routes_set_doors(routes, &from, 1);
 	house->inner = open_door(house, (struct front_door_options){ .takes_header = true }, routes);
-	outer.tcp_ports.n = 1;
-	outer.tcp_ports.items[0].first = outer.tcp_ports.items[0].last = house->port;
+	struct port_ranges *ranges = kind == PORT_TCP ? &outer.tcp_ports : &outer.udp_ports;
+	ranges->n = 1;
+	ranges->items[0].first = ranges->items[0].last = house->port;
 	house->outer = open_door(house, outer, door_routes_new(0));
+}
+
+static void open_house(struct house *house)
+{
+	open_house_of(house, PORT_TCP, DOOR_NO_HEADER, NULL);
 }
 
 static void on_stopped(void *owner)
@@ -267,6 +282,156 @@ static void test_who_is_there_stays_when_its_port_is_closed(void)
 	close_house(&house);
 }
 
+/* ---- of UDP ---- */
+
+static ssize_t receive(int fd, void *bytes, size_t size, struct sockaddr_in *from)
+{
+	const struct timeval limit = { .tv_sec = AWAIT_MS / 1000 };
+	socklen_t len = sizeof(*from);
+
+	assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+	return recvfrom(fd, bytes, size, 0, (struct sockaddr *)from, &len);
+}
+
+static void test_datagrams_go_to_the_member_and_answers_back_while_the_routes_have_the_port(void)
+{
+	struct house house;
+	struct sockaddr_in from;
+	struct port_states states;
+	char bytes[2000] = { 0 };
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, NULL);
+	set_ports(&house, &house.port, 1);
+	front_door_ports(house.outer, &states);
+	assert(states.n == 1 && states.items[0].error == 0 && states.items[0].name.kind == PORT_UDP);
+	const int one = connect_by(SOCK_DGRAM, house.port), other = connect_by(SOCK_DGRAM, house.port);
+	for (int i = 0; i < 3; i++) {
+		assert(send(one, "one", 3, 0) == 3 && receive(house.server, bytes, sizeof(bytes), &from) == 3);
+		assert(memcmp(bytes, "one", 3) == 0 && sendto(house.server, "1", 1, 0, (struct sockaddr *)&from, sizeof(from)) == 1);
+		assert(send(other, bytes, sizeof(bytes), 0) == sizeof(bytes));
+		assert(receive(house.server, bytes, sizeof(bytes), &from) == sizeof(bytes));
+		assert(sendto(house.server, "2", 1, 0, (struct sockaddr *)&from, sizeof(from)) == 1);
+		assert(recv(one, bytes, sizeof(bytes), 0) == 1 && bytes[0] == '1');
+		assert(recv(other, bytes, sizeof(bytes), 0) == 1 && bytes[0] == '2');
+	}
+	const struct door_gate_counters gate = door_gate_counters(house.gate);
+	assert(gate.visitors == 2 && gate.visitors_now == 2 && gate.bytes_in == 3 * 2003 && gate.bytes_out == 6);
+	assert(gate.state == DOOR_TARGET_UP);
+	AWAIT(front_door_counters(house.outer).datagrams.datagrams_out == 6);
+	assert(front_door_counters(house.outer).datagrams.flows_now == 2);
+	set_ports(&house, NULL, 0);
+	assert(front_door_counters(house.outer).datagrams.flows_now == 0);
+	assert(send(one, "one", 3, 0) == 3 && recv(one, bytes, sizeof(bytes), 0) == -1 && errno == ECONNREFUSED);
+	close(one);
+	close(other);
+	close_house(&house);
+}
+
+static void test_each_datagram_says_who_the_visitor_is_if_its_target_wants_to_know(void)
+{
+	struct house house;
+	struct sockaddr_in from, own;
+	struct proxy_header header;
+	socklen_t own_len = sizeof(own);
+	char bytes[500];
+	size_t len;
+
+	open_house_of(&house, PORT_UDP, DOOR_HEADER_V2, NULL);
+	set_ports(&house, &house.port, 1);
+	const int visitor = connect_by(SOCK_DGRAM, house.port);
+	assert(getsockname(visitor, (struct sockaddr *)&own, &own_len) == 0);
+	for (int i = 0; i < 2; i++) {
+		assert(send(visitor, "hello", 5, 0) == 5);
+		const ssize_t n = receive(house.server, bytes, sizeof(bytes), &from);
+		assert(n > 5 && proxy_v2_decode((const uint8_t *)bytes, (size_t)n, &header, &len) == 0);
+		assert((size_t)n == len + 5 && memcmp(bytes + len, "hello", 5) == 0);
+		assert(header.is_datagram && header.scheme == PROXY_UDP && header.n_doors == 2);
+		assert(header.source.port == ntohs(own.sin_port) && header.destination.port == house.port);
+	}
+	close(visitor);
+	close_house(&house);
+}
+
+static bool allows_nobody(const struct door_gate *gate, const struct endpoint *visitor)
+{
+	(void)gate;
+	(void)visitor;
+	return false;
+}
+
+static void test_who_may_not_come_by_udp_is_counted_and_not_heard(void)
+{
+	struct house house;
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, allows_nobody);
+	set_ports(&house, &house.port, 1);
+	const int visitor = connect_by(SOCK_DGRAM, house.port);
+	assert(send(visitor, "hello", 5, 0) == 5 && send(visitor, "hello", 5, 0) == 5);
+	AWAIT(front_door_counters(house.inner).datagrams.not_allowed == 2);
+	assert(front_door_counters(house.inner).datagrams.flows_now == 0 && door_gate_counters(house.gate).visitors == 0);
+	close(visitor);
+	close_house(&house);
+}
+
+static void test_only_doors_bring_datagrams_and_only_with_a_header(void)
+{
+	struct house house;
+	struct sockaddr_in stranger = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1) };
+	uint8_t bytes[200];
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, NULL);
+	const uint16_t port = front_door_port(house.inner, 0);
+	const struct sockaddr_in inner = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port) };
+	const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), door = connect_by(SOCK_DGRAM, port);
+	assert(bind(fd, (struct sockaddr *)&stranger, sizeof(stranger)) == 0);
+	assert(sendto(fd, "hello", 5, 0, (const struct sockaddr *)&inner, sizeof(inner)) == 5);
+	AWAIT(front_door_counters(house.inner).datagrams.no_door == 1);
+	struct proxy_header header = { .has_addresses = true,
+				       .is_datagram = true,
+				       .source = endpoint_from_v4(0xc6336407, 7),
+				       .destination = endpoint_from_v4(0xc6336401, 53),
+				       .authority = { (const uint8_t *)"udp:1/7", 7 },
+				       .scheme = PROXY_UDP,
+				       .n_doors = 1 };
+	assert(send(door, "hello", 5, 0) == 5);
+	size_t n = proxy_v2_encode(&header, bytes, sizeof(bytes));
+	assert(send(door, bytes, n + 1, 0) == (ssize_t)n + 1);
+	header.authority.len = 5;
+	n = proxy_v2_encode(&header, bytes, sizeof(bytes));
+	assert(send(door, bytes, n, 0) == (ssize_t)n); /* and nothing behind it */
+	AWAIT(front_door_counters(house.inner).datagrams.bad_header == 3);
+	assert(send(door, bytes, n + 1, 0) == (ssize_t)n + 1);
+	AWAIT(front_door_counters(house.inner).datagrams.unknown_port == 1);
+	header.n_doors = 2;
+	n = proxy_v2_encode(&header, bytes, sizeof(bytes));
+	assert(send(door, bytes, n + 1, 0) == (ssize_t)n + 1);
+	AWAIT(front_door_counters(house.inner).datagrams.in_a_ring == 1);
+	close(fd);
+	close(door);
+	close_house(&house);
+}
+
+static void test_that_nobody_takes_datagrams_is_known_until_they_are_answered(void)
+{
+	struct house house;
+	struct sockaddr_in from;
+	uint16_t port;
+	char bytes[10];
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, NULL);
+	set_ports(&house, &house.port, 1);
+	close(house.server);
+	const int visitor = connect_by(SOCK_DGRAM, house.port);
+	assert(send(visitor, "hello", 5, 0) == 5);
+	AWAIT(door_gate_counters(house.gate).state == DOOR_TARGET_DOWN);
+	house.server = socket_at(SOCK_DGRAM, house.server_port, &port);
+	assert(send(visitor, "hello", 5, 0) == 5 && receive(house.server, bytes, sizeof(bytes), &from) == 5);
+	assert(sendto(house.server, "yes", 3, 0, (struct sockaddr *)&from, sizeof(from)) == 3);
+	assert(recv(visitor, bytes, sizeof(bytes), 0) == 3 && door_gate_counters(house.gate).state == DOOR_TARGET_UP);
+	close(visitor);
+	close_house(&house);
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -274,6 +439,11 @@ int main(void)
 	test_a_port_that_its_operator_does_not_offer_stays_closed();
 	test_a_port_that_another_program_has_is_told_and_harms_no_other();
 	test_who_is_there_stays_when_its_port_is_closed();
+	test_datagrams_go_to_the_member_and_answers_back_while_the_routes_have_the_port();
+	test_each_datagram_says_who_the_visitor_is_if_its_target_wants_to_know();
+	test_who_may_not_come_by_udp_is_counted_and_not_heard();
+	test_only_doors_bring_datagrams_and_only_with_a_header();
+	test_that_nobody_takes_datagrams_is_known_until_they_are_answered();
 	puts("ok");
 	return 0;
 }
