@@ -65,6 +65,7 @@ struct visit {
 	struct side near, far;
 	struct way up, down;
 	struct door_guest guest;
+	bool is_stranger; /* the gate's list does not have it: it came for a challenge, or for nothing */
 	uint64_t since_ms;
 	uint16_t source;
 	uint8_t state;
@@ -155,6 +156,12 @@ static void wake(struct terminator *terminator)
 		return; /* EAGAIN: it is awake */
 }
 
+/* An ACME server comes from wherever it likes. Who is let in so does not come further than here: lead_on(). */
+static bool judges(struct door_sink *sink)
+{
+	return tls_site_has_challenge(&container_of(sink, struct terminated, sink)->site);
+}
+
 static bool take(struct door_sink *sink, int fd, const struct door_guest *guest)
 {
 	struct terminated *host = container_of(sink, struct terminated, sink);
@@ -171,6 +178,7 @@ static bool take(struct door_sink *sink, int fd, const struct door_guest *guest)
 	visit->host = host;
 	visit->guest = *guest;
 	visit->guest.gate = visit->gate = door_gate_hold(guest->gate);
+	visit->is_stranger = !door_gate_allows(visit->gate, &guest->source);
 	visit->source = source;
 	visit->state = guest->is_https ? SHAKING : ASKING;
 	visit->near = (struct side){ .visit = visit, .fd = fd };
@@ -479,6 +487,14 @@ static void not_reached(struct visit *visit, int error)
 	end(visit, true);
 }
 
+static void refuse_stranger(struct visit *visit)
+{
+	door_gate_not_allowed(visit->gate);
+	log_limited(&visit->terminator->log_limit, LOG_LEVEL_INFO, "expose", "%s from %s: not allowed: refused",
+		    visit->guest.host.text, endpoint_ip_text(&visit->guest.source).s);
+	end(visit, true);
+}
+
 static void connect_far(struct visit *visit)
 {
 	struct sockaddr_storage address;
@@ -496,6 +512,15 @@ static void connect_far(struct visit *visit)
 		not_reached(visit, errno);
 	else
 		visit->far.waits_to_write = true;
+}
+
+/* It is known what it came for. */
+static void lead_on(struct visit *visit)
+{
+	if (visit->is_stranger)
+		refuse_stranger(visit);
+	else
+		connect_far(visit);
 }
 
 static void step_connecting(struct visit *visit, uint32_t far_events)
@@ -558,7 +583,7 @@ static void step_shaking(struct visit *visit)
 	if (SSL_session_reused(visit->ssl) == 1)
 		count(visit->host, N_OF(resumed));
 	if (!tls_site_was_challenge(visit->ssl)) {
-		connect_far(visit);
+		lead_on(visit);
 		return;
 	}
 	count(visit->host, N_OF(challenges));
@@ -606,7 +631,7 @@ static void ask(struct visit *visit, bool is_whole)
 	    tls_site_answers(&visit->host->site, path, len, text))
 		answer(visit, text);
 	else if (is_whole)
-		connect_far(visit);
+		lead_on(visit);
 }
 
 static void step_asking(struct visit *visit)
@@ -860,7 +885,7 @@ void terminator_free(struct terminator *terminator)
 void terminated_init(struct terminated *terminated, struct terminator *terminator, const struct endpoint *target,
 		     enum exposure_proxy proxy)
 {
-	*terminated = (struct terminated){ .sink.take = take, .terminator = terminator, .target = *target, .proxy = proxy };
+	*terminated = (struct terminated){ .sink = { .take = take, .judges = judges }, .terminator = terminator, .target = *target, .proxy = proxy };
 	tls_site_init(&terminated->site);
 }
 

@@ -296,6 +296,14 @@ void tls_site_set_answer(struct tls_site *site, const char *token, const char *a
 	pthread_mutex_unlock(&site->lock);
 }
 
+bool tls_site_has_challenge(struct tls_site *site)
+{
+	pthread_mutex_lock(&site->lock);
+	const bool has = site->token[0] != '\0' || site->challenge;
+	pthread_mutex_unlock(&site->lock);
+	return has;
+}
+
 bool tls_site_has_answer(struct tls_site *site)
 {
 	pthread_mutex_lock(&site->lock);

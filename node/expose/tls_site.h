@@ -67,5 +67,7 @@ SSL *tls_site_accept(struct tls_site *site, const struct host_name *host);
 bool tls_site_was_challenge(const SSL *ssl);
 /* The answer to who asks for this path by HTTP. False: it is the server's to answer. */
 bool tls_site_answers(struct tls_site *site, const char *path, size_t len, char ret[TLS_SITE_ANSWER_LEN + 1]);
+/* Is there a challenge of whatever kind? */
+bool tls_site_has_challenge(struct tls_site *site);
 /* Is an answer to http-01 there? */
 bool tls_site_has_answer(struct tls_site *site);

@@ -70,11 +70,11 @@ bool door_gate_is_shut(const struct door_gate *gate)
 }
 
 /* Of one source first: who asks too often takes nothing from the others. */
-static enum door_gate_answer judge(struct door_gate *gate, const struct endpoint *visitor, uint64_t now_ms)
+static enum door_gate_answer judge(struct door_gate *gate, const struct endpoint *visitor, bool any, uint64_t now_ms)
 {
 	if (door_gate_is_shut(gate))
 		return DOOR_GATE_NOT_ALLOWED;
-	if (gate->allows && !gate->allows(gate, visitor))
+	if (!any && !door_gate_allows(gate, visitor))
 		return DOOR_GATE_NOT_ALLOWED;
 	if (gate->of_source && !source_limit_take(gate->of_source, visitor, now_ms))
 		return DOOR_GATE_OVER_SOURCE_RATE;
@@ -83,9 +83,19 @@ static enum door_gate_answer judge(struct door_gate *gate, const struct endpoint
 	return DOOR_GATE_OPEN;
 }
 
-enum door_gate_answer door_gate_ask(struct door_gate *gate, const struct endpoint *visitor, uint64_t now_ms)
+bool door_gate_allows(const struct door_gate *gate, const struct endpoint *visitor)
 {
-	const enum door_gate_answer answer = judge(gate, visitor, now_ms);
+	return !gate->allows || gate->allows(gate, visitor);
+}
+
+void door_gate_not_allowed(struct door_gate *gate)
+{
+	add(&gate->refused[DOOR_GATE_NOT_ALLOWED], 1);
+}
+
+enum door_gate_answer door_gate_ask(struct door_gate *gate, const struct endpoint *visitor, bool any, uint64_t now_ms)
+{
+	const enum door_gate_answer answer = judge(gate, visitor, any, now_ms);
 
 	if (answer != DOOR_GATE_OPEN)
 		add(&gate->refused[answer], 1);

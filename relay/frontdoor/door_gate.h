@@ -61,8 +61,12 @@ void door_gate_init(struct door_gate *gate);
 struct door_gate *door_gate_hold(struct door_gate *gate);
 void door_gate_let_go(struct door_gate *gate);
 
-/* May it come in? If not, that is counted. */
-enum door_gate_answer door_gate_ask(struct door_gate *gate, const struct endpoint *visitor, uint64_t now_ms);
+/* May it come in? If not, that is counted. any: the list is somebody else's to look at. */
+enum door_gate_answer door_gate_ask(struct door_gate *gate, const struct endpoint *visitor, bool any, uint64_t now_ms);
+/* By the list alone; in any thread. */
+bool door_gate_allows(const struct door_gate *gate, const struct endpoint *visitor);
+/* One that was let through with any is not on it; in any thread. */
+void door_gate_not_allowed(struct door_gate *gate);
 /* One that was let through. */
 void door_gate_enter(struct door_gate *gate);
 void door_gate_leave(struct door_gate *gate);

@@ -30,4 +30,9 @@ struct door_sink {
 	 * room. guest is borrowed.
 	 */
 	bool (*take)(struct door_sink *sink, int fd, const struct door_guest *guest);
+	/*
+	 * In the door's thread: does it look itself, of everybody, whether the gate's list allows him (door_gate_allows()), and has to
+	 * do with some who are not on it? NULL: never.
+	 */
+	bool (*judges)(struct door_sink *sink);
 };

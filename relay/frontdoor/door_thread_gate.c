@@ -9,7 +9,8 @@ bool visitor_pass_gate(struct visitor *visitor, const struct door_route *route)
 
 	if (!route->gate)
 		return true;
-	const enum door_gate_answer answer = door_gate_ask(route->gate, &visitor->remote, door->now_ms);
+	const bool sink_judges = route->sink && route->sink->judges && route->sink->judges(route->sink);
+	const enum door_gate_answer answer = door_gate_ask(route->gate, &visitor->remote, sink_judges, door->now_ms);
 	if (answer != DOOR_GATE_OPEN) {
 		door->counters.not_allowed += answer == DOOR_GATE_NOT_ALLOWED;
 		door->counters.over_rate += answer != DOOR_GATE_NOT_ALLOWED;

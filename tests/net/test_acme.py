@@ -121,9 +121,11 @@ def test_certificate_is_got_by_each_challenge_through_the_front_door(town, chall
     ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip, nonces_refused=25)
     order_from(town, ca, challenge)
     alice = town.nodes["alice"]
-    alice.ctl("expose", "app.demo", "8080", "--tls", "acme")
+    alice.ctl("expose", "app.demo", "8080", "--tls", "acme", "--allow", town.outside.ip)  # the ACME server is not on it
     wait_for_page(town, "https://app.demo/")
     assert curl(town, "http://app.demo/").stdout == PAGE
+    for url in ("http://app.demo/", "https://app.demo/"):
+        assert web.curl(ca.host, town.relay.host.ip, town.web, url, check=False).returncode != 0
     said = exposure(alice, "app.demo")
     assert said["state"] == "live" and said["certificate"]["state"] == "valid" and int(said["acme_challenges"]) >= 1
     acme = said["certificate"]["acme"]

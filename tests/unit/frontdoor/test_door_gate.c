@@ -43,7 +43,7 @@ static enum door_gate_answer ask(struct guarded *guarded, uint32_t last, uint64_
 {
 	const struct endpoint visitor = address(last);
 
-	return door_gate_ask(&guarded->gate, &visitor, now_ms);
+	return door_gate_ask(&guarded->gate, &visitor, false, now_ms);
 }
 
 static uint32_t count_open(struct guarded *guarded, uint32_t last, uint32_t n, uint64_t now_ms)
@@ -166,9 +166,9 @@ static void test_nobody_comes_through_one_that_is_shut(void)
 	const struct endpoint visitor = endpoint_from_v4(0xc6336401, 4000);
 
 	begin(&guarded);
-	assert(!door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, 0) == DOOR_GATE_OPEN);
+	assert(!door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, false, 0) == DOOR_GATE_OPEN);
 	door_gate_shut(&guarded.gate);
-	assert(door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, 0) == DOOR_GATE_NOT_ALLOWED);
+	assert(door_gate_is_shut(&guarded.gate) && door_gate_ask(&guarded.gate, &visitor, false, 0) == DOOR_GATE_NOT_ALLOWED);
 	door_gate_let_go(&guarded.gate);
 }
 

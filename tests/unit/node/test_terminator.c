@@ -520,6 +520,53 @@ static void test_by_http_the_token_is_answered_and_all_else_is_the_servers(void)
 	finish(&world);
 }
 
+static bool allows_nobody(const struct door_gate *gate, const struct endpoint *visitor)
+{
+	(void)gate, (void)visitor;
+	return false;
+}
+
+static bool is_server_asked(const struct world *world)
+{
+	struct pollfd poll_ = { .fd = world->server, .events = POLLIN };
+
+	return poll(&poll_, 1, 0) > 0;
+}
+
+static void test_who_is_not_on_the_list_has_an_open_challenge_answered_and_no_more(void)
+{
+	const struct endpoint visitor = endpoint_from_v4(VISITOR, 1);
+	struct world world;
+	char heard[1];
+	bool is_taken;
+
+	begin(&world);
+	struct door_gate *gate = &world.site->gate;
+	struct door_sink *sink = &world.site->terminated.sink;
+	gate->allows = allows_nobody;
+	assert(!sink->judges(sink) && door_gate_ask(gate, &visitor, false, 1) == DOOR_GATE_NOT_ALLOWED);
+	tls_site_set_answer(&world.site->terminated.site, "token", "token.thumbprint");
+	assert(sink->judges(sink) && door_gate_ask(gate, &visitor, true, 1) == DOOR_GATE_OPEN);
+	expect_http(&world, "GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: a\r\n\r\n", "token.thumbprint");
+	const int fd = bring_to(world.site, HOST, false, &is_taken);
+	assert(is_taken && send(fd, "GET / HTTP/1.1\r\n", 16, MSG_NOSIGNAL) == 16 && recv(fd, heard, 1, 0) <= 0);
+	close(fd);
+
+	tls_site_set_challenge_take(&world.site->terminated.site, context_for(HOST, false));
+	SSL *ssl = hello(&world, bring(&world), HOST, "\x0a" "acme-tls/1");
+	assert(SSL_connect(ssl) == 1 && SSL_read(ssl, heard, 1) == 0);
+	leave(ssl);
+	ssl = visit(&world);
+	assert(SSL_read(ssl, heard, 1) <= 0);
+	leave(ssl);
+	assert(!is_server_asked(&world) && counters_of(&world).challenges == 2);
+	assert(door_gate_counters(gate).refused[DOOR_GATE_NOT_ALLOWED] == 3);
+	tls_site_set_challenge_take(&world.site->terminated.site, NULL);
+	tls_site_set_answer(&world.site->terminated.site, NULL, NULL);
+	assert(!sink->judges(sink));
+	finish(&world);
+}
+
 /* Much both ways at once, and nobody reads before it is all sent or cannot be. */
 static void test_much_is_carried_both_ways_and_who_does_not_read_is_waited_for(void)
 {
@@ -667,6 +714,7 @@ int main(void)
 	test_without_a_certificate_nobody_comes_in();
 	test_an_acme_challenge_is_shown_to_who_asks_for_it_alone();
 	test_by_http_the_token_is_answered_and_all_else_is_the_servers();
+	test_who_is_not_on_the_list_has_an_open_challenge_answered_and_no_more();
 	test_much_is_carried_both_ways_and_who_does_not_read_is_waited_for();
 	test_what_does_not_fit_together_is_refused_with_the_reason();
 	test_other_files_are_taken_and_bad_ones_are_told_of_while_the_old_is_shown();
