@@ -709,7 +709,7 @@ static void send_some_alone(struct peer_fsm *fsm, uint64_t now_ns)
 		n_seen += fsm->looks_ns[i] > fsm->undelivered_ns;
 	if (n_seen >= enough_looks(fsm))
 		fsm->alone_ns = 0;
-	else if (!fsm->alone_ns)
+	else if (!fsm->alone_ns && now_ns - fsm->undelivered_ns >= BOTH_NS)
 		fsm->alone_ns = now_ns;
 }
 

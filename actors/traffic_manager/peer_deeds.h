@@ -56,6 +56,7 @@
 #define MISSING_LOOKS_MAX 8       /* where some is lost anyway */
 #define ASK_NS          MS(100)   /* between the pings that ask for receipts */
 #define CLOSE_NS        MS(550)   /* of doubt, then the address is closed to data */
+#define BOTH_NS         MS(200)   /* of doubt with copies of all: both sides' first, or answers would have no way for long */
 #define ALONE_NS        MS(150)   /* without copies by relay, until the peer looked twice and saw none, and we once */
 #define ALONE_MAX_NS    MS(400)   /* so much later, at most, the last of them comes by relay */
 #define ASK_QUIET_NS    MS(2000)  /* without data there is nothing to be learnt */
