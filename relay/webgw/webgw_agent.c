@@ -67,7 +67,7 @@ struct webgw_agent {
 	struct websocket_host *websockets;
 	struct tls_host *tls_host;
 	struct websocket *ws; /* NULL: waits */
-	SSL_CTX *context;     /* as the WebSocket's; NULL before the first */
+	SSL_CTX *context;     /* of what is dialled: a secret says whose it is, no certificate, which may have ended meanwhile */
 	uv_timer_t timer, tick;
 	struct agent_host hosts[WEBGW_AGENT_MAX_HOSTS];
 	struct link visits;
@@ -481,13 +481,6 @@ static int connect_with(struct webgw_agent *agent, const char *key_pem, const ch
 		.max_queue = MAX_QUEUE,
 		.handler = { .owner = agent, .opened = on_opened, .message = on_message, .closed = on_closed },
 	};
-	SSL_CTX *context;
-	const int r = tls_context_new(&options.tls, &context, reterr);
-
-	if (r != 0)
-		return r;
-	SSL_CTX_free(agent->context);
-	agent->context = context;
 	agent->ws = websocket_connect(agent->websockets, &options, reterr);
 	return agent->ws ? 0 : -EINVAL;
 }
@@ -567,8 +560,12 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 
 	if (!agent)
 		abort();
-	int r = websocket_host_new(loop, &agent->websockets, reterr);
+	const struct tls_options tls = { .trust = TLS_TRUST_PIN, .pin = options->pin };
+	int r = tls_context_new(&tls, &agent->context, reterr);
+	if (r == 0)
+		r = websocket_host_new(loop, &agent->websockets, reterr);
 	if (r != 0) {
+		SSL_CTX_free(agent->context);
 		free(agent);
 		return r;
 	}
