@@ -371,9 +371,11 @@ static bool is_elsewhere(struct endpoint *network, const struct hard_nat_facts *
 	return true;
 }
 
+/* Nor is another port; but a search that began with a port that may be sent to ends when it is one that may not. */
 static enum event take_facts(struct hard_nat_facts *kept, const struct hard_nat_facts *facts)
 {
-	const bool is_same = same_address(&kept->outside, &facts->outside);
+	const bool is_same = same_address(&kept->outside, &facts->outside) &&
+			     (facts->outside.port >= FIRST_PORT || kept->outside.port < FIRST_PORT);
 
 	*kept = *facts;
 	return is_same ? EV_NONE : EV_OTHER_FACTS;

@@ -20,7 +20,9 @@ static struct hard_nat_facts facts_of(struct wire_reader *r)
 	facts.high_port = wire_u16(r);
 	facts.last_port = wire_u16(r);
 	facts.n_ports = wire_u8(r);
-	facts.outside = endpoint_from_v4(wire_u32(r), wire_u16(r));
+	const uint32_t ip = wire_u32(r);
+
+	facts.outside = endpoint_from_v4(ip, wire_u16(r));
 	return facts;
 }
 

@@ -770,6 +770,21 @@ static void given_an_easy_side_that_began(void)
 	assert(easy.n_tells == 1);
 }
 
+static void test_nobody_knocks_at_a_well_known_port_that_is_told_of_amid_a_search(void)
+{
+	struct hard_nat_facts moved;
+
+	given_an_easy_side_that_began();
+	relay_carries = true;
+	hard_hears_that_it_begins();
+	assert(hard.n_open == HARD_NAT_MAX_SOCKETS && hard.n_knocks == 0);
+	moved = easy.facts;
+	moved.outside.port = 53;
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = moved, .flag = true });
+	run_until(now_ns + MS(4500));
+	assert(hard.n_open == 0 && hard.n_knocks == 0);
+}
+
 static void test_an_easy_side_says_that_it_begins_until_it_is_heard_and_pings_nobody_before(void)
 {
 	given_an_easy_side_that_began();
@@ -923,6 +938,7 @@ int main(void)
 	test_only_a_hard_side_with_an_easy_strict_one_is_searched();
 	test_whatever_ports_a_peer_tells_of_those_from_1024_on_are_pinged_and_at_most_1024();
 	test_a_side_that_says_it_is_at_a_well_known_port_is_not_searched();
+	test_nobody_knocks_at_a_well_known_port_that_is_told_of_amid_a_search();
 	test_one_search_for_each_pair_of_networks();
 	test_a_peer_that_alternates_what_it_says_gets_two_searches_in_ten_minutes();
 	test_another_network_of_our_own_renews_the_searches();
