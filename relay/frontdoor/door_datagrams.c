@@ -273,7 +273,7 @@ static const struct door_route *find_route(struct door_datagrams *datagrams, con
 		say_refused(datagrams, arrival, "it would be led in a ring");
 		return NULL;
 	}
-	const enum door_gate_answer answer = route->gate ? door_gate_ask(route->gate, &arrival->visitor, datagrams->now_ms)
+	const enum door_gate_answer answer = route->gate ? door_gate_ask(route->gate, &arrival->visitor, false, datagrams->now_ms)
 							 : DOOR_GATE_OPEN;
 	if (answer == DOOR_GATE_OPEN)
 		return route;
