@@ -3,6 +3,9 @@
  * a ClientHello, by which a door knows the host, and behind it says in one byte what it wants of the server.
  *
  *   serve PORT                           until it is killed
+ *
+ * PORT: at 127.0.0.1, or ADDRESS:PORT. What these calls cost bounds what can be measured of a door: so they are as few as can be.
+ *
  *   stream PORT HOST N MS                bytes a second by N connections at once
  *   connect PORT HOST N MS               connections a second, N at once, and time to first byte: p50, p99 (us)
  *   hold PORT HOST N BYTES               N connections that were sent so many bytes; says so, and holds them until the
@@ -130,8 +133,8 @@ static void attend(int fd)
 			break;
 		const bool had = guest->left > 0 || guest->holds;
 		guest->n_read += (size_t)n;
-		if (!had)
-			take_wish(guest);
+		if (!had && take_wish(guest) && !guest->holds && guest->left < BUFFER)
+			break; /* it is told at once, and then its end comes */
 	}
 	while (guest->left > 0) {
 		const size_t want = guest->left < BUFFER ? guest->left : BUFFER;
@@ -146,10 +149,24 @@ static void attend(int fd)
 	}
 }
 
-static int listen_at(uint16_t port)
+/* "PORT" or "ADDRESS:PORT" */
+static struct sockaddr_in parse_place(const char *text)
 {
-	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port),
-					     .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in place = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const char *colon = strchr(text, ':');
+	char address[32] = "";
+
+	if (colon && (size_t)(colon - text) < sizeof(address)) {
+		memcpy(address, text, (size_t)(colon - text));
+		if (inet_pton(AF_INET, address, &place.sin_addr) != 1)
+			exit(2);
+	}
+	place.sin_port = htons((uint16_t)atoi(colon ? colon + 1 : text));
+	return place;
+}
+
+static int listen_at(struct sockaddr_in address)
+{
 	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
 
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -159,9 +176,9 @@ static int listen_at(uint16_t port)
 	return fd;
 }
 
-static _Noreturn void serve(uint16_t port)
+static _Noreturn void serve(struct sockaddr_in place)
 {
-	const int listener = listen_at(port), epoll = epoll_create1(0);
+	const int listener = listen_at(place), epoll = epoll_create1(0);
 	struct epoll_event events[MAX_EVENTS], event = { .events = EPOLLIN, .data.fd = listener };
 
 	epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
@@ -189,42 +206,53 @@ static _Noreturn void serve(uint16_t port)
 
 /* ---- visitors ---- */
 
-/* Each from an address of its own, so that no ports run out. -1: the door takes nobody now. */
-static int visit(uint16_t port, enum want want, uint32_t n_bytes, bool blocks)
+static struct sockaddr_in to; /* where the visitors go */
+
+/* On the loopback each from an address of its own, so that no ports run out. */
+static void bind_own(int fd)
 {
 	static uint32_t n;
-	const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port),
-					.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const int one = 1;
 	const struct sockaddr_in from = { .sin_family = AF_INET,
 					  .sin_addr.s_addr = htonl(0x7f010001 + n++ % 60000) };
-	const int fd = socket(AF_INET, SOCK_STREAM | (blocks ? 0 : SOCK_NONBLOCK), 0), one = 1;
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+	if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) < 0)
+		die("bind");
+}
+
+/* -1: the door takes nobody now. */
+static int visit(enum want want, uint32_t n_bytes, bool blocks)
+{
+	const bool is_near = ntohl(to.sin_addr.s_addr) == INADDR_LOOPBACK;
+	const int fd = socket(AF_INET, SOCK_STREAM | (blocks || !is_near ? 0 : SOCK_NONBLOCK), 0);
 	uint8_t said[sizeof(hello) + 5];
 
 	if (fd < 0)
 		die("socket");
-	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) < 0)
-		die("bind");
+	if (is_near)
+		bind_own(fd);
 	if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0 && errno != EINPROGRESS)
 		die("connect");
 	memcpy(said, hello, hello_len);
 	said[hello_len] = (uint8_t)want;
 	memcpy(said + hello_len + 1, &n_bytes, sizeof(n_bytes));
-	if (send(fd, said, hello_len + 5, MSG_NOSIGNAL) == (ssize_t)hello_len + 5)
+	if (send(fd, said, hello_len + 5, MSG_NOSIGNAL) == (ssize_t)hello_len + 5) {
+		if (!is_near && !blocks)
+			fcntl(fd, F_SETFL, O_NONBLOCK);
 		return fd;
+	}
 	close(fd); /* on the loopback a connection is there at once, or turned away */
 	return -1;
 }
 
-static int stream(uint16_t port, int n, uint64_t ms)
+static int stream(int n, uint64_t ms)
 {
 	const int epoll = epoll_create1(0);
 	struct epoll_event events[MAX_EVENTS];
 	uint64_t total = 0, begin = 0, until = UINT64_MAX;
 
 	for (int i = 0; i < n; i++) {
-		struct epoll_event event = { .events = EPOLLIN, .data.fd = visit(port, WANT_STREAM, 1, false) };
+		struct epoll_event event = { .events = EPOLLIN, .data.fd = visit(WANT_STREAM, 1, false) };
 		if (event.data.fd < 0)
 			die("send");
 		epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event);
@@ -258,14 +286,14 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void begin_visit(int epoll, uint16_t port, uint64_t *n_failed)
+static void begin_visit(int epoll, uint64_t *n_failed)
 {
 	uint64_t begun;
 	int fd;
 
 	do {
 		begun = now_us();
-		fd = visit(port, WANT_BYTE, 1, false);
+		fd = visit(WANT_BYTE, 1, false);
 		*n_failed += fd < 0;
 	} while (fd < 0);
 	begun_us[fd] = begun;
@@ -292,7 +320,7 @@ static bool go_on(int fd, bool has_ended, uint64_t *n_failed)
 	return true;
 }
 
-static int connect_and_go(uint16_t port, int n, uint64_t ms)
+static int connect_and_go(int n, uint64_t ms)
 {
 	const int epoll = epoll_create1(0);
 	const uint64_t begin = now_us();
@@ -301,12 +329,12 @@ static int connect_and_go(uint16_t port, int n, uint64_t ms)
 
 	times = malloc(MAX_TIMES * sizeof(*times));
 	for (int i = 0; i < n; i++)
-		begin_visit(epoll, port, &n_failed);
+		begin_visit(epoll, &n_failed);
 	while (now_us() < begin + ms * 1000) {
 		const int ready = epoll_wait(epoll, events, MAX_EVENTS, 1000);
 		for (int i = 0; i < ready; i++)
 			if (go_on(events[i].data.fd, events[i].events & EPOLLRDHUP, &n_failed))
-				begin_visit(epoll, port, &n_failed);
+				begin_visit(epoll, &n_failed);
 	}
 	const double seconds = (double)(now_us() - begin) / 1e6;
 	if (n_times == 0)
@@ -317,10 +345,10 @@ static int connect_and_go(uint16_t port, int n, uint64_t ms)
 	return 0;
 }
 
-static int hold(uint16_t port, int n, uint32_t n_bytes)
+static int hold(int n, uint32_t n_bytes)
 {
 	for (int i = 0; i < n; i++) {
-		const int fd = visit(port, WANT_HOLD, n_bytes, true);
+		const int fd = visit(WANT_HOLD, n_bytes, true);
 		if (fd < 0)
 			die("send");
 		for (uint32_t got = 0; got < n_bytes;) {
@@ -344,17 +372,17 @@ int main(int argc, char **argv)
 	files.rlim_cur = files.rlim_max < MAX_FDS ? files.rlim_max : MAX_FDS;
 	setrlimit(RLIMIT_NOFILE, &files);
 	if (argc == 3 && strcmp(argv[1], "serve") == 0)
-		serve((uint16_t)atoi(argv[2]));
+		serve(parse_place(argv[2]));
 	if (argc != 6)
 		return 2;
-	const uint16_t port = (uint16_t)atoi(argv[2]);
+	to = parse_place(argv[2]);
 	const int n = atoi(argv[4]);
 	make_hello(argv[3]);
 	if (strcmp(argv[1], "stream") == 0)
-		return stream(port, n, (uint64_t)atoi(argv[5]));
+		return stream(n, (uint64_t)atoi(argv[5]));
 	if (strcmp(argv[1], "connect") == 0)
-		return connect_and_go(port, n, (uint64_t)atoi(argv[5]));
+		return connect_and_go(n, (uint64_t)atoi(argv[5]));
 	if (strcmp(argv[1], "hold") == 0)
-		return hold(port, n, (uint32_t)atoi(argv[5]));
+		return hold(n, (uint32_t)atoi(argv[5]));
 	return 2;
 }
