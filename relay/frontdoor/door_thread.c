@@ -8,9 +8,14 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_A_TURN	256
+#define CROWD		2     /* visitors of one turn: not one who comes again and again */
+#define CROWD_MS	2     /* so long it is one after such a turn */
+#define NAP_NS		50000 /* and the kernel's slack: front_door.c has made it small */
+#define MANY_EVENTS	32    /* these are worth a turn: it needs no nap to have more */
 #define LOOK_NS		50000
 #define MAX_LOOKS_LEFT_OUT 255
 #define LINGER_MS	2000 /* for an answer to arrive */
@@ -93,10 +98,25 @@ static int look_for_events(struct door_thread *door, struct epoll_event *events)
 	return n;
 }
 
+/*
+ * In a crowd a turn for each thing that happens costs a fifth of all: who has a turn after a nap has many at once, and nobody in a
+ * crowd has waited for less than that. Not while somebody comes alone, who waits for each of his answers.
+ */
+static bool may_nap(const struct door_thread *door)
+{
+	return door->now_ms <= door->crowd_until_ms && door->n_events < MANY_EVENTS;
+}
+
 static int wait_for_events(struct door_thread *door, struct epoll_event *events)
 {
+	const struct timespec nap = { .tv_nsec = NAP_NS };
 	const int wait_ms = time_to_wait(door);
-	const int n = wait_ms != 0 ? look_for_events(door, events) : 0;
+	int n = 0;
+
+	if (wait_ms != 0 && may_nap(door))
+		(void)nanosleep(&nap, NULL);
+	else if (wait_ms != 0)
+		n = look_for_events(door, events);
 
 	return n != 0 ? n : epoll_wait(door->epoll_fd, events, EVENTS_A_TURN, wait_ms);
 }
@@ -105,7 +125,9 @@ bool door_thread_turn(struct door_thread *door)
 {
 	struct epoll_event events[EVENTS_A_TURN];
 	const int n = wait_for_events(door, events);
+	const uint64_t n_before = door->counters.visitors;
 
+	door->n_events = n > 0 ? (uint32_t)n : 0;
 	door->has_word = false;
 	door->n_turns++;
 	read_clock(door);
@@ -113,6 +135,8 @@ bool door_thread_turn(struct door_thread *door)
 		struct watch *watched = events[i].data.ptr;
 		watched->happened(watched, events[i].events);
 	}
+	if (door->counters.visitors >= n_before + CROWD)
+		door->crowd_until_ms = door->now_ms + CROWD_MS;
 	door->pump_has_more = splice_pump_turn(door->pump, door->now_ms);
 	door->due_ms = expire_all(door);
 	door_free_gone(door);

@@ -142,6 +142,8 @@ struct door_thread {
 	struct link trying, answering; /* CONNECTING while there is another to try; ANSWERING */
 	uint64_t n_chosen;
 	uint64_t n_turns;
+	uint64_t crowd_until_ms; /* visitors come many at a time */
+	uint32_t n_events;	 /* of the last turn */
 	bool may_look; /* before it sleeps */
 	uint32_t n_looks_in_vain, n_not_to_look; /* 1, 3, 7 …; so many times it sleeps at once */
 	uint64_t now_ms, due_ms; /* of this turn; when somebody is late */
