@@ -22,6 +22,7 @@
 #define MAX_DOORS	2 /* as visitors of TCP: a front door, and the acceptor of a member */
 #define HEADER_MAX	384
 #define MAX_DATAGRAM	65507
+#define PLACE_BUFFER	(1 << 20) /* for receiving: there may be many places, which strangers fill */
 
 struct datagram_place {
 	struct watch watch;
@@ -484,6 +485,8 @@ int door_datagrams_open(struct door_datagrams *datagrams, const struct endpoint 
 		abort();
 	int r = door_udp_listen(address, next_number(datagrams), &place->sock);
 	if (r == 0) {
+		const int buffer = PLACE_BUFFER;
+		(void)setsockopt(place->sock.fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
 		(void)relay_socket_set_whole(&place->sock, false);
 		if ((r = watch_fd(datagrams, place->sock.fd, &place->watch)) < 0)
 			relay_socket_close(&place->sock);

@@ -27,6 +27,7 @@ struct house {
 	uv_loop_t loop;
 	struct front_door *outer, *inner;
 	enum port_kind kind;
+	bool is_everywhere; /* the outer door listens at all addresses, IPv6 too; set before it is opened */
 	int server; /* listens */
 	uint16_t server_port, port, other_port; /* of the outer door */
 	struct door_gate *gate;
@@ -135,8 +136,10 @@ static struct front_door *open_door(struct house *house, struct front_door_optio
 	struct front_door *door;
 	struct error error;
 
-	options.n_listen = 1;
-	options.listen[0] = endpoint_from_v4(INADDR_LOOPBACK, 0);
+	if (options.n_listen == 0) {
+		options.n_listen = 1;
+		options.listen[0] = endpoint_from_v4(INADDR_LOOPBACK, 0);
+	}
 	assert(front_door_start(&house->loop, &options, routes, &door, &error) == 0);
 	AWAIT(front_door_counters(door).routes_taken == 1);
 	return door;
@@ -149,7 +152,7 @@ static void open_house_of(struct house *house, enum port_kind kind, enum door_he
 	struct front_door_options outer = { .ports_changed = on_changed, .ports_owner = house };
 	struct door_routes *routes = door_routes_new(1);
 
-	*house = (struct house){ .kind = kind, .port = free_port(kind) };
+	*house = (struct house){ .kind = kind, .port = free_port(kind), .is_everywhere = house->is_everywhere };
 	do {
 		house->other_port = free_port(kind);
 	} while (house->other_port == house->port);
@@ -168,6 +171,8 @@ static void open_house_of(struct house *house, enum port_kind kind, enum door_he
 	struct port_ranges *ranges = kind == PORT_TCP ? &outer.tcp_ports : &outer.udp_ports;
 	ranges->n = 1;
 	ranges->items[0].first = ranges->items[0].last = house->port;
+	if (house->is_everywhere)
+		outer.n_listen = 1; /* "::" */
 	house->outer = open_door(house, outer, door_routes_new(0));
 }
 
@@ -204,7 +209,7 @@ static void serve(const struct house *house)
 
 static void test_a_port_is_open_while_the_routes_have_it(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct port_states states;
 	char bytes[8];
 
@@ -231,7 +236,7 @@ static void test_a_port_is_open_while_the_routes_have_it(void)
 
 static void test_a_port_that_its_operator_does_not_offer_stays_closed(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct port_states states;
 
 	open_house(&house);
@@ -244,7 +249,7 @@ static void test_a_port_that_its_operator_does_not_offer_stays_closed(void)
 
 static void test_a_port_that_another_program_has_is_told_and_harms_no_other(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct port_states states;
 	uint16_t port;
 
@@ -265,7 +270,7 @@ static void test_a_port_that_another_program_has_is_told_and_harms_no_other(void
 
 static void test_who_is_there_stays_when_its_port_is_closed(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	char bytes[8];
 
 	open_house(&house);
@@ -295,7 +300,7 @@ static ssize_t receive(int fd, void *bytes, size_t size, struct sockaddr_in *fro
 
 static void test_datagrams_go_to_the_member_and_answers_back_while_the_routes_have_the_port(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct sockaddr_in from;
 	struct port_states states;
 	char bytes[2000] = { 0 };
@@ -329,7 +334,7 @@ static void test_datagrams_go_to_the_member_and_answers_back_while_the_routes_ha
 
 static void test_each_datagram_says_who_the_visitor_is_if_its_target_wants_to_know(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct sockaddr_in from, own;
 	struct proxy_header header;
 	socklen_t own_len = sizeof(own);
@@ -361,7 +366,7 @@ static bool allows_nobody(const struct door_gate *gate, const struct endpoint *v
 
 static void test_who_may_not_come_by_udp_is_counted_and_not_heard(void)
 {
-	struct house house;
+	struct house house = { 0 };
 
 	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, allows_nobody);
 	set_ports(&house, &house.port, 1);
@@ -375,7 +380,7 @@ static void test_who_may_not_come_by_udp_is_counted_and_not_heard(void)
 
 static void test_only_doors_bring_datagrams_and_only_with_a_header(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct sockaddr_in stranger = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1) };
 	uint8_t bytes[200];
 
@@ -413,7 +418,7 @@ static void test_only_doors_bring_datagrams_and_only_with_a_header(void)
 
 static void test_that_nobody_takes_datagrams_is_known_until_they_are_answered(void)
 {
-	struct house house;
+	struct house house = { 0 };
 	struct sockaddr_in from;
 	uint16_t port;
 	char bytes[10];
@@ -432,6 +437,63 @@ static void test_that_nobody_takes_datagrams_is_known_until_they_are_answered(vo
 	close_house(&house);
 }
 
+static int connect_by_6(int kind, uint16_t port)
+{
+	const struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(port) };
+	const struct timeval limit = { .tv_sec = AWAIT_MS / 1000 };
+	const int fd = socket(AF_INET6, kind | SOCK_CLOEXEC, 0);
+
+	assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+	assert(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	return fd;
+}
+
+static bool has_ipv6(void)
+{
+	const struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	const int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return has;
+}
+
+static void test_visitors_come_by_ipv6_and_ipv4_to_one_port(void)
+{
+	struct house house = { .is_everywhere = true };
+	const struct in6_addr loopback6 = IN6ADDR_LOOPBACK_INIT;
+	struct sockaddr_in from;
+	struct proxy_header header;
+	char bytes[500];
+	size_t len;
+
+	open_house_of(&house, PORT_UDP, DOOR_HEADER_V2, NULL);
+	set_ports(&house, &house.port, 1);
+	for (int is_6 = has_ipv6(); is_6 >= 0; is_6--) {
+		const int visitor = is_6 ? connect_by_6(SOCK_DGRAM, house.port) : connect_by(SOCK_DGRAM, house.port);
+		assert(send(visitor, "hello", 5, 0) == 5);
+		const ssize_t n = receive(house.server, bytes, sizeof(bytes), &from);
+		assert(n > 5 && proxy_v2_decode((const uint8_t *)bytes, (size_t)n, &header, &len) == 0);
+		assert(endpoint_is_v4(&header.source) == !is_6 && endpoint_is_v4(&header.destination) == !is_6);
+		assert(!is_6 || memcmp(header.source.ip, &loopback6, 16) == 0);
+		assert(sendto(house.server, "yes", 3, 0, (struct sockaddr *)&from, sizeof(from)) == 3);
+		assert(recv(visitor, bytes, sizeof(bytes), 0) == 3); /* connected: from the address that it asked */
+		close(visitor);
+	}
+	close_house(&house);
+	house = (struct house){ .is_everywhere = true };
+	open_house_of(&house, PORT_TCP, DOOR_NO_HEADER, NULL);
+	set_ports(&house, &house.port, 1);
+	for (int is_6 = has_ipv6(); is_6 >= 0; is_6--) {
+		const int visitor = is_6 ? connect_by_6(SOCK_STREAM, house.port) : connect_to(house.port);
+		serve(&house);
+		assert(recv(visitor, bytes, 5, MSG_WAITALL) == 5);
+		close(visitor);
+	}
+	close_house(&house);
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -444,6 +506,7 @@ int main(void)
 	test_who_may_not_come_by_udp_is_counted_and_not_heard();
 	test_only_doors_bring_datagrams_and_only_with_a_header();
 	test_that_nobody_takes_datagrams_is_known_until_they_are_answered();
+	test_visitors_come_by_ipv6_and_ipv4_to_one_port();
 	puts("ok");
 	return 0;
 }
