@@ -61,7 +61,8 @@ static void put_agent(struct table *table, const struct json *agent)
 		table_cell(table, is_first ? "%lld" : "%.0lld", is_first ? (long long)admin_integer(agent, "streams", 0) : 0LL);
 		table_cell(table, "%s", is_first ? bytes_of(agent, "bytes_in").s : "");
 		table_cell(table, "%s", is_first ? bytes_of(agent, "bytes_out").s : "");
-		table_cell(table, "%s%s", is_first && node ? "node " : "", is_first ? (node ? node : label[0] ? label : token) : "");
+		table_cell(table, "%s%s%s", is_first && node ? "node " : "", is_first ? (node ? node : label[0] ? label : token) : "",
+			   is_first && admin_integer(agent, "version", 2) == 1 ? " (version 1, unsafe)" : "");
 		table_cell(table, "%s", is_first ? admin_text(agent, "public_key", "-") : "");
 	}
 }

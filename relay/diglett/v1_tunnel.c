@@ -736,6 +736,14 @@ static bool is_stalled(const struct v1_visitor *visitor, uint64_t now_us)
 	return is_paused(tunnel) && visitor->n_held > 0 && now_us - visitor->taken_us >= limit_ms * 1000;
 }
 
+/* As in diglett/2: who was told the end, and takes nothing of what is held, has two minutes. */
+static bool is_idle(const struct v1_visitor *visitor, uint64_t now_us)
+{
+	const uint64_t limit_ms = visitor->is_over ? TUNNEL_HALF_CLOSED_MS : TUNNEL_IDLE_MS;
+
+	return now_us - visitor->moved_us >= limit_ms * 1000;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
 	struct v1_tunnel *tunnel = timer->data;
@@ -747,7 +755,7 @@ static void on_tick(uv_timer_t *timer)
 		if (is_stalled(visitor, now_us)) {
 			tunnel->counters.mux.stalled++;
 			break_visitor(visitor);
-		} else if (now_us - visitor->moved_us >= (uint64_t)TUNNEL_IDLE_MS * 1000) {
+		} else if (is_idle(visitor, now_us)) {
 			tunnel->counters.mux.idle++;
 			break_visitor(visitor);
 		} else if (visitor->is_lingering && now_us - visitor->moved_us >= LINGER_MS * 1000) {

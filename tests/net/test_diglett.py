@@ -377,7 +377,7 @@ def test_an_agent_of_version_1_is_served_only_with_allow_v1_and_a_warning_that_s
         assert b"".join(iter(lambda: visitor.recv(100), b"")) == b"heard hello"
         thread.join()
     [listed] = json.loads(gate.node.ctl("diglett", "--json").stdout)["server"]["agents"]
-    assert listed["version"] == 1
+    assert listed["version"] == 1 and "(version 1, unsafe)" in gate.node.ctl("diglett").stdout
     wait_until(lambda: gate.figure("agents_v1_total") == 1, 5, "it is counted")
     agent.socket.close()
     wait_until(lambda: gate.told()[-1] == "remove web.apps.demo", 10, "its end is told to the gateway")
