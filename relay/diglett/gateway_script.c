@@ -53,7 +53,7 @@ struct gateway {
 	uint64_t wanted, saving, saved; /* versions of the notes: as they are to be, are being written, are on the disk */
 	bool cannot_note;		/* as far as is known; it is tried again */
 	uv_timer_t deadline;		/* of closing; before, until the notes are tried again */
-	bool is_closing, is_late, is_timer_closed;
+	bool is_closing, is_late, is_forgetting, is_timer_closed;
 	void (*closed)(void *owner);
 	void *owner;
 };
@@ -158,7 +158,9 @@ static void free_if_closed(struct gateway *gateway)
 
 	if (!gateway->is_closing || gateway->n_calls > 0 || gateway->n_runs > 0 || gateway->saver.is_busy || !is_written)
 		return;
-	close_routes(gateway);
+	if (!gateway->is_forgetting)
+		close_routes(gateway);
+	gateway->is_forgetting = true;
 	if (gateway->routes)
 		return;
 	if (!gateway->is_timer_closed) {
