@@ -215,8 +215,8 @@ static void load_wait(const struct acme *acme, struct site *site)
 	if (file_read(path_of(acme, host_of(site), ".wait").s, 32, &text, &len, NULL) != 0)
 		return;
 	const int64_t until_s = strtoll(text, &end, 10);
-	if (end != text && *end == '\n' && until_s > now_s && until_s <= now_s + LONGEST_WAIT_S) {
-		site->next_s = site->next_s > until_s ? site->next_s : until_s;
+	if (end != text && *end == '\n' && until_s > now_s && until_s > site->next_s && until_s <= now_s + LONGEST_WAIT_S) {
+		site->next_s = until_s;
 		site->n_failures = 1;
 		error_set(&site->failure, -EAGAIN, "the server said before the restart that it is not to be asked sooner");
 	}
@@ -415,7 +415,7 @@ static void ask(struct acme *acme, const struct acme_request *request)
 						.ca_file = acme->options.settings->ca_file,
 						.answered = on_answered,
 						.owner = acme };
-	struct error error;
+	struct error error = { .message = "no memory" };
 	char *body = NULL;
 	int r = request->action == ACME_POST ? make_body(acme, request, &body, &error) : 0;
 
@@ -562,7 +562,7 @@ static struct site *make_site(struct acme *acme, const struct exposure *exposure
 
 	if (!site)
 		abort();
-	site->exposure = *exposure;
+	memcpy(&site->exposure, exposure, sizeof(*exposure)); /* they are compared as bytes */
 	load_pem(acme, site);
 	load_wait(acme, site);
 	return site;
@@ -621,7 +621,7 @@ void acme_set_exposures(struct acme *acme, const struct exposure *exposures, uin
 		struct site *site = find_site(acme, &exposures[i].host.name);
 		if (!site)
 			site = make_site(acme, &exposures[i]);
-		site->exposure = exposures[i];
+		memcpy(&site->exposure, &exposures[i], sizeof(site->exposure));
 		site->has_http = has_http(exposures, n, &exposures[i].host.name);
 		next[n_next++] = site;
 	}
