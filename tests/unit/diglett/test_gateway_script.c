@@ -542,25 +542,11 @@ static void test_a_name_whose_end_failed_stays_noted_though_others_end_well_late
 	end_world();
 }
 
-/* More than any pipe holds: it is read by nobody, and kept nowhere. */
-static void test_a_script_that_floods_its_output_is_done_as_soon_as_any(void)
-{
-	new_world("head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2");
-	open_gateway();
-	add("app.demo", 1, "");
-	while (gateway_counters(world.gateway).waiting > 0)
-		uv_run(&world.loop, UV_RUN_ONCE);
-	assert(gateway_counters(world.gateway).failures == 0 && gateway_counters(world.gateway).runs == 1);
-	close_gateway();
-	end_world();
-}
-
 int main(void)
 {
 	test_who_cannot_be_noted_is_told_to_nobody_until_it_can();
 	test_notes_that_cannot_be_written_let_it_end_all_the_same();
 	test_a_name_whose_end_failed_stays_noted_though_others_end_well_later();
-	test_a_script_that_floods_its_output_is_done_as_soon_as_any();
 	test_a_name_is_added_and_removed_and_noted_meanwhile();
 	test_all_that_changes_meanwhile_is_told_in_order();
 	test_who_came_first_is_told_first();
