@@ -31,6 +31,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: WWW.Example.com:80\r\n\r\n"
 def make_town(lab, build, members=()):
     overlay = Overlay(lab, build, members=members)
     overlay.relay.config.write_text(overlay.relay.config.read_text() + f"""tls_port = 9443
+metrics = 127.0.0.1:9100
 
 [frontdoor]
 listen = 80, 443
@@ -575,19 +576,22 @@ def started(link, first):
     return head[1:33].hex()
 
 
+def figure(host, name):
+    text = host.run(["curl", "-sS", "http://127.0.0.1:9100/metrics"]).stdout
+    return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(f"p2pnode_webgw_{name} "))
+
+
 def warm_now(town):
-    listed = town.relay.host.run(["ss", "-Htn", "state", "established", "sport", "=", ":4659"]).stdout
-    return len(listed.splitlines())
+    return figure(town.relay.host, "warm")
 
 
 def test_a_warm_connection_is_claimed_and_others_stay(town):
     agent = TlsAgent(town.agents, town.relay.host.ip)
     subscription = agent.register("www.example.com", SECRET)["result"]
     links = warm(agent, subscription, 2)
-    links[0].sendall(ALIVE)
-    time.sleep(0.3)  # its secret and that word are on their way; nothing tells when they are there
+    wait_until(lambda: warm_now(town) == 2, 10, "that both are warm")
     links[1].sendall(ALIVE)
-    time.sleep(0.3)
+    time.sleep(0.3)  # that word is on its way; nothing tells when it is there
     visitor = visit(town, REQUEST)
     assert len(started(links[1], REQUEST)) == 64  # who was heard from last
     links[1].sendall(ALIVE + TAKEN + b"answer")
@@ -612,10 +616,12 @@ def test_a_dead_warm_connection_costs_no_visitor(town):
     agent = TlsAgent(town.agents, town.relay.host.ip)
     subscription = agent.register("www.example.com", SECRET)["result"]
     broken, silent, late, wrong = warm(agent, subscription, 4)
-    for link in (wrong, late, silent):
+    wait_until(lambda: warm_now(town) == 4, 10, "that all are warm")
+    for link in (wrong, late, silent, broken):
         link.sendall(ALIVE)
-        time.sleep(0.2)
+        time.sleep(0.3)
     broken.close()  # that is seen: it is never handed to anybody
+    wait_until(lambda: warm_now(town) == 3, 10, "that one is gone")
     for link in (silent, late, wrong):  # the one heard from last first
         visitor = visit(town, REQUEST)
         secret = started(link, REQUEST)
@@ -654,28 +660,26 @@ def test_warm_connections_are_bounded_and_their_agents_own(town):
 
 def test_our_own_agent_keeps_connections_warm(town):
     node = start_agent(town, f"warm = 2\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
-
-    def figure(name):
-        text = node.host.run(["curl", "-sS", "http://127.0.0.1:9100/metrics"]).stdout
-        return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith(f"p2pnode_webgw_agent_{name} "))
-
     target = listening(town)
     wait_until(lambda: warm_now(town) == 2, 15, "that two are warm")
     visitors = [visit(town, REQUEST) for _ in range(2)]
     carried = [accept(target) for _ in visitors]
-    wait_until(lambda: warm_now(town) == 4, 15, "that it is refilled")
-    for visitor, link in zip(visitors, carried):
+    wait_until(lambda: warm_now(town) == 2, 15, "that it is refilled")
+    for link in carried:
         assert read(link, len(REQUEST)) == REQUEST
         link.sendall(b"answer")
+    for visitor in visitors:  # whose is whose nobody says
         assert read(visitor, 6) == b"answer"
+    for link in carried:
         link.close()
+    for visitor in visitors:
         assert visitor.recv(1) == b""
         visitor.close()
-    wait_until(lambda: warm_now(town) == 2, 15, "that two are warm again")
     assert passes_through(visit(town, REQUEST), accept(target), REQUEST)
     assert drops(town, "webgw: visitors not taken by a warm connection") == 0
-    wait_until(lambda: figure('visitors_total{by="warm"}') == 3, 10, "that all came by warm ones")
-    assert figure('visitors_total{by="new"}') == 0 and figure("told_twice_total") == 0 and figure("subscriptions") == 1
+    wait_until(lambda: figure(node.host, 'agent_visitors_total{by="warm"}') == 3, 10, "that all came by warm ones")
+    assert [figure(node.host, f"agent_{name}") for name in ('visitors_total{by="new"}', "told_twice_total",
+                                                            "subscriptions")] == [0, 0, 1]
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
 
