@@ -202,6 +202,7 @@ static void keep_first(struct visitor *visitor, const uint8_t *bytes, size_t n)
 void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found, const uint8_t *bytes, size_t n)
 {
 	struct door_thread *door = visitor->door;
+	const struct sniffed wanted = *found; /* found may be in the hello, which goes before an agent is asked */
 
 	if (!door->dial_back) {
 		door->counters.nobody_there++;
@@ -215,13 +216,13 @@ void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found
 	}
 	keep_first(visitor, bytes, n);
 	visitor_place(visitor, WAITING, &door->dial_back->waiting);
-	if (!ask_for_agent(visitor, found)) {
+	if (!ask_for_agent(visitor, &wanted)) {
 		door->counters.dial_over_limit++;
 		visitor_turn_away(visitor);
 	} else if (visitor_watch(visitor) < 0) {
 		visitor_turn_away_for_want(visitor);
 	} else {
-		door->counters.routed[found->protocol]++;
+		door->counters.routed[wanted.protocol]++;
 	}
 }
 

@@ -134,6 +134,17 @@ def test_an_original_agent_serves_visitors_of_http_and_tls(town):
     is_dropped(town, "dialled back with a wrong secret", 1)
 
 
+def test_what_a_visitor_sends_in_two_pieces_comes_to_an_agent_whole(town):
+    agent = subscribed(town)
+    for first, port in ((REQUEST, 80), (client_hello(), 443)):
+        visitor = visit(town, first[:20], port)
+        time.sleep(0.2)  # the door reads that alone; nothing that is counted tells when
+        visitor.sendall(first[20:])
+        told = agent.next_visit()
+        assert told["port"] == port and told["host"] == "www.example.com"
+        assert passes(visitor, agent.dial_back(told), first)
+
+
 def passes_in_tls(visitor, caller, first):
     """Both ways; the end of one of them, and a reset of the other."""
     assert read(caller, len(first)) == first
