@@ -13,7 +13,7 @@
 #define MAX_QUEUE	    (SUBSCRIPTIONS_MAX_PENDING * MAX_VISIT) /* to one agent: all that may wait may come in one turn */
 #define SEND_BUFFER	    (16 * 1024) /* besides, in the kernel */
 #define STALL_MS	    5000	/* as long as a visitor waits */
-#define MAX_WRONG	    8		/* secrets on one connection */
+#define FORGIVE_MS	    30000	/* one wrong secret of a connection */
 #define MAX_UNPROVEN	    1024
 #define MAX_UNPROVEN_SOURCE 64
 
@@ -37,6 +37,7 @@ struct webgw {
 struct agent {
 	const struct entrance *entrance;
 	uint32_t n_wrong;
+	uint64_t forgiven_ms; /* up to when */
 	uint32_t n_subscriptions;
 	bool is_proven; /* it knew a secret, once */
 	uint64_t since_ms;
@@ -91,13 +92,23 @@ static void refuse(struct webgw *webgw, struct websocket *ws, const struct rpc_i
 	send_and_free(webgw, ws, webgw_print_error(id, code, message));
 }
 
-/* Who tries secrets is sent away; the next connection is one of those that are rate limited. */
-static void count_wrong(struct webgw *webgw, struct websocket *ws)
+static void forgive(struct agent *agent, uint64_t now_ms)
+{
+	const uint64_t n = (now_ms - agent->forgiven_ms) / FORGIVE_MS;
+
+	agent->forgiven_ms += n * FORGIVE_MS;
+	agent->n_wrong -= n < agent->n_wrong ? (uint32_t)n : agent->n_wrong;
+}
+
+/* Who tries secrets is sent away; the next connection is one of those that are rate limited. A member guesses nothing. */
+static void count_wrong(struct webgw *webgw, struct websocket *ws, bool has_secret)
 {
 	struct agent *agent = websocket_data(ws);
 
 	webgw->counters.wrong++;
-	if (++agent->n_wrong < MAX_WRONG)
+	forgive(agent, uv_now(webgw->loop));
+	agent->n_wrong += has_secret;
+	if (agent->n_wrong < WEBGW_MAX_WRONG)
 		return;
 	subscriptions_drop_owner(webgw->subscriptions, ws);
 	websocket_close(ws, "too many wrong secrets");
@@ -121,15 +132,17 @@ static void unsubscribe(struct webgw *webgw, struct websocket *ws, const struct 
 	send_and_free(webgw, ws, webgw_print_unsubscribed(&request->id, was_there));
 }
 
-static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t id)
+static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t id,
+			 bool is_new)
 {
 	const struct endpoint remote = websocket_remote(ws);
 	struct agent *agent = websocket_data(ws);
 
 	agent->is_proven = true;
 	websocket_prove(ws);
-	log_info(MODULE, "%s%s: an agent at %s", request->host.is_wildcard ? "*." : "", request->host.name.text,
-		 endpoint_text(&remote).s);
+	if (is_new)
+		log_info(MODULE, "%s%s: an agent at %s", request->host.is_wildcard ? "*." : "", request->host.name.text,
+			 endpoint_text(&remote).s);
 	send_and_free(webgw, ws, webgw_print_subscription(&request->id, id));
 }
 
@@ -166,12 +179,14 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	const struct endpoint remote = websocket_remote(ws);
 	const uint32_t n_before = subscriptions_count(webgw->subscriptions, &request->host);
 	struct agent *agent = websocket_data(ws);
+	uint32_t n_new;
 	int64_t id = 0;
 
 	switch (enter(webgw, ws, request, &id)) {
 	case 0: /* one that it had is none more */
-		agent->n_subscriptions += subscriptions_count(webgw->subscriptions, &request->host) - n_before;
-		accept_agent(webgw, ws, request, id);
+		n_new = subscriptions_count(webgw->subscriptions, &request->host) - n_before;
+		agent->n_subscriptions += n_new;
+		accept_agent(webgw, ws, request, id, n_new > 0);
 		return;
 	case SUBSCRIPTIONS_UNKNOWN_HOST:
 		refuse(webgw, ws, &request->id, WEBGW_UNKNOWN_HOST, "Unknown host");
@@ -185,7 +200,7 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	}
 	log_limited(&webgw->log_limit, LOG_LEVEL_WARNING, MODULE, "unknown host or wrong secret of an agent at %s",
 		    endpoint_text(&remote).s);
-	count_wrong(webgw, ws);
+	count_wrong(webgw, ws, request->has_secret);
 }
 
 /* Connections that it will make now, for visitors that will come. */
@@ -248,7 +263,7 @@ static void on_opened(void *owner, struct websocket *ws)
 	if (!agent)
 		abort();
 	agent->entrance = owner;
-	agent->since_ms = uv_now(agent->entrance->webgw->loop);
+	agent->since_ms = agent->forgiven_ms = uv_now(agent->entrance->webgw->loop);
 	websocket_set_data(ws, agent);
 }
 

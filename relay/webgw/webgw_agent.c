@@ -28,7 +28,10 @@
 #define TICK_MS	       1000
 #define ALIVE_MS       15000
 #define ASK_AGAIN_MS   10000 /* after warm ones were refused, or did not come about */
-#define REGISTER_MS    10000 /* again, for hosts that were refused */
+#define REGISTER_MS    10000 /* again, a host that was refused; twice as long each time */
+#define MAX_REGISTER_MS 60000
+#define MAX_GUESS_MS   600000 /* the same with a secret: the server ends a connection after WEBGW_MAX_WRONG */
+#define RENEW_MS       60000  /* a subscription, of whose end nobody is told */
 #define QUIET_MS       600000 /* nobody came: one warm one is enough */
 #define MAX_VISITS     1024
 #define MAX_SEEN       512
@@ -45,8 +48,10 @@ struct agent_host {
 	int64_t subscription; /* 0: none */
 	uint32_t n_warm;      /* also those that are dialled for it */
 	uint32_t n_asked;     /* secrets, in the request under way */
-	uint64_t ask_ms, visited_ms;
-	bool is_refused; /* was told */
+	int64_t asked_of;     /* their subscription */
+	uint64_t ask_ms, visited_ms, register_ms;
+	uint32_t wait_ms; /* before it is registered again; 0: it was not refused */
+	bool is_refused;  /* was told */
 };
 
 struct visit {
@@ -77,7 +82,7 @@ struct webgw_agent {
 	char hex_secret[WEBGW_HEX_SECRET_MAX + 1];
 	uint8_t seen[MAX_SEEN][SEEN_LEN]; /* a ring of beginnings of secrets */
 	uint32_t next_seen;
-	uint64_t opened_ms, register_ms;
+	uint64_t opened_ms;
 	uint32_t wait_ms, n_open;
 	bool is_open, is_stopping;
 	char told[256];
@@ -126,11 +131,14 @@ static void on_over(void *owner, const struct error *why)
 	struct visit *visit = owner;
 	struct webgw_agent *agent = visit->agent;
 
-	if (is_warm(visit)) /* not at once again: whatever ended it may still be so */
+	if (is_warm(visit)) { /* not at once again: whatever ended it may still be so; maybe its subscription is gone */
 		visit->host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
-	else if (why->code < 0)
+		if (visit->host->subscription != 0)
+			visit->host->register_ms = 0;
+	} else if (why->code < 0) {
 		log_limited(&agent->log_limit, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s", visit->host->name.name.text,
 			    why->message);
+	}
 	close_visit(visit);
 }
 
@@ -286,6 +294,7 @@ static void top_up(struct webgw_agent *agent, struct agent_host *host)
 	    now_of(agent) < host->ask_ms)
 		return;
 	const uint32_t missing = wanted - host->n_warm;
+	host->asked_of = host->subscription;
 	host->n_asked = missing < WEBGW_PREPARE_MAX ? missing : WEBGW_PREPARE_MAX;
 	send_and_free(agent, webgw_print_prepare(FIRST_PREPARE + (host - agent->hosts), host->subscription, host->n_asked));
 }
@@ -319,13 +328,19 @@ static void tend(struct visit *visit)
 	tls_bridge_say(&visit->bridge, &alive, 1);
 }
 
+/* Also those that it has: the server says nothing when it takes one away, and gives the same one when it has not. */
 static void register_hosts(struct webgw_agent *agent)
 {
-	agent->register_ms = now_of(agent) + REGISTER_MS;
-	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++)
-		if (agent->hosts[i].subscription == 0)
-			send_and_free(agent, webgw_print_register(i + 1, &agent->hosts[i].name,
-								  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL));
+	const uint64_t now_ms = now_of(agent);
+
+	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++) {
+		struct agent_host *host = &agent->hosts[i];
+		if (now_ms < host->register_ms)
+			continue;
+		host->register_ms = now_ms + RENEW_MS;
+		send_and_free(agent, webgw_print_register(i + 1, &host->name,
+							  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL));
+	}
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -338,8 +353,7 @@ static void on_tick(uv_timer_t *timer)
 	}
 	if (!agent->is_open)
 		return;
-	if (now_of(agent) >= agent->register_ms)
-		register_hosts(agent);
+	register_hosts(agent);
 	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++)
 		top_up(agent, &agent->hosts[i]);
 }
@@ -358,8 +372,12 @@ static void close_warm(struct webgw_agent *agent)
 
 static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, int64_t subscription)
 {
+	agent->wait_ms = FIRST_WAIT_MS;
+	if (host->subscription == subscription) /* still there */
+		return;
 	host->subscription = subscription;
 	host->visited_ms = now_of(agent);
+	host->wait_ms = 0;
 	host->is_refused = false;
 	agent->told[0] = '\0';
 	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
@@ -367,19 +385,51 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, in
 	top_up(agent, host);
 }
 
+/* Those with a secret the slower the more they are: all together stay below what the server counts as guesses. */
+static uint32_t first_wait(const struct webgw_agent *agent)
+{
+	uint32_t n = 1;
+
+	if (agent->secret_file[0] == '\0')
+		return REGISTER_MS;
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		n += agent->hosts[i].subscription == 0;
+	return n * REGISTER_MS;
+}
+
+static void on_host_refused(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
+{
+	const uint32_t max_ms = agent->secret_file[0] != '\0' ? MAX_GUESS_MS : MAX_REGISTER_MS;
+	const uint32_t wait_ms = host->wait_ms > 0 ? 2 * host->wait_ms : first_wait(agent);
+
+	host->subscription = 0;
+	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
+	host->register_ms = now_of(agent) + host->wait_ms;
+	if (host->is_refused)
+		return;
+	host->is_refused = true;
+	log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", host->name.name.text, agent->server,
+		    agent->options.port, word->text);
+}
+
+static void on_none_prepared(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
+{
+	host->n_asked = 0;
+	host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
+	if (word->code != RPC_NOT_FOUND || host->subscription != host->asked_of || host->subscription == 0)
+		return;
+	log_info(MODULE, "%s: its subscription at %s:%u is gone; subscribing again", host->name.name.text, agent->server,
+		 agent->options.port);
+	host->subscription = 0;
+	host->register_ms = 0;
+}
+
 static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
 {
-	const int64_t i = word->id - 1;
-
-	if (i >= FIRST_PREPARE - 1 && i < FIRST_PREPARE - 1 + agent->options.n_hosts) {
-		struct agent_host *host = &agent->hosts[word->id - FIRST_PREPARE];
-		host->n_asked = 0;
-		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
-	} else if (i >= 0 && i < agent->options.n_hosts && !agent->hosts[i].is_refused) {
-		agent->hosts[i].is_refused = true;
-		log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", agent->hosts[i].name.name.text, agent->server,
-			    agent->options.port, word->text);
-	}
+	if (word->id >= FIRST_PREPARE && word->id < FIRST_PREPARE + agent->options.n_hosts)
+		on_none_prepared(agent, &agent->hosts[word->id - FIRST_PREPARE], word);
+	else if (word->id >= 1 && word->id <= agent->options.n_hosts)
+		on_host_refused(agent, &agent->hosts[word->id - 1], word);
 }
 
 static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
@@ -447,6 +497,8 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 		agent->hosts[i].subscription = 0;
 		agent->hosts[i].n_asked = 0;
 		agent->hosts[i].ask_ms = 0;
+		agent->hosts[i].register_ms = 0;
+		agent->hosts[i].wait_ms = 0;
 	}
 	close_warm(agent);
 	plan(agent, why);

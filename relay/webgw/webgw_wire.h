@@ -26,6 +26,7 @@
 #define WEBGW_EPHEMERAL_LEN  32 /* of the secret to dial back with */
 #define WEBGW_MAX_SUBSCRIPTION INT64_C(999999999999999)
 #define WEBGW_PREPARE_MAX	     8 /* warm connections asked for at once */
+#define WEBGW_MAX_WRONG	     32 /* secrets on one connection; one each half a minute is forgiven */
 
 enum webgw_error {
 	WEBGW_UNKNOWN_HOST = -20000,

@@ -695,6 +695,40 @@ def test_our_own_agent_keeps_connections_warm(town):
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
 
 
+def test_our_own_agent_subscribes_again_to_what_was_taken_away_and_given_back(town):
+    """The server says nothing of it, and the other host's subscription keeps the WebSocket."""
+    admin, digest = Admin(town.relay), hashlib.sha256(SECRET).hexdigest()
+    new = {"host": "new.example.com", "hexSecretHash": digest}
+    assert admin.ask("POST", "/api/v1/proxy", new)[0] == 200
+    node = start_agent(town, "warm = 1\nexpose = new.example.com 127.0.0.1:8080\n")
+    node.program.wait_for_log("new.example.com leads to 127.0.0.1:8080", 15)
+    wait_until(lambda: warm_now(town) == 2, 15, "that both are warm")
+    assert admin.ask("DELETE", "/api/v1/proxy/new.example.com")[0] == 200
+    node.program.wait_for_log("new.example.com is refused by .*: Unknown host", 15)
+    assert admin.ask("POST", "/api/v1/proxy", new)[0] == 200
+    wait_until(lambda: warm_now(town) == 2, 40, "that it subscribed again")
+    target, first = listening(town), REQUEST.replace(b"WWW.Example.com", b"new.example.com")
+    assert passes_through(visit(town, first), accept(target), first)
+    assert "not connected" not in node.program.output()
+
+
+def test_hosts_that_are_refused_take_nothing_from_those_that_are_not(town):
+    node = start_agent(town, "warm = 1\n" + "".join(f"expose = no{i}.example.com 127.0.0.1:8080\n" for i in range(15)))
+    node.program.wait_for_log("no14.example.com is refused by .*: Unknown host", 15)
+    wait_until(lambda: warm_now(town) == 1, 15, "that the good one is warm")
+    target = listening(town)
+    assert passes_through(visit(town, REQUEST), accept(target), REQUEST)
+    assert "not connected" not in node.program.output()
+
+
+def test_who_guesses_hosts_secrets_is_sent_away(town):
+    agent = subscribed(town)
+    for _ in range(32):
+        assert agent.register("www.example.com", b"1" * 32)["error"]["code"] == -20001
+    with pytest.raises(LabError, match="ended"):
+        agent.read_until(b"never")
+
+
 def test_our_own_agent_needs_no_secret_where_its_node_is_a_member(lab, build):
     town = make_town(lab, build, members=("alice",))
     alice, admin = town.nodes["alice"], town.control.admin

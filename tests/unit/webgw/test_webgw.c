@@ -398,6 +398,26 @@ static void test_a_member_serves_what_is_granted_to_it_without_a_secret(void)
 	end();
 }
 
+static void test_who_tries_secrets_is_sent_away_and_a_member_tries_none(void)
+{
+	const struct identity alice = { .name = "alice" };
+	struct websocket ws;
+
+	begin_with_members();
+	open_one(&ws);
+	ws.identity = &alice;
+	for (int i = 0; i < 2 * WEBGW_MAX_WRONG; i++)
+		ask(&ws, "webgw_registerClient", "{\"host\":\"not.example\"}");
+	assert(strstr(ws.last, "-20000") && !ws.is_ended);
+	for (int i = 0; i < WEBGW_MAX_WRONG; i++) {
+		assert(!ws.is_ended);
+		ask(&ws, "webgw_registerClient", "{\"host\":\"not.example\",\"hex_secret\":\"" ZEROS "\"}");
+	}
+	assert(ws.is_ended);
+	close_one(&ws);
+	end();
+}
+
 static void test_a_host_with_a_secret_is_no_members_to_take(void)
 {
 	const struct identity alice = { .name = "alice" };
@@ -489,6 +509,7 @@ int main(void)
 	test_all_that_may_wait_for_an_agent_may_come_at_once();
 	test_who_rests_is_told_when_nobody_else_can_be();
 	test_a_member_serves_what_is_granted_to_it_without_a_secret();
+	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
 	return 0;
