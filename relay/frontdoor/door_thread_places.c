@@ -7,7 +7,8 @@
  *   acknowledged, before it said a byte ───┘
  *
  * Who was heard already, but not answered, is led to another only if what it said does nothing twice: a hello of TLS, or a
- * GET. When it says more, that is kept for nobody: it stays where it is.
+ * GET, and nothing behind it, which may be early data or a second request. When it says more, that is kept for nobody: it
+ * stays where it is.
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
@@ -28,6 +29,8 @@ static bool begins_with(const uint8_t *bytes, size_t n, const char *word)
 
 static bool does_nothing_twice(const struct sniffed *found, const uint8_t *bytes, size_t n)
 {
+	if (!found->is_all)
+		return false;
 	if (found->protocol == SNIFFER_TLS)
 		return true;
 	return found->protocol == SNIFFER_HTTP_1 && (begins_with(bytes, n, "GET ") || begins_with(bytes, n, "HEAD ") ||

@@ -171,6 +171,7 @@ enum sniffer_outcome sniffer_read(struct sniffer *sniffer, const uint8_t *bytes,
 		read_protocol(sniffer, bytes, n_read);
 	if (sniffer->outcome == SNIFFER_MORE && n_read == SNIFFER_MAX)
 		sniffer_refuse(sniffer, SNIFFER_TOO_LONG);
+	sniffer->found.is_all = sniffer->outcome == SNIFFER_FOUND && sniffer->at == n;
 	return sniffer->outcome;
 }
 

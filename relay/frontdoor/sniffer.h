@@ -88,6 +88,8 @@ struct sniffed {
 	 * one that is public.
 	 */
 	bool has_ech;
+	/* TCP: nothing came behind the head, or behind the records of the hello: no second request, no early data. */
+	bool is_all;
 };
 
 /* Fixed size, nothing to free. Only found, reason and protocol are for the owner to read. */

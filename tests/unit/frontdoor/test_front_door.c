@@ -6,6 +6,7 @@
 #include "relay/frontdoor/front_door.h"
 
 #include "common/clock.h"
+#include "hello.h"
 #include "relay/frontdoor/door_thread.h"
 
 #include <arpa/inet.h>
@@ -845,6 +846,78 @@ static void test_what_may_do_something_twice_is_not_led_on_but_the_next_passes_o
 	close_two(&two);
 }
 
+/* It says that to the first place, and is reset there. */
+static void assert_is_not_led_on(struct two *two, const void *said, size_t n)
+{
+	uint8_t heard[4096];
+	int server;
+
+	const int fd = visit(&two->house);
+	assert(n <= sizeof(heard) && write(fd, said, n) == (ssize_t)n);
+	(void)led_to(two, &server);
+	assert(recv(server, heard, n, MSG_WAITALL) == (ssize_t)n && memcmp(heard, said, n) == 0);
+	send_reset(server);
+	hear_reset(fd);
+	AWAIT(&two->house, c.visitors_now == 0 && c.tried_another == 0 && c.reset == 1);
+}
+
+static void test_a_second_request_behind_one_that_does_nothing_twice_is_not_said_to_another(void)
+{
+	static const char said[] = REQUEST "POST /pay HTTP/1.1\r\nHost: app.example.org\r\nContent-Length: 0\r\n\r\n";
+	struct two two;
+
+	open_two(&two, patient());
+	assert_is_not_led_on(&two, said, strlen(said));
+	close_two(&two);
+}
+
+/* n_early: bytes of a record of early data behind it. Bytes written. */
+static size_t hello_with_early_data(uint8_t *ret, size_t cap, uint8_t n_early)
+{
+	const struct hello_options options = { .names = { "app.example.org" } };
+	const uint8_t header[] = { 23, 3, 3, 0, n_early };
+	uint8_t message[2048];
+	size_t n = hello_in_records(message, hello_build(&options, message, sizeof(message)), 16384, ret, cap);
+
+	if (n_early == 0)
+		return n;
+	assert(n + sizeof(header) + n_early <= cap);
+	memcpy(ret + n, header, sizeof(header));
+	memset(ret + n + sizeof(header), 0x5a, n_early);
+	return n + sizeof(header) + n_early;
+}
+
+static void test_early_data_behind_a_hello_is_not_said_to_another(void)
+{
+	uint8_t said[4096];
+	struct two two;
+
+	open_two(&two, patient());
+	assert_is_not_led_on(&two, said, hello_with_early_data(said, sizeof(said), 100));
+	close_two(&two);
+}
+
+static void test_a_hello_is_led_on_from_a_place_that_resets_it(void)
+{
+	uint8_t said[4096], heard[4096];
+	const size_t n = hello_with_early_data(said, sizeof(said), 0);
+	struct two two;
+	int server;
+
+	open_two(&two, patient());
+	const int fd = visit(&two.house);
+	assert(write(fd, said, n) == (ssize_t)n && led_to(&two, &server) == 0);
+	assert(recv(server, heard, n, MSG_WAITALL) == (ssize_t)n);
+	send_reset(server);
+	assert(led_to(&two, &server) == 1);
+	assert(recv(server, heard, n, MSG_WAITALL) == (ssize_t)n && memcmp(heard, said, n) == 0);
+	close(server);
+	hear_end(fd);
+	close(fd);
+	AWAIT(&two.house, c.tried_another == 1 && c.visitors_now == 0);
+	close_two(&two);
+}
+
 static void test_who_was_answered_is_not_led_on(void)
 {
 	struct two two;
@@ -959,6 +1032,9 @@ int main(void)
 		test_where_all_places_refuse_it_is_reset,
 		test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it,
 		test_what_may_do_something_twice_is_not_led_on_but_the_next_passes_over,
+		test_a_second_request_behind_one_that_does_nothing_twice_is_not_said_to_another,
+		test_early_data_behind_a_hello_is_not_said_to_another,
+		test_a_hello_is_led_on_from_a_place_that_resets_it,
 		test_who_was_answered_is_not_led_on,
 		test_who_says_more_before_it_is_answered_stays_where_it_is,
 		test_a_place_that_is_silent_is_left_for_the_other,
