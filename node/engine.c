@@ -518,6 +518,7 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	engine->state = MEMBER;
 	engine->back_off_ms = 0;
 	load_map(engine);
+	tell_map_changed(engine);
 	engine->map_cache = map_cache_new(engine->loop, &engine->dir);
 	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0 ||
 	    (r = engine_start_front_door(engine, reterr)) != 0 || (r = engine_start_webgw_tls(engine, reterr)) != 0)
@@ -533,6 +534,7 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 }
 
 static void close_hosts(struct p2p_engine *engine);
+static void after_interface_gone(struct p2p_engine *engine);
 
 static void forget_identity_key(struct p2p_engine *engine)
 {
@@ -549,7 +551,9 @@ static void on_part_closed(void *owner)
 	forget_identity_key(engine);
 	map_unref(engine->map);
 	engine->map = NULL;
-	tell_map_changed(engine);
+	/* Whose interface is made again has the same map in a moment: nobody who was let in by it is to go for that. */
+	if (engine->then != after_interface_gone)
+		tell_map_changed(engine);
 	engine->closing_member = false;
 	if (engine->then)
 		engine->then(engine);

@@ -383,40 +383,73 @@ def test_an_agent_of_version_1_is_served_only_with_allow_v1_and_a_warning_that_s
     wait_until(lambda: gate.told()[-1] == "remove web.apps.demo", 10, "its end is told to the gateway")
 
 
-def test_a_member_shows_its_certificate_and_may_have_what_is_granted_to_it(lab, build):
-    """The relay of a network is the diglett server; an admin grants and takes back, and removes the member."""
-    overlay = Overlay(lab, build, members=("alice",))
-    gate, alice, admin = overlay.relay, overlay.nodes["alice"], overlay.control.admin
-    gate.config.write_text(gate.config.read_text() + "[diglett]\ninfo = 127.0.0.1:20080\n")
-    gate.kill()
-    gate.start()
-    key = json.loads(gate.host.run(["curl", "-sS", "http://127.0.0.1:20080/info"]).stdout)["publicKey"]
-    alice.config.write_text(alice.config.read_text() + f"""
+class Members:
+    """The relay of a network is the diglett server, and alice, who comes with its certificate, the agent."""
+
+    def __init__(self, lab, build):
+        self.overlay = Overlay(lab, build, members=("alice",))
+        self.gate, self.alice = self.overlay.relay, self.overlay.nodes["alice"]
+        gate, alice = self.gate, self.alice
+        gate.config.write_text(gate.config.read_text() + "[diglett]\ninfo = 127.0.0.1:20080\n")
+        gate.kill()
+        gate.start()
+        key = json.loads(gate.host.run(["curl", "-sS", "http://127.0.0.1:20080/info"]).stdout)["publicKey"]
+        alice.config.write_text(alice.config.read_text() + f"""
 [diglett-agent]
 server = {gate.host.ip}:20000
 server_key = {key}
 expose = app.demo 127.0.0.1:8001
 """)
-    alice.kill()
-    alice.start()
-    alice.program.wait_for_log("this node is no member of a network", 15)
-    overlay.join()
-    serve(alice.host, 8001, page)
+        alice.kill()
+        alice.start()
+        alice.program.wait_for_log("this node is no member of a network", 15)
+        self.overlay.join()
+        serve(alice.host, 8001, page)
+        alice.program.wait_for_log("no name is granted to a node", 30)
+        assert self.agents() == []
 
-    def agents():
-        return json.loads(gate.ctl("diglett", "--json").stdout)["server"]["agents"]
+    def agents(self):
+        return json.loads(self.gate.ctl("diglett", "--json").stdout)["server"]["agents"]
 
-    alice.program.wait_for_log("no name is granted to a node", 30)
-    assert agents() == []
-    admin("host", "add", "alice", "app.demo")
-    [agent] = wait_until(agents, 60, "alice is let in")
+    def grant(self):
+        """The agent that comes of it."""
+        self.overlay.control.admin("host", "add", "alice", "app.demo")
+        [agent] = wait_until(self.agents, 60, "alice is let in")
+        return agent
+
+    def get(self, agent):
+        return self.gate.host.run(["curl", "-sS", f"http://127.0.0.1:{agent['ports'][0]['port']}/"]).stdout
+
+
+@pytest.fixture
+def members(lab, build):
+    return Members(lab, build)
+
+
+def test_a_member_shows_its_certificate_and_may_have_what_is_granted_to_it(members):
+    """An admin grants and takes back, and removes the member."""
+    admin = members.overlay.control.admin
+    agent = members.grant()
     assert agent["node"] == "alice" and "token" not in agent
-    assert "node alice" in gate.ctl("diglett").stdout
-    port = agent["ports"][0]["port"]
-    assert gate.host.run(["curl", "-sS", f"http://127.0.0.1:{port}/"]).stdout == "hello\n"
+    assert "node alice" in members.gate.ctl("diglett").stdout
+    assert members.get(agent) == "hello\n"
     admin("host", "remove", "alice", "app.demo")
-    wait_until(lambda: not agents(), 5, "the grant that was taken back ends the agent")
-    admin("host", "add", "alice", "app.demo")
-    wait_until(agents, 60, "alice is let in again")
+    wait_until(lambda: not members.agents(), 5, "the grant that was taken back ends the agent")
+    members.grant()
     admin("node", "remove", "alice")
-    wait_until(lambda: not agents(), 5, "who is no member any more is ended")
+    wait_until(lambda: not members.agents(), 5, "who is no member any more is ended")
+
+
+def test_members_stay_and_are_let_in_when_the_interface_is_made_again_without_control(members):
+    agent = members.grant()
+    members.overlay.control.kill()
+    members.gate.wait_for(lambda s: not s["control"]["connected"], "control is gone")
+    n = members.gate.program.output().count("member of ")
+    members.gate.host.run(["ip", "link", "delete", "p2p0"])
+    wait_until(lambda: members.gate.program.output().count("member of ") > n, 15, "the interface is there again")
+    members.alice.kill()
+    wait_until(lambda: not members.agents(), 15, "alice is gone")
+    assert "is valid no more" not in members.gate.program.output()  # it was not ended before
+    members.alice.start()
+    [again] = wait_until(members.agents, 15, "alice is let in by the map that the gate has")
+    assert again["node"] == agent["node"] and members.get(again) == "hello\n"
