@@ -84,19 +84,32 @@ bool token_store_is_busy(const struct token_store *store)
 	return store->saver.is_busy;
 }
 
+/* Does the file itself have to change before it can be read? Else a moment's want (of descriptors, of memory) was it. */
+static bool is_for_good(int r)
+{
+	return r == 0 || r == -ENOENT || r == -EINVAL || r == -EPERM || r == -EFBIG;
+}
+
+/* Of a want that lasts only its beginning is told. */
+static void log_look(struct token_store *store, int r, const struct error *error)
+{
+	if (r == 0)
+		log_info("diglett", "%u tokens are valid now", store->listed.n + store->own.n);
+	else if (is_for_good(r) || !store->has_to_try_again)
+		log_error("diglett", "%s%s", error->message, r == -ENOENT ? "" : "; the tokens stay as they were");
+}
+
 bool token_store_look(struct token_store *store)
 {
 	struct error error;
 
-	if (store->file[0] == '\0' || !has_file_changed(store))
+	if (store->file[0] == '\0' || (!has_file_changed(store) && !store->has_to_try_again))
 		return false;
 	const int r = load(store->file, &store->listed, &error);
 	if (r == -ENOENT)
 		token_list_deinit(&store->listed);
-	if (r != 0)
-		log_error("diglett", "%s%s", error.message, r == -ENOENT ? "" : "; the tokens stay as they were");
-	else
-		log_info("diglett", "%u tokens are valid now", store->listed.n + store->own.n);
+	log_look(store, r, &error);
+	store->has_to_try_again = !is_for_good(r);
 	return true;
 }
 

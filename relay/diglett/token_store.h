@@ -22,6 +22,7 @@ struct token_store {
 	const char *file, *own_file; /* "": none */
 	struct token_list listed, own;
 	struct stat file_stat;
+	bool has_to_try_again; /* it has changed, and could not be read for a moment */
 	struct file_saver saver;
 	struct token_list next_own; /* is being written */
 	void (*changed)(void *owner, int r, const struct error *error);
@@ -38,7 +39,10 @@ P2P_CHECK int token_store_init(struct token_store *store, uv_loop_t *loop, const
 /* Not while it is busy. */
 void token_store_deinit(struct token_store *store);
 bool token_store_is_busy(const struct token_store *store);
-/* Has the file changed? A file that cannot be read changes nothing, but for one that is gone: its tokens are no more. */
+/*
+ * Has the file changed? A file that cannot be read changes nothing, but for one that is gone: its tokens are no more. If it
+ * could be read without being changed (there were no descriptors, say), the next look tries again.
+ */
 bool token_store_look(struct token_store *store);
 bool token_store_allows(const struct token_store *store, const uint8_t hash[TOKEN_HASH_LEN], const struct host_name *name);
 /* The label of a token, or "". */

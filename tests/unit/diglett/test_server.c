@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -281,6 +282,29 @@ static void test_tokens_and_keys_that_others_can_read_are_refused(void)
 	end_world();
 }
 
+/* A line that is taken away ends its agents, also when there is no descriptor to read the file by at first. */
+static void test_tokens_that_could_not_be_read_for_a_moment_are_read_again(void)
+{
+	struct rlimit limit, none;
+
+	new_world(NULL);
+	start_server();
+	struct diglett_agent *agent = start_agent("app", world.token, 1);
+	AWAIT(counters().agents_now == 1);
+	assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	none = limit;
+	none.rlim_cur = 0;
+	allow("other.demo", "*.demo");
+	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	AWAIT(diglett_server_tokens(world.server)->has_to_try_again);
+	assert(counters().revoked == 0); /* the tokens stayed as they were */
+	assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	AWAIT(counters().revoked == 1);
+	assert(!diglett_server_tokens(world.server)->has_to_try_again);
+	stop_agent(agent);
+	end_world();
+}
+
 int main(void)
 {
 	test_who_says_nothing_keeps_no_agent_out();
@@ -295,5 +319,6 @@ int main(void)
 	test_the_port_is_free_though_the_script_hangs();
 	test_an_agent_is_refused_while_what_the_gateway_is_told_cannot_be_noted();
 	test_tokens_and_keys_that_others_can_read_are_refused();
+	test_tokens_that_could_not_be_read_for_a_moment_are_read_again();
 	return 0;
 }
