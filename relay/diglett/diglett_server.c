@@ -660,13 +660,27 @@ static void await_change(struct diglett_server *server, void (*changed)(void *ow
 	server->n_open++;
 }
 
+/* Of what is kept the next start must be able to read all. */
+static int complete_pattern(const struct diglett_server *server, struct host_pattern *pattern, struct error *reterr)
+{
+	if (server->options.domain[0] == '\0' && !strchr(pattern->name.text, '.'))
+		return error_set(reterr, -EINVAL, "this server has no domain: give whole names, with their dots");
+	if (!complete_name(server, &pattern->name, &pattern->name) ||
+	    (pattern->is_wildcard && pattern->name.len > HOST_PATTERN_MAX_WILDCARD_LEN))
+		return error_set(reterr, -EINVAL, "one of the names is too long: with the server's domain it has more than %d characters",
+				 HOST_NAME_MAX_LEN);
+	return 0;
+}
+
 int diglett_server_create_token(struct diglett_server *server, struct token_entry *entry, struct token_secret *ret,
 				void (*changed)(void *owner, int r, const struct error *error), void *owner,
 				struct error *reterr)
 {
-	for (uint8_t i = 0; i < entry->n_patterns; i++)
-		if (!complete_name(server, &entry->patterns[i].name, &entry->patterns[i].name))
-			return error_set(reterr, -EINVAL, "this server has no domain: give whole names, with their dots");
+	for (uint8_t i = 0; i < entry->n_patterns; i++) {
+		const int bad = complete_pattern(server, &entry->patterns[i], reterr);
+		if (bad != 0)
+			return bad;
+	}
 	const int r = token_store_create(&server->tokens, entry, ret, on_tokens_changed, server, reterr);
 	if (r == 0)
 		await_change(server, changed, owner);

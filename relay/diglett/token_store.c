@@ -120,6 +120,14 @@ bool token_store_allows(const struct token_store *store, const uint8_t hash[TOKE
 	return token_list_allows(&store->own, hash, name) | listed;
 }
 
+static bool has_hash(const struct token_list *list, const uint8_t hash[TOKEN_HASH_LEN])
+{
+	for (uint32_t i = 0; i < list->n; i++)
+		if (sodium_memcmp(list->entries[i].hash, hash, TOKEN_HASH_LEN) == 0)
+			return true;
+	return false;
+}
+
 static const char *label_in(const struct token_list *list, const uint8_t hash[TOKEN_HASH_LEN])
 {
 	for (uint32_t i = 0; i < list->n; i++)
@@ -186,6 +194,7 @@ int token_store_create(struct token_store *store, struct token_entry *entry, str
 	return 0;
 }
 
+/* One that stands in the file, too, would stay valid. */
 int token_store_revoke(struct token_store *store, const char *id,
 		       void (*changed)(void *owner, int r, const struct error *error), void *owner, struct error *reterr)
 {
@@ -193,11 +202,11 @@ int token_store_revoke(struct token_store *store, const char *id,
 
 	if (r != 0)
 		return r;
-	if (!token_list_find(&store->own, id)) {
-		if (token_list_find(&store->listed, id))
-			return error_set(reterr, -EPERM, "this token stands in %s; take its line away there", store->file);
+	const struct token_entry *own = token_list_find(&store->own, id);
+	if (own ? has_hash(&store->listed, own->hash) : token_list_find(&store->listed, id) != NULL)
+		return error_set(reterr, -EPERM, "this token stands in %s; take its line away there first", store->file);
+	if (!own)
 		return error_set(reterr, -ENOENT, "no such token; p2pctl diglett token list has their ids");
-	}
 	struct token_list next = token_list_copy(&store->own);
 	token_list_remove(&next, token_list_find(&next, id));
 	save(store, next, changed, owner);

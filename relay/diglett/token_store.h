@@ -54,7 +54,7 @@ const char *token_store_label(const struct token_store *store, const uint8_t has
 P2P_CHECK int token_store_create(struct token_store *store, struct token_entry *entry, struct token_secret *ret,
 				 void (*changed)(void *owner, int r, const struct error *error), void *owner,
 				 struct error *reterr);
-/* 0 as above; -ENOENT: no such token; -EPERM: it stands in the file. */
+/* 0 as above; -ENOENT: no such token; -EPERM: it stands in the file, be it in both. */
 P2P_CHECK int token_store_revoke(struct token_store *store, const char *id,
 				 void (*changed)(void *owner, int r, const struct error *error), void *owner,
 				 struct error *reterr);

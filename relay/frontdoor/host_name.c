@@ -121,8 +121,8 @@ int host_pattern_from(const char *text, size_t len, struct host_pattern *ret)
 	int r = host_name_from(text + skipped, len - skipped, &pattern.name);
 	if (r != 0)
 		return r;
-	/* No name that it could stand for would be short enough: one label and a dot come in front. */
-	if (pattern.is_wildcard && pattern.name.len + 2 > HOST_NAME_MAX_LEN)
+	/* No name that it could stand for would be short enough. */
+	if (pattern.is_wildcard && pattern.name.len > HOST_PATTERN_MAX_WILDCARD_LEN)
 		return HOST_NAME_TOO_LONG;
 	*ret = pattern;
 	return 0;

@@ -24,7 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HOST_NAME_MAX_LEN 253
+#define HOST_NAME_MAX_LEN	      253
+#define HOST_PATTERN_MAX_WILDCARD_LEN (HOST_NAME_MAX_LEN - 2) /* behind "*.": one label and a dot come in front */
 
 enum host_name_error {
 	HOST_NAME_EMPTY = 1,

@@ -158,6 +158,68 @@ static void test_a_token_of_the_file_is_revoked_there(void)
 	end();
 }
 
+/* The line that a list has for it, copied by hand into the file. */
+static void test_a_token_that_stands_in_the_file_too_is_revoked_there_first(void)
+{
+	struct diglett_order revoke = { .kind = DIGLETT_ORDER_TOKEN_REVOKE };
+	char *text;
+	size_t len;
+
+	begin();
+	const struct diglett_order order = create_order("mine", "");
+	text_of(ask(&order), "id", revoke.id, sizeof(revoke.id));
+	diglett_server_stop(world.server, NULL, NULL);
+	assert(file_read_secret(own_tokens, 4096, &text, &len, NULL) == 0);
+	write_file(world.tokens, text, 0600);
+	free(text);
+	start_server();
+	ask(&revoke);
+	assert(answer.code == RPC_ALREADY && strstr(answer.message, world.tokens));
+	assert(diglett_server_tokens(world.server)->own.n == 1);
+	write_file(world.tokens, "# none\n", 0600);
+	AWAIT(diglett_server_tokens(world.server)->listed.n == 0);
+	ask(&revoke);
+	assert(answer.code == 0 && diglett_server_tokens(world.server)->own.n == 0);
+	end();
+}
+
+static void expect_too_long(const char *pattern)
+{
+	const struct diglett_order order = create_order(pattern, "");
+
+	ask(&order);
+	assert(answer.code == RPC_INVALID_PARAMS && strstr(answer.message, "more than 253 characters"));
+}
+
+/* Completed by the server's domain it is longer than what was asked for. */
+static void test_only_names_that_the_next_start_can_read_are_kept(void)
+{
+	static const char domain[] = /* 190 characters */
+		"a23456789-123456789-123456789-123456789-123456789-123456789."
+		"b23456789-123456789-123456789-123456789-123456789-123456789."
+		"c23456789-123456789-123456789-123456789-123456789-123456789.demo.demox";
+	static const char label[] = "e23456789e23456789e23456789e23456789e23456789e23456789e23456789";
+	char text[80];
+
+	new_world(NULL);
+	snprintf(own_tokens, sizeof(own_tokens), "%.80s/own", world.folder);
+	world.options.own_tokens_file = own_tokens;
+	world.options.domain = domain;
+	start_server();
+	snprintf(text, sizeof(text), "*.%.60s", label);
+	const struct diglett_order longest = create_order(text, ""); /* "*." and 251 */
+	ask(&longest);
+	assert(answer.code == 0);
+	snprintf(text, sizeof(text), "*.%.61s", label);
+	expect_too_long(text);
+	snprintf(text, sizeof(text), "%.63s", label);
+	expect_too_long(text);
+	diglett_server_stop(world.server, NULL, NULL);
+	start_server();
+	assert(diglett_server_tokens(world.server)->own.n == 1);
+	end();
+}
+
 static void test_the_list_says_who_is_there_and_an_agent_can_be_ended(void)
 {
 	struct diglett_order end_it = { .kind = DIGLETT_ORDER_END };
@@ -185,6 +247,8 @@ int main(void)
 	test_tokens_stay_over_a_restart();
 	test_a_token_that_cannot_be_kept_is_not_valid();
 	test_a_token_of_the_file_is_revoked_there();
+	test_a_token_that_stands_in_the_file_too_is_revoked_there_first();
+	test_only_names_that_the_next_start_can_read_are_kept();
 	test_the_list_says_who_is_there_and_an_agent_can_be_ended();
 	return 0;
 }
