@@ -51,6 +51,12 @@ int relay_socket_set_whole(const struct relay_socket *sock, bool whole)
 	return set_option(sock->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, whole ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_DONT);
 }
 
+int relay_socket_tell_interface(const struct relay_socket *sock)
+{
+	return sock->is_v6 ? set_option(sock->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+			   : set_option(sock->fd, IPPROTO_IP, IP_PKTINFO, 1);
+}
+
 /*
  * Datagrams leave without "don't fragment", as those that come straight from a node: until their senders know how
  * much passes, what is too long arrives in pieces. They find it out by probes, which leave whole
@@ -64,10 +70,7 @@ static int set_options(const struct relay_socket *sock)
 		(void)set_option(sock->fd, SOL_SOCKET, SO_SNDBUF, RELAY_SEND_BUFFER);
 	(void)set_option(sock->fd, IPPROTO_UDP, UDP_GRO, 1);
 	(void)relay_socket_set_whole(sock, false); /* on a socket of IPv6, of IPv4 mapped as well */
-	if (!sock->tells_address)
-		return 0;
-	return sock->is_v6 ? set_option(sock->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-			   : set_option(sock->fd, IPPROTO_IP, IP_PKTINFO, 1);
+	return sock->tells_address ? relay_socket_tell_interface(sock) : 0;
 }
 
 static int bind_socket(struct relay_socket *sock, const struct sockaddr_storage *address, socklen_t len)
@@ -208,11 +211,13 @@ static void read_control(const struct cmsghdr *control, struct relay_message *me
 	} else if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
 		struct in_pktinfo info;
 		memcpy(&info, data, sizeof(info));
+		message->ifindex = (uint32_t)info.ipi_ifindex;
 		message->asked = endpoint_from_v4(ntohl(info.ipi_spec_dst.s_addr), message->asked.port);
 		memcpy(message->from.local_ip, message->asked.ip, sizeof(message->from.local_ip));
 	} else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
 		struct in6_pktinfo info;
 		memcpy(&info, data, sizeof(info));
+		message->ifindex = info.ipi6_ifindex;
 		memcpy(message->asked.ip, &info.ipi6_addr, sizeof(message->asked.ip));
 		memcpy(message->from.local_ip, &info.ipi6_addr, sizeof(message->from.local_ip));
 		if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))

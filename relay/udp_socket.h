@@ -37,6 +37,8 @@ P2P_CHECK int relay_socket_open(const struct endpoint *address, uint16_t number,
 P2P_CHECK int relay_socket_adopt(int fd, uint16_t number, struct relay_socket *ret);
 /* What is sent from now on may not be fragmented, or may, as at first. 0 or -errno. */
 int relay_socket_set_whole(const struct relay_socket *sock, bool whole);
+/* From now on the kernel tells by which interface messages came, whatever address it is bound to. 0 or -errno. */
+P2P_CHECK int relay_socket_tell_interface(const struct relay_socket *sock);
 void relay_socket_close(struct relay_socket *sock);
 
 /* ---- receiving ---- */
@@ -49,6 +51,7 @@ struct relay_message {
 	uint8_t *bytes;	       /* writable */
 	size_t len;
 	size_t size; /* of each datagram but the last, which may be shorter; len if there is one */
+	uint32_t ifindex; /* of the interface that it came by, where the kernel tells of it; else 0 */
 };
 
 struct relay_inbox;

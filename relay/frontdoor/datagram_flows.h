@@ -34,7 +34,7 @@ struct datagram_counters {
 	uint64_t datagrams_in, datagrams_out, bytes_in, bytes_out; /* passed on: from visitors, to visitors */
 	/* Datagrams of visitors that were dropped. */
 	uint64_t over_limit, over_source_limit, over_rate;
-	uint64_t no_door, bad_header, in_a_ring; /* where doors are awaited */
+	uint64_t no_door, bad_header, in_a_ring; /* where doors are awaited; no_door: also by another interface than theirs */
 	uint64_t unknown_port, nobody_there, not_allowed, over_gate_rate;
 	uint64_t unreachable, no_descriptors;
 	/* Of either, that the kernel did not take. */

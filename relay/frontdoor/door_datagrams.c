@@ -22,6 +22,8 @@
 #define MAX_DOORS	2 /* as visitors of TCP: a front door, and the acceptor of a member */
 #define HEADER_MAX	384
 #define MAX_DATAGRAM	65507
+#define LOOPBACK	1 /* the index of the loopback interface, always */
+#define LOOK_AGAIN_MS	1000
 #define PLACE_BUFFER	(1 << 20) /* for receiving: there may be many places, which strangers fill */
 
 struct datagram_place {
@@ -29,6 +31,8 @@ struct datagram_place {
 	struct door_datagrams *datagrams;
 	struct relay_socket sock;
 	struct port_name name; /* number 0: headers say */
+	uint32_t interface;	/* where headers say: that has its address, when it was looked for last; 0: none */
+	uint64_t look_again_ms;
 	struct link among_places;
 };
 
@@ -397,12 +401,30 @@ static bool take_header(struct door_datagrams *datagrams, struct arrival *arriva
 	return true;
 }
 
+/*
+ * Linux takes datagrams to any address of its own by any interface: without this, whoever is at a link of this machine could send
+ * in a door's name. What is of this machine itself, as of its own door, comes by the interface of the address or by loopback.
+ */
+static bool is_by_its_interface(struct datagram_place *place, uint32_t ifindex)
+{
+	const uint64_t now_ms = place->datagrams->now_ms;
+
+	if (ifindex == LOOPBACK)
+		return true;
+	if (ifindex != place->interface && now_ms >= place->look_again_ms) { /* it may have been made anew */
+		place->interface = door_udp_interface_of(&place->sock.local);
+		place->look_again_ms = now_ms + LOOK_AGAIN_MS;
+	}
+	return ifindex != 0 && ifindex == place->interface;
+}
+
 /* From another door, each datagram with a header. */
 static void take_from_door(struct datagram_place *place, const struct relay_message *message)
 {
 	struct door_datagrams *datagrams = place->datagrams;
 
-	if (!datagrams->routes || !door_routes_has_door(datagrams->routes, &message->from.remote)) {
+	if (!datagrams->routes || !door_routes_has_door(datagrams->routes, &message->from.remote) ||
+	    !is_by_its_interface(place, message->ifindex)) {
 		counters_of(datagrams)->no_door++;
 		return;
 	}
@@ -488,7 +510,11 @@ int door_datagrams_open(struct door_datagrams *datagrams, const struct endpoint 
 		const int buffer = PLACE_BUFFER;
 		(void)setsockopt(place->sock.fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
 		(void)relay_socket_set_whole(&place->sock, false);
-		if ((r = watch_fd(datagrams, place->sock.fd, &place->watch)) < 0)
+		if (datagrams->takes_header)
+			r = relay_socket_tell_interface(&place->sock);
+		if (r == 0)
+			r = watch_fd(datagrams, place->sock.fd, &place->watch);
+		if (r < 0)
 			relay_socket_close(&place->sock);
 	}
 	if (r < 0) {

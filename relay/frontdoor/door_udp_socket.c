@@ -3,6 +3,8 @@
 #include "relay/udp_ancillary.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,6 +38,25 @@ int door_udp_listen(const struct endpoint *address, uint16_t number, struct rela
 	if (r == 0)
 		keep_whole(ret);
 	return r;
+}
+
+uint32_t door_udp_interface_of(const struct endpoint *address)
+{
+	struct ifaddrs *all;
+	uint32_t index = 0;
+
+	if (getifaddrs(&all) < 0)
+		return 0;
+	for (const struct ifaddrs *one = all; one && index == 0; one = one->ifa_next) {
+		const int family = one->ifa_addr ? one->ifa_addr->sa_family : AF_UNSPEC;
+		if (family != AF_INET && family != AF_INET6)
+			continue;
+		const struct endpoint its = endpoint_from_sockaddr(one->ifa_addr);
+		if (memcmp(its.ip, address->ip, sizeof(its.ip)) == 0)
+			index = if_nametoindex(one->ifa_name);
+	}
+	freeifaddrs(all);
+	return index;
 }
 
 int door_udp_connect(const struct endpoint *target, struct relay_socket *ret)

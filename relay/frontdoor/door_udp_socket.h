@@ -22,6 +22,8 @@ struct door_udp_losses {
 
 /* Where visitors come. 0 or -errno. */
 P2P_CHECK int door_udp_listen(const struct endpoint *address, uint16_t number, struct relay_socket *ret);
+/* The interface that has the address; 0: none. */
+uint32_t door_udp_interface_of(const struct endpoint *address);
 /* Connected, non-blocking, no address of others is heard. 0 or -errno. */
 P2P_CHECK int door_udp_connect(const struct endpoint *target, struct relay_socket *ret);
 /*

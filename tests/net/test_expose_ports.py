@@ -314,3 +314,42 @@ def test_a_udp_port_leads_to_the_member_to_whom_it_is_granted(town):
     wait_until(lambda: ask(town, 5353, sock=visitor, timeout=0.2) is None, 5, "unexposed")
     wait_for_state(alice, "udp:5354", "live")
     server.stop()
+
+
+def acceptor_port_of_udp(alice):
+    """As the kernel has it: addresses of IPv4 in the machine's order."""
+    wanted = "%08X" % struct.unpack("=I", socket.inet_aton(alice.ip))[0]
+    for line in alice.host.run(["cat", "/proc/net/udp"]).stdout.splitlines()[1:]:
+        ip, port = line.split()[1].split(":")
+        if ip == wanted:
+            return int(port, 16)
+    return None
+
+
+def drops(node, why):
+    return int(node.status()["drops"].get(f"exposed, UDP port: {why}", 0))
+
+
+def test_nobody_at_the_members_link_speaks_in_a_doors_name(town):
+    """By the member's Ethernet address, to its overlay address: its kernel takes it there by any interface."""
+    alice, relay = town.nodes["alice"], town.relay
+    server = Answerer(alice, 5300)
+    alice.ctl("expose", "udp:5353", "5300")
+    town.control.admin("port", "add", "alice", "udp:5353")
+    wait_until(lambda: ask(town, 5353) == b"QUESTION", 20, "answered")
+    place = (alice.ip, wait_until(lambda: acceptor_port_of_udp(alice), 5, "the acceptor's port"))
+
+    neighbour = town.lab.host("neighbour", town.routers["alice"].inside)
+    neighbour.run(["ip", "address", "add", f"{relay.ip}/32", "dev", "lo"])
+    neighbour.run(["ip", "route", "add", f"{alice.ip}/32", "via", alice.host.ip])
+    for interface in ("all", "eth0"):
+        alice.host.sysctl(f"net.ipv4.conf.{interface}.rp_filter", "0")
+    with neighbour.socket(kind=socket.SOCK_DGRAM) as stranger:
+        stranger.bind((relay.ip, 0))
+        stranger.sendto(b"no header", place)
+        wait_until(lambda: drops(alice, "not by a front door") == 1, 5, lambda: str(alice.status()["drops"]))
+    assert drops(alice, "header not understood") == 0
+
+    # The door itself is heard as before.
+    assert ask(town, 5353, timeout=5) == b"QUESTION"
+    server.stop()
