@@ -8,15 +8,23 @@
 #include <string.h>
 
 #define SOURCES 65536
+#define PORTS	65536
+#define SLOTS	256 /* of ports that have what begins a second in common: more than a door opens */
+
+/* So many a second, and twice as many at once. */
+struct bucket {
+	uint64_t filled_ms, milli_tokens;
+};
 
 struct datagram_flows {
 	struct datagram_flows_options options;
 	struct datagram_counters counters;
 	uint8_t seed[crypto_shorthash_KEYBYTES];
 	struct source_limit of_source;
-	uint64_t filled_ms, milli_tokens;
+	struct bucket of_all, of_port[SLOTS];
 	struct link rings[DATAGRAM_N_STATES], all;
-	uint16_t n_of_source[SOURCES];
+	uint16_t n_of_source[SOURCES], n_of_port[PORTS];
+	uint32_t n_ports; /* that have flows */
 	uint32_t n_buckets; /* a power of two */
 	struct datagram_flow *buckets[];
 };
@@ -60,19 +68,25 @@ static uint16_t source_of(const struct datagram_flows *flows, const struct endpo
 
 /* ---- room ---- */
 
-/* Of all flows: so many a second begin. */
-static bool take_token(struct datagram_flows *flows, uint64_t now_ms)
+static bool take_token(struct bucket *bucket, uint32_t per_s, uint64_t now_ms)
 {
-	const uint64_t full = (uint64_t)flows->options.begun_per_s * 2000;
-	const uint64_t passed_ms = now_ms > flows->filled_ms ? now_ms - flows->filled_ms : 0;
+	const uint64_t full = (uint64_t)per_s * 2000;
+	const uint64_t passed_ms = now_ms > bucket->filled_ms ? now_ms - bucket->filled_ms : 0;
 
-	flows->milli_tokens += (passed_ms < 2000 ? passed_ms : 2000) * flows->options.begun_per_s;
-	flows->milli_tokens = flows->milli_tokens < full ? flows->milli_tokens : full;
-	flows->filled_ms = now_ms;
-	if (flows->milli_tokens < 1000)
+	bucket->milli_tokens += (passed_ms < 2000 ? passed_ms : 2000) * per_s;
+	bucket->milli_tokens = bucket->milli_tokens < full ? bucket->milli_tokens : full;
+	bucket->filled_ms = now_ms;
+	if (bucket->milli_tokens < 1000)
 		return false;
-	flows->milli_tokens -= 1000;
+	bucket->milli_tokens -= 1000;
 	return true;
+}
+
+/* Of all; or of those that are the port's own, so that others cannot use up what it needs. */
+static bool may_begin_now(struct datagram_flows *flows, uint16_t port, uint64_t now_ms)
+{
+	return take_token(&flows->of_all, flows->options.begun_per_s, now_ms) ||
+	       take_token(&flows->of_port[port % SLOTS], flows->options.begun_port_per_s, now_ms);
 }
 
 /* May it make room? Who is TALKING only when it was silent for a while. */
@@ -81,15 +95,37 @@ static bool is_spare(const struct datagram_flows *flows, const struct datagram_f
 	return flow->state != DATAGRAM_TALKING || flow->heard_ms + flows->options.times_ms[DATAGRAM_ANSWERED] <= now_ms;
 }
 
-/* The first of those that may make room, of all or of one source (not a negative one); NULL: there is none. */
-static struct datagram_flow *find_spare(struct datagram_flows *flows, int32_t source, uint64_t now_ms)
+/* The first of a source that may make room; NULL: there is none. */
+static struct datagram_flow *find_of_source(struct datagram_flows *flows, uint16_t source, uint64_t now_ms)
 {
 	for (int state = 0; state < DATAGRAM_N_STATES; state++)
 		for (struct link *at = flows->rings[state].after; at != &flows->rings[state]; at = at->after) {
 			struct datagram_flow *flow = container_of(at, struct datagram_flow, place);
 			if (!is_spare(flows, flow, now_ms))
 				break; /* nor are those behind it */
-			if (source < 0 || flow->source == source)
+			if (flow->source == source)
+				return flow;
+		}
+	return NULL;
+}
+
+/*
+ * The first that may make room for a flow of that port; NULL: there is none. If the port has less than its share, then another has
+ * more than that, as all are taken.
+ */
+static struct datagram_flow *find_for_port(struct datagram_flows *flows, uint16_t port, uint64_t now_ms)
+{
+	const uint32_t share = flows->options.max_flows / (flows->n_ports + (flows->n_of_port[port] == 0));
+	const bool is_below = flows->n_of_port[port] < share;
+
+	for (int state = 0; state < DATAGRAM_N_STATES; state++)
+		for (struct link *at = flows->rings[state].after; at != &flows->rings[state]; at = at->after) {
+			struct datagram_flow *flow = container_of(at, struct datagram_flow, place);
+			const bool is_above = flows->n_of_port[flow->port] > share;
+			const bool spare = is_spare(flows, flow, now_ms);
+			if (!spare && !is_below)
+				break; /* nor are those behind it */
+			if (is_above ? is_below || spare : flow->port == port && spare)
 				return flow;
 		}
 	return NULL;
@@ -105,19 +141,21 @@ static bool evict(struct datagram_flows *flows, struct datagram_flow *flow)
 }
 
 /* If not, that is counted. */
-static bool may_begin(struct datagram_flows *flows, const struct endpoint *visitor, uint16_t source, uint64_t now_ms)
+static bool may_begin(struct datagram_flows *flows, const struct endpoint *visitor, uint16_t port, uint16_t source,
+		      uint64_t now_ms)
 {
 	struct datagram_counters *counters = &flows->counters;
 
-	if (!source_limit_take(&flows->of_source, visitor, now_ms) || !take_token(flows, now_ms)) {
+	if (!source_limit_take(&flows->of_source, visitor, now_ms) || !may_begin_now(flows, port, now_ms)) {
 		counters->over_rate++;
 		return false;
 	}
-	if (flows->n_of_source[source] >= flows->options.max_source && !evict(flows, find_spare(flows, source, now_ms))) {
+	if (flows->n_of_source[source] >= flows->options.max_source &&
+	    !evict(flows, find_of_source(flows, source, now_ms))) {
 		counters->over_source_limit++;
 		return false;
 	}
-	if (counters->flows_now >= flows->options.max_flows && !evict(flows, find_spare(flows, -1, now_ms))) {
+	if (counters->flows_now >= flows->options.max_flows && !evict(flows, find_for_port(flows, port, now_ms))) {
 		counters->over_limit++;
 		return false;
 	}
@@ -147,6 +185,7 @@ static struct datagram_flow *begin(struct datagram_flows *flows, const struct ud
 	flow->next = *bucket;
 	*bucket = flow;
 	flows->n_of_source[source]++;
+	flows->n_ports += flows->n_of_port[port]++ == 0;
 	flows->counters.flows++;
 	flows->counters.flows_now++;
 	link_put_last(&flows->all, &flow->among_all);
@@ -164,6 +203,7 @@ void datagram_flows_end(struct datagram_flows *flows, struct datagram_flow *flow
 	link_remove(&flow->place);
 	link_remove(&flow->among_all);
 	flows->n_of_source[flow->source]--;
+	flows->n_ports -= --flows->n_of_port[flow->port] == 0;
 	flows->counters.flows_now--;
 	free(flow);
 }
@@ -194,7 +234,7 @@ enum datagram_verdict datagram_flows_from_visitor(struct datagram_flows *flows, 
 		datagram_flows_end(flows, flow);
 	if (!is_known) {
 		const uint16_t source = source_of(flows, visitor);
-		if (!may_begin(flows, visitor, source, now_ms))
+		if (!may_begin(flows, visitor, port, source, now_ms))
 			return DATAGRAM_DROPPED;
 		flow = begin(flows, way, visitor, port, source);
 	}
@@ -258,8 +298,9 @@ struct datagram_flows *datagram_flows_new(const struct datagram_flows_options *o
 		abort();
 	flows->options = *options;
 	flows->n_buckets = n_buckets;
-	flows->filled_ms = now_ms;
-	flows->milli_tokens = (uint64_t)options->begun_per_s * 2000;
+	flows->of_all = (struct bucket){ now_ms, (uint64_t)options->begun_per_s * 2000 };
+	for (int i = 0; i < SLOTS; i++)
+		flows->of_port[i] = (struct bucket){ now_ms, (uint64_t)options->begun_port_per_s * 2000 };
 	crypto_shorthash_keygen(flows->seed);
 	source_limit_init(&flows->of_source, options->begun_source_per_s, options->begun_source_per_s * 2);
 	flows->of_source.is_each_v4 = true;

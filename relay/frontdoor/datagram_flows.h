@@ -4,9 +4,12 @@
  *   datagram of a visitor ──► its flow ──► PASS
  *        │ it has none
  *        └──► how many a second: of its source, of all ──► a place: of its source, among all ──► BEGUN
- *                                                              └ of that source, of all: the one that was heard longest ago
- *                                                                makes room, ASKED before ANSWERED; TALKING only if it was
- *                                                                silent for answered_ms. Else DROPPED
+ *                                   └ or of its port, which  └ of that source, of a port that has its share: the one that was heard
+ *                                     has some of its own      longest ago makes room, ASKED before ANSWERED; TALKING only if it
+ *                                                              was silent for answered_ms. Else DROPPED
+ *
+ * Shares: all places by the ports that have flows. As long as there is room, a port may have more than its share; when there is
+ * none, what is above it makes room for ports below theirs, also who is TALKING. So a flood at one port takes none from others.
  *
  *   ASKED ── the target answers ──► ANSWERED ── the visitor goes on ──► TALKING
  *     └ over after asked_ms            └ answered_ms                       └ talking_ms, without a datagram of the visitor
@@ -62,6 +65,7 @@ struct datagram_flows_options {
 	uint32_t times_ms[DATAGRAM_N_STATES]; /* asked_ms, answered_ms, talking_ms */
 	uint32_t max_flows, max_source;
 	uint32_t begun_per_s, begun_source_per_s; /* flows; twice as many at once */
+	uint32_t begun_port_per_s; /* so many of each port, also when all have begun as many as they may */
 	void *owner;
 	/* The flow is over: what the owner has with it ends; it is freed after this. */
 	void (*ended)(void *owner, struct datagram_flow *flow);

@@ -608,6 +608,7 @@ int door_datagrams_new(uint32_t max_flows, bool takes_header, struct door_datagr
 		.max_flows = max_flows,
 		.max_source = max_flows / 8 > 8 ? max_flows / 8 : 8,
 		.begun_per_s = 5000,
+		.begun_port_per_s = 50,
 		.begun_source_per_s = 200,
 		.owner = datagrams,
 		.ended = on_flow_ended,

@@ -43,6 +43,16 @@ static struct udp_way way_of(uint32_t ip, uint16_t port)
 }
 
 /* NULL: dropped. */
+static struct datagram_flow *say_to(struct world *world, uint16_t to, uint32_t ip, uint16_t port, enum datagram_verdict expected)
+{
+	const struct udp_way way = { .remote = endpoint_from_v4(ip, port), .socket = to };
+	struct datagram_flow *flow = NULL;
+
+	assert(datagram_flows_from_visitor(world->flows, &way, &way.remote, to, world->now_ms, &flow) == expected);
+	return flow;
+}
+
+/* NULL: dropped. */
 static struct datagram_flow *say(struct world *world, uint32_t ip, uint16_t port, enum datagram_verdict expected)
 {
 	const struct udp_way way = way_of(ip, port);
@@ -183,6 +193,71 @@ static void test_so_many_begin_a_second(void)
 	datagram_flows_free(world.flows);
 }
 
+/* n flows from `ip` on to that port, each TALKING. */
+static void talk(struct world *world, uint16_t to, uint32_t ip, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		datagram_flows_from_target(world->flows, say_to(world, to, ip + i, 1, DATAGRAM_BEGUN));
+		say_to(world, to, ip + i, 1, DATAGRAM_PASS);
+	}
+}
+
+static void test_a_port_whose_flows_take_all_places_gives_those_above_its_share_to_others(void)
+{
+	struct world world;
+	world_of(&world, 8, 8, 100);
+
+	talk(&world, 53, 1, 8); /* nobody else is there: all are its own */
+	say_to(&world, 53, 20, 1, DATAGRAM_DROPPED);
+	talk(&world, 54, 100, 4); /* of two ports each has half */
+	assert(datagram_flows_counters(world.flows)->flows_now == 8 && world.n_ended == 4);
+	say_to(&world, 54, 110, 1, DATAGRAM_DROPPED);
+	say_to(&world, 53, 20, 1, DATAGRAM_DROPPED);
+	assert(datagram_flows_counters(world.flows)->over_limit == 3);
+	for (uint32_t ip = 5; ip <= 8; ip++) /* those that were heard last have stayed */
+		say_to(&world, 53, ip, 1, DATAGRAM_PASS);
+	talk(&world, 55, 200, 2); /* of three: two each, and two above it that stay where they are */
+	say_to(&world, 55, 210, 1, DATAGRAM_DROPPED);
+	assert(datagram_flows_counters(world.flows)->flows_now == 8 && world.n_ended == 6);
+	datagram_flows_free(world.flows);
+}
+
+static void test_a_port_above_its_share_takes_no_place_of_one_below(void)
+{
+	struct world world;
+	world_of(&world, 8, 8, 100);
+
+	struct datagram_flow *asked = say_to(&world, 54, 100, 1, DATAGRAM_BEGUN); /* makes room first, were it not below */
+	for (uint32_t ip = 1; ip <= 30; ip++)
+		say_to(&world, 53, ip, 1, DATAGRAM_BEGUN);
+	assert(say_to(&world, 54, 100, 1, DATAGRAM_PASS) == asked);
+	assert(datagram_flows_counters(world.flows)->flows_now == 8 && world.n_ended == 23);
+	datagram_flows_free(world.flows);
+}
+
+static void test_some_of_each_port_begin_whatever_begins_at_others(void)
+{
+	struct world world;
+	const struct datagram_flows_options options = { .times_ms = { ASKED_MS, ANSWERED_MS, TALKING_MS },
+							.max_flows = 1000,
+							.max_source = 1000,
+							.begun_per_s = 10,
+							.begun_source_per_s = 1000,
+							.begun_port_per_s = 2,
+							.owner = &world,
+							.ended = on_ended };
+	world = (struct world){ .now_ms = 1000000 };
+	world.flows = datagram_flows_new(&options, world.now_ms);
+
+	for (uint32_t ip = 1; ip <= 24; ip++)
+		say_to(&world, 53, ip, 1, DATAGRAM_BEGUN);
+	say_to(&world, 53, 25, 1, DATAGRAM_DROPPED);
+	for (uint32_t ip = 1; ip <= 4; ip++)
+		say_to(&world, 54, ip, 1, DATAGRAM_BEGUN);
+	say_to(&world, 54, 5, 1, DATAGRAM_DROPPED);
+	datagram_flows_free(world.flows);
+}
+
 static bool is_of_two(const void *context, const struct datagram_flow *flow)
 {
 	const struct endpoint two = endpoint_from_v4(2, 1);
@@ -215,6 +290,9 @@ int main(void)
 	test_when_places_are_taken_who_talks_keeps_his();
 	test_nobody_comes_in_when_all_talk_and_one_that_was_silent_makes_room();
 	test_so_many_begin_a_second();
+	test_a_port_whose_flows_take_all_places_gives_those_above_its_share_to_others();
+	test_a_port_above_its_share_takes_no_place_of_one_below();
+	test_some_of_each_port_begin_whatever_begins_at_others();
 	test_some_may_be_ended();
 	puts("ok");
 	return 0;
