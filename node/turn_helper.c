@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/spawn.h"
 #include "node/turn/turn_fsm.h"
 
 #include <assert.h>
@@ -181,7 +182,7 @@ static int spawn(struct turn_helper *helper)
 		.exit_cb = on_ended, .file = path, .args = argv, .stdio_count = ARRAY_LEN(stdio), .stdio = stdio
 	};
 
-	return uv_spawn(helper->options.loop, &helper->process, &options);
+	return spawn_child(helper->options.loop, &helper->process, &options);
 }
 
 static void start(struct turn_helper *helper)

@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/spawn.h"
 #include "relay/diglett/file_saver.h"
 #include "relay/diglett/request_wire.h"
 
@@ -411,7 +412,7 @@ static void run(struct route *route)
 	gateway->counters.runs++;
 	route->runs = true;
 	uv_timer_start(&route->timer, on_time_limit, gateway->limit_ms, 0);
-	const int r = uv_spawn(gateway->loop, &route->process, &options);
+	const int r = spawn_child(gateway->loop, &route->process, &options);
 	route->process.data = route;
 	if (r == 0)
 		return;

@@ -219,6 +219,7 @@ void door_thread_free(struct door_thread *door)
 {
 	if (!door)
 		return;
+	door->is_over = true;
 	door_end_all(door);
 	door_close_dial_back(door);
 	door_close_ports(door);

@@ -232,6 +232,7 @@ void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found
 static void forget_caller(struct caller *caller)
 {
 	caller->fd = -1;
+	caller->since_ms = caller->dial->door->now_ms;
 	caller->dial->n_callers--;
 	caller->dial->n_callers_of[caller->source]--;
 	sodium_memzero(caller->secret, sizeof(caller->secret));
@@ -476,8 +477,11 @@ void door_free_gone_callers(struct door_thread *door)
 	struct link *first;
 
 	while (door->dial_back && (first = link_first(&door->dial_back->gone))) {
+		struct caller *caller = container_of(first, struct caller, place);
+		if (!door_may_free(door, caller->since_ms))
+			return;
 		link_remove(first);
-		free(container_of(first, struct caller, place));
+		free(caller);
 	}
 }
 

@@ -26,7 +26,8 @@
  *
  * Both sockets are put into the epoll once, edge-triggered, and stay there to their end: so each is tried until it has
  * no more, and an edge that comes while it is somebody else's turn is not needed again (splice_pump.h). What is over is
- * freed at the end of the turn, as events of the same turn may still point to it.
+ * freed at the end of the turn, as events of the same turn may still point to it; and while this process starts a child,
+ * which has a copy of each socket for a moment, some time later: closing alone does not take those out of the epoll.
  *
  * A short visit is sixteen system calls, most of which the kernel spends on segments: accept4, recv; socket, setsockopt,
  * connect, sendmsg and two epoll_ctl; recv, send and shutdown when the target has answered; recv and two close at the end,
@@ -137,6 +138,7 @@ struct door_thread {
 	void *relay_owner;
 	struct splice_pump *pump;
 	bool pump_has_more;
+	bool is_over; /* nothing is awaited any more */
 	uint64_t kept_bytes;
 	struct link kept, all, sniffing, connecting, lingering, gone;
 	struct link trying, answering; /* CONNECTING while there is another to try; ANSWERING */
@@ -199,6 +201,8 @@ void door_keep_within_memory(struct door_thread *door);
 uint64_t door_expire(struct door_thread *door, const struct link *ring, uint64_t time_ms, uint64_t *counter);
 /* splice_pump_options.ended */
 void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outcome outcome);
+/* Who went then: may no event point to it any more, once this turn is over? */
+bool door_may_free(const struct door_thread *door, uint64_t gone_ms);
 void door_free_gone(struct door_thread *door);
 void door_end_all(struct door_thread *door);
 

@@ -125,8 +125,11 @@ static void close_target(struct visitor *visitor)
 {
 	struct splice_end *end = &visitor->pair.ends[1];
 
-	if (end->fd >= 0)
+	if (end->fd >= 0) {
+		/* Where a child that is being started has it open too, its end would be taken for that of the next. */
+		(void)epoll_ctl(visitor->door->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
 		splice_close_with_reset(end->fd);
+	}
 	*end = (struct splice_end){ .fd = -1 };
 	splice_pair_drop_head(&visitor->pair);
 	visitor_set_kept(visitor, 0);

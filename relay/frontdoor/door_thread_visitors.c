@@ -1,6 +1,8 @@
 /* Visitors: each has a place, by its state and since when, and costs something that has a bound. */
 #include "relay/frontdoor/door_thread_internal.h"
 
+#include "common/spawn.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,12 +169,20 @@ void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outco
 	visitor_forget(visitor);
 }
 
+/* Kept until some turn after that; children that are started one after the other keep nobody for longer. */
+bool door_may_free(const struct door_thread *door, uint64_t gone_ms)
+{
+	return door->is_over || gone_ms + SPAWN_REST_MS <= door->now_ms || !spawn_has_copies(door->now_ms);
+}
+
 void door_free_gone(struct door_thread *door)
 {
 	struct link *first;
 
 	while ((first = link_first(&door->gone))) {
 		struct visitor *visitor = container_of(first, struct visitor, place);
+		if (!door_may_free(door, visitor->since_ms))
+			return;
 		door->n_in[GONE]--;
 		link_remove(first);
 		free(visitor);

@@ -6,6 +6,7 @@
 #include "relay/frontdoor/front_door.h"
 
 #include "common/clock.h"
+#include "common/spawn.h"
 #include "hello.h"
 #include "relay/frontdoor/door_thread.h"
 
@@ -23,6 +24,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1002,6 +1004,61 @@ static void test_who_leaves_before_it_is_answered_says_nothing_of_the_place(void
 	close_two(&two);
 }
 
+/* Between fork and exec, for as long as *ret_hold is open; only without except. */
+static pid_t start_child(int except, int *ret_hold)
+{
+	int ends[2];
+	char byte;
+
+	assert(pipe2(ends, O_CLOEXEC) == 0);
+	spawn_begin();
+	const pid_t child = fork();
+	assert(child >= 0);
+	if (child == 0) {
+		close(ends[1]);
+		close(except);
+		(void)!read(ends[0], &byte, 1);
+		_exit(0);
+	}
+	close(ends[0]);
+	*ret_hold = ends[1];
+	return child;
+}
+
+static void end_child(pid_t child, int hold)
+{
+	close(hold);
+	assert(waitpid(child, NULL, 0) == child);
+	spawn_end();
+}
+
+/* Its sockets are closed and yet in the epoll, as the child has them open: what is said to them must meet nobody freed. */
+static void test_what_comes_while_a_child_is_started_for_who_has_gone_is_for_nobody(void)
+{
+	struct house house;
+	int server, hold;
+
+	open_house(&house, patient());
+	const int fd = visit(&house);
+	say(fd, REQUEST);
+	assert((server = accept(house.server, NULL, NULL)) >= 0);
+	hear(server, REQUEST);
+	say(server, "welcome");
+	hear(fd, "welcome");
+	const pid_t child = start_child(server, &hold);
+	send_reset(server);
+	AWAIT(&house, c.reset == 1 && c.visitors_now == 0);
+	say(fd, "still here"); /* it has not heard of it yet */
+	for (int i = 0; i < 2; i++) { /* the door has turns meanwhile */
+		const int next = visit(&house);
+		say(next, STRANGER);
+		hear_reset(next);
+	}
+	end_child(child, hold);
+	hear_reset(fd);
+	close_house(&house);
+}
+
 int main(void)
 {
 	static void (*const tests[])(void) = {
@@ -1039,6 +1096,7 @@ int main(void)
 		test_who_says_more_before_it_is_answered_stays_where_it_is,
 		test_a_place_that_is_silent_is_left_for_the_other,
 		test_who_leaves_before_it_is_answered_says_nothing_of_the_place,
+		test_what_comes_while_a_child_is_started_for_who_has_gone_is_for_nobody,
 	};
 
 	if (sodium_init() < 0)
