@@ -280,10 +280,18 @@ static bool is_acknowledged(const struct visitor *visitor)
 	return ioctl(visitor->pair.ends[1].fd, SIOCOUTQ, &n) < 0 || n == 0;
 }
 
+static bool has_another(const struct visitor *visitor)
+{
+	const struct door_route *route;
+
+	return find_another(visitor, &route) != NULL;
+}
+
 static void on_late(struct visitor *visitor)
 {
-	if (visitor->state == CONNECTING && !visitor_try_another(visitor))
-		visitor_place(visitor, CONNECTING, &visitor->door->connecting); /* then it has all the time */
+	/* The last has all the time, and has failed when that is over: one visitor says so once. */
+	if (visitor->state == CONNECTING && !(has_another(visitor) && visitor_try_another(visitor)))
+		visitor_place(visitor, CONNECTING, &visitor->door->connecting);
 	else if (visitor->state == ANSWERING && (is_acknowledged(visitor) || !visitor_try_another(visitor)))
 		stay(visitor, true); /* it takes its time */
 }

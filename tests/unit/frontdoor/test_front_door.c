@@ -986,6 +986,35 @@ static void test_a_place_that_is_silent_is_left_for_the_other(void)
 	close_silent_target(&target);
 }
 
+static void test_a_visitor_for_whom_all_are_silent_counts_once_at_each_place(void)
+{
+	const struct silent_target targets[] = { new_silent_target(), new_silent_target() };
+	struct front_door_options options = patient();
+	struct door_place *places[2];
+	struct door_rule rule;
+	struct two two;
+
+	options.connect_ms = 1000;
+	open_two(&two, options);
+	struct door_routes *routes = door_routes_new(1);
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	for (int i = 0; i < 2; i++) {
+		const struct endpoint at = endpoint_from_v4(INADDR_LOOPBACK, targets[i].port);
+		places[i] = door_places_get(&two.places, "app.example.org", "silent", &at, true);
+		assert(door_routes_add_place(routes, &rule, places[i]) == 0);
+	}
+	replace_routes(&two.house, routes);
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	hear_reset(fd);
+	AWAIT(&two.house, c.tried_another == 1 && c.connect_timed_out == 1 && c.visitors_now == 0);
+	for (int i = 0; i < 2; i++)
+		assert(places[i]->failed == 1);
+	close_two(&two);
+	for (int i = 0; i < 2; i++)
+		close_silent_target(&targets[i]);
+}
+
 static void test_who_leaves_before_it_is_answered_says_nothing_of_the_place(void)
 {
 	struct two two;
@@ -1095,6 +1124,7 @@ int main(void)
 		test_who_was_answered_is_not_led_on,
 		test_who_says_more_before_it_is_answered_stays_where_it_is,
 		test_a_place_that_is_silent_is_left_for_the_other,
+		test_a_visitor_for_whom_all_are_silent_counts_once_at_each_place,
 		test_who_leaves_before_it_is_answered_says_nothing_of_the_place,
 		test_what_comes_while_a_child_is_started_for_who_has_gone_is_for_nobody,
 	};
