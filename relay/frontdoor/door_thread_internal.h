@@ -299,6 +299,8 @@ void visitor_note_host(struct visitor *visitor, const struct sniffed *found);
 
 /* The routes are others, or a port could be had. Between turns, or where nobody looks at listeners. */
 void door_update_ports(struct door_thread *door);
+/* As its operator says. */
+bool door_may_open_port(const struct door_thread *door, const struct port_name *name);
 /* Those that could not be opened, when it is time. Returns when that will be; UINT64_MAX: all are open. */
 uint64_t door_retry_ports(struct door_thread *door);
 void door_set_ports_accepting(struct door_thread *door, bool is_accepting);

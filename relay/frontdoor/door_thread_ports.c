@@ -125,12 +125,31 @@ static void note_all(struct door_thread *door)
 	}
 }
 
-/* As its operator says. */
-static bool may_open(const struct door_thread *door, const struct port_name *name)
+bool door_may_open_port(const struct door_thread *door, const struct port_name *name)
 {
 	if (name->kind == PORT_UDP)
 		return door->datagrams && port_ranges_have(&door->options.udp_ports, name->number);
 	return port_ranges_have(&door->options.tcp_ports, name->number);
+}
+
+/* The next one that is led somewhere and may be opened; *i: 0 at first. */
+static bool next_port(const struct door_thread *door, uint32_t *i, struct port_name *ret)
+{
+	while (door->routes && !door->options.takes_header && door_routes_next_port(door->routes, i, ret))
+		if (door_may_open_port(door, ret))
+			return true;
+	return false;
+}
+
+/* For whom there was no place, as far as there is room to tell: behind those that are open. */
+static void note_left_out(struct door_thread *door)
+{
+	uint32_t i = 0, n[PORT_N_KINDS] = { 0 };
+	struct port_name name;
+
+	while (next_port(door, &i, &name))
+		if (n[name.kind]++ >= DOOR_MAX_PORTS / 2)
+			note(&door->port_states, &name, -ENOSPC);
 }
 
 void door_update_ports(struct door_thread *door)
@@ -142,14 +161,9 @@ void door_update_ports(struct door_thread *door)
 	for (at = door->ports.after; at != &door->ports; at = at->after)
 		container_of(at, struct door_port, among_ports)->is_wanted = false;
 	door->port_states.n = 0;
-	while (door->routes && !door->options.takes_header && door_routes_next_port(door->routes, &i, &name)) {
-		if (!may_open(door, &name))
-			continue;
+	while (next_port(door, &i, &name))
 		if (n[name.kind]++ < DOOR_MAX_PORTS / 2)
 			want_port(door, &name);
-		else
-			note(&door->port_states, &name, -ENOSPC);
-	}
 	for (at = door->ports.after; at != &door->ports; at = next) {
 		struct door_port *port = container_of(at, struct door_port, among_ports);
 		next = at->after;
@@ -157,6 +171,7 @@ void door_update_ports(struct door_thread *door)
 			close_port(port);
 	}
 	note_all(door);
+	note_left_out(door);
 	door->n_ports_changed++;
 }
 

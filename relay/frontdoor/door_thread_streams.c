@@ -11,6 +11,7 @@
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
+#include "relay/frontdoor/port_name.h"
 #include "relay/frontdoor/stream_queue.h"
 #include "relay/frontdoor/stream_wire.h"
 
@@ -298,13 +299,24 @@ static bool resume(struct visitor *visitor, const struct parcel *parcel, uint64_
 	return true;
 }
 
+/* NULL: it is led nowhere any more, or its operator has taken the port away meanwhile. */
+static const struct door_route *route_of(const struct door_thread *door, const struct stream_said *said)
+{
+	struct port_name port;
+
+	if (!door->routes || said->host.len == 0)
+		return NULL;
+	if (said->protocol == SNIFFER_TCP && !door->options.takes_header &&
+	    (port_name_from(said->host.text, said->host.len, &port) != 0 || !door_may_open_port(door, &port)))
+		return NULL;
+	return door_routes_find(door->routes, said->protocol, &said->host);
+}
+
 /* Its descriptors are used up when true, also if it was turned away for another cause than `false` stands for. */
 static bool take_carried(struct door_thread *door, const struct parcel *parcel, uint64_t quiet_ms)
 {
 	const struct stream_said *said = &parcel->said;
-	const struct door_route *route = door->routes && said->host.len > 0
-						 ? door_routes_find(door->routes, said->protocol, &said->host)
-						 : NULL;
+	const struct door_route *route = route_of(door, said);
 	struct visitor *visitor = route ? take_visitor(door, parcel) : NULL;
 
 	if (!visitor)

@@ -27,6 +27,7 @@ struct house {
 	uv_loop_t loop;
 	struct front_door *outer, *inner;
 	enum port_kind kind;
+	uint16_t n_offered; /* ports behind the first; set before it is opened */
 	bool is_everywhere; /* the outer door listens at all addresses, IPv6 too; set before it is opened */
 	int server; /* listens */
 	uint16_t server_port, port, other_port; /* of the outer door */
@@ -152,7 +153,10 @@ static void open_house_of(struct house *house, enum port_kind kind, enum door_he
 	struct front_door_options outer = { .ports_changed = on_changed, .ports_owner = house };
 	struct door_routes *routes = door_routes_new(1);
 
-	*house = (struct house){ .kind = kind, .port = free_port(kind), .is_everywhere = house->is_everywhere };
+	*house = (struct house){ .kind = kind, .port = free_port(kind), .n_offered = house->n_offered,
+				 .is_everywhere = house->is_everywhere };
+	while (house->port + house->n_offered > UINT16_MAX)
+		house->port = free_port(kind);
 	do {
 		house->other_port = free_port(kind);
 	} while (house->other_port == house->port);
@@ -170,7 +174,8 @@ static void open_house_of(struct house *house, enum port_kind kind, enum door_he
 	house->inner = open_door(house, (struct front_door_options){ .takes_header = true }, routes);
 	struct port_ranges *ranges = kind == PORT_TCP ? &outer.tcp_ports : &outer.udp_ports;
 	ranges->n = 1;
-	ranges->items[0].first = ranges->items[0].last = house->port;
+	ranges->items[0].first = house->port;
+	ranges->items[0].last = (uint16_t)(house->port + house->n_offered);
 	if (house->is_everywhere)
 		outer.n_listen = 1; /* "::" */
 	house->outer = open_door(house, outer, door_routes_new(0));
@@ -284,6 +289,25 @@ static void test_who_is_there_stays_when_its_port_is_closed(void)
 	assert(send(visitor, "still", 5, 0) == 5 && recv(fd, bytes, 5, MSG_WAITALL) == 5);
 	close(visitor);
 	close(fd);
+	close_house(&house);
+}
+
+static void test_what_is_open_is_told_before_that_for_which_there_is_no_place(void)
+{
+	struct house house = { .n_offered = 400 };
+	struct port_states states;
+	uint16_t ports[400];
+	uint32_t n_open = 0;
+
+	open_house(&house);
+	for (uint16_t i = 0; i < 400; i++)
+		ports[i] = (uint16_t)(house.port + i);
+	set_ports(&house, ports, 400);
+	front_door_ports(house.outer, &states);
+	assert(states.n == DOOR_MAX_PORTS);
+	for (uint32_t i = 0; i < states.n; i++)
+		n_open += states.items[i].error != -ENOSPC;
+	assert(n_open == DOOR_MAX_PORTS / 2);
 	close_house(&house);
 }
 
@@ -501,6 +525,7 @@ int main(void)
 	test_a_port_that_its_operator_does_not_offer_stays_closed();
 	test_a_port_that_another_program_has_is_told_and_harms_no_other();
 	test_who_is_there_stays_when_its_port_is_closed();
+	test_what_is_open_is_told_before_that_for_which_there_is_no_place();
 	test_datagrams_go_to_the_member_and_answers_back_while_the_routes_have_the_port();
 	test_each_datagram_says_who_the_visitor_is_if_its_target_wants_to_know();
 	test_who_may_not_come_by_udp_is_counted_and_not_heard();

@@ -463,6 +463,62 @@ static void test_whose_host_is_led_nowhere_any_more_is_reset_and_counted(void)
 	close_town(&town);
 }
 
+/* tcp:`number` leads to the server. */
+static struct door_routes *routes_of_port(const struct town *town, uint16_t number)
+{
+	const struct port_name name = { .kind = PORT_TCP, .number = number };
+	const struct endpoint server = endpoint_from_v4(INADDR_LOOPBACK, town->server_port);
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+	char text[PORT_NAME_TEXT];
+
+	port_name_print(&name, text);
+	assert(door_rule_parse_host(text, strlen(text), &rule, NULL) == 0);
+	assert(door_routes_add(routes, &rule, &server) == 0);
+	return routes;
+}
+
+static int visit_port(uint16_t port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port) };
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+	return fd;
+}
+
+static void test_who_came_by_a_port_goes_on_while_its_operator_offers_it(void)
+{
+	struct front_door_options offers = patient(), none = patient();
+	struct town town;
+	uint16_t number;
+
+	open_town(&town);
+	door_thread_free(town.door);
+	door_routes_free(town.routes);
+	close(listen_anywhere(&number)); /* another program could take it before we do */
+	offers.listen[0] = endpoint_from_v4(INADDR_LOOPBACK, town.port);
+	offers.tcp_ports.n = 1;
+	offers.tcp_ports.items[0].first = offers.tcp_ports.items[0].last = number;
+	town.routes = routes_of_port(&town, number);
+	start_door(&town, &offers);
+	struct pair pair = { .visitor = visit_port(number) };
+	UNTIL(&town, is_readable(town.server));
+	pair.server = accept(town.server, NULL, NULL);
+	say(pair.server, "SSH-2.0-a");
+	hear(&town, pair.visitor, "SSH-2.0-a");
+	leave(&town);
+	follow_with(&town, &offers);
+	assert(are(&town, 1, 0));
+	say(pair.visitor, "SSH-2.0-b");
+	hear(&town, pair.server, "SSH-2.0-b");
+	leave(&town);
+	follow_with(&town, &none); /* the route is there still, as it is granted */
+	assert(are(&town, 0, 1));
+	expect_both_reset(&pair);
+	close_town(&town);
+}
+
 static void test_the_bounds_of_the_next_door_hold(void)
 {
 	struct front_door_options options = patient();
@@ -707,6 +763,7 @@ int main(void)
 	test_who_does_not_fit_into_the_queue_is_reset_and_counted();
 	test_what_nobody_takes_up_is_reset();
 	test_whose_host_is_led_nowhere_any_more_is_reset_and_counted();
+	test_who_came_by_a_port_goes_on_while_its_operator_offers_it();
 	test_the_bounds_of_the_next_door_hold();
 	test_who_is_served_in_the_process_itself_is_reset_and_counted();
 	test_what_another_version_has_left_is_reset_and_the_door_starts();
