@@ -188,7 +188,8 @@ bool door_listens_at(const struct endpoint *places, uint32_t n, const struct end
 
 uint32_t door_places_of_port(const struct endpoint *listen, uint32_t n, uint16_t port, struct endpoint ret[DOOR_MAX_LISTEN])
 {
-	const struct endpoint any6 = { .port = port };
+	const struct endpoint any6 = { .port = port }, any4 = endpoint_from_v4(0, port);
+	bool has_any4 = false;
 	uint32_t n_places = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -198,7 +199,12 @@ uint32_t door_places_of_port(const struct endpoint *listen, uint32_t n, uint16_t
 			ret[0] = any6;
 			return 1;
 		}
-		bool is_there = false;
+		has_any4 = has_any4 || endpoint_equal(&place, &any4);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		struct endpoint place = listen[i];
+		place.port = port;
+		bool is_there = has_any4 && endpoint_is_v4(&place) && !endpoint_equal(&place, &any4);
 		for (uint32_t j = 0; j < n_places; j++)
 			is_there = is_there || endpoint_equal(&ret[j], &place);
 		if (!is_there)

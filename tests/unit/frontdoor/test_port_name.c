@@ -98,6 +98,22 @@ static void test_a_port_is_open_at_each_address_of_the_door_once(void)
 	assert(door_places_of_port(listen, 3, 2222, places) == 1 && endpoint_equal(&places[0], &any));
 }
 
+static void test_all_addresses_of_ipv4_are_one_place_beside_those_of_ipv6(void)
+{
+	struct endpoint listen[4] = { endpoint_from_v4(0xc0000201, 443), endpoint_from_v4(0, 80), endpoint_from_v4(0xc0000202, 80),
+				      { .ip = { 0x20, 0x01 }, .port = 80 } };
+	const struct endpoint any4 = endpoint_from_v4(0, 2222);
+	struct endpoint places[DOOR_MAX_LISTEN];
+
+	for (int i = 0; i < 2; i++) {
+		assert(door_places_of_port(listen, 4, 2222, places) == 2);
+		assert(endpoint_equal(&places[0], &any4));
+		assert(places[1].ip[0] == 0x20 && places[1].port == 2222);
+		listen[0] = listen[1]; /* whichever stands first */
+		listen[1] = endpoint_from_v4(0xc0000201, 443);
+	}
+}
+
 static void test_a_port_is_looked_up_by_its_protocol_alone(void)
 {
 	const struct endpoint target = endpoint_from_v4(0x0a000001, 20000);
@@ -132,6 +148,7 @@ int main(void)
 	test_people_may_write_a_space();
 	test_ranges_have_their_ends();
 	test_a_port_is_open_at_each_address_of_the_door_once();
+	test_all_addresses_of_ipv4_are_one_place_beside_those_of_ipv6();
 	test_a_port_is_looked_up_by_its_protocol_alone();
 	puts("ok");
 	return 0;
