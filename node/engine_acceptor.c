@@ -46,9 +46,9 @@ void engine_tell_acceptor(struct p2p_engine *engine)
 	engine_tell_acme(engine);
 	for (uint32_t i = 0; i < engine->exposures->n; i++) {
 		exposures[i] = engine->exposures->items[i].exposure;
-		if (!engine_is_own_door(engine, &exposures[i].target))
+		if (!engine_is_own_door(engine, &exposures[i].target) && !engine_is_own_port(engine, &exposures[i]))
 			continue;
-		/* Of a time when there was no door. */
+		/* Of a time when there was no door, or when its operator did not offer that port. */
 		log_warning("expose", "the target of %s is the front door itself: nobody is led there",
 			    exposures[i].host.name.text);
 		exposures[i].target = nowhere;

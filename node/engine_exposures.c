@@ -26,8 +26,7 @@ bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *
 	       front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, target);
 }
 
-/* The same port of this machine, which its front door may open: who is led there comes from there. */
-static bool is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
+bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
 {
 	const struct endpoint place = { .port = exposure->target.port };
 	struct port_name port;
@@ -44,7 +43,7 @@ static int check_no_loop(const struct p2p_engine *engine, const struct exposure 
 	struct endpoint acceptor = endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), engine->acceptor_port);
 	const bool is_acceptor = engine->acceptor_port != 0 && endpoint_equal(&acceptor, &exposure->target);
 
-	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target) && !is_own_port(engine, exposure))
+	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target) && !engine_is_own_port(engine, exposure))
 		return 0;
 	return error_set(reterr, -EINVAL, "%s is %s itself; name the port of the server behind it",
 			 endpoint_text(&exposure->target).s,
