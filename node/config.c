@@ -534,9 +534,10 @@ static int take_door_ports(const struct config_values *values, struct node_confi
 		{ port_of_place(values, "diglett", "listen"), "diglett's" },
 		{ port_of_place(values, "diglett", "info"), "diglett's" },
 	};
-	struct used_port udp[DOOR_MAX_LISTEN + 3] = {
+	struct used_port udp[DOOR_MAX_LISTEN + 4] = {
 		{ config->listen_port, "WireGuard's" },
 		{ config->is_public ? config->stun_port : 0, "the STUN server's" },
+		{ config->is_public ? (uint16_t)(config->stun_port + 1) : 0, "the STUN server's second" }, /* 65535 has none */
 		{ config->lan_discovery ? LAN_DISCOVERY_PORT : 0, "the LAN discovery's" },
 	};
 	struct port_ranges tcp_ports, udp_ports;
@@ -544,7 +545,7 @@ static int take_door_ports(const struct config_values *values, struct node_confi
 	for (uint32_t i = 0; i < config->n_door_listen; i++) {
 		tcp[8 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own" };
 		if (config->door_quic && config->door_listen[i].port != 80)
-			udp[3 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own, for QUIC" };
+			udp[4 + i] = (struct used_port){ config->door_listen[i].port, "the front door's own, for QUIC" };
 	}
 	snprintf(config->door_tcp_ports, sizeof(config->door_tcp_ports), "%s", config_text(values, "frontdoor", "tcp_ports"));
 	snprintf(config->door_udp_ports, sizeof(config->door_udp_ports), "%s", config_text(values, "frontdoor", "udp_ports"));

@@ -103,6 +103,8 @@ static void test_front_door_and_relay_may_have_one_port(void)
 
 static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 {
+	expect_error("[public]\n[frontdoor]\nudp_ports = 3479\n",
+		     "p2pnode.conf:3: port 3479 is the STUN server's second; leave it out");
 	expect_error("[frontdoor]\nlisten = http\n",
 		     "p2pnode.conf:2: listen = http: must be ports, or addresses with a port, such as '80, 443' or "
 		     "'198.51.100.1:80'");
