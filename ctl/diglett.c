@@ -150,7 +150,10 @@ static enum ctl_exit run_end(struct ctl *ctl, const struct ctl_args *args)
 	if (ctl->json)
 		ctl_print_json_borrowed(ctl, answer.result);
 	else
-		fprintf(ctl->out, "The agent of %s is ended. It may come again: revoke its token to keep it out.\n", args->argv[0]);
+		fprintf(ctl->out,
+			"The agent of %s is ended. It may come again: to keep it out, revoke its token, or, of one that came as a node,\n"
+			"take back the name: p2pctl admin host remove.\n",
+			args->argv[0]);
 	rpc_message_deinit(&answer);
 	return CTL_OK;
 }
@@ -162,7 +165,8 @@ const struct ctl_command ctl_diglett_end = {
 	.max_arguments = 1,
 	.summary = "End the agent that has a name",
 	.text = "On a diglett server, ends the agent that has this name, with all its names and visitors. It comes again\n"
-		"after a while; 'p2pctl diglett token revoke' ends it for good.\n",
+		"after a while; 'p2pctl diglett token revoke' ends it for good, or, when it came as a node, 'p2pctl admin\n"
+		"host remove NODE NAME' does.\n",
 	.run = run_end,
 };
 

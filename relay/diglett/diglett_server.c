@@ -48,6 +48,7 @@ struct agent {
 	bool is_v1;	       /* its connection is this one, then, and the tunnel closes */
 	struct v1_tunnel *v1;
 	struct endpoint remote;
+	uint64_t came_ms;
 	uint8_t token[TOKEN_HASH_LEN]; /* of a node: its key's hash, which is no token's */
 	bool is_node;
 	struct identity node; /* who it is, then */
@@ -522,12 +523,21 @@ static void on_asked(void *owner, const struct diglett_request *request)
 	answer_agent(agent, &answer);
 }
 
+/* Of the time for all of its handshake; 1 at least. */
+static uint32_t handshake_left_ms(const struct agent *agent)
+{
+	const uint32_t given = agent->server->options.handshake_ms;
+	const uint64_t limit = given ? given : TUNNEL_HANDSHAKE_MS, gone = uv_now(agent->server->loop) - agent->came_ms;
+
+	return gone < limit ? (uint32_t)(limit - gone) : 1;
+}
+
 /* Its tunnel closes, and what it has said is still in the socket. */
 static void begin_v1(struct agent *agent)
 {
 	struct diglett_server *const server = agent->server;
 	const struct v1_tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_ended,
-					       .handshake_ms = server->options.handshake_ms,
+					       .handshake_ms = handshake_left_ms(agent),
 					       .stalled_ms = server->options.v1_stalled_ms };
 	const int fd = tunnel_take_v1(agent->tunnel);
 
@@ -561,7 +571,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	struct agent *agent = calloc(1, sizeof(*agent));
 	if (!agent)
 		abort();
-	*agent = (struct agent){ .server = server, .remote = *remote };
+	*agent = (struct agent){ .server = server, .remote = *remote, .came_ms = uv_now(server->loop) };
 	const struct tunnel_ports ports = { .owner = agent, .asked = on_asked, .ended = on_tunnel_ended,
 					     .handshake_ms = server->options.handshake_ms,
 					     .dead_ms = server->options.dead_ms,

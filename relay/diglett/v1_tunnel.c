@@ -630,8 +630,13 @@ static void take_frames(struct v1_tunnel *tunnel)
 		struct v1_head head;
 		if (left < V1_HEAD_LEN)
 			break;
-		if (!v1_head_read(tunnel->in + at, &head) || head.size > v1_fsm_max_payload(&tunnel->fsm)) {
+		if (!v1_head_read(tunnel->in + at, &head)) {
 			fail(tunnel, -EPROTO, "a frame is none: another protocol, or a change on the way");
+			break;
+		}
+		if (head.size > v1_fsm_max_payload(&tunnel->fsm)) { /* is not waited for */
+			send_error(tunnel, "message too long");
+			fail(tunnel, -EPROTO, "a token, a name, or what is said instead is too long");
 			break;
 		}
 		if (left < V1_HEAD_LEN + (size_t)head.size)

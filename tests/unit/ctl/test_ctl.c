@@ -573,7 +573,10 @@ static void test_diglett_lists_its_agents_and_its_own_tunnels(void)
 	run(&w, "diglett token create a.demo *.b.demo --label shop");
 	expect(&w, CTL_OK, "the-secret\n", "");
 	run(&w, "diglett end a.demo");
-	expect(&w, CTL_OK, "The agent of a.demo is ended. It may come again: revoke its token to keep it out.\n", "");
+	expect(&w, CTL_OK,
+	       "The agent of a.demo is ended. It may come again: to keep it out, revoke its token, or, of one that came as a node,\n"
+	       "take back the name: p2pctl admin host remove.\n",
+	       "");
 	run(&w, "diglett token revoke nothex");
 	assert(w.exit == CTL_FAILED && strstr(w.err, "8 hex digits"));
 	run(&w, "diglett token");

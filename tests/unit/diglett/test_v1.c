@@ -254,6 +254,38 @@ static void test_what_is_not_its_turn_is_answered_by_an_error(void)
 	end();
 }
 
+/* It is not waited for. */
+static void test_what_is_too_long_is_answered_by_an_error(void)
+{
+	char token[DIGLETT_MAX_TOKEN + 2] = "";
+
+	memset(token, 't', DIGLETT_MAX_TOKEN + 1);
+	begin();
+	connect_agent();
+	say(V1_LOGIN, 0, token);
+	expect(V1_ERROR);
+	assert(strcmp(payload(), "message too long") == 0);
+	AWAIT(is_closed(agent.fd));
+	assert(counters().failed == 1);
+	end();
+}
+
+static void test_who_says_late_that_it_is_of_version_1_has_no_more_time(void)
+{
+	new_world(NULL);
+	world.options.allow_v1 = true;
+	world.options.handshake_ms = 2000;
+	start_server();
+	const int fd = connect_from(1, 1);
+	const uint64_t came_ms = uv_now(&world.loop);
+	AWAIT(uv_now(&world.loop) - came_ms > 1500);
+	assert(!is_closed(fd) && send(fd, "digl", 4, MSG_NOSIGNAL) == 4);
+	AWAIT(is_closed(fd));
+	assert(counters().failed == 1 && uv_now(&world.loop) - came_ms < 3400); /* with time anew: 3500 at least */
+	close(fd);
+	end_world();
+}
+
 static void test_who_says_nothing_or_not_all_is_closed_in_time(void)
 {
 	new_world(NULL);
@@ -381,7 +413,9 @@ int main(void)
 	test_diglett_2_is_served_beside_it();
 	test_who_may_not_have_the_name_is_told_so_and_closed();
 	test_what_is_not_its_turn_is_answered_by_an_error();
+	test_what_is_too_long_is_answered_by_an_error();
 	test_who_says_nothing_or_not_all_is_closed_in_time();
+	test_who_says_late_that_it_is_of_version_1_has_no_more_time();
 	test_a_revoked_token_ends_it_and_the_script_hears();
 	test_much_goes_through_both_ways();
 	test_who_reads_nothing_is_closed_and_the_others_go_on();
