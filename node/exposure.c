@@ -285,6 +285,9 @@ static int check_tls(const struct exposure *exposure, struct error *reterr)
 	if (exposure->tls == EXPOSURE_TLS_ACME && exposure->host.is_wildcard)
 		return error_set(reterr, -EINVAL, "tls=acme: a certificate for *.%s is given for a record in DNS alone, which is not "
 				 "supported; name each host, or use tls=terminate with one", exposure->host.name.text);
+	if (exposure->tls == EXPOSURE_TLS_TERMINATE && !has_certificate && !has_key)
+		return error_set(reterr, -EINVAL, "tls=terminate: certificate= and key= are missing; with tls=acme the node gets them "
+				 "itself");
 	if (has_certificate != has_key)
 		return error_set(reterr, -EINVAL, "%s= is missing: a certificate goes with its key",
 				 has_key ? "certificate" : "key");

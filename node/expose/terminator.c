@@ -46,6 +46,7 @@ struct side {
 	uint32_t watched;
 	bool is_watched;
 	bool waits_to_read, waits_to_write; /* it said so when it was tried */
+	bool is_broken;			    /* likewise: no end of it is an end */
 };
 
 /* One way: what was read and not yet taken. */
@@ -199,6 +200,14 @@ static void drop(struct way *way)
 	*way = (struct way){ .bytes = NULL };
 }
 
+/* By hand: a child that is being started elsewhere has copies of the sockets, and closing would leave them in epoll. */
+static void unwatch(const struct terminator *terminator, struct side *side)
+{
+	if (side->is_watched)
+		(void)epoll_ctl(terminator->epoll_fd, EPOLL_CTL_DEL, side->fd, NULL);
+	side->is_watched = false;
+}
+
 /* broken: the server is reset, not ended. Freed at the end of the turn. */
 static void end(struct visit *visit, bool broken)
 {
@@ -209,6 +218,8 @@ static void end(struct visit *visit, bool broken)
 	place(visit, GONE, &terminator->gone);
 	SSL_free(visit->ssl);
 	visit->ssl = NULL;
+	unwatch(terminator, &visit->near);
+	unwatch(terminator, &visit->far);
 	if (visit->near.fd >= 0)
 		close(visit->near.fd);
 	if (visit->far.fd >= 0 && broken)
@@ -274,6 +285,7 @@ static ssize_t tls_result(struct visit *visit, int r)
 	case SSL_ERROR_ZERO_RETURN:
 		return 0;
 	default:
+		visit->near.is_broken = true;
 		return -EPROTO;
 	}
 }
@@ -282,13 +294,21 @@ static ssize_t socket_result(struct side *side, ssize_t n, bool to_write)
 {
 	if (n >= 0)
 		return n;
-	if (errno != EAGAIN && errno != EINTR)
+	if (errno != EAGAIN && errno != EINTR) {
+		side->is_broken = true;
 		return -errno;
+	}
 	if (to_write)
 		side->waits_to_write = true;
 	else
 		side->waits_to_read = true;
 	return -EAGAIN;
+}
+
+static int socket_error(struct side *side)
+{
+	side->is_broken = true;
+	return -errno;
 }
 
 static ssize_t near_read(struct visit *visit, uint8_t *buf, size_t size)
@@ -323,11 +343,14 @@ static ssize_t far_write(struct visit *visit, const uint8_t *bytes, size_t n)
 /* 0, -EAGAIN or another -errno. */
 static int far_end(struct visit *visit)
 {
-	return shutdown(visit->far.fd, SHUT_WR) < 0 ? -errno : 0;
+	return shutdown(visit->far.fd, SHUT_WR) < 0 ? socket_error(&visit->far) : 0;
 }
 
+/* A writer that was told of the server's reset has taken the error: it reads as an end now, and is none. */
 static int near_end(struct visit *visit)
 {
+	if (visit->far.is_broken)
+		return -ECONNRESET;
 	if (visit->ssl) {
 		ERR_clear_error();
 		const int r = SSL_shutdown(visit->ssl);
@@ -423,9 +446,21 @@ static void ask_again(struct side *from, bool has_more)
 	from->waits_to_read = from->waits_to_read || has_more;
 }
 
+/* A server that takes no more may have said why: that is still the visitor's. */
+static ssize_t move_up(struct visit *visit)
+{
+	const ssize_t r = move(visit, &visit->up, &upward);
+
+	if (!is_broken(r) || !visit->far.is_broken)
+		return r;
+	drop(&visit->up);
+	visit->up.has_ended = visit->up.is_done = true;
+	return 0;
+}
+
 static void step_open(struct visit *visit)
 {
-	const ssize_t up = move(visit, &visit->up, &upward), down = is_broken(up) ? 0 : move(visit, &visit->down, &downward);
+	const ssize_t up = move_up(visit), down = is_broken(up) ? 0 : move(visit, &visit->down, &downward);
 
 	if (is_broken(up) || is_broken(down)) {
 		if (visit->ssl && is_broken(up) && !visit->down.is_done)
@@ -434,11 +469,14 @@ static void step_open(struct visit *visit)
 		return;
 	}
 	if (visit->up.is_done && visit->down.is_done) {
-		end(visit, false);
+		end(visit, visit->far.is_broken);
 		return;
 	}
 	ask_again(&visit->near, up > 0);
 	ask_again(&visit->far, down > 0);
+	/* The last piece of a step may have gone in part, without an EAGAIN that said so. */
+	visit->far.waits_to_write = visit->far.waits_to_write || visit->up.bytes;
+	visit->near.waits_to_write = visit->near.waits_to_write || visit->down.bytes;
 }
 
 /* ---- CONNECTING ---- */
@@ -495,6 +533,12 @@ static void refuse_stranger(struct visit *visit)
 	end(visit, true);
 }
 
+/* Of this machine: memory, ports to that server. It tells nothing of the server. */
+static bool is_want(int error)
+{
+	return error == ENOSPC || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL;
+}
+
 static void connect_far(struct visit *visit)
 {
 	struct sockaddr_storage address;
@@ -508,10 +552,13 @@ static void connect_far(struct visit *visit)
 		return;
 	}
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(fd, (const struct sockaddr *)&address, len) < 0 && errno != EINPROGRESS)
-		not_reached(visit, errno);
-	else
+	const int error = connect(fd, (const struct sockaddr *)&address, len) < 0 ? errno : EINPROGRESS;
+	if (error == EINPROGRESS)
 		visit->far.waits_to_write = true;
+	else if (is_want(error))
+		end(visit, true);
+	else
+		not_reached(visit, error);
 }
 
 /* It is known what it came for. */
@@ -669,9 +716,14 @@ static void step_answering(struct visit *visit)
 
 /* ---- the thread ---- */
 
-/* A side broke, and nothing is read of it now that would tell: then nothing can be done for the other one. */
+/*
+ * A side broke, and nothing is read of it now that would tell: then nothing can be done for the other one. Not so a server
+ * of which something still waits for the visitor.
+ */
 static void look_for_break(struct visit *visit, const struct side *side, uint32_t events)
 {
+	if (side == &visit->far && visit->down.bytes)
+		return;
 	if (side && (events & (EPOLLHUP | EPOLLERR)) && !side->waits_to_read && !side->waits_to_write &&
 	    (visit->state == OPEN || visit->state == CONNECTING))
 		end(visit, true);
@@ -697,7 +749,7 @@ static void step(struct visit *visit, const struct side *side, uint32_t events)
 		step_answering(visit);
 	look_for_break(visit, side, events);
 	watch_side(visit, &visit->near, visit->down.is_done);
-	watch_side(visit, &visit->far, visit->up.is_done);
+	watch_side(visit, &visit->far, visit->up.is_done || visit->down.bytes);
 }
 
 static struct visit *take_coming(struct terminator *terminator)

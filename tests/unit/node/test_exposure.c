@@ -85,6 +85,7 @@ static void test_tls_may_end_here(void)
 	expect_wrong("a.org 1 h2=yes", "go with tls=terminate");
 	expect_wrong("a.org 1 tls=terminate certificate=/c", "key= is missing");
 	expect_wrong("a.org 1 tls=terminate key=/c", "certificate= is missing");
+	expect_wrong("a.org 1 tls=terminate", "certificate= and key= are missing");
 	expect_wrong("a.org 1 tls=terminate certificate=c key=/k", "certificate: a path from the root on");
 	expect_wrong("a.org 1 tls=yes", "tls: one of pass, terminate");
 	expect_wrong("a.org 1 tls=terminate h2=1", "h2: yes or no");

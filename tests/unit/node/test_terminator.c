@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -611,6 +613,158 @@ static void test_much_is_carried_both_ways_and_who_does_not_read_is_waited_for(v
 	finish(&world);
 }
 
+/* ---- at the edge of what a server takes: its socket here is found among ours, and filled behind the terminator's back ---- */
+
+enum { BLOCK = 1024, RECORD = 16 << 10 };
+
+/* The terminator's socket to the server. */
+static int find_far(const struct world *world)
+{
+	for (int fd = 3; fd < 1024; fd++) {
+		struct sockaddr_in peer;
+		socklen_t len = sizeof(peer);
+		if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 && len == sizeof(peer) && peer.sin_family == AF_INET &&
+		    ntohs(peer.sin_port) == world->target.port)
+			return fd;
+	}
+	assert(false);
+	return -1;
+}
+
+/* A server that is known to be reached: one byte has come through. */
+static int accept_open(const struct world *world, SSL *ssl)
+{
+	const int server = accept_one(world->server);
+
+	assert(SSL_write(ssl, "x", 1) == 1);
+	expect_bytes(server, "x");
+	return server;
+}
+
+static size_t n_waiting(int fd, unsigned long what)
+{
+	int n;
+
+	assert(ioctl(fd, what, &n) == 0);
+	return (size_t)n;
+}
+
+/* Returns how much it took. */
+static size_t fill(int fd, size_t most)
+{
+	static const uint8_t block[BLOCK];
+	size_t filled = 0;
+
+	while (filled < most && send(fd, block, BLOCK, MSG_DONTWAIT | MSG_NOSIGNAL) == BLOCK)
+		filled += BLOCK;
+	return filled;
+}
+
+/* Seven records of a byte and one that is full, which a step reads at once. */
+static void send_eight_records(SSL *ssl)
+{
+	static uint8_t bytes[2 * RECORD];
+	const int fd = SSL_get_fd(ssl);
+	BIO *bio = BIO_new(BIO_s_mem());
+
+	SSL_set0_wbio(ssl, bio);
+	for (int i = 0; i < 7; i++)
+		assert(SSL_write(ssl, bytes, 1) == 1);
+	assert(SSL_write(ssl, bytes, RECORD) == RECORD);
+	const int n = BIO_read(bio, bytes, sizeof(bytes));
+	assert(n > RECORD && send(fd, bytes, (size_t)n, MSG_NOSIGNAL) == n);
+}
+
+static size_t expect_n(int fd, size_t n)
+{
+	static uint8_t heard[RECORD];
+	size_t got = 0;
+
+	while (got < n) {
+		const ssize_t some = recv(fd, heard, n - got < sizeof(heard) ? n - got : sizeof(heard), 0);
+		assert(some > 0);
+		got += (size_t)some;
+	}
+	return got;
+}
+
+/* The server's socket is filled with most, and a request ends behind that before it is read. Returns how much it was. */
+static size_t request_with_room(struct world *world, size_t most)
+{
+	const int small = RECORD;
+	SSL *ssl = visit(world);
+	const int server = accept_open(world, ssl), far = find_far(world);
+
+	assert(setsockopt(far, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+	const size_t filled = fill(far, most);
+	send_eight_records(ssl);
+	for (int i = 0; i < 50 && n_waiting(SSL_get_fd(ssl), SIOCOUTQ) > 0; i++)
+		usleep(100); /* where there is no room at all, it waits there */
+	expect_n(server, filled + 7 + RECORD);
+	leave(ssl);
+	close(server);
+	return filled;
+}
+
+static void test_what_a_server_takes_in_part_reaches_it_when_it_reads_on(void)
+{
+	const int small = 4096;
+	struct world world;
+
+	begin(&world);
+	assert(setsockopt(world.server, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) == 0);
+	const size_t all = request_with_room(&world, SIZE_MAX);
+	for (size_t room = BLOCK; room < all && room < 4 * RECORD; room += BLOCK)
+		(void)request_with_room(&world, all - room);
+	finish(&world);
+}
+
+static void test_what_a_server_says_before_it_takes_no_more_is_the_visitors(void)
+{
+	static const uint8_t bytes[RECORD];
+	struct world world;
+	char heard[16];
+
+	begin(&world);
+	SSL *ssl = visit(&world);
+	const int server = accept_open(&world, ssl);
+	(void)fill(find_far(&world), SIZE_MAX);
+	assert(SSL_write(ssl, bytes, RECORD) == RECORD);
+	assert(send(server, "413", 3, MSG_NOSIGNAL) == 3);
+	close(server); /* with the request unread: it is reset */
+	assert(SSL_read(ssl, heard, sizeof(heard)) == 3 && memcmp(heard, "413", 3) == 0);
+	const int n = SSL_read(ssl, heard, sizeof(heard));
+	assert(n <= 0 && SSL_get_error(ssl, n) != SSL_ERROR_ZERO_RETURN);
+	assert(counters_of(&world).truncated == 0);
+	leave(ssl);
+	finish(&world);
+}
+
+static void test_a_slow_visitor_gets_all_that_came_before_the_server_broke(void)
+{
+	struct world world;
+	static uint8_t heard[RECORD];
+	size_t got = 0;
+	int n;
+
+	begin(&world);
+	SSL *ssl = visit(&world);
+	const int server = accept_one(world.server), far = find_far(&world);
+	assert(SSL_write(ssl, "request", 7) == 7);
+	while (n_waiting(server, SIOCINQ) < 7)
+		usleep(100);
+	size_t sent = fill(server, 1 << 20); /* more than the visitor's socket holds */
+	while (n_waiting(server, SIOCOUTQ) > 0 && n_waiting(far, SIOCINQ) == 0)
+		usleep(100);
+	sent -= n_waiting(server, SIOCOUTQ);
+	close(server);
+	while ((n = SSL_read(ssl, heard, RECORD)) > 0)
+		got += (size_t)n;
+	assert(got >= sent && SSL_get_error(ssl, n) != SSL_ERROR_ZERO_RETURN);
+	leave(ssl);
+	finish(&world);
+}
+
 /* ---- certificates ---- */
 
 static void expect_not_fit(const char *host, const char *certificate, const char *key, const char *why)
@@ -716,6 +870,9 @@ int main(void)
 	test_by_http_the_token_is_answered_and_all_else_is_the_servers();
 	test_who_is_not_on_the_list_has_an_open_challenge_answered_and_no_more();
 	test_much_is_carried_both_ways_and_who_does_not_read_is_waited_for();
+	test_what_a_server_takes_in_part_reaches_it_when_it_reads_on();
+	test_what_a_server_says_before_it_takes_no_more_is_the_visitors();
+	test_a_slow_visitor_gets_all_that_came_before_the_server_broke();
 	test_what_does_not_fit_together_is_refused_with_the_reason();
 	test_other_files_are_taken_and_bad_ones_are_told_of_while_the_old_is_shown();
 	printf("ok\n");
