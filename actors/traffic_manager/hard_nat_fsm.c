@@ -96,7 +96,7 @@ static bool has_public_address(const struct hard_nat_facts *facts)
 	       !endpoint_is_loopback(&facts->outside);
 }
 
-static bool is_hard(const struct hard_nat_facts *facts)
+bool hard_nat_is_hard(const struct hard_nat_facts *facts)
 {
 	return (facts->mapping == NAT_DEPENDS_ADDRESS || facts->mapping == NAT_DEPENDS_PORT) && is_strict(facts);
 }
@@ -165,14 +165,14 @@ struct hard_nat_plan hard_nat_plan(const struct hard_nat_facts *ours, const stru
 				   uint64_t random)
 {
 	struct hard_nat_plan plan = { .role = HARD_NAT_NOTHING };
-	const struct hard_nat_facts *hard = is_hard(ours) ? ours : theirs;
+	const struct hard_nat_facts *hard = hard_nat_is_hard(ours) ? ours : theirs;
 
 	if (!has_public_address(ours) || !has_public_address(theirs) ||
 	    memcmp(ours->outside.ip, theirs->outside.ip, sizeof(ours->outside.ip)) == 0)
 		return plan;
-	if (is_hard(ours) && is_easy_and_strict(theirs))
+	if (hard_nat_is_hard(ours) && is_easy_and_strict(theirs))
 		plan.role = HARD_NAT_HARD_SIDE;
-	else if (is_hard(theirs) && is_easy_and_strict(ours))
+	else if (hard_nat_is_hard(theirs) && is_easy_and_strict(ours))
 		plan.role = HARD_NAT_EASY_SIDE;
 	else
 		return plan;
@@ -326,6 +326,8 @@ static void forget(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, st
 	/* The turn is not given back: else who alternates what it says would have us begin all the time. */
 	if (is_open && fsm->plan.role == HARD_NAT_HARD_SIDE)
 		add(out, HARD_NAT_DO_CLOSE);
+	if (fsm->state == HARD_NAT_FOUND)
+		fsm->is_spent = false; /* as when it is lost: nothing will say so any more */
 	fsm->plan = (struct hard_nat_plan){ .role = HARD_NAT_NOTHING };
 }
 
@@ -554,7 +556,7 @@ uint64_t hard_nat_fsm_tell_at(const struct hard_nat_fsm *fsm, uint64_t now_ns)
 {
 	const bool is_known = fsm->theirs.mapping != NAT_DEPENDS_UNKNOWN;
 
-	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || fsm->is_spent || !is_hard(&fsm->ours) ||
+	if (fsm->state != HARD_NAT_IDLE || !fsm->is_wanted || fsm->is_spent || !hard_nat_is_hard(&fsm->ours) ||
 	    (is_known && hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role != HARD_NAT_HARD_SIDE))
 		return NEVER;
 	return free_at(fsm, now_ns);

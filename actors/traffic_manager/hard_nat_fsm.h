@@ -147,6 +147,8 @@ struct hard_nat_fsm {
 	void *trace_arg;
 };
 
+/* Another mapping for each destination, and a strict filter. */
+bool hard_nat_is_hard(const struct hard_nat_facts *facts);
 /* Pure: HARD_NAT_NOTHING where no search is needed, or none can succeed. */
 struct hard_nat_plan hard_nat_plan(const struct hard_nat_facts *ours, const struct hard_nat_facts *theirs,
 				   uint64_t random);

@@ -672,6 +672,11 @@ uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm)
 	return fsm->relay.latency_us;
 }
 
+bool peer_fsm_has_direct(const struct peer_fsm *fsm)
+{
+	return fsm->path.direct || fsm->state == PEER_ESTABLISHED;
+}
+
 bool peer_fsm_is_by_turn(const struct peer_fsm *fsm)
 {
 	return fsm->path.direct && fsm->current >= 0 && candidate_is_by_turn(&fsm->candidates.all[fsm->current]);

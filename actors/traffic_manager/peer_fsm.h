@@ -253,6 +253,8 @@ bool peer_state_is_establishing(enum peer_state state);
 /* Smoothed round trip of the way packets take now, 0: not measured. */
 uint32_t peer_fsm_latency_us(const struct peer_fsm *fsm);
 
+/* Is there a direct way, though packets may go by a relay that is better? */
+bool peer_fsm_has_direct(const struct peer_fsm *fsm);
 /* Is the direct way of packets one by a TURN server? */
 bool peer_fsm_is_by_turn(const struct peer_fsm *fsm);
 

@@ -85,12 +85,6 @@ static void carry_out(struct peer_hard_nat *hard_nat, const struct hard_nat_acti
 	}
 }
 
-/* Who is hard tells first, and does not answer; who is not answers. */
-static bool is_hard(const struct peer_hard_nat *hard_nat)
-{
-	return hard_nat->ours.mapping >= NAT_DEPENDS_ADDRESS && hard_nat->ours.filtering >= NAT_DEPENDS_ADDRESS;
-}
-
 static uint64_t later(uint64_t a_ns, uint64_t b_ns)
 {
 	return a_ns > b_ns ? a_ns : b_ns;
@@ -177,13 +171,18 @@ void peer_hard_nat_on_ours(struct peer_hard_nat *hard_nat, const struct session_
 	step(hard_nat, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = facts_of(nat) });
 }
 
-/* There is nothing to search, which the peer is to know; else we have begun, which says all. */
+/*
+ * Who tells is hard, and is to know that there is nothing to search; else we have begun, which says all. An easy side's
+ * words are answers themselves; and so may be another hard side's, to which only so many are made.
+ */
 static bool is_answer_due(const struct peer_hard_nat *hard_nat)
 {
 	const struct hard_nat_fsm *fsm = &hard_nat->fsm;
 
-	if (hard_nat->ours.mapping == 0 || is_hard(hard_nat) ||
+	if (hard_nat->ours.mapping == 0 ||
 	    (hard_nat->told_ns != 0 && stage_now_ns(hard_nat->stage) - hard_nat->told_ns < TELL_NS))
+		return false;
+	if (hard_nat_is_hard(&fsm->ours) && (!hard_nat_is_hard(&fsm->theirs) || hard_nat->n_told >= MAX_TOLD))
 		return false;
 	return hard_nat_plan(&fsm->ours, &fsm->theirs, 0).role == HARD_NAT_NOTHING;
 }
@@ -192,8 +191,10 @@ void peer_hard_nat_on_theirs(struct peer_hard_nat *hard_nat, const struct sessio
 {
 	step(hard_nat,
 	     (struct hard_nat_input){ .type = HARD_NAT_IN_THEIRS, .facts = facts_of(nat), .flag = has_begun });
-	if (is_answer_due(hard_nat))
-		tell(hard_nat, false);
+	if (!is_answer_due(hard_nat))
+		return;
+	hard_nat->n_told += hard_nat_is_hard(&hard_nat->fsm.ours);
+	tell(hard_nat, false);
 }
 
 void peer_hard_nat_on_session(struct peer_hard_nat *hard_nat, uint64_t session)

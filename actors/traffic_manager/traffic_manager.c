@@ -178,7 +178,7 @@ static void settle(struct traffic_manager *manager, struct traffic_peer *peer)
 {
 	peer_mtu_follow(&peer->mtu, &peer->fsm.path, peer->in_active || peer->out_active,
 			peer_fsm_latency_us(&peer->fsm));
-	peer_hard_nat_follow(&peer->hard_nat, peer->in_active || peer->out_active, peer->fsm.path.direct);
+	peer_hard_nat_follow(&peer->hard_nat, peer->in_active || peer->out_active, peer_fsm_has_direct(&peer->fsm));
 	deadline_heap_set(&manager->deadlines, &peer->deadline, next_deadline(peer));
 	rearm(manager);
 }

@@ -247,7 +247,7 @@ void search_follow(struct stage_world *w, uint32_t node, uint32_t peer)
 	struct view *view = &w->nodes[node].views[peer];
 
 	if (w->searches)
-		peer_hard_nat_follow(&view->hard_nat, view->was_active, view->fsm.path.direct);
+		peer_hard_nat_follow(&view->hard_nat, view->was_active, peer_fsm_has_direct(&view->fsm));
 }
 
 void search_take_session(struct stage_world *w, uint32_t node, uint32_t peer, uint64_t session)

@@ -26,6 +26,7 @@ static struct world {
 	struct endpoint last_to;
 	struct peer_path path;
 	uint32_t n_told; /* where our WireGuard is */
+	uint32_t n_nats; /* what our NAT does */
 	uint16_t told_port;
 	bool failed;
 } w;
@@ -59,6 +60,7 @@ static int listen_seal(struct actor *actor, struct message *message)
 		break;
 	case SESSION_NAT:
 	case SESSION_SEARCH:
+		w.n_nats += message->session.type == SESSION_NAT;
 		assert(message->via.by_relay);
 		break;
 	case SESSION_RECEIPT:
@@ -401,6 +403,32 @@ static void test_a_peer_that_tells_of_its_nat_too_often_is_not_believed(void)
 	end();
 }
 
+static struct session_nat hard_nat(const char *outside)
+{
+	return (struct session_nat){ .mapping = NAT_DEPENDS_PORT,
+				     .filtering = NAT_DEPENDS_PORT,
+				     .ports = 3,
+				     .outside = at(outside) };
+}
+
+/* Else it would ask five times, and have no time for those with whom a search would succeed. */
+static void test_a_hard_side_that_asks_another_one_is_answered_once_a_second(void)
+{
+	struct message ours = { .type = MESSAGE_NAT, .nat = hard_nat("198.51.100.1:4000") };
+	const struct session_message theirs = { .type = SESSION_NAT, .nat = hard_nat("203.0.113.7:4000") };
+
+	begin();
+	map_says(true);
+	stage_post(w.stage, ACTOR_ENDPOINT_MANAGER, ACTOR_TRAFFIC_MANAGER, &ours);
+	turn();
+	assert(w.n_nats == 0);
+	opened(theirs, NULL);
+	assert(w.n_nats == 1);
+	opened(theirs, NULL);
+	assert(w.n_nats == 1);
+	end();
+}
+
 #define CROWD 20000
 
 /* The largest networks, at start and with every change of ours: no queue may overflow. */
@@ -526,6 +554,7 @@ int main(void)
 {
 	test_a_peer_cannot_have_us_flood_others();
 	test_a_peer_that_tells_of_its_nat_too_often_is_not_believed();
+	test_a_hard_side_that_asks_another_one_is_answered_once_a_second();
 	test_no_machine_draws_its_numbers_from_the_seed_of_another();
 	test_twenty_thousand_peers_at_once();
 	assert(sodium_init() >= 0);
