@@ -22,6 +22,7 @@
 #define MAX_PATH   4096
 #define LONGEST_WAIT_S (8 * 24 * 3600) /* what a server may say, and some */
 #define FIRST_LINE "# "
+#define MAX_WAIT (32 + ACME_URL_LEN)
 
 struct site {
 	struct exposure exposure;
@@ -32,6 +33,7 @@ struct site {
 	char token[ACME_TOKEN_LEN + 1], answer[ACME_ANSWER_LEN + 1];
 	uint64_t challenge_number;
 	int64_t next_s; /* when it is to be ordered; 0: at once */
+	int64_t keep_s; /* when it is tried again to write what is shown; 0: it is kept */
 	bool is_waiting, is_obstacle_told;
 	uint32_t n_failures;
 	struct error failure;
@@ -158,6 +160,49 @@ static void show_pem(struct acme *acme, struct site *site, char *pem_take, const
 	site->next_s = acme_renewal_s(dates->not_before, dates->not_after, randombytes_random());
 }
 
+/*
+ * What cannot be written is shown all the same, and written later: were it ordered again, the server would have given all
+ * that it gives in a week within the hour.
+ */
+static void keep_pem(const struct acme *acme, struct site *site)
+{
+	const bool was_kept = site->keep_s == 0;
+	struct error error;
+
+	site->keep_s = 0;
+	if (file_write_atomic(path_of(acme, host_of(site), ".pem").s, site->pem, strlen(site->pem), 0600, &error) == 0)
+		return;
+	site->keep_s = (int64_t)time(NULL) + acme->options.settings->retry_s;
+	if (was_kept)
+		log_warning("acme", "%s: its certificate is shown, but lost with a restart, until this can be written: %s",
+			    host_of(site), error.message);
+}
+
+static void keep_again(struct acme *acme)
+{
+	const int64_t now_s = (int64_t)time(NULL);
+
+	for (uint32_t i = 0; i < acme->n; i++) {
+		struct site *site = acme->sites[i];
+		if (site->keep_s > 0 && (site->keep_s <= now_s || site->keep_s > now_s + LONGEST_WAIT_S))
+			keep_pem(acme, site);
+	}
+}
+
+/* How long until something is to be written again. */
+static uint64_t keep_wait_ms(const struct acme *acme)
+{
+	const int64_t now_s = (int64_t)time(NULL);
+	uint64_t wait_ms = LONGEST_MS;
+
+	for (uint32_t i = 0; i < acme->n; i++) {
+		const int64_t left_s = acme->sites[i]->keep_s - now_s;
+		const uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 1000;
+		wait_ms = acme->sites[i]->keep_s > 0 && left_ms < wait_ms ? left_ms : wait_ms;
+	}
+	return wait_ms;
+}
+
 static bool is_from(const char *pem, const char *directory)
 {
 	const size_t len = strlen(directory);
@@ -189,10 +234,10 @@ static void load_pem(struct acme *acme, struct site *site)
 
 static void keep_wait(const struct acme *acme, const struct site *site)
 {
-	char text[32];
+	char text[MAX_WAIT + 1];
 	struct error error;
 
-	snprintf(text, sizeof(text), "%lld\n", (long long)site->next_s);
+	snprintf(text, sizeof(text), "%lld %s\n", (long long)site->next_s, acme->options.settings->directory);
 	if (file_write_atomic(path_of(acme, host_of(site), ".wait").s, text, strlen(text), 0600, &error) != 0)
 		log_warning("acme", "%s: after a restart it would be tried at once: %s", host_of(site), error.message);
 }
@@ -205,6 +250,14 @@ static void forget_wait(const struct acme *acme, const struct site *site)
 		log_warning("acme", "%s: %s", host_of(site), error.message);
 }
 
+/* " DIRECTORY\n": what another server said is not of this one. */
+static bool is_of(const char *rest, const char *directory)
+{
+	const size_t len = strlen(directory);
+
+	return rest[0] == ' ' && strncmp(rest + 1, directory, len) == 0 && strcmp(rest + 1 + len, "\n") == 0;
+}
+
 /* One that is longer than a server's may be is of a clock that was wrong. */
 static void load_wait(const struct acme *acme, struct site *site)
 {
@@ -212,10 +265,10 @@ static void load_wait(const struct acme *acme, struct site *site)
 	char *text, *end;
 	size_t len;
 
-	if (file_read(path_of(acme, host_of(site), ".wait").s, 32, &text, &len, NULL) != 0)
+	if (file_read(path_of(acme, host_of(site), ".wait").s, MAX_WAIT, &text, &len, NULL) != 0)
 		return;
 	const int64_t until_s = strtoll(text, &end, 10);
-	if (end != text && *end == '\n' && until_s > now_s && until_s > site->next_s && until_s <= now_s + LONGEST_WAIT_S) {
+	if (end != text && is_of(end, acme->options.settings->directory) && until_s > now_s && until_s > site->next_s && until_s <= now_s + LONGEST_WAIT_S) {
 		site->next_s = until_s;
 		site->n_failures = 1;
 		error_set(&site->failure, -EAGAIN, "the server said before the restart that it is not to be asked sooner");
@@ -300,14 +353,14 @@ static void order_done(struct acme *acme, const char *certificate, size_t len)
 						: error_set(&error, -EFBIG, "the certificate is too long");
 	if (r == 0 && dates.not_after <= now_s)
 		r = error_set(&error, -EINVAL, "the certificate that came has expired already: is this machine's clock right?");
-	if (r == 0)
-		r = file_write_atomic(path_of(acme, host_of(site), ".pem").s, pem, strlen(pem), 0600, &error);
 	if (r != 0) {
 		free_secret(pem);
 		order_failed(acme, &error, 0);
 		return;
 	}
 	show_pem(acme, site, pem, &dates);
+	site->keep_s = 0;
+	keep_pem(acme, site);
 	/* However short its life, or wrong the clock. */
 	const int64_t retry_s = acme->options.settings->retry_s, tenth_s = (dates.not_after - dates.not_before) / 10;
 	const int64_t soonest_s = now_s + (retry_s > tenth_s ? retry_s : tenth_s);
@@ -493,10 +546,13 @@ static void plan(struct acme *acme)
 	uint64_t wait_ms;
 	struct site *site;
 
+	keep_again(acme);
 	while (!acme->ordering && (site = next_due(acme, &wait_ms)))
 		begin_order(acme, site);
-	if (!acme->ordering)
-		uv_timer_start(&acme->timer, on_timer, wait_ms, 0);
+	if (acme->ordering)
+		return;
+	const uint64_t keep_ms = keep_wait_ms(acme);
+	uv_timer_start(&acme->timer, on_timer, keep_ms < wait_ms ? keep_ms : wait_ms, 0);
 }
 
 /* As far as it goes without waiting. */

@@ -121,6 +121,9 @@ def test_certificate_is_got_by_each_challenge_through_the_front_door(town, chall
     ca = Pebble(town.lab.host("ca", town.internet), door=town.relay.host.ip, nonces_refused=25)
     order_from(town, ca, challenge)
     alice = town.nodes["alice"]
+    in_the_way = alice.state / "acme" / "app.demo.pem"
+    in_the_way.mkdir(parents=True)  # the certificate cannot be written: it is shown all the same, and no other is ordered
+    in_the_way.parent.chmod(0o700)
     alice.ctl("expose", "app.demo", "8080", "--tls", "acme", "--allow", town.outside.ip)  # the ACME server is not on it
     wait_for_page(town, "https://app.demo/")
     assert curl(town, "http://app.demo/").stdout == PAGE
@@ -130,6 +133,11 @@ def test_certificate_is_got_by_each_challenge_through_the_front_door(town, chall
     assert said["state"] == "live" and said["certificate"]["state"] == "valid" and int(said["acme_challenges"]) >= 1
     acme = said["certificate"]["acme"]
     assert acme["state"] == "done" and acme["challenge"] == challenge and "renewal" in acme and "last_error" not in acme
+
+    in_the_way.rmdir()
+    wait_until(in_the_way.is_file, 10, "it is written once it can be")
+    assert certificate(town, "app.demo")["valid_until"] == said["certificate"]["valid_until"]
+    assert certificate(town, "app.demo")["acme"]["renewal"] == acme["renewal"]
 
     folder = alice.state / "acme"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -201,7 +209,12 @@ def test_server_that_is_away_or_false_is_asked_again_later(town):
     ca.program.kill()
     alice.config.write_text(text.replace("agree_terms = no", "agree_terms = yes"))
     alice.kill()
-    (alice.state / "acme" / "app.demo.wait").write_text(f"{int(time.time()) + 4}\n")  # as if the server had said so before
+    wait = alice.state / "acme" / "app.demo.wait"
+    wait.write_text(f"{int(time.time()) + 3600} https://another.example/dir\n")
+    alice.start()
+    wait_until(lambda: "is not reached" in acme().get("last_error", ""), 15, acme)  # another server's wait is not this one's
+    alice.kill()
+    wait.write_text(f"{int(time.time()) + 4} {ca.directory}\n")  # as if the server had said so before
     alice.start()
     assert "not to be asked sooner" in acme()["last_error"] and acme()["state"] == "failed"
     wait_until(lambda: acme().get("failures", 0) >= 2, 15, acme)
