@@ -33,13 +33,25 @@ static bool is_same(const struct site_file *a, const struct site_file *b)
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+/* A pipe would keep the whole loop until somebody writes into it. What is not there is told of by who opens it. */
+static int check_is_file(const char *path, struct error *reterr)
+{
+	struct stat stat_;
+
+	return stat(path, &stat_) < 0 || S_ISREG(stat_.st_mode) ? 0 : error_set(reterr, -EINVAL, "%s: is no plain file", path);
+}
+
 static int read_context(const struct exposure *exposure, SSL_CTX **ret, struct tls_site_dates *ret_dates,
 			struct error *reterr)
 {
 	char *certificate, *key;
 	size_t len, key_len;
-	int r = file_read(exposure->certificate, TLS_SITE_MAX_PEM, &certificate, &len, reterr);
+	int r = check_is_file(exposure->certificate, reterr);
 
+	if (r == 0)
+		r = check_is_file(exposure->key, reterr);
+	if (r == 0)
+		r = file_read(exposure->certificate, TLS_SITE_MAX_PEM, &certificate, &len, reterr);
 	if (r != 0)
 		return r;
 	r = file_read_secret(exposure->key, TLS_SITE_MAX_PEM, &key, &key_len, reterr);

@@ -827,6 +827,13 @@ static void test_other_files_are_taken_and_bad_ones_are_told_of_while_the_old_is
 	tls_site_init(&site);
 	site_files_look(&files, &exposure, &site, 0);
 	assert(!files.is_shown && strstr(files.failure.message, "c.pem"));
+	assert(mkfifo(key, 0600) == 0 && mkfifo(certificate, 0600) == 0); /* nobody writes: it must not wait */
+	site_files_look(&files, &exposure, &site, 0);
+	assert(!files.is_shown && strstr(files.failure.message, "c.pem: is no plain file"));
+	assert(unlink(certificate) == 0);
+	write_file(certificate, one.certificate, 0644);
+	site_files_look(&files, &exposure, &site, 0);
+	assert(!files.is_shown && strstr(files.failure.message, "k.pem: is no plain file") && unlink(key) == 0);
 	write_file(certificate, one.certificate, 0644);
 	write_file(key, one.key, 0644);
 	site_files_look(&files, &exposure, &site, 0);
