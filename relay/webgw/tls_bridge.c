@@ -61,6 +61,26 @@ static void end_if_done(struct tls_bridge *bridge)
 		end_soon(bridge, 0);
 }
 
+/*
+ * Behind the end of what it reads the plain socket is there to be written, and may be reset while nothing is. What is
+ * polled for nothing is not polled; urgent data, of which there is none any more, stands for "errors only".
+ */
+static int for_a_reset(const struct tls_bridge *bridge)
+{
+	return bridge->has_read_all && !bridge->has_written_all ? UV_PRIORITIZED : 0;
+}
+
+/* What the socket met, or a reset: libuv says only that there was something. */
+static void end_with_its_error(struct tls_bridge *bridge)
+{
+	int code = 0;
+	socklen_t len = sizeof(code);
+
+	if (getsockopt(bridge->fd, SOL_SOCKET, SO_ERROR, &code, &len) < 0 || code == 0)
+		code = ECONNRESET;
+	end_soon(bridge, -code);
+}
+
 /* ---- TLS → plain ---- */
 
 static bool has_room(struct tls_bridge *bridge, size_t n)
@@ -116,7 +136,7 @@ static void pass_on(struct tls_bridge *bridge)
 		(void)shutdown(bridge->fd, SHUT_WR);
 		end_if_done(bridge);
 	}
-	watch(bridge, (bridge->events & UV_READABLE) | (bridge->n_came > 0 ? UV_WRITABLE : 0));
+	watch(bridge, (bridge->events & UV_READABLE) | (bridge->n_came > 0 ? UV_WRITABLE : 0) | for_a_reset(bridge));
 	pause_if_full(bridge);
 }
 
@@ -199,6 +219,7 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 	}
 	if (n == 0) {
 		bridge->has_read_all = true;
+		watch(bridge, bridge->events | for_a_reset(bridge));
 		tls_stream_shutdown(&bridge->stream);
 	} else if (errno == EAGAIN || errno == EINTR) {
 		watch(bridge, bridge->events | UV_READABLE);
@@ -221,8 +242,9 @@ static void on_plain(uv_poll_t *poll, int status, int events)
 {
 	struct tls_bridge *bridge = container_of(poll, struct tls_bridge, poll);
 
-	if (status < 0) {
-		end_soon(bridge, status);
+	if (status < 0 || (events & UV_PRIORITIZED)) {
+		watch(bridge, 0);
+		end_with_its_error(bridge);
 		return;
 	}
 	if (events & UV_READABLE) {

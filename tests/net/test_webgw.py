@@ -695,6 +695,35 @@ def test_our_own_agent_keeps_connections_warm(town):
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
 
 
+def reset(end):
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.close()
+
+
+def test_a_reset_after_a_half_close_is_noticed_while_the_other_side_is_silent(town):
+    """By the agent its target's, by the node the visitor's."""
+    node = start_agent(town, f"warm = 1\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
+    target = listening(town)
+    visitor = visit(town, REQUEST)
+    carried = accept(target)
+    assert read(carried, len(REQUEST)) == REQUEST
+    carried.shutdown(socket.SHUT_WR)
+    assert visitor.recv(1) == b""
+    wait_until(lambda: figure(node.host, "agent_visitors") == 1, 10, "that it is counted")
+    reset(carried)
+    wait_until(lambda: figure(node.host, "agent_visitors") == 0, 10, "that the agent carries nobody")
+    visitor.close()
+    wait_until(lambda: figure(town.relay.host, "links") == 1, 20, "that only the warm one is left")
+    visitor = visit(town, REQUEST)
+    carried = accept(target)
+    assert read(carried, len(REQUEST)) == REQUEST
+    wait_until(lambda: figure(town.relay.host, "links") == 2, 10, "that both are counted")
+    visitor.shutdown(socket.SHUT_WR)
+    assert carried.recv(1) == b""
+    reset(visitor)
+    wait_until(lambda: figure(town.relay.host, "links") == 1, 20, "that the node has let go of it")
+
+
 def test_our_own_agent_subscribes_again_to_what_was_taken_away_and_given_back(town):
     """The server says nothing of it, and the other host's subscription keeps the WebSocket."""
     admin, digest = Admin(town.relay), hashlib.sha256(SECRET).hexdigest()
