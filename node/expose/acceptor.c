@@ -231,6 +231,17 @@ static void give_terminator(struct acceptor *acceptor)
 			acceptor->exposed[i]->terminated.terminator = acceptor->terminator;
 }
 
+/* A start that failed is tried again: with the targets. */
+static void retry_terminator(struct acceptor *acceptor)
+{
+	for (uint32_t i = 0; i < acceptor->n && !acceptor->terminator; i++)
+		start_terminator(acceptor, &acceptor->exposed[i]->exposure, 1);
+	if (acceptor->n == 0 || !acceptor->terminator || acceptor->exposed[0]->terminated.terminator)
+		return;
+	give_terminator(acceptor);
+	update_door(acceptor);
+}
+
 static void look_at_files(struct acceptor *acceptor)
 {
 	for (uint32_t i = 0; i < acceptor->n; i++) {
@@ -411,6 +422,7 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct acceptor *acceptor = container_of(timer, struct acceptor, timer);
 
+	retry_terminator(acceptor);
 	if (acceptor->n > 0 && !acceptor->door)
 		open_door(acceptor);
 	look_at_files(acceptor);

@@ -14,6 +14,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -373,6 +374,33 @@ static void test_a_target_that_is_the_acceptor_itself_is_led_nowhere(void)
 	close_node(&node);
 }
 
+static void test_where_tls_ends_is_started_later_if_it_cannot_be_at_once(void)
+{
+	struct node node;
+	const struct exposure exposure = exposure_of("https://app.example.org", 9, "tls=terminate certificate=/none/c key=/none/k");
+	const struct proxy_header header = { .has_addresses = true, .scheme = PROXY_HTTPS,
+					     .source = endpoint_from_v4(VISITOR, 1), .destination = endpoint_from_v4(VISITOR, 2),
+					     .authority = { .at = (const uint8_t *)"app.example.org", .len = 15 } };
+	struct acceptor_tls tls;
+	struct rlimit files, none;
+	uint8_t bytes[512];
+
+	open_node(&node);
+	assert(getrlimit(RLIMIT_NOFILE, &files) == 0);
+	none = files;
+	none.rlim_cur = 0;
+	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	acceptor_set_exposures(node.acceptor, &exposure, 1);
+	assert(setrlimit(RLIMIT_NOFILE, &files) == 0 && acceptor_port(node.acceptor) == 0);
+	AWAIT(&node, acceptor_port(node.acceptor) != 0);
+	const int fd = knock(&node);
+	const size_t n = proxy_v2_encode(&header, bytes, sizeof(bytes));
+	assert(send(fd, bytes, n, MSG_NOSIGNAL) == (ssize_t)n && send(fd, "hello", 5, MSG_NOSIGNAL) == 5);
+	AWAIT(&node, acceptor_get_tls(node.acceptor, 0, &tls) && tls.counters.no_certificate == 1);
+	close(fd);
+	close_node(&node);
+}
+
 static void test_only_doors_of_the_map_bring_visitors(void)
 {
 	struct node node;
@@ -404,6 +432,7 @@ int main(void)
 		test_a_target_that_was_up_is_looked_after_too,
 		test_why_it_is_not_open_is_known,
 		test_a_target_that_is_the_acceptor_itself_is_led_nowhere,
+		test_where_tls_ends_is_started_later_if_it_cannot_be_at_once,
 		test_only_doors_of_the_map_bring_visitors,
 	};
 
