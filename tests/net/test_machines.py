@@ -85,3 +85,14 @@ def test_a_listen_port_that_is_taken_is_said(lab, build):
         busy.join(overlay.control.link())
 
     busy.program.wait_for_log("UDP port 5555 is taken")
+
+
+def test_a_node_has_the_same_udp_port_after_a_restart(lab, build):
+    """So that mappings, forwarded ports and what peers know of it stay true."""
+    overlay = Overlay(lab, build, ("bob",)).join()
+    bob = overlay.nodes["bob"]
+    endpoints = sorted(e["endpoint"] for e in bob.status()["endpoints"])
+    assert endpoints
+    bob.kill()
+    bob.start()
+    bob.wait_for(lambda s: sorted(e["endpoint"] for e in s["endpoints"]) == endpoints, "the endpoints of before")

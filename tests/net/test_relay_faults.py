@@ -167,7 +167,7 @@ def test_a_relay_that_has_only_ipv6_is_used_over_udp(lab, build):
 def test_a_relay_is_killed(world, measured, control):
     if not control:
         world.without_control()
-    measured("gap: relay killed" + ("" if control else ", control away"), world.gap(world.north.kill), GAP_KILLED)
+    measured("gap: relay killed" + ("" if control else ", control away"), world.gap(world.north.kill), GAP)
     for node in world.nodes:
         node.wait_for_relay("south")
 
@@ -177,7 +177,7 @@ def test_a_relay_is_cut_off_without_a_word(world, measured, control):
     if not control:
         world.without_control()
     measured("gap: relay cut off" + ("" if control else ", control away"), world.gap(world.north.host.unplug),
-             GAP_KILLED)
+             GAP)
 
 
 @control_or_not

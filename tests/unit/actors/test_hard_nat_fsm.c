@@ -894,6 +894,19 @@ static void test_a_found_path_that_is_lost_is_searched_again_twice_in_ten_minute
 	assert(easy.fsm.n_begun == 1 && hard.fsm.n_begun == 1 && "ten minutes later");
 }
 
+/* The cable is out, and in again, while nothing is said. */
+static void test_a_found_path_that_is_lost_while_an_address_was_not_known_is_searched_again(void)
+{
+	given_two_who_want();
+	search();
+	assert(found_ns != 0 && hard.fsm.state == HARD_NAT_FOUND);
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS });
+	step(&hard, (struct hard_nat_input){ .type = HARD_NAT_IN_OURS, .facts = hard.facts });
+	both((struct hard_nat_input){ .type = HARD_NAT_IN_WANTED, .flag = true });
+	run_until(now_ns + MS(2000));
+	assert(hard.fsm.n_begun == 2);
+}
+
 static void test_a_search_that_found_nothing_is_the_last_until_a_network_changes(void)
 {
 	given_two_who_want();
@@ -953,6 +966,7 @@ int main(void)
 	test_an_easy_side_that_is_told_all_the_time_searches_once();
 	test_a_search_that_got_no_sockets_does_not_count();
 	test_a_found_path_that_is_lost_is_searched_again_twice_in_ten_minutes_at_most();
+	test_a_found_path_that_is_lost_while_an_address_was_not_known_is_searched_again();
 	test_a_search_that_found_nothing_is_the_last_until_a_network_changes();
 	test_a_peer_that_was_restarted_is_told_anew_within_the_same_number_of_searches();
 	test_a_hard_side_tells_one_peer_at_a_time();
