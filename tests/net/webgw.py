@@ -106,6 +106,7 @@ class TlsAgent(Agent):
     def __init__(self, host, server, port=9081, certificate=None, **how):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.check_hostname = False
+        self.context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python before 3.11.4 takes an end for a goodbye
         self.context.verify_mode = ssl.CERT_NONE  # whose certificate it is p2pnode's own agent looks at
         if certificate:
             self.context.load_cert_chain(*certificate)
