@@ -108,7 +108,8 @@ def test_a_relay_is_compared_by_what_a_packet_costs_it(build, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(report.read_text())
     measured = {(v["relay"], v["group"]) for v in found["relay"]["values"] if min(v["rate"] + v["cpu"]) > 0}
-    expected = {("p2pnode", group) for group in ("udp-trains", "udp-singles", "tls-trains", "tls-singles")}
+    expected = {(name, group) for name in ("p2pnode", "floor")
+                for group in ("udp-trains", "udp-singles", "tls-trains", "tls-singles")}
     for name, groups in (("coturn", ("udp-trains", "udp-singles")), ("derper", ("tls-trains", "tls-singles")),
                          ("derper-plain", ("tls-trains", "tls-singles"))):
         server = name.split("-")[0]

@@ -17,7 +17,7 @@ static void expect_error(const char *text, const char *what)
 	assert(node_config_parse("test", text, strlen(text), &config, &error) != 0);
 	if (!strstr(error.message, what)) {
 		fprintf(stderr, "%s: %s\n", what, error.message);
-		assert(!"the mistake is told");
+		assert(false && "the mistake is told");
 	}
 }
 
