@@ -121,19 +121,6 @@ def test_direct_is_taken_again_when_data_passes_again(world, measured):
     measured("gap: back from the relay when data passes again", world.pulse.longest_gap(begin), GAP)
 
 
-def test_the_relay_is_taken_when_the_direct_path_loses_much_and_left_when_it_is_good_again(world, measured):
-    begin = time.monotonic()
-    world.drop_between("numgen random mod 100 < 25")
-    for node, peer in ((world.alice, "bob"), (world.bob, "alice")):
-        node.wait_for_path(peer, "relay", 30)
-    taken = time.monotonic()
-    world.pulse.keeps_going(500)
-    assert world.pulse.lost(since=taken) == 0
-    world.heal()
-    world.wait_for_direct(60)
-    measured("gap: 25 % loss on the direct path, to the relay and back", world.pulse.longest_gap(begin), GAP)
-
-
 @pytest.mark.parametrize("world, what", [(HOME, ""), (HOME_RANDOM, ", new ports")], indirect=["world"],
                          ids=["same ports", "new ports"])
 def test_a_nat_is_rebooted(world, measured, what):
