@@ -121,6 +121,18 @@ def test_direct_is_taken_again_when_data_passes_again(world, measured):
     measured("gap: back from the relay when data passes again", world.pulse.longest_gap(begin), GAP)
 
 
+def test_the_relay_is_taken_when_the_direct_path_loses_a_quarter(world, measured):
+    """Not at once: pings are few, and who leaves a way must be sure of its loss."""
+    begin = time.monotonic()
+    world.drop_between("numgen random mod 100 < 25")
+    for node, peer in ((world.alice, "bob"), (world.bob, "alice")):
+        node.wait_for_path(peer, "relay", 180)
+    measured("both by relay, after 25 % loss began", time.monotonic() - begin, 180)
+    taken = time.monotonic()
+    world.pulse.keeps_going(300)
+    assert world.pulse.lost(since=taken) <= 3
+
+
 @pytest.mark.parametrize("world, what", [(HOME, ""), (HOME_RANDOM, ", new ports")], indirect=["world"],
                          ids=["same ports", "new ports"])
 def test_a_nat_is_rebooted(world, measured, what):
