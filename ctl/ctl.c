@@ -133,7 +133,7 @@ static void print_help(FILE *out)
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
 		char left[64];
 		snprintf(left, sizeof(left), "%s %s", commands[i]->name, commands[i]->arguments);
-		fprintf(out, "  %-35s %s\n", left, commands[i]->summary);
+		fprintf(out, "  %-38s %s\n", left, commands[i]->summary);
 	}
 	fputs("\nOptions of every command:\n", out);
 	cli_print_options(out, global_options, ARRAY_LEN(global_options));
