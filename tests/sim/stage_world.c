@@ -340,8 +340,6 @@ static void note_path(struct stage_world *w, struct view *view, const struct pee
 {
 	view->n_path_changes++;
 	view->n_ways += before->direct != path->direct || !endpoint_equal(&before->endpoint, &path->endpoint);
-	if (before->direct && !path->direct)
-		view->n_falls++;
 	if (path->direct && !path->relay)
 		view->direct_ns = w->now_ns;
 	else
@@ -352,10 +350,12 @@ static void feed_peer(struct stage_world *w, uint32_t node, uint32_t peer, struc
 {
 	struct view *view = &w->nodes[node].views[peer];
 	struct peer_path before = view->fsm.path;
+	const bool was_established = view->fsm.state == PEER_ESTABLISHED;
 	struct peer_actions actions;
 
 	input.now_ns = w->now_ns;
 	peer_fsm_step(&view->fsm, &input, &actions);
+	view->n_falls += was_established && view->fsm.state != PEER_ESTABLISHED;
 	for (uint32_t i = 0; i < actions.n; i++) {
 		const struct peer_action *action = &actions.all[i];
 

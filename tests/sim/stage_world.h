@@ -64,7 +64,7 @@ struct view {
 	uint32_t n_messages_ever;
 	uint32_t n_path_changes;    /* SET_PATH */
 	uint32_t n_ways;	    /* of them, to another address or between direct and relay */
-	uint32_t n_falls;	    /* of them, from direct to relay alone */
+	uint32_t n_falls;	    /* a direct path was lost; a relay that is better is no such thing */
 	uint64_t direct_ns;	    /* since when direct without relay, 0: not */
 	/* of worlds that search */
 	struct peer_hard_nat hard_nat;
