@@ -69,6 +69,33 @@ static void give_gate(struct webgw *webgw, const struct host_pattern *host)
 		*gate = new_gate();
 }
 
+/* With its subscribers. Who holds its gate besides goes on. */
+static bool take_host_out(struct webgw *webgw, const struct host_pattern *host)
+{
+	void **gate = subscriptions_data(webgw->subscriptions, host);
+
+	if (gate)
+		door_gate_let_go(*gate);
+	return subscriptions_remove_host(webgw->subscriptions, host);
+}
+
+/*
+ * Members' hosts that nobody serves: whoever else has them gets their visitors. Those who are carried go on, whose gates
+ * stay open; it may be but a moment until their agent is back.
+ */
+static void drop_empty(struct webgw *webgw)
+{
+	const uint32_t n_before = subscriptions_n_hosts(webgw->subscriptions);
+	struct host_pattern host;
+
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
+		if (!subscriptions_is_members(webgw->subscriptions, i) ||
+		    subscriptions_count(webgw->subscriptions, &host) > 0 || !take_host_out(webgw, &host))
+			i++; /* else another has its place now */
+	if (subscriptions_n_hosts(webgw->subscriptions) != n_before)
+		webgw->ports.changed(webgw->ports.owner);
+}
+
 /* ---- agents ---- */
 
 /* At once: nobody is told of visitors any more by a connection that has to end. */
@@ -111,6 +138,7 @@ static void count_wrong(struct webgw *webgw, struct websocket *ws, bool has_secr
 	if (agent->n_wrong < WEBGW_MAX_WRONG)
 		return;
 	subscriptions_drop_owner(webgw->subscriptions, ws);
+	drop_empty(webgw);
 	websocket_close(ws, "too many wrong secrets");
 }
 
@@ -127,8 +155,10 @@ static void unsubscribe(struct webgw *webgw, struct websocket *ws, const struct 
 {
 	const bool was_there = subscriptions_unregister(webgw->subscriptions, ws, request->subscription);
 
-	if (was_there)
+	if (was_there) {
 		forget_subscription(ws);
+		drop_empty(webgw);
+	}
 	send_and_free(webgw, ws, webgw_print_unsubscribed(&request->id, was_there));
 }
 
@@ -163,9 +193,12 @@ static int enter_as_member(struct webgw *webgw, struct websocket *ws, const stru
 		return SUBSCRIPTIONS_FULL;
 	}
 	give_gate(webgw, &request->host);
-	if (subscriptions_n_hosts(webgw->subscriptions) != n_before)
+	const int r = subscriptions_register_member(webgw->subscriptions, &request->host, ws, ret_id);
+	if (r != 0)
+		drop_empty(webgw);
+	else if (subscriptions_n_hosts(webgw->subscriptions) != n_before)
 		webgw->ports.changed(webgw->ports.owner);
-	return subscriptions_register_member(webgw->subscriptions, &request->host, ws, ret_id);
+	return r;
 }
 
 static int enter(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request, int64_t *ret_id)
@@ -274,6 +307,8 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	struct agent *agent = websocket_data(ws);
 
 	subscriptions_drop_owner(webgw->subscriptions, ws);
+	if (agent->n_subscriptions > 0)
+		drop_empty(webgw);
 	if (agent->is_proven)
 		log_info(MODULE, "an agent is gone: %s: %s", endpoint_text(&remote).s, why);
 	else
@@ -410,15 +445,13 @@ static void forget_subscriptions_of(struct webgw *webgw, const struct host_patte
 
 bool webgw_remove_host(struct webgw *webgw, const struct host_pattern *host)
 {
-	void **data = subscriptions_data(webgw->subscriptions, host);
+	void **gate = subscriptions_data(webgw->subscriptions, host);
 
-	if (!data)
+	if (!gate)
 		return false;
 	forget_subscriptions_of(webgw, host);
-	struct door_gate *gate = *data;
-	door_gate_shut(gate);
-	door_gate_let_go(gate);
-	return subscriptions_remove_host(webgw->subscriptions, host);
+	door_gate_shut(*gate);
+	return take_host_out(webgw, host);
 }
 
 struct door_gate *webgw_host_at(const struct webgw *webgw, uint32_t i, struct host_pattern *ret)
@@ -523,7 +556,7 @@ int webgw_set_certificate(struct webgw *webgw, const char *certificate_pem, cons
 	return webgw->tls.server ? websocket_server_set_certificate(webgw->tls.server, certificate_pem, key_pem, reterr) : 0;
 }
 
-/* Of host i. True: somebody is left. */
+/* Of host i: who may not serve it any more. True: that was all who did, and not none. */
 static bool let_go_of(struct webgw *webgw, uint32_t i, const struct host_pattern *host)
 {
 	struct subscription_facts facts[SUBSCRIPTIONS_MAX_OF_HOST];
@@ -537,7 +570,7 @@ static bool let_go_of(struct webgw *webgw, uint32_t i, const struct host_pattern
 		if (subscriptions_unregister(webgw->subscriptions, ws, facts[j].id))
 			forget_subscription(ws);
 	}
-	return subscriptions_count(webgw->subscriptions, host) > 0;
+	return n > 0 && subscriptions_count(webgw->subscriptions, host) == 0;
 }
 
 void webgw_recheck(struct webgw *webgw)
@@ -545,7 +578,7 @@ void webgw_recheck(struct webgw *webgw)
 	struct host_pattern host;
 
 	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
-		if (subscriptions_is_members(webgw->subscriptions, i) && !let_go_of(webgw, i, &host))
+		if (subscriptions_is_members(webgw->subscriptions, i) && let_go_of(webgw, i, &host))
 			(void)webgw_remove_host(webgw, &host); /* another has its place now */
 		else
 			i++;

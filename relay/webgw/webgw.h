@@ -12,7 +12,8 @@
  *
  * Of two kinds: within TLS, for all addresses, and without, for loopback, private and overlay ones, as who sees it may answer in
  * the agent's place. Agents of the first kind are told to dial back within TLS, too; and a member of the network, by its
- * certificate, needs no secret for hosts that are granted to it. Such hosts are there as long as they are.
+ * certificate, needs no secret for hosts that are granted to it. Such hosts are there as long as they are; their
+ * visitors are carried to their ends, unless the last agent went because its grant did.
  *
  * Loop only.
  */
@@ -35,7 +36,7 @@ struct webgw_ports {
 	uint16_t (*dial_back_port)(void *owner, bool is_tls);
 	/* May this member serve that host? NULL: none may any. */
 	bool (*is_granted)(void *owner, const struct identity *who, const struct host_pattern *host);
-	/* A host of members came. */
+	/* A host of members came, or went with the last of its agents. */
 	void (*changed)(void *owner);
 	/* As data_links_prepare() and data_links_hand(), for agents within TLS. NULL: none of them has warm connections. */
 	uint32_t (*prepare)(void *owner, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);

@@ -398,6 +398,49 @@ static void test_a_member_serves_what_is_granted_to_it_without_a_secret(void)
 	end();
 }
 
+/* While nobody serves it the host is whoever's else; who is carried goes on, also over a change of the map meanwhile. */
+static void test_a_members_host_goes_with_its_last_agent_and_its_visitors_stay(void)
+{
+	const struct identity alice = { .name = "alice" };
+	const char *params = "{\"host\":\"m.example\"}";
+	struct host_pattern host;
+	struct websocket ws, second;
+	long long id;
+
+	begin_with_members();
+	add_host("secret.example");
+	grant.name = "alice";
+	open_one(&ws);
+	open_one(&second);
+	ws.identity = second.identity = &alice;
+	ask(&ws, "webgw_registerClient", params);
+	ask(&second, "webgw_registerClient", params);
+	struct door_gate *of_visitors = door_gate_hold(webgw_host_at(world.webgw, 1, &host));
+	assert(grant.n_changed == 1);
+	close_one(&ws);
+	assert(grant.n_changed == 1 && visit("m.example") != 0); /* another has it */
+	close_one(&second);
+	assert(grant.n_changed == 2 && webgw_host_at(world.webgw, 0, &host) && !webgw_host_at(world.webgw, 1, &host));
+	webgw_recheck(world.webgw);
+	assert(!door_gate_is_shut(of_visitors));
+	door_gate_let_go(of_visitors);
+
+	open_one(&ws);
+	ws.identity = &alice;
+	ask(&ws, "webgw_registerClient", params);
+	assert(sscanf(ws.last, "{\"jsonrpc\":\"2.0\",\"result\":%lld", &id) == 1 && grant.n_changed == 3);
+	leave(&ws, id);
+	assert(grant.n_changed == 4 && !webgw_host_at(world.webgw, 1, &host));
+	ask(&ws, "webgw_registerClient", params);
+	of_visitors = door_gate_hold(webgw_host_at(world.webgw, 1, &host));
+	grant.name = NULL; /* taken back */
+	webgw_recheck(world.webgw);
+	assert(door_gate_is_shut(of_visitors) && !webgw_host_at(world.webgw, 1, &host));
+	door_gate_let_go(of_visitors);
+	close_one(&ws);
+	end();
+}
+
 static void test_who_tries_secrets_is_sent_away_and_a_member_tries_none(void)
 {
 	const struct identity alice = { .name = "alice" };
@@ -509,6 +552,7 @@ int main(void)
 	test_all_that_may_wait_for_an_agent_may_come_at_once();
 	test_who_rests_is_told_when_nobody_else_can_be();
 	test_a_member_serves_what_is_granted_to_it_without_a_secret();
+	test_a_members_host_goes_with_its_last_agent_and_its_visitors_stay();
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
