@@ -390,6 +390,7 @@ static void take_callers(struct door_dial_back *dial)
 			caller->n = sizeof(caller->secret);
 			caller->ends_here = true; /* it came by TLS, which somebody else in this process has taken off */
 			caller->n_sent = given.n_sent;
+			take_answers(dial); /* it may have come behind those that were taken before */
 			present(caller);
 		}
 		sodium_memzero(&given, sizeof(given));
