@@ -112,8 +112,7 @@ static void on_relay_visitor(void *owner, int fd, const struct endpoint *remote,
 		close(fd); /* it is being closed, and the door as well */
 }
 
-/* In the network: an admin may have renamed this node since it joined. */
-static const char *name_now(const struct p2p_engine *engine)
+const char *engine_name_now(const struct p2p_engine *engine)
 {
 	return engine->map ? map_ref_get(engine->map)->self.name : engine->membership.member.name;
 }
@@ -121,7 +120,7 @@ static const char *name_now(const struct p2p_engine *engine)
 /* Who asks for this node itself is the relay's, so nobody else may have its name. */
 static void set_own_name(const struct p2p_engine *engine, struct door_routes *routes)
 {
-	const char *name = name_now(engine);
+	const char *name = engine_name_now(engine);
 	struct endpoint shared[DOOR_MAX_LISTEN];
 	struct host_name own;
 
@@ -139,7 +138,7 @@ static struct endpoint find_target(const struct p2p_engine *engine, const struct
 
 	if (rule->member[0] == '\0')
 		return rule->address;
-	if (strcmp(rule->member, name_now(engine)) == 0)
+	if (strcmp(rule->member, engine_name_now(engine)) == 0)
 		return endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), rule->address.port);
 	const struct map_peer *peer = map ? map_find_peer_by_name(map, rule->member) : NULL;
 	return peer ? endpoint_from_v4(ntohl(peer->ip4.s_addr), rule->address.port) : nowhere;

@@ -149,6 +149,8 @@ void engine_take_streams(struct p2p_engine *engine);
 P2P_CHECK int engine_start_front_door(struct p2p_engine *engine, struct error *reterr);
 /* Where the front door listens for the relay as well; returns how many. */
 uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint ret[DOOR_MAX_LISTEN]);
+/* This node's in the network: an admin may have renamed it since it joined. */
+const char *engine_name_now(const struct p2p_engine *engine);
 /* The map changed: members have come, gone, or have other addresses. */
 void engine_update_front_door(struct p2p_engine *engine);
 /* front_door_options.ports_changed */

@@ -166,7 +166,7 @@ static void load_added(struct p2p_engine *engine)
 static const char *on_taken(void *owner, const struct host_pattern *host)
 {
 	const struct p2p_engine *engine = owner;
-	const char *own = engine->membership.member.name;
+	const char *own = engine_name_now(engine);
 	struct endpoint shared[DOOR_MAX_LISTEN];
 	struct host_pattern pattern;
 

@@ -21,6 +21,7 @@ import web
 from lab import wait_until
 from overlay import Overlay
 from test_relay_operator import Supervised
+from test_webgw import Admin
 from traffic import Echo, Pulse
 
 PAGE = "hello from alice, behind her NAT\n"
@@ -168,6 +169,19 @@ def test_a_renamed_public_node_is_asked_for_by_its_new_name(town):
     town.control.admin("node", "rename", "bob", "robert")
     wait_until(lambda: "robert" in relay.peers(), 20, "the map has changed")
     assert relay.program.log.read_text().count("host hub is refused") == 1
+    digest = "00" * 32
+    relay.kill()
+    relay.config.write_text(relay.config.read_text().replace("host = https://hub 127.0.0.1:1\n", f"""
+[webgw]
+listen = 9080
+allow_plaintext = yes
+host = www.example.com {digest}
+"""))
+    relay.start()
+    relay.wait_for_control()
+    status, why = Admin(relay).ask("POST", "/api/v1/proxy", {"host": "hub", "hexSecretHash": digest})
+    assert status == 409 and "own name" in why["error"]
+    assert Admin(relay).ask("POST", "/api/v1/proxy", {"host": "relay", "hexSecretHash": digest})[0] == 200
 
 
 def test_one_socket_outlives_a_restart_for_both(town):
