@@ -1,5 +1,5 @@
 /*
- * WebSocket over TLS 1.3 (a server may do without) on the libuv loop: the only file that knows libwebsockets.
+ * WebSocket over TLS 1.3 (a server may do without) on the libuv loop: these files alone (websocket_*.c) know libwebsockets.
  *
  * One websocket_host a loop. It owns a server, or clients, or both. Whole text messages are
  * delivered, bounded by max_message; what is sent is queued, bounded by max_queue. Keep-alive pings
