@@ -21,6 +21,7 @@
  * passed      06 ‖ tx id (12)
  * receipt     07 ‖ age (4)
  * nat         08 ‖ mapping, filtering, ports (1 each) ‖ step, low, high, last port (2 each) ‖ n (1) ‖ endpoint (18)
+ * search      09 ‖ as nat
  *
  * Total: any bytes decode or yield an enum session_error. Here only the bytes; sealing is session_box.
  */

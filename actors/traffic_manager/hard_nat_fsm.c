@@ -16,6 +16,7 @@
 #define PREPARE_NS    MS(600) /* since the hard side says that it begins: 256 knocks */
 #define TELL_NS	      MS(500) /* an easy side, until it is heard */
 #define MAX_TELLS     10      /* with 30 % loss each way one in a thousand is not heard */
+#define UNHEARD_NS    ((MAX_TELLS - 2) * TELL_NS) /* from the first to the last that is heard of them, one lost */
 #define MAX_TRIES     4	      /* to be heard: who never answers does not keep the turn from others */
 #define ANSWER_NS     MS(700) /* so long the turn is kept for who was told */
 #define LOOK_NS	      MS(200) /* whoever waits for the turn: it may be given back sooner */
@@ -313,6 +314,15 @@ static void take_back(struct hard_nat_fsm *fsm, const struct hard_nat_input *in,
 	fsm->plan.role = HARD_NAT_NOTHING;
 }
 
+/* Ports were open and the peer never heard of it, so it has pinged none: it is told what our NAT does once more. */
+static void wait_again(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
+{
+	end(fsm, in, out);
+	fsm->is_spent = false;
+	fsm->they_begin_ns = 0;
+	fsm->plan.role = HARD_NAT_NOTHING;
+}
+
 /* A way that led through is gone: one of the NATs has forgotten it. */
 static void renew(struct hard_nat_fsm *fsm, const struct hard_nat_input *in, struct hard_nat_actions *out)
 {
@@ -352,6 +362,7 @@ static const struct arrow {
 	{ HARD_NAT_PREPARING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_DIRECT,      HARD_NAT_FOUND,      end    },
 	{ HARD_NAT_SEARCHING, EV_OVER,        HARD_NAT_SPENT,      end    },
+	{ HARD_NAT_SEARCHING, EV_UNHEARD,     HARD_NAT_IDLE,       wait_again },
 	{ HARD_NAT_FOUND,     EV_AGAIN,       HARD_NAT_IDLE,       renew  },
 	{ ANY,                EV_OTHER_FACTS, HARD_NAT_IDLE,       forget },
 	/* clang-format on */
@@ -486,6 +497,13 @@ static uint64_t preparing_until(const struct hard_nat_fsm *fsm, enum event *ret)
 	return fsm->next_ns;
 }
 
+/* The hard side: the easy one said that it begins as often as it does when it is not heard, and then no more. */
+static bool was_unheard(const struct hard_nat_fsm *fsm)
+{
+	return fsm->plan.role == HARD_NAT_HARD_SIDE && fsm->they_begin_ns >= fsm->begun_ns + UNHEARD_NS &&
+	       fsm->they_begin_ns + FRESH_NS <= fsm->end_ns;
+}
+
 static uint64_t next_alarm(const struct hard_nat_fsm *fsm, uint64_t now_ns, enum event *ret)
 {
 	const bool is_easy = fsm->plan.role == HARD_NAT_EASY_SIDE;
@@ -500,7 +518,7 @@ static uint64_t next_alarm(const struct hard_nat_fsm *fsm, uint64_t now_ns, enum
 	*ret = EV_TICK;
 	if (is_easy && fsm->n_sent < fsm->plan.n_pings && fsm->next_ns < fsm->end_ns)
 		return fsm->next_ns;
-	*ret = EV_OVER;
+	*ret = was_unheard(fsm) ? EV_UNHEARD : EV_OVER;
 	return fsm->end_ns;
 }
 

@@ -4,16 +4,17 @@
  *
  *        facts of both, wanted                 it has begun         5 s over
  *   IDLE ───────────────────► PREPARING ─────────► SEARCHING ──────────────────► SPENT
- *    ▲ ▲                        │ │                  │
- *    │ └─ no sockets; unheard ──┘ └─ direct path ────┴────► FOUND
- *    │                                                        │ path lost
+ *    ▲ ▲                        │ │                  │ │
+ *    │ ├─ no sockets; unheard ──┘ └─ direct path ────┴─│──► FOUND
+ *    │ └─────────────── unheard ───────────────────────┘      │ path lost
  *    └────────────────────────────────────────────────────────┘
  *          from anywhere: other addresses outside (ours or the peer's network is another one), another session of the peer
  *
  *   hard side   opens sockets and sends from each to the easy side's outside port (PREPARING): that many ports of
  *               its NAT are open for the easy side now. Then waits for what arrives (SEARCHING).
  *               It begins when it hears that the easy side does, and then says so, each time that it hears it again; it
- *               tells one easy side at a time what its NAT does.
+ *               tells one easy side at a time what its NAT does. When the easy side went on saying that it begins until it
+ *               gave up, it has not heard us and pinged nobody: it is told anew what our NAT does.
  *   easy side   tells the hard side that it begins, each 0.5 s until it hears that that has begun, then waits until its
  *               ports are open (PREPARING), and sends pings from its one socket to ports of the hard side's outside
  *               address (SEARCHING). So no ping is sent in vain because a message was lost. When it is not heard within

@@ -160,7 +160,7 @@ void peer_hard_nat_follow(struct peer_hard_nat *hard_nat, bool has_traffic, bool
 
 void peer_hard_nat_on_ours(struct peer_hard_nat *hard_nat, const struct session_nat *nat)
 {
-	const struct endpoint *before = &hard_nat->ours.outside;
+	const struct endpoint *before = &hard_nat->fsm.our_network; /* as last known: in between it may not have been */
 	const bool is_elsewhere = !endpoint_is_none(before) && !endpoint_is_none(&nat->outside) &&
 				  memcmp(before->ip, nat->outside.ip, sizeof(before->ip)) != 0;
 

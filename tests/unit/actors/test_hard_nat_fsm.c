@@ -820,6 +820,41 @@ static void test_a_hard_side_that_is_told_all_the_time_keeps_its_sockets_for_a_w
 	assert(hard.n_tells <= 22 && hard.turn.until_ns < now_ns);
 }
 
+/* For five seconds the relay carries to the hard side alone. The search was none, and there is another one. */
+static void test_a_search_that_the_easy_side_never_heard_of_does_not_count(void)
+{
+	given_an_easy_side_that_began();
+	for (int i = 0; i < 10; i++) {
+		hard_hears_that_it_begins();
+		run_until(now_ns + MS(500));
+	}
+	assert(easy.n_tells == 10 && easy.fsm.state == HARD_NAT_IDLE && hard.n_open == HARD_NAT_MAX_SOCKETS);
+	run_until(now_ns + MS(5000));
+	assert(hard.fsm.state == HARD_NAT_IDLE && hard.n_open == 0 && hard.turn.until_ns <= now_ns);
+	assert(hard_nat_fsm_tell_at(&hard.fsm, now_ns) <= now_ns && "the easy side waits to be told");
+
+	relay_carries = true;
+	easy.n_sent = hard.n_sent = 0;
+	easy_hears(&hard.facts);
+	run_until(now_ns + MS(5000));
+	assert(found_ns != 0 && hard.fsm.n_begun == 2 && easy.fsm.n_begun == 1);
+}
+
+static void test_a_peer_that_never_hears_us_has_us_search_twice_in_ten_minutes(void)
+{
+	const uint64_t begin_ns = MS(1);
+
+	given_an_easy_side_that_began();
+	while (now_ns < begin_ns + MS(590000)) {
+		for (int i = 0; i < 10; i++) {
+			hard_hears_that_it_begins();
+			run_until(now_ns + MS(500));
+		}
+		run_until(now_ns + MS(6000));
+	}
+	assert(hard.n_knocks == 2 * HARD_NAT_MAX_SOCKETS && hard.n_open == 0);
+}
+
 static void test_an_easy_side_that_is_never_heard_pings_nobody_and_begins_anew_when_it_is_told(void)
 {
 	given_an_easy_side_that_began();
@@ -961,6 +996,8 @@ int main(void)
 	test_an_easy_side_says_that_it_begins_until_it_is_heard_and_pings_nobody_before();
 	test_a_hard_side_says_again_that_it_begins_and_opens_no_other_sockets();
 	test_a_hard_side_that_is_told_all_the_time_keeps_its_sockets_for_a_while_and_no_longer();
+	test_a_search_that_the_easy_side_never_heard_of_does_not_count();
+	test_a_peer_that_never_hears_us_has_us_search_twice_in_ten_minutes();
 	test_an_easy_side_that_is_never_heard_pings_nobody_and_begins_anew_when_it_is_told();
 	test_an_easy_side_that_is_told_all_the_time_and_never_heard_is_silent_after_four_tries();
 	test_an_easy_side_that_is_told_all_the_time_searches_once();
