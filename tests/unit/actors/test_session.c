@@ -178,6 +178,49 @@ static void test_the_probe_and_its_answer_of_the_specification(void)
 	end(&w);
 }
 
+/* Made by an implementation in another language, as the others. */
+static void test_the_wireguard_receipt_nat_and_search_of_the_specification(void)
+{
+	const struct session_nat nat = { .mapping = 4,
+					 .filtering = 3,
+					 .ports = 2,
+					 .step = -2,
+					 .low_port = 1024,
+					 .high_port = 65535,
+					 .last_port = 5000,
+					 .n_ports = 12,
+					 .outside = endpoint_from_v4(0xcb007105, 40001) };
+	const struct {
+		struct session_message message;
+		const char *hex;
+	} vectors[] = {
+		{ { .type = SESSION_WIREGUARD, .port = 51820 },
+		  "d2703270f895e0f69f4946fe00000000000000032763d1791f967c498e2f5a2cbb14030222e1"
+		  "de" },
+		{ { .type = SESSION_RECEIPT, .age_ms = 70000 },
+		  "d2703270f895e0f69f4946fe000000000000000404e7a442bc9f3e6946468cb9e5a1d15df4a6"
+		  "1c982f" },
+		{ { .type = SESSION_NAT, .nat = nat },
+		  "d2703270f895e0f69f4946fe00000000000000054c1044f34863c2fc362cabb6001d1d632ef3"
+		  "ee77ba041cee9fdacbade0be1adf89be4e4f9413b13080b3161334e847" },
+		{ { .type = SESSION_SEARCH, .nat = nat },
+		  "d2703270f895e0f69f4946fe00000000000000066665f1d4cd02b63d2d30886c61d51a772fb9"
+		  "e90158b970b080cb3cf4b3cb1674968fe7462894caf88dc0a7a1310b5f" },
+	};
+	struct world w;
+	struct session_message ping = a_ping();
+	given_alice_and_bob(&w);
+
+	for (int i = 0; i < 3; i++)
+		seals(&w, ALICE, BOB, &ping); /* counters 0 ... 2 */
+	for (size_t i = 0; i < ARRAY_LEN(vectors); i++) {
+		seals(&w, ALICE, BOB, &vectors[i].message);
+		expect_bytes(&w, vectors[i].hex);
+		assert(opens(&w, BOB) == 0 && w.opened.message.type == vectors[i].message.type);
+	}
+	end(&w);
+}
+
 static void test_a_probe_fills_a_datagram_of_9000_bytes_and_is_never_shorter_than_its_answer(void)
 {
 	struct world w;
@@ -552,6 +595,7 @@ int main(void)
 	test_the_pong_of_the_specification_is_as_long_as_its_ping();
 	test_the_rendezvous_of_the_specification();
 	test_the_probe_and_its_answer_of_the_specification();
+	test_the_wireguard_receipt_nat_and_search_of_the_specification();
 	test_a_probe_fills_a_datagram_of_9000_bytes_and_is_never_shorter_than_its_answer();
 	test_the_port_of_a_wireguard_arrives();
 	test_a_receipt_arrives();
