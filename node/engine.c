@@ -16,7 +16,6 @@
 
 #include "common/log.h"
 #include "common/relay_wire.h"
-#include "common/rpc.h"
 #include "common/tls.h"
 
 #include <assert.h>
@@ -26,13 +25,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define BACK_OFF_MIN_MS	    200
 #define BACK_OFF_MAX_MS	    30000
 #define SESSION_STABLE_MS   60000 /* a Session that lived so long starts the back-off anew */
-#define JOIN_TIMEOUT_MS	    15000
 
 const char *p2p_engine_state_name(enum p2p_engine_state state)
 {
@@ -62,7 +59,7 @@ enum p2p_engine_state p2p_engine_get_state(const struct p2p_engine *engine)
 	return P2P_ENGINE_NOT_JOINED;
 }
 
-static void tell_changed(struct p2p_engine *engine)
+void engine_tell_changed(struct p2p_engine *engine)
 {
 	enum p2p_engine_state state = p2p_engine_get_state(engine);
 
@@ -168,7 +165,7 @@ static void close_session(struct p2p_engine *engine)
 	engine->session = NULL;
 	engine->session_closing = true;
 	session_close(session, on_failed_session_closed, engine);
-	tell_changed(engine);
+	engine_tell_changed(engine);
 }
 
 static void on_session_failed(void *owner, const char *reason)
@@ -183,7 +180,7 @@ static void on_session_failed(void *owner, const char *reason)
 
 static void on_control_changed(void *owner, bool connected)
 {
-	tell_changed(owner);
+	engine_tell_changed(owner);
 }
 
 static void on_map_changed(void *owner, const struct map *map)
@@ -238,7 +235,7 @@ static void start_session(struct p2p_engine *engine)
 		const struct endpoint relayed = turn_helper_relayed(engine->turn_helper);
 		session_set_turned(engine->session, &relayed);
 	}
-	tell_changed(engine);
+	engine_tell_changed(engine);
 }
 
 void p2p_engine_restart_session(struct p2p_engine *engine)
@@ -249,7 +246,7 @@ void p2p_engine_restart_session(struct p2p_engine *engine)
 
 /* ---- identity ---- */
 
-static int make_context(const struct p2p_engine *engine, bool is_server, SSL_CTX **ret, struct error *reterr)
+int engine_make_context(const struct p2p_engine *engine, bool is_server, SSL_CTX **ret, struct error *reterr)
 {
 	const struct tls_options options = {
 		.is_server = is_server,
@@ -275,7 +272,7 @@ static void on_identity_renewed(void *owner, const char *certificate_pem)
 	strcpy(member->certificate_pem, certificate_pem);
 	if (state_dir_save_membership(&engine->dir, &engine->membership, &error) != 0)
 		log_error("node", "%s", error.message);
-	if (make_context(engine, false, &context, &error) == 0) {
+	if (engine_make_context(engine, false, &context, &error) == 0) {
 		data_plane_set_relay_context(engine->data_plane, context);
 		SSL_CTX_free(context);
 	} else {
@@ -286,143 +283,6 @@ static void on_identity_renewed(void *owner, const char *certificate_pem)
 		log_error("node", "renewed certificate: %s", error.message);
 	engine_renew_webgw_tls(engine);
 	log_info("node", "certificate renewed");
-}
-
-/* ---- public node ---- */
-
-static bool on_is_member(void *owner, const struct public_key *node_key)
-{
-	struct p2p_engine *engine = owner;
-
-	if (!engine->map)
-		return true; /* until the first map the certificate alone decides */
-	return public_key_equal(node_key, &engine->node_key_public) ||
-	       map_find_peer_by_key(map_ref_get(engine->map), node_key) != NULL;
-}
-
-static int by_bytes(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct endpoint));
-}
-
-/*
- * For a public node that was told no addresses: the public ones of the machine, or, where there is none (a
- * network of its own), the others. Behind a cloud's NAT that is wrong, and nobody here can know. True when they
- * are other ones than before.
- */
-static bool find_public_addresses(struct p2p_engine *engine)
-{
-	struct node_public *found = &engine->public_options, before = *found;
-	struct endpoint local[ENGINE_MAX_LOCAL];
-	size_t n = link_local_endpoints(0, engine->interface, local, ENGINE_MAX_LOCAL);
-
-	found->n_addresses = 0;
-	memset(found->addresses, 0, sizeof(found->addresses));
-	for (int private = 0; private <= 1 && found->n_addresses == 0; private++)
-		for (size_t i = 0; i < n && found->n_addresses < MAP_MAX_ADDRESSES; i++)
-			if (endpoint_is_private(&local[i]) == (private == 1))
-				found->addresses[found->n_addresses++] = local[i];
-	/* Another order is no change: clients would connect anew. */
-	qsort(found->addresses, found->n_addresses, sizeof(*found->addresses), by_bytes);
-	return memcmp(&before, found, sizeof(before)) != 0;
-}
-
-static void log_public_addresses(const struct node_public *public_node)
-{
-	if (public_node->n_addresses == 0 || endpoint_is_private(&public_node->addresses[0]))
-		log_warning("relay", "this machine has no public address: only its own network reaches this relay; "
-				     "behind NAT put 'address = <public IP>' into [public]");
-	for (uint32_t i = 0; i < public_node->n_addresses; i++)
-		log_info("relay", "reached at %s", endpoint_ip_text(&public_node->addresses[i]).s);
-}
-
-/* Without a certificate, so nobody before the first map. */
-static void on_each_member(void *owner, void (*add)(void *set, const struct public_key *node_key), void *set)
-{
-	const struct p2p_engine *engine = owner;
-	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
-
-	add(set, &engine->node_key_public);
-	for (uint32_t i = 0; map && i < map->n_peers; i++)
-		add(set, &map->peers[i].node_key);
-}
-
-static void tell_listening(const struct p2p_engine *engine)
-{
-	int sockets[PUBLIC_NODE_MAX_SOCKETS + DOOR_MAX_LISTEN];
-	uint32_t n = engine->public_node ? public_node_sockets(engine->public_node, sockets) : 0;
-
-	if (engine->public_node && engine->front_door)
-		n += front_door_relay_sockets(engine->front_door, sockets + n);
-
-	if (engine->callbacks.listening)
-		engine->callbacks.listening(engine->callbacks.owner, sockets, n);
-}
-
-/* Ports of sockets that nobody takes up are free then. */
-static void on_forget_kept(void *owner)
-{
-	const struct p2p_engine *engine = owner;
-
-	if (engine->callbacks.listening)
-		engine->callbacks.listening(engine->callbacks.owner, NULL, 0);
-}
-
-/* Only for a process that follows: who leaves the network has no clients any more. */
-static void on_save_relay_clients(void *owner, const uint8_t *saved, size_t len)
-{
-	const struct p2p_engine *engine = owner;
-	struct error error;
-
-	if (engine->stopping && state_dir_save_relay_clients(&engine->dir, saved, len, &error) != 0)
-		log_warning("relay", "clients over UDP must be bound anew: %s", error.message);
-}
-
-static int start_public_node(struct p2p_engine *engine, struct error *reterr)
-{
-	struct public_node_options options = { .n_addresses = engine->public_options.n_addresses,
-					       .tls_port = engine->public_options.tls_port,
-					       .stun_port = engine->public_options.stun_port,
-					       .stun_rate = engine->stun_rate,
-					       .max_rate_client = engine->max_rate_client,
-					       .max_rate = engine->max_rate,
-					       .sockets = &engine->sockets,
-					       .owner = engine,
-					       .is_member = on_is_member,
-					       .node_key = &engine->node_key,
-					       .each_member = on_each_member,
-					       .save_udp = on_save_relay_clients,
-					       .forget_kept = on_forget_kept };
-	struct endpoint led[DOOR_MAX_LISTEN];
-	char *saved = NULL;
-	int r;
-
-	if (!engine->is_public)
-		return 0;
-	if (engine->finds_addresses) {
-		find_public_addresses(engine);
-		log_public_addresses(&engine->public_options);
-		options.n_addresses = 0; /* all, also those that come later */
-	}
-	memcpy(options.addresses, engine->public_options.addresses,
-	       options.n_addresses * sizeof(*options.addresses));
-	options.n_led = engine_shared_places(engine, led);
-	options.led = led;
-	r = make_context(engine, true, &options.context, reterr);
-	if (r != 0)
-		return r;
-	/* Without a map nobody is known to be a member: they would all be sent away, with a proof. */
-	if (state_dir_take_relay_clients(&engine->dir, &saved, &options.saved_udp_len, NULL) == 0 && engine->map)
-		options.saved_udp = (const uint8_t *)saved;
-	r = public_node_start(engine->loop, &options, &engine->public_node, reterr);
-	free(saved);
-	SSL_CTX_free(options.context);
-	if (r == 0 && engine->relay_drains) /* the interface was made anew meanwhile */
-		public_node_drain(engine->public_node, 0);
-	if (r == 0)
-		log_info("relay", "serving relay on TCP port %u, relay and STUN on UDP port %u", options.tls_port,
-			 options.stun_port);
-	return r;
 }
 
 /* ---- membership: what lives as long as it ---- */
@@ -454,7 +314,7 @@ static int start_data_plane(struct p2p_engine *engine, struct error *reterr)
 		.interface_gone = on_interface_gone,
 		.owner = engine,
 	};
-	int r = make_context(engine, false, &options.relay_context, reterr);
+	int r = engine_make_context(engine, false, &options.relay_context, reterr);
 
 	if (r != 0)
 		return r;
@@ -511,7 +371,7 @@ static void start_turn(struct p2p_engine *engine)
 }
 
 /* Membership and identity key are loaded. On failure the caller closes what there is. */
-static int start_member(struct p2p_engine *engine, struct error *reterr)
+int engine_start_member(struct p2p_engine *engine, struct error *reterr)
 {
 	int r;
 
@@ -520,11 +380,11 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 	load_map(engine);
 	tell_map_changed(engine);
 	engine->map_cache = map_cache_new(engine->loop, &engine->dir);
-	if ((r = start_data_plane(engine, reterr)) != 0 || (r = start_public_node(engine, reterr)) != 0 ||
+	if ((r = start_data_plane(engine, reterr)) != 0 || (r = engine_start_public_node(engine, reterr)) != 0 ||
 	    (r = engine_start_front_door(engine, reterr)) != 0 || (r = engine_start_webgw_tls(engine, reterr)) != 0)
 		return r;
 	if (engine->public_node)
-		tell_listening(engine);
+		engine_tell_listening(engine);
 	engine_start_acceptor(engine);
 	log_info("node", "member of %s as %s", engine->membership.member.network, engine->membership.member.name);
 	start_session(engine);
@@ -536,7 +396,7 @@ static int start_member(struct p2p_engine *engine, struct error *reterr)
 static void close_hosts(struct p2p_engine *engine);
 static void after_interface_gone(struct p2p_engine *engine);
 
-static void forget_identity_key(struct p2p_engine *engine)
+void engine_forget_identity_key(struct p2p_engine *engine)
 {
 	certificate_free_secret(engine->identity_key_pem);
 	engine->identity_key_pem = NULL;
@@ -548,7 +408,7 @@ static void on_part_closed(void *owner)
 
 	if (--engine->n_open > 0)
 		return;
-	forget_identity_key(engine);
+	engine_forget_identity_key(engine);
 	map_unref(engine->map);
 	engine->map = NULL;
 	/* Whose interface is made again has the same map in a moment: nobody who was let in by it is to go for that. */
@@ -615,7 +475,7 @@ static void close_longer_parts(struct p2p_engine *engine)
 		data_plane_close(data_plane, on_part_closed, engine);
 	if (public_node && !engine->stopping) {
 		close_sockets(&engine->sockets); /* else they would listen on, and nobody accept */
-		tell_listening(engine); /* no more */
+		engine_tell_listening(engine); /* no more */
 	}
 	if (public_node)
 		public_node_stop(public_node, on_part_closed, engine);
@@ -623,7 +483,7 @@ static void close_longer_parts(struct p2p_engine *engine)
 }
 
 /* Closes Session, public node and data plane; then(), if any, when all are gone. */
-static void close_member(struct p2p_engine *engine, void (*then)(struct p2p_engine *engine))
+void engine_close_member(struct p2p_engine *engine, void (*then)(struct p2p_engine *engine))
 {
 	assert(!engine->closing_member);
 	engine->closing_member = true;
@@ -642,7 +502,7 @@ static void after_removal(struct p2p_engine *engine)
 	engine->state = REMOVED;
 	log_error("node", "this node is no member of %s any more: %s; p2pctl join brings it back",
 		  engine->membership.member.network, engine->removed_why);
-	tell_changed(engine);
+	engine_tell_changed(engine);
 }
 
 static void on_removed(void *owner, const char *reason)
@@ -651,12 +511,10 @@ static void on_removed(void *owner, const char *reason)
 
 	snprintf(engine->removed_why, sizeof(engine->removed_why), "%s", reason);
 	if (!engine->closing_member)
-		close_member(engine, after_removal);
+		engine_close_member(engine, after_removal);
 }
 
 /* ---- the interface was deleted under us: make it again ---- */
-
-static void on_interface_retry(uv_timer_t *timer);
 
 static void after_interface_gone(struct p2p_engine *engine)
 {
@@ -665,10 +523,10 @@ static void after_interface_gone(struct p2p_engine *engine)
 	if (engine->stopping)
 		return;
 	if (state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, &error) == 0 &&
-	    start_member(engine, &error) == 0)
+	    engine_start_member(engine, &error) == 0)
 		return;
-	log_error("node", "%s; next try in %u s", error.message, BACK_OFF_MAX_MS / 1000);
-	uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
+	log_error("node", "%s; next try in %u s", error.message, ENGINE_INTERFACE_RETRY_MS / 1000);
+	engine_retry_interface(engine);
 }
 
 static void on_interface_retry(uv_timer_t *timer)
@@ -676,7 +534,12 @@ static void on_interface_retry(uv_timer_t *timer)
 	struct p2p_engine *engine = container_of(timer, struct p2p_engine, restart);
 
 	if (!engine->closing_member)
-		close_member(engine, after_interface_gone);
+		engine_close_member(engine, after_interface_gone);
+}
+
+void engine_retry_interface(struct p2p_engine *engine)
+{
+	uv_timer_start(&engine->restart, on_interface_retry, ENGINE_INTERFACE_RETRY_MS, 0);
 }
 
 static void on_interface_gone(void *owner)
@@ -685,199 +548,7 @@ static void on_interface_gone(void *owner)
 
 	log_warning("node", "interface %s was deleted; making it again", engine->interface);
 	if (!engine->closing_member)
-		close_member(engine, after_interface_gone);
-}
-
-/* ---- join ---- */
-
-static void finish_join(struct p2p_engine *engine, int code, const char *message)
-{
-	p2p_engine_done done = engine->join_done;
-
-	engine->join_done = NULL;
-	join_link_wipe(&engine->join_link);
-	if (done)
-		done(engine->join_owner, code, message);
-	tell_changed(engine);
-}
-
-/* What was joined stays joined: the key may be used up. Only the interface is tried again. */
-static void after_failed_start(struct p2p_engine *engine)
-{
-	if (!engine->stopping)
-		uv_timer_start(&engine->restart, on_interface_retry, BACK_OFF_MAX_MS, 0);
-	finish_join(engine, -EIO, engine->join_failure);
-}
-
-/* Nothing was joined: as before. */
-static void fail_join(struct p2p_engine *engine, int code, const char *message)
-{
-	engine->state = engine->was_removed ? REMOVED : NOT_JOINED;
-	forget_identity_key(engine);
-	finish_join(engine, code, message);
-}
-
-/* The map of a membership that ended is none of the new one's. */
-static int keep_membership(struct p2p_engine *engine, const struct membership *membership, struct error *reterr)
-{
-	int r = state_dir_forget_map(&engine->dir, reterr);
-
-	if (r != 0)
-		return r;
-	engine->membership = (struct state_membership){ .port = engine->join_link.port,
-							.pin = engine->join_link.pin,
-							.member = *membership };
-	strcpy(engine->membership.host, engine->join_link.host);
-	return state_dir_save_membership(&engine->dir, &engine->membership, reterr);
-}
-
-static void on_joined(void *owner, const struct membership *membership, const struct error *err)
-{
-	struct p2p_engine *engine = owner;
-	struct error error;
-	int r;
-
-	if (err) {
-		fail_join(engine, err->code, err->message);
-		return;
-	}
-	if (engine->stopping) {
-		fail_join(engine, -ECANCELED, "p2pnode is ending; join again with the same link");
-		return;
-	}
-	r = keep_membership(engine, membership, &error);
-	if (r == 0)
-		r = start_member(engine, &error);
-	if (r != 0) {
-		snprintf(engine->join_failure, sizeof(engine->join_failure),
-			 "joined, but: %.190s; tried again every %u s", error.message, BACK_OFF_MAX_MS / 1000);
-		close_member(engine, after_failed_start);
-		return;
-	}
-	finish_join(engine, 0, "joined");
-}
-
-/* The same key again after a crash: control then gives the same membership. */
-static int prepare_identity_key(struct p2p_engine *engine, struct error *reterr)
-{
-	int r = state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, reterr);
-
-	if (r != -ENOENT)
-		return r;
-	r = identity_key_generate(&engine->identity_key_pem, reterr);
-	if (r == 0)
-		r = state_dir_save_identity_key(&engine->dir, engine->identity_key_pem, reterr);
-	return r;
-}
-
-void engine_join(struct p2p_engine *engine, const struct join_link *link, const char *name,
-		 p2p_engine_done done, void *owner)
-{
-	const struct control_join_options options = {
-		.host = engine->websockets,
-		.link = &engine->join_link,
-		.node_key = &engine->node_key,
-		.name = name && name[0] ? name : engine->wanted_name,
-		.timeout_ms = JOIN_TIMEOUT_MS,
-	};
-	struct control_join_options with_key = options;
-	struct error error;
-	int r;
-
-	if (engine->state == MEMBER || engine->state == JOINING || engine->closing_member || engine->stopping) {
-		done(owner, RPC_ALREADY,
-		     engine->state == MEMBER ? "this node is a member already; p2pctl leave first"
-					     : "a join or leave is under way; wait for it");
-		return;
-	}
-	r = prepare_identity_key(engine, &error);
-	if (r != 0) {
-		forget_identity_key(engine);
-		done(owner, r, error.message);
-		return;
-	}
-	engine->was_removed = engine->state == REMOVED;
-	engine->state = JOINING;
-	engine->relay_drains = false;
-	engine->join_link = *link;
-	engine->join_done = done;
-	engine->join_owner = owner;
-	with_key.identity_key_pem = engine->identity_key_pem;
-	r = control_client_join(&with_key, on_joined, engine, &error);
-	if (r != 0) {
-		fail_join(engine, r, error.message);
-		return;
-	}
-	tell_changed(engine);
-}
-
-void p2p_engine_join(struct p2p_engine *engine, const char *text, const char *name, p2p_engine_done done,
-		     void *owner)
-{
-	struct join_link link;
-	struct error error;
-	int r = join_link_parse(text, &link, &error);
-
-	if (r != 0) {
-		done(owner, r, error.message);
-		return;
-	}
-	engine_join(engine, &link, name, done, owner);
-	join_link_wipe(&link);
-}
-
-/* ---- leave ---- */
-
-static void after_leave(struct p2p_engine *engine)
-{
-	p2p_engine_done done = engine->leave_done;
-	struct error error;
-	int r = state_dir_forget(&engine->dir, &error);
-
-	engine->state = NOT_JOINED;
-	engine_forget_exposures(engine);
-	engine->leave_done = NULL;
-	if (engine->join_done)
-		finish_join(engine, -ECANCELED, "joined, and left again before it had begun");
-	if (done)
-		done(engine->leave_owner, r, r != 0 ? error.message : "left");
-	tell_changed(engine);
-}
-
-static void on_control_left(void *owner, const struct json *result, const struct rpc_error *error)
-{
-	struct p2p_engine *engine = owner;
-
-	if (error)
-		log_warning("node", "control did not take our leave: %s; an admin may remove the node", error->message);
-	/* Whatever else ends the membership at the same time (a removal, SIGTERM): who leaves has left. */
-	if (engine->closing_member)
-		engine->then = after_leave;
-	else
-		close_member(engine, after_leave);
-}
-
-void p2p_engine_leave(struct p2p_engine *engine, p2p_engine_done done, void *owner)
-{
-	if (engine->state != MEMBER && engine->state != REMOVED) {
-		done(owner, RPC_UNAVAILABLE, "this node is no member of a network");
-		return;
-	}
-	if (engine->leave_done || engine->stopping) {
-		done(owner, RPC_UNAVAILABLE, "this node is leaving or ending already");
-		return;
-	}
-	engine->leave_done = done;
-	engine->leave_owner = owner;
-	if (engine->session && session_is_connected(engine->session) &&
-	    session_leave(engine->session, on_control_left, engine) == 0)
-		return;
-	if (engine->state == MEMBER)
-		log_warning("node", "control cannot be reached: it keeps this node until an admin removes it");
-	if (engine->closing_member)
-		engine->then = after_leave;
-	else
-		close_member(engine, after_leave);
+		engine_close_member(engine, after_interface_gone);
 }
 
 /* ---- life ---- */
@@ -911,8 +582,8 @@ static void on_link_changed(void *owner)
 
 	if (changed)
 		log_info("node", "addresses of this machine changed");
-	if (changed && engine->finds_addresses && find_public_addresses(engine)) {
-		log_public_addresses(&engine->public_options);
+	if (changed && engine->finds_addresses && engine_find_public_addresses(engine)) {
+		engine_log_public_addresses(&engine->public_options);
 		if (engine->session)
 			session_set_public(engine->session, &engine->public_options);
 	}
@@ -1086,7 +757,7 @@ static int load_member(struct p2p_engine *engine, struct error *reterr)
 	r = state_dir_load_identity_key(&engine->dir, &engine->identity_key_pem, reterr);
 	if (r != 0)
 		return r;
-	return start_member(engine, reterr);
+	return engine_start_member(engine, reterr);
 }
 
 int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_len)
@@ -1106,7 +777,7 @@ int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_le
 		return r;
 	}
 	(void)stream_queue_drop(&engine->streams); /* no front door is there to take them up */
-	tell_changed(engine);
+	engine_tell_changed(engine);
 	return 0;
 }
 
@@ -1172,5 +843,5 @@ void p2p_engine_stop(struct p2p_engine *engine, void (*stopped)(void *owner), vo
 	if (!engine->has_timers)
 		close_hosts(engine);
 	else if (!engine->closing_member) /* else close_hosts() follows what is under way */
-		close_member(engine, NULL);
+		engine_close_member(engine, NULL);
 }

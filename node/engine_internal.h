@@ -1,5 +1,6 @@
 /*
  * The Engine's insides, shared by its files: engine.c (what comes and goes, and in which order),
+ * engine_membership.c (join, leave), engine_public_node.c,
  * engine_ping.c (ping, netcheck), engine_front_door.c, engine_exposures.c, engine_acceptor.c, engine_status.c,
  * engine_relay_status.c, engine_metrics.c.
  * Nobody else includes it.
@@ -140,6 +141,27 @@ struct p2p_engine {
 	void (*stopped)(void *owner);
 	void *stopped_owner;
 };
+
+/* What of the Engine is others' to see has changed, perhaps. */
+void engine_tell_changed(struct p2p_engine *engine);
+/* Membership and identity key are loaded. On failure the caller closes what there is. */
+P2P_CHECK int engine_start_member(struct p2p_engine *engine, struct error *reterr);
+/* Closes Session, public node and data plane; then(), if any, when all are gone. */
+void engine_close_member(struct p2p_engine *engine, void (*then)(struct p2p_engine *engine));
+void engine_forget_identity_key(struct p2p_engine *engine);
+/* TLS with the node's own certificate; the caller frees it. */
+P2P_CHECK int engine_make_context(const struct p2p_engine *engine, bool is_server, SSL_CTX **ret, struct error *reterr);
+/* A member whose interface could not be made has it tried again later. */
+#define ENGINE_INTERFACE_RETRY_MS 30000
+void engine_retry_interface(struct p2p_engine *engine);
+
+/* Does nothing on a node that is not public. */
+P2P_CHECK int engine_start_public_node(struct p2p_engine *engine, struct error *reterr);
+/* The sockets that a restart is to keep, or that there are none any more. */
+void engine_tell_listening(const struct p2p_engine *engine);
+/* For a public node that was told no addresses: looks anew. True when they are other ones than before. */
+bool engine_find_public_addresses(struct p2p_engine *engine);
+void engine_log_public_addresses(const struct node_public *public_node);
 
 /* From the program's options. 0 or -EINVAL. */
 P2P_CHECK int engine_take_front_door(struct p2p_engine *engine, const struct p2p_engine_options *options,
