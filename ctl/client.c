@@ -205,6 +205,38 @@ enum ctl_exit client_call(struct ctl *ctl, const char *method, struct json *para
 	return call(ctl, method, params_take, timeout_ms, NULL, ret);
 }
 
+enum ctl_exit client_order(struct ctl *ctl, const char *method, struct json *params_take, uint64_t timeout_ms,
+			   const char *done)
+{
+	struct rpc_message answer;
+	enum ctl_exit exit = client_call(ctl, method, params_take, timeout_ms, &answer);
+
+	if (exit != CTL_OK)
+		return exit;
+	if (ctl->json)
+		ctl_print_json_borrowed(ctl, answer.result);
+	else
+		fprintf(ctl->out, "%s\n", done);
+	rpc_message_deinit(&answer);
+	return CTL_OK;
+}
+
+enum ctl_exit client_list(struct ctl *ctl, const char *method, uint64_t timeout_ms,
+			  void (*print)(struct ctl *ctl, const struct json *result))
+{
+	struct rpc_message answer;
+	enum ctl_exit exit = client_call(ctl, method, NULL, timeout_ms, &answer);
+
+	if (exit != CTL_OK)
+		return exit;
+	if (ctl->json)
+		ctl_print_json_borrowed(ctl, answer.result);
+	else
+		print(ctl, answer.result);
+	rpc_message_deinit(&answer);
+	return CTL_OK;
+}
+
 enum ctl_exit client_call_with_new_params(struct ctl *ctl, const char *method, struct json *params_take,
 					  uint64_t timeout_ms, struct rpc_message *ret)
 {

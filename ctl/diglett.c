@@ -13,15 +13,12 @@
 
 #define TIMEOUT_MS 5000
 
-/* One string parameter, or none. */
-static enum ctl_exit call(struct ctl *ctl, const char *method, const char *key, const char *value,
-			  struct rpc_message *ret)
+static struct json *one_param(const char *key, const char *value)
 {
 	struct json *params = json_object();
 
-	if (key)
-		json_put_string(params, key, value);
-	return client_call(ctl, method, params, TIMEOUT_MS, ret);
+	json_put_string(params, key, value);
+	return params;
 }
 
 static const struct json *first_of(const struct json *object, const char *list)
@@ -107,24 +104,21 @@ static void print_agent(struct ctl *ctl, const struct json *agent)
 	table_print(table, ctl->out);
 }
 
+static void print_diglett(struct ctl *ctl, const struct json *result)
+{
+	const struct json *server = json_member(result, "server"), *agent = json_member(result, "agent");
+
+	if (server)
+		print_server(ctl, server);
+	if (server && agent)
+		fputc('\n', ctl->out);
+	if (agent)
+		print_agent(ctl, agent);
+}
+
 static enum ctl_exit run_diglett(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = call(ctl, "diglett.status", NULL, NULL, &answer);
-
-	if (exit != CTL_OK)
-		return exit;
-	const struct json *server = json_member(answer.result, "server"), *agent = json_member(answer.result, "agent");
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else if (server)
-		print_server(ctl, server);
-	if (!ctl->json && server && agent)
-		fputc('\n', ctl->out);
-	if (!ctl->json && agent)
-		print_agent(ctl, agent);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	return client_list(ctl, "diglett.status", TIMEOUT_MS, print_diglett);
 }
 
 const struct ctl_command ctl_diglett = {
@@ -142,20 +136,13 @@ const struct ctl_command ctl_diglett = {
 
 static enum ctl_exit run_end(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = call(ctl, "diglett.end", "name", args->argv[0], &answer);
+	char done[512];
 
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		fprintf(ctl->out,
-			"The agent of %s is ended. It may come again: to keep it out, revoke its token, or, of one that came as a node,\n"
-			"take back the name: p2pctl admin host remove.\n",
-			args->argv[0]);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	snprintf(done, sizeof(done),
+		 "The agent of %.300s is ended. It may come again: to keep it out, revoke its token, or, of one that came as a node,\n"
+		 "take back the name: p2pctl admin host remove.",
+		 args->argv[0]);
+	return client_order(ctl, "diglett.end", one_param("name", args->argv[0]), TIMEOUT_MS, done);
 }
 
 const struct ctl_command ctl_diglett_end = {
@@ -233,17 +220,7 @@ static void print_tokens(struct ctl *ctl, const struct json *result)
 
 static enum ctl_exit run_token_list(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = call(ctl, "diglett.token_list", NULL, NULL, &answer);
-
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		print_tokens(ctl, answer.result);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	return client_list(ctl, "diglett.token_list", TIMEOUT_MS, print_tokens);
 }
 
 const struct ctl_command ctl_diglett_token_list = {
@@ -257,17 +234,8 @@ const struct ctl_command ctl_diglett_token_list = {
 
 static enum ctl_exit run_token_revoke(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = call(ctl, "diglett.token_revoke", "id", args->argv[0], &answer);
-
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		fputs("Revoked. Agents that came by it are ended.\n", ctl->out);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	return client_order(ctl, "diglett.token_revoke", one_param("id", args->argv[0]), TIMEOUT_MS,
+			    "Revoked. Agents that came by it are ended.");
 }
 
 const struct ctl_command ctl_diglett_token_revoke = {

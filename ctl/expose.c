@@ -225,23 +225,17 @@ const struct ctl_command ctl_expose = {
 static enum ctl_exit run_unexpose(struct ctl *ctl, const struct ctl_args *args)
 {
 	struct exposure host;
-	struct rpc_message answer;
 	struct error error;
-	char words[EXPOSURE_TEXT], text[EXPOSURE_HOST_TEXT];
+	char words[EXPOSURE_TEXT], text[EXPOSURE_HOST_TEXT], done[EXPOSURE_HOST_TEXT + 40];
 
 	snprintf(words, sizeof(words), "%s%s%s", args->argv[0], args->n > 1 ? " " : "", args->n > 1 ? args->argv[1] : "");
 	if (exposure_parse_host(words, &host, &error) != 0)
 		return ctl_fail(ctl, CTL_USAGE, "unexpose: %s", error.message);
 	exposure_print_host(&host, text);
-	enum ctl_exit exit = call(ctl, "node.unexpose", "host", text, &answer);
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		fprintf(ctl->out, "%s is not exposed any more.\n", text);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	struct json *params = json_object();
+	json_put_string(params, "host", text);
+	snprintf(done, sizeof(done), "%s is not exposed any more.", text);
+	return client_order(ctl, "node.unexpose", params, TIMEOUT_MS, done);
 }
 
 const struct ctl_command ctl_unexpose = {
@@ -262,17 +256,7 @@ const struct ctl_command ctl_unexpose = {
 
 static enum ctl_exit run_exposures(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = call(ctl, "node.exposures", NULL, NULL, &answer);
-
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		print_exposures(ctl, answer.result);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	return client_list(ctl, "node.exposures", TIMEOUT_MS, print_exposures);
 }
 
 const struct ctl_command ctl_exposures = {

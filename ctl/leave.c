@@ -5,17 +5,7 @@
 
 static enum ctl_exit run(struct ctl *ctl, const struct ctl_args *args)
 {
-	struct rpc_message answer;
-	enum ctl_exit exit = client_call(ctl, "node.leave", NULL, TIMEOUT_MS, &answer);
-
-	if (exit != CTL_OK)
-		return exit;
-	if (ctl->json)
-		ctl_print_json_borrowed(ctl, answer.result);
-	else
-		fputs("This node has left its network.\n", ctl->out);
-	rpc_message_deinit(&answer);
-	return CTL_OK;
+	return client_order(ctl, "node.leave", NULL, TIMEOUT_MS, "This node has left its network.");
 }
 
 const struct ctl_command ctl_leave = {
