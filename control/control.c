@@ -191,6 +191,35 @@ int control_judge_exposures(struct control *c, struct error *reterr)
 	return first;
 }
 
+/* A port at the front door of a node that is no member any more: nobody can name that node to take it back. */
+static const struct host_grant *find_lost(const struct control *c)
+{
+	const struct host_grants *grants = &c->directory.grants;
+	struct port_name port;
+
+	for (uint32_t i = 0; i < grants->n; i++)
+		if (host_grant_is_port(&grants->items[i].host, &port) && port.door_id != 0 &&
+		    !directory_find(&c->directory, port.door_id))
+			return &grants->items[i];
+	return NULL;
+}
+
+/* What is not taken out now is at the next start, or when the next member is removed. */
+static void forget_lost_grants(struct control *c)
+{
+	const struct host_grant *lost;
+	struct error err;
+
+	while ((lost = find_lost(c))) {
+		const struct host_pattern host = lost->host;
+		const struct member *m = directory_find(&c->directory, lost->member_id);
+		if (!m || control_remove_grant(c, &host, m, &err) != 0) {
+			log_warning(CONTROL_MODULE, "a port at a front door that was removed is still granted: %s", m ? err.message : "");
+			return;
+		}
+	}
+}
+
 static void drop_connection_of(struct member *m, const char *why)
 {
 	struct connection *conn = m->connection;
@@ -218,6 +247,7 @@ int control_remove_member(struct control *c, struct member *m, const char *why,
 	const uint32_t n_grants = c->directory.grants.n;
 	bool frees = m->granted != 0;
 	directory_remove(&c->directory, m->peer.id, sequence);
+	forget_lost_grants(c);
 	schedule_flush(c, FLUSH_MS);
 	/* A name that was its alone, or the room in the map, may now be another's. Removed it is, whatever becomes of that. */
 	frees = frees || c->directory.grants.n != n_grants;
@@ -732,6 +762,7 @@ int control_new(uv_loop_t *loop, const struct control_options *options, struct c
 	c->n_open_handles = 2;
 	uv_timer_start(&c->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
 	expect_members_back(c);
+	forget_lost_grants(c);
 	if (control_judge_exposures(c, reterr) != 0) /* a crash may have come between a grant and what follows from it */
 		log_error(CONTROL_MODULE, "%s", reterr->message);
 	*ret = c;

@@ -876,6 +876,53 @@ static void test_a_member_that_is_removed_loses_its_hosts(void)
 	end(&w);
 }
 
+static void grant_port(struct world *w, const char *name, const char *port, const char *on)
+{
+	char params[256];
+
+	snprintf(params, sizeof(params), "{\"name\":\"%s\",\"port\":\"%s\",\"on\":\"%s\"}", name, port, on);
+	expect_answer(ask_as_admin(w, &w->admin, "admin.port.add", params), 0, "{}");
+}
+
+static bool has_grants(const struct node *n, uint32_t count)
+{
+	return n->map.n_grants == count;
+}
+
+/* Nobody could name its front door any more to take them back; nor one that was removed before it was so. */
+static void test_what_is_granted_at_a_front_door_goes_with_it(void)
+{
+	const char *left = "\"ports\":[{\"port\":\"tcp:2222\",\"name\":\"alice\",\"on\":\"second\"";
+	struct node alice, gate, second;
+	struct host_grant lost = { 0 };
+	struct error err;
+	struct world w;
+
+	begin(&w);
+	bring_up(&w, &alice, "alice");
+	bring_up(&w, &gate, "gate");
+	bring_up(&w, &second, "second");
+	grant_port(&w, "alice", "tcp:2222", "gate");
+	grant_port(&w, "alice", "tcp:2222", "second");
+	grant_port(&w, "gate", "udp:53", "gate");
+	UNTIL(&w, has_grants(&alice, 3));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.node.remove", "{\"name\":\"gate\"}"), 0, "{}");
+	UNTIL(&w, has_grants(&alice, 1));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.port.list", "{}"), 0, left);
+	assert(host_grant_name_from("tcp:2222/999", &lost.host) == 0);
+	lost.member_id = alice.membership.node_id;
+	assert(control_add_grant(w.control, &lost, directory_find(&w.control->directory, lost.member_id), &err) == 0);
+	UNTIL(&w, has_grants(&alice, 2));
+	stop_control(&w);
+	start_control(&w);
+	UNTIL(&w, has_grants(&alice, 1));
+	expect_answer(ask_as_admin(&w, &w.admin, "admin.port.list", "{}"), 0, left);
+	node_deinit(&alice);
+	node_deinit(&gate);
+	node_deinit(&second);
+	end(&w);
+}
+
 /* As after a put that failed: the grants are others, what follows from them is not yet put. */
 static void test_what_an_admin_says_again_is_judged_again(void)
 {
@@ -1577,6 +1624,7 @@ int main(void)
 	RUN(test_nobody_is_granted_the_name_of_a_public_node);
 	RUN(test_grants_are_listed_and_what_waits_for_one);
 	RUN(test_a_member_that_is_removed_loses_its_hosts);
+	RUN(test_what_is_granted_at_a_front_door_goes_with_it);
 	RUN(test_what_an_admin_says_again_is_judged_again);
 	RUN(test_a_node_knows_why_control_refused_its_update);
 	RUN(test_the_name_of_a_removed_member_may_be_a_wildcards);
