@@ -443,13 +443,15 @@ static int check_no_own_name(const struct node_config *config, const struct host
 			 "otherwise, or put another port into tls_port in [public]", config->name, config->tls_port);
 }
 
-/* Does the STUN server listen at a UDP port of the door's? */
-static bool is_the_stun_servers(const struct node_config *config)
+/* Which UDP port of the door's the STUN server listens at, too: it has a second one behind its own. 0: none. */
+static uint16_t port_of_stun(const struct node_config *config)
 {
-	for (uint32_t i = 0; config->is_public && i < config->n_door_listen; i++)
-		if (config->door_listen[i].port == config->stun_port && config->stun_port != 80)
-			return true;
-	return false;
+	for (uint32_t i = 0; config->is_public && i < config->n_door_listen; i++) {
+		const uint16_t port = config->door_listen[i].port;
+		if (port != 80 && (port == config->stun_port || port == config->stun_port + 1))
+			return port;
+	}
+	return 0;
 }
 
 static bool is_the_door(const struct node_config *config, const struct endpoint *target)
@@ -573,10 +575,11 @@ static int take_front_door(const struct config_values *values, struct node_confi
 					    "the relay has TCP port %u at all addresses, and the front door at one of them; "
 					    "write the port alone in listen, or name the relay's addresses in [public]",
 					    config->tls_port);
-	if (config->door_quic && is_the_stun_servers(config))
+	const uint16_t of_stun = port_of_stun(config);
+	if (config->door_quic && of_stun != 0)
 		return config_error(values, "frontdoor", "quic", reterr,
-				    "UDP port %u is the STUN server's; put another into stun_port in [public], or say "
-				    "quic = no", config->stun_port);
+				    "UDP port %u is the STUN server's%s; put another into stun_port in [public], or say "
+				    "quic = no", of_stun, of_stun == config->stun_port ? "" : " second");
 	r = take_door_ports(values, config, reterr);
 	return r == 0 ? take_door_hosts(values, config, reterr) : r;
 }

@@ -140,6 +140,9 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 	expect_error("[public]\nstun_port = 8443\n[frontdoor]\nlisten = 80, 8443\nquic = yes\n",
 		     "p2pnode.conf:5: UDP port 8443 is the STUN server's; put another into stun_port in [public], or say "
 		     "quic = no");
+	expect_error("[public]\nstun_port = 8442\n[frontdoor]\nlisten = 80, 8443\nquic = yes\n",
+		     "p2pnode.conf:5: UDP port 8443 is the STUN server's second; put another into stun_port in [public], or say "
+		     "quic = no");
 }
 
 #define WEBGW_HASH "84e0c0eafaa95a34c293f278ac52e45ce537bab5e752a00e6959a13ae103b65a"
