@@ -26,15 +26,38 @@ bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *
 	       front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, target);
 }
 
-bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
+/* Does this one of a port lead to our front door, to a port of its kind that may be open there? Then to which. */
+static bool leads_to_own_port(const struct p2p_engine *engine, const struct exposure *exposure, struct port_name *ret)
 {
 	const struct endpoint place = { .port = exposure->target.port };
-	struct port_name port;
 
-	return engine->has_front_door && exposure_is_port(exposure, &port) && port.number == place.port &&
-	       port_ranges_have(port.kind == PORT_TCP ? &engine->door_options.tcp_ports : &engine->door_options.udp_ports,
-				port.number) &&
+	if (!engine->has_front_door || !exposure_is_port(exposure, ret))
+		return false;
+	ret->number = place.port;
+	return port_ranges_have(ret->kind == PORT_TCP ? &engine->door_options.tcp_ports : &engine->door_options.udp_ports,
+				ret->number) &&
 	       front_door_leads_back(&place, 1, &exposure->target);
+}
+
+bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
+{
+	const struct exposure *at = exposure;
+	const struct exposure_item *item;
+	struct port_name own, next;
+	struct host_name name;
+
+	if (!exposure_is_port(exposure, &own))
+		return false;
+	for (uint32_t i = 0; i <= EXPOSURE_MAX && leads_to_own_port(engine, at, &next); i++) {
+		if (port_name_equal(&next, &own))
+			return true;
+		port_name_to_host(&next, &name);
+		item = exposure_list_find(engine->exposures, next.kind == PORT_TCP ? DOOR_TCP : DOOR_UDP, &name);
+		if (!item)
+			return false;
+		at = &item->exposure;
+	}
+	return false;
 }
 
 /* Visitors would be led in again, and again. */

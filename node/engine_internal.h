@@ -190,7 +190,7 @@ P2P_CHECK int engine_take_exposures(struct p2p_engine *engine, const struct p2p_
 /* Those of p2pctl, from the state folder. */
 /* Is it this node's front door, by whatever address? */
 bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target);
-/* The same port of this machine, which its front door may open: who is led there comes from there. */
+/* A port that its front door may open: who is led there comes from there, be it by others of ours. */
 bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure);
 void engine_load_exposures(struct p2p_engine *engine);
 /* This membership has ended, and with it what p2pctl has exposed. */

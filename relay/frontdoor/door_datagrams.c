@@ -273,7 +273,7 @@ static const struct door_route *find_route(struct door_datagrams *datagrams, con
 		say_refused(datagrams, arrival, route ? "nobody is there" : "unknown port");
 		return NULL;
 	}
-	if (datagrams->takes_header && door_routes_lead_back(datagrams->routes, &arrival->destination, &route->target)) {
+	if (datagrams->takes_header && door_routes_lead_back(datagrams->routes, &arrival->destination, route)) {
 		counters->in_a_ring++;
 		say_refused(datagrams, arrival, "it would be led in a ring");
 		return NULL;

@@ -359,9 +359,24 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
 	       bsearch(remote, routes->doors, routes->n_doors, sizeof(*routes->doors), compare_addresses) != NULL;
 }
 
-bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct endpoint *target)
+static bool has_port(const struct door_routes *routes, enum door_scheme scheme, uint16_t number)
 {
-	if (!endpoint_equal(first_door, target) || endpoint_is_loopback(target))
+	const struct port_name port = { .kind = scheme == DOOR_UDP ? PORT_UDP : PORT_TCP, .number = number };
+	struct host_pattern exact = { .is_wildcard = false };
+
+	if (scheme < DOOR_N_HOST_SCHEMES || number == 0)
+		return false;
+	port_name_to_host(&port, &exact.name);
+	return host_table_find_pattern(&routes->tables[scheme], &exact) != NULL;
+}
+
+bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct door_route *route)
+{
+	const struct endpoint *target = &route->target;
+
+	if (memcmp(first_door->ip, target->ip, sizeof(target->ip)) != 0 || endpoint_is_loopback(target))
+		return false;
+	if (first_door->port != target->port && !has_port(routes, route->scheme, target->port))
 		return false;
 	return !endpoint_is_private(target) || door_routes_has_door(routes, target);
 }

@@ -106,8 +106,9 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
 /*
  * Is the target the door that it came to first? Its address says so only if it is one place for all: a loopback or private one
  * is of that door's machine or network there, and of another here. But that of a door in the overlay is the same everywhere.
+ * Of a port: or another port of that door for which there is a route as well, which may lead to the first one.
  */
-bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct endpoint *target);
+bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct door_route *route);
 /* Is there a route for this very name, in whichever scheme? */
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
 /* The next one of a port; *at is 0 at first. NULL: no more. */

@@ -242,7 +242,7 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (destination && door_routes_lead_back(door->routes, destination, &route->target)) {
+	if (destination && door_routes_lead_back(door->routes, destination, route)) {
 		visitor_refuse_ring(visitor, &found->host); /* it would be led here again */
 		return;
 	}

@@ -375,3 +375,13 @@ def test_an_exposure_of_before_the_port_was_offered_does_not_lead_the_door_to_it
             pass
     wait_until(lambda: drops(relay, "exposed: nobody there") > 0, 5, lambda: str(relay.status()["drops"]))
     assert exposures(relay)["tcp:2224"]["visitors"] == "0"
+
+
+def test_ports_of_the_door_that_lead_to_each_other_are_refused(town):
+    """Also when one of them was there before it was a ring; a server behind one of them is none."""
+    relay = town.relay
+    relay.ctl("expose", "tcp", ":2222", "2223")
+    refused = relay.ctl("expose", "tcp", ":2223", f"{relay.host.ip}:2222", check=False)
+    assert refused.returncode != 0 and "is the front door itself" in refused.stderr
+    relay.ctl("expose", "tcp", ":2223", "22")
+    relay.ctl("expose", "udp", ":2222", "2223")

@@ -48,6 +48,40 @@ static void test_a_rule_names_host_schemes_and_target(void)
 	assert(strcmp(rule.member, "alice") == 0 && rule.address.port == 8443);
 }
 
+static const struct door_route *add_port(struct door_routes *routes, const char *name, const char *target)
+{
+	struct door_rule rule = rule_of("a.org 127.0.0.1:1");
+	struct endpoint place;
+
+	assert(door_rule_parse_host(name, strlen(name), &rule, NULL) == 0);
+	assert(endpoint_parse(target, &place) == 0 && door_routes_add(routes, &rule, &place) == 0);
+	return door_routes_find(routes, rule.takes[DOOR_UDP] ? SNIFFER_UDP : SNIFFER_TCP, &rule.host.name);
+}
+
+static bool leads_back(const struct door_routes *routes, const struct door_route *route, const char *first_door)
+{
+	struct endpoint door;
+
+	assert(endpoint_parse(first_door, &door) == 0);
+	return door_routes_lead_back(routes, &door, route);
+}
+
+static void test_ports_of_a_member_that_lead_to_each_other_by_the_door_are_a_ring(void)
+{
+	struct door_routes *routes = door_routes_new(8);
+	const struct door_route *one = add_port(routes, "tcp:2222", "192.0.2.1:2223");
+	const struct door_route *other = add_port(routes, "tcp:2223", "192.0.2.1:2222");
+	const struct door_route *away = add_port(routes, "tcp:2224", "192.0.2.1:22");
+	const struct door_route *udp = add_port(routes, "udp:2222", "192.0.2.1:2223");
+
+	assert(leads_back(routes, one, "192.0.2.1:2222") && leads_back(routes, other, "192.0.2.1:2223"));
+	assert(!leads_back(routes, one, "192.0.2.2:2222")); /* another door */
+	assert(!leads_back(routes, away, "192.0.2.1:2224")); /* a server beside the door */
+	assert(!leads_back(routes, udp, "192.0.2.1:2222"));  /* what leads on is of TCP */
+	assert(leads_back(routes, udp, "192.0.2.1:2223"));   /* there it came in */
+	door_routes_free(routes);
+}
+
 static void test_a_wrong_rule_says_what_is_expected(void)
 {
 	expect_wrong("app.example.org", "a host and where it is");
@@ -188,6 +222,7 @@ int main(void)
 	if (sodium_init() < 0)
 		return 1;
 	test_a_rule_names_host_schemes_and_target();
+	test_ports_of_a_member_that_lead_to_each_other_by_the_door_are_a_ring();
 	test_a_wrong_rule_says_what_is_expected();
 	test_it_listens_on_ports_and_addresses();
 	test_a_target_is_the_door_itself_where_it_listens();
