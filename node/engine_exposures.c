@@ -319,7 +319,7 @@ static enum exposure_state state_of(const struct p2p_engine *engine, uint32_t i,
 
 	if (engine->state != MEMBER)
 		return EXPOSURE_NOT_JOINED;
-	if (!engine->acceptor || acceptor_port(engine->acceptor) == 0)
+	if (!engine->acceptor || acceptor_port(engine->acceptor) == 0 || acceptor_tls_failure(engine->acceptor, i)[0] != '\0')
 		return EXPOSURE_NOT_OPEN;
 	const struct map_exposure *told = map ? find_in_map(map, engine->membership.member.node_id, host) : NULL;
 	if (told && told->port == acceptor_port(engine->acceptor))
@@ -386,10 +386,14 @@ static void say_asking(const struct p2p_engine *engine, char ret[WHY_LEN])
 		snprintf(ret, WHY_LEN, "control refused it, and is asked again: %s", session_control_refusal(engine->session));
 }
 
-static void say_not_open(const struct p2p_engine *engine, char ret[WHY_LEN])
+static void say_not_open(const struct p2p_engine *engine, uint32_t i, char ret[WHY_LEN])
 {
 	const char *failure = engine->acceptor ? acceptor_failure(engine->acceptor) : "";
 
+	if (engine->acceptor && acceptor_port(engine->acceptor) != 0) {
+		snprintf(ret, WHY_LEN, "%s. It is tried again every 10 s", acceptor_tls_failure(engine->acceptor, i));
+		return;
+	}
 	snprintf(ret, WHY_LEN, "front doors cannot come to this node%s%s: is its interface up, and its overlay address on it? It is "
 		 "tried again every 10 s", failure[0] ? ": " : "", failure);
 }
@@ -416,9 +420,11 @@ static void say_port(const struct p2p_engine *engine, const struct exposure *exp
 			 "p2pnode.conf, and restarts p2pnode", kind, port.number, door ? door : "a public node", key);
 }
 
-static void print_why(const struct p2p_engine *engine, const struct exposure *exposure, const char *host,
-		      enum exposure_state state, char ret[WHY_LEN])
+static void print_why(const struct p2p_engine *engine, uint32_t i, const char *host, enum exposure_state state,
+		      char ret[WHY_LEN])
 {
+	const struct exposure *exposure = &engine->exposures->items[i].exposure;
+
 	ret[0] = '\0';
 	switch (state) {
 	case EXPOSURE_NOT_GRANTED:
@@ -435,7 +441,7 @@ static void print_why(const struct p2p_engine *engine, const struct exposure *ex
 		snprintf(ret, WHY_LEN, "p2pcontrol is of an earlier version and knows nothing of exposures: update it");
 		break;
 	case EXPOSURE_NOT_OPEN:
-		say_not_open(engine, ret);
+		say_not_open(engine, i, ret);
 		break;
 	case EXPOSURE_TARGET_DOWN:
 		snprintf(ret, WHY_LEN, "nobody takes %s at %s: start the server there, or expose %s with another target. It "
@@ -464,7 +470,7 @@ static struct json *item_json(const struct p2p_engine *engine, uint32_t i)
 
 	exposure_print_host(&item->exposure, host);
 	const enum exposure_state state = state_of(engine, i, host);
-	print_why(engine, &item->exposure, host, state, why);
+	print_why(engine, i, host, state, why);
 	if (why[0] == '\0')
 		engine_say_certificate(engine, i, why, sizeof(why));
 	json_put_string(json, "host", host);

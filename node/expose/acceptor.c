@@ -40,6 +40,7 @@ struct acceptor {
 	struct front_door *door; /* NULL: not open yet */
 	struct terminator *terminator; /* NULL: not needed yet */
 	struct error failure;	 /* to open, as was logged; else no message */
+	struct error tls_failure; /* the same of the terminator */
 	uv_timer_t timer;
 	uint64_t n_turns; /* of the timer */
 	uint32_t n;
@@ -219,8 +220,12 @@ static void start_terminator(struct acceptor *acceptor, const struct exposure *e
 
 	for (uint32_t i = 0; i < n; i++)
 		is_needed = is_needed || exposures[i].tls != EXPOSURE_TLS_PASS;
-	if (is_needed && !acceptor->terminator && terminator_new(&options, &acceptor->terminator, &error) != 0)
+	if (!is_needed || acceptor->terminator)
+		return;
+	const int r = terminator_new(&options, &acceptor->terminator, &error);
+	if (r != 0 && acceptor->tls_failure.message[0] == '\0')
 		log_error("expose", "%s", error.message); /* they are led nowhere: add_route() */
+	acceptor->tls_failure = r != 0 ? error : (struct error){ .message = "" };
 }
 
 /* Those from before it was there have none. No door leads to it yet by them. */
@@ -533,6 +538,14 @@ uint16_t acceptor_port(const struct acceptor *acceptor)
 const char *acceptor_failure(const struct acceptor *acceptor)
 {
 	return acceptor->failure.message;
+}
+
+const char *acceptor_tls_failure(const struct acceptor *acceptor, uint32_t i)
+{
+	const bool is_without = i < acceptor->n && acceptor->exposed[i]->exposure.tls != EXPOSURE_TLS_PASS &&
+				!acceptor->terminator;
+
+	return is_without ? acceptor->tls_failure.message : "";
 }
 
 uint32_t acceptor_count(const struct acceptor *acceptor)

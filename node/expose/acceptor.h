@@ -60,6 +60,8 @@ void acceptor_set_doors(struct acceptor *acceptor, const struct endpoint *doors,
 uint16_t acceptor_port(const struct acceptor *acceptor);
 /* Why it could not be opened when that was tried last, "" else. It is tried again with the targets. */
 const char *acceptor_failure(const struct acceptor *acceptor);
+/* The same of where TLS ends, if it is to end here. */
+const char *acceptor_tls_failure(const struct acceptor *acceptor, uint32_t i);
 uint32_t acceptor_count(const struct acceptor *acceptor);
 /* i < acceptor_count(): in the order in which they were set. The exposure is borrowed until they are set again. */
 const struct exposure *acceptor_get(const struct acceptor *acceptor, uint32_t i, struct door_gate_counters *ret);

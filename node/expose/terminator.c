@@ -35,6 +35,7 @@
 #define MAX_OF_SOURCE  64
 #define HANDSHAKE_MS   10000
 #define CONNECT_MS     5000
+#define HALF_CLOSED_MS 120000 /* as the door has it */
 #define N_OF(field)    (offsetof(struct terminated_counters, field) / sizeof(uint64_t))
 
 enum visit_state { SHAKING, ASKING, CONNECTING, OPEN, ANSWERING, GONE };
@@ -66,6 +67,7 @@ struct visit {
 	struct side near, far;
 	struct way up, down;
 	struct door_guest guest;
+	bool is_blind;	  /* among those */
 	bool is_stranger; /* the gate's list does not have it: it came for a challenge, or for nothing */
 	uint64_t since_ms;
 	uint16_t source;
@@ -89,7 +91,7 @@ struct terminator {
 	/* Of the thread. */
 	int epoll_fd;
 	uint64_t now_ms;
-	struct link early, connecting, open, gone;
+	struct link early, connecting, open, blind, gone; /* blind: open as well, see look_after() */
 	struct log_limit log_limit;
 	uint8_t scratch[PIECE];
 };
@@ -717,6 +719,28 @@ static void step_answering(struct visit *visit)
 /* ---- the thread ---- */
 
 /*
+ * A side that was given its end and waits for nothing is not watched: that it broke, or was cut by the door, is not seen. So
+ * such a visit has a time of its own to move in.
+ */
+static bool is_blind(const struct visit *visit)
+{
+	return visit->state == OPEN && ((visit->down.is_done && !visit->near.is_watched) ||
+					(visit->up.is_done && !visit->far.is_watched));
+}
+
+static void look_after(struct visit *visit)
+{
+	struct terminator *terminator = visit->terminator;
+	const bool was_blind = visit->is_blind;
+
+	visit->is_blind = is_blind(visit);
+	if (visit->is_blind) /* something has just moved */
+		place(visit, OPEN, &terminator->blind);
+	else if (was_blind && visit->state == OPEN)
+		place(visit, OPEN, &terminator->open);
+}
+
+/*
  * A side broke, and nothing is read of it now that would tell: then nothing can be done for the other one. Not so a server
  * of which something still waits for the visitor.
  */
@@ -750,6 +774,7 @@ static void step(struct visit *visit, const struct side *side, uint32_t events)
 	look_for_break(visit, side, events);
 	watch_side(visit, &visit->near, visit->down.is_done);
 	watch_side(visit, &visit->far, visit->up.is_done || visit->down.bytes);
+	look_after(visit);
 }
 
 static struct visit *take_coming(struct terminator *terminator)
@@ -802,7 +827,9 @@ static int time_to_wait(struct terminator *terminator)
 {
 	const uint64_t early = expire(terminator, &terminator->early, terminator->options.handshake_ms);
 	const uint64_t connecting = expire(terminator, &terminator->connecting, terminator->options.connect_ms);
-	const uint64_t due = early < connecting ? early : connecting;
+	const uint64_t blind = expire(terminator, &terminator->blind, terminator->options.half_closed_ms);
+	const uint64_t first = early < connecting ? early : connecting;
+	const uint64_t due = first < blind ? first : blind;
 
 	return due == UINT64_MAX ? -1 : (int)(due - terminator->now_ms) + 1;
 }
@@ -851,6 +878,7 @@ static void *run(void *owner)
 	end_all(terminator, &terminator->early);
 	end_all(terminator, &terminator->connecting);
 	end_all(terminator, &terminator->open);
+	end_all(terminator, &terminator->blind);
 	free_gone(terminator);
 	return NULL;
 }
@@ -870,6 +898,7 @@ static struct terminator_options with_defaults(const struct terminator_options *
 	full.max_of_source = full.max_of_source ? full.max_of_source : MAX_OF_SOURCE;
 	full.handshake_ms = full.handshake_ms ? full.handshake_ms : HANDSHAKE_MS;
 	full.connect_ms = full.connect_ms ? full.connect_ms : CONNECT_MS;
+	full.half_closed_ms = full.half_closed_ms ? full.half_closed_ms : HALF_CLOSED_MS;
 	return full;
 }
 
@@ -911,6 +940,7 @@ int terminator_new(const struct terminator_options *options, struct terminator *
 	link_init_ring(&terminator->early);
 	link_init_ring(&terminator->connecting);
 	link_init_ring(&terminator->open);
+	link_init_ring(&terminator->blind);
 	link_init_ring(&terminator->gone);
 	read_clock(terminator);
 	terminator->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

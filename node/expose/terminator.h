@@ -14,7 +14,8 @@
  *
  * Bounds: visits in all (by the limit of open files), handshakes under way in all and of one source, ten seconds for a handshake
  * and five for the server. A visit that waits for nobody holds no buffer; one that waits has one of 16 KiB each way, and nothing
- * more is read for it meanwhile. How long who is let in may be silent is the door's to say, which cuts it.
+ * more is read for it meanwhile. How long who is let in may be silent is the door's to say, which cuts it; but where one side has
+ * ended, and that would not be seen here, two minutes without a movement, as at the door.
  *
  * terminator_new(), terminator_free(), set…: the loop. struct terminated's sink.take: the door's thread.
  */
@@ -58,6 +59,7 @@ struct terminator_options {
 	uint32_t max_of_source;	    /* handshakes; 0: 64 */
 	uint32_t handshake_ms;	    /* 0: 10 s */
 	uint32_t connect_ms;	    /* 0: 5 s */
+	uint32_t half_closed_ms;    /* without a movement, of one of which an end is not watched; 0: 2 min */
 };
 
 /* Starts its thread. 0 or -errno. */

@@ -392,7 +392,9 @@ static void test_where_tls_ends_is_started_later_if_it_cannot_be_at_once(void)
 	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
 	acceptor_set_exposures(node.acceptor, &exposure, 1);
 	assert(setrlimit(RLIMIT_NOFILE, &files) == 0 && acceptor_port(node.acceptor) == 0);
+	assert(strstr(acceptor_tls_failure(node.acceptor, 0), "TLS cannot be terminated: Too many open files"));
 	AWAIT(&node, acceptor_port(node.acceptor) != 0);
+	assert(acceptor_tls_failure(node.acceptor, 0)[0] == '\0');
 	const int fd = knock(&node);
 	const size_t n = proxy_v2_encode(&header, bytes, sizeof(bytes));
 	assert(send(fd, bytes, n, MSG_NOSIGNAL) == (ssize_t)n && send(fd, "hello", 5, MSG_NOSIGNAL) == 5);

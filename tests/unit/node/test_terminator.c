@@ -688,6 +688,14 @@ static size_t expect_n(int fd, size_t n)
 	return got;
 }
 
+/* Without a byte read of what lies there. */
+static void expect_reset(int fd)
+{
+	struct pollfd polled = { .fd = fd };
+
+	assert(poll(&polled, 1, AWAIT_MS) == 1 && (polled.revents & POLLERR));
+}
+
 /* The server's socket is filled with most, and a request ends behind that before it is read. Returns how much it was. */
 static size_t request_with_room(struct world *world, size_t most)
 {
@@ -716,6 +724,49 @@ static void test_what_a_server_takes_in_part_reaches_it_when_it_reads_on(void)
 	const size_t all = request_with_room(&world, SIZE_MAX);
 	for (size_t room = BLOCK; room < all && room < 4 * RECORD; room += BLOCK)
 		(void)request_with_room(&world, all - room);
+	finish(&world);
+}
+
+/* The server has ended, does not read and does not close; the visitor is cut: nobody is told, but it goes. */
+static void test_a_cut_visitor_of_a_server_that_has_ended_and_does_not_read_goes(void)
+{
+	const struct terminator_options options = { .half_closed_ms = 100 };
+	static const uint8_t bytes[RECORD];
+	struct world world;
+	char heard[16];
+
+	begin_with(&world, &options, EXPOSURE_PROXY_NONE, false);
+	SSL *ssl = visit(&world);
+	const int server = accept_open(&world, ssl);
+	(void)fill(find_far(&world), SIZE_MAX);
+	assert(SSL_write(ssl, bytes, RECORD) == RECORD);
+	assert(shutdown(server, SHUT_WR) == 0);
+	assert(SSL_read(ssl, heard, sizeof(heard)) == 0 && SSL_get_error(ssl, 0) == SSL_ERROR_ZERO_RETURN);
+	leave(ssl);
+	expect_reset(server);
+	close(server);
+	finish(&world);
+}
+
+/* As long as the visitor sends, and it is taken, that goes on. */
+static void test_a_server_that_has_ended_and_reads_on_is_given_all(void)
+{
+	const struct terminator_options options = { .half_closed_ms = 200 };
+	struct world world;
+	char heard[16];
+
+	begin_with(&world, &options, EXPOSURE_PROXY_NONE, false);
+	SSL *ssl = visit(&world);
+	const int server = accept_open(&world, ssl);
+	assert(shutdown(server, SHUT_WR) == 0);
+	assert(SSL_read(ssl, heard, sizeof(heard)) == 0);
+	for (int i = 0; i < 10; i++) {
+		usleep(50000);
+		assert(SSL_write(ssl, "more", 4) == 4);
+		expect_bytes(server, "more");
+	}
+	leave(ssl);
+	close(server);
 	finish(&world);
 }
 
@@ -878,6 +929,8 @@ int main(void)
 	test_who_is_not_on_the_list_has_an_open_challenge_answered_and_no_more();
 	test_much_is_carried_both_ways_and_who_does_not_read_is_waited_for();
 	test_what_a_server_takes_in_part_reaches_it_when_it_reads_on();
+	test_a_cut_visitor_of_a_server_that_has_ended_and_does_not_read_goes();
+	test_a_server_that_has_ended_and_reads_on_is_given_all();
 	test_what_a_server_says_before_it_takes_no_more_is_the_visitors();
 	test_a_slow_visitor_gets_all_that_came_before_the_server_broke();
 	test_what_does_not_fit_together_is_refused_with_the_reason();
