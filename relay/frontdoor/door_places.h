@@ -75,6 +75,8 @@ struct door_place *door_place_choose(struct door_place *const *places, uint32_t 
 				     uint32_t n_tried, uint64_t now_ms);
 /* A visitor is led there. turn: grows from one to the next. */
 void door_place_enter(struct door_place *place, uint64_t turn, uint64_t now_ms);
+/* One that the door before led there: nothing is tried by it. */
+void door_place_enter_again(struct door_place *place);
 void door_place_leave(struct door_place *place);
 /* What came of leading one there. */
 void door_place_answered(struct door_place *place);

@@ -231,6 +231,9 @@ void visitor_not_reached(struct visitor *visitor, int error);
 
 /* ---- door_thread_places.c ---- */
 
+/* Of one that the door before led to one of the route's places: it counts there, if it still is one. */
+void visitor_find_place(struct visitor *visitor, const struct door_route *route);
+
 /* To one of the route's places. */
 void visitor_choose_place(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
 			  const uint8_t *bytes, size_t n);

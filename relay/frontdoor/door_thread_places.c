@@ -95,6 +95,23 @@ static void lead_to(struct visitor *visitor, const struct door_route *route, str
 	visitor_connect(visitor, route, &place->target, found, NULL, bytes, n);
 }
 
+void visitor_find_place(struct visitor *visitor, const struct door_route *route)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t len = sizeof(address);
+
+	if (route->n_places == 0 || getpeername(visitor->pair.ends[1].fd, (struct sockaddr *)&address, &len) < 0)
+		return;
+	const struct endpoint target = endpoint_from_sockaddr((const struct sockaddr *)&address);
+	for (uint32_t i = 0; i < route->n_places; i++) {
+		if (!endpoint_equal(&route->places[i]->target, &target))
+			continue;
+		visitor->led_to = door_place_hold(route->places[i]);
+		door_place_enter_again(visitor->led_to);
+		return;
+	}
+}
+
 void visitor_choose_place(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
 			  const uint8_t *bytes, size_t n)
 {

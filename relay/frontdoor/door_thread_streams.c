@@ -326,10 +326,12 @@ static bool take_carried(struct door_thread *door, const struct parcel *parcel, 
 	visitor_note_host(visitor, &found);
 	if (route->gate)
 		visitor_hold_gate(visitor, route->gate);
-	if (resume(visitor, parcel, quiet_ms))
+	if (resume(visitor, parcel, quiet_ms)) {
 		door->counters.streams_taken++;
-	else
+		visitor_find_place(visitor, route);
+	} else {
 		door->counters.streams_lost++;
+	}
 	return true;
 }
 

@@ -163,7 +163,9 @@ bool stream_is_pipe(int out, int in, size_t n)
 	if (fstat(out, &a) < 0 || fstat(in, &b) < 0 || !S_ISFIFO(a.st_mode) || a.st_dev != b.st_dev || a.st_ino != b.st_ino ||
 	    (fcntl(out, F_GETFL) & O_ACCMODE) != O_RDONLY || (fcntl(in, F_GETFL) & O_ACCMODE) != O_WRONLY)
 		return false;
-	return ioctl(out, FIONREAD, &waiting) == 0 && waiting >= 0 && (size_t)waiting == n;
+	if (ioctl(out, FIONREAD, &waiting) < 0 || waiting < 0 || (size_t)waiting != n)
+		return false;
+	return fcntl(out, F_SETFL, O_NONBLOCK) == 0 && fcntl(in, F_SETFL, O_NONBLOCK) == 0;
 }
 
 void stream_set_reset_on_close(int fd, bool resets)

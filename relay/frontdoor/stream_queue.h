@@ -48,7 +48,7 @@ P2P_CHECK int stream_queue_take(struct stream_queue *queue, uint8_t *buf, size_t
 
 /* A TCP socket that is connected, or was and has broken since. */
 bool stream_is_connected(int fd);
-/* Two ends of one pipe, in which just n bytes wait. */
+/* Two ends of one pipe, in which just n bytes wait; nobody waits for them from now on. */
 bool stream_is_pipe(int out, int in, size_t n);
 /* Closing its last copy is a reset, or an end. */
 void stream_set_reset_on_close(int fd, bool resets);

@@ -319,6 +319,45 @@ static void test_what_is_under_way_comes_whole_and_once(void)
 	close_town(&town);
 }
 
+static void test_who_goes_on_counts_for_the_member_that_has_him(void)
+{
+	const struct endpoint elsewhere = endpoint_from_v4(INADDR_LOOPBACK, 1);
+	struct door_places places = { 0 };
+	struct door_rule rule;
+	struct town town;
+
+	open_town(&town);
+	const struct pair pair = pair_up(&town);
+	leave(&town);
+	door_routes_free(town.routes);
+	const struct endpoint here = endpoint_from_v4(INADDR_LOOPBACK, town.server_port);
+	struct door_place *other = door_places_get(&places, "app.example.org", "bob", &elsewhere, true);
+	struct door_place *his = door_places_get(&places, "app.example.org", "alice", &here, true);
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	town.routes = door_routes_new(2);
+	assert(door_routes_add_place(town.routes, &rule, other) == 0 && door_routes_add_place(town.routes, &rule, his) == 0);
+	follow(&town);
+	assert(are(&town, 1, 0) && atomic_load(&his->visitors_now) == 1 && atomic_load(&other->visitors_now) == 0);
+	assert(atomic_load(&his->visitors) == 0); /* he came to the door before */
+	expect_service(&town, &pair);
+	close_pair(&pair);
+	UNTIL(&town, door_thread_counters(town.door).visitors_now == 0);
+	assert(atomic_load(&his->visitors_now) == 0);
+	close_town(&town);
+	door_places_deinit(&places);
+}
+
+static void test_nobody_waits_for_a_pipe_that_was_taken_up(void)
+{
+	int ends[2];
+
+	assert(pipe(ends) == 0 && stream_is_pipe(ends[0], ends[1], 0));
+	assert((fcntl(ends[0], F_GETFL) & O_NONBLOCK) && (fcntl(ends[1], F_GETFL) & O_NONBLOCK));
+	assert(!stream_is_pipe(ends[1], ends[0], 0) && !stream_is_pipe(ends[0], ends[1], 1));
+	close(ends[0]);
+	close(ends[1]);
+}
+
 static void test_one_way_that_has_ended_stays_so_and_the_other_goes_on(void)
 {
 	struct town town;
@@ -757,6 +796,8 @@ int main(void)
 	assert(sodium_init() >= 0);
 	signal(SIGPIPE, SIG_IGN);
 	test_what_is_under_way_comes_whole_and_once();
+	test_who_goes_on_counts_for_the_member_that_has_him();
+	test_nobody_waits_for_a_pipe_that_was_taken_up();
 	test_one_way_that_has_ended_stays_so_and_the_other_goes_on();
 	test_what_one_has_said_of_whom_he_wants_counts_at_the_next_door();
 	test_an_end_that_broke_meanwhile_is_a_reset_at_the_other();
