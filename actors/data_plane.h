@@ -105,5 +105,7 @@ bool data_plane_relay_is_up(const struct data_plane *data_plane, uint32_t relay_
 void data_plane_rank_relays(struct data_plane *data_plane, const uint32_t *ids, uint32_t n);
 /* Round trip to the relay by what is in use, UDP or TLS, in µs; 0: not measured. */
 uint32_t data_plane_relay_rtt_us(const struct data_plane *data_plane, uint32_t relay_id);
+/* Where the relay of that id is bound by UDP, that is, pinged; none: it is not. */
+struct endpoint data_plane_relay_remote(const struct data_plane *data_plane, uint32_t relay_id);
 /* Local UDP port that peers reach, for endpoints. */
 uint16_t data_plane_port(const struct data_plane *data_plane);

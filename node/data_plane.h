@@ -59,8 +59,6 @@ void data_plane_refresh(struct data_plane *data_plane, void (*cb)(void *owner), 
 void data_plane_fill_status(const struct data_plane *data_plane, struct node_status *status);
 /* By what the relay of that id is used, and how far it is by either way. */
 void data_plane_fill_relay(const struct data_plane *data_plane, struct node_status_relay *relay);
-/* Where the relay of that id is bound by UDP, that is, pinged; none: it is not. */
-struct endpoint data_plane_relay_remote(const struct data_plane *data_plane, uint32_t relay_id);
 /* Where the last authenticated packet of the peer came from, as of the last refresh. False: nothing yet. */
 bool data_plane_last_arrival(const struct data_plane *data_plane, uint32_t peer_id, struct endpoint *ret_direct,
 			     bool *ret_by_relay);

@@ -812,6 +812,8 @@ void session_measure_nat(struct session *session)
 	struct message message = { .type = MESSAGE_MEASURE_NAT };
 
 	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
+	message = (struct message){ .type = MESSAGE_MEASURE_NAT };
+	stage_post(session->stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
 }
 
 bool session_is_measuring(const struct session *session)

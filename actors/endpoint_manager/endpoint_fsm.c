@@ -274,7 +274,8 @@ static void measure(struct endpoint_asked *asked, uint64_t now_ns)
 	if (asked->n_sent > 1 && asked->latency_us > 0 &&
 	    sample_us > 2u * (uint64_t)asked->latency_us)
 		return;
-	if (asked->latency_us > 0)
+	/* Falls at once, rises slowly: what waits in queues, or for an ARP answer, is not distance. */
+	if (asked->latency_us > 0 && sample_us > asked->latency_us)
 		sample_us = ((uint64_t)asked->latency_us * 3 + sample_us) / 4;
 	asked->latency_us = sample_us > 0 ? (uint32_t)sample_us : 1;
 }

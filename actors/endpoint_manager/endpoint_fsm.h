@@ -104,7 +104,7 @@ struct endpoint_asked {
 	uint64_t first_ns;		   /* of this round: the first request */
 	uint64_t answer_ns;		   /* last answer ever, 0: never */
 	uint32_t n_missed;		   /* rounds in a row without an answer */
-	uint32_t latency_us;		   /* smoothed round trip, 0: unknown */
+	uint32_t latency_us;		   /* round trip: falls at once, rises slowly; 0: unknown */
 	struct endpoint mapped;		   /* of the last answer; none: no (longer) known */
 };
 

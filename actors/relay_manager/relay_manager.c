@@ -54,6 +54,30 @@ static void feed(struct relay_manager *manager, struct home_input input)
 	stage_set_deadline(&manager->actor, manager->fsm.deadline_ms * 1000000);
 }
 
+/* Who does not answer STUN is connected to: its pings tell how far it is. Dropped as any relay that nobody uses. */
+static void try_unmeasured(struct relay_manager *manager)
+{
+	uint32_t n = 0;
+
+	manager->tried_ms = stage_now_ns(manager->actor.stage) / 1000000;
+	for (uint32_t i = 0; i < manager->fsm.n_relays && n < HOME_MAX_HELD - 1; i++) {
+		const uint32_t id = manager->fsm.relays[i].id;
+		if (home_fsm_latency_us(&manager->fsm, id) != 0 || id == manager->fsm.home)
+			continue;
+		feed(manager, (struct home_input){ .type = HOME_IN_USED, .relay_id = id });
+		n++;
+	}
+}
+
+/* Home was reached by TLS alone: UDP is blocked, most likely, and home was but a guess. */
+static bool is_blind(const struct relay_manager *manager, uint32_t relay_id)
+{
+	const uint64_t now_ms = stage_now_ns(manager->actor.stage) / 1000000;
+
+	return relay_id == manager->fsm.home && data_plane_relay_remote(manager->data_plane, relay_id).port == 0 &&
+	       (manager->tried_ms == 0 || now_ms - manager->tried_ms >= HOME_KEEP_MS);
+}
+
 static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up)
 {
 	if (up && !data_plane_relay_is_up(manager->data_plane, relay_id))
@@ -64,6 +88,8 @@ static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, b
 
 	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
 	feed(manager, (struct home_input){ .type = up ? HOME_IN_UP : HOME_IN_DOWN, .relay_id = relay_id });
+	if (up && is_blind(manager, relay_id))
+		try_unmeasured(manager);
 }
 
 /* handlers */
@@ -185,6 +211,16 @@ static void feed_rtts(struct relay_manager *manager)
 	}
 }
 
+/* Somebody asks how things are. */
+static int handle_measure(struct actor *actor, struct message *message)
+{
+	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
+
+	feed_rtts(manager);
+	try_unmeasured(manager);
+	return 0;
+}
+
 static int on_deadline(struct actor *actor, uint64_t now_ns)
 {
 	struct relay_manager *manager = container_of(actor, struct relay_manager, actor);
@@ -201,6 +237,7 @@ static const struct actor_accepts accepts[] = {
 	{ MESSAGE_RELAY_USED, ACTOR_NONE, handle_relay_used },
 	{ MESSAGE_WRITE_FRAME, ACTOR_SESSION_MANAGER, handle_write_frame },
 	{ MESSAGE_LATENCY, ACTOR_ENDPOINT_MANAGER, handle_latency },
+	{ MESSAGE_MEASURE_NAT, ACTOR_NONE, handle_measure },
 };
 
 static const struct actor_class relay_manager_class = {
@@ -252,6 +289,7 @@ void relay_manager_start(struct relay_manager *manager, struct stage *stage, str
 	manager->data_plane = data_plane;
 	manager->ports = *ports;
 	manager->map = NULL;
+	manager->tried_ms = 0;
 	home_fsm_init(&manager->fsm);
 	manager->fsm.trace = on_trace;
 	stage_add(stage, &manager->actor, &relay_manager_class, 0);

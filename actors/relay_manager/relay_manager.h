@@ -27,6 +27,7 @@ struct relay_manager {
 	struct home_fsm fsm;
 	struct map_ref *map;
 	uint64_t n_not_sent; /* frames for a relay that was not up */
+	uint64_t tried_ms; /* when relays that do not answer STUN were last connected to for their latency; 0: never */
 };
 
 void relay_manager_start(struct relay_manager *manager, struct stage *stage, struct data_plane *data_plane,

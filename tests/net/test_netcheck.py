@@ -8,18 +8,22 @@
 """
 
 import json
+import re
 import socket
 import struct
 import threading
 
 import pytest
 
-from lab import USERSPACE_NAT_TYPES, wait_until
+from lab import TIMEOUT_SCALE, USERSPACE_NAT_TYPES, wait_until
 from overlay import Control, Node
+from test_mtu import Far, fits
+from traffic import Echo, Pulse
 
 DEPENDENCE = {"eim": "endpoint-independent", "adm": "address-dependent", "apdm": "address-and-port-dependent",
               "eif": "endpoint-independent", "adf": "address-dependent", "apdf": "address-and-port-dependent"}
 COOKIE = 0x2112A442
+RELAYED = 16  # bytes before each datagram that goes by relay
 
 
 class World:
@@ -158,3 +162,70 @@ def test_forged_stun_answers_change_nothing(lab, build):
     assert told["nat_behaviour"]["mapping"] == DEPENDENCE["apdm"]
     assert told["nat_behaviour"]["filtering"] == DEPENDENCE["apdf"]
     assert told["nat_behaviour"]["outside"] == node.host.interfaces[0][1].router.ip
+
+
+# ---- the numbers that it tells are true --------------------------------------------------------------
+
+AWAY_MS = 30  # each way, of a relay that is far
+
+
+def round_trip_ms(host, ip):
+    """As the kernel's own ping finds it: the middle one of seven."""
+    lines = host.run(["ping", "-c7", "-i0.1", "-W5", ip]).stdout
+    times = sorted(float(t) for t in re.findall(r"time=([0-9.]+) ms", lines))
+    return times[len(times) // 2]
+
+
+def test_netcheck_tells_how_far_each_relay_is_by_udp_and_by_tls(lab, build):
+    """relay-1 is 60 ms farther away, there and back. at-office has no UDP: what it is told is of TLS, and that
+    decides on its home, which was a guess."""
+    world = World(lab, build)
+    far, near = world.relays
+    far.host.delay(AWAY_MS)
+    home = world.behind("home", nat="eim-apdf")
+    office = lab.router("office", world.internet, nat="port-restricted")
+    office.block_udp()
+    office = world.join(lab.host("at-office", office.inside))
+
+    def relays_of(node, key):
+        """Once each was measured."""
+        found = {}
+
+        def are_told():
+            found.update({r["name"]: r for r in netcheck(node)["status"]["relays"]})
+            return all(found.get(relay.name, {}).get(key) for relay in world.relays)
+        wait_until(are_told, 20, lambda: f"{key} of each relay: {found}", 0.2)
+        return found
+
+    by_udp, by_tls = relays_of(home, "latency_us"), relays_of(office, "latency_us")
+    for relay in world.relays:
+        for node, told in ((home, by_udp), (office, by_tls)):
+            truth, said = round_trip_ms(node.host, relay.host.ip), told[relay.name]["latency_us"] / 1000
+            assert abs(said - truth) < 15 * TIMEOUT_SCALE, f"{node.name} to {relay.name}: {said} ms, ping says {truth}"
+        assert by_tls[relay.name]["udp_latency_us"] is None
+    assert by_udp["relay-1"]["latency_us"] - by_udp["relay-2"]["latency_us"] > AWAY_MS * 1000
+    text = home.ctl("netcheck").stdout
+    assert 0 < text.index("relay-2: ") < text.index("relay-1: "), "the nearest is named first"
+    for node in (home, office):
+        node.wait_for_relay(near.name, timeout=30)
+
+
+@pytest.mark.parametrize("path", ["direct", "relay"])
+def test_netcheck_tells_what_mtu_the_way_to_the_internet_has(lab, build, path):
+    """alice's own link takes 9000 bytes; that to bob (and for him to the relay) takes 1400, of which nobody is told."""
+    net = Far(lab, build, 1400)
+    if path == "relay":
+        net.bob.host.nft("table inet relayed { chain out { type filter hook output priority 0;\n"
+                         f"ip daddr {net.alice.host.ip} meta l4proto udp drop\n}}\n}}")
+    net.join()
+
+    def mtu(node, other):
+        told = json.loads(node.ctl("netcheck", "--json").stdout)["status"]
+        peer = next(p for p in told["peers"] if p["name"] == other)
+        return peer["mtu"] if peer["path"] == path else None
+    wanted = fits(1400, 4) if path == "direct" else (1400 - 28 - RELAYED - 32) // 16 * 16
+    with Echo(net.bob.host), Pulse(net.alice.host, net.bob.ip) as pulse:
+        pulse.first_answer()
+        for node, other in ((net.alice, "bob"), (net.bob, "alice")):
+            wait_until(lambda: mtu(node, other) == wanted, 30, lambda: f"{node.name} is told {wanted}: {mtu(node, other)}", 0.3)
+    assert f"path mtu    {wanted} inside\n" in net.alice.ctl("netcheck").stdout

@@ -31,6 +31,7 @@ struct data_plane {
 	uint32_t mtu[FAKE_MAX]; /* by peer id */
 	struct relay_way relay_way; /* of all peers */
 	bool relay_up[FAKE_MAX]; /* by relay id */
+	bool has_no_udp; /* relays are up by TLS alone */
 	uint32_t held[FAKE_MAX];
 	uint32_t n_held;
 	uint32_t dropped[FAKE_MAX];
@@ -145,6 +146,11 @@ void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint3
 uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_id)
 {
 	return 0;
+}
+
+struct endpoint data_plane_relay_remote(const struct data_plane *plane, uint32_t relay_id)
+{
+	return (struct endpoint){ .port = plane->has_no_udp ? 0 : 3478 };
 }
 
 uint16_t data_plane_port(const struct data_plane *plane)

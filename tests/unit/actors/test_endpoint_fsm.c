@@ -141,6 +141,23 @@ static void test_local_addresses_are_published_without_any_server(void)
 			 "[    0]   ours: 1, mapping unknown\n");
 }
 
+static void test_the_latency_falls_at_once_and_rises_slowly(void)
+{
+	static const uint64_t rounds_ms[] = { 90, 30, 50 };
+	static const uint32_t told_us[] = { 90000, 30000, 35000 };
+	struct world w;
+	given_two_relays(&w);
+
+	for (uint32_t i = 0; i < 3; i++) {
+		const uint64_t before = w.fsm.servers[0].first_ns;
+		while (i > 0 && w.fsm.servers[0].first_ns == before)
+			after_ms(&w, 1);
+		after_ms(&w, rounds_ms[i]);
+		answers(&w, 0, "203.0.113.5:40000");
+		assert(endpoint_fsm_latency_us(&w.fsm, 1) / 1000 == told_us[i] / 1000);
+	}
+}
+
 static void test_all_servers_are_asked_at_once_and_the_first_answer_is_published(void)
 {
 	struct world w;
@@ -483,6 +500,7 @@ int main(void)
 {
 	test_local_addresses_are_published_without_any_server();
 	test_all_servers_are_asked_at_once_and_the_first_answer_is_published();
+	test_the_latency_falls_at_once_and_rises_slowly();
 	test_who_does_not_answer_is_asked_at_0_200_400_and_800_ms_then_given_up();
 	test_the_mapping_is_refreshed_before_a_nat_forgets_it();
 	test_a_mapping_that_another_keep_alive_keeps_is_asked_for_seldom_until_the_link_changes();

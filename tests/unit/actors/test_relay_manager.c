@@ -149,6 +149,45 @@ static void test_a_relays_cost_counts_as_distance(void)
 	end();
 }
 
+static void given_home_1_is_up_and_2_answered_stun(void)
+{
+	begin();
+	send_map(4);
+	say_latency(1, 5000);
+	say_latency(2, 40000);
+	turn();
+	assert(w.home == 1 && w.plane.n_held == 1);
+	w.plane.relay_up[1] = true;
+	relay_manager_on_relay_state(&w.manager, 1, true);
+	turn();
+}
+
+static void test_where_home_has_no_udp_those_that_nothing_measured_are_connected_to(void)
+{
+	given_home_1_is_up_and_2_answered_stun();
+	assert(w.plane.n_held == 1);
+	w.plane.has_no_udp = true;
+	relay_manager_on_relay_state(&w.manager, 1, true);
+	turn();
+	assert(w.plane.n_held == 3 && w.plane.held[1] == 3 && w.plane.held[2] == 4);
+	relay_manager_on_relay_state(&w.manager, 1, true); /* home came back: not each time */
+	w.plane.n_held = 0;
+	turn();
+	assert(w.plane.n_held == 0);
+	end();
+}
+
+static void test_where_udp_works_a_relay_is_tried_only_when_somebody_asks(void)
+{
+	given_home_1_is_up_and_2_answered_stun();
+	assert(w.plane.n_held == 1);
+	struct message message = { .type = MESSAGE_MEASURE_NAT };
+	stage_post(w.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
+	turn();
+	assert(w.plane.n_held == 3 && w.plane.held[1] == 3 && w.plane.held[2] == 4);
+	end();
+}
+
 static void test_no_relays_at_all_and_relays_that_are_not_in_the_map(void)
 {
 	begin();
@@ -205,6 +244,8 @@ int main(void)
 	test_what_an_earlier_stage_left_is_taken_over_or_dropped();
 	test_that_a_relay_is_up_counts_only_while_it_is();
 	test_a_relays_cost_counts_as_distance();
+	test_where_home_has_no_udp_those_that_nothing_measured_are_connected_to();
+	test_where_udp_works_a_relay_is_tried_only_when_somebody_asks();
 	test_no_relays_at_all_and_relays_that_are_not_in_the_map();
 	puts("ok");
 }
