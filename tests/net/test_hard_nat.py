@@ -9,6 +9,10 @@
                                           alice                        bob
 """
 
+import contextlib
+import socket
+import struct
+import threading
 import time
 
 import pytest
@@ -19,6 +23,9 @@ from traffic import Echo, Pulse
 
 MAX_SOCKETS, MAX_PINGS = 256, 1024
 IN_TIME = 5.5  # five seconds, and one look
+PER_SECOND = 500
+TICK = 10  # datagrams at once: a second may see one tick more than fits, at its ends
+BLOCK, MARGIN = (20000, 22047), 2048  # where a hard NAT's ports are, and how far beside them is searched
 OTHERS = 40  # mappings and sessions of all else: relays, control, STUN, what the NAT does
 
 
@@ -79,3 +86,95 @@ def test_two_hard_nats_are_never_searched(lab, build):
 
     assert pair.alice.peer(pair.bob.name)["path"] == "relay"
     assert max(pair.made("mappings_made")) <= OTHERS + 20, "those of ordinary pings"
+
+
+class Seen(threading.Thread):
+    """What a host sends by UDP to an address: when, and to which port; as the kernel saw it leave."""
+
+    TIMESTAMPNS, OUTGOING = 35, 4  # SO_TIMESTAMPNS, PACKET_OUTGOING
+
+    def __init__(self, host, to):
+        super().__init__(daemon=True)
+        self.to, self.datagrams, self.stopping = socket.inet_aton(to), [], False
+        self.socket = host.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, self.TIMESTAMPNS, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self.socket.settimeout(0.1)
+        self.start()
+
+    def run(self):
+        while not self.stopping:
+            with contextlib.suppress(TimeoutError):
+                packet, notes, _, sender = self.socket.recvmsg(64, 64)
+                if sender[2] != self.OUTGOING or packet[9] != socket.IPPROTO_UDP or packet[16:20] != self.to:
+                    continue
+                seconds, nanoseconds = struct.unpack("qq", notes[0][2])
+                self.datagrams.append((seconds + nanoseconds / 1e9, struct.unpack("!H", packet[22:24])[0]))
+
+    def ports(self):
+        return {port for _, port in list(self.datagrams)}
+
+    def most_in_a_second(self):
+        times, first, most = sorted(at for at, _ in list(self.datagrams)), 0, 0
+        for last, at in enumerate(times):
+            while times[first] <= at - 1:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stopping = True
+        self.join()
+        self.socket.close()
+
+
+def watched(pair):
+    """What alice sends to the NAT of bob, and bob to that of alice."""
+    return Seen(pair.alice.host, pair.routers[1].ip), Seen(pair.bob.host, pair.routers[0].ip)
+
+
+def test_a_nat_with_a_block_of_ports_is_searched_in_that_block(lab, build, measured):
+    pair = Pair(World(lab, build), "apdm-apdf", "eim-apdf", ports="random", port_range=BLOCK)
+    alices, bobs = watched(pair)
+    with alices, bobs:
+        assert is_direct_in_time(pair, measured), "chance finds one of 64 in 2048 with 1024 tries nearly for sure"
+
+    assert pair.made("mappings_made")[0] <= 64 + OTHERS, "a block takes fewer sockets"
+    assert 10 < len(bobs.ports()) <= MAX_PINGS + OTHERS, "it was a search"
+    assert BLOCK[0] - MARGIN <= min(bobs.ports()) and max(bobs.ports()) <= BLOCK[1] + MARGIN
+
+
+@pytest.mark.slow
+def test_a_search_sends_no_more_than_500_datagrams_a_second_and_is_made_once_for_each_network(lab, build):
+    """
+    Nothing gets from bob's NAT to alice's, so that the search is in vain; until alice's has another address.
+    """
+    pair = Pair(World(lab, build), "apdm-apdf", "eim-apdf")
+    hard, easy = pair.routers
+    easy.nft("table netdev cut { chain out { type filter hook egress device eth0 priority 0;\n"
+             f"ip daddr {hard.ip} meta l4proto udp drop\n}}\n}}")
+    alices, bobs = watched(pair)
+    with alices, bobs:
+        with Echo(pair.bob.host), Pulse(pair.alice.host, pair.bob.ip, interval=0.1) as pulse:
+            wait_until(lambda: len(bobs.ports()) >= MAX_PINGS, 15, lambda: f"a whole search: {len(bobs.ports())}")
+            pulse.keeps_going(60, 15)  # until both sides have given it up
+        searched = len(bobs.ports())
+        for seen in (alices, bobs):
+            assert seen.most_in_a_second() <= PER_SECOND + TICK
+        assert searched <= MAX_PINGS + OTHERS and pair.made("mappings_made")[0] <= MAX_SOCKETS + OTHERS
+
+        made = pair.made("mappings_made")[0]
+        with Echo(pair.bob.host), Pulse(pair.alice.host, pair.bob.ip) as pulse:
+            pulse.keeps_going(600, 20)
+        assert len(bobs.ports()) <= searched + 10, "the same networks: not once more"
+        assert pair.made("mappings_made")[0] <= made + OTHERS
+
+    hard.reboot("198.51.100.99")
+    with Seen(pair.bob.host, hard.ip) as again:
+        with Echo(pair.bob.host), Pulse(pair.alice.host, pair.bob.ip) as pulse:
+            wait_until(lambda: len(again.ports()) > 50, 60, lambda: f"searched anew: {len(again.ports())}")
+            pulse.keeps_going(300)
+        assert again.most_in_a_second() <= PER_SECOND + TICK + 100, "and the stream, once it is direct"
