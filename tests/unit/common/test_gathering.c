@@ -61,8 +61,8 @@ static void test_single_packets_wait_the_longer_the_more_there_is_to_do(void)
 	struct gathering g = fresh;
 	struct gathering_turn turn = { .took_ns = 40 * US, .bytes = 100000, .n_packets = 70, .n_messages = 50 };
 
-	assert(pause_after(&g, &turn, 10) == 0); /* much, and short */
-	turn.took_ns = 300 * US;
+	assert(pause_after(&g, &turn, 10) == GATHERING_SINGLE_NS);
+	turn.took_ns = 200 * US;
 	assert(pause_after(&g, &turn, 1) == 300 * US);
 	turn.took_ns = 3000 * US;
 	assert(pause_after(&g, &turn, 1) == GATHERING_MAX_NS);
@@ -91,6 +91,17 @@ static void test_what_took_long_for_other_reasons_makes_no_long_pause(void)
 	assert(pause_after(&g, &turn, 1) == 8 * GATHERING_EACH_NS);
 }
 
+/* What goes to one is in one message: more of it would save little. */
+static void test_single_packets_of_few_wait_no_longer_than_others(void)
+{
+	struct gathering g = fresh;
+	struct gathering_turn turn = { .took_ns = 40 * US, .bytes = 1000, .n_packets = 5, .n_messages = 5 };
+
+	assert(pause_after(&g, &turn, 10) == GATHERING_PAUSE_NS);
+	turn.n_packets = turn.n_messages = 7;
+	assert(pause_after(&g, &turn, 1) == 7 * GATHERING_EACH_NS);
+}
+
 int main(void)
 {
 	test_a_few_packets_never_wait();
@@ -100,6 +111,7 @@ int main(void)
 	test_single_packets_wait_the_longer_the_more_there_is_to_do();
 	test_a_pause_is_never_longer_than_its_limit();
 	test_what_took_long_for_other_reasons_makes_no_long_pause();
+	test_single_packets_of_few_wait_no_longer_than_others();
 	puts("gathering: ok");
 	return 0;
 }
