@@ -472,13 +472,20 @@ static bool is_no_news(const struct plane_place *place, uint32_t slot)
 	return plane_place_is_here(place) && (slot == 0 || place->slot == slot);
 }
 
-static void is_heard(struct data_plane *plane, struct plane_peer *peer, struct plane_place *place)
+/*
+ * By another relay than the one we send by a peer says that it is there, not that it hears us here: what it sends unasked
+ * would end every silence. What WireGuard opens is an answer whichever way it came, and counted with the next sample.
+ */
+static void is_heard(struct plane_relay *relay, struct plane_peer *peer, struct plane_place *place)
 {
+	struct data_plane *plane = relay->plane;
+
 	if (place && place->deaf_ns != 0) {
 		place->deaf_ns = 0;
 		update_way(plane, peer);
 	}
-	plane_silence_heard(plane, peer, clock_now_ns());
+	if (plane_reach(plane, peer, WIREGUARD_RELAY_ANY) == relay)
+		plane_silence_heard(plane, peer, clock_now_ns());
 }
 
 void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint32_t slot)
@@ -487,7 +494,7 @@ void plane_peer_is_here(struct plane_relay *relay, struct plane_peer *peer, uint
 	struct plane_place *known = plane_place(peer, relay->relay.id);
 
 	if (slot == 0) {
-		is_heard(plane, peer, known);
+		is_heard(relay, peer, known);
 		known = plane_place(peer, relay->relay.id); /* looking elsewhere may have taken its room */
 	}
 	if (is_no_news(known, slot)) {

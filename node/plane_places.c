@@ -91,15 +91,15 @@ bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t
 	if (now_ns - rounds->began_ns >= PLANE_ROUND_NS)
 		*rounds = (struct plane_rounds){ .began_ns = now_ns,
 						 .was_full = rounds->is_full,
-						 .first_ns = rounds->left_ns };
+						 .first_ns = rounds->left_ns + PLANE_ROUND_NS };
 	if (now_ns - sought_ns < PLANE_SEEK_PAUSE_NS)
 		return false;
 	if (rounds->n < PLANE_ROUND_PEERS && (!rounds->was_full || sought_ns <= rounds->first_ns)) {
 		rounds->n++;
 		return true;
 	}
-	rounds->is_full = true;
-	if (sought_ns > rounds->left_ns)
+	if (!rounds->is_full || sought_ns < rounds->left_ns)
 		rounds->left_ns = sought_ns;
+	rounds->is_full = true;
 	return false;
 }

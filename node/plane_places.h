@@ -47,14 +47,17 @@ bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns);
 struct plane_rounds {
 	uint64_t began_ns;
 	uint32_t n; /* sought in the one at hand */
-	/* Some found the last round full (the one at hand: is_full): these go first, sought no later than that. */
+	/*
+	 * Some found the last round full (the one at hand: is_full), of whom one was sought at left_ns and none before. Who
+	 * was sought in the same round as that one, or earlier, goes first: no later than first_ns.
+	 */
 	bool was_full, is_full;
 	uint64_t first_ns, left_ns;
 };
 
 #define PLANE_ROUND_NS	   100000000ull
 #define PLANE_ROUND_PEERS  64
-#define PLANE_SEEK_PAUSE_NS 300000000ull
+#define PLANE_SEEK_PAUSE_NS 100000000ull
 
 /* May a peer that was sought last at sought_ns be sought now? Then it counts. All have their turn, in whatever order. */
 bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t now_ns);

@@ -24,7 +24,6 @@ from traffic import Echo, Pulse, Stream
 pytestmark = pytest.mark.alone
 
 GAP = 1.0  # seconds, at most
-GAP_SEARCHED = 2.0  # the relay runs on, and it has to be found out where the peer is
 NOTHING_DIRECT = ("table inet relayed { chain out { type filter hook output priority 0;\n"
                   'oifname "eth0" meta l4proto udp udp dport != 3478 drop\n}\n}')
 
@@ -314,14 +313,14 @@ def test_the_receiver_loses_only_its_way_to_its_home(world, measured, control):
     if not control:
         world.without_control()
     measured("gap: the receiver's way to its home is cut" + ("" if control else ", control away"),
-             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP_SEARCHED)
+             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP)
 
 
 @pytest.mark.parametrize("world", [{"block_udp": ("carol",)}], indirect=True, ids=["the sender has TLS only"])
 def test_who_sends_by_tls_alone_finds_a_receiver_that_lost_its_home(world, measured):
     """Over TLS nobody says that a peer is there: it has to be tried."""
     measured("gap: the receiver's way to its home is cut, the sender has TLS only",
-             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP_SEARCHED)
+             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP)
 
 
 @one_relay

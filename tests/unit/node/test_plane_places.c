@@ -129,16 +129,16 @@ static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
 	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002));
 }
 
-/* 200 peers that are looked at every 50 ms, always in the same order. */
-static void test_of_many_that_are_sought_64_are_in_a_round_and_all_have_their_turn(void)
+/* So many peers are sought for 10 s, looked at every 50 ms, always in the same order: how often, at least and at most? */
+static void expect_turns(int n_peers, uint32_t least, uint32_t most)
 {
 	struct plane_rounds rounds = { 0 };
-	uint64_t sought_ns[200] = { 0 };
-	uint32_t n_turns[200] = { 0 };
+	uint64_t sought_ns[1000] = { 0 };
+	uint32_t n_turns[1000] = { 0 };
 
 	for (uint64_t ms = 1000; ms < 11000; ms += 50) {
 		uint32_t n = 0;
-		for (int i = 0; i < 200; i++) {
+		for (int i = 0; i < n_peers; i++) {
 			if (!plane_rounds_take(&rounds, sought_ns[i], ms * MS))
 				continue;
 			sought_ns[i] = ms * MS;
@@ -147,8 +147,20 @@ static void test_of_many_that_are_sought_64_are_in_a_round_and_all_have_their_tu
 		}
 		EXPECT(n <= 64);
 	}
-	for (int i = 0; i < 200; i++) /* 10 s hold 33 turns of one alone, and 64 a round 32 for each of 200 */
-		EXPECT(n_turns[i] >= 20 && n_turns[i] <= 34);
+	for (int i = 0; i < n_peers; i++)
+		EXPECT(n_turns[i] >= least && n_turns[i] <= most);
+}
+
+static void test_few_are_sought_ten_times_a_second(void)
+{
+	expect_turns(1, 100, 100);
+	expect_turns(64, 100, 100);
+}
+
+static void test_of_many_that_are_sought_64_are_in_a_round_and_all_have_their_turn(void)
+{
+	expect_turns(200, 20, 34);
+	expect_turns(1000, 5, 8);
 }
 
 int main(void)
@@ -163,6 +175,7 @@ int main(void)
 	test_its_home_gives_way_to_nothing();
 	test_the_latest_news_tell_whether_it_is_there();
 	test_who_did_not_answer_is_deaf_for_a_minute();
+	test_few_are_sought_ten_times_a_second();
 	test_of_many_that_are_sought_64_are_in_a_round_and_all_have_their_turn();
 	return 0;
 }
