@@ -371,7 +371,7 @@ static void flush_waiting(struct data_plane *plane)
 }
 
 /*
- * Nobody knows where the peer is: over TLS a relay tells when it is not there. Few, and not often; one that does not
+ * Nobody knows where the peer is, or it does not answer where it should be: over TLS a relay tells when it is not there. Few, and not often; one that does not
  * say so is taken for ready then, as those are of which nothing is known.
  */
 static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const struct plane_relay *but,
@@ -403,7 +403,7 @@ int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32
 		relay = plane_reach(plane, peer, wanted);
 		rearm(plane, true);
 	}
-	if (!relay || !relay->is_up)
+	if (!relay || !relay->is_up || peer_silence_is_sought(&peer->silence, peer->used_ns))
 		send_to_all(plane, peer, relay, train);
 	if (relay)
 		return send_by(relay, peer, train);

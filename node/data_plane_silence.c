@@ -3,6 +3,7 @@
  *
  *   they do not know it ── wake ──► control ──► they look whether their relay answers, and come by TLS
  *   they are at another by now ── seek, ask ──► the nearest relays ── turn ──► what goes to them goes there
+ *   they answer by another relay meanwhile (over TLS all are tried) ──► what goes to them goes there
  *   what should have begun a session was lost ── again ──► WireGuard asks for one once more
  *
  * As long as our own relay has not proven that it hears us, it is not they. A relay of which a peer did not answer
@@ -37,25 +38,45 @@ static void forget_deaf(struct plane_peer *peer)
 		peer->places[i].deaf_ns = 0;
 }
 
-static void turn(struct data_plane *plane, struct plane_peer *peer, uint64_t now)
+/* What goes to the peer goes elsewhere from now on. False: there is nowhere else, yet. */
+static bool leave(struct data_plane *plane, struct plane_peer *peer, uint64_t now)
 {
 	struct plane_relay *from = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 	struct plane_place *place = from ? plane_place(peer, from->relay.id) : NULL;
 
 	if (!place)
-		return;
+		return false;
 	place->deaf_ns = now;
 	struct plane_relay *to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 	if (!to || to == from || plane_relay_is_silent(to)) {
-		/* Nowhere else, yet: asked again as soon as it may have been found. But who was tried elsewhere is tried at home. */
+		/* Asked again as soon as it may have been found. But who was tried elsewhere is tried at home. */
 		forget_deaf(peer);
 		to = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
 		if (to == from)
-			return;
+			return false;
 	}
 	log_debug("relay", "peer=%u does not answer at relay=%s", peer->id, from->relay.name);
+	return true;
+}
+
+static void turn(struct data_plane *plane, struct plane_peer *peer, uint64_t now)
+{
+	if (!leave(plane, peer, now))
+		return;
 	peer_silence_turned(&peer->silence, now);
 	plane_reach_peer_changed(plane, peer);
+}
+
+/* Silent for longer than it usually is where we send, and now it is heard at another relay, where it may have been tried. */
+static bool is_answer_elsewhere(const struct data_plane *plane, const struct plane_peer *peer, uint64_t now)
+{
+	const struct wg_stats *stats = &peer->stats;
+
+	if (stats->relayed.ns <= stats->direct.ns || stats->relayed.ns <= peer->silence.heard_ns ||
+	    !peer_silence_is_strange(&peer->silence, now))
+		return false;
+	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+	return relay && relay->relay.id != stats->relayed.path.relay_id;
 }
 
 /* ---- deeds ---- */
@@ -113,8 +134,12 @@ static bool asks_for_session(const struct wg_stats *before, const struct wg_stat
 void plane_silence_sampled(struct data_plane *plane, struct plane_peer *peer, const struct wg_stats *before)
 {
 	const struct wg_stats *now = &peer->stats;
+	const uint64_t now_ns = clock_now_ns();
+	const bool is_elsewhere = is_answer_elsewhere(plane, peer, now_ns);
 
 	plane_silence_heard(plane, peer, now->relayed.ns > now->direct.ns ? now->relayed.ns : now->direct.ns);
+	if (is_elsewhere && leave(plane, peer, now_ns))
+		plane_reach_peer_changed(plane, peer);
 	/* What goes directly is no relay's business, and what WireGuard gave up waits for no answer. */
 	if (!peer->path.relay || (!now->has_session && now->n_staged == 0)) {
 		peer_silence_forget(&peer->silence);

@@ -146,6 +146,11 @@ bool peer_silence_is_strange(const struct peer_silence *silence, uint64_t now_ns
 	return peer_silence_is_doubted(silence, now_ns) && now_ns >= strange_ns(silence);
 }
 
+bool peer_silence_is_sought(const struct peer_silence *silence, uint64_t now_ns)
+{
+	return peer_silence_is_strange(silence, now_ns) && now_ns < strange_ns(silence) + SEEK_NS;
+}
+
 static bool is_due_again(struct peer_silence *silence, uint64_t now_ns)
 {
 	if (silence->handshake_ns == 0 || silence->n_again == N_AGAIN || now_ns < silence->again_ns)

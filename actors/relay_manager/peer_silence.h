@@ -60,6 +60,8 @@ void peer_silence_moved(struct peer_silence *silence, uint64_t now_ns);
 bool peer_silence_is_doubted(const struct peer_silence *silence, uint64_t now_ns);
 /* … and silent for longer than it usually is. */
 bool peer_silence_is_strange(const struct peer_silence *silence, uint64_t now_ns);
+/* … and since so short a time that others than the relay that should have it are tried. */
+bool peer_silence_is_sought(const struct peer_silence *silence, uint64_t now_ns);
 /*
  * What is due now, as bits of enum peer_silence_deed; nothing as long as the relay that we send by, last heard at relay_ns,
  * may be what is silent. TURN is due until peer_silence_turned().

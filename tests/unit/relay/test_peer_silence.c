@@ -156,6 +156,17 @@ static void test_it_is_sought_all_the_time_at_first_and_then_only_those_held_are
 	EXPECT(n >= 2 && n <= 4);
 }
 
+static void test_others_are_tried_for_2400_ms_of_a_silence_longer_than_usual(void)
+{
+	given_one_that_answers_within_20_ms(2000);
+	EXPECT(count(PEER_SILENCE_SEEK, 2000, 2350) == 0 && !peer_silence_is_sought(&silence, 2350 * MS));
+	EXPECT(count(PEER_SILENCE_SEEK, 2350, 2450) > 0 && peer_silence_is_sought(&silence, 2450 * MS));
+	EXPECT(count(PEER_SILENCE_SEEK, 2450, 5000) > 0 && !peer_silence_is_sought(&silence, 5000 * MS));
+	(void)peer_silence_heard(&silence, 5001 * MS);
+	data_sent(5010);
+	EXPECT(!peer_silence_is_sought(&silence, 5020 * MS));
+}
+
 static void test_nothing_is_due_when_nothing_is_sent_any_more(void)
 {
 	given_one_that_answers_within_20_ms(2000);
@@ -326,6 +337,7 @@ int main(void)
 	test_a_peer_that_only_receives_is_woken_less_and_less_though_it_says_something_now_and_then();
 	test_a_peer_that_says_nothing_is_woken_after_1_2_4_s_and_so_on_up_to_512();
 	test_it_is_sought_all_the_time_at_first_and_then_only_those_held_are_asked();
+	test_others_are_tried_for_2400_ms_of_a_silence_longer_than_usual();
 	test_nothing_is_due_when_nothing_is_sent_any_more();
 	test_nothing_is_due_10_s_after_the_last_handshake_was_begun();
 	test_after_a_pause_the_first_wake_is_due_at_once_however_many_there_were();
