@@ -194,7 +194,25 @@ static void report_peers(FILE *out, const struct node_status *status)
 	free(peers);
 }
 
-void report_status(FILE *out, const struct node_status *status)
+/* Of a node that may be no member. */
+static void report_webgw_agent(FILE *out, const struct node_status_webgw_agent *agent)
+{
+	if (!agent->is_there)
+		return;
+	fprintf(out, FACT "%s, %s%s%s\n", "webgw agent", agent->server, agent->is_connected ? "connected" : "NOT connected",
+		agent->why[0] ? ": " : "", agent->why);
+	for (uint32_t i = 0; i < agent->n_hosts; i++) {
+		const struct node_status_webgw_host *host = &agent->hosts[i];
+		fprintf(out, FACT "%s to %s: %s", "", host->host, host->target, host->state);
+		if (strcmp(host->state, "subscribed") == 0)
+			fprintf(out, ", %u warm, %u visitor%s now\n", host->warm, host->visitors_now,
+				host->visitors_now == 1 ? "" : "s");
+		else
+			fprintf(out, "%s%s\n", host->why[0] ? ": " : "", host->why);
+	}
+}
+
+static void report_membership(FILE *out, const struct node_status *status)
 {
 	switch (status->state) {
 	case NODE_NOT_JOINED:
@@ -225,6 +243,12 @@ void report_status(FILE *out, const struct node_status *status)
 	fprintf(out, FACT "%s\n", "nat", format_nat(status->nat));
 	report_endpoints(out, status);
 	report_peers(out, status);
+}
+
+void report_status(FILE *out, const struct node_status *status)
+{
+	report_membership(out, status);
+	report_webgw_agent(out, &status->webgw_agent);
 }
 
 /* netcheck */

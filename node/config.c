@@ -351,6 +351,8 @@ static const struct config_setting settings[] = {
 	  "File whose first line is the hosts' secret in hex; empty: the node shows its certificate instead" },
 	{ "webgw-agent", "warm", CONFIG_NUMBER, 0, WEBGW_AGENT_MAX_WARM, "4", false, NULL,
 	  "Connections that are kept ready for visitors of each host; 0: none" },
+	{ "webgw-agent", "metrics", CONFIG_TEXT, 0, 64, "", false, check_metrics,
+	  "Address and port of GET /metrics and /healthz, such as 127.0.0.1:9100, where [public] has none; empty: not served" },
 	{ "webgw-agent", "expose", CONFIG_TEXT, 1, CONFIG_FILE_MAX_VALUE, NULL, true, webgw_agent_check_expose,
 	  "A host and where it is, such as www.example.com 127.0.0.1:8080" },
 };
@@ -390,7 +392,11 @@ static int take_public(const struct config_values *values, struct node_config *c
 	if (parse_rate(config_text(values, "public", "max_rate_client"), &config->max_rate_client) != 0 ||
 	    parse_rate(config_text(values, "public", "max_rate"), &config->max_rate) != 0)
 		return -EINVAL; /* not reached: the schema checked them */
-	const char *metrics = config_text(values, "public", "metrics");
+	const char *metrics = config_text(values, "public", "metrics"), *of_agent = config_text(values, "webgw-agent", "metrics");
+	if (metrics[0] != '\0' && of_agent[0] != '\0')
+		return config_error(values, "webgw-agent", "metrics", reterr, "[public] has metrics as well, and serves the same; "
+				    "keep one");
+	metrics = metrics[0] != '\0' ? metrics : of_agent;
 	if (metrics[0] != '\0' && endpoint_parse(metrics, &config->metrics) != 0)
 		return -EINVAL;
 	if (!config->is_public)

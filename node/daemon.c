@@ -27,6 +27,7 @@ struct node_daemon {
 	struct http_server *metrics; /* NULL: not served */
 	struct diglett_thread *diglett; /* NULL: neither server nor agent */
 	struct webgw_agent_thread *webgw_agent; /* NULL: none */
+	bool is_public;
 	int n_open;
 	void (*stopped)(void *owner);
 	void *stopped_owner;
@@ -59,6 +60,8 @@ static void on_status(void *owner, struct node_status *ret)
 	node_status_add_drop(ret, "local api: no request", counters.bad_lines + counters.long_lines);
 	node_status_add_drop(ret, "local api: refused", counters.refused_uid + counters.refused_limit + counters.busy);
 	node_status_add_drop(ret, "local api: slow client", counters.slow_clients);
+	if (daemon->webgw_agent)
+		webgw_agent_thread_status(daemon->webgw_agent, &ret->webgw_agent);
 }
 
 static void on_done(void *owner, int code, const char *message)
@@ -377,6 +380,19 @@ static char *text_of(const char *format, const char *what)
 	return text;
 }
 
+/* Of a node that is an agent alone. */
+static const char *agent_health(const struct node_daemon *daemon)
+{
+	const bool serves = daemon->webgw_agent && webgw_agent_thread_counters(daemon->webgw_agent).subscribed_now > 0;
+
+	return serves ? NULL : "not serving: the webgw agent has no host; p2pctl status says why";
+}
+
+static const char *health(const struct node_daemon *daemon)
+{
+	return daemon->is_public ? engine_health(daemon->engine) : agent_health(daemon);
+}
+
 static bool on_page(void *owner, const char *path, struct http_page *ret)
 {
 	const struct node_daemon *daemon = owner;
@@ -395,7 +411,7 @@ static bool on_page(void *owner, const char *path, struct http_page *ret)
 	}
 	if (strcmp(path, "/healthz") != 0)
 		return false;
-	const char *why = engine_health(daemon->engine);
+	const char *why = health(daemon);
 	*ret = (struct http_page){ .status = why ? 503 : 200, .type = "text/plain; charset=utf-8",
 				   .text = text_of("%s\n", why ? why : "ok") };
 	return true;
@@ -410,7 +426,7 @@ static void make_metrics(struct node_daemon *daemon, const struct node_daemon_op
 	};
 	struct error error;
 
-	if (!options->config->is_public || listen->port == 0)
+	if (listen->port == 0)
 		return;
 	if (!endpoint_is_loopback(listen))
 		log_warning("metrics", "served at %s, without TLS and to everybody who reaches that address",
@@ -427,6 +443,7 @@ int node_daemon_start(const struct node_daemon_options *options, struct node_dae
 	if (!daemon)
 		abort();
 	check_machine(options);
+	daemon->is_public = options->config->is_public;
 	r = make_engine(daemon, options, reterr);
 	if (r == 0)
 		r = make_api(daemon, options, reterr);

@@ -737,6 +737,8 @@ struct json *node_status_to_json(const struct node_status *status)
 	json_put(json, "offloads", offloads);
 	json_put(json, "lanes", lanes);
 	json_put(json, "drops", drops_to_json(status->drops, status->n_drops));
+	if (status->webgw_agent.is_there)
+		json_put(json, "webgw_agent", node_status_webgw_to_json(&status->webgw_agent));
 	return json;
 }
 
@@ -793,6 +795,11 @@ static int nat_behaviour_from_json(const struct json *json, struct node_status *
 	return node_nat_behaviour_from_json(json, &ret->nat_behaviour, reterr);
 }
 
+static int webgw_from_json(const struct json *json, struct node_status *status, struct error *reterr)
+{
+	return node_status_webgw_from_json(json, &status->webgw_agent, reterr);
+}
+
 static int parts_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
 	int r = head_from_json(json, ret, reterr);
@@ -820,6 +827,8 @@ static int parts_from_json(const struct json *json, struct node_status *ret, str
 		r = get_items(json, "lanes", NODE_STATUS_MAX_LANES, lane_from_json, ret, reterr);
 	if (r == 0)
 		r = get_part(json, "drops", drops_from_json, ret, reterr);
+	if (r == 0)
+		r = get_part(json, "webgw_agent", webgw_from_json, ret, reterr);
 	return r;
 }
 

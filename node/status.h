@@ -132,6 +132,30 @@ struct node_status_lane {
 	struct node_status_drop drops[NODE_STATUS_MAX_LANE_DROPS];
 };
 
+#define NODE_STATUS_MAX_WEBGW_HOSTS 16
+#define NODE_STATUS_WEBGW_WHY	    160
+
+struct node_status_webgw_host {
+	char host[256]; /* "*.example.org" */
+	char target[80];
+	char state[12]; /* "subscribed", "refused", "asking" */
+	char why[NODE_STATUS_WEBGW_WHY]; /* it is refused, or was when it was asked for last */
+	uint32_t warm, visitors_now;
+};
+
+/* The agent that [webgw-agent] makes of this node: node/status_webgw.c. */
+struct node_status_webgw_agent {
+	bool is_there, is_connected;
+	char server[264]; /* host:port */
+	char why[NODE_STATUS_WEBGW_WHY]; /* it is not connected; "" when not known */
+	uint32_t n_hosts;
+	struct node_status_webgw_host hosts[NODE_STATUS_MAX_WEBGW_HOSTS];
+};
+
+/* Of one that is there. */
+struct json *node_status_webgw_to_json(const struct node_status_webgw_agent *agent);
+P2P_CHECK int node_status_webgw_from_json(const struct json *json, struct node_status_webgw_agent *ret, struct error *reterr);
+
 struct node_status {
 	enum node_state state;
 	char version[24];
@@ -182,6 +206,7 @@ struct node_status {
 	struct node_status_lane lanes[NODE_STATUS_MAX_LANES];
 	uint32_t n_drops;
 	struct node_status_drop drops[NODE_STATUS_MAX_DROPS];
+	struct node_status_webgw_agent webgw_agent;
 };
 
 /* Everything empty or unknown. */

@@ -21,7 +21,7 @@ struct webgw_agent_thread {
 	uv_async_t ended; /* of the node's */
 	uv_thread_t id;
 	uv_mutex_t lock;
-	struct webgw_agent_counters counters; /* guarded by lock */
+	struct webgw_agent_facts facts; /* guarded by lock */
 	void (*stopped)(void *owner);
 	void *owner;
 };
@@ -31,10 +31,11 @@ struct webgw_agent_thread {
 static void on_tick(uv_timer_t *timer)
 {
 	struct webgw_agent_thread *thread = timer->data;
-	const struct webgw_agent_counters counters = webgw_agent_counters(thread->agent);
+	struct webgw_agent_facts facts;
 
+	webgw_agent_facts(thread->agent, &facts);
 	uv_mutex_lock(&thread->lock);
-	thread->counters = counters;
+	thread->facts = facts;
 	uv_mutex_unlock(&thread->lock);
 }
 
@@ -135,6 +136,8 @@ int webgw_agent_thread_start(uv_loop_t *loop, const struct webgw_agent_settings 
 	uv_timer_init(&thread->loop, &thread->tick);
 	thread->stop.data = thread->tick.data = thread->ended.data = thread;
 	const int r = start_agent(thread, reterr);
+	if (r == 0)
+		webgw_agent_facts(thread->agent, &thread->facts);
 	if (r != 0) {
 		on_stop(&thread->stop);
 		uv_run(&thread->loop, UV_RUN_DEFAULT);
@@ -153,9 +156,32 @@ int webgw_agent_thread_start(uv_loop_t *loop, const struct webgw_agent_settings 
 struct webgw_agent_counters webgw_agent_thread_counters(struct webgw_agent_thread *thread)
 {
 	uv_mutex_lock(&thread->lock);
-	const struct webgw_agent_counters counters = thread->counters;
+	const struct webgw_agent_counters counters = thread->facts.counters;
 	uv_mutex_unlock(&thread->lock);
 	return counters;
+}
+
+void webgw_agent_thread_status(struct webgw_agent_thread *thread, struct node_status_webgw_agent *ret)
+{
+	struct webgw_agent_facts facts;
+
+	uv_mutex_lock(&thread->lock);
+	facts = thread->facts;
+	uv_mutex_unlock(&thread->lock);
+	*ret = (struct node_status_webgw_agent){ .is_there = true, .is_connected = facts.is_connected, .n_hosts = facts.n_hosts };
+	snprintf(ret->server, sizeof(ret->server), strchr(thread->settings.server, ':') ? "[%s]:%u" : "%s:%u",
+		 thread->settings.server, thread->settings.port);
+	memcpy(ret->why, facts.why, sizeof(facts.why));
+	for (uint32_t i = 0; i < facts.n_hosts; i++) {
+		const struct webgw_agent_host_facts *host = &facts.hosts[i];
+		struct node_status_webgw_host *told = &ret->hosts[i];
+		snprintf(told->host, sizeof(told->host), "%s%s", host->name.is_wildcard ? "*." : "", host->name.name.text);
+		snprintf(told->target, sizeof(told->target), "%s", endpoint_text(&host->target).s);
+		strcpy(told->state, host->is_subscribed ? "subscribed" : host->refusal[0] != '\0' ? "refused" : "asking");
+		memcpy(told->why, host->refusal, sizeof(host->refusal));
+		told->warm = host->warm;
+		told->visitors_now = host->visitors_now;
+	}
 }
 
 void webgw_agent_thread_stop(struct webgw_agent_thread *thread, void (*stopped)(void *owner), void *owner)

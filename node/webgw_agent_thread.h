@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/error.h"
+#include "node/status.h"
 #include "node/webgw_agent_settings.h"
 
 #include <uv.h>
@@ -17,5 +18,6 @@ P2P_CHECK int webgw_agent_thread_start(uv_loop_t *loop, const struct webgw_agent
 				       struct webgw_agent_thread **ret, struct error *reterr);
 /* Of a second ago at most. */
 struct webgw_agent_counters webgw_agent_thread_counters(struct webgw_agent_thread *thread);
+void webgw_agent_thread_status(struct webgw_agent_thread *thread, struct node_status_webgw_agent *ret);
 /* Ends it, frees itself from the node's loop, then calls stopped. */
 void webgw_agent_thread_stop(struct webgw_agent_thread *thread, void (*stopped)(void *owner), void *owner);

@@ -52,6 +52,7 @@ struct agent_host {
 	uint64_t ask_ms, visited_ms, register_ms;
 	uint32_t wait_ms; /* before it is registered again; 0: it was not refused */
 	bool is_refused;  /* was told */
+	char refusal[WEBGW_AGENT_WHY_LEN + 1];
 };
 
 struct visit {
@@ -379,6 +380,7 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, in
 	host->visited_ms = now_of(agent);
 	host->wait_ms = 0;
 	host->is_refused = false;
+	host->refusal[0] = '\0';
 	agent->told[0] = '\0';
 	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
 		 endpoint_text(&host->target).s, agent->server, agent->options.port);
@@ -397,11 +399,21 @@ static uint32_t first_wait(const struct webgw_agent *agent)
 	return n * REGISTER_MS;
 }
 
+static void copy_printable(const char *text, char ret[WEBGW_AGENT_WHY_LEN + 1])
+{
+	size_t n = 0;
+
+	for (; text[n] != '\0' && n < WEBGW_AGENT_WHY_LEN; n++)
+		ret[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+	ret[n] = '\0';
+}
+
 static void on_host_refused(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
 {
 	const uint32_t max_ms = agent->secret_file[0] != '\0' ? MAX_GUESS_MS : MAX_REGISTER_MS;
 	const uint32_t wait_ms = host->wait_ms > 0 ? 2 * host->wait_ms : first_wait(agent);
 
+	copy_printable(word->text, host->refusal);
 	host->subscription = 0;
 	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
 	host->register_ms = now_of(agent) + host->wait_ms;
@@ -666,4 +678,23 @@ struct webgw_agent_counters webgw_agent_counters(const struct webgw_agent *agent
 		counters.subscribed_now += agent->hosts[i].subscription != 0;
 	}
 	return counters;
+}
+
+void webgw_agent_facts(const struct webgw_agent *agent, struct webgw_agent_facts *ret)
+{
+	*ret = (struct webgw_agent_facts){ .counters = webgw_agent_counters(agent),
+					   .is_connected = agent->is_open,
+					   .n_hosts = agent->options.n_hosts };
+	if (!agent->is_open)
+		copy_printable(agent->told, ret->why);
+	for (uint8_t i = 0; i < ret->n_hosts; i++) {
+		const struct agent_host *host = &agent->hosts[i];
+		ret->hosts[i] = (struct webgw_agent_host_facts){ .name = host->name, .target = host->target, .warm = host->n_warm,
+								 .is_subscribed = host->subscription != 0 };
+		memcpy(ret->hosts[i].refusal, host->refusal, sizeof(host->refusal));
+	}
+	for (const struct link *at = agent->visits.after; at != &agent->visits; at = at->after) {
+		const struct visit *visit = container_of(at, struct visit, among);
+		ret->hosts[visit->host - agent->hosts].visitors_now += visit->state == CARRYING;
+	}
 }

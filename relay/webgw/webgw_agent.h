@@ -47,8 +47,28 @@ struct webgw_agent_counters {
 	uint32_t carried_now, warm_now, subscribed_now;
 };
 
+#define WEBGW_AGENT_WHY_LEN 159
+
+struct webgw_agent_host_facts {
+	struct host_pattern name;
+	struct endpoint target;
+	bool is_subscribed;
+	char refusal[WEBGW_AGENT_WHY_LEN + 1]; /* what the server said last; "": it has not refused it, since it was there last */
+	uint32_t warm, visitors_now;
+};
+
+/* For people: printable ASCII, whatever the server said. */
+struct webgw_agent_facts {
+	struct webgw_agent_counters counters;
+	bool is_connected;
+	char why[WEBGW_AGENT_WHY_LEN + 1]; /* it is not; "": not known yet */
+	uint8_t n_hosts;
+	struct webgw_agent_host_facts hosts[WEBGW_AGENT_MAX_HOSTS];
+};
+
 P2P_CHECK int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options, struct webgw_agent **ret,
 				struct error *reterr);
 /* Resets what it carries, frees itself from the loop, then calls stopped (may be NULL). */
 void webgw_agent_stop(struct webgw_agent *agent, void (*stopped)(void *owner), void *owner);
 struct webgw_agent_counters webgw_agent_counters(const struct webgw_agent *agent);
+void webgw_agent_facts(const struct webgw_agent *agent, struct webgw_agent_facts *ret);

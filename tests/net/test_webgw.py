@@ -670,7 +670,7 @@ def test_warm_connections_are_bounded_and_their_agents_own(town):
 
 
 def test_our_own_agent_keeps_connections_warm(town):
-    node = start_agent(town, f"warm = 2\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
+    node = start_agent(town, "warm = 2\nmetrics = 127.0.0.1:9100\n")
     target = listening(town)
     wait_until(lambda: warm_now(town) == 2, 15, "that two are warm")
     visitors = [visit(town, REQUEST) for _ in range(2)]
@@ -691,6 +691,14 @@ def test_our_own_agent_keeps_connections_warm(town):
     wait_until(lambda: figure(node.host, 'agent_visitors_total{by="warm"}') == 3, 10, "that all came by warm ones")
     assert [figure(node.host, f"agent_{name}") for name in ('visitors_total{by="new"}', "told_twice_total",
                                                             "subscriptions")] == [0, 0, 1]
+    assert node.host.run(["curl", "-sS", "http://127.0.0.1:9100/healthz"]).stdout == "ok\n"
+    visitor = visit(town, REQUEST)
+    carried = accept(target)
+    told = {"host": "www.example.com", "target": "127.0.0.1:8080", "state": "subscribed", "warm": 2, "visitors_now": 1}
+    wait_until(lambda: node.status()["webgw_agent"] == {"server": f"{town.relay.host.ip}:9081", "connected": True,
+                                                        "hosts": [told]}, 10, lambda: str(node.status()["webgw_agent"]))
+    carried.close()
+    visitor.close()
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
 
@@ -702,7 +710,7 @@ def reset(end):
 
 def test_a_reset_after_a_half_close_is_noticed_while_the_other_side_is_silent(town):
     """By the agent its target's, by the node the visitor's."""
-    node = start_agent(town, f"warm = 1\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
+    node = start_agent(town, "warm = 1\nmetrics = 127.0.0.1:9100\n")
     target = listening(town)
     visitor = visit(town, REQUEST)
     carried = accept(target)
@@ -744,6 +752,9 @@ def test_our_own_agent_subscribes_again_to_what_was_taken_away_and_given_back(to
 def test_hosts_that_are_refused_take_nothing_from_those_that_are_not(town):
     node = start_agent(town, "warm = 1\n" + "".join(f"expose = no{i}.example.com 127.0.0.1:8080\n" for i in range(15)))
     node.program.wait_for_log("no14.example.com is refused by .*: Unknown host", 15)
+    wait_until(lambda: [host["state"] for host in node.status()["webgw_agent"]["hosts"]] == ["subscribed"] + ["refused"] * 15,
+               10, lambda: str(node.status()["webgw_agent"]))
+    assert "no14.example.com to 127.0.0.1:8080: refused: Unknown host" in node.ctl("status", check=False).stdout
     wait_until(lambda: warm_now(town) == 1, 15, "that the good one is warm")
     target = listening(town)
     assert passes_through(visit(town, REQUEST), accept(target), REQUEST)

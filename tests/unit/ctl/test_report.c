@@ -208,6 +208,34 @@ static void test_the_status_of_a_stranger_says_how_to_join(void)
 			       "Join again with a new link: p2pctl leave && p2pctl join LINK\n");
 }
 
+static void test_an_agent_of_webgw_is_told_of_also_of_a_stranger(void)
+{
+	struct node_status status;
+
+	node_status_init(&status);
+	strcpy(status.version, "0.1.0");
+	status.uptime_ms = 5000;
+	status.webgw_agent = (struct node_status_webgw_agent){
+		.is_there = true, .is_connected = true, .server = "gate:9081", .n_hosts = 3,
+		.hosts = { { .host = "a.org", .target = "127.0.0.1:80", .state = "subscribed", .warm = 4, .visitors_now = 1 },
+			   { .host = "*.b.org", .target = "[::1]:81", .state = "refused", .why = "Unknown host" },
+			   { .host = "c.org", .target = "127.0.0.1:82", .state = "asking" } },
+	};
+	expect_status(&status, "This node has not joined a network (running for 5 s, p2pnode 0.1.0).\n"
+			       "Join one with a link from whoever runs it: p2pctl join LINK\n"
+			       "webgw agent gate:9081, connected\n"
+			       "            a.org to 127.0.0.1:80: subscribed, 4 warm, 1 visitor now\n"
+			       "            *.b.org to [::1]:81: refused: Unknown host\n"
+			       "            c.org to 127.0.0.1:82: asking\n");
+	status.webgw_agent.is_connected = false;
+	strcpy(status.webgw_agent.why, "no answer in time");
+	status.webgw_agent.n_hosts = 0;
+	status.state = NODE_REMOVED;
+	expect_status(&status, "This node was removed from its network, or its membership has expired.\n"
+			       "Join again with a new link: p2pctl leave && p2pctl join LINK\n"
+			       "webgw agent gate:9081, NOT connected: no answer in time\n");
+}
+
 static void test_a_netcheck_without_findings(void)
 {
 	struct node_netcheck netcheck = { .udp_works = true, .control_reachable = true };
@@ -376,6 +404,7 @@ int main(void)
 	test_a_public_node_is_told_whether_it_is_a_relay();
 	test_control_away_is_told_with_the_age_of_the_map();
 	test_the_status_of_a_stranger_says_how_to_join();
+	test_an_agent_of_webgw_is_told_of_also_of_a_stranger();
 	test_a_netcheck_without_findings();
 	test_a_netcheck_tells_what_the_router_forwards_and_which_ways_it_speaks();
 	test_a_netcheck_tells_in_one_sentence_what_the_nat_means();

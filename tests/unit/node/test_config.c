@@ -105,6 +105,8 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 {
 	expect_error("[public]\n[frontdoor]\nudp_ports = 3479\n",
 		     "p2pnode.conf:3: port 3479 is the STUN server's second; leave it out");
+	expect_error("[public]\nmetrics = 127.0.0.1:1\n[webgw-agent]\nmetrics = 127.0.0.1:2\n",
+		     "p2pnode.conf:4: [public] has metrics as well, and serves the same; keep one");
 	expect_error("[frontdoor]\nlisten = http\n",
 		     "p2pnode.conf:2: listen = http: must be ports, or addresses with a port, such as '80, 443' or "
 		     "'198.51.100.1:80'");

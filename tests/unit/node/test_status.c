@@ -64,6 +64,11 @@ static void fill_lists(struct node_status *status)
 					     .udp_latency_us = 12000, .tls_latency_us = NODE_STATUS_UNKNOWN,
 					     .connected = true, .home = true };
 	node_status_add_peer(status)->id = 9; /* one of whom nothing is known */
+	status->webgw_agent = (struct node_status_webgw_agent){
+		.is_there = true, .server = "gate:9081", .why = "no answer in time", .n_hosts = 2,
+		.hosts = { { .host = "*.a.org", .target = "[::1]:80", .state = "refused", .why = "Unknown host" },
+			   { .host = "b.org", .target = "127.0.0.1:80", .state = "subscribed", .warm = 4, .visitors_now = 7 } },
+	};
 }
 
 static void test_what_is_written_is_read_back(void)
@@ -88,6 +93,8 @@ static void test_what_is_written_is_read_back(void)
 	assert(again.lanes[0].udp_bytes == UINT64_MAX && again.lanes[0].tun_packets == 0);
 	assert(again.lanes[0].n_drops == 1 && again.lanes[0].drops[0].n == 3);
 	assert(again.n_offloads == 1 && again.offloads[0].fell_back == UINT64_MAX);
+	assert(again.webgw_agent.is_there && again.webgw_agent.n_hosts == 2 && again.webgw_agent.hosts[1].visitors_now == 7);
+	assert(strcmp(again.webgw_agent.hosts[0].why, "Unknown host") == 0);
 	assert(strcmp(again.offloads[0].state, "refused") == 0 && strcmp(again.offloads[0].error, "EIO") == 0);
 	free(text);
 	free(text_again);
@@ -130,6 +137,9 @@ static void expect_refused(const char *text, const char *why)
 
 static void test_a_bad_status_is_refused_with_the_member(void)
 {
+	expect_refused("{\"state\":\"not joined\",\"webgw_agent\":{\"hosts\":[1]}}", "must be an object");
+	expect_refused("{\"state\":\"not joined\",\"webgw_agent\":{\"hosts\":[{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}]}}",
+		       "more than 16 items");
 	expect_refused("[]", "must be an object");
 	expect_refused("{\"network\": 7}", "network");
 	expect_refused("{\"self\": 7}", "self");
