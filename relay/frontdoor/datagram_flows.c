@@ -208,6 +208,16 @@ void datagram_flows_end(struct datagram_flows *flows, struct datagram_flow *flow
 	free(flow);
 }
 
+bool datagram_flows_end_of(struct datagram_flows *flows, const struct udp_way *way, const struct endpoint *visitor, uint16_t port)
+{
+	struct datagram_flow *flow = find(flows, way);
+
+	if (!flow || !endpoint_equal(&flow->visitor, visitor) || flow->port != port)
+		return false;
+	datagram_flows_end(flows, flow);
+	return true;
+}
+
 void datagram_flows_end_some(struct datagram_flows *flows, bool (*ends)(const void *context, const struct datagram_flow *flow),
 			     const void *context)
 {

@@ -88,6 +88,8 @@ enum datagram_verdict datagram_flows_from_visitor(struct datagram_flows *flows, 
 						  struct datagram_flow **ret);
 /* An answer of its target. */
 void datagram_flows_from_target(struct datagram_flows *flows, struct datagram_flow *flow);
+/* Who has it open says that it is over. False: it has none there that is this visitor's at this port. */
+bool datagram_flows_end_of(struct datagram_flows *flows, const struct udp_way *way, const struct endpoint *visitor, uint16_t port);
 /* At once. */
 void datagram_flows_end(struct datagram_flows *flows, struct datagram_flow *flow);
 /* Those for which `ends` says so. */

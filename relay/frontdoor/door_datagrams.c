@@ -108,6 +108,41 @@ static void leave_target(struct carrier *carrier)
 	door_place_let_go(carrier->led_to);
 }
 
+/* How long it is. */
+static size_t put_header(struct carrier *carrier, uint8_t *buf)
+{
+	const struct datagram_flow *flow = carrier->flow;
+	const struct port_name port = { .kind = PORT_UDP, .number = flow->port };
+	char name[PORT_NAME_TEXT];
+
+	port_name_print(&port, name);
+	const struct proxy_header header = {
+		.has_addresses = true,
+		.is_datagram = true,
+		.source = flow->visitor,
+		.destination = carrier->destination,
+		.authority = { .at = (const uint8_t *)name, .len = strlen(name) },
+		.scheme = PROXY_UDP,
+		.n_doors = (uint8_t)(carrier->n_doors + 1),
+	};
+	return proxy_v2_encode(&header, buf, HEADER_MAX);
+}
+
+/*
+ * A member's acceptor has a flow for this socket's port, and its target may go on for minutes: it is told, by the header alone, before the
+ * kernel gives the port to another visitor's. Visitors' own empty datagrams are not passed on, so nothing else looks so.
+ */
+static void say_ended(struct carrier *carrier)
+{
+	struct door_datagrams *datagrams = carrier->place->datagrams;
+	bool has_no_trains = true;
+
+	if (datagrams->takes_header || carrier->header != DOOR_HEADER_V2)
+		return;
+	const size_t len = put_header(carrier, datagrams->bytes);
+	door_udp_send(&carrier->sock, NULL, datagrams->bytes, len, len, &has_no_trains, &datagrams->losses);
+}
+
 static void on_flow_ended(void *owner, struct datagram_flow *flow)
 {
 	struct door_datagrams *datagrams = owner;
@@ -115,6 +150,7 @@ static void on_flow_ended(void *owner, struct datagram_flow *flow)
 
 	if (!carrier)
 		return;
+	say_ended(carrier);
 	carrier->flow = NULL;
 	/* A child that is being forked has it open for a moment: closing alone would leave it in the epoll set. */
 	(void)epoll_ctl(datagrams->epoll_fd, EPOLL_CTL_DEL, carrier->sock.fd, NULL);
@@ -196,26 +232,6 @@ static void on_target(struct watch *watch, uint32_t events)
 }
 
 /* ---- to targets ---- */
-
-/* How long it is. */
-static size_t put_header(struct carrier *carrier, uint8_t *buf)
-{
-	const struct datagram_flow *flow = carrier->flow;
-	const struct port_name port = { .kind = PORT_UDP, .number = flow->port };
-	char name[PORT_NAME_TEXT];
-
-	port_name_print(&port, name);
-	const struct proxy_header header = {
-		.has_addresses = true,
-		.is_datagram = true,
-		.source = flow->visitor,
-		.destination = carrier->destination,
-		.authority = { .at = (const uint8_t *)name, .len = strlen(name) },
-		.scheme = PROXY_UDP,
-		.n_doors = (uint8_t)(carrier->n_doors + 1),
-	};
-	return proxy_v2_encode(&header, buf, HEADER_MAX);
-}
 
 static void pass_with_header(struct carrier *carrier, const struct arrival *arrival)
 {
@@ -384,7 +400,7 @@ static bool take_header(struct door_datagrams *datagrams, struct arrival *arriva
 	if (proxy_v2_decode(arrival->bytes, arrival->len, &header, &len) != 0 || !header.is_datagram ||
 	    header.scheme != PROXY_UDP || !header.authority.at ||
 	    port_name_from((const char *)header.authority.at, header.authority.len, &arrival->port) != 0 ||
-	    arrival->port.kind != PORT_UDP || arrival->port.door_id != 0 || len == arrival->len) {
+	    arrival->port.kind != PORT_UDP || arrival->port.door_id != 0) {
 		counters->bad_header++;
 		return false;
 	}
@@ -431,8 +447,12 @@ static void take_from_door(struct datagram_place *place, const struct relay_mess
 	for (size_t at = 0; at < message->len; at += message->size) {
 		const size_t len = message->len - at < message->size ? message->len - at : message->size;
 		struct arrival arrival = { .place = place, .way = &message->from, .bytes = message->bytes + at, .len = len };
-		if (take_header(datagrams, &arrival))
+		if (!take_header(datagrams, &arrival))
+			continue;
+		if (arrival.len > 0)
 			take_arrival(datagrams, &arrival);
+		else
+			(void)datagram_flows_end_of(datagrams->flows, arrival.way, &arrival.visitor, arrival.port.number);
 	}
 }
 

@@ -97,6 +97,11 @@ static void test_a_socket_of_a_door_that_speaks_for_another_is_another_flow(void
 	assert(world.n_ended == 1 && endpoint_equal(&flow->visitor, &other));
 	assert(datagram_flows_from_visitor(world.flows, &way, &other, 54, world.now_ms, &flow) == DATAGRAM_BEGUN);
 	assert(world.n_ended == 2 && flow->port == 54 && datagram_flows_counters(world.flows)->flows_now == 1);
+	struct udp_way another = way;
+	another.remote.port++;
+	assert(!datagram_flows_end_of(world.flows, &way, &one, 54) && !datagram_flows_end_of(world.flows, &way, &other, 53));
+	assert(!datagram_flows_end_of(world.flows, &another, &other, 54) && world.n_ended == 2);
+	assert(datagram_flows_end_of(world.flows, &way, &other, 54) && world.n_ended == 3);
 	datagram_flows_free(world.flows);
 }
 
