@@ -165,6 +165,8 @@ static void fill_door_drops(const struct p2p_engine *engine, struct node_status 
 			not_understood += counters.refused[i];
 		node_status_add_drop(status, "front door: not understood", not_understood);
 		node_status_add_drop(status, "front door: not taken up after a restart", counters.streams_lost);
+		node_status_add_drop(status, "front door: warm connections that were dead", counters.warm_dead);
+		node_status_add_drop(status, "front door: warm connections that members ended", counters.warm_ended);
 		add_door_drops("front door", &counters, status);
 		if (engine->door_options.udp_ports.n > 0)
 			add_datagram_drops("front door", &counters.datagrams, status);

@@ -138,6 +138,16 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 			"with the door.", OF_DOOR(to_relay));
 	put_door_figure(out, doors, "door_tried_another_total", "counter", "Of several members that publish a host one did not "
 			"answer, and a visitor was led to the next.", OF_DOOR(tried_another));
+	put_door_figure(out, doors, "door_warm", "gauge", "Connections to members, or of front doors, that wait for visitors.",
+			OF_DOOR(warm_now));
+	put_door_figure(out, doors, "door_warm_used_total", "counter", "Visitors that were led to a member by such a connection.",
+			OF_DOOR(warm_used));
+	put_door_figure(out, doors, "door_warm_missed_total", "counter", "Visitors for whom there was none.",
+			OF_DOOR(warm_missed));
+	put_door_figure(out, doors, "door_warm_dead_total", "counter", "Visitors whose connection was dead, and who were led to the "
+			"same member by another.", OF_DOOR(warm_dead));
+	put_door_figure(out, doors, "door_warm_ended_total", "counter", "Such connections that the member ended, or that could "
+			"not be made.", OF_DOOR(warm_ended));
 	put_door_figure(out, doors, "door_streams_taken_total", "counter", "Visitors of the door that ran before a restart, "
 			"who were taken up.", OF_DOOR(streams_taken));
 	put_door_figure(out, doors, "door_streams_lost_total", "counter", "Visitors of the door that ran before a restart, "

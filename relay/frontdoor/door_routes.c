@@ -402,6 +402,11 @@ const struct door_route *door_routes_next_port(const struct door_routes *routes,
 	return NULL;
 }
 
+const struct door_route *door_routes_next(const struct door_routes *routes, uint32_t *at)
+{
+	return *at < routes->n ? &routes->items[(*at)++] : NULL;
+}
+
 static enum door_scheme scheme_of(enum sniffer_protocol protocol)
 {
 	switch (protocol) {

@@ -113,6 +113,8 @@ bool door_routes_lead_back(const struct door_routes *routes, const struct endpoi
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
 /* The next one of a port; *at is 0 at first. NULL: no more. */
 const struct door_route *door_routes_next_port(const struct door_routes *routes, uint32_t *at, struct port_name *ret);
+/* The next one; *at is 0 at first. NULL: no more. */
+const struct door_route *door_routes_next(const struct door_routes *routes, uint32_t *at);
 /* NULL: nobody's; as the own name is. */
 const struct door_route *door_routes_find(const struct door_routes *routes, enum sniffer_protocol protocol,
 					  const struct host_name *host);

@@ -37,6 +37,7 @@ static uint64_t expire_all(struct door_thread *door)
 	uint64_t ignored = 0, next = splice_pump_expire(door->pump, door->now_ms);
 
 	next = earlier(next, door_expire(door, &door->sniffing, door->options.sniff_ms, &counters->too_slow));
+	next = earlier(next, door_expire(door, &door->silent, door->options.silent_ms, &ignored));
 	next = earlier(next, door_expire_tries(door));
 	next = earlier(next, door_expire(door, &door->connecting, door->options.connect_ms, &counters->connect_timed_out));
 	next = earlier(next, door_expire(door, &door->lingering, LINGER_MS, &ignored));
@@ -45,7 +46,8 @@ static uint64_t expire_all(struct door_thread *door)
 	next = earlier(next, door_retry_ports(door));
 	if (door->datagrams)
 		next = earlier(next, door_datagrams_expire(door->datagrams, door->now_ms));
-	return earlier(next, door_retry_accept(door));
+	next = earlier(next, door_retry_accept(door));
+	return earlier(next, door_tend_warm(door)); /* last: the others may have something for it */
 }
 
 /* ---- the thread ---- */
@@ -141,6 +143,7 @@ bool door_thread_turn(struct door_thread *door)
 	door->due_ms = expire_all(door);
 	door_free_gone(door);
 	door_free_gone_callers(door);
+	door_free_gone_warm(door);
 	return door->has_word;
 }
 
@@ -184,6 +187,11 @@ int door_thread_new(const struct front_door_options *options, const int *listene
 	link_init_ring(&door->connecting);
 	link_init_ring(&door->trying);
 	link_init_ring(&door->answering);
+	link_init_ring(&door->holding);
+	link_init_ring(&door->silent);
+	link_init_ring(&door->warm_gone);
+	door_warm_init(&door->warm, options->max_warm, options->connect_ms);
+	door->warm_due_ms = UINT64_MAX;
 	link_init_ring(&door->lingering);
 	link_init_ring(&door->gone);
 	link_init_ring(&door->ports);
@@ -221,6 +229,9 @@ void door_thread_free(struct door_thread *door)
 		return;
 	door->is_over = true;
 	door_end_all(door);
+	door_close_warm(door);
+	door_free_gone_warm(door);
+	door_warm_deinit(&door->warm);
 	door_close_dial_back(door);
 	door_close_ports(door);
 	splice_pump_free(door->pump);
@@ -247,6 +258,8 @@ void door_thread_set_routes(struct door_thread *door, const struct door_routes *
 	door->routes = routes;
 	door->counters.routes_taken++;
 	door_cut_shut(door);
+	door_cut_silent(door);
+	door_check_warm(door);
 	if (door->datagrams)
 		door_datagrams_set_routes(door->datagrams, routes);
 	door_update_ports(door);
@@ -257,7 +270,9 @@ struct front_door_counters door_thread_counters(const struct door_thread *door)
 	const struct splice_pump_counters pump = splice_pump_counters(door->pump);
 	struct front_door_counters counters = door->counters;
 
-	counters.sniffing_now = door->n_in[SNIFFING];
+	counters.sniffing_now = door->n_in[SNIFFING] - door->n_silent;
+	counters.visitors_now -= door->n_silent;
+	counters.warm_now = door->options.takes_header ? door->n_silent : door->warm.n;
 	counters.connecting_now = door->n_in[CONNECTING] + door->n_in[ANSWERING];
 	counters.waiting_now = door->n_in[WAITING];
 	counters.hello_bytes_now = door->kept_bytes;

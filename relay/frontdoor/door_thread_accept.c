@@ -42,7 +42,7 @@ static void welcome(const struct listener *listener, int fd, const struct sockad
 	const struct endpoint remote = endpoint_from_sockaddr((const struct sockaddr *)address);
 	const uint16_t source = door_source_of(door, &remote);
 
-	door->counters.visitors++;
+	door->counters.visitors += !door->options.takes_header; /* doors come before their visitors */
 	if (door->options.takes_header && !(door->routes && door_routes_has_door(door->routes, &remote))) {
 		door->counters.no_door++;
 		log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is no front door: refused",
@@ -62,6 +62,8 @@ static void welcome(const struct listener *listener, int fd, const struct sockad
 		visitor_sniff(visitor); /* under load its first bytes are there already */
 	if (visitor->state == SNIFFING && visitor_watch(visitor) < 0)
 		visitor_turn_away_for_want(visitor);
+	else if (visitor->state == SNIFFING && door->options.takes_header && !visitor->hello)
+		visitor_may_be_silent(visitor);
 }
 
 int door_open_spare(void)
@@ -83,6 +85,7 @@ static void set_accepting(struct door_thread *door, bool is_accepting)
 /* Gives up the spare descriptor for as long as it takes to reset one. False: somebody else took it. */
 static bool turn_one_away(struct door_thread *door, int listener)
 {
+	door_close_warm(door); /* visitors need them more */
 	if (door->spare_fd >= 0) {
 		close(door->spare_fd);
 		const int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -49,7 +50,7 @@ void visitor_not_reached(struct visitor *visitor, int error)
 	visitor_turn_away(visitor);
 }
 
-static void on_target(struct watch *watch, uint32_t events)
+void visitor_on_target(struct watch *watch, uint32_t events)
 {
 	struct splice_end *end = container_of(watch, struct splice_end, watch);
 	struct visitor *visitor = container_of(end, struct visitor, pair.ends[1]);
@@ -83,7 +84,9 @@ static int open_target(struct visitor *visitor, const struct endpoint *target, b
 	const socklen_t len = endpoint_to_sockaddr(target, &address);
 	const int one_s = 1;
 
-	end->watch.happened = on_target;
+	if (visitor->warm != NOT_WARM)
+		return 0;
+	end->watch.happened = visitor_on_target;
 	end->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (end->fd < 0)
 		return -errno;
@@ -124,8 +127,22 @@ static size_t keep_rest(struct visitor *visitor, const struct iovec *pieces, siz
 	return n;
 }
 
+/* What was warm is watched already, but for room. */
+static int watch_target(struct visitor *visitor)
+{
+	struct splice_end *end = &visitor->pair.ends[1];
+	struct epoll_event event = { .events = end->is_watched_for_room ? SPLICE_EVENTS_OF_FULL : SPLICE_EVENTS,
+				     .data.ptr = &end->watch };
+
+	if (visitor->warm == NOT_WARM)
+		return door_watch(visitor->door, end->fd, &end->watch, event.events);
+	if (!end->is_watched_for_room)
+		return 0;
+	return epoll_ctl(visitor->door->epoll_fd, EPOLL_CTL_MOD, end->fd, &event) < 0 ? -errno : 0;
+}
+
 /*
- * The target may be there already, for it is near: then the pieces go to it at once, in one segment, and nothing of them
+ * The target may be there already, for it is near, or was warm: then the pieces go to it at once, in one segment, and nothing of them
  * is kept. Else they wait in the pair.
  */
 static void send_first(struct visitor *visitor, const struct iovec *pieces, size_t n_pieces)
@@ -136,6 +153,8 @@ static void send_first(struct visitor *visitor, const struct iovec *pieces, size
 	const size_t at = sent > 0 ? (size_t)sent : 0;
 
 	visitor->door->counters.bytes_in += at;
+	if (sent > 0 && visitor->warm != NOT_WARM)
+		visitor->warm = WARM_TOLD;
 	if (visitor->gate)
 		door_gate_moved(visitor->gate, at, 0);
 	if (sent < 0 && errno != EAGAIN) {
@@ -147,8 +166,7 @@ static void send_first(struct visitor *visitor, const struct iovec *pieces, size
 	visitor_set_kept(visitor, n_kept + visitor_attempt_size(visitor));
 	end->is_watched_for_room = sent <= 0 || n_kept > 0; /* also that it is there, if there is nothing to send yet */
 	/* It has the bytes before it is watched: they are what takes time. */
-	if (door_watch(visitor->door, end->fd, &end->watch,
-		       end->is_watched_for_room ? SPLICE_EVENTS_OF_FULL : SPLICE_EVENTS) < 0) {
+	if (watch_target(visitor) < 0) {
 		visitor_turn_away_for_want(visitor);
 	} else if (sent > 0) {
 		const struct pump_end state = { .is_writable = true };
@@ -202,7 +220,7 @@ static int open_sink(struct visitor *visitor, const struct door_route *route, co
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
 		return -errno;
-	end->watch.happened = on_target;
+	end->watch.happened = visitor_on_target;
 	end->fd = fds[0];
 	end->is_prompt = true;
 	visitor->is_at_sink = visitor->ends_here = true;

@@ -8,6 +8,7 @@
  *   door_thread_sniff.c     what their first bytes ask for
  *   door_thread_connect.c   to the target, and into the pump
  *   door_thread_places.c    if it has several: to one of them, and from one that fails to the next
+ *   door_thread_warm.c      connections to members that are there before their visitor is
  *   door_thread_header.c    what doors say to each other and to targets of a visitor: PROXY headers
  *   door_thread_gate.c      whom a host's gate lets through, and what it counts
  *   door_thread_dial_back.c  or into the pump when an agent has dialled back; agents who do
@@ -38,6 +39,7 @@
 #include "relay/frontdoor/door_datagrams.h"
 #include "relay/frontdoor/door_share.h"
 #include "relay/frontdoor/door_thread.h"
+#include "relay/frontdoor/door_warm.h"
 #include "relay/frontdoor/hand_over.h"
 #include "relay/frontdoor/splice_pump.h"
 
@@ -52,6 +54,8 @@
 #define RELAY_PLACES	    1024 /* as many handshakes as the relay has in flight, in all and of one source */
 #define RELAY_PLACES_SOURCE 64
 #define DOOR_HEADER_MAX 384 /* of a PROXY header that is written: addresses, host, scheme and doors */
+#define DOOR_MAX_SILENT 256 /* where doors come: connections that are there before their visitors, and wait */
+#define DOOR_MAX_SILENT_OF_ONE 64
 #define DOOR_MAX_DOORS	2   /* so many may pass a visitor on: a front door, and the acceptor of a member */
 
 enum visitor_state { SNIFFING, CONNECTING, ANSWERING, WAITING, PUMPED, LINGERING, GONE, N_STATES };
@@ -71,12 +75,16 @@ struct hello {
 	uint8_t *bytes;
 };
 
-/* Of one whose host has several places: what it takes to try the next. */
+/* By what it was led to its place: a connection that was there before it. */
+enum visitor_warm { NOT_WARM, WARM_UNTOLD, WARM_TOLD };
+
+/* Of one whose host has several places, or that is led by a warm connection: what it takes to try the next, or again. */
 struct attempt {
 	struct sniffed found;
 	struct door_place *tried[DOOR_MAX_TRIES]; /* held */
 	uint32_t n_tried;
 	bool may_say_again; /* also when the place has heard it: nothing happens twice */
+	uint64_t told_ms;   /* when it was told all of it */
 	size_t n;
 	uint8_t bytes[]; /* that came first */
 };
@@ -102,6 +110,8 @@ struct visitor {
 	uint16_t source; /* its counter */
 	uint8_t state;
 	uint8_t n_doors; /* that have passed it on to this one; 0: it came by itself */
+	uint8_t warm; /* enum visitor_warm */
+	bool is_silent; /* a door that has said nothing yet, and may be so for silent_ms */
 	bool is_watched; /* its own socket is in the epoll */
 	bool is_at_relays; /* it came to a listener that the relay has, too */
 	bool is_at_sink;   /* ends[1] is a sink's, who says whether the target was reached */
@@ -142,6 +152,12 @@ struct door_thread {
 	uint64_t kept_bytes;
 	struct link kept, all, sniffing, connecting, lingering, gone;
 	struct link trying, answering; /* CONNECTING while there is another to try; ANSWERING */
+	struct link holding; /* ANSWERING, and has more to say: when the warm connection turns out to live */
+	struct link silent;  /* SNIFFING, is_silent */
+	uint32_t n_silent;
+	struct door_warm warm;
+	struct link warm_gone; /* freed at the end of the turn */
+	uint64_t warm_due_ms;
 	uint64_t n_chosen;
 	uint64_t n_turns;
 	uint64_t crowd_until_ms; /* visitors come many at a time */
@@ -206,6 +222,13 @@ bool door_may_free(const struct door_thread *door, uint64_t gone_ms);
 void door_free_gone(struct door_thread *door);
 void door_end_all(struct door_thread *door);
 
+/* A door has come and says nothing: it may wait, if not too many do, for longer than who has begun to speak. */
+void visitor_may_be_silent(struct visitor *visitor);
+/* Then it does; or goes. Accepts who was not silent. */
+void visitor_is_heard(struct visitor *visitor);
+/* The routes are others: those who are no doors any more go. */
+void door_cut_silent(struct door_thread *door);
+
 /* ---- door_thread_sniff.c ---- */
 
 /* As far as it goes. It may be gone afterwards, as in all that turns visitors away. */
@@ -223,9 +246,14 @@ void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const 
 /* Both sockets are there, the target's is watched; what it was not given yet is in the pair's head. */
 void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target);
 
-/* A connection to target: with all that it gets before the pump has the pair. The visitor has none yet. */
+/*
+ * A connection to target, or the one that visitor_claim_warm() gave it: with all that it gets before the pump has the pair. Else the
+ * visitor has none yet.
+ */
 void visitor_connect(struct visitor *visitor, const struct door_route *route, const struct endpoint *target,
 		     const struct sniffed *found, const struct endpoint *destination, const uint8_t *bytes, size_t n);
+/* What happens to its target before the pump has it. */
+void visitor_on_target(struct watch *watch, uint32_t events);
 /* It was not reached, and there is no other. */
 void visitor_not_reached(struct visitor *visitor, int error);
 
@@ -244,6 +272,8 @@ bool visitor_await_answer(struct visitor *visitor);
 /* Of one that is ANSWERING. */
 void visitor_on_answer(struct visitor *visitor, uint32_t events);
 void visitor_says_more(struct visitor *visitor);
+/* The same: it stays where it is, whatever comes of that. */
+void visitor_stay(struct visitor *visitor);
 /* The place that it was led to, if there is one, was not reached, or broke before it said a byte. */
 void visitor_place_failed(struct visitor *visitor);
 /* The pump is done with it. is_whole: both ways had their end. */
@@ -255,6 +285,26 @@ size_t visitor_attempt_size(const struct visitor *visitor);
 void visitor_leave_place(struct visitor *visitor);
 /* Those who have waited for a place for too long try another; when the next one has. */
 uint64_t door_expire_tries(struct door_thread *door);
+
+/* ---- door_thread_warm.c ---- */
+
+/* Is there one for the next visitor? */
+bool door_has_warm(const struct door_thread *door, const struct endpoint *target);
+/* It is the visitor's target, watched as such. False: there is none. */
+bool visitor_claim_warm(struct visitor *visitor, const struct endpoint *target);
+/* A visitor has come for this target: more are made. */
+void door_fill_warm(struct door_thread *door, const struct endpoint *target);
+/* One that was claimed there has been answered; or was dead, and so may the others be. */
+void door_warm_has_worked(struct door_thread *door, const struct endpoint *target);
+void door_warm_was_dead(struct door_thread *door, const struct endpoint *target);
+/* Those to which no visitor of these routes is led are closed. */
+void door_check_warm(struct door_thread *door);
+/* Closes what is late or old, and makes more; returns when to do so again. */
+uint64_t door_tend_warm(struct door_thread *door);
+/* Descriptors are short: visitors need them more. */
+void door_close_warm(struct door_thread *door);
+/* No event points to them any more. */
+void door_free_gone_warm(struct door_thread *door);
 
 /* ---- door_thread_header.c ---- */
 

@@ -1,5 +1,5 @@
 /*
- * A host with several places: its visitor is led to one, and to the next when that one fails before it said a byte.
+ * A host with places, members: its visitor is led to one, and to the next when that one fails before it said a byte.
  *
  *   not reached in a fifth of connect_ms ──┐
  *   refused ───────────────────────────────┼──► the next, DOOR_MAX_TRIES in all; the last has connect_ms
@@ -7,8 +7,14 @@
  *   acknowledged, before it said a byte ───┘
  *
  * Who was heard already, but not answered, is led to another only if what it said does nothing twice: a hello of TLS, or a
- * GET, and nothing behind it, which may be early data or a second request. When it says more, that is kept for nobody: it
- * stays where it is.
+ * GET, and nothing behind it, which may be early data or a second request; or nothing at all yet, at a port. When it says more,
+ * that is kept for nobody: it stays where it is.
+ *
+ * By a warm connection (door_warm.h), if there is one, only such a visitor is led. That the connection has died unheard, as when
+ * the member was started again, says nothing of the member, and must cost nobody anything:
+ *
+ *   reset, or ended, before it acknowledged all, or not acknowledged in ANSWER_MS ──► the same place again, by a new connection
+ *   the visitor says more before it is acknowledged ──► that waits in its socket until one or the other is known
  */
 #include "relay/frontdoor/door_thread_internal.h"
 
@@ -21,6 +27,8 @@
 #include <sys/socket.h>
 
 #define ANSWER_MS 2000
+#define HOLD_MS	  3    /* so often it is looked whether a warm connection lives, while somebody waits for that */
+#define WARM_BYTES 4096 /* said first: more may not find room at once */
 
 static bool begins_with(const uint8_t *bytes, size_t n, const char *word)
 {
@@ -29,6 +37,8 @@ static bool begins_with(const uint8_t *bytes, size_t n, const char *word)
 
 static bool does_nothing_twice(const struct sniffed *found, const uint8_t *bytes, size_t n)
 {
+	if (n == 0 && found->protocol == SNIFFER_TCP)
+		return true;
 	if (!found->is_all)
 		return false;
 	if (found->protocol == SNIFFER_TLS)
@@ -67,6 +77,19 @@ void visitor_drop_attempt(struct visitor *visitor)
 	visitor->attempt = NULL;
 }
 
+static bool is_failing(const struct door_place *place)
+{
+	return place->n_failed > 0;
+}
+
+/* Members take visitors with a header alone, and a connection that says nothing. */
+static bool may_be_warm(const struct door_route *route, const struct door_place *place, const struct sniffed *found,
+			const uint8_t *bytes, size_t n)
+{
+	return route->header == DOOR_HEADER_V2 && !is_failing(place) && n <= WARM_BYTES &&
+	       does_nothing_twice(found, bytes, n);
+}
+
 static void leave(struct visitor *visitor)
 {
 	if (!visitor->led_to)
@@ -87,12 +110,20 @@ static void lead_to(struct visitor *visitor, const struct door_route *route, str
 {
 	struct door_thread *door = visitor->door;
 	struct attempt *attempt = visitor->attempt;
+	const bool is_for_warm = may_be_warm(route, place, found, bytes, n);
+	const struct endpoint target = place->target;
 
 	visitor->led_to = door_place_hold(place);
 	door_place_enter(place, ++door->n_chosen, door->now_ms);
 	if (attempt)
 		attempt->tried[attempt->n_tried++] = door_place_hold(place);
-	visitor_connect(visitor, route, &place->target, found, NULL, bytes, n);
+	if (is_for_warm && attempt && visitor_claim_warm(visitor, &target))
+		door->counters.warm_used++;
+	else if (is_for_warm)
+		door->counters.warm_missed++;
+	visitor_connect(visitor, route, &target, found, NULL, bytes, n);
+	if (is_for_warm)
+		door_fill_warm(door, &target); /* the visitor's bytes go first */
 }
 
 void visitor_find_place(struct visitor *visitor, const struct door_route *route)
@@ -117,7 +148,8 @@ void visitor_choose_place(struct visitor *visitor, const struct door_route *rout
 {
 	struct door_place *place = door_place_choose(route->places, route->n_places, NULL, 0, visitor->door->now_ms);
 
-	if (route->n_places > 1)
+	if (route->n_places > 1 ||
+	    (door_has_warm(visitor->door, &place->target) && may_be_warm(route, place, found, bytes, n)))
 		keep_attempt(visitor, found, bytes, n);
 	lead_to(visitor, route, place, found, bytes, n);
 }
@@ -170,6 +202,8 @@ static void place_answered(struct visitor *visitor)
 {
 	struct door_place *place = visitor->led_to;
 
+	if (visitor->warm != NOT_WARM)
+		door_warm_has_worked(visitor->door, &place->target);
 	if (place->n_failed > 0)
 		log_limited(&visitor->door->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
 			    place->label);
@@ -191,11 +225,58 @@ void visitor_judge_place(struct visitor *visitor, bool is_whole)
 		visitor_place_failed(visitor);
 }
 
+static bool is_acknowledged(const struct visitor *visitor)
+{
+	int n = 0;
+
+	return ioctl(visitor->pair.ends[1].fd, SIOCOUTQ, &n) < 0 || n == 0;
+}
+
+static bool is_among(const struct door_route *route, const struct door_place *place)
+{
+	for (uint32_t i = 0; i < route->n_places; i++)
+		if (route->places[i] == place)
+			return true;
+	return false;
+}
+
+/* NULL: it is led to where it was no more. */
+static const struct door_route *find_same(const struct visitor *visitor)
+{
+	const struct door_thread *door = visitor->door;
+	const struct sniffed *found = &visitor->attempt->found;
+	const struct door_route *route = door->routes ? door_routes_find(door->routes, found->protocol, &found->host) : NULL;
+
+	return route && route->gate == visitor->gate && is_among(route, visitor->led_to) ? route : NULL;
+}
+
+/* Its connection was there before it, and did not live any more. False: it did, or there is nothing to say again. */
+static bool try_afresh(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+	struct attempt *attempt = visitor->attempt;
+
+	if (visitor->warm == NOT_WARM || (visitor->warm == WARM_TOLD && is_acknowledged(visitor)))
+		return false;
+	door->counters.warm_dead++;
+	door_warm_was_dead(door, &visitor->led_to->target);
+	const struct door_route *route = attempt ? find_same(visitor) : NULL;
+	if (!route)
+		return false;
+	close_target(visitor);
+	visitor->warm = NOT_WARM;
+	visitor_connect(visitor, route, &visitor->led_to->target, &attempt->found, NULL, attempt->bytes, attempt->n);
+	return true;
+}
+
 bool visitor_try_another(struct visitor *visitor)
 {
 	struct door_thread *door = visitor->door;
 	const struct door_route *route = NULL;
 
+	if (try_afresh(visitor))
+		return true;
+	visitor->warm = NOT_WARM;
 	visitor_place_failed(visitor);
 	struct door_place *place = find_another(visitor, &route);
 	if (!place)
@@ -216,7 +297,13 @@ static void stay(struct visitor *visitor, bool is_readable)
 					 .is_broken = visitor->pair.ends[1].state.is_broken };
 
 	visitor_drop_attempt(visitor);
+	visitor->warm = NOT_WARM;
 	visitor_hand_to_pump(visitor, &target);
+}
+
+void visitor_stay(struct visitor *visitor)
+{
+	stay(visitor, true);
 }
 
 /* What is kept of what came first. 1, 0: not all of it, which is the pump's then; or -errno. */
@@ -254,6 +341,8 @@ bool visitor_await_answer(struct visitor *visitor)
 	if (visitor->attempt && visitor->attempt->may_say_again && (r = send_head(visitor)) > 0 &&
 	    visitor_watch(visitor) == 0) {
 		visitor_set_kept(visitor, visitor_attempt_size(visitor));
+		visitor->attempt->told_ms = visitor->door->now_ms;
+		visitor->warm = visitor->warm != NOT_WARM ? WARM_TOLD : NOT_WARM;
 		visitor_place(visitor, ANSWERING, &visitor->door->answering);
 		return true;
 	}
@@ -261,13 +350,17 @@ bool visitor_await_answer(struct visitor *visitor)
 		fail(visitor);
 		return true;
 	}
+	visitor->warm = NOT_WARM;
 	visitor_drop_attempt(visitor); /* how the place does is seen at the end: visitor_judge_place() */
 	return false;
 }
 
 void visitor_says_more(struct visitor *visitor)
 {
-	stay(visitor, true);
+	if (visitor->warm != NOT_WARM && !is_acknowledged(visitor))
+		visitor_place(visitor, ANSWERING, &visitor->door->holding);
+	else
+		stay(visitor, true);
 }
 
 /* What it said before it broke is its answer. */
@@ -278,9 +371,18 @@ static bool has_said_something(const struct visitor *visitor)
 	return recv(visitor->pair.ends[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
 }
 
+/* An end without a byte is an answer, but of who has heard what was said. */
+static bool is_end_of_dead(const struct visitor *visitor, uint32_t events)
+{
+	uint8_t byte;
+
+	return visitor->warm != NOT_WARM && (events & (EPOLLRDHUP | EPOLLHUP)) && !is_acknowledged(visitor) &&
+	       recv(visitor->pair.ends[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
 void visitor_on_answer(struct visitor *visitor, uint32_t events)
 {
-	if ((events & EPOLLERR) && !has_said_something(visitor)) {
+	if (((events & EPOLLERR) && !has_said_something(visitor)) || is_end_of_dead(visitor, events)) {
 		fail(visitor);
 	} else if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		place_answered(visitor);
@@ -289,13 +391,6 @@ void visitor_on_answer(struct visitor *visitor, uint32_t events)
 }
 
 /* ---- who waits for too long ---- */
-
-static bool is_acknowledged(const struct visitor *visitor)
-{
-	int n = 0;
-
-	return ioctl(visitor->pair.ends[1].fd, SIOCOUTQ, &n) < 0 || n == 0;
-}
 
 static bool has_another(const struct visitor *visitor)
 {
@@ -313,6 +408,15 @@ static void on_late(struct visitor *visitor)
 		stay(visitor, true); /* it takes its time */
 }
 
+/* It has more to say: has the other end heard what it was told? */
+static void look_at_held(struct visitor *visitor)
+{
+	if (is_acknowledged(visitor) || visitor->door->now_ms >= visitor->attempt->told_ms + ANSWER_MS)
+		on_late(visitor);
+	else
+		visitor_place(visitor, ANSWERING, &visitor->door->holding);
+}
+
 static uint64_t expire(struct door_thread *door, const struct link *ring, uint64_t time_ms)
 {
 	const struct link *first;
@@ -321,7 +425,10 @@ static uint64_t expire(struct door_thread *door, const struct link *ring, uint64
 		struct visitor *visitor = container_of(first, struct visitor, place);
 		if (visitor->since_ms + time_ms > door->now_ms)
 			return visitor->since_ms + time_ms;
-		on_late(visitor);
+		if (ring == &door->holding)
+			look_at_held(visitor);
+		else
+			on_late(visitor);
 	}
 	return UINT64_MAX;
 }
@@ -330,6 +437,8 @@ uint64_t door_expire_tries(struct door_thread *door)
 {
 	const uint64_t try = expire(door, &door->trying, door->options.connect_ms / 5);
 	const uint64_t answer = expire(door, &door->answering, ANSWER_MS);
+	const uint64_t held = expire(door, &door->holding, HOLD_MS);
+	const uint64_t first = try < answer ? try : answer;
 
-	return try < answer ? try : answer;
+	return first < held ? first : held;
 }

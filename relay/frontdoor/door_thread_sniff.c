@@ -139,7 +139,7 @@ static bool has_come(struct visitor *visitor, ssize_t n)
 		return true;
 	if (n < 0 && errno == EAGAIN)
 		return false;
-	visitor->door->counters.left_early++;
+	visitor->door->counters.left_early += !visitor->is_silent; /* a door that had no visitor is none */
 	visitor_turn_away(visitor);
 	return false;
 }
@@ -151,6 +151,8 @@ static void read_first(struct visitor *visitor)
 
 	if (!has_come(visitor, n))
 		return;
+	visitor_is_heard(visitor);
+	door->counters.visitors += door->options.takes_header;
 	sniffer_init(&door->sniffer);
 	if (judge(visitor, &door->sniffer, door->scratch, (size_t)n))
 		keep_hello(visitor, &door->sniffer, door->scratch, (size_t)n);

@@ -162,8 +162,8 @@ static void settle_answering(struct door_thread *door)
 {
 	struct link *first;
 
-	while ((first = link_first(&door->answering)))
-		visitor_says_more(container_of(first, struct visitor, place));
+	while ((first = link_first(&door->answering)) || (first = link_first(&door->holding)))
+		visitor_stay(container_of(first, struct visitor, place));
 }
 
 static uint32_t put_all_sniffed(struct door_thread *door, struct stream_queue *queue, struct parcel *parcel)

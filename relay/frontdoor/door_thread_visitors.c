@@ -110,6 +110,59 @@ int visitor_watch(struct visitor *visitor)
 	return r;
 }
 
+/* ---- doors that have a connection before its visitor ---- */
+
+static uint32_t n_silent_of(const struct door_thread *door, uint16_t source)
+{
+	uint32_t n = 0;
+
+	for (const struct link *at = door->silent.after; at != &door->silent; at = at->after)
+		n += container_of(at, struct visitor, place)->source == source;
+	return n;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Where places are few, most are for who has a visitor. */
+void visitor_may_be_silent(struct visitor *visitor)
+{
+	struct door_thread *door = visitor->door;
+	const uint32_t max = smaller(DOOR_MAX_SILENT, door->options.max_visitors / 8);
+	const uint32_t max_of_one = smaller(DOOR_MAX_SILENT_OF_ONE, door->options.max_visitors_source / 4);
+
+	if (door->n_silent >= max || n_silent_of(door, visitor->source) >= max_of_one)
+		return;
+	visitor->is_silent = true;
+	door->n_silent++;
+	link_put_last(&door->silent, &visitor->place);
+}
+
+void visitor_is_heard(struct visitor *visitor)
+{
+	if (!visitor->is_silent)
+		return;
+	visitor->is_silent = false;
+	visitor->door->n_silent--;
+	visitor_place(visitor, SNIFFING, &visitor->door->sniffing);
+}
+
+void door_cut_silent(struct door_thread *door)
+{
+	struct link *at = door->silent.after, *next;
+
+	for (; at != &door->silent; at = next) {
+		struct visitor *visitor = container_of(at, struct visitor, place);
+		next = at->after;
+		if (door->routes && door_routes_has_door(door->routes, &visitor->remote))
+			continue;
+		door->counters.no_door++;
+		visitor_turn_away(visitor);
+	}
+}
+
 /* ---- how they go ---- */
 
 void visitor_forget(struct visitor *visitor)
@@ -123,6 +176,7 @@ void visitor_forget(struct visitor *visitor)
 	visitor->open = NULL;
 	visitor_free_hello(visitor);
 	visitor_leave_place(visitor);
+	visitor_is_heard(visitor);
 	free(visitor->host);
 	visitor->host = NULL;
 	door->n_of_source[visitor->source]--;
@@ -153,6 +207,7 @@ void visitor_cut(struct visitor *visitor)
 void visitor_turn_away_for_want(struct visitor *visitor)
 {
 	visitor->door->counters.no_descriptors++;
+	door_close_warm(visitor->door);
 	visitor_turn_away(visitor);
 }
 
@@ -216,7 +271,8 @@ static bool make_place(struct door_thread *door, uint64_t max)
 
 	if (n_let_in(door) >= max)
 		return false;
-	while (door->counters.visitors_now >= n_places && (first = link_first(&door->sniffing))) {
+	while (door->counters.visitors_now >= n_places &&
+	       ((first = link_first(&door->silent)) || (first = link_first(&door->sniffing)))) {
 		door->counters.over_limit++;
 		visitor_turn_away(container_of(first, struct visitor, place));
 	}
@@ -276,7 +332,7 @@ void door_keep_within_memory(struct door_thread *door)
 	while (door->kept_bytes > door->options.max_hello_bytes && (first = link_first(&door->kept))) {
 		struct visitor *visitor = container_of(first, struct visitor, among_kept);
 		if (visitor->state == ANSWERING) { /* it is served: only that there is another is no longer for it */
-			visitor_says_more(visitor);
+			visitor_stay(visitor);
 			continue;
 		}
 		door->counters.over_limit++;

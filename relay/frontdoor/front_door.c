@@ -27,6 +27,7 @@
 #define TIMER_SLACK_NS	     1000UL
 #define MAX_VISITORS	     65536
 #define MAX_VISITORS_SOURCE  1024
+#define MAX_WARM	     1024
 #define PORT_OF_HTTP	     80  /* without TLS, so never QUIC's */
 #define FILES_OF_OTHERS	     256 /* of the process, which are not for visitors */
 #define TO_RELAY_A_TURN	     64 /* each is a handshake: then the loop's others have their turn */
@@ -297,7 +298,7 @@ static bool has_datagrams(const struct front_door_options *options)
 	return options->udp_ports.n > 0 || options->takes_header;
 }
 
-/* Each visitor has two descriptors; pipes are bounded by themselves. */
+/* Each visitor has two descriptors; pipes are bounded by themselves, and what is warm is a fiftieth. */
 static struct front_door_options with_defaults(const struct front_door_options *options)
 {
 	struct front_door_options full = *options;
@@ -313,6 +314,9 @@ static struct front_door_options with_defaults(const struct front_door_options *
 	if (full.max_visitors_source == 0)
 		full.max_visitors_source = full.max_visitors / 4 < MAX_VISITORS_SOURCE ? full.max_visitors / 4
 										       : MAX_VISITORS_SOURCE;
+	if (full.max_warm == 0)
+		full.max_warm = full.max_visitors / 16 < MAX_WARM ? full.max_visitors / 16 : MAX_WARM;
+	full.silent_ms = full.silent_ms ? full.silent_ms : 60 * 1000;
 	full.max_hello_bytes = full.max_hello_bytes ? full.max_hello_bytes : 64 << 20;
 	full.sniff_ms = full.sniff_ms ? full.sniff_ms : 10 * 1000;
 	full.connect_ms = full.connect_ms ? full.connect_ms : 5 * 1000;

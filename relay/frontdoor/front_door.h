@@ -82,6 +82,8 @@ struct front_door_options {
 	uint32_t max_visitors;			       /* [what the limit of open files lets, 65536 at most] */
 	uint32_t max_visitors_source;		       /* [a quarter of these, 1024 at most] */
 	uint32_t max_hello_bytes;		       /* [64 MiB] */
+	uint32_t max_warm; /* connections to members before there are visitors for them [a sixteenth of these, 1024 at most] */
+	uint32_t silent_ms; /* where doors come: that long one may say nothing, to have a connection before its visitor [60 s] */
 	uint32_t sniff_ms;	 /* from its coming until its host is known [10 s] */
 	uint32_t connect_ms;	 /* until the target answers [5 s] */
 	uint32_t idle_ms;	 /* nothing moves [1 h] */
@@ -115,6 +117,12 @@ struct front_door_counters {
 	uint64_t too_slow, left_early;
 	uint64_t over_limit, over_source_limit, no_descriptors; /* reset when they came, or when others came */
 	uint64_t unreachable, connect_timed_out;		/* the target */
+	/*
+	 * Connections to members that wait for visitors; where doors come, from doors, that have said nothing. Visitors that were led
+	 * by one, and that would have been, but none was there. Those that turned out to be dead: the visitor was led to the same
+	 * member by another. Those that the member ended, or that could not be made.
+	 */
+	uint64_t warm_now, warm_used, warm_missed, warm_dead, warm_ended;
 	uint64_t tried_another; /* of several places one failed, and the visitor was led to the next; counts each time */
 	/* What became of those that were routed. */
 	uint64_t done, reset, timed_out;

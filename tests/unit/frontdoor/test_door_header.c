@@ -372,7 +372,10 @@ static void test_who_is_no_door_is_reset_whatever_it_says(void)
 	open_house(&house, (struct plan){ .header = DOOR_NO_HEADER });
 	hear_reset(visit_from(house.inner_port, INADDR_LOOPBACK + 1));
 	AWAIT(front_door_counters(house.inner), c.no_door == 1 && c.visitors_now == 0);
-	close(visit_from(house.inner_port, INADDR_LOOPBACK + 90)); /* the other one */
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK + 90); /* the other one */
+	say(fd, "\r", 1);
+	AWAIT(front_door_counters(house.inner), c.sniffing_now == 1);
+	close(fd);
 	AWAIT(front_door_counters(house.inner), c.left_early == 1 && c.no_door == 1);
 	close_house(&house);
 }
@@ -469,6 +472,86 @@ static void test_a_header_that_does_not_come_is_waited_for_only_so_long(void)
 	say(fd, "\r\n\r\n", 4);
 	hear_reset(fd);
 	AWAIT(front_door_counters(house.inner), c.too_slow == 1);
+	close_house(&house);
+}
+
+static void test_a_door_that_says_nothing_yet_may_wait_for_its_visitor(void)
+{
+	struct house house;
+	uint8_t bytes[512];
+
+	open_house(&house, (struct plan){ .options = { .sniff_ms = 50, .silent_ms = LONG_MS } });
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 1 && c.visitors == 0 && c.visitors_now == 0);
+	nanosleep(&(struct timespec){ .tv_nsec = 150000000 }, NULL); /* longer than who speaks has */
+	say(fd, bytes, header_of("app.example.org", PROXY_HTTP, VISITOR, bytes));
+	const int server = served(&house);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 0 && c.visitors == 1 && c.visitors_now == 1);
+	close(server);
+	close(fd);
+	close_house(&house);
+}
+
+static void test_who_has_waited_and_begins_has_the_time_of_a_header(void)
+{
+	struct house house;
+
+	open_house(&house, (struct plan){ .options = { .sniff_ms = 50, .silent_ms = LONG_MS } });
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 1);
+	say(fd, "\r\n\r\n", 4);
+	hear_reset(fd);
+	AWAIT(front_door_counters(house.inner), c.too_slow == 1 && c.warm_now == 0 && c.visitors_now == 0);
+	close_house(&house);
+}
+
+static void test_a_door_that_waits_or_leaves_in_vain_is_no_visitor(void)
+{
+	struct house house;
+
+	open_house(&house, (struct plan){ .options = { .silent_ms = 50 } });
+	hear_reset(visit_from(house.inner_port, INADDR_LOOPBACK));
+	close(visit_from(house.inner_port, INADDR_LOOPBACK));
+	AWAIT(front_door_counters(house.inner), c.warm_now == 0 && c.too_slow == 0 && c.left_early == 0 && c.visitors == 0);
+	close_house(&house);
+}
+
+static void test_only_some_of_one_door_may_wait(void)
+{
+	struct house house;
+	int fds[4];
+
+	/* A quarter of the places of one source. */
+	open_house(&house, (struct plan){ .options = { .max_visitors = 100, .max_visitors_source = 8, .sniff_ms = 50,
+						       .silent_ms = LONG_MS } });
+	for (int i = 0; i < 4; i++)
+		fds[i] = visit_from(house.inner_port, INADDR_LOOPBACK);
+	for (int i = 2; i < 4; i++)
+		hear_reset(fds[i]);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 2 && c.too_slow == 2);
+	const int other = visit_from(house.inner_port, INADDR_LOOPBACK + 90);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 3);
+	close(other);
+	close(fds[0]);
+	close(fds[1]);
+	close_house(&house);
+}
+
+static void test_a_door_that_is_none_any_more_waits_no_longer(void)
+{
+	struct house house;
+
+	open_house(&house, (struct plan){ .header = DOOR_NO_HEADER });
+	const int fd = visit_from(house.inner_port, INADDR_LOOPBACK);
+	AWAIT(front_door_counters(house.inner), c.warm_now == 1);
+	const struct endpoint server = endpoint_from_v4(INADDR_LOOPBACK, house.server_port);
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	assert(door_routes_add(routes, &rule, &server) == 0);
+	front_door_set_routes_take(house.inner, routes);
+	hear_reset(fd);
+	AWAIT(front_door_counters(house.inner), c.no_door == 1 && c.warm_now == 0);
 	close_house(&house);
 }
 
@@ -594,6 +677,11 @@ int main(void)
 		test_a_target_with_the_first_doors_address_in_another_network_is_not_that_door,
 		test_who_came_to_the_first_door_by_the_loopback_is_led_to_a_server_there,
 		test_a_header_that_does_not_come_is_waited_for_only_so_long,
+		test_a_door_that_says_nothing_yet_may_wait_for_its_visitor,
+		test_who_has_waited_and_begins_has_the_time_of_a_header,
+		test_a_door_that_waits_or_leaves_in_vain_is_no_visitor,
+		test_only_some_of_one_door_may_wait,
+		test_a_door_that_is_none_any_more_waits_no_longer,
 		test_who_is_passed_on_has_the_places_of_its_own_source,
 		test_it_is_the_visitor_that_has_to_be_allowed_and_not_the_door,
 		test_a_gate_counts_its_visitors_and_their_bytes_while_they_are_there,

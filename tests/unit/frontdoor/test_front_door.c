@@ -1033,6 +1033,204 @@ static void test_who_leaves_before_it_is_answered_says_nothing_of_the_place(void
 	close_two(&two);
 }
 
+/* ---- connections to members before their visitors ---- */
+
+/* As what a member publishes: one place, which gets a header. */
+static void open_member(struct two *two)
+{
+	struct door_routes *routes = door_routes_new(1);
+	struct door_rule rule;
+
+	open_two(two, patient());
+	assert(door_rule_parse("app.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	rule.header = DOOR_HEADER_V2;
+	const struct endpoint target = endpoint_from_v4(INADDR_LOOPBACK, two->port[0]);
+	assert(door_routes_add_place(routes, &rule, door_places_get(&two->places, "app.example.org", "alice", &target,
+								    true)) == 0);
+	replace_routes(&two->house, routes);
+}
+
+static int next_of_member(const struct two *two)
+{
+	struct pollfd wait = { .fd = two->server[0], .events = POLLIN };
+
+	assert(poll(&wait, 1, AWAIT_MS) == 1);
+	return accept(two->server[0], NULL, NULL);
+}
+
+static void hear_behind_header(int fd, const char *text)
+{
+	uint8_t header[16 + 512];
+
+	assert(recv(fd, header, 16, MSG_WAITALL) == 16);
+	const size_t n = (size_t)header[14] << 8 | header[15];
+	assert(n <= 512 && recv(fd, header + 16, n, MSG_WAITALL) == (ssize_t)n);
+	hear(fd, text);
+}
+
+/* One of these has something to say; which is then -1. */
+static int take_one_that_speaks(int *fds, nfds_t n)
+{
+	struct pollfd wait[8];
+
+	assert(n <= 8);
+	for (nfds_t i = 0; i < n; i++)
+		wait[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+	assert(poll(wait, n, AWAIT_MS) > 0);
+	for (nfds_t i = 0; i < n; i++)
+		if (wait[i].revents != 0) {
+			const int fd = fds[i];
+			fds[i] = -1;
+			return fd;
+		}
+	abort();
+}
+
+/* It says that, and is answered by this server. */
+static void answer_and_end(const struct two *two, int fd, int server)
+{
+	say(server, "welcome");
+	hear(fd, "welcome");
+	close(server);
+	hear_end(fd);
+	close(fd);
+	AWAIT(&two->house, c.visitors_now == 0);
+}
+
+/* The first visitor has been there: the member has these two, which say nothing. */
+static void visit_first(const struct two *two, int ret_warm[2])
+{
+	const int fd = visit(&two->house);
+	int all[3];
+
+	say(fd, REQUEST);
+	for (int i = 0; i < 3; i++)
+		all[i] = next_of_member(two);
+	const int server = take_one_that_speaks(all, 3);
+	for (int i = 0, n = 0; i < 3; i++)
+		if (all[i] >= 0)
+			ret_warm[n++] = all[i];
+	hear_behind_header(server, REQUEST);
+	answer_and_end(two, fd, server);
+	AWAIT(&two->house, c.warm_now == 2 && c.warm_missed == 1 && c.warm_used == 0);
+}
+
+static void close_both(int warm[2])
+{
+	for (int i = 0; i < 2; i++)
+		if (warm[i] >= 0)
+			close(warm[i]);
+}
+
+static void test_the_second_visitor_of_a_member_is_led_by_a_connection_that_was_there(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	const int server = take_one_that_speaks(warm, 2);
+	hear_behind_header(server, REQUEST);
+	const int next = next_of_member(&two); /* in its place */
+	answer_and_end(&two, fd, server);
+	AWAIT(&two.house, c.warm_now == 2 && c.warm_used == 1 && c.done == 2);
+	close(next);
+	close_both(warm);
+	close_two(&two);
+}
+
+static void test_what_may_do_something_twice_is_led_by_a_new_connection(void)
+{
+	static const char post[] = "POST / HTTP/1.1\r\nHost: app.example.org\r\nContent-Length: 0\r\n\r\n";
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	const int fd = visit(&two.house);
+	say(fd, post);
+	const int server = next_of_member(&two);
+	hear_behind_header(server, post);
+	answer_and_end(&two, fd, server);
+	AWAIT(&two.house, c.warm_now == 2 && c.warm_used == 0);
+	close_both(warm);
+	close_two(&two);
+}
+
+static void test_a_warm_connection_that_the_member_ends_is_no_failure_and_made_with_the_next_visitor(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	send_reset(warm[0]);
+	close(warm[1]);
+	AWAIT(&two.house, c.warm_now == 0 && c.warm_ended == 2);
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	const int server = next_of_member(&two);
+	hear_behind_header(server, REQUEST);
+	answer_and_end(&two, fd, server);
+	AWAIT(&two.house, c.warm_now == 2 && c.warm_missed == 2 && c.unreachable == 0 && c.tried_another == 0);
+	close_two(&two);
+}
+
+static void test_warm_connections_end_when_no_route_leads_there_any_more(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	replace_routes(&two.house, routes_to(two.house.server_port));
+	for (int i = 0; i < 2; i++)
+		hear_reset(warm[i]);
+	AWAIT(&two.house, c.warm_now == 0 && c.warm_ended == 0);
+	close_two(&two);
+}
+
+static void test_who_says_more_to_a_warm_connection_is_heard_to_the_end(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	const int server = take_one_that_speaks(warm, 2);
+	hear_behind_header(server, REQUEST);
+	say(fd, "and this");
+	hear(server, "and this");
+	shutdown(fd, SHUT_WR);
+	hear_end(server);
+	answer_and_end(&two, fd, server);
+	AWAIT(&two.house, c.done == 2 && c.reset == 0);
+	close_both(warm);
+	close_two(&two);
+}
+
+static void test_what_a_member_resets_that_has_heard_it_is_reset_though_its_connection_was_warm(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	const int server = take_one_that_speaks(warm, 2);
+	hear_behind_header(server, REQUEST);
+	send_reset(server);
+	hear_reset(fd);
+	AWAIT(&two.house, c.warm_dead == 0 && c.reset == 1 && c.visitors_now == 0 && c.hello_bytes_now == 0);
+	close_both(warm);
+	close_two(&two);
+}
+
 /* Between fork and exec, for as long as *ret_hold is open; only without except. */
 static pid_t start_child(int except, int *ret_hold)
 {
@@ -1114,6 +1312,12 @@ int main(void)
 		test_without_descriptors_who_comes_is_reset_and_nothing_spins,
 		test_while_nobody_can_be_accepted_nothing_spins,
 		test_two_places_share_the_visitors_of_a_host,
+		test_the_second_visitor_of_a_member_is_led_by_a_connection_that_was_there,
+		test_what_may_do_something_twice_is_led_by_a_new_connection,
+		test_a_warm_connection_that_the_member_ends_is_no_failure_and_made_with_the_next_visitor,
+		test_warm_connections_end_when_no_route_leads_there_any_more,
+		test_who_says_more_to_a_warm_connection_is_heard_to_the_end,
+		test_what_a_member_resets_that_has_heard_it_is_reset_though_its_connection_was_warm,
 		test_who_is_led_to_a_place_that_refuses_is_led_to_the_other,
 		test_where_all_places_refuse_it_is_reset,
 		test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it,
