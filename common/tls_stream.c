@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -286,6 +287,8 @@ static int send_cipher(struct tls_stream *stream)
 	host->n_cipher = 0;
 	if (len == 0)
 		return 0;
+	if (stream->has_parted)
+		return -EPROTO; /* what is behind the goodbye is not TLS's */
 	stream->bytes_out += len;
 	if (stream->n_writing == 0) {
 		uv_buf_t buf = uv_buf_init((char *)host->cipher, (unsigned)len);
@@ -311,7 +314,8 @@ static int finish(struct tls_stream *stream)
 	stream->is_shut_down = true;
 	SSL_shutdown(stream->ssl);
 	int r = send_cipher(stream);
-	return r < 0 ? r : uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut_down);
+	stream->has_parted = stream->parts;
+	return r < 0 || stream->parts ? r : uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut_down);
 }
 
 /*
@@ -354,6 +358,15 @@ static int write_some(struct tls_stream *stream)
 	return 0;
 }
 
+static void tell_if_parted(struct tls_stream *stream)
+{
+	if (!stream->has_parted || stream->n_writing > 0 || stream->is_told || stream->is_failed)
+		return;
+	stream->is_told = true;
+	if (stream->ports.shut_down)
+		stream->ports.shut_down(stream->ports.owner); /* stream may be closing now */
+}
+
 static void write_out(struct tls_stream *stream)
 {
 	int r = write_some(stream);
@@ -362,6 +375,8 @@ static void write_out(struct tls_stream *stream)
 		fail_tls(stream);
 	else if (r < 0)
 		fail(stream, r, "write");
+	else
+		tell_if_parted(stream);
 }
 
 static void unlink_dirty(struct tls_stream *stream)
@@ -714,6 +729,38 @@ void tls_stream_shutdown(struct tls_stream *stream)
 {
 	stream->is_shutting_down = true;
 	tls_stream_wake(stream);
+}
+
+void tls_stream_part(struct tls_stream *stream)
+{
+	stream->parts = true;
+	tls_stream_shutdown(stream);
+}
+
+const uint8_t *tls_stream_rest(const struct tls_stream *stream, size_t *ret_n)
+{
+	assert(stream->is_finished);
+	*ret_n = stream->n_in;
+	return stream->in;
+}
+
+int tls_stream_release(struct tls_stream *stream)
+{
+	const int none = 0;
+	uv_os_fd_t fd;
+
+	assert(stream->has_parted && stream->is_finished && stream->n_writing == 0);
+	if (SSL_has_pending(stream->ssl))
+		return -EPROTO; /* TLS has taken of what is not its own */
+	if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) < 0)
+		return -EBADF;
+	const int released = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (released < 0)
+		return -errno;
+	/* What begin_tls() has set for TLS. */
+	(void)setsockopt(released, IPPROTO_TCP, TCP_USER_TIMEOUT, &none, sizeof(none));
+	(void)setsockopt(released, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &none, sizeof(none));
+	return released;
 }
 
 static void on_closed(uv_handle_t *handle)

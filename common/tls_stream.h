@@ -60,7 +60,7 @@ struct tls_stream_ports {
 	 * only what goes wrong is told by ended. NULL: it ends.
 	 */
 	void (*finished)(void *owner);
-	/* All that was produced before tls_stream_shutdown() is the kernel's, or never will be. May be NULL. */
+	/* All that was produced before tls_stream_shutdown(), or _part(), is the kernel's, or never will be. May be NULL. */
 	void (*shut_down)(void *owner);
 };
 
@@ -84,6 +84,8 @@ struct tls_stream {
 	bool is_server, is_connected, is_ready, is_dirty, is_warm;
 	bool is_failed; /* ended was called */
 	bool is_shutting_down, is_shut_down;
+	bool parts, has_parted; /* without an end of the connection */
+	bool is_told;		/* that it has */
 	bool is_finished; /* the other side's direction */
 	uint8_t n_open;	    /* libuv handles */
 	uint32_t n_writing; /* writes that wait in libuv */
@@ -117,6 +119,18 @@ void tls_stream_flush(struct tls_stream *stream);
 void tls_stream_pause(struct tls_stream *stream, bool pause);
 /* Ends our direction once produce has nothing more; the other side may still send. */
 void tls_stream_shutdown(struct tls_stream *stream);
+/*
+ * Ends TLS in our direction alone, with its goodbye, and not the connection: behind it the owner may write to the socket
+ * itself (RFC 8446, 6.1). shut_down is called when the goodbye is the kernel's; nothing of TLS goes out any more.
+ */
+void tls_stream_part(struct tls_stream *stream);
+/* From inside finished: what came behind the other side's goodbye and is not TLS's any more; borrowed. */
+const uint8_t *tls_stream_rest(const struct tls_stream *stream, size_t *ret_n);
+/*
+ * The socket of one that has parted, and is finished and paused: another descriptor of it, which the caller owns; the stream is
+ * then closed as ever, and the connection stays. -errno: none.
+ */
+P2P_CHECK int tls_stream_release(struct tls_stream *stream);
 /* Drops everything at once; closed(ports.owner) follows from the loop (may be NULL). Call it once. */
 void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner));
 

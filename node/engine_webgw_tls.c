@@ -7,6 +7,7 @@
 #include "node/engine_internal.h"
 
 #include "common/log.h"
+#include "relay/webgw/agent_wire.h"
 #include "relay/webgw/data_links.h"
 
 #include <openssl/ssl.h>
@@ -31,12 +32,20 @@ static struct tls_options tls_of(const struct p2p_engine *engine)
 				     .key_pem = engine->identity_key_pem };
 }
 
-static bool on_caller(void *owner, int fd_take, const struct endpoint *remote, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
-		      uint32_t n_sent)
+/* Who dials back says what it can (docs/PROTOCOL-webgw.md, 5); the WebSocket's ALPN is another. */
+static struct tls_options links_tls_of(const struct p2p_engine *engine)
+{
+	struct tls_options options = tls_of(engine);
+
+	options.alpn = WEBGW_ALPN;
+	return options;
+}
+
+static bool on_caller(void *owner, const struct dial_caller *caller_take)
 {
 	struct engine_webgw_tls *tls = owner;
 
-	return front_door_take_caller(tls->engine->front_door, fd_take, remote, secret, n_sent);
+	return front_door_take_caller(tls->engine->front_door, caller_take);
 }
 
 static void on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
@@ -55,7 +64,7 @@ static bool on_is_there(void *owner, int64_t subscription)
 
 static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
 {
-	const struct tls_options options = tls_of(tls->engine);
+	const struct tls_options options = links_tls_of(tls->engine);
 	struct data_links_options links = { .loop = tls->engine->loop,
 					    .tls_host = tls->engine->tls_host,
 					    .listen = tls->engine->webgw_tls_dial_back,
@@ -114,8 +123,9 @@ void engine_renew_webgw_tls(struct p2p_engine *engine)
 	if (!engine->webgw_tls)
 		return;
 	int r = webgw_set_certificate(engine->webgw, options.certificate_pem, options.key_pem, &error);
+	const struct tls_options links_options = links_tls_of(engine);
 	if (r == 0)
-		r = tls_context_new(&options, &context, &error);
+		r = tls_context_new(&links_options, &context, &error);
 	if (r != 0) {
 		log_error("webgw", "renewed certificate: %s", error.message);
 		return;

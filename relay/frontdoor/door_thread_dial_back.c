@@ -45,8 +45,11 @@ struct caller {
 	int fd; /* -1: gone */
 	uint16_t source;
 	bool ends_here; /* as of a visitor */
+	bool is_raw;	/* for who speaks TLS alone */
 	uint8_t n;
 	uint32_t n_sent; /* it has so much of what its visitor sent first */
+	uint32_t n_answer;
+	uint8_t *answer; /* what it said before, for its visitor; owned, NULL: nothing */
 	uint8_t secret[DIAL_BACK_SECRET];
 };
 
@@ -171,6 +174,7 @@ static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
 	visitor->dial = calloc(1, sizeof(*visitor->dial));
 	if (!visitor->dial)
 		abort();
+	visitor->dial->is_tls = found->protocol == SNIFFER_TLS;
 	copy_first(visitor, &wanted);
 	wanted.ticket = dial_back_add(&dial->table, visitor, visitor->since_ms + visitor->door->options.dial_ms, wanted.secret);
 	if (wanted.ticket != 0 && dial_exchange_want(dial->exchange, &wanted)) {
@@ -236,6 +240,8 @@ static void forget_caller(struct caller *caller)
 	caller->dial->n_callers--;
 	caller->dial->n_callers_of[caller->source]--;
 	sodium_memzero(caller->secret, sizeof(caller->secret));
+	free(caller->answer);
+	caller->answer = NULL;
 	link_put_last(&caller->dial->gone, &caller->place);
 }
 
@@ -278,6 +284,9 @@ static void join(struct caller *caller, struct visitor *visitor)
 	const struct pump_end state = { .is_readable = true, .is_writable = true };
 
 	skip_sent(visitor, caller->n_sent);
+	if (caller->answer)
+		splice_pair_set_answer_take(&visitor->pair, caller->answer, caller->n_answer);
+	caller->answer = NULL;
 	end->fd = caller->fd;
 	visitor->ends_here = caller->ends_here;
 	forget_caller(caller);
@@ -298,14 +307,27 @@ static void join(struct caller *caller, struct visitor *visitor)
 	visitor_hand_to_pump(visitor, &state);
 }
 
+/* What is not TLS itself was not asked for in plain: neither has the other. */
+static void refuse_raw(struct caller *caller, struct visitor *visitor)
+{
+	caller->dial->door->counters.dial_bare++;
+	turn_caller_away(caller);
+	visitor_turn_away(visitor);
+}
+
 static void present(struct caller *caller)
 {
 	struct door_dial_back *dial = caller->dial;
-	void *visitor = NULL;
+	void *found = NULL;
+	struct visitor *visitor;
 
-	switch (dial_back_take(&dial->table, caller->secret, dial->door->now_ms, &visitor)) {
+	switch (dial_back_take(&dial->table, caller->secret, dial->door->now_ms, &found)) {
 	case 0:
-		join(caller, visitor);
+		visitor = found;
+		if (caller->is_raw && !visitor->dial->is_tls)
+			refuse_raw(caller, visitor);
+		else
+			join(caller, visitor);
 		return;
 	case DIAL_BACK_LATE:
 		dial->door->counters.dial_late++;
@@ -388,10 +410,15 @@ static void take_callers(struct door_dial_back *dial)
 		if (caller) {
 			memcpy(caller->secret, given.secret, sizeof(caller->secret));
 			caller->n = sizeof(caller->secret);
-			caller->ends_here = true; /* it came by TLS, which somebody else in this process has taken off */
+			caller->ends_here = !given.is_raw; /* else it came by TLS, which somebody in this process takes off */
+			caller->is_raw = given.is_raw;
 			caller->n_sent = given.n_sent;
+			caller->answer = given.answer;
+			caller->n_answer = given.n_answer;
 			take_answers(dial); /* it may have come behind those that were taken before */
 			present(caller);
+		} else {
+			free(given.answer);
 		}
 		sodium_memzero(&given, sizeof(given));
 	}

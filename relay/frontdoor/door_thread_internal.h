@@ -66,6 +66,7 @@ struct dial {
 	int64_t subscription; /* who was told; 0: nobody yet, or nobody is there */
 	_Atomic uint32_t *open; /* of who was told; NULL: nothing counts */
 	bool is_answered;
+	bool is_tls; /* it speaks TLS itself */
 };
 
 /* What came so far from one that did not send all at once. */

@@ -582,18 +582,16 @@ void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscri
 	wake(door);
 }
 
-bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
-			    const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
+bool front_door_take_caller(struct front_door *door, const struct dial_caller *caller_take)
 {
-	struct dial_caller caller = { .fd = fd_take, .remote = *remote, .n_sent = n_sent };
+	const bool is_given = dial_exchange_give(&door->exchange, caller_take);
 
-	memcpy(caller.secret, secret, sizeof(caller.secret));
-	const bool is_given = dial_exchange_give(&door->exchange, &caller);
-	sodium_memzero(caller.secret, sizeof(caller.secret));
-	if (is_given)
+	if (is_given) {
 		wake(door);
-	else
-		close(fd_take);
+	} else {
+		close(caller_take->fd);
+		free(caller_take->answer);
+	}
 	return is_given;
 }
 

@@ -138,7 +138,7 @@ struct front_door_counters {
 	struct datagram_counters datagrams; /* of ports of UDP; nor is any of it */
 	/* Visitors for whom agents dial back, and who dials: with a wrong secret, with one whose visitor waits no longer, or none. */
 	uint64_t waiting_now, dialled, dial_timed_out, dial_over_limit, dial_over_source_limit;
-	uint64_t dial_unknown, dial_late, dial_silent, dial_refused;
+	uint64_t dial_unknown, dial_late, dial_silent, dial_refused, dial_bare;
 };
 
 /*
@@ -166,11 +166,10 @@ uint16_t front_door_dial_back_port(const struct front_door *door);
  */
 void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
 /*
- * An agent has dialled back elsewhere, within TLS: fd is a plain socket to it, taken over; remote: who it is. n_sent: of what the
- * visitor sent first it has so many bytes already. False: there is no room, and it is closed.
+ * An agent has dialled back elsewhere, within TLS: its socket, to it or to who has TLS's keys, and its answer are taken over, its
+ * secret is the caller's to wipe. False: there is no room, and all is closed and freed.
  */
-bool front_door_take_caller(struct front_door *door, int fd_take, const struct endpoint *remote,
-			    const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent);
+bool front_door_take_caller(struct front_door *door, const struct dial_caller *caller_take);
 /* Those that the routes have and that may be open, and whether they are. */
 void front_door_ports(struct front_door *door, struct port_states *ret);
 /* Of some microseconds ago. */

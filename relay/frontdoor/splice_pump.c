@@ -575,22 +575,40 @@ void splice_pump_free(struct splice_pump *pump)
 	free(pump);
 }
 
+static void set_head(struct splice_pair *pair, int way, uint8_t *bytes, size_t len)
+{
+	struct splice_flow *flow = &pair->flows[way];
+
+	assert(!pair->pump && len > 0);
+	flow->head = bytes;
+	flow->head_at = 0;
+	flow->head_size = len;
+	flow->state.waiting = len;
+}
+
 void splice_pair_set_head_take(struct splice_pair *pair, uint8_t *bytes, size_t len)
 {
-	assert(!pair->pump && len > 0);
-	pair->flows[0].head = bytes;
-	pair->flows[0].head_at = 0;
-	pair->flows[0].head_size = len;
-	pair->flows[0].state.waiting = len;
+	set_head(pair, 0, bytes, len);
+}
+
+void splice_pair_set_answer_take(struct splice_pair *pair, uint8_t *bytes, size_t len)
+{
+	set_head(pair, 1, bytes, len);
+}
+
+static void drop_head(struct splice_flow *flow)
+{
+	free(flow->head);
+	flow->head = NULL;
+	flow->head_size = 0;
+	flow->state.waiting = 0;
 }
 
 void splice_pair_drop_head(struct splice_pair *pair)
 {
 	assert(!pair->pump);
-	free(pair->flows[0].head);
-	pair->flows[0].head = NULL;
-	pair->flows[0].head_size = 0;
-	pair->flows[0].state.waiting = 0;
+	drop_head(&pair->flows[0]);
+	drop_head(&pair->flows[1]);
 }
 
 void splice_pair_skip_head(struct splice_pair *pair, size_t n)
@@ -599,7 +617,7 @@ void splice_pair_skip_head(struct splice_pair *pair, size_t n)
 
 	assert(!pair->pump && flow->head_at == 0 && n <= flow->state.waiting);
 	if (n == flow->state.waiting) {
-		splice_pair_drop_head(pair);
+		drop_head(flow);
 		return;
 	}
 	flow->head_at = n;
@@ -612,7 +630,7 @@ void splice_pair_begin(struct splice_pump *pump, struct splice_pair *pair, uint6
 	pair->pump = pump;
 	pump->now_ms = now_ms;
 	pump->n_pairs++;
-	pump->kept_bytes += pair->flows[0].head_size;
+	pump->kept_bytes += pair->flows[0].head_size + pair->flows[1].head_size;
 	for (int i = 0; i < 2; i++) {
 		pair->ends[i].pair = pair;
 		pair->ends[i].watch.happened = on_edge;
@@ -725,7 +743,7 @@ void splice_pair_resume(struct splice_pump *pump, struct splice_pair *pair, uint
 						  quiet_ms < now_ms ? now_ms - quiet_ms : 0);
 
 	/* What waits in memory is counted already. */
-	pump->kept_bytes -= pair->flows[0].head_size;
+	pump->kept_bytes -= pair->flows[0].head_size + pair->flows[1].head_size;
 	splice_pair_begin(pump, pair, now_ms);
 	pair->moved_ms = moved_ms;
 }

@@ -141,6 +141,8 @@ void splice_end_note(struct splice_end *end, uint32_t events);
  * not none.
  */
 void splice_pair_set_head_take(struct splice_pair *pair, uint8_t *bytes, size_t len);
+/* The same the other way: read from ends[1], for ends[0]. */
+void splice_pair_set_answer_take(struct splice_pair *pair, uint8_t *bytes, size_t len);
 /* The first n of such bytes are there already; of a pair that has not begun. */
 void splice_pair_skip_head(struct splice_pair *pair, size_t n);
 /* Frees such bytes of a pair that will not begin. Accepts a pair that has none. */

@@ -15,30 +15,46 @@ size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_STAR
 {
 	uint8_t *at = ret;
 
-	*at++ = WEBGW_START;
+	*at++ = start->is_raw ? WEBGW_START_RAW : WEBGW_START;
 	memcpy(at, start->secret, WEBGW_EPHEMERAL_LEN);
 	at += WEBGW_EPHEMERAL_LEN;
 	*at++ = (uint8_t)(start->port >> 8);
 	*at++ = (uint8_t)start->port;
 	*at++ = (uint8_t)start->host.len;
 	memcpy(at, start->host.text, start->host.len);
-	return (size_t)(at - ret) + start->host.len;
+	at += start->host.len;
+	if (start->is_raw) {
+		*at++ = (uint8_t)(start->n_first >> 8);
+		*at++ = (uint8_t)start->n_first;
+	}
+	return (size_t)(at - ret);
+}
+
+/* What is not TLS itself never goes without. */
+static int read_n_first(const uint8_t at[2], size_t before, struct webgw_start *start)
+{
+	start->n_first = (uint16_t)(at[0] << 8 | at[1]);
+	return start->n_first > WEBGW_FIRST_MAX || start->port != 443 ? -EINVAL : (int)before + 2;
 }
 
 int webgw_start_read(const uint8_t *bytes, size_t n, struct webgw_start *ret)
 {
 	const size_t fixed = 1 + WEBGW_EPHEMERAL_LEN + 2 + 1;
 
-	if (n > 0 && bytes[0] != WEBGW_START)
+	if (n > 0 && bytes[0] != WEBGW_START && bytes[0] != WEBGW_START_RAW)
 		return -EINVAL;
-	if (n < fixed || n < fixed + bytes[fixed - 1])
+	if (n < fixed)
 		return 0;
 	const size_t len = bytes[fixed - 1];
+	ret->is_raw = bytes[0] == WEBGW_START_RAW;
+	if (n < fixed + len + (ret->is_raw ? 2 : 0))
+		return 0;
 	memcpy(ret->secret, bytes + 1, WEBGW_EPHEMERAL_LEN);
 	ret->port = (uint16_t)(bytes[fixed - 3] << 8 | bytes[fixed - 2]);
 	if (host_name_from((const char *)bytes + fixed, len, &ret->host) != 0)
 		return -EINVAL;
-	return (int)(fixed + len);
+	ret->n_first = 0;
+	return ret->is_raw ? read_n_first(bytes + fixed + len, fixed + len, ret) : (int)(fixed + len);
 }
 
 /* ---- what is heard ---- */
@@ -68,12 +84,15 @@ static int take_port(const struct json *result, uint16_t *ret)
 static int take_visit(const struct json *params, struct webgw_word *word)
 {
 	const struct json *result = json_member(params, "result");
+	int64_t port;
 
 	word->kind = WEBGW_WORD_VISIT;
 	if (!json_is_object(params) || !json_is_object(result) ||
 	    json_get_integer(params, "subscription", 1, WEBGW_MAX_SUBSCRIPTION, &word->subscription, NULL) != 0 ||
 	    take_port(result, &word->listening_port) != 0)
 		return -EINVAL;
+	if (json_integer_value(json_member(result, "port"), 1, 65535, &port) == 0)
+		word->port = (uint16_t)port;
 	return take_secret(json_member(result, "secret"), word->secret);
 }
 

@@ -8,6 +8,11 @@
  *   agent ◄─ START, secret, port, host, first bytes ─ node     a visitor is there
  *   agent ─ TAKEN, and from then on the answer ─────► node
  *
+ * Or, if both have agreed on WEBGW_ALPN and the visitor speaks TLS, TLS ends in each direction, and the connection goes on:
+ *
+ *   agent ◄─ START_RAW, secret, port, host, how many, so many first bytes, end of TLS ┃ the rest of them ─ node
+ *   agent ─ TAKEN, end of TLS ┃ the answer ─────────────────────────────────────────────────────────────► node
+ *
  * Pure.
  */
 #pragma once
@@ -16,23 +21,29 @@
 #include "relay/frontdoor/host_name.h"
 #include "relay/webgw/webgw_wire.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WEBGW_START_MAX (1 + WEBGW_EPHEMERAL_LEN + 2 + 1 + HOST_NAME_MAX_LEN)
+#define WEBGW_START_MAX (1 + WEBGW_EPHEMERAL_LEN + 2 + 1 + HOST_NAME_MAX_LEN + 2)
+#define WEBGW_FIRST_MAX 4096 /* bytes of a visitor that go with a start */
+#define WEBGW_ALPN	"p2p-webgw/2" /* who agrees on it says a WEBGW_DIAL_… before each secret */
 #define WEBGW_HEX_SECRET_MAX (2 * WEBGW_MAX_SECRET)
 
-enum { WEBGW_ALIVE = 0, WEBGW_TAKEN = 1, WEBGW_START = 1 };
+enum { WEBGW_ALIVE = 0, WEBGW_TAKEN = 1, WEBGW_START = 1, WEBGW_START_RAW = 2 };
+enum { WEBGW_DIAL_WRAPPED = 1, WEBGW_DIAL_RAW = 2 /* a visitor's that speaks TLS: behind the secret TLS ends */ };
 
 struct webgw_start {
 	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* as it would have been told to dial back with */
 	uint16_t port;
 	struct host_name host;
+	bool is_raw;
+	uint16_t n_first; /* is_raw: so many bytes follow, and then TLS's end */
 };
 
 /* Bytes of it. */
 size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_START_MAX]);
-/* How long it is; 0: more has to come; -EINVAL: it is none. */
+/* How long it is, without the first bytes; 0: more has to come; -EINVAL: it is none, or raw and not port 443. */
 int webgw_start_read(const uint8_t *bytes, size_t n, struct webgw_start *ret);
 
 enum webgw_word_kind {
@@ -50,6 +61,7 @@ struct webgw_word {
 	int64_t code;	      /* REFUSED */
 	char text[RPC_MAX_TEXT + 1];
 	uint16_t listening_port;	     /* SECRETS, VISIT */
+	uint16_t port;			     /* VISIT: 443 if the visitor speaks TLS; 0: it was not said */
 	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* VISIT */
 	uint32_t n;			     /* SECRETS */
 	uint8_t secrets[WEBGW_PREPARE_MAX][WEBGW_EPHEMERAL_LEN];

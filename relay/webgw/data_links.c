@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+_Static_assert(WEBGW_FIRST_MAX == DIAL_WANTED_FIRST && TLS_BRIDGE_EARLY >= WEBGW_START_MAX + WEBGW_FIRST_MAX, "a start has room");
+
 #define MAX_LINKS	   16384
 #define MAX_PROVING	   1024 /* as the front door has of those without TLS */
 #define MAX_PROVING_SOURCE 256
@@ -32,10 +34,13 @@ struct data_link {
 	struct warm_place place;
 	struct endpoint remote;
 	uint64_t since_ms;
+	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* that it said, while TLS has yet to end */
 	int64_t subscription;	     /* of one that is, or was, warm; 0: neither */
 	struct dial_wanted *started; /* its visitor; without what it sent first. NULL: none */
 	uint64_t started_ms;
 	bool is_told; /* the agent was told otherwise, too */
+	bool is_taken; /* by it; TLS has yet to end */
+	bool goes_raw; /* TLS ends before the visitor has it */
 	bool is_closing;
 };
 
@@ -119,6 +124,7 @@ static void close_link(struct data_link *link)
 	if (link->is_closing)
 		return;
 	link->is_closing = true;
+	sodium_memzero(link->secret, sizeof(link->secret));
 	no_longer_proving(link);
 	warm_pools_remove(link->links->warm, &link->place);
 	tell_otherwise(link);
@@ -150,7 +156,10 @@ static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMER
 		close_link(link);
 		return;
 	}
-	const bool is_taken = ports->caller(ports->owner, ends[1], &link->remote, secret, n_sent);
+	struct dial_caller caller = { .fd = ends[1], .remote = link->remote, .n_sent = n_sent };
+	memcpy(caller.secret, secret, sizeof(caller.secret));
+	const bool is_taken = ports->caller(ports->owner, &caller);
+	sodium_memzero(&caller, sizeof(caller));
 	if (tls_bridge_join(&link->bridge, ends[0]) < 0 || !is_taken) {
 		links->counters.no_descriptors++;
 		close_link(link);
@@ -158,6 +167,27 @@ static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMER
 	}
 	links->counters.joined++;
 	tls_bridge_pass(&link->bridge);
+}
+
+/* The socket itself: this is done with it. */
+static void hand_over_raw(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
+{
+	struct data_links *links = link->links;
+	const struct data_links_ports *ports = &links->options.ports;
+	struct dial_caller caller = { .remote = link->remote, .n_sent = n_sent, .is_raw = true };
+	size_t n_answer = 0;
+
+	caller.fd = tls_bridge_release(&link->bridge, &caller.answer, &n_answer);
+	caller.n_answer = (uint32_t)n_answer; /* a read's, at most */
+	memcpy(caller.secret, secret, sizeof(caller.secret));
+	if (caller.fd >= 0 && ports->caller(ports->owner, &caller)) {
+		links->counters.joined++;
+		links->counters.raw++;
+	} else {
+		links->counters.no_descriptors++;
+	}
+	sodium_memzero(&caller, sizeof(caller));
+	close_link(link);
 }
 
 /* ---- what is warm ---- */
@@ -177,6 +207,25 @@ static void hear_alive(struct data_link *link)
 	}
 	tls_bridge_skip(&link->bridge, n);
 	warm_pools_heard(link->links->warm, &link->place, uv_now(link->links->options.loop));
+}
+
+/* Of one that takes its visitor without TLS: the last word within is "taken", and then TLS's end is awaited. */
+static void hear_taken_raw(struct data_link *link)
+{
+	size_t n, at = 0;
+	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
+
+	while (at < n && bytes[at] == WEBGW_ALIVE && !link->is_taken)
+		at++;
+	if (at < n && bytes[at] == WEBGW_TAKEN && !link->is_taken) {
+		link->is_taken = true;
+		at++;
+	}
+	if (at < n) {
+		close_link(link);
+		return;
+	}
+	tls_bridge_skip(&link->bridge, n);
 }
 
 /* It may have said before that it lives; behind "taken" stands what the visitor is answered. */
@@ -233,10 +282,15 @@ static void on_take_timer(uv_timer_t *timer)
 	}
 }
 
+static bool can_go_raw(const struct data_link *link)
+{
+	return tls_stream_alpn_is(&link->bridge.stream, WEBGW_ALPN);
+}
+
 bool data_links_hand(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
 {
 	struct warm_place *place = warm_pools_take(links->warm, subscription);
-	struct webgw_start start = { .port = wanted->port, .host = wanted->host };
+	struct webgw_start start = { .port = wanted->port, .host = wanted->host, .n_first = (uint16_t)wanted->n_first };
 	uint8_t head[WEBGW_START_MAX];
 
 	if (!place)
@@ -252,9 +306,12 @@ bool data_links_hand(struct data_links *links, int64_t subscription, const struc
 	if (!uv_is_active((uv_handle_t *)&links->take_timer))
 		(void)uv_timer_start(&links->take_timer, on_take_timer, TAKE_MS, 0);
 	memcpy(start.secret, wanted->secret, sizeof(start.secret));
+	start.is_raw = link->goes_raw = wanted->port == 443 && can_go_raw(link);
 	tls_bridge_say(&link->bridge, head, webgw_start_write(&start, head));
 	if (wanted->n_first > 0)
 		tls_bridge_say(&link->bridge, wanted->first, wanted->n_first);
+	if (link->goes_raw)
+		tls_bridge_part(&link->bridge);
 	sodium_memzero(&start, sizeof(start));
 	sodium_memzero(head, sizeof(head));
 	return true;
@@ -291,31 +348,89 @@ static void end_stale(struct data_links *links)
 
 /* ---- what comes ---- */
 
+/* It is whole, and how it goes on is known. */
+static void take_secret(struct data_link *link, bool goes_raw)
+{
+	uint8_t secret[WEBGW_EPHEMERAL_LEN];
+
+	if (goes_raw) { /* still proving, until TLS has ended */
+		link->goes_raw = true;
+		tls_bridge_part(&link->bridge);
+		return;
+	}
+	memcpy(secret, link->secret, sizeof(secret));
+	sodium_memzero(link->secret, sizeof(link->secret));
+	no_longer_proving(link);
+	if (!admit_warm(link, secret))
+		hand_over(link, secret, 0);
+	sodium_memzero(secret, sizeof(secret));
+}
+
+/* Before it stands, of an agent that can do without TLS, whether it will. */
+static void hear_secret(struct data_link *link)
+{
+	size_t n;
+	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
+	const size_t before = can_go_raw(link) ? 1 : 0, len = before + sizeof(link->secret);
+	const uint8_t kind = before > 0 && n > 0 ? bytes[0] : WEBGW_DIAL_WRAPPED;
+
+	if (link->goes_raw || (kind != WEBGW_DIAL_WRAPPED && kind != WEBGW_DIAL_RAW)) {
+		link->links->counters.broken++; /* there is nothing between the secret and TLS's end */
+		close_link(link);
+		return;
+	}
+	if (n < len)
+		return;
+	memcpy(link->secret, bytes + before, sizeof(link->secret));
+	tls_bridge_skip(&link->bridge, len);
+	take_secret(link, kind == WEBGW_DIAL_RAW);
+	if (!link->is_closing && link->goes_raw && n > len)
+		hear_secret(link);
+}
+
 static void on_came(void *owner)
 {
 	struct data_link *link = owner;
-	uint8_t secret[WEBGW_EPHEMERAL_LEN];
-	size_t n;
-	const uint8_t *bytes = tls_bridge_came(&link->bridge, &n);
 
 	if (link->is_closing)
 		return;
 	if (link->started) {
-		hear_taken(link);
+		if (link->goes_raw)
+			hear_taken_raw(link);
+		else
+			hear_taken(link);
 		return;
 	}
 	if (link->place.pool) {
 		hear_alive(link);
 		return;
 	}
-	if (n < sizeof(secret) || !is_proving(link))
+	if (is_proving(link))
+		hear_secret(link);
+}
+
+/* TLS has ended, both ways, and the agent is whose it said. */
+static void on_parted(void *owner)
+{
+	struct data_link *link = owner;
+	struct dial_wanted wanted;
+
+	if (link->is_closing)
 		return;
-	memcpy(secret, bytes, sizeof(secret));
-	tls_bridge_skip(&link->bridge, sizeof(secret));
-	no_longer_proving(link);
-	if (!admit_warm(link, secret))
-		hand_over(link, secret, 0);
-	sodium_memzero(secret, sizeof(secret));
+	if (!link->started) { /* it dialled back for that visitor */
+		no_longer_proving(link);
+		hand_over_raw(link, link->secret, 0);
+		return;
+	}
+	if (!link->is_taken) {
+		close_link(link);
+		return;
+	}
+	wanted = *link->started;
+	drop_started(link);
+	link->links->counters.warm_used++;
+	hand_over_raw(link, wanted.secret, wanted.n_first);
+	sodium_memzero(&wanted, sizeof(wanted));
 }
 
 static void on_ready(void *owner)
@@ -365,7 +480,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	link->links = links;
 	link->remote = *remote;
 	link->since_ms = now_ms;
-	const struct tls_bridge_ports ports = { .owner = link, .ready = on_ready, .came = on_came, .over = on_over };
+	const struct tls_bridge_ports ports = { .owner = link, .ready = on_ready, .came = on_came, .parted = on_parted, .over = on_over };
 	if (tls_bridge_open_server(&link->bridge, links->options.tls_host, links->options.context, fd, &ports) < 0) {
 		links->counters.no_descriptors++;
 		free(link);

@@ -8,6 +8,9 @@
  *
  * Which secret is whose the front door knows alone (relay/frontdoor/door_thread_dial_back.c): what does not hold is reset there.
  *
+ * Of a visitor that speaks TLS itself, and with an agent that can (WEBGW_ALPN), TLS ends behind that in both directions, and the socket
+ * itself is what the front door has (RAW): nothing is wrapped twice, and this is done with it.
+ *
  * A warm one is sent the visitor's first bytes with its start, without a question before: it may be dead, and nobody know.
  * Then the agent is told the same secret by its WebSocket, and the door takes whichever comes first.
  *
@@ -30,9 +33,8 @@ struct data_links;
 
 struct data_links_ports {
 	void *owner;
-	/* fd is taken over, also on failure. False: there is no room for it. */
-	bool (*caller)(void *owner, int fd_take, const struct endpoint *remote, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
-		       uint32_t n_sent);
+	/* Its fd and answer are taken over, also on failure. False: there is no room for it. */
+	bool (*caller)(void *owner, const struct dial_caller *caller_take);
 	/* A warm connection seems to be dead: its agent has to be told otherwise. */
 	void (*not_taken)(void *owner, int64_t subscription, const struct dial_wanted *wanted);
 	/* Is there still such an agent? */
@@ -49,6 +51,7 @@ struct data_links_options {
 
 struct data_links_counters {
 	uint64_t accepted, joined;
+	uint64_t raw; /* of joined: without TLS, behind its end */
 	uint64_t slow, broken;	 /* had not said a secret in time, or broke before */
 	uint64_t refused;	 /* too many, or too fast */
 	uint64_t warm_used, warm_lost; /* visitors: by a warm connection; it did not take them */

@@ -26,8 +26,10 @@ void dial_exchange_deinit(struct dial_exchange *exchange)
 	struct dial_caller caller;
 	struct dial_wanted wanted;
 
-	while (dial_exchange_take_caller(exchange, &caller))
+	while (dial_exchange_take_caller(exchange, &caller)) {
 		close(caller.fd);
+		free(caller.answer);
+	}
 	while (dial_exchange_take_wanted(exchange, &wanted))
 		free(wanted.first);
 	ring_deinit(&exchange->callers);

@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define DIAL_EXCHANGE_MAX 2048
-#define DIAL_WANTED_FIRST 4096
+#define DIAL_WANTED_FIRST 4096 /* WEBGW_FIRST_MAX */
 
 struct dial_wanted {
 	uint64_t ticket;
@@ -54,6 +54,9 @@ struct dial_caller {
 	struct endpoint remote;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint32_t n_sent; /* of what the visitor sent first it has so much already */
+	bool is_raw;	 /* the socket is the agent's own: for visitors that speak TLS, who alone go without any other */
+	uint32_t n_answer; /* what came of it already, for the visitor */
+	uint8_t *answer;   /* of malloc(); freed by who takes it; NULL: none */
 };
 
 struct dial_exchange {
@@ -64,7 +67,7 @@ struct dial_exchange {
 };
 
 void dial_exchange_init(struct dial_exchange *exchange, void (*wake_loop)(void *owner), void *owner);
-/* Closes callers that were not taken, and frees what was wanted. */
+/* Closes callers that were not taken, frees their answers, and frees what was wanted. */
 void dial_exchange_deinit(struct dial_exchange *exchange);
 
 /* ---- the door's thread ---- */
@@ -75,7 +78,7 @@ bool dial_exchange_want(struct dial_exchange *exchange, const struct dial_wanted
 void dial_exchange_end(struct dial_exchange *exchange, int64_t subscription, enum subscriptions_end end);
 /* False: there is none. */
 bool dial_exchange_take_answer(struct dial_exchange *exchange, struct dial_answer *ret);
-/* The same. The socket is the caller's, who wipes the secret. */
+/* The same. The socket is the caller's, who wipes the secret and frees the answer. */
 bool dial_exchange_take_caller(struct dial_exchange *exchange, struct dial_caller *ret);
 
 /* ---- the loop ---- */
@@ -85,5 +88,5 @@ bool dial_exchange_take_wanted(struct dial_exchange *exchange, struct dial_wante
 bool dial_exchange_take_over(struct dial_exchange *exchange, struct dial_over *ret);
 /* Once for each that is wanted. The door's thread is woken by the caller. */
 void dial_exchange_answer(struct dial_exchange *exchange, const struct dial_answer *answer);
-/* False: too many have not been taken; its socket stays the caller's. */
+/* False: too many have not been taken; its socket and answer stay the caller's. */
 P2P_CHECK bool dial_exchange_give(struct dial_exchange *exchange, const struct dial_caller *caller);

@@ -102,7 +102,7 @@ static bool has_room(struct tls_bridge *bridge, size_t n)
 
 static void pause_if_full(struct tls_bridge *bridge)
 {
-	const bool is_full = bridge->n_came >= (bridge->fd < 0 ? TLS_BRIDGE_EARLY : MAX_CAME);
+	const bool is_full = bridge->is_raw || bridge->n_came >= (bridge->fd < 0 ? TLS_BRIDGE_EARLY : MAX_CAME);
 
 	if (is_full != bridge->is_paused)
 		tls_stream_pause(&bridge->stream, is_full);
@@ -177,12 +177,38 @@ static void on_received(void *owner, const uint8_t *bytes, size_t n)
 	bridge->ports.came(bridge->ports.owner);
 }
 
+static void tell_if_parted(struct tls_bridge *bridge)
+{
+	if (bridge->has_parted && bridge->is_raw && !bridge->is_over && bridge->broken == 0)
+		bridge->ports.parted(bridge->ports.owner);
+}
+
+/* What is behind TLS's end is kept, and the rest of it is the socket's. */
+static void go_raw(struct tls_bridge *bridge)
+{
+	size_t n;
+	const uint8_t *rest = tls_stream_rest(&bridge->stream, &n);
+
+	if (!has_room(bridge, n)) {
+		end_soon(bridge, -ENOMEM);
+		return;
+	}
+	if (n > 0)
+		memcpy(bridge->came, rest, n);
+	bridge->n_came = n;
+	bridge->is_raw = true;
+	pause_if_full(bridge);
+	tell_if_parted(bridge);
+}
+
 static void on_finished(void *owner)
 {
 	struct tls_bridge *bridge = owner;
 
 	bridge->has_heard_all = true;
-	if (bridge->passes)
+	if (bridge->parts && bridge->n_came == 0 && !bridge->is_over && bridge->broken == 0)
+		go_raw(bridge);
+	else if (bridge->passes)
 		pass_on(bridge);
 	else
 		end_soon(bridge, -ECONNRESET); /* before it was anybody's */
@@ -233,6 +259,11 @@ static void on_shut_down(void *owner)
 {
 	struct tls_bridge *bridge = owner;
 
+	if (bridge->parts) {
+		bridge->has_parted = true;
+		tell_if_parted(bridge);
+		return;
+	}
 	bridge->has_shut_down = true;
 	end_if_done(bridge);
 }
@@ -283,9 +314,32 @@ void tls_bridge_say(struct tls_bridge *bridge, const void *bytes, size_t n)
 	tls_stream_wake(&bridge->stream);
 }
 
-int tls_bridge_join(struct tls_bridge *bridge, int fd_take)
+void tls_bridge_part(struct tls_bridge *bridge)
 {
 	assert(bridge->fd < 0);
+	bridge->parts = true;
+	tls_stream_part(&bridge->stream);
+}
+
+int tls_bridge_release(struct tls_bridge *bridge, uint8_t **ret_came, size_t *ret_n)
+{
+	assert(bridge->has_parted && bridge->is_raw);
+	const int fd = tls_stream_release(&bridge->stream);
+
+	if (fd < 0)
+		return fd;
+	*ret_n = bridge->n_came;
+	*ret_came = bridge->n_came > 0 ? bridge->came : NULL;
+	if (bridge->n_came == 0)
+		free(bridge->came);
+	bridge->came = NULL;
+	bridge->n_came = bridge->came_size = 0;
+	return fd;
+}
+
+int tls_bridge_join(struct tls_bridge *bridge, int fd_take)
+{
+	assert(bridge->fd < 0 && !bridge->parts);
 	const int r = uv_poll_init(tls_host_loop(bridge->stream.host), &bridge->poll, fd_take);
 	if (r < 0) {
 		close(fd_take);

@@ -7,6 +7,7 @@
 #include "common/websocket.h"
 #include "relay/frontdoor/link.h"
 #include "relay/webgw/agent_wire.h"
+#include "relay/webgw/raw_pairs.h"
 #include "relay/webgw/tls_bridge.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@
 #define MAX_MESSAGE    4096
 #define MAX_QUEUE      (64 * 1024)
 
-enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING };
+enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING, PARTING };
 
 struct agent_host {
 	struct host_pattern name;
@@ -62,7 +63,10 @@ struct visit {
 	struct link among;
 	enum visit_state state;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
-	uint64_t alive_ms; /* when it was said last */
+	uint64_t alive_ms; /* when it was said last; of one that is PARTING: since when it is */
+	bool is_tls;	   /* its visitor speaks TLS itself */
+	uint8_t *first;	   /* PARTING: what its visitor sent first; owned, NULL: nothing */
+	size_t n_first;
 	bool is_closing;
 };
 
@@ -72,6 +76,7 @@ struct webgw_agent {
 	char *server, *secret_file;
 	struct websocket_host *websockets;
 	struct tls_host *tls_host;
+	struct raw_pairs *raw;
 	struct websocket *ws; /* NULL: waits */
 	SSL_CTX *context;     /* of what is dialled: a secret says whose it is, no certificate, which may have ended meanwhile */
 	uv_timer_t timer, tick;
@@ -124,6 +129,8 @@ static void close_visit(struct visit *visit)
 	visit->agent->counters.carried_now -= visit->state == CARRYING;
 	link_remove(&visit->among);
 	sodium_memzero(visit->secret, sizeof(visit->secret));
+	free(visit->first);
+	visit->first = NULL;
 	tls_bridge_close(&visit->bridge, on_visit_closed);
 }
 
@@ -176,6 +183,12 @@ static int begin_to_connect(const struct endpoint *target)
 	return r;
 }
 
+static void tell_no_target(struct visit *visit, int error)
+{
+	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s", visit->host->name.name.text,
+		    endpoint_text(&visit->host->target).s, strerror(-error));
+}
+
 static void carry(struct visit *visit)
 {
 	struct webgw_agent *agent = visit->agent;
@@ -186,15 +199,81 @@ static void carry(struct visit *visit)
 	visit->state = CARRYING;
 	agent->counters.carried_now++;
 	if (fd < 0 || tls_bridge_join(&visit->bridge, fd) < 0) {
-		log_limited(&agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s",
-			    visit->host->name.name.text, endpoint_text(&visit->host->target).s, strerror(fd < 0 ? -fd : EIO));
+		tell_no_target(visit, fd < 0 ? fd : -EIO);
 		close_visit(visit);
 		return;
 	}
 	tls_bridge_pass(&visit->bridge);
 }
 
+/* What came first, and what came behind TLS's end: for the target, in one piece; of malloc(), or NULL. */
+static uint8_t *join_pieces(struct visit *visit, uint8_t *came_take, size_t n_came)
+{
+	if (n_came == 0 || visit->n_first == 0) {
+		uint8_t *only = n_came == 0 ? visit->first : came_take;
+		visit->first = n_came == 0 ? NULL : visit->first;
+		return only;
+	}
+	uint8_t *both = realloc(visit->first, visit->n_first + n_came);
+	if (!both)
+		abort();
+	memcpy(both + visit->n_first, came_take, n_came);
+	free(came_take);
+	visit->first = NULL;
+	return both;
+}
+
+/* TLS has ended, both ways: what the visitor and the target say goes from socket to socket. */
+static void on_parted(void *owner)
+{
+	struct visit *visit = owner;
+	struct webgw_agent *agent = visit->agent;
+	uint8_t *came = NULL;
+	size_t n_came = 0;
+
+	if (visit->is_closing)
+		return;
+	const int target = begin_to_connect(&visit->host->target);
+	const int fd = target < 0 ? target : tls_bridge_release(&visit->bridge, &came, &n_came);
+	if (fd < 0) {
+		if (target >= 0)
+			close(target);
+		tell_no_target(visit, fd);
+	} else {
+		const size_t n = visit->n_first + n_came;
+		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n) == 0)
+			agent->counters.raw++;
+	}
+	close_visit(visit);
+}
+
+/* All that is to be said within TLS is said. */
+static void part(struct visit *visit)
+{
+	visit->host->n_warm -= is_warm(visit);
+	visit->host->visited_ms = now_of(visit->agent);
+	visit->state = PARTING;
+	visit->alive_ms = now_of(visit->agent);
+	tls_bridge_part(&visit->bridge);
+}
+
 static void top_up(struct webgw_agent *agent, struct agent_host *host);
+
+/* The whole start is there, with all that goes with it. */
+static void take_raw(struct visit *visit, const uint8_t *first, size_t n)
+{
+	visit->first = n > 0 ? malloc(n) : NULL;
+	if (n > 0 && !visit->first)
+		abort();
+	if (n > 0)
+		memcpy(visit->first, first, n);
+	visit->n_first = n;
+}
+
+static bool can_go_raw(const struct visit *visit)
+{
+	return tls_stream_alpn_is(&visit->bridge.stream, WEBGW_ALPN);
+}
 
 /* The node claims it. */
 static void on_came(void *owner)
@@ -209,17 +288,23 @@ static void on_came(void *owner)
 
 	if (visit->is_closing || visit->state == CARRYING)
 		return;
-	const int len = visit->state == DIALLING ? -EINVAL : webgw_start_read(bytes, n, &start);
-	if (len == 0)
+	const bool may_start = visit->state == DIALLING_WARM || visit->state == WARM;
+	const int len = may_start ? webgw_start_read(bytes, n, &start) : -EINVAL;
+	if (len == 0 || (len > 0 && n < (size_t)len + start.n_first))
 		return;
-	if (len < 0 || is_seen(agent, start.secret)) {
+	if (len < 0 || (start.is_raw && !can_go_raw(visit)) || is_seen(agent, start.secret)) {
 		close_visit(visit);
 		return;
 	}
-	tls_bridge_skip(&visit->bridge, (size_t)len);
+	if (start.is_raw)
+		take_raw(visit, bytes + len, start.n_first);
+	tls_bridge_skip(&visit->bridge, (size_t)len + start.n_first);
 	tls_bridge_say(&visit->bridge, &taken, 1);
 	agent->counters.warm_used++;
-	carry(visit);
+	if (start.is_raw)
+		part(visit);
+	else
+		carry(visit);
 	top_up(agent, host);
 	sodium_memzero(&start, sizeof(start));
 }
@@ -230,24 +315,32 @@ static void on_dialled(void *owner)
 
 	if (visit->is_closing)
 		return;
+	const bool goes_raw = visit->is_tls && can_go_raw(visit);
+	const uint8_t kind = goes_raw ? WEBGW_DIAL_RAW : WEBGW_DIAL_WRAPPED;
+	if (can_go_raw(visit))
+		tls_bridge_say(&visit->bridge, &kind, 1);
 	tls_bridge_say(&visit->bridge, visit->secret, sizeof(visit->secret));
 	sodium_memzero(visit->secret, sizeof(visit->secret));
 	if (visit->state == DIALLING) {
 		visit->agent->counters.dialled++;
-		carry(visit);
+		if (goes_raw)
+			part(visit);
+		else
+			carry(visit);
 		return;
 	}
 	visit->state = WARM;
 	visit->alive_ms = now_of(visit->agent);
 }
 
+/* is_tls: its visitor speaks TLS, which is known of one that is told alone. */
 static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t port, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
-		 enum visit_state state)
+		 enum visit_state state, bool is_tls)
 {
-	struct tls_bridge_ports ports = { .ready = on_dialled, .came = on_came, .over = on_over };
+	struct tls_bridge_ports ports = { .ready = on_dialled, .came = on_came, .parted = on_parted, .over = on_over };
 	struct endpoint remote = websocket_remote(agent->ws);
 
-	if (agent->n_visits >= MAX_VISITS) {
+	if (agent->n_visits + raw_pairs_count(agent->raw) >= MAX_VISITS) {
 		agent->counters.too_many++;
 		return;
 	}
@@ -257,6 +350,7 @@ static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t po
 	visit->agent = agent;
 	visit->host = host;
 	visit->state = state;
+	visit->is_tls = is_tls;
 	memcpy(visit->secret, secret, sizeof(visit->secret));
 	ports.owner = visit;
 	remote.port = port;
@@ -308,7 +402,7 @@ static void on_secrets(struct webgw_agent *agent, struct agent_host *host, const
 		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
 	host->n_asked = 0;
 	for (uint32_t i = 0; i < n; i++)
-		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM);
+		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM, false);
 	top_up(agent, host);
 }
 
@@ -317,6 +411,10 @@ static void tend(struct visit *visit)
 	static const uint8_t alive = WEBGW_ALIVE;
 	const uint64_t now_ms = now_of(visit->agent);
 
+	if (visit->state == PARTING && now_ms - visit->alive_ms >= DIAL_MS) {
+		close_visit(visit);
+		return;
+	}
 	if (visit->state != WARM)
 		return;
 	if (visit->host->n_warm > wanted_warm(visit->agent, visit->host)) {
@@ -448,7 +546,7 @@ static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
 {
 	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
 		if (agent->hosts[i].subscription == word->subscription && !is_seen(agent, word->secret))
-			dial(agent, &agent->hosts[i], word->listening_port, word->secret, DIALLING);
+			dial(agent, &agent->hosts[i], word->listening_port, word->secret, DIALLING, word->port == 443);
 }
 
 static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
@@ -624,7 +722,7 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 
 	if (!agent)
 		abort();
-	const struct tls_options tls = { .trust = TLS_TRUST_PIN, .pin = options->pin };
+	const struct tls_options tls = { .trust = TLS_TRUST_PIN, .pin = options->pin, .alpn = WEBGW_ALPN };
 	int r = tls_context_new(&tls, &agent->context, reterr);
 	if (r == 0)
 		r = websocket_host_new(loop, &agent->websockets, reterr);
@@ -637,14 +735,15 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 	agent->options = *options;
 	agent->server = strdup(options->host);
 	agent->secret_file = strdup(options->secret_file);
-	if (!agent->server || !agent->secret_file || tls_host_new(loop, &agent->tls_host) != 0)
+	if (!agent->server || !agent->secret_file || tls_host_new(loop, &agent->tls_host) != 0 ||
+	    raw_pairs_new(loop, &agent->raw) != 0)
 		abort();
 	for (uint8_t i = 0; i < options->n_hosts; i++)
 		agent->hosts[i] = (struct agent_host){ .name = options->hosts[i], .target = options->targets[i] };
 	link_init_ring(&agent->visits);
 	randombytes_buf(agent->seen, sizeof(agent->seen)); /* so that none is seen that was not */
 	agent->wait_ms = FIRST_WAIT_MS;
-	agent->n_open = 4; /* two timers, WebSockets, TLS */
+	agent->n_open = 5; /* two timers, WebSockets, TLS, pairs */
 	(void)uv_timer_init(loop, &agent->timer);
 	(void)uv_timer_init(loop, &agent->tick);
 	(void)uv_timer_start(&agent->timer, on_retry, 0, 0);
@@ -666,6 +765,8 @@ void webgw_agent_stop(struct webgw_agent *agent, void (*stopped)(void *owner), v
 	websocket_host_close(agent->websockets, on_part_closed, agent);
 	uv_close((uv_handle_t *)&agent->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&agent->tick, on_tick_closed);
+	raw_pairs_close(agent->raw, on_part_closed, agent);
+	agent->raw = NULL;
 	close_tls_host_if_last(agent);
 }
 
@@ -673,6 +774,7 @@ struct webgw_agent_counters webgw_agent_counters(const struct webgw_agent *agent
 {
 	struct webgw_agent_counters counters = agent->counters;
 
+	counters.carried_now += agent->raw ? raw_pairs_count(agent->raw) : 0;
 	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
 		counters.warm_now += agent->hosts[i].n_warm;
 		counters.subscribed_now += agent->hosts[i].subscription != 0;

@@ -7,7 +7,8 @@
  *       └──── 1 s, 2 s … 60 s ◄───────┘        back to 1 s by who was subscribed for a minute
  *
  * Of each host so many connections are kept warm: they are there before the visitors are. Who was not asked for ten minutes keeps
- * one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket.
+ * one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket. One that speaks TLS
+ * itself is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
  *
  * Loop only.
  */
@@ -44,6 +45,7 @@ struct webgw_agent_options {
 struct webgw_agent_counters {
 	uint64_t warm_used, dialled; /* visitors, by how they came */
 	uint64_t too_many, told_twice;
+	uint64_t raw; /* visitors that speak TLS themselves, and are not wrapped in ours */
 	uint32_t carried_now, warm_now, subscribed_now;
 };
 

@@ -19,6 +19,7 @@ static void put_links(FILE *out, const struct data_links_counters *links)
 {
 	put_one(out, "links", "gauge", "Connections of agents within TLS, warm ones among them.", links->open);
 	put_one(out, "warm", "gauge", "Connections of agents that wait for visitors.", links->warm_now);
+	put_one(out, "raw_visitors_total", "counter", "Visitors with TLS of their own, who were not wrapped in another.", links->raw);
 	put_head(out, "warm_visitors_total", "counter", "Visitors that were handed to a warm connection.");
 	fprintf(out, PREFIX "warm_visitors_total{taken=\"yes\"} %" PRIu64 "\n", links->warm_used);
 	fprintf(out, PREFIX "warm_visitors_total{taken=\"not_in_time\"} %" PRIu64 "\n", links->warm_lost);
@@ -32,6 +33,8 @@ static void put_agent(FILE *out, const struct webgw_agent_counters *agent)
 	put_head(out, "agent_visitors_total", "counter", "Visitors that its agent carried, by the connection they came by.");
 	fprintf(out, PREFIX "agent_visitors_total{by=\"warm\"} %" PRIu64 "\n", agent->warm_used);
 	fprintf(out, PREFIX "agent_visitors_total{by=\"new\"} %" PRIu64 "\n", agent->dialled);
+	put_one(out, "agent_raw_visitors_total", "counter", "Visitors with TLS of their own that its agent carried without another.",
+		agent->raw);
 	put_one(out, "agent_told_twice_total", "counter", "Visitors that its agent was told of twice, and carried once.",
 		agent->told_twice);
 	put_one(out, "agent_over_limit_total", "counter", "Visitors that its agent did not carry: there were too many.",
