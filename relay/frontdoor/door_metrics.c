@@ -72,6 +72,7 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 		{ "no_agent_dialled_back", OF_DOOR(dial_timed_out) },
 		{ "too_many_wait_for_agents", OF_DOOR(dial_over_limit) },
 		{ "too_many_of_one_source_wait_for_agents", OF_DOOR(dial_over_source_limit) },
+		{ "agent_without_tls", OF_DOOR(dial_bare) },
 	};
 
 	put_head(out, "door_refused_total", "counter", "Visitors that were not led to a target, by cause.");

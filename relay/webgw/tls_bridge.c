@@ -328,6 +328,7 @@ int tls_bridge_release(struct tls_bridge *bridge, uint8_t **ret_came, size_t *re
 
 	if (fd < 0)
 		return fd;
+	bridge->is_released = true;
 	*ret_n = bridge->n_came;
 	*ret_came = bridge->n_came > 0 ? bridge->came : NULL;
 	if (bridge->n_came == 0)
@@ -444,8 +445,19 @@ int tls_bridge_open_client(struct tls_bridge *bridge, struct tls_host *host, SSL
 								timeout_ms, &own));
 }
 
+/* Without TLS, to whom it may be so already, a mere end would be taken for the whole. */
+static void reset_if_parting(const struct tls_bridge *bridge)
+{
+	const struct linger linger = { .l_onoff = 1 };
+	uv_os_fd_t fd;
+
+	if (bridge->parts && !bridge->is_released && uv_fileno((const uv_handle_t *)&bridge->stream.tcp, &fd) == 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 void tls_bridge_close(struct tls_bridge *bridge, void (*closed)(void *owner))
 {
+	reset_if_parting(bridge);
 	bridge->closed = closed;
 	bridge->is_over = true;
 	free(bridge->came);

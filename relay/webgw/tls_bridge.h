@@ -47,6 +47,7 @@ struct tls_bridge {
 	size_t n_first, first_at;
 	bool passes;
 	bool parts, has_parted, is_raw; /* was asked to; our goodbye is sent; the other side's came, and what is in came is behind it */
+	bool is_released;
 	bool is_ready, is_paused, is_over;
 	bool has_read_all, has_shut_down;     /* plain → TLS */
 	bool has_heard_all, has_written_all; /* TLS → plain */

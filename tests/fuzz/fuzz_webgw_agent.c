@@ -22,5 +22,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(n <= (size_t)len); /* a dot at the end of the host is not kept */
 	assert(webgw_start_read(bytes, n, &again) == (int)n && host_name_equal(&start.host, &again.host));
 	assert(memcmp(start.secret, again.secret, sizeof(start.secret)) == 0 && start.port == again.port);
+	assert(start.is_raw == again.is_raw && start.n_first == again.n_first && start.n_first <= WEBGW_FIRST_MAX);
 	return 0;
 }

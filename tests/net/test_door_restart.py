@@ -22,7 +22,8 @@ import pytest
 from lab import LabError, wait_until
 from overlay import Overlay
 from test_relay_operator import Supervised
-from webgw import Agent
+from test_webgw import client_hello
+from webgw import Agent, TlsAgent
 
 SECRET = b"0" * 32
 MUCH = 50_000_000
@@ -242,11 +243,25 @@ def agent_pair(town):
     return visitor, caller
 
 
+def raw_agent_pair(town):
+    """The same, of a visitor that speaks TLS, by an agent within TLS, which ends behind the secret."""
+    agent, hello = TlsAgent(town.agents, town.relay.host.ip), client_hello()
+    assert "result" in agent.register("www.example.com", SECRET)
+    visitor = town.visit(hello, 443)
+    told = agent.next_visit()
+    link = agent.link(told["serverListeningPort"])
+    link.say(b"\x02" + bytes.fromhex(told["secret"]))
+    link.end_tls()
+    assert link.read_to_tls_end() == b""
+    assert read(link.socket, len(hello)) == hello
+    return visitor, link.socket
+
+
 def test_established_streams_go_on_over_a_restart(town, measured):
     listener = expose(town)
     wait_until(lambda: town.drops("unknown host") == 0, 5, "nobody was refused")
     idle = town.pair()
-    by_agent = agent_pair(town)
+    by_agent, by_raw_agent = agent_pair(town), raw_agent_pair(town)
     exposed = town.pair("published.demo", listener)
     at_port = port_pair(town)
     half = town.pair()
@@ -272,7 +287,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     idle[1].sendall(b"meanwhile")
     assert all(transfer.is_whole() for transfer in transfers)
     assert read(idle[0], 9) == b"meanwhile"
-    for pair in (idle, by_agent, exposed, at_port):
+    for pair in (idle, by_agent, by_raw_agent, exposed, at_port):
         assert answers(*pair)
     assert read(half[0], 300000) == b"x" * 300000
     half[1].close()
@@ -283,7 +298,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     silent.sendall(request("other.demo"))
     assert {serve(town), serve(town)} == {request("app.demo"), request("other.demo")}
 
-    assert taken(town) == 12  # ten pairs, and two who had not said whom they want
+    assert taken(town) == 13  # eleven pairs, and two who had not said whom they want
     assert lost(town) == town.drops("not taken up after a restart") == 0
     gap = town.relay.program.wait_for_log(r"go on, after (\d+) ms")[1]
     measured("nobody carries visitors' bytes while a public node is restarted", int(gap) / 1000)
@@ -291,7 +306,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     exposed[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exposed[0].close()
     assert is_reset(exposed[1])
-    for pair in (idle, by_agent):
+    for pair in (idle, by_agent, by_raw_agent):
         pair[0].close()
         assert pair[1].recv(1) == b""
         pair[1].close()

@@ -9,6 +9,7 @@ tests/unit/webgw has the rules one by one; here a client made from the protocol'
 
 import hashlib
 import json
+import os
 import re
 import socket
 import ssl
@@ -578,10 +579,10 @@ def warm(agent, subscription, n):
     return [agent.dial_back({**prepared, "secret": secret}) for secret in prepared["secrets"]]
 
 
-def started(link, first):
+def started(link, first, port=80):
     """What the node says when it claims it, and what the visitor sent first: its secret."""
     head = read(link, 36)
-    assert head[0] == START and head[33:35] == struct.pack("!H", 80)
+    assert head[0] == START and head[33:35] == struct.pack("!H", port)
     assert read(link, head[35]) == b"www.example.com"
     assert read(link, len(first)) == first
     return head[1:33].hex()
@@ -701,6 +702,155 @@ def test_our_own_agent_keeps_connections_warm(town):
     visitor.close()
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
+
+
+class Wire:
+    """What passes to and from this host, as who is on the way sees it."""
+
+    def __init__(self, host):
+        self.packets = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.packets.bind(("eth0", 3))  # not what it says to its own target
+        self.packets.setblocking(False)
+        self.seen = b""
+
+    def sees(self, what):
+        while True:
+            try:
+                self.seen += self.packets.recv(65536)
+            except BlockingIOError:
+                return what in self.seen
+
+
+def is_on_the_wire(town, target, first, port):
+    """Of a visitor: its first bytes, what its target says then, and what it says then itself."""
+    wire = Wire(town.agents)
+    visitor = visit(town, first, port)
+    carried = accept(target)
+    assert read(carried, len(first)) == first
+    carried.sendall(b"the target's own words")
+    assert read(visitor, 22) == b"the target's own words"
+    visitor.sendall(b"the visitor's own words")
+    assert read(carried, 23) == b"the visitor's own words"
+    visitor.close()
+    assert carried.recv(1) == b""
+    carried.close()
+    # What the visitor and the door say to each other does not pass here.
+    return tuple(wire.sees(what) for what in (b"www.example.com", first, b"the target's own words", b"the visitor's own words"))
+
+
+@pytest.mark.parametrize("warm, sees_first", [(1, False), (0, True)])
+def test_a_visitor_of_tls_is_not_wrapped_twice_and_one_of_http_is(town, warm, sees_first):
+    start_agent(town, f"warm = {warm}\n")
+    target = listening(town)
+    if warm:
+        wait_until(lambda: warm_now(town) == 1, 15, "that one is warm")
+    # By a warm connection the first bytes go within TLS, by a new one behind it: there the door sends them itself.
+    assert is_on_the_wire(town, target, client_hello(), 443) == (sees_first, sees_first, True, True)
+    assert figure(town.relay.host, "raw_visitors_total") == 1
+    if warm:
+        wait_until(lambda: warm_now(town) == 1, 15, "that another is warm")
+    assert is_on_the_wire(town, target, REQUEST, 80) == (False,) * 4
+    assert figure(town.relay.host, "raw_visitors_total") == 1
+
+
+def moves(source, sink, n):
+    """So many bytes, exactly, and the end behind them."""
+    block, sent, got = os.urandom(1 << 20), hashlib.sha256(), hashlib.sha256()
+
+    def send():
+        for _ in range(n >> 20):
+            source.sendall(block)
+        source.shutdown(socket.SHUT_WR)
+    thread = threading.Thread(target=send)
+    thread.start()
+    total = 0
+    while piece := sink.recv(262144):
+        got.update(piece)
+        total += len(piece)
+    thread.join()
+    for _ in range(n >> 20):
+        sent.update(block)
+    return total == n and got.digest() == sent.digest()
+
+
+def test_what_is_not_wrapped_comes_whole_and_its_ends_and_resets_are_tcps(town):
+    node = start_agent(town, f"warm = 2\n[public]\naddress = {town.agents.ip}\nmetrics = 127.0.0.1:9100\n")
+    target, hello = listening(town), client_hello()
+
+    def visited():
+        wait_until(lambda: warm_now(town) > 0, 15, "that one is warm")
+        visitor = visit(town, hello, 443)
+        carried = accept(target)
+        assert read(carried, len(hello)) == hello
+        return visitor, carried
+    visitor, carried = visited()
+    assert moves(visitor, carried, 64 << 20) and moves(carried, visitor, 64 << 20)  # the second behind a half-close
+    visitor, carried = visited()
+    reset(carried)
+    assert hears_reset(visitor)
+    visitor, carried = visited()
+    reset(visitor)
+    assert hears_reset(carried)
+    visitor, carried = visited()
+    carried.sendall(b"answer")
+    assert read(visitor, 6) == b"answer"
+    assert figure(node.host, "agent_raw_visitors_total") == figure(town.relay.host, "raw_visitors_total") == 4
+    wait_until(lambda: figure(node.host, "agent_visitors") == 1, 10, "that those who ended are let go")
+    node.program.kill()
+    carried.close()
+    with pytest.raises((ConnectionResetError, LabError)):  # what of both the kernel says for who is killed
+        read(visitor, 1)
+    visitor.close()
+    wait_until(lambda: town.relay.status()["state"] == "online", 10, "that the node is none the worse")
+
+
+def test_who_speaks_tls_is_reset_when_its_target_is_not_there(town):
+    start_agent(town, "warm = 1\n")
+    wait_until(lambda: warm_now(town) == 1, 15, "that one is warm")
+    assert hears_reset(visit(town, client_hello(), 443))
+
+
+def test_an_agent_is_raw_for_who_speaks_tls_alone(town):
+    """Of the second protocol by hand, with both kinds of words; one of the first is never sent the other's start."""
+    agent = TlsAgent(town.agents, town.relay.host.ip)
+    subscription = agent.register("www.example.com", SECRET)["result"]
+    hello = client_hello()
+
+    def dial_back_raw(first, port):
+        visitor = visit(town, first, port)
+        told = agent.next_visit()
+        link = agent.link(told["serverListeningPort"])
+        link.say(b"\x02" + bytes.fromhex(told["secret"]))
+        link.end_tls()
+        assert link.read_to_tls_end() == b""
+        return visitor, link.socket
+    assert passes(*dial_back_raw(hello, 443), hello)
+    visitor, raw = dial_back_raw(REQUEST, 80)
+    assert hears_reset(visitor) and hears_reset(raw)
+    is_dropped(town, "dialled back without TLS for who has none", 1)
+    prepared = agent.ask("webgw_prepare", {"subscription": subscription, "count": 1})["result"]
+    link = agent.link(prepared["serverListeningPort"])
+    link.say(b"\x01" + bytes.fromhex(prepared["secrets"][0]))
+    wait_until(lambda: warm_now(town) == 1, 10, "that it is warm")
+    visitor = visit(town, hello, 443)
+    said = link.read_to_tls_end()
+    assert said[0] == 2 and said[33:51] == struct.pack("!HB", 443, 15) + b"www.example.com"
+    assert said[51:] == struct.pack("!H", len(hello)) + hello
+    link.say(TAKEN)
+    link.end_tls()
+    link.socket.sendall(b"answer")
+    assert read(visitor, 6) == b"answer"
+    visitor.close()
+    assert link.socket.recv(1) == b""
+    link.socket.close()
+    old = warm(agent, subscription, 1)[0]
+    wait_until(lambda: warm_now(town) == 1, 10, "that it is warm")
+    visitor = visit(town, hello, 443)
+    assert len(started(old, hello, 443)) == 64
+    old.sendall(TAKEN + b"answer")
+    assert read(visitor, 6) == b"answer"
+    visitor.sendall(b"more")
+    assert read(old, 4) == b"more"
 
 
 def reset(end):

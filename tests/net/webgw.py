@@ -114,3 +114,63 @@ class TlsAgent(Agent):
 
     def secured(self, connected):
         return self.context.wrap_socket(connected, suppress_ragged_eofs=False)
+
+    def link(self, port):
+        """Of the second protocol: a connection to dial back with, in TLS that can end without it."""
+        connected = self.host.socket(kind=socket.SOCK_STREAM)
+        connected.settimeout(20)
+        connected.connect((self.server, port))
+        return Link(connected)
+
+
+class Link:
+    """TLS of which each direction ends by itself; behind it .socket is read and written."""
+
+    def __init__(self, connected):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["p2p-webgw/2"])
+        self.socket, self.incoming, self.outgoing = connected, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+        self.until_done(self.tls.do_handshake)
+        if self.tls.selected_alpn_protocol() != "p2p-webgw/2":
+            raise LabError("the node does not know the second protocol")
+
+    def flush(self):
+        self.socket.sendall(self.outgoing.read())
+
+    def until_done(self, what):
+        """Byte by byte: nothing behind TLS's end is taken."""
+        while True:
+            try:
+                return what()
+            except ssl.SSLWantReadError:
+                self.flush()
+                got = self.socket.recv(1)
+                if not got:
+                    raise LabError("ended without TLS's goodbye")
+                self.incoming.write(got)
+            finally:
+                self.flush()
+
+    def say(self, words):
+        self.tls.write(words)
+        self.flush()
+
+    def end_tls(self):
+        try:
+            self.tls.unwrap()
+        except ssl.SSLWantReadError:
+            pass  # the other side's is still to come
+        self.flush()
+
+    def read_to_tls_end(self):
+        got = b""
+        while True:
+            try:
+                piece = self.until_done(lambda: self.tls.read(65536))
+            except ssl.SSLZeroReturnError:
+                return got
+            if not piece:
+                return got
+            got += piece

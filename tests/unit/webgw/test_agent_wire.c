@@ -25,7 +25,7 @@ static void test_what_a_node_says_is_understood(void)
 	assert(word.kind == WEBGW_WORD_SECRETS && word.n == 1 && word.listening_port == 4659 && word.secrets[0][31] == 0xab);
 	assert(hear("{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":7,\"result\":"
 		    "{\"secret\":\"" HEX "\",\"port\":443,\"serverListeningPort\":4659,\"host\":\"a.example\"}}}") == 0);
-	assert(word.kind == WEBGW_WORD_VISIT && word.subscription == 7 && word.secret[0] == 0xab);
+	assert(word.kind == WEBGW_WORD_VISIT && word.subscription == 7 && word.secret[0] == 0xab && word.port == 443);
 	assert(hear("{\"jsonrpc\":\"2.0\",\"result\":true,\"id\":1}") == 0 && word.kind == WEBGW_WORD_OTHER);
 }
 
@@ -74,6 +74,26 @@ static void test_a_start_is_whole_at_its_last_byte(void)
 	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
 }
 
+static void test_a_start_without_tls_is_for_tls_alone_and_says_how_much_comes_with_it(void)
+{
+	struct webgw_start start = { .port = 443, .is_raw = true, .n_first = WEBGW_FIRST_MAX }, heard;
+	uint8_t bytes[WEBGW_START_MAX];
+
+	memset(start.secret, 0x55, sizeof(start.secret));
+	assert(host_name_from("a.example", 9, &start.host) == 0);
+	size_t n = webgw_start_write(&start, bytes);
+	for (size_t i = 0; i < n; i++)
+		assert(webgw_start_read(bytes, i, &heard) == 0);
+	assert(webgw_start_read(bytes, n, &heard) == (int)n && heard.is_raw && heard.n_first == WEBGW_FIRST_MAX);
+	start.n_first++;
+	n = webgw_start_write(&start, bytes);
+	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
+	start.n_first = 0;
+	start.port = 80;
+	n = webgw_start_write(&start, bytes);
+	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
+}
+
 static void test_what_an_agent_says_is_understood(void)
 {
 	struct webgw_request request;
@@ -104,6 +124,7 @@ int main(void)
 	test_secrets_are_heard_as_they_are_told();
 	test_what_no_node_says_is_refused();
 	test_a_start_is_whole_at_its_last_byte();
+	test_a_start_without_tls_is_for_tls_alone_and_says_how_much_comes_with_it();
 	test_what_an_agent_says_is_understood();
 	return 0;
 }
