@@ -794,14 +794,15 @@ def test_what_is_not_wrapped_comes_whole_and_its_ends_and_resets_are_tcps(town):
     visitor, carried = visited()
     carried.sendall(b"answer")
     assert read(visitor, 6) == b"answer"
-    assert figure(node.host, "agent_raw_visitors_total") == figure(town.relay.host, "raw_visitors_total") == 4
+    assert figure(town.relay.host, "raw_visitors_total") == 4
+    wait_until(lambda: figure(node.host, "agent_raw_visitors_total") == 4, 10, "that the agent has published it")
     wait_until(lambda: figure(node.host, "agent_visitors") == 1, 10, "that those who ended are let go")
     node.program.kill()
     carried.close()
     with pytest.raises((ConnectionResetError, LabError)):  # what of both the kernel says for who is killed
         read(visitor, 1)
     visitor.close()
-    wait_until(lambda: town.relay.status()["state"] == "online", 10, "that the node is none the worse")
+    wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left of the agent")
 
 
 def test_who_speaks_tls_is_reset_when_its_target_is_not_there(town):
