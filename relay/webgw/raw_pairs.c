@@ -23,6 +23,7 @@ struct raw_pair {
 	struct splice_pair pair;
 	struct link place; /* among all, or those who are gone */
 	uint64_t gone_ms;
+	uint32_t *counter;
 };
 
 struct raw_pairs {
@@ -50,6 +51,7 @@ static void on_pair_ended(void *owner, struct splice_pair *ended, enum splice_ou
 
 	(void)outcome;
 	pairs->n--;
+	(*pair->counter)--;
 	pair->gone_ms = now_ms();
 	link_put_last(&pairs->gone, &pair->place);
 }
@@ -124,7 +126,8 @@ static int watch(struct raw_pairs *pairs, struct splice_end *end, int fd)
 	return epoll_ctl(pairs->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t *head_take, size_t n_head)
+int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t *head_take, size_t n_head,
+		    uint32_t *counter)
 {
 	struct raw_pair *pair = calloc(1, sizeof(*pair));
 
@@ -146,6 +149,8 @@ int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t
 	splice_pair_begin(pairs->pump, &pair->pair, now_ms());
 	link_put_last(&pairs->all, &pair->place);
 	pairs->n++;
+	pair->counter = counter;
+	(*counter)++;
 	(void)uv_idle_start(&pairs->more, on_more);
 	return 0;
 }

@@ -48,6 +48,7 @@ struct agent_host {
 	struct endpoint target;
 	int64_t subscription; /* 0: none */
 	uint32_t n_warm;      /* also those that are dialled for it */
+	uint32_t n_raw;	      /* visitors between sockets alone */
 	uint32_t n_asked;     /* secrets, in the request under way */
 	int64_t asked_of;     /* their subscription */
 	uint64_t ask_ms, visited_ms, register_ms;
@@ -241,7 +242,7 @@ static void on_parted(void *owner)
 		tell_no_target(visit, fd);
 	} else {
 		const size_t n = visit->n_first + n_came;
-		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n) == 0)
+		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n, &visit->host->n_raw) == 0)
 			agent->counters.raw++;
 	}
 	close_visit(visit);
@@ -792,6 +793,7 @@ void webgw_agent_facts(const struct webgw_agent *agent, struct webgw_agent_facts
 	for (uint8_t i = 0; i < ret->n_hosts; i++) {
 		const struct agent_host *host = &agent->hosts[i];
 		ret->hosts[i] = (struct webgw_agent_host_facts){ .name = host->name, .target = host->target, .warm = host->n_warm,
+								 .visitors_now = host->n_raw,
 								 .is_subscribed = host->subscription != 0 };
 		memcpy(ret->hosts[i].refusal, host->refusal, sizeof(host->refusal));
 	}

@@ -137,7 +137,9 @@ class Link:
             raise LabError("the node does not know the second protocol")
 
     def flush(self):
-        self.socket.sendall(self.outgoing.read())
+        words = self.outgoing.read()
+        if words:
+            self.socket.sendall(words)
 
     def until_done(self, what):
         """Byte by byte: nothing behind TLS's end is taken."""
