@@ -142,7 +142,7 @@ static void add_dial_drops(const struct front_door_counters *counters, struct no
 	node_status_add_drop(status, "front door: dialled back too late", counters->dial_late);
 	node_status_add_drop(status, "front door: dialled back and said nothing", counters->dial_silent);
 	node_status_add_drop(status, "front door: dialled back too often", counters->dial_refused);
-	node_status_add_drop(status, "front door: dialled back without TLS for who has none", counters->dial_bare);
+	node_status_add_drop(status, "front door: dialled back without TLS", counters->dial_bare);
 }
 
 static void add_webgw_drops(const struct webgw_counters *counters, struct node_status *status)

@@ -832,7 +832,7 @@ def test_an_agent_is_raw_for_who_speaks_tls_alone(town):
     with pytest.raises(ConnectionResetError):  # behind TLS's end, or before
         while link.socket.recv(4096):
             pass
-    is_dropped(town, "dialled back without TLS for who has none", 1)
+    is_dropped(town, "dialled back without TLS", 1)
     prepared = agent.ask("webgw_prepare", {"subscription": subscription, "count": 1})["result"]
     link = agent.link(prepared["serverListeningPort"])
     link.say(b"\x01" + bytes.fromhex(prepared["secrets"][0]))
