@@ -5,8 +5,8 @@
  *
  *   turn ──► is it one of many that followed each other at once?  no ──► no pause
  *                         │ yes
- *            were its packets single ones?                        yes ──► half as long again as the turn took: so it
- *                         │                                             begins to grow at two fifths of what we can do
+ *            were its packets single ones?                        yes ──► as long as the turn took: so it begins
+ *                         │                                             to grow at half of what we can do
  *            did it bring little?                                 yes ──► a short pause
  */
 #pragma once
@@ -16,8 +16,8 @@
 
 #define GATHERING_HASTY_NS    200000 /* before a turn there was nothing to do for less: it is hasty */
 #define GATHERING_PAUSE_NS    50000
-#define GATHERING_SINGLE_NS   100000 /* of single packets: so long, or half as long again as the turn took … */
-#define GATHERING_MAX_NS      500000 /* … but no longer than this … */
+#define GATHERING_SINGLE_NS   100000  /* of single packets: so long, or as long as the turn took … */
+#define GATHERING_MAX_NS      1000000 /* … but no longer than this … */
 #define GATHERING_EACH_NS     10000  /* … or this for each message: about what one less saves */
 #define GATHERING_SINGLES     4	     /* fewer packets to a message are single ones … */
 #define GATHERING_MANY	      256    /* … as long as there are fewer messages: else there is nothing to wait for */
@@ -41,8 +41,7 @@ struct gathering_turn {
 static inline uint64_t gathering_longest_ns(const struct gathering_turn *turn)
 {
 	const uint64_t each_ns = turn->n_messages * GATHERING_EACH_NS;
-	const uint64_t took_ns = turn->took_ns < GATHERING_MAX_NS ? turn->took_ns : GATHERING_MAX_NS;
-	const uint64_t wanted_ns = took_ns * 3 / 2 > GATHERING_SINGLE_NS ? took_ns * 3 / 2 : GATHERING_SINGLE_NS;
+	const uint64_t wanted_ns = turn->took_ns > GATHERING_SINGLE_NS ? turn->took_ns : GATHERING_SINGLE_NS;
 	const uint64_t max_ns = each_ns < GATHERING_MAX_NS ? each_ns : GATHERING_MAX_NS;
 
 	return wanted_ns < max_ns ? wanted_ns : max_ns;

@@ -62,9 +62,11 @@ static void test_single_packets_wait_the_longer_the_more_there_is_to_do(void)
 	struct gathering_turn turn = { .took_ns = 40 * US, .bytes = 100000, .n_packets = 70, .n_messages = 50 };
 
 	assert(pause_after(&g, &turn, 10) == GATHERING_SINGLE_NS);
-	turn.took_ns = 200 * US;
+	turn.took_ns = 300 * US;
 	assert(pause_after(&g, &turn, 1) == 300 * US);
 	turn.took_ns = 3000 * US;
+	assert(pause_after(&g, &turn, 1) == 50 * GATHERING_EACH_NS);
+	turn.n_packets = turn.n_messages = 100;
 	assert(pause_after(&g, &turn, 1) == GATHERING_MAX_NS);
 	turn.n_packets = GATHERING_SINGLES * turn.n_messages; /* they have come together */
 	assert(pause_after(&g, &turn, 1) == 0);
