@@ -159,6 +159,13 @@ static uint32_t n_lost(const struct peer_candidate *candidate)
 	return (uint32_t)__builtin_popcountll((candidate->counted & ~candidate->answered) >> ON_THE_WAY);
 }
 
+uint32_t candidate_n_lost_of(const struct peer_candidate *candidate, uint32_t n)
+{
+	uint64_t lost = (candidate->counted & ~candidate->answered) >> ON_THE_WAY;
+
+	return (uint32_t)__builtin_popcountll(n < 64 ? lost & ((1ull << n) - 1) : lost);
+}
+
 static void take_loss(struct peer_candidate *candidate)
 {
 	uint32_t n = n_known(candidate);

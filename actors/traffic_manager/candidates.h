@@ -86,6 +86,8 @@ void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint6
 /* n_since: how many pings were sent after the one that it answers. */
 void candidate_on_pong(struct peer_candidate *candidate, uint32_t n_since, uint32_t round_trip_us, bool loaded,
 		       uint64_t now_ns);
+/* How many of the last n pings were lost, of those that count and are known. */
+uint32_t candidate_n_lost_of(const struct peer_candidate *candidate, uint32_t n);
 /* So long after a ping its answer is late; a ping that follows sooner does not make it a lost one. */
 uint64_t candidate_wait_ns(const struct peer_candidate *candidate);
 /* The round trip without the queues that come and go; 0: unknown. */

@@ -538,6 +538,8 @@ void deed_boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_ac
 	fsm->prefers_relay = fsm->relay_up && candidate_is_closed(peer_current(fsm), in->now_ns);
 	fsm->relay_data_ns = in->now_ns;
 	fsm->data_ns = 0;
+	fsm->watch_ns = fsm->closer_ns = 0;
+	fsm->n_closer = fsm->n_closer_looks = 0;
 	trust(fsm, in->now_ns);
 	if (!fsm->prefers_relay)
 		try_data(fsm, in->now_ns);
@@ -645,6 +647,9 @@ void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 {
 	if (!fsm->path.direct)
 		return;
+	fsm->sent_ns = in->now_ns;
+	if (fsm->watch_ns == 0)
+		fsm->watch_ns = in->now_ns + WATCH_NS;
 	if (fsm->unanswered_ns == 0)
 		fsm->unanswered_ns = in->now_ns;
 	if (fsm->path.relay || (fsm->undelivered_ns && !is_alone(fsm, in->now_ns)))
@@ -955,7 +960,7 @@ void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 
 static uint64_t survey_interval_ns(struct peer_fsm *fsm)
 {
-	if (fsm->n_surveys < SURVEY_EARLY_N)
+	if (fsm->n_surveys < SURVEY_EARLY_N || fsm->n_closer > 0)
 		return SURVEY_EARLY_NS;
 	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || is_lossy(peer_current(fsm)))
 		return SURVEY_SOON_NS;
@@ -973,4 +978,50 @@ void deed_survey(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	ping_others(fsm, in->now_ns, out);
 	ping(fsm, fsm->current, in->now_ns, out);
 	ping_by_relay(fsm, in->now_ns, out);
+}
+
+/* ---- loss under traffic ---- */
+
+static void look_closer(struct peer_fsm *fsm, uint64_t now_ns)
+{
+	const struct peer_candidate *c = peer_current(fsm);
+
+	if (c->loss_permille <= LOSSY_PERMILLE)
+		fsm->n_closer_looks = 0;
+	if (now_ns < fsm->closer_ns || candidate_n_lost_of(c, CLOSER_OF) < CLOSER_LOST)
+		return;
+	fsm->n_closer = CLOSER_PINGS;
+	fsm->closer_ns = now_ns + peer_sooner(CLOSER_AGAIN_NS << fsm->n_closer_looks, CLOSER_AGAIN_MAX);
+	if (fsm->n_closer_looks < 8)
+		fsm->n_closer_looks++;
+	fsm->survey_ns = peer_sooner(fsm->survey_ns, now_ns + SURVEY_EARLY_NS);
+}
+
+/* So soon that of all pings no more than two are on the way: those that are count as lost. */
+static uint64_t closer_interval_ns(const struct peer_fsm *fsm)
+{
+	const uint64_t wait_ns = peer_later(candidate_wait_ns(&fsm->candidates.all[fsm->current]),
+					    candidate_wait_ns(&fsm->relay));
+
+	return peer_later(CLOSER_NS, wait_ns / 2);
+}
+
+void deed_watch_loss(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	const uint64_t now_ns = in->now_ns;
+
+	fsm->watch_ns = 0;
+	if (!fsm->path.direct || now_ns - fsm->sent_ns >= PAUSE_NS || peer_was_loaded(fsm, now_ns)) {
+		fsm->n_closer = 0;
+		return;
+	}
+	ping(fsm, fsm->current, now_ns, out);
+	receipt(fsm, &peer_current(fsm)->endpoint, now_ns, out); /* its answer is a reason not to ask: see EV_SILENT */
+	if (fsm->n_closer > 0) {
+		fsm->n_closer--;
+		ping_by_relay(fsm, now_ns, out);
+	} else {
+		look_closer(fsm, now_ns);
+	}
+	fsm->watch_ns = now_ns + (fsm->n_closer > 0 ? closer_interval_ns(fsm) : WATCH_NS);
 }

@@ -69,6 +69,16 @@
 #define LOADED_WAIT_NS    MS(500)  /* for an answer to any of them … */
 #define LOADED_PATIENT_NS MS(1500) /* … and at most, while data shows that the way works */
 
+/* Loss, under traffic: how much of it there is takes many pings to tell */
+#define WATCH_NS	 MS(1000)
+#define PAUSE_NS	 MS(200) /* without data: it does not flow any more */
+#define CLOSER_LOST	 2	 /* of the last CLOSER_OF: a closer look */
+#define CLOSER_OF	 8
+#define CLOSER_PINGS	 64	 /* all that are counted */
+#define CLOSER_NS	 MS(200) /* between them, or longer where answers take long */
+#define CLOSER_AGAIN_NS	 MS(60000) /* and twice as long each time that it changed nothing */
+#define CLOSER_AGAIN_MAX MS(600000)
+
 /* Choosing */
 #define FRESH_NS       MS(25000) /* a measurement that old still counts */
 #define MIN_PONGS      3
@@ -173,4 +183,5 @@ peer_deed deed_take_rendezvous_and_ping;
 peer_deed deed_try_now;
 peer_deed deed_try_soon;
 peer_deed deed_watch;
+peer_deed deed_watch_loss;
 peer_deed deed_wonder;

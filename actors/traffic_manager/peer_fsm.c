@@ -60,6 +60,7 @@ enum event {
 	EV_LOST,          /* silent too long */
 	EV_RECEIPT_DUE, /* ask once more whether data arrives */
 	EV_UNDELIVERED, /* asked long enough: it does not */
+	EV_WATCH_DUE,   /* data flows: how much of it is lost? */
 	EV_SURVEY_DUE,
 	EV_FITS_AGAIN, /* try big packets on the direct way alone again */
 	EV_UNUSED,     /* no traffic for a minute */
@@ -126,6 +127,7 @@ static const char *const event_names[] = {
 	[EV_LOST] = "lost",
 	[EV_RECEIPT_DUE] = "receipt due",
 	[EV_UNDELIVERED] = "undelivered",
+	[EV_WATCH_DUE] = "watch due",
 	[EV_SURVEY_DUE] = "survey due",
 	[EV_FITS_AGAIN] = "fits again",
 	[EV_UNUSED] = "unused",
@@ -234,6 +236,7 @@ static const struct arrow {
 	ROW(PEER_ESTABLISHED,             EV_NO_ANSWER,      PEER_ESTABLISHED,             doubt),
 	ROW(PEER_ESTABLISHED,             EV_PROBE_DUE,      PEER_ESTABLISHED,             probe_again),
 	ROW(PEER_ESTABLISHED,             EV_ROUND_DUE,      PEER_ESTABLISHED,             ping_others_round),
+	ROW(PEER_ESTABLISHED,             EV_WATCH_DUE,      PEER_ESTABLISHED,             watch_loss),
 	ROW(PEER_ESTABLISHED,             EV_SURVEY_DUE,     PEER_ESTABLISHED,             survey),
 	ROW(PEER_ESTABLISHED,             EV_LOST,           PEER_TEARDOWN,                give_up),
 	ROW(PEER_ESTABLISHED,             EV_UNUSED,         PEER_TEARDOWN,                retire),
@@ -482,6 +485,8 @@ static struct alarm next_alarm(const struct peer_fsm *fsm)
 		consider_trust(fsm, &first);
 		consider_delivery(fsm, &first);
 		consider(&first, fsm->survey_ns, EV_SURVEY_DUE);
+		if (fsm->watch_ns)
+			consider(&first, fsm->watch_ns, EV_WATCH_DUE);
 		if (fsm->round_ns)
 			consider(&first, fsm->round_ns, EV_ROUND_DUE);
 		if (fsm->too_big_ns)

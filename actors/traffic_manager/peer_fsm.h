@@ -52,6 +52,12 @@
  *   Of two copies the peer notices the first, and that may be the relay's. So in this doubt a little data (0.2 s
  *   of it, or one packet where there are few) goes by the direct way alone, and only that counts against it.
  *
+ * Loss (of ESTABLISHED, under traffic)
+ *   Pings are few where data is liveness. So while data goes out without a pause, one a second goes with it; when two of
+ *   the last eight are lost there is a closer look, at this way and at the relay: 64 pings, five a second, after which
+ *   their loss is as certain as it gets, and a survey each second. What changes nothing is not looked at so again for a
+ *   minute, then two, four … ten, as long as something is lost: who looks often enough sees whatever chance can show.
+ *
  * Load (bulk traffic with the peer, by whatever way)
  *   Our own packets fill the queues that our pings wait in. What a ping suffers then is no reason to
  *   leave a direct path: a long round trip and a lost ping do not count in the choice of the best
@@ -235,6 +241,11 @@ struct peer_fsm {
 	uint64_t asked_ns;	 /* last ping for that doubt */
 	uint64_t alone_ns;	 /* within it: since when data goes by the direct way alone again, 0: it does not */
 	uint8_t n_receipts;	 /* since then, that told of none of the data that went alone */
+	uint64_t sent_ns;	 /* data last went out by the direct way */
+	uint64_t watch_ns;	 /* next ping that asks for loss, while it does; 0: with the next data */
+	uint8_t n_closer;	 /* pings left of a closer look at it, 0: there is none */
+	uint8_t n_closer_looks;	 /* so many in a row changed nothing */
+	uint64_t closer_ns;	 /* not before there is another one */
 	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
 	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
 	uint32_t n_better;    /* surveys in a row that found another way better */

@@ -9,6 +9,9 @@
  * And the same where the path was found by a search (a hard NAT and a strict one), with a near relay that loses nothing:
  * that it is better is no reason to search again, as long as the path so found is there.
  *
+ * And what is the other side of that: a path with dense traffic and a near relay begins to lose a quarter each way. How
+ * long is it kept?
+ *
  * sim_flapping [--seeds N] [--from N]     each seed is one hour of each case
  * sim_flapping --seed N --case N --trace  one of them, with everything that happens
  */
@@ -16,6 +19,7 @@
 
 #include "common/macros.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +28,10 @@
 #define TRAFFIC_AT SECONDS(2)
 #define SETTLED_AT SECONDS(62)
 #define LIMIT      1
+#define ONSET_LOSS 0.25
+#define ONSET_P95  SECONDS(20)
+#define ONSET_MAX  SECONDS(60)
+#define MAX_ONSETS 400
 #define KNOWN_NS   SECONDS(300) /* by then both NATs are known */
 
 static const double losses[] = { 0.05, 0.15 };
@@ -194,6 +202,57 @@ static bool report(uint32_t c, const struct tally *tally)
 	return ok;
 }
 
+/* ---- a path that begins to be bad ---- */
+
+static uint64_t left_after(struct stage_world *w, uint64_t seed)
+{
+	const uint32_t near_lossless = LOSSLESS * ARRAY_LEN(losses);
+	const struct peer_path *paths[] = { &w->nodes[0].views[1].fsm.path, &w->nodes[1].views[0].fsm.path };
+	uint64_t taken_ns;
+
+	choose(w, seed, near_lossless, false);
+	w->loss = 0;
+	for (uint32_t i = 0; i < 2; i++)
+		world_start_node(w, i);
+	world_run_until(w, TRAFFIC_AT);
+	for (uint32_t i = 0; i < 2; i++)
+		world_set_flow(w, i, 1 - i, MS(10 + i));
+	world_run_until(w, SETTLED_AT + world_random(w, SECONDS(10)));
+	assert(paths[0]->direct && paths[1]->direct);
+	w->loss = ONSET_LOSS;
+	taken_ns = w->now_ns;
+	while ((paths[0]->direct || paths[1]->direct) && w->now_ns - taken_ns < 2 * ONSET_MAX)
+		world_run_until(w, w->now_ns + MS(100));
+	taken_ns = w->now_ns - taken_ns;
+	world_deinit(w);
+	return taken_ns;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return (left > right) - (left < right);
+}
+
+static bool is_left_soon(struct stage_world *w, uint64_t from, uint64_t n_seeds)
+{
+	static uint64_t times_ns[MAX_ONSETS];
+	const uint64_t n = n_seeds * 20 < MAX_ONSETS ? n_seeds * 20 : MAX_ONSETS;
+
+	if (n == 0)
+		return true;
+	for (uint64_t i = 0; i < n; i++)
+		times_ns[i] = left_after(w, from + i);
+	qsort(times_ns, n, sizeof(*times_ns), compare);
+	const uint64_t p95_ns = times_ns[n * 95 / 100], most_ns = times_ns[n - 1];
+	const bool ok = p95_ns <= ONSET_P95 && most_ns <= ONSET_MAX;
+	printf("%.0f %% begin to be lost: both by relay after p50 %.1f s, p95 %.1f s, at most %.1f s, of %llu%s\n",
+	       ONSET_LOSS * 100, (double)times_ns[n / 2] / 1e9, (double)p95_ns / 1e9, (double)most_ns / 1e9,
+	       (unsigned long long)n, ok ? "" : "  FAILED");
+	return ok;
+}
+
 int main(int argc, char *argv[])
 {
 	static struct stage_world world;
@@ -228,5 +287,7 @@ int main(int argc, char *argv[])
 			run(&world, seed, c, trace, &tally);
 		ok &= report(c, &tally);
 	}
+	if (only == UINT32_MAX)
+		ok &= is_left_soon(&world, from, n);
 	return ok ? 0 : 1;
 }

@@ -139,6 +139,7 @@ static const struct {
 	{ { "established", "no receipt", "established" }, "what lets pings pass need not let data pass" },
 	{ { "established", "receipt due", "established" }, "and that is asked for" },
 	{ { "established", "undelivered", "established" }, "and another way is taken" },
+	{ { "established", "watch due", "established" }, "how much is lost takes many pings to tell" },
 	{ { "established", "survey due", "established" }, "the best path is found by measuring" },
 };
 
@@ -202,7 +203,7 @@ static void test_every_state_of_the_architecture_is_there(void)
 
 #define ALARMS                                                                                     \
 	"retry due, round due, timed out, silent, keepalive due, no answer, probe due, lost, "     \
-	"receipt due, undelivered, survey due, fits again, unused, then, wanted, unwanted"
+	"receipt due, undelivered, watch due, survey due, fits again, unused, then, wanted, unwanted"
 
 /* Events an awake state does nothing about; those of the clock and "at once" cannot come. */
 static const char *const ignored[PEER_N_STATES] = {
@@ -218,13 +219,13 @@ static const char *const ignored[PEER_N_STATES] = {
 			  "receipt, no receipt, "
 			"send failed, too big, other send failed, relay down, round due, timed out, silent, "
 			"keepalive due, no answer, probe due, lost, "
-			"receipt due, undelivered, survey due, fits again, unused, then, wanted, "
+			"receipt due, undelivered, watch due, survey due, fits again, unused, then, wanted, "
 			"unwanted",
 	[PEER_TRANSMITTING] = "info, same info, traffic, idle, stale pong, data by relay, data sent, "
 			  "receipt, no receipt, "
 			      "send failed, too big, other send failed, relay down, adopt, retry due, silent, "
 			      "keepalive due, no answer, probe due, lost, "
-			"receipt due, undelivered, survey due, fits again, unused, then, "
+			"receipt due, undelivered, watch due, survey due, fits again, unused, then, "
 			      "wanted, unwanted",
 	[PEER_ESTABLISHED] = "info, same info, traffic, idle, stale pong, other send failed, relay up, adopt, "
 			     "retry due, timed out, then, wanted, unwanted",
