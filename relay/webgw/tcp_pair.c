@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define MAX_STRANGERS 16 /* asked in for one pair, before it is given up */
+#define PATIENCE_MS   10 /* over the loopback the end is there at once, unless the kernel puts its work off */
+#define MAX_WAITS     2
 
 static int open_listener(struct tcp_pair_maker *maker)
 {
@@ -34,16 +37,32 @@ static bool is_end_of(int fd, const struct sockaddr_in *address)
 	       own.sin_addr.s_addr == address->sin_addr.s_addr;
 }
 
+/* The next one, whoever it is. */
+static int accept_next(const struct tcp_pair_maker *maker, int *n_waits, struct sockaddr_in *ret_remote)
+{
+	struct pollfd polled = { .fd = maker->listener, .events = POLLIN };
+
+	for (;;) {
+		socklen_t len = sizeof(*ret_remote);
+		const int end = accept4(maker->listener, (struct sockaddr *)ret_remote, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (end >= 0)
+			return end;
+		if (errno == EAGAIN && (*n_waits)++ < MAX_WAITS)
+			(void)poll(&polled, 1, PATIENCE_MS);
+		else if (errno != EINTR && errno != ECONNABORTED)
+			return -errno;
+	}
+}
+
 /* The other end of fd. */
 static int accept_end(const struct tcp_pair_maker *maker, int fd)
 {
+	int n_waits = 0;
+
 	for (int i = 0; i < MAX_STRANGERS; i++) {
 		struct sockaddr_in remote = { 0 };
-		socklen_t len = sizeof(remote);
-		const int end = accept4(maker->listener, (struct sockaddr *)&remote, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (end < 0)
-			return -errno;
-		if (is_end_of(fd, &remote))
+		const int end = accept_next(maker, &n_waits, &remote);
+		if (end < 0 || is_end_of(fd, &remote))
 			return end;
 		close(end);
 	}
@@ -71,9 +90,10 @@ int tcp_pair_make(struct tcp_pair_maker *maker, int ret[2])
 	if (ret[0] < 0)
 		return -errno;
 	r = connect_end(maker, ret[0]);
-	ret[1] = r == 0 ? accept_end(maker, ret[0]) : r; /* over the loopback it is there at once */
+	ret[1] = r == 0 ? accept_end(maker, ret[0]) : r;
 	if (ret[1] < 0) {
 		close(ret[0]);
+		tcp_pair_maker_deinit(maker); /* with all who wait there: the next pair has a port that nobody knows yet */
 		return ret[1];
 	}
 	for (int i = 0; i < 2; i++)
