@@ -298,7 +298,10 @@ static bool has_datagrams(const struct front_door_options *options)
 	return options->udp_ports.n > 0 || options->takes_header;
 }
 
-/* Each visitor has two descriptors; pipes are bounded by themselves, and what is warm is a fiftieth. */
+/*
+ * Each visitor has two descriptors, and pipes, which are bounded by themselves; what is warm is a fiftieth. One whose agent came
+ * within TLS may have four: what the door has for the agent's is a pair's end, TLS is behind the other.
+ */
 static struct front_door_options with_defaults(const struct front_door_options *options)
 {
 	struct front_door_options full = *options;
@@ -308,7 +311,8 @@ static struct front_door_options with_defaults(const struct front_door_options *
 	const uint64_t others = FILES_OF_OTHERS + (full.serves_quic ? udp_options(&files).max_flows : 0) +
 				(has_datagrams(options) ? door_datagrams_max_flows(files.rlim_cur) : 0);
 	const uint64_t room = files.rlim_cur > 2 * others ? files.rlim_cur - others : FILES_OF_OTHERS;
-	const uint32_t most = room / 3 < MAX_VISITORS ? (uint32_t)(room / 3) : MAX_VISITORS;
+	const uint64_t n_files = options->has_dial_back ? 5 : 3;
+	const uint32_t most = room / n_files < MAX_VISITORS ? (uint32_t)(room / n_files) : MAX_VISITORS;
 	if (full.max_visitors == 0 || full.max_visitors > most)
 		full.max_visitors = most;
 	if (full.max_visitors_source == 0)

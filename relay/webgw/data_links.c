@@ -13,6 +13,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 _Static_assert(WEBGW_FIRST_MAX == DIAL_WANTED_FIRST && TLS_BRIDGE_EARLY >= WEBGW_START_MAX + WEBGW_FIRST_MAX, "a start has room");
@@ -54,7 +55,7 @@ struct data_links {
 	struct warm_pools *warm;
 	struct link proving, started, late, all; /* late: started, and their agents are told otherwise */
 	struct data_links_counters counters;
-	uint32_t n_proving;
+	uint32_t n_proving, max_links;
 	uint8_t n_open; /* listener and timers */
 	bool is_stopping;
 	void (*stopped)(void *owner);
@@ -468,7 +469,7 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	const uint64_t now_ms = uv_now(links->options.loop);
 
 	links->counters.accepted++;
-	if (links->is_stopping || links->counters.open >= MAX_LINKS || !source_limit_take(&links->limit, remote, now_ms)) {
+	if (links->is_stopping || links->counters.open >= links->max_links || !source_limit_take(&links->limit, remote, now_ms)) {
 		links->counters.refused++;
 		close(fd);
 		return;
@@ -530,6 +531,15 @@ static void on_take_timer_closed(uv_handle_t *handle)
 	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, take_timer));
 }
 
+/* Each has two descriptors, and its visitor two at the door. */
+static uint32_t max_links(void)
+{
+	struct rlimit files = { .rlim_cur = 1024 };
+
+	(void)getrlimit(RLIMIT_NOFILE, &files);
+	return files.rlim_cur / 8 < MAX_LINKS ? (uint32_t)(files.rlim_cur / 8) : MAX_LINKS;
+}
+
 int data_links_start(const struct data_links_options *options, struct data_links **ret, struct error *reterr)
 {
 	struct data_links *links = calloc(1, sizeof(*links));
@@ -537,6 +547,7 @@ int data_links_start(const struct data_links_options *options, struct data_links
 	if (!links)
 		abort();
 	links->options = *options;
+	links->max_links = max_links();
 	links->pairs.listener = -1;
 	link_init_ring(&links->proving);
 	link_init_ring(&links->started);
