@@ -185,6 +185,20 @@ static void test_a_path_that_loses_pings_without_load_loses_to_the_relay(void)
 	expect_path(&s.w, NULL, true);
 }
 
+static void test_a_path_that_begins_to_lose_is_left_within_twenty_seconds_while_data_flows(void)
+{
+	struct story s;
+	given_a_direct_path(&s, 5, VOICE);
+	seconds_pass(&s, 60);
+	expect_path(&s.w, DIRECT, false);
+	assert(s.w.n_pings < 80); /* one a second, and surveys */
+
+	s.direct.lost_of_4 = 2;
+	seconds_pass(&s, 20);
+
+	expect_path(&s.w, NULL, true);
+}
+
 static void test_direct_is_taken_again_a_few_seconds_after_it_became_good(void)
 {
 	for (int loaded = 0; loaded < 2; loaded++) {
@@ -256,6 +270,7 @@ int main(void)
 	test_the_path_stays_when_the_load_ends();
 	test_a_path_that_is_slow_without_load_loses_to_the_relay();
 	test_a_path_that_loses_pings_without_load_loses_to_the_relay();
+	test_a_path_that_begins_to_lose_is_left_within_twenty_seconds_while_data_flows();
 	test_direct_is_taken_again_a_few_seconds_after_it_became_good();
 	test_a_late_answer_is_no_doubt_while_data_comes();
 	test_a_flood_without_an_answer_is_asked_until_one_ping_gets_through();
