@@ -643,6 +643,8 @@ void data_plane_link_changed(struct data_plane *plane)
 {
 	udp_routes_changed(plane->udp);
 	plane->host->class->link_changed(plane->host);
+	for (struct plane_relay *relay = plane->relays; relay; relay = relay->next)
+		relay_choice_forgive(&relay->choice);
 	poke_relays(plane);
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define RELAY_TELL_NS	 1000000000ull
+#define USED_NS		 3000000000ull
 #define DOWN_GRACE_MS	 150 /* a lost slot: TLS has so long to come up before the relay counts as down */
 
 struct plane_relay *plane_find_relay(const struct data_plane *plane, uint32_t id)
@@ -144,9 +145,12 @@ static void choose_way(struct plane_relay *relay)
 		.is_bound = bound,
 		.is_proven = bound && relay_udp_fsm_is_proven(&relay->udp),
 		.missing = bound ? relay_udp_fsm_missing(&relay->udp) : 0,
+		.loss = bound ? relay_udp_fsm_loss(&relay->udp) : 0,
 		.n_silent = bound ? relay->udp.n_silent : 0,
 		.is_blocked = !relay->has_udp || is_udp_blocked(relay->plane),
 	};
+
+	const bool is_used = clock_now_ns() - relay->told_ns < USED_NS;
 
 	relay_choice_step(&relay->choice, &view);
 	if (relay->choice.wants_tls && !relay->connection)
@@ -154,7 +158,8 @@ static void choose_way(struct plane_relay *relay)
 	else if (!relay->choice.wants_tls && relay->connection)
 		close_tls(relay);
 	if (relay->has_udp)
-		relay_udp_fsm_watch(&relay->udp, relay->choice.wants_tls && bound, view.now_ms * 1000);
+		relay_udp_fsm_watch(&relay->udp, bound && relay_choice_is_watching(&relay->choice, is_used),
+				    view.now_ms * 1000);
 }
 
 bool plane_relay_is_silent(const struct plane_relay *relay)

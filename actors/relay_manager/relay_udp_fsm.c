@@ -37,6 +37,7 @@
 #define N_DEAD_IDLE	3     /* and these, when nobody waits for it */
 #define PING_COPIES	3     /* of a ping into silence */
 #define N_FINDS		5
+#define HISTORY		32    /* bits */
 #define MAX_PROVEN_MISSING 1
 
 static const char *const state_names[] = {
@@ -280,6 +281,7 @@ static void forget_slot(struct relay_udp_fsm *fsm)
 	fsm->is_leaving = false;
 	fsm->n_silent = fsm->n_finds = 0;
 	memset(fsm->pings, 0, sizeof(fsm->pings));
+	fsm->history = fsm->n_history = 0;
 }
 
 /* The slot at hand is that of the last bound; what it says has been written there already. */
@@ -508,6 +510,13 @@ static enum relay_udp_cause take_moved(struct relay_udp_fsm *fsm, const struct r
 	return RELAY_UDP_ON_MOVED;
 }
 
+static void remember(struct relay_udp_fsm *fsm, bool is_missing)
+{
+	fsm->history = fsm->history << 1 | is_missing;
+	if (fsm->n_history < HISTORY)
+		fsm->n_history++;
+}
+
 static void take_pong(struct relay_udp_fsm *fsm, const struct relay_udp_ping *pong, uint64_t now_us)
 {
 	for (uint32_t i = 0; i < RELAY_UDP_FSM_PINGS; i++) {
@@ -515,6 +524,10 @@ static void take_pong(struct relay_udp_fsm *fsm, const struct relay_udp_ping *po
 		if (record->number != pong->number || record->state == RELAY_UDP_PING_NONE ||
 		    record->state == RELAY_UDP_PING_ANSWERED)
 			continue;
+		if (record->state == RELAY_UDP_PING_OUT)
+			remember(fsm, false);
+		else
+			fsm->history &= fsm->history - 1; /* the last one that is missing: it was late */
 		const uint64_t us = now_us - record->sent_us;
 		const uint32_t rtt_us = us == 0 ? 1 : us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 		record->state = RELAY_UDP_PING_ANSWERED;
@@ -609,8 +622,15 @@ static enum relay_udp_cause take_datagram(struct relay_udp_fsm *fsm, const struc
 static void judge_pings(struct relay_udp_fsm *fsm, uint64_t now_us)
 {
 	for (uint32_t i = 0; i < RELAY_UDP_FSM_PINGS; i++)
-		if (fsm->pings[i].state == RELAY_UDP_PING_OUT && now_us - fsm->pings[i].sent_us >= patience_us(fsm))
+		if (fsm->pings[i].state == RELAY_UDP_PING_OUT && now_us - fsm->pings[i].sent_us >= patience_us(fsm)) {
 			fsm->pings[i].state = RELAY_UDP_PING_MISSED;
+			remember(fsm, true);
+		}
+}
+
+uint32_t relay_udp_fsm_loss(const struct relay_udp_fsm *fsm)
+{
+	return fsm->n_history < HISTORY ? 0 : (uint32_t)__builtin_popcount(fsm->history) * 100 / HISTORY;
 }
 
 uint32_t relay_udp_fsm_missing(const struct relay_udp_fsm *fsm)

@@ -163,6 +163,7 @@ struct relay_udp_fsm {
 		uint64_t number, sent_us;
 	} pings[RELAY_UDP_FSM_PINGS];
 	uint32_t next_record;
+	uint32_t history, n_history; /* of the last 32 pings, a bit each, the last one lowest: 1 is missing */
 
 	uint32_t n_finds; /* oldest first */
 	struct relay_udp_find {
@@ -198,6 +199,8 @@ void relay_udp_fsm_header(const struct relay_udp_fsm *fsm, uint32_t slot, uint8_
 bool relay_udp_fsm_owns(const struct relay_udp_fsm *fsm, const struct endpoint *from);
 /* Of the last RELAY_UDP_FSM_PINGS pings: unanswered ones; all of them are there, and at most one is missing. */
 uint32_t relay_udp_fsm_missing(const struct relay_udp_fsm *fsm);
+/* Per cent of the last 32 pings that have no answer; 0 while they are fewer. */
+uint32_t relay_udp_fsm_loss(const struct relay_udp_fsm *fsm);
 bool relay_udp_fsm_is_proven(const struct relay_udp_fsm *fsm);
 
 const char *relay_udp_state_name(enum relay_udp_state state);

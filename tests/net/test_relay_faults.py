@@ -254,6 +254,30 @@ def test_half_of_udp_is_lost(world, measured, control):
     assert time_of_300 < 4.5 * TIMEOUT_SCALE, "over TLS nothing is lost"
 
 
+def changes_of_way(node):
+    return re.findall(r"relay \S+ is used over (\S+)$", node.program.output(), re.MULTILINE)
+
+
+@pytest.mark.slow
+@one_relay
+def test_where_a_quarter_of_udp_is_lost_and_tls_loses_nothing_tls_is_taken_and_kept(world, measured):
+    """As where somebody throttles UDP. How seldom it changes over hours is counted in test_relay_choice."""
+    carol = world.carol
+    wait_for_transport(carol, "relay", "udp")
+    begin = time.monotonic()
+    world.overlay.routers["carol"].nft(
+        "table inet quarter { chain forward { type filter hook forward priority -10;\n"
+        "meta l4proto udp numgen random mod 100 < 25 drop\n}\n}")
+    wait_for_transport(carol, "relay", "tls", 40)
+    measured("a quarter of UDP lost: TLS is taken after", time.monotonic() - begin)
+    time.sleep(20)  # some chance to be wrong
+    assert len(changes_of_way(carol)) <= 3, changes_of_way(carol)
+    wait_for_transport(carol, "relay", "tls", 30)
+    since = time.monotonic()
+    world.pulse.keeps_going(300, 20)
+    assert transports(carol) == {"relay": "tls"} and world.pulse.lost(since) <= 3, "over TLS nothing is lost"
+
+
 @control_or_not
 def test_all_udp_is_blocked(world, measured, control):
     if not control:

@@ -116,8 +116,119 @@ static void test_tls_is_closed_when_udp_was_good_for_8_s_without_a_break(void)
 	EXPECT(!choice.wants_tls);
 }
 
+/* ---- hours of pings, one a second; each is lost, or its answer is, by chance ---- */
+
+static uint64_t now_ms, seed, n_changes;
+static uint32_t last_pings, n_pings, n_silent;
+
+static void given_an_hour_of_pings(void)
+{
+	given_a_relay();
+	now_ms = seed = 1000;
+	n_changes = last_pings = n_pings = n_silent = 0;
+}
+
+static uint32_t ones(uint32_t bits)
+{
+	return (uint32_t)__builtin_popcount(bits);
+}
+
+/* Traffic flows both ways: a ping is into silence only if nothing else was heard for a second. Returns seconds by TLS. */
+static uint32_t seconds_pass(uint32_t n, uint32_t percent_lost, bool is_quiet)
+{
+	uint32_t by_tls = 0;
+
+	n_changes = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		const bool was_doubted = choice.doubts_udp;
+		seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		const bool is_lost = (seed >> 33) % 100 < percent_lost;
+		now_ms += 1000;
+		n_pings++;
+		last_pings = last_pings << 1 | is_lost;
+		n_silent = is_lost && is_quiet ? n_silent + 1 : 0;
+		relay_choice_step(&choice, &(struct relay_choice_view){
+						   .now_ms = now_ms, .is_bound = true, .n_silent = n_silent,
+						   .missing = ones(last_pings & 0xff), .is_proven = n_pings >= 8 && ones(last_pings & 0xff) <= 1,
+						   .loss = n_pings < 32 ? 0 : ones(last_pings) * 100 / 32 });
+		n_changes += was_doubted != choice.doubts_udp;
+		by_tls += choice.doubts_udp;
+	}
+	return by_tls;
+}
+
+#define HOUR 3600u
+
+static void test_where_udp_loses_a_quarter_for_hours_tls_is_taken_and_kept(void)
+{
+	for (uint32_t percent = 25; percent <= 75; percent += 10) {
+		given_an_hour_of_pings();
+		seconds_pass(HOUR, percent, percent & 1); /* in which it is found out */
+		EXPECT(seconds_pass(10 * HOUR, percent, percent & 1) > 9 * HOUR);
+		EXPECT(n_changes <= 10);
+	}
+}
+
+static void test_no_loss_makes_packets_change_their_way_more_than_once_an_hour(void)
+{
+	for (uint32_t percent = 0; percent <= 90; percent += 5)
+		for (uint32_t quiet = 0; quiet < 2; quiet++) {
+			given_an_hour_of_pings();
+			seconds_pass(2 * HOUR, percent, quiet);
+			EXPECT(n_changes <= 10);
+			seconds_pass(100 * HOUR, percent, quiet);
+			EXPECT(n_changes <= 100);
+		}
+}
+
+static void test_what_loses_little_is_used(void)
+{
+	for (uint32_t percent = 0; percent <= 4; percent += 2) {
+		given_an_hour_of_pings();
+		EXPECT(seconds_pass(100 * HOUR, percent, false) < 10 * HOUR);
+	}
+}
+
+static void test_udp_is_taken_back_when_it_has_long_been_good(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(4 * HOUR, 40, true);
+	EXPECT(choice.doubts_udp);
+	seconds_pass(2 * HOUR + 60, 0, true);
+	EXPECT(!choice.doubts_udp && n_changes == 1);
+	EXPECT(seconds_pass(6 * HOUR + 60, 0, true) == 0 && !choice.wants_tls);
+	EXPECT(seconds_pass(HOUR, 100, true) > HOUR - 5); /* silence is believed at once, and forgiven as at first */
+	EXPECT(seconds_pass(60, 0, true) < 20);
+}
+
+static void test_another_network_is_given_the_same_chance_as_the_first(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(4 * HOUR, 40, true);
+	relay_choice_forgive(&choice);
+	EXPECT(seconds_pass(60, 0, true) < 20 && !choice.doubts_udp);
+}
+
+static void test_a_doubted_udp_costs_no_pings_while_nothing_flows(void)
+{
+	given_a_relay();
+	EXPECT(!relay_choice_is_watching(&choice, true));
+	bound(2000, 8, false);
+	EXPECT(relay_choice_is_watching(&choice, false));
+	given_an_hour_of_pings();
+	seconds_pass(2 * HOUR, 40, true);
+	EXPECT(relay_choice_is_watching(&choice, true) && !relay_choice_is_watching(&choice, false));
+}
+
 int main(void)
 {
+	test_where_udp_loses_a_quarter_for_hours_tls_is_taken_and_kept();
+	test_no_loss_makes_packets_change_their_way_more_than_once_an_hour();
+	test_what_loses_little_is_used();
+	test_udp_is_taken_back_when_it_has_long_been_good();
+	test_another_network_is_given_the_same_chance_as_the_first();
+	test_a_doubted_udp_costs_no_pings_while_nothing_flows();
+
 	test_udp_has_600_ms_before_tls_is_tried();
 	test_with_udp_no_tls_is_opened();
 	test_where_other_relays_have_no_udp_nobody_waits_for_it();
