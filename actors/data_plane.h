@@ -41,6 +41,8 @@ struct data_plane_ports {
 	void (*peer_gone)(void *owner, uint32_t relay_id, uint32_t peer_id);
 	/* What was sent to the peer by relay has no answer: has it lost its way to its relays, and does not know? */
 	void (*peer_silent)(void *owner, uint32_t peer_id);
+	/* … does it hear us at all? A question, please, by relay; its answer is told by data_plane_answered(). */
+	void (*peer_doubted)(void *owner, uint32_t peer_id);
 	void (*link_changed)(void *owner);
 };
 
@@ -57,6 +59,9 @@ bool data_plane_get_path(const struct data_plane *data_plane, uint32_t peer_id, 
  * may be its. Some hosts cannot know otherwise (node/hosts/loopback.h).
  */
 void data_plane_heard(struct data_plane *data_plane, uint32_t peer_id, const struct endpoint *from);
+
+/* It answered what was asked by relay; its answer came by this relay. */
+void data_plane_answered(struct data_plane *data_plane, uint32_t peer_id, uint32_t relay_id);
 
 /*
  * Where our WireGuard is reached by a peer that sees us at `observed`: 0: at our UDP socket; > 0: at this

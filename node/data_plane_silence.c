@@ -1,6 +1,7 @@
 /*
  * Peers that we send to by relay and hear nothing of (peer_silence.h): is it they who have lost their relay?
  *
+ *   they only receive ── knock ──► they are asked, and answer
  *   they do not know it ── wake ──► control ──► they look whether their relay answers, and come by TLS
  *   they are at another by now ── seek, ask ──► the nearest relays ── turn ──► what goes to them goes there
  *   they answer by another relay meanwhile (over TLS all are tried) ──► what goes to them goes there
@@ -107,6 +108,8 @@ static void look(struct data_plane *plane, struct plane_peer *peer)
 		return;
 	const uint64_t relay_ns = heard_ns(plane_reach(plane, peer, WIREGUARD_RELAY_ANY), now);
 	const uint32_t due = peer_silence_due(&peer->silence, now, relay_ns);
+	if ((due & PEER_SILENCE_KNOCK) && plane->is_attached)
+		plane->ports.peer_doubted(plane->ports.owner, peer->id);
 	if ((due & PEER_SILENCE_WAKE) && plane->is_attached)
 		plane->ports.peer_silent(plane->ports.owner, peer->id);
 	if (due & (PEER_SILENCE_SEEK | PEER_SILENCE_ASK))
@@ -123,6 +126,24 @@ void plane_silence_heard(struct data_plane *plane, struct plane_peer *peer, uint
 		return;
 	forget_deaf(peer);
 	plane_reach_peer_changed(plane, peer);
+}
+
+/*
+ * What was asked went where all goes, and perhaps elsewhere, too: when the relay in use was strangely silent, it was the
+ * other one that has it.
+ */
+void data_plane_answered(struct data_plane *plane, uint32_t peer_id, uint32_t relay_id)
+{
+	struct plane_peer *peer = plane_find_by_id(plane, peer_id);
+	const uint64_t now = clock_now_ns();
+
+	if (!peer)
+		return;
+	const bool was_strange = peer_silence_is_strange(&peer->silence, now);
+	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+	plane_silence_heard(plane, peer, now);
+	if (was_strange && relay && relay->relay.id != relay_id && leave(plane, peer, now))
+		plane_reach_peer_changed(plane, peer);
 }
 
 /* Asks WireGuard for a session that there is none of, again and again? */

@@ -372,6 +372,11 @@ static void on_peer_gone(void *owner, uint32_t relay_id, uint32_t peer_id)
 	log_debug("relay", "peer=%u is not connected to relay=%u", peer_id, relay_id);
 }
 
+static void on_peer_doubted(void *owner, uint32_t peer_id)
+{
+	traffic_manager_on_doubted(&((struct session *)owner)->traffic_manager, peer_id);
+}
+
 static void on_peer_silent(void *owner, uint32_t peer_id)
 {
 	struct session *session = owner;
@@ -616,6 +621,7 @@ static void attach(struct session *session)
 		.relay_used = on_relay_used,
 		.peer_gone = on_peer_gone,
 		.peer_silent = on_peer_silent,
+		.peer_doubted = on_peer_doubted,
 	};
 
 	data_plane_attach(session->data_plane, &ports);

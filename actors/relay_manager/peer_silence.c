@@ -8,6 +8,7 @@
 #define USUAL_NS     (12000 * MS)  /* of a peer that only receives: 10 s, and the way */
 #define N_ANSWERS    8		   /* before these a peer is taken for one that only receives */
 #define LONGEST_NS   (300000 * MS) /* so long the longest silence is remembered */
+#define KNOCK_NS     (100 * MS)
 #define SEEK_NS	     (2400 * MS)   /* so long it is sought, then … */
 #define ASK_NS	     (1000 * MS)   /* … it is asked for, and after twice as long again, up to … */
 #define ASK_MAX_NS   (4000 * MS)
@@ -176,6 +177,14 @@ static bool is_wake_due(struct peer_silence *silence, uint64_t now_ns)
 	return true;
 }
 
+static bool is_knock_due(struct peer_silence *silence, uint64_t now_ns)
+{
+	if (now_ns < silence->knock_ns || now_ns >= silence->unanswered_ns + PATIENCE_NS + SEEK_NS)
+		return false;
+	silence->knock_ns = now_ns + KNOCK_NS;
+	return true;
+}
+
 static uint32_t seek_due(struct peer_silence *silence, uint64_t now_ns)
 {
 	if (now_ns < strange_ns(silence) + SEEK_NS)
@@ -192,6 +201,8 @@ uint32_t peer_silence_due(struct peer_silence *silence, uint64_t now_ns, uint64_
 
 	if (!peer_silence_is_doubted(silence, now_ns) || relay_ns < silence->unanswered_ns)
 		return 0;
+	if (is_knock_due(silence, now_ns))
+		due |= PEER_SILENCE_KNOCK;
 	if (is_wake_due(silence, now_ns))
 		due |= PEER_SILENCE_WAKE;
 	if (is_due_again(silence, now_ns))

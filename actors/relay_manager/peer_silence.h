@@ -9,6 +9,7 @@
  *      └────────────────────────────────────┴───────────────────────────────────────────┴─ STRANGE
  *
  * In DOUBTED:
+ *   knock  the peer is asked for an answer, ten times a second until there is one: who only receives gives none unasked
  *   wake   the peer may have lost its way to its relay, and not know: control can tell it
  *   again  what should have begun a session may be lost: WireGuard may ask for one anew
  * In STRANGE, too:
@@ -16,7 +17,7 @@
  *   ask    the same, later: those that are there are asked, no others are opened
  *   turn   it is at another relay as well: what goes to it goes there, until that was in vain, too
  *
- * A peer that only receives is silent for up to 10 s (WireGuard's keep-alive). So the longest silence that ended by
+ * A peer that only receives is silent for up to 10 s (WireGuard's keep-alive), or until it is knocked at. So the longest silence that ended by
  * itself is remembered, and until some were seen a peer is taken for one of these. Wakes come later and later
  * as long as packets flow, whatever is heard meanwhile; after a pause the first may come at once.
  * Pure; times are of one monotonic clock, in ns.
@@ -32,6 +33,7 @@ enum peer_silence_deed {
 	PEER_SILENCE_SEEK = 1 << 2,
 	PEER_SILENCE_ASK = 1 << 3,
 	PEER_SILENCE_TURN = 1 << 4,
+	PEER_SILENCE_KNOCK = 1 << 5,
 };
 
 struct peer_silence {
@@ -44,7 +46,7 @@ struct peer_silence {
 	uint64_t woken_ns; /* the last wake; these two outlast the silence */
 	uint32_t n_wakes;
 	bool may_wake; /* sent after a pause: the next wake need not wait */
-	uint64_t ask_ns, turn_ns, again_ns; /* when due next; 0: as soon as in doubt */
+	uint64_t knock_ns, ask_ns, turn_ns, again_ns; /* when due next; 0: as soon as in doubt */
 	uint64_t turned_ns;		    /* first in this silence; 0: not */
 	uint32_t n_asks, n_turns, n_again;
 };

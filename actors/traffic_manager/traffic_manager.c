@@ -453,7 +453,9 @@ static int handle_opened(struct actor *actor, struct message *message)
 	case SESSION_PONG:
 		input.type = PEER_IN_PONG;
 		input.by_turn = endpoint_is_loopback(&session->observed);
-		if (!message->via.by_relay)
+		if (message->via.by_relay)
+			data_plane_answered(manager->data_plane, peer->id, message->via.relay_id);
+		else
 			learn_observed(manager, peer, &message->via.endpoint, &session->observed);
 		break;
 	case SESSION_WIREGUARD:
@@ -608,6 +610,19 @@ void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,
 void traffic_manager_set_hard_nat_ports(struct traffic_manager *manager, const struct hard_nat_ports *ports)
 {
 	manager->hard_nat_ports = *ports;
+}
+
+/* The machine does not know this ping, and its pong says nothing to it. */
+void traffic_manager_on_doubted(struct traffic_manager *manager, uint32_t peer_id)
+{
+	struct session_message ping = { .type = SESSION_PING, .n_padding = SESSION_PING_PADDING };
+	const struct traffic_peer *peer = find_peer(manager, peer_id);
+	const uint64_t random = random_seed();
+
+	if (!peer)
+		return;
+	memcpy(ping.tx_id, &random, sizeof(random));
+	seal(manager, peer, &(struct peer_source){ .by_relay = true }, &ping);
 }
 
 void traffic_manager_stop(struct traffic_manager *manager)

@@ -7,6 +7,7 @@
  *   EndpointManager ── our ep. ───►│                      │
  *   RelayManager ── relay state ──►┘                      │
  *   DirectManager ── send failed ─►                       │
+ *   the data plane ── doubted ────►                       │
  *
  * Handlers translate a message into an input of the machine; apply() carries out its actions. No
  * decision is taken here.
@@ -60,6 +61,8 @@ void traffic_manager_start(struct traffic_manager *manager, struct stage *stage,
 /* Without it no hard NAT is searched from its own side. Copied; before the first map. */
 void traffic_manager_set_hard_nat_ports(struct traffic_manager *manager, const struct hard_nat_ports *ports);
 void traffic_manager_stop(struct traffic_manager *manager);
+/* The peer is asked by relay whether it hears us. */
+void traffic_manager_on_doubted(struct traffic_manager *manager, uint32_t peer_id);
 /* For status; NULL when unknown. Borrowed until the next loop turn. */
 const struct peer_fsm *traffic_manager_peer(const struct traffic_manager *manager, uint32_t peer_id);
 const struct path_mtu_fsm *traffic_manager_peer_mtu(const struct traffic_manager *manager, uint32_t peer_id);

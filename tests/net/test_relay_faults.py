@@ -410,3 +410,19 @@ def test_the_window_of_a_tls_connection_closes(world, measured, control):
                      world.gap(stall), GAP)
         finally:
             stop.send_signal(signal.SIGCONT)
+
+
+@control_or_not
+def test_who_only_receives_loses_only_its_way_to_its_home(world, measured, control):
+    """Nothing that it says could be missed: it is asked whether it is there."""
+    world.pulse.close()
+    if not control:
+        world.without_control()
+    with Stream(world.carol.host, world.bob.host, world.bob.ip) as stream:
+        stream.keeps_going(500)
+        begin = time.monotonic()
+        cut_off_from_north(world)
+        wait_until(lambda: stream.longest_gap(begin - 0.05) > 0.1, 20, "the stream stops and flows again")
+        stream.keeps_going(200, 40)
+        measured("gap: the way to its home of one that only receives is cut" + ("" if control else ", control away"),
+                 stream.longest_gap(begin - 0.05), GAP)

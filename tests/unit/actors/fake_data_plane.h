@@ -36,6 +36,7 @@ struct data_plane {
 	uint32_t n_held;
 	uint32_t dropped[FAKE_MAX];
 	uint32_t n_dropped;
+	uint32_t n_answered, answered_by; /* questions by relay, the relay of the last answer */
 };
 
 void data_plane_attach(struct data_plane *plane, const struct data_plane_ports *ports)
@@ -57,6 +58,12 @@ bool data_plane_get_path(const struct data_plane *plane, uint32_t peer_id, struc
 void data_plane_heard(struct data_plane *plane, uint32_t peer_id, const struct endpoint *from)
 {
 	plane->heard[peer_id % FAKE_MAX] = *from;
+}
+
+void data_plane_answered(struct data_plane *plane, uint32_t peer_id, uint32_t relay_id)
+{
+	plane->n_answered++;
+	plane->answered_by = relay_id;
 }
 
 int data_plane_wireguard_port(const struct data_plane *plane, const struct endpoint *observed)

@@ -271,6 +271,21 @@ static void test_a_ping_is_answered_by_the_way_it_came(void)
 	end();
 }
 
+static void test_a_peer_in_doubt_is_asked_by_relay_and_its_answer_goes_to_the_data_plane(void)
+{
+	begin();
+	map_says(true);
+	const uint32_t n_before = w.n_by_relay;
+	traffic_manager_on_doubted(&w.traffic, 7);
+	traffic_manager_on_doubted(&w.traffic, 8); /* nobody */
+	turn();
+	assert(w.n_pings == 1 && w.n_by_relay == n_before + 1 && w.plane.n_answered == 0);
+	opened((struct session_message){ .type = SESSION_PONG }, NULL);
+	turn();
+	assert(w.plane.n_answered == 1);
+	end();
+}
+
 static void test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted(void)
 {
 	begin();
@@ -567,6 +582,7 @@ int main(void)
 	test_traffic_leads_to_pings_and_a_rendezvous_and_a_pong_to_a_direct_path();
 	test_a_ping_under_traffic_is_answered_with_a_receipt_and_one_of_the_peers_reaches_its_machine();
 	test_a_ping_is_answered_by_the_way_it_came();
+	test_a_peer_in_doubt_is_asked_by_relay_and_its_answer_goes_to_the_data_plane();
 	test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted();
 	test_a_path_of_an_earlier_stage_is_taken_over_in_doubt();
 	test_who_asks_about_the_mtu_too_often_is_not_answered();

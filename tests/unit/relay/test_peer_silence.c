@@ -28,9 +28,15 @@ static void data_sent(uint64_t ms)
 	peer_silence_sent(&silence, ms * MS, false);
 }
 
-static uint32_t due(uint64_t ms)
+static uint32_t all_due(uint64_t ms)
 {
 	return peer_silence_due(&silence, ms * MS, ms * MS);
+}
+
+/* But knocks, which have tests of their own. */
+static uint32_t due(uint64_t ms)
+{
+	return all_due(ms) & ~(uint32_t)PEER_SILENCE_KNOCK;
 }
 
 /* A packet every 10 ms; how often something was due, looked at every 50 ms. */
@@ -41,7 +47,7 @@ static uint32_t count(uint32_t deeds, uint64_t from_ms, uint64_t to_ms)
 	for (uint64_t ms = from_ms; ms < to_ms; ms += 10) {
 		data_sent(ms);
 		if (ms % 50 == 0)
-			n += (due(ms) & deeds) != 0;
+			n += (all_due(ms) & deeds) != 0;
 	}
 	return n;
 }
@@ -120,7 +126,7 @@ static uint32_t count_in_an_hour_of_receiving(uint32_t deeds)
 	for (uint64_t ms = 1010; ms < 3601000; ms += 10) {
 		data_sent(ms);
 		if (ms % 50 == 0)
-			n += (due(ms) & deeds) != 0;
+			n += (all_due(ms) & deeds) != 0;
 		if (ms % 10000 == 1050)
 			(void)peer_silence_heard(&silence, ms * MS);
 	}
@@ -154,6 +160,31 @@ static void test_it_is_sought_all_the_time_at_first_and_then_only_those_held_are
 	EXPECT(count(PEER_SILENCE_SEEK, 4900, 20000) == 0);
 	const uint32_t n = count(PEER_SILENCE_ASK, 20000, 32000);
 	EXPECT(n >= 2 && n <= 4);
+}
+
+static void test_who_only_receives_is_knocked_at_and_its_answers_make_a_longer_silence_strange(void)
+{
+	given_a_peer_that_answered_at(1000);
+	uint32_t n_knocks = 0;
+	for (uint64_t ms = 1010; ms < 11010; ms += 10) {
+		data_sent(ms);
+		if (ms % 50 != 0 || !(all_due(ms) & PEER_SILENCE_KNOCK))
+			continue;
+		n_knocks++;
+		(void)peer_silence_heard(&silence, (ms + 5) * MS);
+	}
+	EXPECT(n_knocks >= 20 && n_knocks <= 25);
+	EXPECT(count(PEER_SILENCE_SEEK | PEER_SILENCE_TURN, 11010, 11450) == 0);
+	EXPECT(count(PEER_SILENCE_SEEK, 11450, 11650) > 0);
+}
+
+static void test_who_does_not_answer_is_knocked_at_ten_times_a_second_for_2400_ms(void)
+{
+	given_one_that_answers_within_20_ms(2000);
+	EXPECT(count(PEER_SILENCE_KNOCK, 2000, 2400) == 0);
+	const uint32_t n = count(PEER_SILENCE_KNOCK, 2400, 5000);
+	EXPECT(n >= 20 && n <= 25);
+	EXPECT(count(PEER_SILENCE_KNOCK, 5000, 20000) == 0);
 }
 
 static void test_others_are_tried_for_2400_ms_of_a_silence_longer_than_usual(void)
@@ -337,6 +368,8 @@ int main(void)
 	test_a_peer_that_only_receives_is_woken_less_and_less_though_it_says_something_now_and_then();
 	test_a_peer_that_says_nothing_is_woken_after_1_2_4_s_and_so_on_up_to_512();
 	test_it_is_sought_all_the_time_at_first_and_then_only_those_held_are_asked();
+	test_who_only_receives_is_knocked_at_and_its_answers_make_a_longer_silence_strange();
+	test_who_does_not_answer_is_knocked_at_ten_times_a_second_for_2400_ms();
 	test_others_are_tried_for_2400_ms_of_a_silence_longer_than_usual();
 	test_nothing_is_due_when_nothing_is_sent_any_more();
 	test_nothing_is_due_10_s_after_the_last_handshake_was_begun();
