@@ -141,6 +141,8 @@ int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t
 		r = watch(pairs, &pair->pair.ends[1], to_take);
 	if (r < 0) {
 		splice_pair_drop_head(&pair->pair);
+		/* A child that is being started may have a copy of it: closing alone would leave it there. */
+		(void)epoll_ctl(pairs->epoll_fd, EPOLL_CTL_DEL, from_take, NULL);
 		splice_close_with_reset(from_take);
 		splice_close_with_reset(to_take);
 		free(pair);
