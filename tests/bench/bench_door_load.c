@@ -35,6 +35,8 @@
 
 enum want { WANT_STREAM = 's', WANT_BYTE = 'b', WANT_HOLD = 'h' };
 
+#define WISH_AT 11 /* in a hello, where its random bytes begin */
+
 static uint8_t hello[512], bytes[BUFFER];
 static size_t hello_len;
 
@@ -100,18 +102,21 @@ static void leave(int fd)
 	close(fd);
 }
 
-/* What it wants, once its ClientHello (with its length in it) is here, then the number of bytes. */
+/*
+ * What it wants, and how many bytes, once its ClientHello (with its length in it) is here: they stand where 32 bytes by chance do. Behind
+ * a hello nothing comes before its answer, as with all who speak TLS.
+ */
 static bool take_wish(struct guest *guest)
 {
 	const uint8_t *head = guest->head;
 	const size_t len = guest->n_read >= 5 ? 5 + (size_t)(head[3] << 8 | head[4]) : SIZE_MAX;
 	uint32_t n;
 
-	if (guest->n_read < 5 || guest->n_read < len + 5)
+	if (guest->n_read < 5 || guest->n_read < len || len < WISH_AT + 5)
 		return false;
-	memcpy(&n, head + len + 1, sizeof(n));
-	guest->holds = head[len] == WANT_HOLD;
-	guest->left = head[len] == WANT_STREAM ? SIZE_MAX : n;
+	memcpy(&n, head + WISH_AT + 1, sizeof(n));
+	guest->holds = head[WISH_AT] == WANT_HOLD;
+	guest->left = head[WISH_AT] == WANT_STREAM ? SIZE_MAX : n;
 	return true;
 }
 
@@ -225,7 +230,7 @@ static int visit(enum want want, uint32_t n_bytes, bool blocks)
 {
 	const bool is_near = ntohl(to.sin_addr.s_addr) == INADDR_LOOPBACK;
 	const int fd = socket(AF_INET, SOCK_STREAM | (blocks || !is_near ? 0 : SOCK_NONBLOCK), 0);
-	uint8_t said[sizeof(hello) + 5];
+	uint8_t said[sizeof(hello)];
 
 	if (fd < 0)
 		die("socket");
@@ -234,9 +239,9 @@ static int visit(enum want want, uint32_t n_bytes, bool blocks)
 	if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0 && errno != EINPROGRESS)
 		die("connect");
 	memcpy(said, hello, hello_len);
-	said[hello_len] = (uint8_t)want;
-	memcpy(said + hello_len + 1, &n_bytes, sizeof(n_bytes));
-	if (send(fd, said, hello_len + 5, MSG_NOSIGNAL) == (ssize_t)hello_len + 5) {
+	said[WISH_AT] = (uint8_t)want;
+	memcpy(said + WISH_AT + 1, &n_bytes, sizeof(n_bytes));
+	if (send(fd, said, hello_len, MSG_NOSIGNAL) == (ssize_t)hello_len) {
 		if (!is_near && !blocks)
 			fcntl(fd, F_SETFL, O_NONBLOCK);
 		return fd;
