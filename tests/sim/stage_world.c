@@ -351,11 +351,12 @@ static void feed_peer(struct stage_world *w, uint32_t node, uint32_t peer, struc
 	struct view *view = &w->nodes[node].views[peer];
 	struct peer_path before = view->fsm.path;
 	const bool was_established = view->fsm.state == PEER_ESTABLISHED;
+	const bool had_path = was_established || before.direct; /* perhaps half established */
 	struct peer_actions actions;
 
 	input.now_ns = w->now_ns;
 	peer_fsm_step(&view->fsm, &input, &actions);
-	view->n_falls += was_established && view->fsm.state != PEER_ESTABLISHED;
+	view->n_falls += had_path && view->fsm.state != PEER_ESTABLISHED && (was_established || !view->fsm.path.direct);
 	for (uint32_t i = 0; i < actions.n; i++) {
 		const struct peer_action *action = &actions.all[i];
 
