@@ -643,13 +643,28 @@ static bool is_alone(const struct peer_fsm *fsm, uint64_t now_ns)
 	return fsm->alone_ns && now_ns - fsm->alone_ns >= ALONE_NS + peer_sooner(later_us * 1000, ALONE_MAX_NS);
 }
 
+/* So soon that of all pings no more than two are on the way: those that are count as lost. */
+static uint64_t closer_interval_ns(const struct peer_fsm *fsm)
+{
+	const uint64_t wait_ns = peer_later(candidate_wait_ns(&fsm->candidates.all[fsm->current]),
+					    candidate_wait_ns(&fsm->relay));
+
+	return peer_later(CLOSER_NS, wait_ns / 2);
+}
+
+/* What is left of a closer look that a pause or load has cut short is for when data flows again. */
+static uint64_t watch_interval_ns(const struct peer_fsm *fsm)
+{
+	return fsm->n_closer > 0 ? closer_interval_ns(fsm) : WATCH_NS;
+}
+
 void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	if (!fsm->path.direct)
 		return;
 	fsm->sent_ns = in->now_ns;
 	if (fsm->watch_ns == 0)
-		fsm->watch_ns = in->now_ns + WATCH_NS;
+		fsm->watch_ns = in->now_ns + watch_interval_ns(fsm);
 	if (fsm->unanswered_ns == 0)
 		fsm->unanswered_ns = in->now_ns;
 	if (fsm->path.relay || (fsm->undelivered_ns && !is_alone(fsm, in->now_ns)))
@@ -753,6 +768,8 @@ static void use(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_action
 {
 	fsm->current = i;
 	fsm->n_better = 0;
+	fsm->closer_ns = 0; /* what was looked at was another way */
+	fsm->n_closer = fsm->n_closer_looks = 0;
 	add_aka(peer_current(fsm), out);
 	trust(fsm, now_ns);
 	try_data(fsm, now_ns);
@@ -960,7 +977,9 @@ void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 
 static uint64_t survey_interval_ns(struct peer_fsm *fsm)
 {
-	if (fsm->n_surveys < SURVEY_EARLY_N || fsm->n_closer > 0)
+	const bool is_closer = fsm->n_closer > 0 && fsm->watch_ns != 0;
+
+	if (fsm->n_surveys < SURVEY_EARLY_N || is_closer)
 		return SURVEY_EARLY_NS;
 	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || is_lossy(peer_current(fsm)))
 		return SURVEY_SOON_NS;
@@ -997,31 +1016,21 @@ static void look_closer(struct peer_fsm *fsm, uint64_t now_ns)
 	fsm->survey_ns = peer_sooner(fsm->survey_ns, now_ns + SURVEY_EARLY_NS);
 }
 
-/* So soon that of all pings no more than two are on the way: those that are count as lost. */
-static uint64_t closer_interval_ns(const struct peer_fsm *fsm)
-{
-	const uint64_t wait_ns = peer_later(candidate_wait_ns(&fsm->candidates.all[fsm->current]),
-					    candidate_wait_ns(&fsm->relay));
-
-	return peer_later(CLOSER_NS, wait_ns / 2);
-}
-
 void deed_watch_loss(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	const uint64_t now_ns = in->now_ns;
 
 	fsm->watch_ns = 0;
-	if (!fsm->path.direct || now_ns - fsm->sent_ns >= PAUSE_NS || peer_was_loaded(fsm, now_ns)) {
-		fsm->n_closer = 0;
+	if (!fsm->path.direct || now_ns - fsm->sent_ns >= PAUSE_NS || peer_was_loaded(fsm, now_ns))
 		return;
-	}
 	ping(fsm, fsm->current, now_ns, out);
 	receipt(fsm, &peer_current(fsm)->endpoint, now_ns, out); /* its answer is a reason not to ask: see EV_SILENT */
 	if (fsm->n_closer > 0) {
 		fsm->n_closer--;
+		fsm->survey_ns = peer_sooner(fsm->survey_ns, now_ns + SURVEY_EARLY_NS);
 		ping_by_relay(fsm, now_ns, out);
 	} else {
 		look_closer(fsm, now_ns);
 	}
-	fsm->watch_ns = now_ns + (fsm->n_closer > 0 ? closer_interval_ns(fsm) : WATCH_NS);
+	fsm->watch_ns = now_ns + watch_interval_ns(fsm);
 }

@@ -57,6 +57,7 @@
  *   the last eight are lost there is a closer look, at this way and at the relay: 64 pings, five a second, after which
  *   their loss is as certain as it gets, and a survey each second. What changes nothing is not looked at so again for a
  *   minute, then two, four … ten, as long as something is lost: who looks often enough sees whatever chance can show.
+ *   A look that a pause or load has cut short goes on when data flows again; of another way nothing was seen yet.
  *
  * Load (bulk traffic with the peer, by whatever way)
  *   Our own packets fill the queues that our pings wait in. What a ping suffers then is no reason to

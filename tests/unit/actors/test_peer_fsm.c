@@ -444,13 +444,17 @@ static void test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_giv
 	w.peer.established_ns = 0;
 	traffic_flows(&w, 1000, NULL);
 
-	expect_trace(&w, "[10250] established: silent -> established\n"
+	expect_trace(&w, "[10200] established: watch due -> established\n"
+			 "[10250] established: silent -> established\n"
 			 "[10350] established: no answer -> established\n"
 			 "[10350]   path: 198.51.100.9:7000 and relay\n"
+			 "[10400] established: watch due -> established\n"
 			 "[10450] established: probe due -> established\n"
 			 "[10550] established: probe due -> established\n"
+			 "[10600] established: watch due -> established\n"
 			 "[10650] established: probe due -> established\n"
 			 "[10750] established: probe due -> established\n"
+			 "[10800] established: watch due -> established\n"
 			 "[10850] established: lost -> teardown\n"
 			 "[10850] teardown: wanted -> trying\n"
 			 "[10850] trying: retry due -> pre-transmit\n"

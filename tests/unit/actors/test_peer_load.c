@@ -74,9 +74,9 @@ static void tell_what_was_carried(struct story *s)
 	happens(&s->w, (struct peer_input){ .type = PEER_IN_DATA_SENT, .n_bytes = s->n_bytes });
 }
 
-static void seconds_pass(struct story *s, uint64_t seconds)
+static void milliseconds_pass(struct story *s, uint64_t n)
 {
-	for (uint64_t ms = 0; ms < seconds * 1000; ms++) {
+	for (uint64_t ms = 0; ms < n; ms++) {
 		after_ms(&s->w, 1);
 		take_ping(&s->direct, s->w.n_pings, &s->w.ping, s->w.now_ns);
 		take_ping(&s->relay, s->w.n_relay_pings, &s->w.relay_ping, s->w.now_ns);
@@ -87,6 +87,11 @@ static void seconds_pass(struct story *s, uint64_t seconds)
 			tell_what_was_carried(s);
 		s->relayed_ms += s->w.peer.path.relay;
 	}
+}
+
+static void seconds_pass(struct story *s, uint64_t seconds)
+{
+	milliseconds_pass(s, seconds * 1000);
 }
 
 /* Traffic begins, so many bytes in 50 ms; the first pong comes after the round trip. */
@@ -199,6 +204,46 @@ static void test_a_path_that_begins_to_lose_is_left_within_twenty_seconds_while_
 	expect_path(&s.w, NULL, true);
 }
 
+/* 1.5 s of data, then none for 0.5 s. */
+static void seconds_of_speech_pass(struct story *s, uint64_t seconds)
+{
+	for (uint64_t i = 0; i < seconds; i += 2) {
+		s->n_bytes = VOICE;
+		seconds_pass(s, 1);
+		milliseconds_pass(s, 500);
+		s->n_bytes = 0;
+		milliseconds_pass(s, 500);
+	}
+}
+
+static void test_speech_with_pauses_leaves_a_path_that_begins_to_lose_within_forty_seconds(void)
+{
+	struct story s;
+	given_a_direct_path(&s, 5, VOICE);
+	seconds_of_speech_pass(&s, 60);
+	assert(s.relayed_ms == 0);
+
+	s.direct.lost_of_4 = 1;
+	seconds_of_speech_pass(&s, 40);
+
+	assert(s.w.peer.prefers_relay);
+}
+
+static void test_a_look_that_was_cut_short_has_no_more_pings_for_that(void)
+{
+	struct story s;
+	given_a_direct_path(&s, 5, VOICE);
+	seconds_of_speech_pass(&s, 60);
+	happens_relay(&s.w, false); /* so that nothing changes */
+
+	s.direct.lost_of_4 = 1;
+	s.w.n_pings = s.direct.n_seen = 0;
+	seconds_of_speech_pass(&s, 60);
+
+	/* One look, one a second, surveys, and probes where pings are lost. */
+	assert(s.w.n_pings >= 64 && s.w.n_pings < 64 + 60 * 3);
+}
+
 static void test_direct_is_taken_again_a_few_seconds_after_it_became_good(void)
 {
 	for (int loaded = 0; loaded < 2; loaded++) {
@@ -271,6 +316,8 @@ int main(void)
 	test_a_path_that_is_slow_without_load_loses_to_the_relay();
 	test_a_path_that_loses_pings_without_load_loses_to_the_relay();
 	test_a_path_that_begins_to_lose_is_left_within_twenty_seconds_while_data_flows();
+	test_speech_with_pauses_leaves_a_path_that_begins_to_lose_within_forty_seconds();
+	test_a_look_that_was_cut_short_has_no_more_pings_for_that();
 	test_direct_is_taken_again_a_few_seconds_after_it_became_good();
 	test_a_late_answer_is_no_doubt_while_data_comes();
 	test_a_flood_without_an_answer_is_asked_until_one_ping_gets_through();
