@@ -247,6 +247,8 @@ static void forget_caller(struct caller *caller)
 
 static void turn_caller_away(struct caller *caller)
 {
+	/* By itself, in case that somebody else still has the socket, too: else its events would go on, and point to nothing. */
+	(void)epoll_ctl(caller->dial->door->epoll_fd, EPOLL_CTL_DEL, caller->fd, NULL);
 	splice_close_with_reset(caller->fd);
 	forget_caller(caller);
 }

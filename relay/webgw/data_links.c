@@ -170,7 +170,10 @@ static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMER
 	tls_bridge_pass(&link->bridge);
 }
 
-/* The socket itself: this is done with it. */
+/*
+ * The socket itself: this is done with it, and has closed what it had of it before the door's thread has the rest. What a
+ * descriptor less leaves open stays in an epoll, and a reset does not come of it.
+ */
 static void hand_over_raw(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
 {
 	struct data_links *links = link->links;
@@ -180,7 +183,8 @@ static void hand_over_raw(struct data_link *link, const uint8_t secret[WEBGW_EPH
 
 	caller.fd = tls_bridge_release(&link->bridge, &caller.answer, &n_answer);
 	caller.n_answer = (uint32_t)n_answer; /* a read's, at most */
-	memcpy(caller.secret, secret, sizeof(caller.secret));
+	memcpy(caller.secret, secret, sizeof(caller.secret)); /* may be the link's own, which is wiped next */
+	close_link(link);
 	if (caller.fd >= 0 && ports->caller(ports->owner, &caller)) {
 		links->counters.joined++;
 		links->counters.raw++;
@@ -188,7 +192,6 @@ static void hand_over_raw(struct data_link *link, const uint8_t secret[WEBGW_EPH
 		links->counters.no_descriptors++;
 	}
 	sodium_memzero(&caller, sizeof(caller));
-	close_link(link);
 }
 
 /* ---- what is warm ---- */
