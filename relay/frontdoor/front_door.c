@@ -593,7 +593,7 @@ bool front_door_take_caller(struct front_door *door, const struct dial_caller *c
 	if (is_given) {
 		wake(door);
 	} else {
-		close(caller_take->fd);
+		splice_close_with_reset(caller_take->fd);
 		free(caller_take->answer);
 	}
 	return is_given;

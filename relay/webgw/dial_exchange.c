@@ -1,5 +1,7 @@
 #include "relay/webgw/dial_exchange.h"
 
+#include "relay/frontdoor/splice_pump.h"
+
 #include <assert.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -27,7 +29,7 @@ void dial_exchange_deinit(struct dial_exchange *exchange)
 	struct dial_wanted wanted;
 
 	while (dial_exchange_take_caller(exchange, &caller)) {
-		close(caller.fd);
+		splice_close_with_reset(caller.fd);
 		free(caller.answer);
 	}
 	while (dial_exchange_take_wanted(exchange, &wanted))
