@@ -190,6 +190,12 @@ static void tell_no_target(struct visit *visit, int error)
 		    endpoint_text(&visit->host->target).s, strerror(-error));
 }
 
+static void tell_no_socket(struct visit *visit, int error)
+{
+	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: a visitor is lost: its socket cannot go on without TLS: %s",
+		    visit->host->name.name.text, strerror(-error));
+}
+
 static void carry(struct visit *visit)
 {
 	struct webgw_agent *agent = visit->agent;
@@ -237,9 +243,12 @@ static void on_parted(void *owner)
 	const int target = begin_to_connect(&visit->host->target);
 	const int fd = target < 0 ? target : tls_bridge_release(&visit->bridge, &came, &n_came);
 	if (fd < 0) {
+		if (target < 0)
+			tell_no_target(visit, fd);
+		else
+			tell_no_socket(visit, fd);
 		if (target >= 0)
 			close(target);
-		tell_no_target(visit, fd);
 	} else {
 		const size_t n = visit->n_first + n_came;
 		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n, &visit->host->n_raw) == 0)
