@@ -37,31 +37,33 @@ static bool is_end_of(int fd, const struct sockaddr_in *address)
 	       own.sin_addr.s_addr == address->sin_addr.s_addr;
 }
 
-/* The next one, whoever it is. */
-static int accept_next(const struct tcp_pair_maker *maker, int *n_waits, struct sockaddr_in *ret_remote)
+/* The next one, whoever it is. max_waits: how often the caller's thread may stand still for it. */
+static int accept_next(const struct tcp_pair_maker *maker, int max_waits, struct sockaddr_in *ret_remote)
 {
 	struct pollfd polled = { .fd = maker->listener, .events = POLLIN };
+	int n_waits = 0;
 
 	for (;;) {
 		socklen_t len = sizeof(*ret_remote);
 		const int end = accept4(maker->listener, (struct sockaddr *)ret_remote, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (end >= 0)
 			return end;
-		if (errno == EAGAIN && (*n_waits)++ < MAX_WAITS)
+		if (errno == EAGAIN && n_waits++ < max_waits)
 			(void)poll(&polled, 1, PATIENCE_MS);
 		else if (errno != EINTR && errno != ECONNABORTED)
 			return -errno;
 	}
 }
 
-/* The other end of fd. */
+/*
+ * The other end of fd. It is not waited for where strangers were: they may have filled the queue, and the end is not in it.
+ * -EAGAIN: so it was, or it did not come.
+ */
 static int accept_end(const struct tcp_pair_maker *maker, int fd)
 {
-	int n_waits = 0;
-
-	for (int i = 0; i < MAX_STRANGERS; i++) {
+	for (int i = 0; i <= MAX_STRANGERS; i++) { /* as many as are in the queue before it */
 		struct sockaddr_in remote = { 0 };
-		const int end = accept_next(maker, &n_waits, &remote);
+		const int end = accept_next(maker, i == 0 ? MAX_WAITS : 0, &remote);
 		if (end < 0 || is_end_of(fd, &remote))
 			return end;
 		close(end);
@@ -79,7 +81,7 @@ static int connect_end(const struct tcp_pair_maker *maker, int fd)
 	return connect(fd, (const struct sockaddr *)&address, len) < 0 && errno != EINPROGRESS ? -errno : 0;
 }
 
-int tcp_pair_make(struct tcp_pair_maker *maker, int ret[2])
+static int make_once(struct tcp_pair_maker *maker, int ret[2])
 {
 	const int one = 1;
 	int r = maker->listener < 0 ? open_listener(maker) : 0;
@@ -99,6 +101,14 @@ int tcp_pair_make(struct tcp_pair_maker *maker, int ret[2])
 	for (int i = 0; i < 2; i++)
 		(void)setsockopt(ret[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return 0;
+}
+
+int tcp_pair_make(struct tcp_pair_maker *maker, int ret[2])
+{
+	const bool was_known = maker->listener >= 0;
+	const int r = make_once(maker, ret);
+
+	return r == -EAGAIN && was_known ? make_once(maker, ret) : r;
 }
 
 void tcp_pair_maker_deinit(struct tcp_pair_maker *maker)
