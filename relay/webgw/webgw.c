@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/macros.h"
+#include "relay/frontdoor/link.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -16,6 +17,8 @@
 #define FORGIVE_MS	    30000	/* one wrong secret of a connection */
 #define MAX_UNPROVEN	    1024
 #define MAX_UNPROVEN_SOURCE 64
+#define MAX_LEFT	    SUBSCRIPTIONS_MAX_HOSTS
+#define LEFT_MS		    10000 /* by then who waited for an agent when the host went is carried, or gone */
 
 /* Where agents connect. */
 struct entrance {
@@ -31,6 +34,20 @@ struct webgw {
 	struct entrance plain, tls;
 	struct webgw_counters counters; /* those that are not the server's */
 	struct log_limit log_limit;
+	struct link left; /* gates of members' hosts that have gone, by when: visitors may still be carried */
+	uint32_t n_left;
+};
+
+/*
+ * What stands before one host. Of a member's it is kept when the host goes with its last agent, until nobody is carried any
+ * more: for who has the host next; and if the grant of who went last is taken back, for those who are carried.
+ */
+struct host_gate {
+	struct door_gate gate;
+	struct host_pattern host;
+	struct identity last; /* a member that went, and was one of its agents: the last one */
+	struct link among_left;
+	uint64_t left_ms;
 };
 
 /* Who has opened a WebSocket: the data of it. */
@@ -47,18 +64,19 @@ struct agent {
 
 static void free_gate(struct door_gate *gate)
 {
-	free(gate);
+	free(container_of(gate, struct host_gate, gate));
 }
 
-static struct door_gate *new_gate(void)
+static struct door_gate *new_gate(const struct host_pattern *host)
 {
-	struct door_gate *gate = calloc(1, sizeof(*gate));
+	struct host_gate *gate = calloc(1, sizeof(*gate));
 
 	if (!gate)
 		abort();
-	gate->free = free_gate;
-	door_gate_init(gate);
-	return gate;
+	gate->host = *host;
+	gate->gate.free = free_gate;
+	door_gate_init(&gate->gate);
+	return &gate->gate;
 }
 
 static void give_gate(struct webgw *webgw, const struct host_pattern *host)
@@ -66,8 +84,109 @@ static void give_gate(struct webgw *webgw, const struct host_pattern *host)
 	void **gate = subscriptions_data(webgw->subscriptions, host);
 
 	if (gate && !*gate)
-		*gate = new_gate();
+		*gate = new_gate(host);
 }
+
+/* ---- gates of members' hosts that have gone ---- */
+
+static void forget_left(struct webgw *webgw, struct host_gate *gate)
+{
+	link_remove(&gate->among_left);
+	webgw->n_left--;
+	door_gate_let_go(&gate->gate);
+}
+
+/* Those through which nobody is carried any more. */
+static void sweep_left(struct webgw *webgw)
+{
+	const uint64_t now_ms = uv_now(webgw->loop);
+	struct link *at = webgw->left.after, *next;
+
+	for (; at != &webgw->left; at = next) {
+		struct host_gate *gate = container_of(at, struct host_gate, among_left);
+		next = at->after;
+		if (now_ms >= gate->left_ms + LEFT_MS && door_gate_counters(&gate->gate).visitors_now == 0)
+			forget_left(webgw, gate);
+	}
+}
+
+/* There is one less to be looked after, whose visitors are cut: better than that nobody could cut them. */
+static void make_room_for_left(struct webgw *webgw)
+{
+	sweep_left(webgw);
+	if (webgw->n_left < MAX_LEFT)
+		return;
+	struct host_gate *oldest = container_of(link_first(&webgw->left), struct host_gate, among_left);
+	door_gate_shut(&oldest->gate);
+	forget_left(webgw, oldest);
+}
+
+static void leave_gate(struct webgw *webgw, struct door_gate *gate_take)
+{
+	struct host_gate *gate = container_of(gate_take, struct host_gate, gate);
+
+	make_room_for_left(webgw);
+	gate->left_ms = uv_now(webgw->loop);
+	link_put_last(&webgw->left, &gate->among_left);
+	webgw->n_left++;
+}
+
+/* The host is back: with who is still carried, and what was counted. */
+static void give_members_gate(struct webgw *webgw, const struct host_pattern *host)
+{
+	void **gate = subscriptions_data(webgw->subscriptions, host);
+
+	for (struct link *at = webgw->left.after; gate && !*gate && at != &webgw->left; at = at->after) {
+		struct host_gate *left = container_of(at, struct host_gate, among_left);
+		if (left->host.is_wildcard != host->is_wildcard || !host_name_equal(&left->host.name, &host->name))
+			continue;
+		*gate = &left->gate;
+		link_remove(&left->among_left);
+		webgw->n_left--;
+		return;
+	}
+	give_gate(webgw, host);
+}
+
+/* The grant of who served it last is no more. */
+static void cut_left(struct webgw *webgw)
+{
+	struct link *at = webgw->left.after, *next;
+
+	for (; at != &webgw->left; at = next) {
+		struct host_gate *gate = container_of(at, struct host_gate, among_left);
+		next = at->after;
+		if (webgw->ports.is_granted(webgw->ports.owner, &gate->last, &gate->host))
+			continue;
+		door_gate_shut(&gate->gate);
+		forget_left(webgw, gate);
+	}
+}
+
+static void note_gone_of(struct webgw *webgw, uint32_t i, const struct host_pattern *host, const struct websocket *ws)
+{
+	struct subscription_facts facts[SUBSCRIPTIONS_MAX_OF_HOST];
+	const uint32_t n = subscriptions_of_host(webgw->subscriptions, i, 0, facts, SUBSCRIPTIONS_MAX_OF_HOST);
+	void **gate = subscriptions_data(webgw->subscriptions, host);
+
+	for (uint32_t j = 0; j < n; j++)
+		if (facts[j].owner == ws)
+			container_of((struct door_gate *)*gate, struct host_gate, gate)->last = *websocket_identity(ws);
+}
+
+/* Before its subscriptions go, or one of them: of each host that it has as a member. */
+static void note_gone(struct webgw *webgw, const struct websocket *ws)
+{
+	struct host_pattern host;
+
+	if (!websocket_identity(ws))
+		return;
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL); i++)
+		if (subscriptions_is_members(webgw->subscriptions, i))
+			note_gone_of(webgw, i, &host, ws);
+}
+
+/* ---- hosts that come and go ---- */
 
 /* With its subscribers. Who holds its gate besides goes on. */
 static bool take_host_out(struct webgw *webgw, const struct host_pattern *host)
@@ -88,10 +207,14 @@ static void drop_empty(struct webgw *webgw)
 	const uint32_t n_before = subscriptions_n_hosts(webgw->subscriptions);
 	struct host_pattern host;
 
-	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
-		if (!subscriptions_is_members(webgw->subscriptions, i) ||
-		    subscriptions_count(webgw->subscriptions, &host) > 0 || !take_host_out(webgw, &host))
-			i++; /* else another has its place now */
+	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);) {
+		if (!subscriptions_is_members(webgw->subscriptions, i) || subscriptions_count(webgw->subscriptions, &host) > 0) {
+			i++;
+			continue;
+		}
+		leave_gate(webgw, *subscriptions_data(webgw->subscriptions, &host));
+		(void)subscriptions_remove_host(webgw->subscriptions, &host); /* another has its place now */
+	}
 	if (subscriptions_n_hosts(webgw->subscriptions) != n_before)
 		webgw->ports.changed(webgw->ports.owner);
 }
@@ -101,6 +224,7 @@ static void drop_empty(struct webgw *webgw)
 /* At once: nobody is told of visitors any more by a connection that has to end. */
 static void end_agent(struct webgw *webgw, struct websocket *ws, const char *why)
 {
+	note_gone(webgw, ws);
 	subscriptions_drop_owner(webgw->subscriptions, ws);
 	websocket_abort(ws, why);
 }
@@ -137,6 +261,7 @@ static void count_wrong(struct webgw *webgw, struct websocket *ws, bool has_secr
 	agent->n_wrong += has_secret;
 	if (agent->n_wrong < WEBGW_MAX_WRONG)
 		return;
+	note_gone(webgw, ws);
 	subscriptions_drop_owner(webgw->subscriptions, ws);
 	drop_empty(webgw);
 	websocket_close(ws, "too many wrong secrets");
@@ -153,8 +278,9 @@ static void forget_subscription(struct websocket *ws)
 
 static void unsubscribe(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
 {
+	if (subscriptions_owner(webgw->subscriptions, request->subscription) == ws)
+		note_gone(webgw, ws);
 	const bool was_there = subscriptions_unregister(webgw->subscriptions, ws, request->subscription);
-
 	if (was_there) {
 		forget_subscription(ws);
 		drop_empty(webgw);
@@ -192,7 +318,7 @@ static int enter_as_member(struct webgw *webgw, struct websocket *ws, const stru
 	default:
 		return SUBSCRIPTIONS_FULL;
 	}
-	give_gate(webgw, &request->host);
+	give_members_gate(webgw, &request->host);
 	const int r = subscriptions_register_member(webgw->subscriptions, &request->host, ws, ret_id);
 	if (r != 0)
 		drop_empty(webgw);
@@ -306,6 +432,8 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	const struct endpoint remote = websocket_remote(ws);
 	struct agent *agent = websocket_data(ws);
 
+	if (agent->n_subscriptions > 0)
+		note_gone(webgw, ws);
 	subscriptions_drop_owner(webgw->subscriptions, ws);
 	if (agent->n_subscriptions > 0)
 		drop_empty(webgw);
@@ -577,6 +705,9 @@ void webgw_recheck(struct webgw *webgw)
 {
 	struct host_pattern host;
 
+	if (webgw->ports.is_granted)
+		cut_left(webgw);
+	sweep_left(webgw);
 	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
 		if (subscriptions_is_members(webgw->subscriptions, i) && let_go_of(webgw, i, &host))
 			(void)webgw_remove_host(webgw, &host); /* another has its place now */
@@ -593,6 +724,7 @@ int webgw_new(const struct webgw_options *options, struct webgw **ret, struct er
 	webgw->loop = websocket_host_loop(options->host);
 	webgw->ports = options->ports;
 	webgw->subscriptions = subscriptions_new();
+	link_init_ring(&webgw->left);
 	webgw->plain.webgw = webgw->tls.webgw = webgw;
 	webgw->tls.is_tls = true;
 	const int r = open_entrance(&webgw->plain, options->host, &options->listen, NULL, reterr);
@@ -613,6 +745,8 @@ void webgw_free(struct webgw *webgw)
 		return;
 	for (uint32_t i = 0; (gate = webgw_host_at(webgw, i, &host)); i++)
 		door_gate_let_go(gate);
+	while (webgw->n_left > 0)
+		forget_left(webgw, container_of(link_first(&webgw->left), struct host_gate, among_left));
 	subscriptions_free(webgw->subscriptions);
 	free(webgw);
 }

@@ -13,7 +13,7 @@
  * Of two kinds: within TLS, for all addresses, and without, for loopback, private and overlay ones, as who sees it may answer in
  * the agent's place. Agents of the first kind are told to dial back within TLS, too; and a member of the network, by its
  * certificate, needs no secret for hosts that are granted to it. Such hosts are there as long as they are; their
- * visitors are carried to their ends, unless the last agent went because its grant did.
+ * visitors are carried to their ends, unless the grant of the agent that went last is taken back, before or after.
  *
  * Loop only.
  */

@@ -441,6 +441,42 @@ static void test_a_members_host_goes_with_its_last_agent_and_its_visitors_stay(v
 	end();
 }
 
+/* Its agent's WebSocket is not what carries them, and its end takes nothing from what an admin says. */
+static void test_a_grant_taken_back_cuts_visitors_of_an_agent_that_has_gone(void)
+{
+	const struct identity alice = { .name = "alice" }, bob = { .name = "bob" };
+	const char *params = "{\"host\":\"m.example\"}";
+	struct host_pattern host;
+	struct websocket ws, again;
+
+	for (int is_back = 0; is_back < 2; is_back++) {
+		begin_with_members();
+		grant.name = "alice";
+		open_one(&ws);
+		ws.identity = &alice;
+		ask(&ws, "webgw_registerClient", params);
+		struct door_gate *of_visitors = door_gate_hold(webgw_host_at(world.webgw, 0, &host));
+		door_gate_enter(of_visitors);
+		close_one(&ws);
+		assert(!webgw_host_at(world.webgw, 0, &host));
+		webgw_recheck(world.webgw);
+		assert(!door_gate_is_shut(of_visitors));
+		open_one(&again);
+		again.identity = is_back ? &alice : &bob;
+		ask(&again, "webgw_registerClient", params);
+		assert(webgw_host_at(world.webgw, 0, &host) == (is_back ? of_visitors : NULL)); /* and what it counts */
+		grant.name = "bob";
+		webgw_recheck(world.webgw);
+		assert(door_gate_is_shut(of_visitors) && !webgw_host_at(world.webgw, 0, &host));
+		ask(&again, "webgw_registerClient", params);
+		assert(is_back == !webgw_host_at(world.webgw, 0, &host));
+		door_gate_leave(of_visitors);
+		door_gate_let_go(of_visitors);
+		close_one(&again);
+		end();
+	}
+}
+
 static void test_who_tries_secrets_is_sent_away_and_a_member_tries_none(void)
 {
 	const struct identity alice = { .name = "alice" };
@@ -553,6 +589,7 @@ int main(void)
 	test_who_rests_is_told_when_nobody_else_can_be();
 	test_a_member_serves_what_is_granted_to_it_without_a_secret();
 	test_a_members_host_goes_with_its_last_agent_and_its_visitors_stay();
+	test_a_grant_taken_back_cuts_visitors_of_an_agent_that_has_gone();
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
