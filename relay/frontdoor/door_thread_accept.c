@@ -85,7 +85,6 @@ static void set_accepting(struct door_thread *door, bool is_accepting)
 /* Gives up the spare descriptor for as long as it takes to reset one. False: somebody else took it. */
 static bool turn_one_away(struct door_thread *door, int listener)
 {
-	door_close_warm(door); /* visitors need them more */
 	if (door->spare_fd >= 0) {
 		close(door->spare_fd);
 		const int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -133,6 +132,10 @@ static void on_listener(struct watch *watch, uint32_t events)
 		if (errno == EAGAIN) {
 			listener->n_a_turn = i > 1 ? i : 1;
 			return;
+		}
+		if ((errno == EMFILE || errno == ENFILE) && door->warm.n > 0) {
+			door_close_warm(door); /* visitors need them more; this one is in the queue yet */
+			continue;
 		}
 		/* What is short otherwise, as memory, is so for a while; who waits stays in the queue. */
 		if ((errno != EMFILE && errno != ENFILE) || !turn_one_away(door, listener->fd)) {

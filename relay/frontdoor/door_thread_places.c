@@ -77,16 +77,17 @@ void visitor_drop_attempt(struct visitor *visitor)
 	visitor->attempt = NULL;
 }
 
-static bool is_failing(const struct door_place *place)
+/*
+ * Members take visitors with a header alone, and a connection that says nothing. Who is passed over has visitors by new ones;
+ * who is alone is not: somebody who is refused there takes nothing from the others.
+ */
+static bool may_be_warm(const struct visitor *visitor, const struct door_route *route, const struct door_place *place,
+			const struct sniffed *found, const uint8_t *bytes, size_t n)
 {
-	return place->n_failed > 0;
-}
+	const bool is_passed_over = route->n_places > 1 && door_place_is_passed_over(place, visitor->door->now_ms);
+	const bool has_said_more = visitor->attempt && !visitor->attempt->may_say_again;
 
-/* Members take visitors with a header alone, and a connection that says nothing. */
-static bool may_be_warm(const struct door_route *route, const struct door_place *place, const struct sniffed *found,
-			const uint8_t *bytes, size_t n)
-{
-	return route->header == DOOR_HEADER_V2 && !is_failing(place) && n <= WARM_BYTES &&
+	return route->header == DOOR_HEADER_V2 && !is_passed_over && !has_said_more && n <= WARM_BYTES &&
 	       does_nothing_twice(found, bytes, n);
 }
 
@@ -110,7 +111,7 @@ static void lead_to(struct visitor *visitor, const struct door_route *route, str
 {
 	struct door_thread *door = visitor->door;
 	struct attempt *attempt = visitor->attempt;
-	const bool is_for_warm = may_be_warm(route, place, found, bytes, n);
+	const bool is_for_warm = may_be_warm(visitor, route, place, found, bytes, n);
 	const struct endpoint target = place->target;
 
 	visitor->led_to = door_place_hold(place);
@@ -149,7 +150,7 @@ void visitor_choose_place(struct visitor *visitor, const struct door_route *rout
 	struct door_place *place = door_place_choose(route->places, route->n_places, NULL, 0, visitor->door->now_ms);
 
 	if (route->n_places > 1 ||
-	    (door_has_warm(visitor->door, &place->target) && may_be_warm(route, place, found, bytes, n)))
+	    (door_has_warm(visitor->door, &place->target) && may_be_warm(visitor, route, place, found, bytes, n)))
 		keep_attempt(visitor, found, bytes, n);
 	lead_to(visitor, route, place, found, bytes, n);
 }
@@ -198,12 +199,18 @@ void visitor_place_failed(struct visitor *visitor)
 	door_place_failed(place, visitor->door->now_ms);
 }
 
+/* By what it was led, if that was warm, lived. */
+static void warm_has_worked(const struct visitor *visitor)
+{
+	if (visitor->warm != NOT_WARM)
+		door_warm_has_worked(visitor->door, &visitor->led_to->target);
+}
+
 static void place_answered(struct visitor *visitor)
 {
 	struct door_place *place = visitor->led_to;
 
-	if (visitor->warm != NOT_WARM)
-		door_warm_has_worked(visitor->door, &place->target);
+	warm_has_worked(visitor);
 	if (place->n_failed > 0)
 		log_limited(&visitor->door->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
 			    place->label);
@@ -301,6 +308,13 @@ static void stay(struct visitor *visitor, bool is_readable)
 	visitor_hand_to_pump(visitor, &target);
 }
 
+/* The other end has acknowledged what it was told. */
+static void stay_with_heard(struct visitor *visitor)
+{
+	warm_has_worked(visitor);
+	stay(visitor, true);
+}
+
 void visitor_stay(struct visitor *visitor)
 {
 	stay(visitor, true);
@@ -357,10 +371,12 @@ bool visitor_await_answer(struct visitor *visitor)
 
 void visitor_says_more(struct visitor *visitor)
 {
-	if (visitor->warm != NOT_WARM && !is_acknowledged(visitor))
+	if (visitor->warm != NOT_WARM && !is_acknowledged(visitor)) {
+		visitor->attempt->may_say_again = false; /* its edge is gone: by the next connection it is the pump's at once */
 		visitor_place(visitor, ANSWERING, &visitor->door->holding);
-	else
-		stay(visitor, true);
+		return;
+	}
+	stay_with_heard(visitor);
 }
 
 /* What it said before it broke is its answer. */
@@ -404,8 +420,10 @@ static void on_late(struct visitor *visitor)
 	/* The last has all the time, and has failed when that is over: one visitor says so once. */
 	if (visitor->state == CONNECTING && !(has_another(visitor) && visitor_try_another(visitor)))
 		visitor_place(visitor, CONNECTING, &visitor->door->connecting);
-	else if (visitor->state == ANSWERING && (is_acknowledged(visitor) || !visitor_try_another(visitor)))
-		stay(visitor, true); /* it takes its time */
+	else if (visitor->state == ANSWERING && is_acknowledged(visitor))
+		stay_with_heard(visitor); /* it takes its time */
+	else if (visitor->state == ANSWERING && !visitor_try_another(visitor))
+		stay(visitor, true);
 }
 
 /* It has more to say: has the other end heard what it was told? */

@@ -128,6 +128,45 @@ def test_a_member_that_was_started_again_loses_no_visitor(town):
     assert town.relay.program.running
 
 
+def be_forgotten(town):
+    """Alice's end of what is warm is gone without a sign: nor does her kernel say a word of it any more."""
+    wait_until(lambda: warm(town) >= 2, 20, "two are warm")
+    ended = warm(town, "door_warm_ended_total")
+    ends = ["ss", "-Htn", "state", "connected", "exclude", "time-wait", f"src {town.alice.ip}"]
+    town.alice.kill()
+    wait_until(lambda: not town.alice.host.run(ends).stdout, 20, "her kernel has given them up")
+    town.alice.start()
+    town.alice.wait_for_control()
+    wait_until(lambda: all(one["state"] == "live" for one in town.alice.rpc("node.exposures")["exposures"]), 20, "published again")
+    assert warm(town) >= 2 and warm(town, "door_warm_ended_total") == ended
+
+
+def test_who_is_led_by_a_dead_connection_is_led_afresh_at_once_also_when_it_says_more(town):
+    open_port(town, 2223, ECHOES)
+    open_up(town)
+    town.alice.host.run(["sysctl", "-qw", "net.ipv4.tcp_orphan_retries=1"])
+    for n_dead, (request, port, answer) in enumerate((
+            (b"GET / HTTP/1.1\r\nHost: app.demo\r\n\r\n", 80, PAGE),
+            (b"abc", 2223, b"abc")), 1):
+        be_forgotten(town)
+        heard, took = come(town, request, port)
+        assert heard == answer and took < 1000, took
+        assert warm(town, "door_warm_dead_total") == n_dead
+    assert warm(town, "door_tried_another_total") == 0
+
+
+def open_port(town, port, what):
+    relay = town.relay
+    relay.config.write_text(relay.config.read_text().replace("listen = 80\n", f"listen = 80\ntcp_ports = {port}\n"))
+    relay.kill()
+    relay.start()
+    relay.wait_for_control()
+    serve(town, port, what)
+    town.control.admin("port", "add", "alice", f"tcp:{port}")
+    town.alice.ctl("expose", "tcp", f":{port}", str(port))
+    wait_until(lambda: is_heard(town, port, b"abc"), 20, "it is open")
+
+
 def test_ports_have_warm_connections_too_whoever_speaks_first(town):
     relay = town.relay
     relay.config.write_text(relay.config.read_text().replace("listen = 80\n", "listen = 80\ntcp_ports = 2222, 2223\n"))

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sodium.h>
@@ -1231,6 +1232,106 @@ static void test_what_a_member_resets_that_has_heard_it_is_reset_though_its_conn
 	close_two(&two);
 }
 
+/* Its end is gone, and the other is not told. False: that takes a privilege. */
+static bool forget_silently(int fd)
+{
+	const int on = 1;
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+/* What the visitor says more comes in the same moment: after the header, and before it is known that nobody hears that. */
+static void test_who_is_led_by_a_dead_connection_is_led_afresh_with_all_it_says(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	if (!forget_silently(warm[0])) {
+		close_both(warm);
+		close_two(&two);
+		return;
+	}
+	assert(forget_silently(warm[1]));
+	const int fd = visit(&two.house);
+	say(fd, REQUEST);
+	say(fd, "and this");
+	const int server = next_of_member(&two);
+	hear_behind_header(server, REQUEST);
+	hear(server, "and this");
+	answer_and_end(&two, fd, server);
+	/* Unless both came at once, which is nothing for a warm one. */
+	AWAIT(&two.house, c.warm_dead == c.warm_used && c.tried_another == 0 && c.reset == 0 && c.hello_bytes_now == 0);
+	close_two(&two);
+}
+
+static void test_a_visitor_that_the_member_refuses_takes_no_warm_connection_from_the_next(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	int fd = visit(&two.house);
+	say(fd, REQUEST);
+	int server = take_one_that_speaks(warm, 2);
+	hear_behind_header(server, REQUEST);
+	send_reset(server);
+	hear_reset(fd);
+	AWAIT(&two.house, c.reset == 1 && c.warm_used == 1 && c.warm_now == 2);
+	fd = visit(&two.house);
+	say(fd, REQUEST);
+	const int next = next_of_member(&two); /* in the place of the first */
+	int all[] = { warm[0], warm[1], next };
+	for (int i = 0; i < 3; i++)
+		if (all[i] < 0)
+			all[i] = all[2];
+	server = take_one_that_speaks(all, 2);
+	hear_behind_header(server, REQUEST);
+	AWAIT(&two.house, c.warm_used == 2);
+	answer_and_end(&two, fd, server);
+	for (int i = 0; i < 2; i++)
+		if (all[i] >= 0)
+			close(all[i]);
+	close_two(&two);
+}
+
+static void test_without_descriptors_warm_connections_go_and_the_visitor_is_asked_in(void)
+{
+	struct rlimit before, low;
+	struct two two;
+	int warm[2], fillers[256], n_fillers = 0;
+
+	open_member(&two);
+	visit_first(&two, warm);
+	const int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	low = before;
+	low.rlim_cur = 200;
+	assert(setrlimit(RLIMIT_NOFILE, &low) == 0);
+	while ((fillers[n_fillers] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		n_fillers++;
+	assert(errno == EMFILE);
+	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					     .sin_port = htons(two.house.port) };
+	assert(connect(late, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	AWAIT(&two.house, c.visitors_now == 1 && c.warm_now == 0 && c.no_descriptors == 0);
+	while (n_fillers > 0)
+		close(fillers[--n_fillers]);
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	for (int i = 0; i < 2; i++)
+		hear_reset(warm[i]);
+	say(late, REQUEST);
+	const int server = next_of_member(&two);
+	hear_behind_header(server, REQUEST);
+	answer_and_end(&two, late, server);
+	close_two(&two);
+}
+
 /* Between fork and exec, for as long as *ret_hold is open; only without except. */
 static pid_t start_child(int except, int *ret_hold)
 {
@@ -1318,6 +1419,9 @@ int main(void)
 		test_warm_connections_end_when_no_route_leads_there_any_more,
 		test_who_says_more_to_a_warm_connection_is_heard_to_the_end,
 		test_what_a_member_resets_that_has_heard_it_is_reset_though_its_connection_was_warm,
+		test_who_is_led_by_a_dead_connection_is_led_afresh_with_all_it_says,
+		test_a_visitor_that_the_member_refuses_takes_no_warm_connection_from_the_next,
+		test_without_descriptors_warm_connections_go_and_the_visitor_is_asked_in,
 		test_who_is_led_to_a_place_that_refuses_is_led_to_the_other,
 		test_where_all_places_refuse_it_is_reset,
 		test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it,
