@@ -158,7 +158,6 @@ void door_cut_silent(struct door_thread *door)
 		next = at->after;
 		if (door->routes && door_routes_has_door(door->routes, &visitor->remote))
 			continue;
-		door->counters.no_door++;
 		visitor_turn_away(visitor);
 	}
 }
@@ -273,8 +272,9 @@ static bool make_place(struct door_thread *door, uint64_t max)
 		return false;
 	while (door->counters.visitors_now >= n_places &&
 	       ((first = link_first(&door->silent)) || (first = link_first(&door->sniffing)))) {
-		door->counters.over_limit++;
-		visitor_turn_away(container_of(first, struct visitor, place));
+		struct visitor *visitor = container_of(first, struct visitor, place);
+		door->counters.over_limit += !visitor->is_silent; /* a door without a visitor is none */
+		visitor_turn_away(visitor);
 	}
 	return true;
 }
