@@ -36,7 +36,8 @@
 #include <stdint.h>
 
 #define RELAY_UDP_FSM_PINGS  8	/* the last ones, of which the loss is told */
-#define RELAY_UDP_FSM_FINDS  64 /* questions that wait for an answer; one more drops the oldest */
+/* Questions that wait for an answer, one more drops the oldest: of who asks for 64 peers in 0.1 s, for 0.4 s. */
+#define RELAY_UDP_FSM_FINDS  256
 #define RELAY_UDP_FSM_SENDS  24 /* datagrams of one step */
 #define RELAY_UDP_FSM_EVENTS 2
 

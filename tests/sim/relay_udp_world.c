@@ -90,6 +90,7 @@ static void take_event(struct world_node *node, const struct relay_udp_event *ev
 		node->n_leaving++;
 		break;
 	case RELAY_UDP_EV_FOUND:
+		node->n_found++;
 		node->found_slot = event->slot;
 		node->found_key = event->key;
 		break;

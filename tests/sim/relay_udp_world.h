@@ -24,7 +24,7 @@ struct world_node {
 	struct relay_udp_fsm fsm;
 	bool is_member;
 	/* What it was told. */
-	unsigned n_bound, n_lost, n_leaving, n_packets;
+	unsigned n_bound, n_lost, n_leaving, n_packets, n_found;
 	uint32_t found_slot; /* the last one */
 	struct public_key found_key;
 	uint32_t gone_slot;

@@ -136,17 +136,41 @@ static void test_a_question_is_asked_again_but_not_for_ever(void)
 	world_end(&w);
 }
 
+/* The key of a node that is not here. */
+static struct public_key stranger(uint32_t i)
+{
+	return (struct public_key){ { (uint8_t)i, (uint8_t)(i >> 8), 1 } };
+}
+
 static void test_more_questions_than_there_is_room_for_drop_the_oldest(void)
 {
 	static struct world w;
 	given_bound(&w, 1);
 
 	for (uint32_t i = 0; i < RELAY_UDP_FSM_FINDS + 5; i++) {
-		struct public_key key = { { (uint8_t)(i + 1) } };
+		const struct public_key key = stranger(i);
 		world_find(&w.nodes[0], &key, 0);
 	}
+	const struct public_key sixth = stranger(5);
 	EXPECT(w.nodes[0].fsm.n_finds == RELAY_UDP_FSM_FINDS);
-	EXPECT(w.nodes[0].fsm.finds[0].key.bytes[0] == 6);
+	EXPECT(public_key_equal(&w.nodes[0].fsm.finds[0].key, &sixth));
+	world_end(&w);
+}
+
+static void test_a_far_relay_is_asked_for_64_peers_each_tenth_of_a_second_and_no_answer_is_lost(void)
+{
+	static struct world w;
+	given_bound(&w, 1);
+
+	w.latency_us = 150000;
+	for (uint32_t i = 0; i < 256; i++) {
+		const struct public_key key = stranger(i);
+		world_find(&w.nodes[0], &key, 0);
+		if (i % 64 == 63)
+			world_pass(&w, 100);
+	}
+	world_pass(&w, 300);
+	EXPECT(w.nodes[0].n_found == 256);
 	world_end(&w);
 }
 
@@ -560,6 +584,7 @@ int main(int argc, char **argv)
 	test_what_goes_to_nobody_comes_back_as_gone();
 	test_a_question_is_asked_again_but_not_for_ever();
 	test_more_questions_than_there_is_room_for_drop_the_oldest();
+	test_a_far_relay_is_asked_for_64_peers_each_tenth_of_a_second_and_no_answer_is_lost();
 	test_a_new_address_costs_one_round_trip_and_keeps_the_slot();
 	test_many_moved_for_many_packets_bind_once();
 	test_a_relay_that_restarts_is_bound_to_within_two_round_trips_of_the_next_packet();
