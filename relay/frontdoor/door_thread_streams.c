@@ -1,7 +1,8 @@
 /*
  * Streams that outlive their door. Who is PUMPED, and whole, goes to the next door with both sockets and what waits between
  * them; who is still SNIFFING with what came of him. All others end with this door: who waits for a target or an agent, who
- * has been refused, of which one end broke, and who is served in this process (door_sink.h).
+ * has been refused, of which one end broke, who is served in this process (door_sink.h), and whose host ends with the
+ * process (door_gate.h, ends_with_door).
  *
  *   PUMPED ────► put ──► queue ──► take ──► [limits, its host is still led somewhere] ──► PUMPED
  *   SNIFFING ──► put ──► queue ──► take ──► [limits] ──► SNIFFING, from its first byte
@@ -131,6 +132,8 @@ static bool put_carried(struct visitor *visitor, struct stream_queue *queue, str
 
 	if (visitor->ends_here)
 		return false; /* TLS, with keys that nobody else has */
+	if (visitor->gate && visitor->gate->ends_with_door)
+		return false; /* else a wildcard would lead him through somebody else's gate, if anything led him at all */
 	splice_pair_save(&visitor->pair, visitor->door->now_ms, &saved);
 	if (!say_carried(visitor, &saved, parcel))
 		return false;

@@ -67,7 +67,7 @@ static void free_gate(struct door_gate *gate)
 	free(container_of(gate, struct host_gate, gate));
 }
 
-static struct door_gate *new_gate(const struct host_pattern *host)
+static struct door_gate *new_gate(const struct host_pattern *host, bool is_members)
 {
 	struct host_gate *gate = calloc(1, sizeof(*gate));
 
@@ -75,16 +75,17 @@ static struct door_gate *new_gate(const struct host_pattern *host)
 		abort();
 	gate->host = *host;
 	gate->gate.free = free_gate;
+	gate->gate.ends_with_door = is_members;
 	door_gate_init(&gate->gate);
 	return &gate->gate;
 }
 
-static void give_gate(struct webgw *webgw, const struct host_pattern *host)
+static void give_gate(struct webgw *webgw, const struct host_pattern *host, bool is_members)
 {
 	void **gate = subscriptions_data(webgw->subscriptions, host);
 
 	if (gate && !*gate)
-		*gate = new_gate(host);
+		*gate = new_gate(host, is_members);
 }
 
 /* ---- gates of members' hosts that have gone ---- */
@@ -145,7 +146,7 @@ static void give_members_gate(struct webgw *webgw, const struct host_pattern *ho
 		webgw->n_left--;
 		return;
 	}
-	give_gate(webgw, host);
+	give_gate(webgw, host, true);
 }
 
 /* The grant of who served it last is no more. */
@@ -548,7 +549,7 @@ int webgw_add_host(struct webgw *webgw, const struct host_pattern *host, const u
 	const int r = subscriptions_add_host(webgw->subscriptions, host, hash);
 
 	if (r == 0)
-		give_gate(webgw, host);
+		give_gate(webgw, host, false);
 	return r;
 }
 

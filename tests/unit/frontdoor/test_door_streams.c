@@ -502,6 +502,34 @@ static void test_whose_host_is_led_nowhere_any_more_is_reset_and_counted(void)
 	close_town(&town);
 }
 
+/* The next door may lead that name elsewhere meanwhile, through somebody else's gate. */
+static void test_whose_host_the_next_door_has_not_got_yet_is_reset_and_no_wildcards(void)
+{
+	struct door_gate gate = { .ends_with_door = true };
+	struct door_rule rule;
+	struct town town;
+	char line[64];
+
+	open_town(&town);
+	door_gate_init(&gate);
+	snprintf(line, sizeof(line), "app.example.org 127.0.0.1:%u", town.server_port);
+	assert(door_rule_parse(line, &rule, NULL) == 0);
+	rule.gate = &gate;
+	door_routes_free(town.routes);
+	town.routes = door_routes_new(1);
+	assert(door_routes_add(town.routes, &rule, &rule.address) == 0);
+	door_thread_set_routes(town.door, town.routes);
+	const struct pair pair = pair_up(&town);
+	leave(&town);
+	assert(door_gate_counters(&gate).visitors == 1 && door_gate_counters(&gate).visitors_now == 0);
+	door_routes_free(town.routes);
+	town.routes = routes_to("*.example.org", town.server_port);
+	follow(&town);
+	assert(are(&town, 0, 1));
+	expect_both_reset(&pair);
+	close_town(&town);
+}
+
 /* tcp:`number` leads to the server. */
 static struct door_routes *routes_of_port(const struct town *town, uint16_t number)
 {
@@ -804,6 +832,7 @@ int main(void)
 	test_who_does_not_fit_into_the_queue_is_reset_and_counted();
 	test_what_nobody_takes_up_is_reset();
 	test_whose_host_is_led_nowhere_any_more_is_reset_and_counted();
+	test_whose_host_the_next_door_has_not_got_yet_is_reset_and_no_wildcards();
 	test_who_came_by_a_port_goes_on_while_its_operator_offers_it();
 	test_the_bounds_of_the_next_door_hold();
 	test_who_is_served_in_the_process_itself_is_reset_and_counted();
