@@ -146,6 +146,7 @@ static void choose_way(struct plane_relay *relay)
 		.is_proven = bound && relay_udp_fsm_is_proven(&relay->udp),
 		.missing = bound ? relay_udp_fsm_missing(&relay->udp) : 0,
 		.loss = bound ? relay_udp_fsm_loss(&relay->udp) : 0,
+		.knows_loss = bound && relay_udp_fsm_knows_loss(&relay->udp),
 		.n_silent = bound ? relay->udp.n_silent : 0,
 		.is_blocked = !relay->has_udp || is_udp_blocked(relay->plane),
 	};

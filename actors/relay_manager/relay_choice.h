@@ -1,14 +1,16 @@
 /*
  * By which way is one relay used: over UDP, or over TLS?
  *
- *               600 ms without a slot; a slot was lost; 3 of the last 8 pings were; a ping into silence was
+ *               600 ms without a slot; a slot was lost; 3 of the last 8 pings were; one into silence is late
  *   UDP alone ────────────────────────────────────────────────────────────────────────────► UDP and TLS
  *      ▲                                                                                         │
  *      └──────────────── UDP has been good for 8 s; packets go by UDP again after 3 ◄────────────┘
  *
  * Packets go by UDP when there is a slot, unless UDP loses too much and TLS is there. Both receive as long as
- * they are open. A UDP that was left before is believed later each time, as where something on the way drops a share
- * of all UDP for good: after 24 s, 3 min, 26 min, two hours, of the last 32 pings less than a fifth lost all the time; and it is
+ * they are open. One late ping moves packets for seconds only, and not again for six hours unless the second is late, too;
+ * neither that nor a lost slot (the relay restarted, maybe) counts as left. A UDP that was left before is believed later each time, as where something on the way drops a share
+ * of all UDP for good: after 24 s, 3 min, 26 min, two hours, of the last 32 pings less than a fifth lost all the time (one of
+ * eight, until there are 32); and it is
  * left by a quarter of these, not by three of eight, which chance alone makes. So it is left once an hour at most, however
  * much is lost. Six hours without a doubt, or another network, and it is as before. Pure.
  */
@@ -34,18 +36,30 @@ struct relay_choice_view {
 	bool is_bound;	 /* over UDP */
 	bool is_proven;	 /* and hardly anything was lost */
 	uint32_t missing; /* of the last 8 pings */
-	uint32_t loss;	   /* per cent of the last 32 pings; 0: not so many yet */
+	uint32_t loss;	   /* per cent of the last 32 pings … */
+	bool knows_loss;   /* … when there are so many */
 	uint32_t n_silent; /* pings since anything was heard */
 	bool is_blocked; /* other relays are reached over TLS only: do not wait for UDP */
 };
 
+/* Why UDP is doubted; what is further down is worse. */
+enum relay_choice_doubt {
+	RELAY_CHOICE_TRUSTED,
+	RELAY_CHOICE_LATE,    /* for one ping */
+	RELAY_CHOICE_LOST,    /* for its slot */
+	RELAY_CHOICE_SILENCE, /* the second ping is late, too: counted, unless the slot turns out to be lost */
+	RELAY_CHOICE_LEFT,    /* counted */
+};
+
 struct relay_choice {
 	bool wants_tls, doubts_udp;
+	enum relay_choice_doubt doubt;
 	bool was_bound;
 	uint32_t n_left;     /* how often UDP was left, since all was well for six hours */
 	uint64_t trusted_ms; /* since when UDP is not doubted */
 	uint64_t without_ms; /* since when there is no slot; 0: there is one */
 	uint64_t good_ms;    /* since when UDP is proven; 0: it is not */
+	uint64_t late_ms;    /* when one late ping moved packets; 0: none did */
 	uint64_t deadline_ms; /* look again then; 0: only when something happens */
 };
 

@@ -628,6 +628,11 @@ static void judge_pings(struct relay_udp_fsm *fsm, uint64_t now_us)
 		}
 }
 
+bool relay_udp_fsm_knows_loss(const struct relay_udp_fsm *fsm)
+{
+	return fsm->n_history == HISTORY;
+}
+
 uint32_t relay_udp_fsm_loss(const struct relay_udp_fsm *fsm)
 {
 	return fsm->n_history < HISTORY ? 0 : (uint32_t)__builtin_popcount(fsm->history) * 100 / HISTORY;

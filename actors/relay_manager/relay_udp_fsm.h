@@ -202,6 +202,8 @@ bool relay_udp_fsm_owns(const struct relay_udp_fsm *fsm, const struct endpoint *
 uint32_t relay_udp_fsm_missing(const struct relay_udp_fsm *fsm);
 /* Per cent of the last 32 pings that have no answer; 0 while they are fewer. */
 uint32_t relay_udp_fsm_loss(const struct relay_udp_fsm *fsm);
+/* Are there so many? */
+bool relay_udp_fsm_knows_loss(const struct relay_udp_fsm *fsm);
 bool relay_udp_fsm_is_proven(const struct relay_udp_fsm *fsm);
 
 const char *relay_udp_state_name(enum relay_udp_state state);

@@ -133,28 +133,47 @@ static uint32_t ones(uint32_t bits)
 	return (uint32_t)__builtin_popcount(bits);
 }
 
-/* Traffic flows both ways: a ping is into silence only if nothing else was heard for a second. Returns seconds by TLS. */
+static bool is_by_chance(double share)
+{
+	seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (double)(seed >> 33) < share * (double)(UINT64_C(1) << 31);
+}
+
+/*
+ * Traffic flows both ways: a ping is into silence only if nothing else was heard for a second. As the machine does: it
+ * counts each ping when it is sent, so 2 when one was lost; those into silence are sent three times. Returns seconds by TLS.
+ */
 static uint32_t seconds_pass(uint32_t n, uint32_t percent_lost, bool is_quiet)
 {
+	const double p = percent_lost / 100.0;
 	uint32_t by_tls = 0;
 
 	n_changes = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		const bool was_doubted = choice.doubts_udp;
-		seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-		const bool is_lost = (seed >> 33) % 100 < percent_lost;
+		const bool is_lost = is_by_chance(n_silent > 0 ? p * p * p : p);
 		now_ms += 1000;
 		n_pings++;
 		last_pings = last_pings << 1 | is_lost;
-		n_silent = is_lost && is_quiet ? n_silent + 1 : 0;
+		n_silent = !is_lost || !is_quiet ? 0 : n_silent == 0 ? 2 : n_silent + 1;
 		relay_choice_step(&choice, &(struct relay_choice_view){
 						   .now_ms = now_ms, .is_bound = true, .n_silent = n_silent,
 						   .missing = ones(last_pings & 0xff), .is_proven = n_pings >= 8 && ones(last_pings & 0xff) <= 1,
+						   .knows_loss = n_pings >= 32,
 						   .loss = n_pings < 32 ? 0 : ones(last_pings) * 100 / 32 });
 		n_changes += was_doubted != choice.doubts_udp;
 		by_tls += choice.doubts_udp;
 	}
 	return by_tls;
+}
+
+static void the_slot_is_lost(uint32_t n_silent_before)
+{
+	for (uint32_t i = 1; i <= n_silent_before; i++)
+		relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms += 150, .is_bound = true,
+									.is_proven = true, .n_silent = i });
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms += 150 });
+	last_pings = n_pings = n_silent = 0;
 }
 
 #define HOUR 3600u
@@ -175,7 +194,7 @@ static void test_no_loss_makes_packets_change_their_way_more_than_once_an_hour(v
 		for (uint32_t quiet = 0; quiet < 2; quiet++) {
 			given_an_hour_of_pings();
 			seconds_pass(2 * HOUR, percent, quiet);
-			EXPECT(n_changes <= 10);
+			EXPECT(n_changes <= 12); /* five times left, and one late ping */
 			seconds_pass(100 * HOUR, percent, quiet);
 			EXPECT(n_changes <= 100);
 		}
@@ -184,9 +203,86 @@ static void test_no_loss_makes_packets_change_their_way_more_than_once_an_hour(v
 static void test_what_loses_little_is_used(void)
 {
 	for (uint32_t percent = 0; percent <= 4; percent += 2) {
-		given_an_hour_of_pings();
-		EXPECT(seconds_pass(100 * HOUR, percent, false) < 10 * HOUR);
+		for (uint32_t quiet = 0; quiet < 2; quiet++) {
+			given_an_hour_of_pings();
+			EXPECT(seconds_pass(100 * HOUR, percent, quiet) < 10 * HOUR);
+		}
 	}
+}
+
+static void test_one_lost_ping_moves_packets_for_seconds_and_is_no_reason_to_wait_longer_later(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(HOUR, 0, true);
+	for (int i = 0; i < 20; i++) {
+		EXPECT(seconds_pass(1, 100, true) == (i == 0)); /* the first only */
+		EXPECT(choice.wants_tls && choice.n_left == 0);
+		EXPECT(seconds_pass(600, 0, true) <= 3 && !choice.wants_tls);
+	}
+}
+
+static void test_one_lost_ping_does_not_begin_the_two_hours_anew(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(60, 60, true);
+	choice.n_left = 5; /* as after days of this */
+	EXPECT(choice.doubts_udp);
+	seconds_pass(HOUR + 60, 0, true);
+	seconds_pass(1, 100, true);
+	EXPECT(choice.doubts_udp);
+	seconds_pass(HOUR, 0, true);
+	EXPECT(!choice.doubts_udp);
+}
+
+static void test_when_the_second_is_late_too_udp_was_left(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(60, 0, true);
+	seconds_pass(2, 100, true);
+	EXPECT(choice.doubts_udp && choice.n_left == 1);
+	seconds_pass(60, 0, true);
+	EXPECT(!choice.doubts_udp && choice.n_left == 1);
+}
+
+static void test_a_relay_that_restarts_often_is_used_over_udp_all_the_same(void)
+{
+	given_an_hour_of_pings();
+	for (uint32_t i = 0; i < 20; i++) {
+		seconds_pass(600, 0, true);
+		the_slot_is_lost(i % 6); /* it says so, or is silent */
+		EXPECT(choice.wants_tls && choice.doubts_udp);
+		EXPECT(seconds_pass(60, 0, true) < 20 && !choice.wants_tls);
+	}
+}
+
+static void test_in_a_new_slot_udp_is_not_believed_before_its_loss_is_known(void)
+{
+	given_an_hour_of_pings();
+	for (int i = 0; i < 2; i++) {
+		seconds_pass(60, 0, false);
+		seconds_pass(20, 100, false);
+		seconds_pass(120, 0, false);
+	}
+	EXPECT(choice.n_left == 2 && !choice.doubts_udp);
+	the_slot_is_lost(0);
+	for (int i = 0; i < 10; i++) { /* a third is lost */
+		seconds_pass(2, 0, false);
+		seconds_pass(1, 100, false);
+		EXPECT(choice.doubts_udp);
+	}
+	the_slot_is_lost(0);
+	seconds_pass(31, 0, false); /* 8 until it is proven, and 24 s are not over */
+	EXPECT(choice.doubts_udp);
+	seconds_pass(2, 0, false);
+	EXPECT(!choice.doubts_udp);
+}
+
+static void test_in_a_new_slot_a_udp_that_loses_most_is_left_before_32_pings(void)
+{
+	given_a_relay();
+	choice = (struct relay_choice){ .was_bound = true, .n_left = 2, .trusted_ms = 1 };
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = 100000, .is_bound = true, .missing = 6 });
+	EXPECT(choice.doubts_udp);
 }
 
 static void test_udp_is_taken_back_when_it_has_long_been_good(void)
@@ -225,6 +321,12 @@ int main(void)
 	test_where_udp_loses_a_quarter_for_hours_tls_is_taken_and_kept();
 	test_no_loss_makes_packets_change_their_way_more_than_once_an_hour();
 	test_what_loses_little_is_used();
+	test_one_lost_ping_moves_packets_for_seconds_and_is_no_reason_to_wait_longer_later();
+	test_one_lost_ping_does_not_begin_the_two_hours_anew();
+	test_when_the_second_is_late_too_udp_was_left();
+	test_a_relay_that_restarts_often_is_used_over_udp_all_the_same();
+	test_in_a_new_slot_udp_is_not_believed_before_its_loss_is_known();
+	test_in_a_new_slot_a_udp_that_loses_most_is_left_before_32_pings();
 	test_udp_is_taken_back_when_it_has_long_been_good();
 	test_another_network_is_given_the_same_chance_as_the_first();
 	test_a_doubted_udp_costs_no_pings_while_nothing_flows();
