@@ -767,6 +767,7 @@ int p2p_engine_start(struct p2p_engine *engine, char *message, size_t message_le
 
 	engine->started_ms = uv_now(engine->loop);
 	uv_timer_init(engine->loop, &engine->restart);
+	uv_timer_init(engine->loop, &engine->webgw_pause);
 	engine->has_timers = true;
 	engine_load_exposures(engine);
 	r = start_hosts(engine, &error);
@@ -808,12 +809,18 @@ static void on_restart_closed(uv_handle_t *handle)
 	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, restart));
 }
 
+static void on_webgw_pause_closed(uv_handle_t *handle)
+{
+	on_host_closed(container_of((uv_timer_t *)handle, struct p2p_engine, webgw_pause));
+}
+
 static void close_hosts(struct p2p_engine *engine)
 {
 	engine->n_open = 1;
 	if (engine->has_timers) {
-		engine->n_open++;
+		engine->n_open += 2;
 		uv_close((uv_handle_t *)&engine->restart, on_restart_closed);
+		uv_close((uv_handle_t *)&engine->webgw_pause, on_webgw_pause_closed);
 	}
 	if (engine->webgw_admin) {
 		engine->n_open++;

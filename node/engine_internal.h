@@ -91,6 +91,8 @@ struct p2p_engine {
 	struct echo *echo; /* NULL: no capability */
 	struct endpoint local[ENGINE_MAX_LOCAL]; /* the machine's addresses when last looked at */
 	uv_timer_t restart; /* of the Session */
+	uv_timer_t webgw_pause; /* runs: routes were made for a host of members a moment ago */
+	bool webgw_routes_due; /* when that is over */
 
 	/* of the membership */
 	enum membership_state state;

@@ -4,10 +4,13 @@
 #include "relay/webgw/saved_hosts.h"
 
 #include "common/log.h"
+#include "common/macros.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define ROUTES_PAUSE_MS 100
 
 int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
 {
@@ -193,9 +196,27 @@ static bool on_is_granted(void *owner, const struct identity *who, const struct 
 	return map_has_grant(map, peer->id, host->name.text);
 }
 
+static void on_pause_over(uv_timer_t *timer);
+
+/* At once, and then not again for a while: a member may come and go as fast as it can write. */
 static void on_members_host(void *owner)
 {
-	engine_update_front_door(owner);
+	struct p2p_engine *engine = owner;
+
+	engine->webgw_routes_due = uv_is_active((uv_handle_t *)&engine->webgw_pause) != 0;
+	if (engine->webgw_routes_due)
+		return;
+	engine_update_front_door(engine);
+	if (!uv_is_closing((uv_handle_t *)&engine->webgw_pause))
+		(void)uv_timer_start(&engine->webgw_pause, on_pause_over, ROUTES_PAUSE_MS, 0);
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct p2p_engine *engine = container_of(timer, struct p2p_engine, webgw_pause);
+
+	if (engine->webgw_routes_due)
+		on_members_host(engine);
 }
 
 static uint32_t on_prepare(void *owner, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])

@@ -33,7 +33,7 @@ struct webgw {
 	struct subscriptions *subscriptions;
 	struct entrance plain, tls;
 	struct webgw_counters counters; /* those that are not the server's */
-	struct log_limit log_limit;
+	struct log_limit log_limit, agents_log_limit; /* agents': who guesses hides none of them */
 	struct link left; /* gates of members' hosts that have gone, by when: visitors may still be carried */
 	uint32_t n_left;
 };
@@ -298,8 +298,8 @@ static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct
 	agent->is_proven = true;
 	websocket_prove(ws);
 	if (is_new)
-		log_info(MODULE, "%s%s: an agent at %s", request->host.is_wildcard ? "*." : "", request->host.name.text,
-			 endpoint_text(&remote).s);
+		log_limited(&webgw->agents_log_limit, LOG_LEVEL_INFO, MODULE, "%s%s: an agent at %s",
+			    request->host.is_wildcard ? "*." : "", request->host.name.text, endpoint_text(&remote).s);
 	send_and_free(webgw, ws, webgw_print_subscription(&request->id, id));
 }
 
