@@ -106,8 +106,11 @@ int data_plane_send_frame_whole(struct data_plane *data_plane, uint32_t peer_id,
 void data_plane_hold_relay(struct data_plane *data_plane, const struct map_relay *relay);
 void data_plane_drop_relay(struct data_plane *data_plane, uint32_t relay_id);
 bool data_plane_relay_is_up(const struct data_plane *data_plane, uint32_t relay_id);
-/* All relays, nearest first: where peers are looked for that are not at their home. Copied. */
-void data_plane_rank_relays(struct data_plane *data_plane, const uint32_t *ids, uint32_t n);
+/*
+ * All relays, nearest first: where peers are looked for that are not at their home. Copied. home: ours, where peers
+ * send what they have for us; 0: none.
+ */
+void data_plane_rank_relays(struct data_plane *data_plane, uint32_t home, const uint32_t *ids, uint32_t n);
 /* Round trip to the relay by what is in use, UDP or TLS, in µs; 0: not measured. */
 uint32_t data_plane_relay_rtt_us(const struct data_plane *data_plane, uint32_t relay_id);
 /* Where the relay of that id is bound by UDP, that is, pinged; none: it is not. */

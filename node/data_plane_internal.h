@@ -116,6 +116,7 @@ struct data_plane {
 	struct plane_relay *relays;
 	bool is_udp_blocked; /* relays are reached over TLS only */
 	uint32_t n_ranked, ranked[MAP_MAX_RELAYS]; /* ids of relays, nearest first */
+	uint32_t own_home;			   /* 0: none */
 	struct secret_key node_key;
 	struct public_key node_key_public;
 	uint32_t n_waiting;

@@ -459,8 +459,9 @@ struct endpoint data_plane_relay_remote(const struct data_plane *plane, uint32_t
 	return relay && is_bound(relay) ? relay_udp_fsm_remote(&relay->udp) : (struct endpoint){ 0 };
 }
 
-void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint32_t n)
+void data_plane_rank_relays(struct data_plane *plane, uint32_t home, const uint32_t *ids, uint32_t n)
 {
+	plane->own_home = home;
 	plane->n_ranked = n < MAP_MAX_RELAYS ? n : MAP_MAX_RELAYS;
 	if (n > 0)
 		memcpy(plane->ranked, ids, plane->n_ranked * sizeof(*ids));

@@ -4,7 +4,8 @@
  *   they only receive ── knock ──► they are asked, and answer
  *   they do not know it ── wake ──► control ──► they look whether their relay answers, and come by TLS
  *   they are at another by now ── seek, ask ──► the nearest relays ── turn ──► what goes to them goes there
- *   they answer by another relay meanwhile (over TLS all are tried) ──► what goes to them goes there
+ *   they answer by another relay meanwhile (over TLS all are tried), which is not just our home ──► what goes to them
+ *   goes there
  *   what should have begun a session was lost ── again ──► WireGuard asks for one once more
  *
  * As long as our own relay has not proven that it hears us, it is not they. A relay of which a peer did not answer
@@ -68,6 +69,14 @@ static void turn(struct data_plane *plane, struct plane_peer *peer, uint64_t now
 	plane_reach_peer_changed(plane, peer);
 }
 
+/* Has it the peer, that another relay than what goes to the peer brought an answer? */
+static bool tells_elsewhere(const struct data_plane *plane, const struct plane_peer *peer, uint32_t relay_id)
+{
+	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+
+	return relay && plane_is_answer_elsewhere(relay->relay.id, relay_id, plane->own_home, peer->home_relay);
+}
+
 /* Silent for longer than it usually is where we send, and now it is heard at another relay, where it may have been tried. */
 static bool is_answer_elsewhere(const struct data_plane *plane, const struct plane_peer *peer, uint64_t now)
 {
@@ -76,8 +85,7 @@ static bool is_answer_elsewhere(const struct data_plane *plane, const struct pla
 	if (stats->relayed.ns <= stats->direct.ns || stats->relayed.ns <= peer->silence.heard_ns ||
 	    !peer_silence_is_strange(&peer->silence, now))
 		return false;
-	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
-	return relay && relay->relay.id != stats->relayed.path.relay_id;
+	return tells_elsewhere(plane, peer, stats->relayed.path.relay_id);
 }
 
 /* ---- deeds ---- */
@@ -140,9 +148,9 @@ void data_plane_answered(struct data_plane *plane, uint32_t peer_id, uint32_t re
 	if (!peer)
 		return;
 	const bool was_strange = peer_silence_is_strange(&peer->silence, now);
-	const struct plane_relay *relay = plane_reach(plane, peer, WIREGUARD_RELAY_ANY);
+	const bool is_elsewhere = was_strange && tells_elsewhere(plane, peer, relay_id);
 	plane_silence_heard(plane, peer, now);
-	if (was_strange && relay && relay->relay.id != relay_id && leave(plane, peer, now))
+	if (is_elsewhere && leave(plane, peer, now))
 		plane_reach_peer_changed(plane, peer);
 }
 

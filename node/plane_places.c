@@ -86,6 +86,11 @@ void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us
 	place->absent_ns = 0;
 }
 
+bool plane_is_answer_elsewhere(uint32_t sent_by, uint32_t answered_by, uint32_t our_home, uint32_t its_home)
+{
+	return answered_by != sent_by && (answered_by != our_home || answered_by == its_home);
+}
+
 bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t now_ns)
 {
 	if (now_ns - rounds->began_ns >= PLANE_ROUND_NS)

@@ -62,6 +62,13 @@ struct plane_rounds {
 /* May a peer that was sought last at sought_ns be sought now? Then it counts. All have their turn, in whatever order. */
 bool plane_rounds_take(struct plane_rounds *rounds, uint64_t sought_ns, uint64_t now_ns);
 
+/*
+ * What is sent to a peer goes by relay sent_by, and what it answered came by answered_by: is it the other one that has
+ * the peer? A peer answers where we are at home, whatever was sent came by: that tells nothing, unless it is at home
+ * there, too. 0: none.
+ */
+bool plane_is_answer_elsewhere(uint32_t sent_by, uint32_t answered_by, uint32_t our_home, uint32_t its_home);
+
 /* All of these: false for NULL. */
 bool plane_place_is_absent(const struct plane_place *place);
 bool plane_place_is_here(const struct plane_place *place);

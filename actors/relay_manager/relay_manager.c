@@ -34,7 +34,7 @@ static void publish_ranks(struct relay_manager *manager, uint64_t now_ms)
 	uint32_t ids[MAP_MAX_RELAYS];
 	uint32_t n = home_fsm_rank(&manager->fsm, now_ms, ids);
 
-	data_plane_rank_relays(manager->data_plane, ids, n);
+	data_plane_rank_relays(manager->data_plane, manager->fsm.home, ids, n);
 }
 
 static void feed(struct relay_manager *manager, struct home_input input)

@@ -146,8 +146,9 @@ bool data_plane_relay_is_up(const struct data_plane *plane, uint32_t relay_id)
 	return plane->relay_up[relay_id];
 }
 
-void data_plane_rank_relays(struct data_plane *plane, const uint32_t *ids, uint32_t n)
+void data_plane_rank_relays(struct data_plane *plane, uint32_t home, const uint32_t *ids, uint32_t n)
 {
+	(void)home;
 }
 
 uint32_t data_plane_relay_rtt_us(const struct data_plane *plane, uint32_t relay_id)

@@ -28,6 +28,20 @@ static void given_all_are_taken(void)
 		plane_places_take(places, HOME, id)->asked_ns = 1000 - id;
 }
 
+static void test_an_answer_by_our_own_home_does_not_say_that_the_peer_is_there(void)
+{
+	enum { NONE, OURS, ITS, THIRD };
+
+	EXPECT(!plane_is_answer_elsewhere(ITS, OURS, OURS, ITS)); /* as always, with two homes */
+	EXPECT(!plane_is_answer_elsewhere(ITS, ITS, OURS, ITS));
+	EXPECT(plane_is_answer_elsewhere(ITS, THIRD, OURS, ITS));
+	EXPECT(plane_is_answer_elsewhere(THIRD, ITS, OURS, ITS));
+	EXPECT(plane_is_answer_elsewhere(OURS, THIRD, OURS, OURS));
+	EXPECT(plane_is_answer_elsewhere(THIRD, OURS, OURS, OURS)); /* it is back */
+	EXPECT(plane_is_answer_elsewhere(ITS, THIRD, NONE, ITS));
+	EXPECT(!plane_is_answer_elsewhere(THIRD, OURS, OURS, NONE));
+}
+
 static void test_a_place_is_kept_once_taken(void)
 {
 	given_all_are_taken();
@@ -169,6 +183,7 @@ int main(void)
 	test_a_far_relay_has_more_time_to_say_so_but_not_for_ever();
 	test_who_was_tried_and_is_heard_is_there_at_once();
 	test_who_was_tried_and_said_to_be_absent_is_absent();
+	test_an_answer_by_our_own_home_does_not_say_that_the_peer_is_there();
 	test_a_place_is_kept_once_taken();
 	test_of_which_nothing_was_heard_for_longest_gives_way();
 	test_where_the_peer_is_stays_however_old();
