@@ -795,8 +795,11 @@ void session_link_changed(struct session *session, bool addresses)
 	stage_post(session->stage, ACTOR_NONE, ACTOR_ENDPOINT_MANAGER, &message);
 	if (session->lan)
 		lan_discovery_link_changed(session->lan);
-	if (addresses)
-		control_client_kick(session->control);
+	if (!addresses)
+		return;
+	message = (struct message){ .type = MESSAGE_LINK_CHANGED };
+	stage_post(session->stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
+	control_client_kick(session->control);
 }
 
 void session_set_forwarded(struct session *session, const struct endpoint *external)

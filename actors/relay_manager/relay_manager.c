@@ -57,25 +57,21 @@ static void feed(struct relay_manager *manager, struct home_input input)
 /* Who does not answer STUN is connected to: its pings tell how far it is. Dropped as any relay that nobody uses. */
 static void try_unmeasured(struct relay_manager *manager)
 {
-	uint32_t n = 0;
+	uint32_t ids[RELAY_SURVEY_MOST];
+	const uint64_t now_ms = stage_now_ns(manager->actor.stage) / 1000000;
+	const uint32_t n = relay_survey_begin(&manager->survey, &manager->fsm, now_ms, ids);
 
-	manager->tried_ms = stage_now_ns(manager->actor.stage) / 1000000;
-	for (uint32_t i = 0; i < manager->fsm.n_relays && n < HOME_MAX_HELD - 1; i++) {
-		const uint32_t id = manager->fsm.relays[i].id;
-		if (home_fsm_latency_us(&manager->fsm, id) != 0 || id == manager->fsm.home)
-			continue;
-		feed(manager, (struct home_input){ .type = HOME_IN_USED, .relay_id = id });
-		n++;
-	}
+	for (uint32_t i = 0; i < n; i++)
+		feed(manager, (struct home_input){ .type = HOME_IN_USED, .relay_id = ids[i] });
 }
 
-/* Home was reached by TLS alone: UDP is blocked, most likely, and home was but a guess. */
-static bool is_blind(const struct relay_manager *manager, uint32_t relay_id)
+/* Home came up. By TLS alone: UDP is blocked, most likely, and home was but a guess. */
+static void look_around(struct relay_manager *manager)
 {
-	const uint64_t now_ms = stage_now_ns(manager->actor.stage) / 1000000;
-
-	return relay_id == manager->fsm.home && data_plane_relay_remote(manager->data_plane, relay_id).port == 0 &&
-	       (manager->tried_ms == 0 || now_ms - manager->tried_ms >= HOME_KEEP_MS);
+	if (data_plane_relay_remote(manager->data_plane, manager->fsm.home).port != 0)
+		relay_survey_forgive(&manager->survey);
+	else if (relay_survey_is_due(&manager->survey, stage_now_ns(manager->actor.stage) / 1000000))
+		try_unmeasured(manager);
 }
 
 static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, bool up)
@@ -88,8 +84,8 @@ static void take_relay_state(struct relay_manager *manager, uint32_t relay_id, b
 
 	stage_post(manager->actor.stage, ACTOR_RELAY_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
 	feed(manager, (struct home_input){ .type = up ? HOME_IN_UP : HOME_IN_DOWN, .relay_id = relay_id });
-	if (up && is_blind(manager, relay_id))
-		try_unmeasured(manager);
+	if (up && relay_id == manager->fsm.home)
+		look_around(manager);
 }
 
 /* handlers */
@@ -113,6 +109,14 @@ static int handle_relay_used(struct actor *actor, struct message *message)
 {
 	feed(container_of(actor, struct relay_manager, actor),
 	     (struct home_input){ .type = HOME_IN_USED, .relay_id = message->via.relay_id });
+	return 0;
+}
+
+/* Another network: what was slow in the last one is no reason to be slow here. */
+static int handle_link_changed(struct actor *actor, struct message *message)
+{
+	(void)message;
+	relay_survey_forgive(&container_of(actor, struct relay_manager, actor)->survey);
 	return 0;
 }
 
@@ -238,6 +242,7 @@ static const struct actor_accepts accepts[] = {
 	{ MESSAGE_WRITE_FRAME, ACTOR_SESSION_MANAGER, handle_write_frame },
 	{ MESSAGE_LATENCY, ACTOR_ENDPOINT_MANAGER, handle_latency },
 	{ MESSAGE_MEASURE_NAT, ACTOR_NONE, handle_measure },
+	{ MESSAGE_LINK_CHANGED, ACTOR_NONE, handle_link_changed },
 };
 
 static const struct actor_class relay_manager_class = {
@@ -289,7 +294,7 @@ void relay_manager_start(struct relay_manager *manager, struct stage *stage, str
 	manager->data_plane = data_plane;
 	manager->ports = *ports;
 	manager->map = NULL;
-	manager->tried_ms = 0;
+	manager->survey = (struct relay_survey){ 0 };
 	home_fsm_init(&manager->fsm);
 	manager->fsm.trace = on_trace;
 	stage_add(stage, &manager->actor, &relay_manager_class, 0);

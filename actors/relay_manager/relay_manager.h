@@ -13,6 +13,7 @@
 
 #include "actors/data_plane.h"
 #include "actors/relay_manager/home_fsm.h"
+#include "actors/relay_manager/relay_survey.h"
 #include "actors/stage.h"
 
 struct relay_manager_ports {
@@ -27,7 +28,7 @@ struct relay_manager {
 	struct home_fsm fsm;
 	struct map_ref *map;
 	uint64_t n_not_sent; /* frames for a relay that was not up */
-	uint64_t tried_ms; /* when relays that do not answer STUN were last connected to for their latency; 0: never */
+	struct relay_survey survey;
 };
 
 void relay_manager_start(struct relay_manager *manager, struct stage *stage, struct data_plane *data_plane,

@@ -177,6 +177,25 @@ static void test_where_home_has_no_udp_those_that_nothing_measured_are_connected
 	end();
 }
 
+static void test_udp_at_home_or_another_network_end_the_long_pauses_of_a_blocked_one(void)
+{
+	given_home_1_is_up_and_2_answered_stun();
+	w.manager.survey.pause_ms = 3600000;
+	relay_manager_on_relay_state(&w.manager, 1, true);
+	turn();
+	assert(w.manager.survey.pause_ms == 0);
+	w.manager.survey.pause_ms = 3600000;
+	w.plane.has_no_udp = true;
+	relay_manager_on_relay_state(&w.manager, 1, true);
+	turn();
+	assert(w.manager.survey.pause_ms == 3600000);
+	struct message message = { .type = MESSAGE_LINK_CHANGED };
+	stage_post(w.stage, ACTOR_NONE, ACTOR_RELAY_MANAGER, &message);
+	turn();
+	assert(w.manager.survey.pause_ms == 0);
+	end();
+}
+
 static void test_where_udp_works_a_relay_is_tried_only_when_somebody_asks(void)
 {
 	given_home_1_is_up_and_2_answered_stun();
@@ -245,6 +264,7 @@ int main(void)
 	test_that_a_relay_is_up_counts_only_while_it_is();
 	test_a_relays_cost_counts_as_distance();
 	test_where_home_has_no_udp_those_that_nothing_measured_are_connected_to();
+	test_udp_at_home_or_another_network_end_the_long_pauses_of_a_blocked_one();
 	test_where_udp_works_a_relay_is_tried_only_when_somebody_asks();
 	test_no_relays_at_all_and_relays_that_are_not_in_the_map();
 	puts("ok");
