@@ -1302,6 +1302,53 @@ static void test_a_visitor_that_the_member_refuses_takes_no_warm_connection_from
 	close_two(&two);
 }
 
+/* So that none is made for a while: 1 s, as long as every failure is the first in a row. */
+static void fail_both(const struct two *two, int warm[2])
+{
+	send_reset(warm[0]);
+	send_reset(warm[1]);
+	AWAIT(&two->house, c.warm_now == 0);
+	nanosleep(&(struct timespec){ .tv_sec = 1, .tv_nsec = 100000000 }, NULL);
+}
+
+static void test_a_warm_connection_has_worked_also_when_the_visitor_speaks_on_before_the_answer(void)
+{
+	struct two two;
+	int warm[2];
+
+	open_member(&two);
+	visit_first(&two, warm);
+	fail_both(&two, warm);
+	int fd = visit(&two.house);
+	say(fd, REQUEST);
+	int all[] = { next_of_member(&two), next_of_member(&two), next_of_member(&two) };
+	int server = take_one_that_speaks(all, 3);
+	hear_behind_header(server, REQUEST);
+	answer_and_end(&two, fd, server);
+	AWAIT(&two.house, c.warm_now == 2 && c.warm_used == 0);
+	fd = visit(&two.house);
+	say(fd, REQUEST);
+	server = take_one_that_speaks(all, 3);
+	hear_behind_header(server, REQUEST);
+	say(fd, "and this");
+	hear(server, "and this");
+	for (int i = 0; i < 3; i++)
+		if (all[i] >= 0)
+			warm[0] = all[i];
+	warm[1] = next_of_member(&two);
+	AWAIT(&two.house, c.warm_now == 2 && c.warm_used == 1);
+	fail_both(&two, warm);
+	const int next = visit(&two.house);
+	const uint64_t said_ns = clock_now_ns();
+	say(next, REQUEST);
+	AWAIT(&two.house, c.warm_now == 2);
+	assert(clock_now_ns() - said_ns < 600000000); /* after the second in a row it would be 900 */
+	close(next);
+	close(fd);
+	close(server);
+	close_two(&two);
+}
+
 static void test_without_descriptors_warm_connections_go_and_the_visitor_is_asked_in(void)
 {
 	struct rlimit before, low;
@@ -1423,6 +1470,7 @@ int main(void)
 		test_what_a_member_resets_that_has_heard_it_is_reset_though_its_connection_was_warm,
 		test_who_is_led_by_a_dead_connection_is_led_afresh_with_all_it_says,
 		test_a_visitor_that_the_member_refuses_takes_no_warm_connection_from_the_next,
+		test_a_warm_connection_has_worked_also_when_the_visitor_speaks_on_before_the_answer,
 		test_without_descriptors_warm_connections_go_and_the_visitor_is_asked_in,
 		test_who_is_led_to_a_place_that_refuses_is_led_to_the_other,
 		test_where_all_places_refuse_it_is_reset,
