@@ -176,6 +176,7 @@ def round_trip_ms(host, ip):
     return times[len(times) // 2]
 
 
+@pytest.mark.alone
 def test_netcheck_tells_how_far_each_relay_is_by_udp_and_by_tls(lab, build):
     """relay-1 is 60 ms farther away, there and back. at-office has no UDP: what it is told is of TLS, and that
     decides on its home, which was a guess."""
