@@ -16,7 +16,9 @@
 
 #define ROUND_NS          MS(1600)  /* twice the last retransmission */
 #define REFRESH_NS        MS(20000) /* many NATs forget a UDP mapping after 30 s: 20 … 24 s */
-#define REFRESH_JITTER_NS MS(4000)
+#define KEEP_MIN_NS       MS(5000)
+#define JITTER_PART       5 /* of the pause */
+#define ENOUGH_FORGOTTEN  2 /* in a row; one may be a restart of the NAT */
 #define KEPT_NS           MS(240000) /* … while another keep-alive goes out: 4 … 5 min */
 #define KEPT_JITTER_NS    MS(60000)
 #define PUBLISH_MIN_NS    MS(300)
@@ -135,6 +137,7 @@ static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *i
 			struct endpoint_actions *out)
 {
 	fsm->round_ns = in->now_ns;
+	fsm->is_test = fsm->has_forgotten = false;
 	for (uint32_t i = 0; i < fsm->n_servers; i++) {
 		struct endpoint_asked *asked = &fsm->servers[i];
 
@@ -147,6 +150,15 @@ static void begin_round(struct endpoint_fsm *fsm, const struct endpoint_input *i
 		asked->first_ns = in->now_ns;
 		ask(asked, out);
 	}
+}
+
+/* Nothing has happened, but time. */
+static void refresh(struct endpoint_fsm *fsm, const struct endpoint_input *in, struct endpoint_actions *out)
+{
+	const bool is_test = fsm->is_test;
+
+	begin_round(fsm, in, out);
+	fsm->is_test = is_test;
 }
 
 /* Rounds in a row without an answer of anybody, beyond those that may be chance: UDP is cut here. */
@@ -214,7 +226,17 @@ static uint64_t pause_ns(struct endpoint_fsm *fsm, const struct endpoint *keeper
 
 	if (is_kept(fsm, keeper) || n_deaf >= MAX_DOUBLINGS)
 		return KEPT_NS + next_random(fsm) % KEPT_JITTER_NS;
-	return (REFRESH_NS + next_random(fsm) % REFRESH_JITTER_NS) << n_deaf;
+	fsm->is_test = n_deaf == 0;
+	return (fsm->keep_ns + next_random(fsm) % (fsm->keep_ns / JITTER_PART)) << n_deaf;
+}
+
+static void judge_keeping(struct endpoint_fsm *fsm)
+{
+	fsm->n_forgotten = fsm->has_forgotten ? fsm->n_forgotten + 1 : 0;
+	if (fsm->n_forgotten < ENOUGH_FORGOTTEN)
+		return;
+	fsm->n_forgotten = 0;
+	fsm->keep_ns = fsm->keep_ns / 2 > KEEP_MIN_NS ? fsm->keep_ns / 2 : KEEP_MIN_NS;
 }
 
 static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in,
@@ -230,15 +252,18 @@ static void settle(struct endpoint_fsm *fsm, const struct endpoint_input *in,
 			asked->latency_us = 0;
 		}
 	}
+	if (fsm->is_test)
+		judge_keeping(fsm);
+	fsm->is_test = false;
 	fsm->refresh_ns = in->now_ns + pause_ns(fsm, &in->keeper);
 }
 
 /* Whoever kept the mapping when the round was put off may do so no more. */
 static void hasten(struct endpoint_fsm *fsm, const struct endpoint_input *in)
 {
-	if (fsm->refresh_ns > in->now_ns + REFRESH_NS + REFRESH_JITTER_NS && n_deaf_rounds(fsm) == 0 &&
+	if (fsm->refresh_ns > in->now_ns + fsm->keep_ns + fsm->keep_ns / JITTER_PART && n_deaf_rounds(fsm) == 0 &&
 	    !is_kept(fsm, &in->keeper))
-		fsm->refresh_ns = in->now_ns + REFRESH_NS;
+		fsm->refresh_ns = in->now_ns + fsm->keep_ns;
 }
 
 static void go_offline(struct endpoint_fsm *fsm, const struct endpoint_input *in,
@@ -288,6 +313,7 @@ static void take_answer(struct endpoint_fsm *fsm, const struct endpoint_input *i
 	asked->answered = true;
 	asked->answer_ns = in->now_ns;
 	asked->n_missed = 0;
+	fsm->has_forgotten |= !endpoint_is_none(&asked->mapped) && !endpoint_equal(&asked->mapped, &in->mapped);
 	asked->mapped = in->mapped;
 	measure(asked, in->now_ns);
 }
@@ -399,7 +425,7 @@ static const struct arrow {
 	{ ENDPOINT_ASKING,   EV_ALL_ANSWERED,    ENDPOINT_SETTLED,  settle      },
 	{ ENDPOINT_ASKING,   EV_ROUND_OVER,      ENDPOINT_SETTLED,  settle      },
 	{ ENDPOINT_SETTLED,  EV_NEWS,            ENDPOINT_ASKING,   begin_round },
-	{ ENDPOINT_SETTLED,  EV_REFRESH_DUE,     ENDPOINT_ASKING,   begin_round },
+	{ ENDPOINT_SETTLED,  EV_REFRESH_DUE,     ENDPOINT_ASKING,   refresh     },
 	{ ENDPOINT_SETTLED,  EV_ANSWER,          ENDPOINT_SETTLED,  take_answer },
 	{ ENDPOINT_OFFLINE,  EV_NO_WAY,          ENDPOINT_OFFLINE,  rest        },
 	{ ANY,               EV_NO_WAY,          ENDPOINT_OFFLINE,  go_offline  },
@@ -467,6 +493,8 @@ static enum event classify_link(struct endpoint_fsm *fsm)
 {
 	for (uint32_t i = 0; i < fsm->n_servers; i++)
 		fsm->servers[i].n_missed = MAX_MISSED - 1;
+	fsm->keep_ns = REFRESH_NS; /* perhaps another NAT */
+	fsm->n_forgotten = 0;
 	return news(fsm);
 }
 
@@ -566,7 +594,7 @@ static bool invariant_holds(const struct endpoint_fsm *fsm, uint64_t now_ns)
 
 void endpoint_fsm_init(struct endpoint_fsm *fsm, uint64_t seed)
 {
-	*fsm = (struct endpoint_fsm){ .state = ENDPOINT_OFFLINE, .random = seed };
+	*fsm = (struct endpoint_fsm){ .state = ENDPOINT_OFFLINE, .random = seed, .keep_ns = REFRESH_NS };
 }
 
 void endpoint_fsm_step(struct endpoint_fsm *fsm, const struct endpoint_input *in,

@@ -18,6 +18,9 @@
  * would tell that our address is another, a node need not ask for the mapping's sake. Pings over IPv6 keep nothing of
  * an IPv4 NAT, and who was bound a moment ago keeps nothing at all: then the next round is 20 s away at most, as ever. Who
  * hears nobody has no mapping to keep: after three silent rounds the pause doubles, up to 5 min.
+ *
+ * A NAT that has forgotten the mapping when a round is due, twice in a row, forgets sooner than most: it is asked twice as
+ * often, every 5 s at most, until the link changes. Once may be a NAT that was restarted.
  */
 #pragma once
 
@@ -114,6 +117,10 @@ struct endpoint_fsm {
 	uint64_t deadline_ns; /* step with ENDPOINT_IN_DEADLINE then; 0: none */
 	uint64_t round_ns;    /* ASKING: when it began */
 	uint64_t refresh_ns;  /* SETTLED: next round */
+	uint64_t keep_ns;     /* the pause in which this NAT forgets nothing */
+	uint32_t n_forgotten; /* rounds in a row after which it had, in spite of that */
+	bool is_test;	      /* of keep_ns is the round at hand, or the next */
+	bool has_forgotten;   /* … and an answer was another one than before */
 	uint64_t publish_ns;  /* last publication, 0: never */
 	uint64_t random;
 	uint32_t n_servers, n_local, n_extra, n_ours;

@@ -25,6 +25,7 @@
 #define REPLACED_MS	30000 /* another machine has our key: no sooner than that */
 #define POKE_PAUSE_MS	1000  /* what changes without end is followed so often */
 #define KEEP_ALIVE_MAX_S 25   /* NATs forget after 30 s */
+#define NAT_MIN_MS       5000 /* those that forget sooner are asked for no more often */
 #define USED_MS		3000  /* a relay is in use so long after something was sent */
 #define PING_USED_MS	1000
 #define PING_LEAVING_MS 300
@@ -176,9 +177,8 @@ static uint64_t ping_interval_us(struct relay_udp_fsm *fsm, uint64_t now_us)
 		return jittered_us(fsm, PING_USED_MS);
 	/* The longer nothing went or came, the less it matters when we learn that nothing can. */
 	const uint64_t pause_ms = (now_us - longer(fsm->used_us, fsm->bound_us)) / 2 / MS;
-	return jittered_us(fsm, pause_ms < PING_USED_MS	      ? PING_USED_MS :
-				pause_ms < fsm->keep_alive_ms ? pause_ms :
-								fsm->keep_alive_ms);
+	const uint32_t most_ms = fsm->nat_ms != 0 && fsm->nat_ms < fsm->keep_alive_ms ? fsm->nat_ms : fsm->keep_alive_ms;
+	return jittered_us(fsm, pause_ms < PING_USED_MS ? PING_USED_MS : pause_ms < most_ms ? pause_ms : most_ms);
 }
 
 static void send_ping(struct relay_udp_fsm *fsm, uint64_t now_us, uint32_t n_copies, struct relay_udp_output *out)
@@ -498,7 +498,21 @@ static enum relay_udp_cause take_refused(struct relay_udp_fsm *fsm, const struct
 	return RELAY_UDP_ON_REFUSED;
 }
 
-static enum relay_udp_cause take_moved(struct relay_udp_fsm *fsm, const struct relay_udp_moved *moved)
+/* Another address after a pause: unless the network changed, it was the NAT. Once may have been a restart of it. */
+static void note_forgotten(struct relay_udp_fsm *fsm, uint64_t now_us)
+{
+	const uint64_t pause_us = now_us - fsm->heard_us;
+
+	if (pause_us < NAT_MIN_MS * MS || fsm->poked_us > fsm->heard_us)
+		return;
+	if (fsm->forgotten_us != 0) {
+		const uint64_t ms = (pause_us < fsm->forgotten_us ? pause_us : fsm->forgotten_us) / 2 / MS;
+		fsm->nat_ms = ms > NAT_MIN_MS ? (uint32_t)ms : NAT_MIN_MS;
+	}
+	fsm->forgotten_us = pause_us;
+}
+
+static enum relay_udp_cause take_moved(struct relay_udp_fsm *fsm, const struct relay_udp_moved *moved, uint64_t now_us)
 {
 	const bool of_bind = (fsm->state == RELAY_UDP_BINDING || fsm->state == RELAY_UDP_REBINDING) &&
 			     moved->what == (uint32_t)fsm->bind_number && fsm->n_tries < N_BINDS;
@@ -507,6 +521,8 @@ static enum relay_udp_cause take_moved(struct relay_udp_fsm *fsm, const struct r
 	if (!of_bind && !of_packet)
 		return RELAY_UDP_ON_NOTHING;
 	memcpy(fsm->cookie, moved->cookie, sizeof(fsm->cookie));
+	if (of_packet)
+		note_forgotten(fsm, now_us);
 	return RELAY_UDP_ON_MOVED;
 }
 
@@ -564,6 +580,8 @@ static void take_of_slot(struct relay_udp_fsm *fsm, const struct relay_udp_input
 {
 	struct relay_udp_event *event;
 
+	if (datagram->type == RELAY_UDP_PONG && input->now_us - fsm->heard_us >= fsm->forgotten_us)
+		fsm->forgotten_us = 0; /* it outlived as much */
 	note_heard(fsm, input->now_us);
 	switch (datagram->type) {
 	case RELAY_UDP_PONG:
@@ -611,7 +629,7 @@ static enum relay_udp_cause take_datagram(struct relay_udp_fsm *fsm, const struc
 	case RELAY_UDP_REFUSED:
 		return take_refused(fsm, input, &datagram.refused);
 	case RELAY_UDP_MOVED:
-		return take_moved(fsm, &datagram.moved);
+		return take_moved(fsm, &datagram.moved, input->now_us);
 	default: /* what only a client says */
 		return RELAY_UDP_ON_NOTHING;
 	}
@@ -765,6 +783,8 @@ static enum relay_udp_cause on_poke(struct relay_udp_fsm *fsm, const struct rela
 		return RELAY_UDP_ON_NOTHING;
 	fsm->poked_us = input->now_us;
 	fsm->n_failures = 0;
+	fsm->nat_ms = 0; /* perhaps another NAT */
+	fsm->forgotten_us = 0;
 	if (fsm->state == RELAY_UDP_IS_BOUND)
 		return verify(fsm, input, out);
 	return fsm->state == RELAY_UDP_REBINDING ? RELAY_UDP_ON_NOTHING : RELAY_UDP_ON_POKED;

@@ -22,6 +22,9 @@
  * apart (each in three copies), or more where pings have been lost before; a relay from which nothing comes then
  * is dead. Half of the packets lost is not enough for that.
  *
+ * A NAT that forgets us between two pings gives us another address, which the relay tells (moved). Twice so, with no pause as
+ * long between that it outlived, and we ping after half of that pause, every 5 s at most, until the network changes.
+ *
  * Pure: no I/O, no clock, no allocation. What does not come from the relay's address, or lacks our token, the
  * number of our question or the relay's mac, changes nothing. Times are of one monotonic clock, in µs.
  */
@@ -147,7 +150,9 @@ struct relay_udp_fsm {
 
 	/* BOUND, REBINDING */
 	uint32_t slot, token, epoch;
-	uint32_t keep_alive_ms;
+	uint32_t keep_alive_ms;	   /* the relay's wish, and … */
+	uint32_t nat_ms;	   /* the pause that our NAT outlives; 0: any */
+	uint64_t forgotten_us;	   /* the pause in which it forgot us last; 0: it did not */
 	uint32_t challenge;
 	uint64_t bound_us;
 	bool is_leaving;      /* the relay has said that it stops */

@@ -220,6 +220,50 @@ static void test_the_mapping_is_refreshed_before_a_nat_forgets_it(void)
 	assert(w.n_published == 1);
 }
 
+static uint64_t after_a_round(struct world *w, const char *mapped)
+{
+	after_ms(w, (w->fsm.deadline_ns - w->now_ns) / 1000000 + 1);
+	for (uint32_t i = 0; i < 4; i++)
+		answers(w, i, mapped);
+	return w->fsm.deadline_ns - w->now_ns;
+}
+
+static void test_a_nat_that_forgets_sooner_is_asked_sooner_until_the_link_changes(void)
+{
+	struct world w;
+	given_two_relays(&w);
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40000");
+
+	assert(after_a_round(&w, "203.0.113.5:40001") >= MS(20000));
+	assert(after_a_round(&w, "203.0.113.5:40002") <= MS(12000));
+	for (int round = 0; round < 10; round++)
+		assert(after_a_round(&w, "203.0.113.5:40002") <= MS(12000));
+	happens(&w, (struct endpoint_input){ .type = ENDPOINT_IN_LINK });
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40002");
+	assert(w.fsm.deadline_ns - w.now_ns >= MS(20000));
+}
+
+static void test_a_nat_that_was_restarted_now_and_then_is_asked_as_ever_and_none_more_often_than_each_5_s(void)
+{
+	struct world w;
+	char mapped[32];
+	given_two_relays(&w);
+	for (uint32_t i = 0; i < 4; i++)
+		answers(&w, i, "203.0.113.5:40000");
+
+	for (int round = 1; round < 20; round++) {
+		snprintf(mapped, sizeof(mapped), "203.0.113.5:%d", 40000 + round / 2);
+		assert(after_a_round(&w, mapped) >= MS(20000));
+	}
+	for (int round = 0; round < 20; round++) {
+		snprintf(mapped, sizeof(mapped), "203.0.113.5:%d", 50000 + round);
+		assert(after_a_round(&w, mapped) >= MS(5000));
+	}
+	assert(w.fsm.deadline_ns - w.now_ns <= MS(6000));
+}
+
 static void test_a_mapping_that_another_keep_alive_keeps_is_asked_for_seldom_until_the_link_changes(void)
 {
 	struct world w;
@@ -503,6 +547,8 @@ int main(void)
 	test_the_latency_falls_at_once_and_rises_slowly();
 	test_who_does_not_answer_is_asked_at_0_200_400_and_800_ms_then_given_up();
 	test_the_mapping_is_refreshed_before_a_nat_forgets_it();
+	test_a_nat_that_forgets_sooner_is_asked_sooner_until_the_link_changes();
+	test_a_nat_that_was_restarted_now_and_then_is_asked_as_ever_and_none_more_often_than_each_5_s();
 	test_a_mapping_that_another_keep_alive_keeps_is_asked_for_seldom_until_the_link_changes();
 	test_pings_over_ipv6_do_not_keep_a_mapping_over_ipv4();
 	test_a_relay_that_restarts_takes_no_address_with_it();

@@ -82,6 +82,55 @@ static void test_a_slot_is_kept_for_hours_by_few_pings(void)
 	world_end(&w);
 }
 
+/* Its NAT forgets a after so long without a datagram of a's; a's address is another one then. */
+static void pass_behind_nat(struct world *w, struct world_node *a, uint64_t ms, uint64_t forgets_ms)
+{
+	uint64_t silent_ms = 0, n_sent = w->n_sent;
+
+	for (uint64_t passed = 0; passed < ms; passed += 100) {
+		world_pass(w, 100);
+		silent_ms = w->n_sent == n_sent ? silent_ms + 100 : 0;
+		n_sent = w->n_sent;
+		if (silent_ms == forgets_ms)
+			a->at.port++;
+	}
+}
+
+static void test_a_nat_that_forgets_sooner_than_most_is_kept_awake_until_the_network_changes(void)
+{
+	static struct world w;
+	given_bound(&w, 1);
+	struct world_node *a = &w.nodes[0];
+
+	pass_behind_nat(&w, a, 120000, 12000);
+	const unsigned n_bound = a->n_bound;
+	EXPECT(n_bound >= 3 && a->n_lost == 0);
+	w.n_sent = 0;
+	pass_behind_nat(&w, a, 600000, 12000);
+	EXPECT(a->n_bound == n_bound && a->n_lost == 0);
+	EXPECT(w.n_sent < 600 / 4);
+	world_input(a, RELAY_UDP_IN_POKE);
+	w.n_sent = 0;
+	pass_behind_nat(&w, a, 600000, 60000);
+	EXPECT(w.n_sent < 600 / 14 + 20);
+	world_end(&w);
+}
+
+static void test_a_nat_that_is_restarted_now_and_then_is_kept_awake_as_any_other(void)
+{
+	static struct world w;
+	given_bound(&w, 1);
+	struct world_node *a = &w.nodes[0];
+
+	for (int i = 0; i < 10; i++) {
+		world_pass(&w, 300000);
+		a->at.port++;
+	}
+	world_pass(&w, 300000);
+	EXPECT(a->fsm.nat_ms == 0 && a->n_lost == 0);
+	world_end(&w);
+}
+
 static void test_a_peer_is_found_and_packets_go(void)
 {
 	static struct world w;
@@ -579,6 +628,8 @@ int main(int argc, char **argv)
 	test_bound_after_two_round_trips();
 	test_the_address_that_answers_is_bound_to();
 	test_a_slot_is_kept_for_hours_by_few_pings();
+	test_a_nat_that_forgets_sooner_than_most_is_kept_awake_until_the_network_changes();
+	test_a_nat_that_is_restarted_now_and_then_is_kept_awake_as_any_other();
 	test_a_peer_is_found_and_packets_go();
 	test_a_node_that_is_not_here_has_slot_0();
 	test_what_goes_to_nobody_comes_back_as_gone();
