@@ -673,10 +673,14 @@ void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 	fsm->next_look = (uint8_t)((fsm->next_look + 1) % PEER_N_LOOKS);
 }
 
-/* So many looks with data that are not told of are not chance. In a trial there is a suspicion already. */
+/*
+ * So many looks with data that are not told of are not chance. In a trial there is a suspicion already; but where some is lost
+ * anyway, so may be the one packet that goes alone.
+ */
 static int enough_looks(const struct peer_fsm *fsm)
 {
-	int enough = fsm->candidates.all[fsm->current].loss_permille / 70 + (fsm->undelivered_ns ? 1 : MISSING_LOOKS);
+	const int loss_permille = fsm->candidates.all[fsm->current].loss_permille;
+	int enough = fsm->undelivered_ns ? 1 + (loss_permille + 50) / 70 : MISSING_LOOKS + loss_permille / 70;
 
 	return enough < MISSING_LOOKS_MAX ? enough : MISSING_LOOKS_MAX;
 }

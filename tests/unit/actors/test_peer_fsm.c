@@ -626,6 +626,25 @@ static void test_a_trial_of_a_path_that_carries_no_data_costs_a_quarter_of_a_sec
 	assert(alone_ms > 0 && alone_ms <= 250);
 }
 
+/* Of a packet each second, the first that goes alone is lost. Is the path closed? */
+static bool is_closed_by_one_loss(uint16_t loss_permille)
+{
+	struct world w;
+	given_a_doubt_about_data(&w);
+
+	for (int i = 0; i < 60 && w.peer.path.direct; i++) {
+		w.peer.candidates.all[w.peer.current].loss_permille = loss_permille;
+		packets_go(&w, 50, &(struct stream){ .interval_ms = 50, .is_cut = i < 30, .late_ms = i % 20 == 10 ? 0 : 99 });
+	}
+	return !w.peer.path.direct;
+}
+
+static void test_where_some_is_lost_anyway_one_packet_is_not_enough_to_close_a_path(void)
+{
+	assert(is_closed_by_one_loss(0));
+	assert(!is_closed_by_one_loss(50));
+}
+
 static void test_a_peer_that_sends_no_receipts_is_trusted_by_its_pongs(void)
 {
 	struct world w;
@@ -1094,6 +1113,7 @@ int main(void)
 	test_a_packet_that_the_peer_tells_of_before_we_notice_that_it_went_is_not_missing();
 	test_a_path_closed_to_data_passes_its_trial_though_the_relays_copy_comes_first();
 	test_a_trial_of_a_path_that_carries_no_data_costs_a_quarter_of_a_second_of_it_and_closes_the_path();
+	test_where_some_is_lost_anyway_one_packet_is_not_enough_to_close_a_path();
 	test_a_peer_that_sends_no_receipts_is_trusted_by_its_pongs();
 	test_receipts_go_with_pings_and_pongs_under_traffic_only_and_tell_of_direct_data();
 	test_who_did_not_answer_a_ping_lately_gets_a_pong_and_no_receipt();
