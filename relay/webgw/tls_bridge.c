@@ -12,6 +12,7 @@
 
 #define MAX_CAME  65536 /* then TLS is not read any more; what it has read already still comes */
 #define KEEPALIVE_S 60
+#define MAX_IN_A_ROW (256 * 1024) /* bytes of one visitor, then it is the others' turn */
 
 static void on_plain(uv_poll_t *poll, int status, int events);
 
@@ -238,11 +239,18 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 		return take_first(bridge, buf, cap);
 	if (bridge->fd < 0 || bridge->has_read_all || bridge->broken < 0 || bridge->is_over)
 		return 0;
+	if (bridge->n_in_a_row >= MAX_IN_A_ROW) { /* polled, it is readable at once again */
+		bridge->n_in_a_row = 0;
+		watch(bridge, bridge->events | UV_READABLE);
+		return 0;
+	}
 	const ssize_t n = recv(bridge->fd, buf, cap, MSG_DONTWAIT);
 	if (n > 0) {
 		bridge->bytes_out += (uint64_t)n;
+		bridge->n_in_a_row += (size_t)n;
 		return (size_t)n;
 	}
+	bridge->n_in_a_row = 0;
 	if (n == 0) {
 		bridge->has_read_all = true;
 		watch(bridge, bridge->events | for_a_reset(bridge));
@@ -287,6 +295,16 @@ static void on_plain(uv_poll_t *poll, int status, int events)
 }
 
 /* ---- the owner's ---- */
+
+bool tls_bridge_is_half_closed(const struct tls_bridge *bridge)
+{
+	return bridge->has_read_all != bridge->has_heard_all;
+}
+
+uint64_t tls_bridge_moved(const struct tls_bridge *bridge)
+{
+	return bridge->bytes_in + bridge->bytes_out;
+}
 
 const uint8_t *tls_bridge_came(const struct tls_bridge *bridge, size_t *ret_n)
 {

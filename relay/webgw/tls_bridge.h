@@ -45,6 +45,7 @@ struct tls_bridge {
 	size_t n_came, came_at, came_size;
 	uint8_t *first;	   /* goes out before what is read; on the heap */
 	size_t n_first, first_at;
+	size_t n_in_a_row; /* read of the plain socket without a turn of the loop */
 	bool passes;
 	bool parts, has_parted, is_raw; /* was asked to; our goodbye is sent; the other side's came, and what is in came is behind it */
 	bool is_released;
@@ -65,6 +66,10 @@ P2P_CHECK int tls_bridge_open_client(struct tls_bridge *bridge, struct tls_host 
 				     const struct tls_bridge_ports *ports);
 /* Resets what is not over. closed(owner) follows from the loop. Once. */
 void tls_bridge_close(struct tls_bridge *bridge, void (*closed)(void *owner));
+
+/* Has one of both ways ended, and the other not? The next is how many bytes have moved, both ways. */
+bool tls_bridge_is_half_closed(const struct tls_bridge *bridge);
+uint64_t tls_bridge_moved(const struct tls_bridge *bridge);
 
 /* What came and was not passed on, borrowed until the next call. */
 const uint8_t *tls_bridge_came(const struct tls_bridge *bridge, size_t *ret_n);

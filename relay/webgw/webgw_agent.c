@@ -7,6 +7,7 @@
 #include "common/websocket.h"
 #include "relay/frontdoor/link.h"
 #include "relay/webgw/agent_wire.h"
+#include "relay/webgw/half_closed.h"
 #include "relay/webgw/raw_pairs.h"
 #include "relay/webgw/tls_bridge.h"
 
@@ -35,6 +36,7 @@
 #define RENEW_MS       60000  /* a subscription, of whose end nobody is told */
 #define QUIET_MS       600000 /* nobody came: one warm one is enough */
 #define MAX_VISITS     1024
+#define HALF_CLOSED_MS 120000 /* as at the front door */
 #define MAX_SEEN       512
 #define SEEN_LEN       16
 #define FIRST_PREPARE  1000 /* request ids: below it those of hosts' registration */
@@ -63,6 +65,7 @@ struct visit {
 	struct agent_host *host;
 	struct link among;
 	enum visit_state state;
+	struct half_closed half_closed;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint64_t alive_ms; /* when it was said last; of one that is PARTING: since when it is */
 	bool is_tls;	   /* its visitor speaks TLS itself */
@@ -164,6 +167,14 @@ static bool is_seen(struct webgw_agent *agent, const uint8_t secret[WEBGW_EPHEME
 	}
 	memcpy(agent->seen[agent->next_seen++ % MAX_SEEN], secret, SEEN_LEN);
 	return false;
+}
+
+/* It was not served: told of by the other way, it is another try, which fails in the visitor's sight. */
+static void forget_seen(struct webgw_agent *agent, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	for (uint32_t i = 0; i < MAX_SEEN; i++)
+		if (sodium_memcmp(agent->seen[i], secret, SEEN_LEN) == 0)
+			sodium_memzero(agent->seen[i], SEEN_LEN);
 }
 
 /* Not waited for: what is read and written of it waits in the socket's stead. -errno: none. */
@@ -315,6 +326,8 @@ static void on_came(void *owner)
 		part(visit);
 	else
 		carry(visit);
+	if (visit->is_closing) /* before anything of it went out */
+		forget_seen(agent, start.secret);
 	top_up(agent, host);
 	sodium_memzero(&start, sizeof(start));
 }
@@ -422,6 +435,13 @@ static void tend(struct visit *visit)
 	const uint64_t now_ms = now_of(visit->agent);
 
 	if (visit->state == PARTING && now_ms - visit->alive_ms >= DIAL_MS) {
+		close_visit(visit);
+		return;
+	}
+	if (visit->state == CARRYING &&
+	    half_closed_is_over(&visit->half_closed, tls_bridge_is_half_closed(&visit->bridge),
+				tls_bridge_moved(&visit->bridge), now_ms, HALF_CLOSED_MS)) {
+		visit->agent->counters.half_closed++;
 		close_visit(visit);
 		return;
 	}

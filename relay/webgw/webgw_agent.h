@@ -45,6 +45,7 @@ struct webgw_agent_options {
 struct webgw_agent_counters {
 	uint64_t warm_used, dialled; /* visitors, by how they came */
 	uint64_t too_many, told_twice;
+	uint64_t half_closed; /* ended: one way was over, and in the other nothing moved for two minutes */
 	uint64_t raw; /* visitors that speak TLS themselves, and are not wrapped in ours */
 	uint32_t carried_now, warm_now, subscribed_now;
 };

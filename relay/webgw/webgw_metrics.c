@@ -35,6 +35,8 @@ static void put_agent(FILE *out, const struct webgw_agent_counters *agent)
 	fprintf(out, PREFIX "agent_visitors_total{by=\"new\"} %" PRIu64 "\n", agent->dialled);
 	put_one(out, "agent_raw_visitors_total", "counter", "Visitors with TLS of their own that its agent carried without another.",
 		agent->raw);
+	put_one(out, "agent_half_closed_total", "counter", "Visitors of its agent that were ended half closed, when nothing moved.",
+		agent->half_closed);
 	put_one(out, "agent_told_twice_total", "counter", "Visitors that its agent was told of twice, and carried once.",
 		agent->told_twice);
 	put_one(out, "agent_over_limit_total", "counter", "Visitors that its agent did not carry: there were too many.",
