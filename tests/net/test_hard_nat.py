@@ -142,8 +142,8 @@ def test_a_nat_with_a_block_of_ports_is_searched_in_that_block(lab, build, measu
     with alices, bobs:
         assert is_direct_in_time(pair, measured), "chance finds one of 64 in 2048 with 1024 tries nearly for sure"
 
-    assert pair.made("mappings_made")[0] <= 64 + OTHERS, "a block takes fewer sockets"
-    assert 10 < len(bobs.ports()) <= MAX_PINGS + OTHERS, "it was a search"
+    assert 64 <= pair.made("mappings_made")[0] <= 64 + OTHERS, "a block takes fewer sockets"
+    assert len(bobs.ports()) <= MAX_PINGS + OTHERS
     assert BLOCK[0] - MARGIN <= min(bobs.ports()) and max(bobs.ports()) <= BLOCK[1] + MARGIN
 
 
@@ -175,6 +175,7 @@ def test_a_search_sends_no_more_than_500_datagrams_a_second_and_is_made_once_for
     hard.reboot("198.51.100.99")
     with Seen(pair.bob.host, hard.ip) as again:
         with Echo(pair.bob.host), Pulse(pair.alice.host, pair.bob.ip) as pulse:
-            wait_until(lambda: len(again.ports()) > 50, 60, lambda: f"searched anew: {len(again.ports())}")
+            wait_until(lambda: len(again.ports()) > 50 or pair.alice.peer(pair.bob.name)["path"] == "direct", 60,
+                       lambda: f"searched anew, or found at once: {len(again.ports())}")
             pulse.keeps_going(300)
         assert again.most_in_a_second() <= PER_SECOND + TICK + 100, "and the stream, once it is direct"
