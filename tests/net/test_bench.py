@@ -140,6 +140,6 @@ def test_webgws_agents_are_measured_warm_and_cold(build):
     done = bench(build, "webgw", "3", "0.2")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for line in (r"^throughput, .* ratio \d|^SKIPPED: haproxy", r"^RTT from the gate to the agents: p50 \d",
+    for line in (r"^ *by an agent, HTTPS, .* ratio \d|^SKIPPED: haproxy", r"^RTT from the gate to the agents: p50 \d",
                  r"^warm: p50 .* RTT$", r"^cold: p50 .* RTT$", r"^warm: added .*reached$"):
         assert re.search(line, done.stdout, re.M), done.stdout
