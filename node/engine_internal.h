@@ -189,11 +189,11 @@ enum engine_port_outcome engine_port_outcome(const struct map *map, uint32_t nod
 /* From the program's options, also when it has none. 0 or -EINVAL. */
 P2P_CHECK int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options,
 				    struct error *reterr);
-/* Those of p2pctl, from the state folder. */
 /* Is it this node's front door, by whatever address? */
 bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target);
 /* A port that its front door may open: who is led there comes from there, be it by others of ours. */
 bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure);
+/* Those of p2pctl, from the state folder. */
 void engine_load_exposures(struct p2p_engine *engine);
 /* This membership has ended, and with it what p2pctl has exposed. */
 void engine_forget_exposures(struct p2p_engine *engine);
