@@ -9,6 +9,7 @@
 #include "common/spawn.h"
 #include "hello.h"
 #include "relay/frontdoor/door_thread.h"
+#include "relay/webgw/dial_exchange.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -611,6 +612,98 @@ static void test_who_is_served_does_not_make_room(void)
 	close(fd);
 	close(server);
 	close_house(&house);
+}
+
+static struct front_door_options with_agents(void)
+{
+	struct front_door_options options = patient();
+
+	options.has_dial_back = true;
+	options.dial_back = endpoint_from_v4(INADDR_LOOPBACK, 0);
+	return options;
+}
+
+/* So many let nobody else in: the one that was silent longest makes room for the next. */
+static void expect_places(const struct front_door_options *options, uint32_t n)
+{
+	struct house house;
+	int fds[128];
+
+	assert(n <= sizeof(fds) / sizeof(*fds));
+	open_house(&house, *options);
+	for (uint32_t i = 0; i < n; i++) {
+		fds[i] = visit(&house);
+		AWAIT(&house, c.visitors_now == (uint64_t)i + 1);
+	}
+	assert(front_door_counters(house.door).over_limit == 0);
+	const int one_more = visit(&house);
+	hear_reset(fds[0]);
+	AWAIT(&house, c.over_limit == 1 && c.visitors_now == n && c.no_descriptors == 0);
+	close(one_more);
+	for (uint32_t i = 1; i < n; i++)
+		close(fds[i]);
+	close_house(&house);
+}
+
+/* Of 516 the others' 256 are left out; whoever configures more visitors has no more descriptors by that. */
+static void test_there_are_three_descriptors_for_a_visitor_and_five_where_agents_dial_back(void)
+{
+	struct front_door_options options[] = { patient(), with_agents() };
+	struct rlimit before, low;
+
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	low = before;
+	low.rlim_cur = 516;
+	assert(setrlimit(RLIMIT_NOFILE, &low) == 0);
+	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+		options[i].max_visitors = 10000;
+		options[i].max_visitors_source = 10000;
+	}
+	expect_places(&options[0], (516 - 256) / 3);
+	expect_places(&options[1], (516 - 256) / 5);
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+}
+
+/* Who dialled back, for the door; the agent's own end. */
+static struct dial_caller make_caller(int *ret_agent)
+{
+	struct dial_caller caller = { .is_raw = true, .n_answer = 5, .answer = malloc(5) };
+	struct sockaddr_in address;
+	socklen_t len = sizeof(address);
+	uint16_t port;
+	const int listener = listen_anywhere(&port);
+
+	assert(caller.answer && getsockname(listener, (struct sockaddr *)&address, &len) == 0);
+	memcpy(caller.answer, "hello", 5);
+	*ret_agent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(connect(*ret_agent, (struct sockaddr *)&address, sizeof(address)) == 0);
+	caller.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	assert(caller.fd >= 0);
+	close(listener);
+	return caller;
+}
+
+/* To an agent without TLS a mere end would be the visitor's, and its target would take what it has for the whole. */
+static void test_an_agent_for_whom_there_is_no_room_or_no_door_any_more_is_reset(void)
+{
+	const struct dial_caller nobody = { .fd = -1 };
+	struct house house;
+	int agents[2], n = 0;
+
+	open_house(&house, with_agents());
+	(void)uv_run(&house.loop, UV_RUN_NOWAIT); /* what it waits for is in its epoll from then on */
+	front_door_stop(house.door, on_stopped, &house);
+	struct pollfd wait = { .fd = uv_backend_fd(&house.loop), .events = POLLIN };
+	assert(poll(&wait, 1, AWAIT_MS) == 1); /* its thread has ended, and takes nobody any more */
+	const struct dial_caller waits = make_caller(&agents[0]), is_refused = make_caller(&agents[1]);
+	assert(front_door_take_caller(house.door, &waits));
+	while (front_door_take_caller(house.door, &nobody))
+		assert(n++ < 4 * DIAL_EXCHANGE_CALLERS);
+	assert(n + 1 >= DIAL_EXCHANGE_CALLERS);
+	assert(!front_door_take_caller(house.door, &is_refused));
+	hear_reset(agents[1]);
+	close_house(&house);
+	hear_reset(agents[0]);
 }
 
 static double cpu_seconds(void)
@@ -1459,6 +1552,8 @@ int main(void)
 		test_when_all_places_are_taken_the_one_silent_longest_makes_room,
 		test_what_came_of_all_has_a_bound_and_who_began_first_makes_room,
 		test_who_is_served_does_not_make_room,
+		test_there_are_three_descriptors_for_a_visitor_and_five_where_agents_dial_back,
+		test_an_agent_for_whom_there_is_no_room_or_no_door_any_more_is_reset,
 		test_without_descriptors_who_comes_is_reset_and_nothing_spins,
 		test_while_nobody_can_be_accepted_nothing_spins,
 		test_two_places_share_the_visitors_of_a_host,
