@@ -205,7 +205,9 @@ int engine_start_front_door(struct p2p_engine *engine, struct error *reterr)
 	if (engine->callbacks.streams_left)
 		engine->door_options.streams_port =
 			(struct front_door_streams_port){ .owner = engine, .left = on_streams_left };
-	int r = front_door_start(engine->loop, &engine->door_options, make_routes(engine), &engine->front_door, reterr);
+	struct door_routes *routes = make_routes(engine);
+	engine_expect_webgw_hosts(engine, routes);
+	int r = front_door_start(engine->loop, &engine->door_options, routes, &engine->front_door, reterr);
 	for (uint32_t i = 0; r == 0 && i < engine->door_options.n_listen; i++)
 		log_info("frontdoor", "open at TCP %s%s%s", endpoint_text(&engine->door_options.listen[i]).s,
 			 engine->door_options.is_relays[i] ? ", for the relay as well," : "",

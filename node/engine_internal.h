@@ -230,6 +230,8 @@ void engine_update_acceptor(struct p2p_engine *engine);
 P2P_CHECK int engine_take_webgw(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr);
 P2P_CHECK int engine_start_webgw(struct p2p_engine *engine, struct error *reterr);
 uint32_t engine_count_webgw(const struct p2p_engine *engine);
+/* For the door's first routes: hosts granted to members, of which the door before may have left visitors; none if it left nothing. */
+void engine_expect_webgw_hosts(struct p2p_engine *engine, struct door_routes *routes);
 /* Its agents within TLS, once there are certificate and front door. */
 P2P_CHECK int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr);
 void engine_renew_webgw_tls(struct p2p_engine *engine);

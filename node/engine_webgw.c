@@ -196,6 +196,44 @@ static bool on_is_granted(void *owner, const struct identity *who, const struct 
 	return map_has_grant(map, peer->id, host->name.text);
 }
 
+static bool on_is_any_granted(void *owner, const struct host_pattern *host)
+{
+	const struct p2p_engine *engine = owner;
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+
+	if (!map || host->is_wildcard || host->name.len == 0 || on_taken(owner, host))
+		return false;
+	for (uint32_t i = 0; i < map->n_grants; i++)
+		if (strcmp(map->grants[i].host, host->name.text) == 0 && map_find_peer(map, map->grants[i].peer_id))
+			return true;
+	return false;
+}
+
+/* Of those that the door before has led there it is not known yet whose they are: they may be of any host that members have. */
+void engine_expect_webgw_hosts(struct p2p_engine *engine, struct door_routes *routes)
+{
+	const struct map *map = engine->map ? map_ref_get(engine->map) : NULL;
+	struct door_awaited *awaited;
+	struct host_pattern host;
+	uint32_t n = 0;
+
+	if (!engine->webgw || !map || map->n_grants == 0 || engine->streams.fds[0] < 0)
+		return;
+	awaited = calloc(map->n_grants, sizeof(*awaited));
+	if (!awaited)
+		abort();
+	for (uint32_t i = 0; i < map->n_grants; i++) {
+		const char *name = map->grants[i].host;
+		if (host_pattern_from(name, strlen(name), &host) != 0)
+			continue; /* a port */
+		struct door_gate *gate = webgw_expect_host(engine->webgw, &host);
+		if (gate)
+			awaited[n++] = (struct door_awaited){ .host = host.name, .gate = gate };
+	}
+	door_routes_set_awaited(routes, awaited, n);
+	free(awaited);
+}
+
 static void on_pause_over(uv_timer_t *timer);
 
 /* At once, and then not again for a while: a member may come and go as fast as it can write. */
@@ -261,6 +299,7 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 			   .answer = on_answer,
 			   .dial_back_port = on_dial_back_port,
 			   .is_granted = on_is_granted,
+			   .is_any_granted = on_is_any_granted,
 			   .changed = on_members_host,
 			   .prepare = on_prepare,
 			   .hand = on_hand },

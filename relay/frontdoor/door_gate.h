@@ -34,8 +34,8 @@ struct door_gate {
 	/* Set by who makes it, and then unchanged. */
 	uint32_t rate, rate_source; /* visitors a second, twice as many at once; 0: no limit */
 	bool (*allows)(const struct door_gate *gate, const struct endpoint *visitor); /* NULL: all */
-	/* Its host comes with a connection that this process has: the door that runs next has not got it yet, and takes no visitor of it. */
-	bool ends_with_door;
+	/* Of a host of webgw that a member has by its grant: it is no route of the door that runs next before its agent is back there. */
+	bool is_members;
 	void (*free)(struct door_gate *gate); /* the last one has let go; in whatever thread */
 
 	/* Of the door's thread. */

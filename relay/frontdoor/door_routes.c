@@ -11,6 +11,8 @@ struct door_routes {
 	struct host_table tables[DOOR_N_SCHEMES];
 	uint32_t n, max, n_doors;
 	struct endpoint *doors; /* sorted by address */
+	uint32_t n_awaited;
+	struct door_awaited *awaited; /* sorted by host */
 	struct host_name own;	/* len 0: none */
 	struct door_route items[]; /* one a rule and scheme, then the buckets of both tables */
 };
@@ -251,6 +253,9 @@ void door_routes_free(struct door_routes *routes)
 			door_place_let_go(route->places[j]);
 		free(route->places);
 	}
+	for (uint32_t i = 0; i < routes->n_awaited; i++)
+		door_gate_let_go(routes->awaited[i].gate);
+	free(routes->awaited);
 	free(routes->doors);
 	free(routes);
 }
@@ -357,6 +362,38 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
 {
 	return routes->n_doors > 0 &&
 	       bsearch(remote, routes->doors, routes->n_doors, sizeof(*routes->doors), compare_addresses) != NULL;
+}
+
+static int compare_awaited(const void *a, const void *b)
+{
+	const struct door_awaited *one = a, *other = b;
+
+	return strcmp(one->host.text, other->host.text);
+}
+
+void door_routes_set_awaited(struct door_routes *routes, const struct door_awaited *awaited, uint32_t n)
+{
+	assert(!routes->awaited);
+	if (n == 0)
+		return;
+	routes->awaited = calloc(n, sizeof(*awaited));
+	if (!routes->awaited)
+		abort();
+	memcpy(routes->awaited, awaited, n * sizeof(*awaited));
+	for (uint32_t i = 0; i < n; i++)
+		(void)door_gate_hold(routes->awaited[i].gate);
+	qsort(routes->awaited, n, sizeof(*awaited), compare_awaited);
+	routes->n_awaited = n;
+}
+
+struct door_gate *door_routes_awaited_gate(const struct door_routes *routes, const struct host_name *host)
+{
+	const struct door_awaited wanted = { .host = *host };
+	const struct door_awaited *found = NULL;
+
+	if (routes->n_awaited > 0 && host->len > 0)
+		found = bsearch(&wanted, routes->awaited, routes->n_awaited, sizeof(*routes->awaited), compare_awaited);
+	return found ? found->gate : NULL;
 }
 
 static bool has_port(const struct door_routes *routes, enum door_scheme scheme, uint16_t number)

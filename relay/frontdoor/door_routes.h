@@ -65,6 +65,11 @@ struct door_route {
 	bool is_dial_back;	/* the same; target is none */
 };
 
+struct door_awaited {
+	struct host_name host;
+	struct door_gate *gate;
+};
+
 struct door_routes;
 
 /* The first word of a rule alone: host and schemes of *ret; a port's name as well ("tcp:2222"). 0, or -EINVAL with what is wrong in reterr. */
@@ -109,6 +114,13 @@ bool door_routes_has_door(const struct door_routes *routes, const struct endpoin
  * Of a port: or another port of that door for which there is a route as well, which may lead to the first one.
  */
 bool door_routes_lead_back(const struct door_routes *routes, const struct endpoint *first_door, const struct door_route *route);
+/*
+ * Hosts that are no routes yet, of webgw's that members have by their grants: who was led there by the door before goes on
+ * through these gates, nobody else comes in. Copied, the gates are held. Once.
+ */
+void door_routes_set_awaited(struct door_routes *routes, const struct door_awaited *awaited, uint32_t n);
+/* NULL: it is none of these. */
+struct door_gate *door_routes_awaited_gate(const struct door_routes *routes, const struct host_name *host);
 /* Is there a route for this very name, in whichever scheme? */
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
 /* The next one of a port; *at is 0 at first. NULL: no more. */

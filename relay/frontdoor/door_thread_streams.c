@@ -1,12 +1,14 @@
 /*
  * Streams that outlive their door. Who is PUMPED, and whole, goes to the next door with both sockets and what waits between
  * them; who is still SNIFFING with what came of him. All others end with this door: who waits for a target or an agent, who
- * has been refused, of which one end broke, who is served in this process (door_sink.h), and whose host ends with the
- * process (door_gate.h, ends_with_door).
+ * has been refused, of which one end broke, and who is served in this process (door_sink.h).
  *
  *   PUMPED ────► put ──► queue ──► take ──► [limits, its host is still led somewhere] ──► PUMPED
  *   SNIFFING ──► put ──► queue ──► take ──► [limits] ──► SNIFFING, from its first byte
  *   what is not taken up ─────────────────────┴────► reset, and counted
+ *
+ * A host of webgw that a member has by its grant is no route before its agent is back: its visitors are taken up while the
+ * grant is there (door_routes_set_awaited()), and no wildcard stands for it.
  *
  * What is read is not believed: a descriptor is used for what it is, or closed.
  */
@@ -103,6 +105,7 @@ static bool say_carried(const struct visitor *visitor, const struct splice_saved
 	say_visitor(visitor, saved->quiet_ms, parcel);
 	parcel->said.kind = STREAM_CARRIED;
 	parcel->said.protocol = (enum sniffer_protocol)visitor->protocol;
+	parcel->said.is_members = visitor->gate && visitor->gate->is_members;
 	if (visitor->host && port_or_host_from(visitor->host, strlen(visitor->host), &parcel->said.host) != 0)
 		return false;
 	for (int i = 0; i < 2; i++) {
@@ -132,8 +135,6 @@ static bool put_carried(struct visitor *visitor, struct stream_queue *queue, str
 
 	if (visitor->ends_here)
 		return false; /* TLS, with keys that nobody else has */
-	if (visitor->gate && visitor->gate->ends_with_door)
-		return false; /* else a wildcard would lead him through somebody else's gate, if anything led him at all */
 	splice_pair_save(&visitor->pair, visitor->door->now_ms, &saved);
 	if (!say_carried(visitor, &saved, parcel))
 		return false;
@@ -315,23 +316,31 @@ static const struct door_route *route_of(const struct door_thread *door, const s
 	return door_routes_find(door->routes, said->protocol, &said->host);
 }
 
+/* NULL: no member has it any more, or somebody else has. */
+static struct door_gate *awaited_gate(const struct door_thread *door, const struct stream_said *said)
+{
+	return door->routes ? door_routes_awaited_gate(door->routes, &said->host) : NULL;
+}
+
 /* Its descriptors are used up when true, also if it was turned away for another cause than `false` stands for. */
 static bool take_carried(struct door_thread *door, const struct parcel *parcel, uint64_t quiet_ms)
 {
 	const struct stream_said *said = &parcel->said;
-	const struct door_route *route = route_of(door, said);
-	struct visitor *visitor = route ? take_visitor(door, parcel) : NULL;
+	const struct door_route *route = said->is_members ? NULL : route_of(door, said);
+	struct door_gate *gate = said->is_members ? awaited_gate(door, said) : route ? route->gate : NULL;
+	struct visitor *visitor = route || gate ? take_visitor(door, parcel) : NULL;
 
 	if (!visitor)
 		return false;
 	reset_on_close(parcel, false);
 	const struct sniffed found = { .protocol = said->protocol, .host = said->host };
 	visitor_note_host(visitor, &found);
-	if (route->gate)
-		visitor_hold_gate(visitor, route->gate);
+	if (gate)
+		visitor_hold_gate(visitor, gate);
 	if (resume(visitor, parcel, quiet_ms)) {
 		door->counters.streams_taken++;
-		visitor_find_place(visitor, route);
+		if (route)
+			visitor_find_place(visitor, route);
 	} else {
 		door->counters.streams_lost++;
 	}

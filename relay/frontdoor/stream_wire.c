@@ -11,6 +11,7 @@
 #define LABEL	  "p2pnode front door streams 1"
 #define LABEL_LEN (sizeof(LABEL) - 1)
 
+enum visitor_flag { VISITOR_AT_RELAYS = 1, VISITOR_MEMBERS = 2 };
 enum end_flag { END_URGENT = 1, END_BROKEN = 2, END_PROMPT = 4, END_ALL = 7 };
 enum flow_flag { FLOW_IN_PIPE = 1, FLOW_ENDED = 2, FLOW_CUT_OFF = 4, FLOW_DONE = 8, FLOW_FINISHED = 16, FLOW_BULK = 32,
 		 FLOW_ALL = 63 };
@@ -30,7 +31,7 @@ static void put_visitor(struct wire_writer *w, const struct stream_said *said)
 	wire_put_u32(w, said->remote.scope_id);
 	wire_put_u32(w, said->quiet_ms);
 	wire_put_u8(w, said->n_doors);
-	wire_put_u8(w, said->is_at_relays);
+	wire_put_u8(w, (uint8_t)((said->is_at_relays ? VISITOR_AT_RELAYS : 0) | (said->is_members ? VISITOR_MEMBERS : 0)));
 }
 
 static void put_flow(struct wire_writer *w, const struct stream_flow *flow)
@@ -90,21 +91,17 @@ size_t stream_encode(const struct stream_said *said, uint8_t buf[STREAM_MAX_MESS
 
 /* ---- reading ---- */
 
-static bool get_bool(struct wire_reader *r)
-{
-	const uint8_t value = wire_u8(r);
-
-	r->failed = r->failed || value > 1;
-	return value == 1;
-}
-
 static void get_visitor(struct wire_reader *r, struct stream_said *ret)
 {
 	ret->remote = wire_endpoint(r);
 	ret->remote.scope_id = wire_u32(r);
 	ret->quiet_ms = wire_u32(r);
 	ret->n_doors = wire_u8(r);
-	ret->is_at_relays = get_bool(r);
+	const uint8_t flags = wire_u8(r);
+	const uint8_t known = VISITOR_AT_RELAYS | (ret->kind == STREAM_CARRIED ? VISITOR_MEMBERS : 0);
+	r->failed = r->failed || (flags & ~known) != 0;
+	ret->is_at_relays = flags & VISITOR_AT_RELAYS;
+	ret->is_members = flags & VISITOR_MEMBERS;
 }
 
 /* As names are that were normalised; no other one can be asked for. */

@@ -55,6 +55,7 @@ struct stream_said {
 	uint8_t n_doors;   /* that have passed it on */
 	bool is_at_relays;
 	/* CARRIED */
+	bool is_members; /* its host is one of webgw's, by a member's grant; a door of before this refuses such a visitor */
 	enum sniffer_protocol protocol;
 	struct host_name host; /* that it asked for; len 0: none */
 	struct stream_end ends[2];

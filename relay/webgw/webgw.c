@@ -46,6 +46,7 @@ struct host_gate {
 	struct door_gate gate;
 	struct host_pattern host;
 	struct identity last; /* a member that went, and was one of its agents: the last one */
+	bool is_expected;     /* none was there since this process began */
 	struct link among_left;
 	uint64_t left_ms;
 };
@@ -75,7 +76,7 @@ static struct door_gate *new_gate(const struct host_pattern *host, bool is_membe
 		abort();
 	gate->host = *host;
 	gate->gate.free = free_gate;
-	gate->gate.ends_with_door = is_members;
+	gate->gate.is_members = is_members;
 	door_gate_init(&gate->gate);
 	return &gate->gate;
 }
@@ -111,42 +112,89 @@ static void sweep_left(struct webgw *webgw)
 	}
 }
 
+/* The oldest of those through which nobody is carried, or of all. */
+static struct host_gate *first_to_forget(const struct webgw *webgw)
+{
+	for (struct link *at = webgw->left.after; at != &webgw->left; at = at->after) {
+		struct host_gate *gate = container_of(at, struct host_gate, among_left);
+		if (door_gate_counters(&gate->gate).visitors_now == 0)
+			return gate;
+	}
+	return container_of(link_first(&webgw->left), struct host_gate, among_left);
+}
+
 /* There is one less to be looked after, whose visitors are cut: better than that nobody could cut them. */
 static void make_room_for_left(struct webgw *webgw)
 {
 	sweep_left(webgw);
 	if (webgw->n_left < MAX_LEFT)
 		return;
-	struct host_gate *oldest = container_of(link_first(&webgw->left), struct host_gate, among_left);
-	door_gate_shut(&oldest->gate);
-	forget_left(webgw, oldest);
+	struct host_gate *gate = first_to_forget(webgw);
+	door_gate_shut(&gate->gate);
+	forget_left(webgw, gate);
+}
+
+static void put_left(struct webgw *webgw, struct host_gate *gate)
+{
+	gate->left_ms = uv_now(webgw->loop);
+	link_put_last(&webgw->left, &gate->among_left);
+	webgw->n_left++;
 }
 
 static void leave_gate(struct webgw *webgw, struct door_gate *gate_take)
 {
-	struct host_gate *gate = container_of(gate_take, struct host_gate, gate);
-
 	make_room_for_left(webgw);
-	gate->left_ms = uv_now(webgw->loop);
-	link_put_last(&webgw->left, &gate->among_left);
-	webgw->n_left++;
+	put_left(webgw, container_of(gate_take, struct host_gate, gate));
+}
+
+static struct host_gate *find_left(const struct webgw *webgw, const struct host_pattern *host)
+{
+	for (struct link *at = webgw->left.after; at != &webgw->left; at = at->after) {
+		struct host_gate *left = container_of(at, struct host_gate, among_left);
+		if (left->host.is_wildcard == host->is_wildcard && host_name_equal(&left->host.name, &host->name))
+			return left;
+	}
+	return NULL;
 }
 
 /* The host is back: with who is still carried, and what was counted. */
 static void give_members_gate(struct webgw *webgw, const struct host_pattern *host)
 {
 	void **gate = subscriptions_data(webgw->subscriptions, host);
+	struct host_gate *left = gate && !*gate ? find_left(webgw, host) : NULL;
 
-	for (struct link *at = webgw->left.after; gate && !*gate && at != &webgw->left; at = at->after) {
-		struct host_gate *left = container_of(at, struct host_gate, among_left);
-		if (left->host.is_wildcard != host->is_wildcard || !host_name_equal(&left->host.name, &host->name))
-			continue;
-		*gate = &left->gate;
-		link_remove(&left->among_left);
-		webgw->n_left--;
+	if (!left) {
+		give_gate(webgw, host, true);
 		return;
 	}
-	give_gate(webgw, host, true);
+	*gate = &left->gate;
+	link_remove(&left->among_left);
+	webgw->n_left--;
+}
+
+static bool is_any_granted(const struct webgw *webgw, const struct host_pattern *host)
+{
+	return webgw->ports.is_any_granted && webgw->ports.is_any_granted(webgw->ports.owner, host);
+}
+
+struct door_gate *webgw_expect_host(struct webgw *webgw, const struct host_pattern *host)
+{
+	struct host_gate *gate = find_left(webgw, host);
+
+	if (gate)
+		return &gate->gate;
+	if (webgw->n_left >= MAX_LEFT || subscriptions_data(webgw->subscriptions, host) || !is_any_granted(webgw, host))
+		return NULL;
+	gate = container_of(new_gate(host, true), struct host_gate, gate);
+	gate->is_expected = true;
+	put_left(webgw, gate);
+	return &gate->gate;
+}
+
+static bool may_stay(const struct webgw *webgw, const struct host_gate *gate)
+{
+	return gate->is_expected ? is_any_granted(webgw, &gate->host)
+				 : webgw->ports.is_granted(webgw->ports.owner, &gate->last, &gate->host);
 }
 
 /* The grant of who served it last is no more. */
@@ -157,7 +205,7 @@ static void cut_left(struct webgw *webgw)
 	for (; at != &webgw->left; at = next) {
 		struct host_gate *gate = container_of(at, struct host_gate, among_left);
 		next = at->after;
-		if (webgw->ports.is_granted(webgw->ports.owner, &gate->last, &gate->host))
+		if (may_stay(webgw, gate))
 			continue;
 		door_gate_shut(&gate->gate);
 		forget_left(webgw, gate);
@@ -170,9 +218,13 @@ static void note_gone_of(struct webgw *webgw, uint32_t i, const struct host_patt
 	const uint32_t n = subscriptions_of_host(webgw->subscriptions, i, 0, facts, SUBSCRIPTIONS_MAX_OF_HOST);
 	void **gate = subscriptions_data(webgw->subscriptions, host);
 
-	for (uint32_t j = 0; j < n; j++)
-		if (facts[j].owner == ws)
-			container_of((struct door_gate *)*gate, struct host_gate, gate)->last = *websocket_identity(ws);
+	for (uint32_t j = 0; j < n; j++) {
+		struct host_gate *of_host = container_of((struct door_gate *)*gate, struct host_gate, gate);
+		if (facts[j].owner != ws)
+			continue;
+		of_host->last = *websocket_identity(ws);
+		of_host->is_expected = false;
+	}
 }
 
 /* Before its subscriptions go, or one of them: of each host that it has as a member. */
@@ -706,9 +758,9 @@ void webgw_recheck(struct webgw *webgw)
 {
 	struct host_pattern host;
 
+	sweep_left(webgw);
 	if (webgw->ports.is_granted)
 		cut_left(webgw);
-	sweep_left(webgw);
 	for (uint32_t i = 0; subscriptions_host_at(webgw->subscriptions, i, &host, NULL);)
 		if (subscriptions_is_members(webgw->subscriptions, i) && let_go_of(webgw, i, &host))
 			(void)webgw_remove_host(webgw, &host); /* another has its place now */

@@ -13,7 +13,8 @@
  * Of two kinds: within TLS, for all addresses, and without, for loopback, private and overlay ones, as who sees it may answer in
  * the agent's place. Agents of the first kind are told to dial back within TLS, too; and a member of the network, by its
  * certificate, needs no secret for hosts that are granted to it. Such hosts are there as long as they are; their
- * visitors are carried to their ends, unless the grant of the agent that went last is taken back, before or after.
+ * visitors are carried to their ends, unless the grant of the agent that went last is taken back, before or after. Those that
+ * the process before has left have no such agent yet: they go on while the host is granted to any member.
  *
  * Loop only.
  */
@@ -36,6 +37,8 @@ struct webgw_ports {
 	uint16_t (*dial_back_port)(void *owner, bool is_tls);
 	/* May this member serve that host? NULL: none may any. */
 	bool (*is_granted)(void *owner, const struct identity *who, const struct host_pattern *host);
+	/* May any member serve it? NULL: none may. */
+	bool (*is_any_granted)(void *owner, const struct host_pattern *host);
 	/* A host of members came, or went with the last of its agents. */
 	void (*changed)(void *owner);
 	/* As data_links_prepare() and data_links_hand(), for agents within TLS. NULL: none of them has warm connections. */
@@ -74,6 +77,11 @@ P2P_CHECK int webgw_set_certificate(struct webgw *webgw, const char *certificate
 				    struct error *reterr);
 /* Who has which host has changed: members that may no longer serve one are let go, and hosts that no member has. */
 void webgw_recheck(struct webgw *webgw);
+/*
+ * A host that is granted to a member, before its agents are back: the gate, borrowed, through which its visitors of before go
+ * on; until no member may serve it any more. NULL: no member may, another has the host, or there are too many.
+ */
+struct door_gate *webgw_expect_host(struct webgw *webgw, const struct host_pattern *host);
 /* After the WebSocket host is closed, and the front door. Accepts NULL. */
 void webgw_free(struct webgw *webgw);
 /* As subscriptions_add_host(). */

@@ -12,6 +12,7 @@ What systemd does is done by Supervised. tests/unit/frontdoor/test_stream_*.c ha
 """
 
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -245,8 +246,12 @@ def agent_pair(town):
 
 def raw_agent_pair(town):
     """The same, of a visitor that speaks TLS, by an agent within TLS, which ends behind the secret."""
-    agent, hello = TlsAgent(town.agents, town.relay.host.ip), client_hello()
+    agent = TlsAgent(town.agents, town.relay.host.ip)
     assert "result" in agent.register("www.example.com", SECRET)
+    return raw_pair_of(town, agent, client_hello())
+
+
+def raw_pair_of(town, agent, hello):
     visitor = town.visit(hello, 443)
     told = agent.next_visit()
     link = agent.link(told["serverListeningPort"])
@@ -315,6 +320,47 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     last = town.pair()
     town.relay.program.restart_in_place()
     assert answers(*last)
+
+
+def certificate_files(node):
+    membership = json.loads((node.state / "membership.json").read_text())
+    membership = next(m for m in (membership, *membership.values()) if isinstance(m, dict) and "certificate" in m)
+    files = [node.state / "certificate.pem", node.state / "key.pem"]
+    for file, text in zip(files, (membership["certificate"], (node.state / "identity.key").read_text())):
+        file.write_text(text)
+    return files
+
+
+def subscribed_member(town, files, host):
+    def attempt():
+        agent = TlsAgent(town.agents, town.relay.host.ip, certificate=files)
+        return agent if "result" in agent.ask("webgw_registerClient", {"host": host}) else agent.close()
+
+    return wait_until(attempt, 20, "that the member's agent has it", interval=0.2)
+
+
+def test_visitors_of_hosts_that_members_have_by_grant_alone_go_on_until_it_is_taken_back(town):
+    """Of two members' hosts, which the starting node has nowhere in its configuration; the agent of one comes back, the other's does not."""
+    hosts, files = ("kept.example.com", "alone.example.com"), certificate_files(town.alice)
+    for host in hosts:
+        town.overlay.control.admin("host", "add", "alice", host)
+    kept, alone = [raw_pair_of(town, subscribed_member(town, files, host), client_hello(host)) for host in hosts]
+
+    town.relay.program.restart_in_place()
+    assert answers(*kept) and answers(*alone)
+    town.relay.wait_for(lambda status: True, "answers")
+    assert (taken(town), lost(town)) == (2, 0)
+    agent = subscribed_member(town, files, "kept.example.com")
+    assert answers(*kept) and answers(*raw_pair_of(town, agent, client_hello("kept.example.com")))
+    town.overlay.control.admin("host", "remove", "alice", "alone.example.com")
+    assert all(is_reset(end) for end in alone)
+    assert answers(*kept)
+
+    # And a second time: what was taken up is handed over again.
+    town.relay.program.restart_in_place()
+    assert answers(*kept)
+    town.overlay.control.admin("host", "remove", "alice", "kept.example.com")
+    assert all(is_reset(end) for end in kept)
 
 
 def test_a_port_of_udp_is_free_for_who_binds_it_otherwise_at_the_next_start(town):

@@ -98,9 +98,9 @@ def is_dropped(town, what, n):
     wait_until(lambda: drops(town, f"front door: {what}") == n, 10, f"{n} times {what}")
 
 
-def client_hello():
+def client_hello(host="www.example.com"):
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="www.example.com")
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()

@@ -502,30 +502,69 @@ static void test_whose_host_is_led_nowhere_any_more_is_reset_and_counted(void)
 	close_town(&town);
 }
 
-/* The next door may lead that name elsewhere meanwhile, through somebody else's gate. */
-static void test_whose_host_the_next_door_has_not_got_yet_is_reset_and_no_wildcards(void)
+/* The door of `town` has app.example.org by this gate, and a pair of it. */
+static struct pair pair_through(struct town *town, struct door_gate *gate)
 {
-	struct door_gate gate = { .ends_with_door = true };
 	struct door_rule rule;
-	struct town town;
 	char line[64];
+
+	snprintf(line, sizeof(line), "app.example.org 127.0.0.1:%u", town->server_port);
+	assert(door_rule_parse(line, &rule, NULL) == 0);
+	rule.gate = gate;
+	door_routes_free(town->routes);
+	town->routes = door_routes_new(1);
+	assert(door_routes_add(town->routes, &rule, &rule.address) == 0);
+	door_thread_set_routes(town->door, town->routes);
+	return pair_up(town);
+}
+
+/* The next door may lead that name elsewhere meanwhile, through somebody else's gate. */
+static void test_whose_host_no_member_has_any_more_is_reset_and_no_wildcards(void)
+{
+	struct door_gate gate = { .is_members = true };
+	struct town town;
 
 	open_town(&town);
 	door_gate_init(&gate);
-	snprintf(line, sizeof(line), "app.example.org 127.0.0.1:%u", town.server_port);
-	assert(door_rule_parse(line, &rule, NULL) == 0);
-	rule.gate = &gate;
-	door_routes_free(town.routes);
-	town.routes = door_routes_new(1);
-	assert(door_routes_add(town.routes, &rule, &rule.address) == 0);
-	door_thread_set_routes(town.door, town.routes);
-	const struct pair pair = pair_up(&town);
+	const struct pair pair = pair_through(&town, &gate);
 	leave(&town);
 	assert(door_gate_counters(&gate).visitors == 1 && door_gate_counters(&gate).visitors_now == 0);
 	door_routes_free(town.routes);
 	town.routes = routes_to("*.example.org", town.server_port);
 	follow(&town);
 	assert(are(&town, 0, 1));
+	expect_both_reset(&pair);
+	close_town(&town);
+}
+
+/* Also when somebody else has the name meanwhile; and a second time. Then the grant is taken back. */
+static void test_whose_host_a_member_still_has_goes_on_through_the_members_gate(void)
+{
+	struct door_gate before = { .is_members = true }, gate = { .is_members = true }, other = { .is_members = true };
+	struct door_awaited awaited[2] = { { .gate = &other }, { .gate = &gate } };
+	struct town town;
+
+	open_town(&town);
+	door_gate_init(&before);
+	door_gate_init(&gate);
+	door_gate_init(&other);
+	assert(host_name_from("zoo.example.org", 15, &awaited[0].host) == 0);
+	assert(host_name_from("app.example.org", 15, &awaited[1].host) == 0);
+	const struct pair pair = pair_through(&town, &before);
+	for (int i = 0; i < 2; i++) {
+		leave(&town);
+		door_routes_free(town.routes);
+		town.routes = routes_to("app.example.org", town.server_port);
+		door_routes_set_awaited(town.routes, awaited, 2);
+		follow(&town);
+		assert(are(&town, 1, 0));
+		assert(door_gate_counters(&gate).visitors_now == 1 && door_gate_counters(&other).visitors == 0);
+		door_thread_set_routes(town.door, town.routes);
+		expect_service(&town, &pair);
+	}
+	door_gate_shut(&gate);
+	door_thread_set_routes(town.door, town.routes);
+	assert(door_gate_counters(&gate).visitors_now == 0);
 	expect_both_reset(&pair);
 	close_town(&town);
 }
@@ -832,7 +871,8 @@ int main(void)
 	test_who_does_not_fit_into_the_queue_is_reset_and_counted();
 	test_what_nobody_takes_up_is_reset();
 	test_whose_host_is_led_nowhere_any_more_is_reset_and_counted();
-	test_whose_host_the_next_door_has_not_got_yet_is_reset_and_no_wildcards();
+	test_whose_host_no_member_has_any_more_is_reset_and_no_wildcards();
+	test_whose_host_a_member_still_has_goes_on_through_the_members_gate();
 	test_who_came_by_a_port_goes_on_while_its_operator_offers_it();
 	test_the_bounds_of_the_next_door_hold();
 	test_who_is_served_in_the_process_itself_is_reset_and_counted();

@@ -50,11 +50,17 @@ static void test_what_is_said_comes_out_again(void)
 
 	assert(stream_decode(buf, n, &again) == 0);
 	assert(again.kind == STREAM_CARRIED && endpoint_equal(&again.remote, &said.remote) && again.quiet_ms == 12345 &&
-	       again.n_doors == 1 && !again.is_at_relays && again.protocol == SNIFFER_TLS &&
+	       again.n_doors == 1 && !again.is_at_relays && !again.is_members && again.protocol == SNIFFER_TLS &&
 	       host_name_equal(&again.host, &said.host));
 	assert(again.ends[0].is_prompt && !again.ends[0].is_urgent && again.ends[1].is_urgent && !again.ends[1].is_broken);
 	assert(is_same_flow(&again.flows[0], &said.flows[0]) && is_same_flow(&again.flows[1], &said.flows[1]));
 	assert(stream_count_fds(&again) == 4);
+
+	struct stream_said members = said;
+	members.is_members = true;
+	assert(stream_decode(buf, stream_encode(&members, buf), &again) == 0 && again.is_members && !again.is_at_relays);
+	members.kind = STREAM_SNIFFED; /* whose host is not known yet */
+	assert(stream_decode(buf, stream_encode(&members, buf), &again) == -EBADMSG);
 
 	const struct stream_said sniffed = { .kind = STREAM_SNIFFED, .remote = said.remote, .is_at_relays = true,
 					     .bytes = (const uint8_t *)"GET /", .n_bytes = 5 };

@@ -345,11 +345,18 @@ static void on_changed(void *owner)
 	grant.n_changed++;
 }
 
+static bool is_any_granted(void *owner, const struct host_pattern *host)
+{
+	(void)owner;
+	return !host->is_wildcard && grant.name != NULL;
+}
+
 static void begin_with_members(void)
 {
 	const struct webgw_options options = { .ports = { .answer = on_answer,
 							  .dial_back_port = dial_back_port,
 							  .is_granted = is_granted,
+							  .is_any_granted = is_any_granted,
 							  .changed = on_changed } };
 	const struct tls_options tls = { .is_server = true };
 
@@ -477,6 +484,45 @@ static void test_a_grant_taken_back_cuts_visitors_of_an_agent_that_has_gone(void
 	}
 }
 
+/* Whose agent they have is not known: any member's grant keeps them, until an agent is back. */
+static void test_visitors_that_a_process_before_left_stay_while_a_member_has_their_host(void)
+{
+	const struct identity alice = { .name = "alice" };
+	const struct host_pattern expected = pattern_of("m.example"), secret = pattern_of("secret.example");
+	const char *params = "{\"host\":\"m.example\"}";
+	struct host_pattern host;
+	struct websocket ws;
+
+	for (int is_back = 0; is_back < 2; is_back++) {
+		begin_with_members();
+		add_host("secret.example");
+		assert(!webgw_expect_host(world.webgw, &expected)); /* nobody has it */
+		grant.name = "bob";
+		assert(!webgw_expect_host(world.webgw, &secret)); /* no member's */
+		struct door_gate *of_visitors = door_gate_hold(webgw_expect_host(world.webgw, &expected));
+		assert(of_visitors && of_visitors->is_members && webgw_expect_host(world.webgw, &expected) == of_visitors);
+		door_gate_enter(of_visitors);
+		grant.name = "alice";
+		webgw_recheck(world.webgw);
+		assert(!door_gate_is_shut(of_visitors) && !webgw_host_at(world.webgw, 1, &host));
+		if (is_back) {
+			open_one(&ws);
+			ws.identity = &alice;
+			ask(&ws, "webgw_registerClient", params);
+			assert(webgw_host_at(world.webgw, 1, &host) == of_visitors);
+			close_one(&ws);
+			grant.name = "bob"; /* now it is known whose they are */
+		} else {
+			grant.name = NULL;
+		}
+		webgw_recheck(world.webgw);
+		assert(door_gate_is_shut(of_visitors));
+		door_gate_leave(of_visitors);
+		door_gate_let_go(of_visitors);
+		end();
+	}
+}
+
 static void test_who_tries_secrets_is_sent_away_and_a_member_tries_none(void)
 {
 	const struct identity alice = { .name = "alice" };
@@ -590,6 +636,7 @@ int main(void)
 	test_a_member_serves_what_is_granted_to_it_without_a_secret();
 	test_a_members_host_goes_with_its_last_agent_and_its_visitors_stay();
 	test_a_grant_taken_back_cuts_visitors_of_an_agent_that_has_gone();
+	test_visitors_that_a_process_before_left_stay_while_a_member_has_their_host();
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
