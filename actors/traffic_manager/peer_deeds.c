@@ -536,6 +536,7 @@ void deed_boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_ac
 	fsm->round_ns = 0;
 	fsm->too_big_ns = 0;
 	fsm->prefers_relay = fsm->relay_up && candidate_is_closed(peer_current(fsm), in->now_ns);
+	fsm->was_lossy = false;
 	fsm->relay_data_ns = in->now_ns;
 	fsm->data_ns = 0;
 	fsm->watch_ns = fsm->closer_ns = 0;
@@ -949,14 +950,16 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 {
 	uint32_t cost, now = cost_now_us(fsm);
 	int best = best_other(fsm, now_ns, &cost);
+	const bool is_return = fsm->prefers_relay && fsm->was_lossy && best == fsm->current;
 
 	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin_us(fsm, best, now) >= now) {
 		fsm->n_better = 0;
 		return;
 	}
-	if (++fsm->n_better < BETTER_SURVEYS)
+	if (++fsm->n_better < (is_return ? BACK_SURVEYS : BETTER_SURVEYS))
 		return;
 	fsm->prefers_relay = best == RELAY_SLOT;
+	fsm->was_lossy = fsm->prefers_relay && is_lossy(peer_current(fsm));
 	if (best != RELAY_SLOT)
 		use(fsm, best, now_ns, out);
 	fsm->n_better = 0;
@@ -973,6 +976,7 @@ void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 	int best = best_other(fsm, in->now_ns, &cost);
 	if (best < 0 || best == RELAY_SLOT) {
 		fsm->prefers_relay = fsm->relay_up;
+		fsm->was_lossy = false;
 		return;
 	}
 	use(fsm, best, in->now_ns, out);

@@ -86,6 +86,7 @@
 #define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
 #define BETTER_MIN_US  3000
 #define BETTER_SURVEYS 2
+#define BACK_SURVEYS   32 /* to a way that was left because it lost much: among an hour's looks one is good by chance */
 #define LOSSY_PERMILLE 20 /* above it loss is an estimate, with an error: */
 #define SURE_OF_NOW    3  /* standard deviations for the way in use … */
 #define SURE_OF_OTHER  1  /* … and for one that shall replace it */

@@ -410,10 +410,11 @@ static uint64_t no_answer_at_ns(const struct peer_fsm *fsm)
 			  peer_sooner(fsm->data_ns + SILENCE_NS, fsm->doubt_ns + LOADED_PATIENT_NS));
 }
 
-/* So many probes in a row are not lost by chance. */
+/* So many probes in a row are not lost by chance, also where the usual loss is measured at half of what it is. Meanwhile
+ * the relay carries a copy of all. */
 static uint32_t lost_probes(const struct peer_fsm *fsm)
 {
-	return LOST_PROBES + (uint32_t)peer_sooner(fsm->usual_loss_permille, 400) / 40u;
+	return LOST_PROBES + (uint32_t)peer_sooner(fsm->usual_loss_permille, 400) / 20u;
 }
 
 static uint64_t probe_again_ns(const struct peer_fsm *fsm)

@@ -249,6 +249,7 @@ struct peer_fsm {
 	uint64_t closer_ns;	 /* not before there is another one */
 	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
 	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
+	bool was_lossy;	      /* … and the direct way was left for what it lost */
 	uint32_t n_better;    /* surveys in a row that found another way better */
 
 	void (*trace)(void *arg, const char *line); /* may be NULL; a decision a line */

@@ -401,10 +401,28 @@ static void test_a_direct_way_that_loses_a_third_is_left_for_the_relay_within_a_
 	while (!w.peer.prefers_relay && n < 200)
 		survey(&w, ++n % 3 != 0, 20);
 	assert(w.peer.prefers_relay && w.now_ns - begin_ns < MS(150000));
-	/* And it is taken again when it is as good. */
+}
+
+static void test_a_direct_way_left_for_what_it_lost_is_taken_again_when_it_was_as_good_for_three_minutes_not_by_one_lucky_look(void)
+{
+	struct world w;
+	int n;
+	given_an_established_peer(&w);
+	for (n = 0; !w.peer.prefers_relay && n < 200; n++)
+		survey(&w, n % 3 != 0, 20);
+
+	/* All that is known of it is good, but not for long. */
+	for (n = 0; n < 75; n++)
+		survey(&w, true, 20);
+	assert(w.peer.prefers_relay && w.peer.n_better > 2);
+	for (n = 0; n < 9; n++)
+		survey(&w, n % 3 == 0, 20);
+	assert(w.peer.prefers_relay && w.peer.n_better == 0);
+
+	uint64_t begin_ns = w.now_ns;
 	for (n = 0; w.peer.prefers_relay && n < 200; n++)
 		survey(&w, true, 20);
-	assert(!w.peer.prefers_relay);
+	assert(!w.peer.prefers_relay && w.now_ns - begin_ns < MS(210000));
 }
 
 static void test_a_quiet_path_is_pinged_every_two_seconds(void)
@@ -1105,6 +1123,7 @@ int main(void)
 	test_a_peer_fills_only_its_own_share_of_the_table();
 	test_data_both_ways_needs_no_pings_but_surveys_and_one_a_second();
 	test_a_direct_way_that_loses_a_third_is_left_for_the_relay_within_a_minute_or_two_and_not_for_two_losses();
+	test_a_direct_way_left_for_what_it_lost_is_taken_again_when_it_was_as_good_for_three_minutes_not_by_one_lucky_look();
 	test_a_quiet_path_is_pinged_every_two_seconds();
 	test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_given_up();
 	test_where_pings_pass_and_data_does_not_the_relay_carries_it_and_the_address_is_closed_for_a_while();
