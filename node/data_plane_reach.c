@@ -25,6 +25,8 @@
 
 #define MAX_WAIT_NS	 2000000000ull
 #define SEEK_MS		 100  /* between two rounds of questions for what waits … */
+#define ASK_NS		 90000000ull /* a little less, so that each round asks */
+#define ASK_HEARD_NS	 40000000ull /* who was heard there meanwhile is there: the answer is a slot now */
 #define SEEK_CALM_NS	 1000000000ull /* … and for a peer that is reached elsewhere meanwhile */
 #define IN_USE_NS	 5000000000ull
 #define MAX_SOUGHT	 4 /* relays that are opened for a peer whose home does not have it */
@@ -178,7 +180,8 @@ static void ask(struct plane_relay *relay, struct plane_peer *peer, uint64_t now
 	if (!relay->has_udp || !relay_udp_fsm_is_bound(&relay->udp))
 		return;
 	struct plane_place *place = take_place(peer, relay->relay.id);
-	if (place->slot != 0 || now - place->asked_ns < SEEK_MS * 1000000ull)
+	const uint64_t pause = place->here_ns > place->asked_ns ? ASK_HEARD_NS : ASK_NS;
+	if (place->slot != 0 || now - place->asked_ns < pause)
 		return;
 	place->asked_ns = now;
 	plane_relay_udp_find(relay, peer);
@@ -379,13 +382,14 @@ static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 {
 	const struct train first = train_slice(train, 0, 1);
 	const uint64_t now = clock_now_ns();
+	const bool is_sought = peer_silence_is_sought(&peer->silence, now);
 	uint32_t n = 0;
 
 	for (struct plane_relay *relay = plane->relays; relay && n < MAX_SOUGHT; relay = relay->next) {
 		if (relay == but || !relay->is_tls_up || relay->is_tls_silent)
 			continue;
 		struct plane_place *place = take_place(peer, relay->relay.id);
-		if (plane_place_was_tried(place, now))
+		if (plane_place_was_tried(place, now, is_sought))
 			continue;
 		plane_place_try(place, now, data_plane_relay_rtt_us(plane, relay->relay.id));
 		n += send_by_tls(relay, peer, &first) == 0;
@@ -608,6 +612,8 @@ void plane_reach_sampled(struct data_plane *plane, struct plane_peer *peer, cons
 		}
 		if (relay->has_udp && relay_udp_fsm_received(&relay->udp, now->relayed.ns / 1000))
 			plane_relay_reconsider(relay);
+		if (!is_settled(plane, peer))
+			ask(relay, peer, clock_now_ns()); /* that it may be answered there */
 	}
 	if (now->last_send_ns != before->last_send_ns && peer->path.relay && (relay = relay_of_way(plane, peer))) {
 		peer->used_ns = now->last_send_ns;

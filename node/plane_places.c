@@ -71,18 +71,27 @@ bool plane_place_is_tried(const struct plane_place *place, uint64_t now_ns)
 	return place && place->tried_ns > place->here_ns && now_ns < place->tried_until_ns;
 }
 
-bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns)
+bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns, bool is_sought)
 {
-	return plane_place_is_tried(place, now_ns) ||
-	       (place && place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_RETRY_NS);
+	if (!place)
+		return false;
+	if (place->sent_ns != 0 && now_ns - place->sent_ns < PLANE_SOUGHT_NS)
+		return true;
+	return !is_sought && (plane_place_is_tried(place, now_ns) ||
+			      (place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_RETRY_NS));
 }
 
 void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us)
 {
 	const uint64_t patience_ns = rtt_us == 0 ? MAX_PATIENCE_NS : 2000ull * rtt_us + MIN_PATIENCE_NS;
+	const bool is_heard = plane_place_is_here(place) && now_ns - place->here_ns < PLANE_FRESH_NS;
 
-	place->tried_ns = now_ns;
-	place->tried_until_ns = now_ns + (patience_ns < MAX_PATIENCE_NS ? patience_ns : MAX_PATIENCE_NS);
+	/* What is heard from is not in doubt, and what the relay has not yet answered is waited for no longer. */
+	if (!is_heard && !(plane_place_is_tried(place, now_ns) && place->absent_ns == 0)) {
+		place->tried_ns = now_ns;
+		place->tried_until_ns = now_ns + (patience_ns < MAX_PATIENCE_NS ? patience_ns : MAX_PATIENCE_NS);
+	}
+	place->sent_ns = now_ns;
 	place->absent_ns = 0;
 }
 

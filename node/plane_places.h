@@ -19,6 +19,8 @@
 
 #define PLANE_PLACES  8
 #define PLANE_RETRY_NS 150000000ull /* who was not there is tried again after that */
+#define PLANE_SOUGHT_NS 50000000ull /* … and who is sought since it does not answer elsewhere, so often in any case */
+#define PLANE_FRESH_NS 1000000000ull /* who was heard from so lately is there: a packet more does not put that in doubt */
 #define PLANE_DEAF_NS 60000000000ull /* after that the relay knows itself whether the peer is there */
 
 /* What is known of a peer at one relay. */
@@ -30,6 +32,7 @@ struct plane_place {
 	uint64_t asked_ns;
 	/* A packet went there over TLS; until then the relay has had time to say that the peer is not there. */
 	uint64_t tried_ns, tried_until_ns;
+	uint64_t sent_ns; /* the last that was to find it there */
 	uint64_t deaf_ns; /* what was sent there had no answer then; 0: or it had one since */
 };
 
@@ -40,8 +43,8 @@ struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], u
 
 /* A packet goes there. rtt_us: to the relay, 0: not known. */
 void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us);
-/* It was tried, or said not to be there, just now: not yet to be tried again. */
-bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns);
+/* It was tried, or said not to be there, just now: not yet to be tried again. Who is sought may come any moment. */
+bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns, bool is_sought);
 
 /* Who is sought for long is sought in rounds, so that many do not ask all at once. All zero to begin with. */
 struct plane_rounds {

@@ -343,11 +343,11 @@ def test_the_receiver_loses_only_its_way_to_its_home(world, measured, control):
 @pytest.mark.parametrize("world", [{"block_udp": ("carol",)}], indirect=True, ids=["the sender has TLS only"])
 @control_or_not
 def test_who_sends_by_tls_alone_finds_a_receiver_that_lost_its_home(world, measured, control):
-    """Over TLS nobody says that a peer is there: it has to be tried."""
+    """Over TLS nobody says that a peer is there: it has to be tried. 0.45 s until that is in doubt, then 0.1 s."""
     if not control:
         world.without_control()
     measured("gap: the receiver's way to its home is cut, the sender has TLS only" + ("" if control else ", control away"),
-             world.gap(lambda: cut_off_from_north(world), timeout=60), GAP)
+             world.gap(lambda: cut_off_from_north(world), timeout=60), 0.8)
 
 
 @one_relay

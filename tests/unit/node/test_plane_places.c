@@ -106,7 +106,7 @@ static void test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_whil
 	struct plane_place place = { .relay_id = 3, .absent_ns = 1000 };
 	const uint64_t again = 1000 + PLANE_RETRY_NS;
 
-	EXPECT(plane_place_was_tried(&place, again - 1) && !plane_place_was_tried(&place, again));
+	EXPECT(plane_place_was_tried(&place, again - 1, false) && !plane_place_was_tried(&place, again, false));
 	plane_place_try(&place, again, 20000);
 	EXPECT(plane_place_is_tried(&place, again) && !plane_place_is_absent(&place));
 	EXPECT(plane_place_is_tried(&place, again + 89 * MS) && !plane_place_is_tried(&place, again + 90 * MS));
@@ -119,8 +119,10 @@ static void test_a_far_relay_has_more_time_to_say_so_but_not_for_ever(void)
 
 	plane_place_try(&place, 1000, 100000);
 	EXPECT(plane_place_is_tried(&place, 249 * MS) && !plane_place_is_tried(&place, 251 * MS));
+	place = (struct plane_place){ .relay_id = 3 };
 	plane_place_try(&place, 1000, 5000000);
 	EXPECT(!plane_place_is_tried(&place, 301 * MS));
+	place = (struct plane_place){ .relay_id = 3 };
 	plane_place_try(&place, 1000, 0);
 	EXPECT(plane_place_is_tried(&place, 299 * MS) && !plane_place_is_tried(&place, 301 * MS));
 }
@@ -140,7 +142,41 @@ static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
 
 	plane_place_try(&place, 1000, 20000);
 	place.absent_ns = 1001;
-	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002));
+	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002, false));
+}
+
+static void test_who_is_heard_while_it_is_tried_is_there_however_often_it_is_tried(void)
+{
+	struct plane_place place = { .relay_id = 3 };
+
+	plane_place_try(&place, 1000 * MS, 20000);
+	place.here_ns = 1010 * MS;
+	plane_place_try(&place, 1050 * MS, 20000);
+	EXPECT(!plane_place_is_tried(&place, 1050 * MS) && plane_place_is_here(&place));
+	plane_place_try(&place, 1010 * MS + PLANE_FRESH_NS, 20000); /* that was long ago */
+	EXPECT(plane_place_is_tried(&place, 1010 * MS + PLANE_FRESH_NS));
+}
+
+static void test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_the_same(void)
+{
+	struct plane_place place = { .relay_id = 3 };
+	uint32_t n = 0;
+
+	EXPECT(!plane_place_was_tried(&place, 1000 * MS, true) && !plane_place_was_tried(NULL, 1000 * MS, true));
+	for (uint64_t ms = 1000; ms < 1300; ms += 10) {
+		if (plane_place_was_tried(&place, ms * MS, true))
+			continue;
+		plane_place_try(&place, ms * MS, 100000);
+		n++;
+		EXPECT(plane_place_was_tried(&place, ms * MS, false));
+		EXPECT(plane_place_is_tried(&place, ms * MS) == (ms < 1250));
+		if (ms == 1200)
+			break;
+	}
+	EXPECT(n == 5 && !plane_place_is_tried(&place, 1250 * MS)); /* of the first, not of the last */
+	place.absent_ns = 1201 * MS;
+	plane_place_try(&place, 1250 * MS - 1, 100000); /* the relay is asked anew */
+	EXPECT(plane_place_is_tried(&place, 1499 * MS) && !plane_place_is_tried(&place, 1500 * MS));
 }
 
 /* So many peers are sought for 10 s, looked at every 50 ms, always in the same order: how often, at least and at most? */
@@ -183,6 +219,8 @@ int main(void)
 	test_a_far_relay_has_more_time_to_say_so_but_not_for_ever();
 	test_who_was_tried_and_is_heard_is_there_at_once();
 	test_who_was_tried_and_said_to_be_absent_is_absent();
+	test_who_is_heard_while_it_is_tried_is_there_however_often_it_is_tried();
+	test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_the_same();
 	test_an_answer_by_our_own_home_does_not_say_that_the_peer_is_there();
 	test_a_place_is_kept_once_taken();
 	test_of_which_nothing_was_heard_for_longest_gives_way();
