@@ -402,14 +402,26 @@ static struct caller *welcome_caller(struct door_dial_back *dial, int fd, const 
 	return NULL;
 }
 
+/* Of whom it is known that nobody will come. */
+static void give_up_visitor(struct door_dial_back *dial, const uint8_t secret[DIAL_BACK_SECRET])
+{
+	void *found = NULL;
+
+	take_answers(dial); /* so that it is said of which agent it was */
+	if (dial_back_take(&dial->table, secret, dial->door->now_ms, &found) == 0)
+		visitor_turn_away_for_want(found);
+}
+
 /* Their secrets were read with them. */
 static void take_callers(struct door_dial_back *dial)
 {
 	struct dial_caller given;
 
 	while (dial_exchange_take_caller(dial->exchange, &given)) {
-		struct caller *caller = welcome_caller(dial, given.fd, &given.remote);
-		if (caller) {
+		struct caller *caller = given.fd >= 0 ? welcome_caller(dial, given.fd, &given.remote) : NULL;
+		if (given.fd < 0) {
+			give_up_visitor(dial, given.secret);
+		} else if (caller) {
 			memcpy(caller->secret, given.secret, sizeof(caller->secret));
 			caller->n = sizeof(caller->secret);
 			caller->ends_here = !given.is_raw; /* else it came by TLS, which somebody in this process takes off */

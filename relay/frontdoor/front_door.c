@@ -593,7 +593,8 @@ bool front_door_take_caller(struct front_door *door, const struct dial_caller *c
 	if (is_given) {
 		wake(door);
 	} else {
-		splice_close_with_reset(caller_take->fd);
+		if (caller_take->fd >= 0)
+			splice_close_with_reset(caller_take->fd);
 		free(caller_take->answer);
 	}
 	return is_given;

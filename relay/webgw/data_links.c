@@ -145,20 +145,39 @@ static void on_over(void *owner, const struct error *why)
 
 /* ---- the secret ---- */
 
+/*
+ * The agent has taken it, and cannot serve it for want of descriptors: the door turns it away at once. Not who is told
+ * otherwise already: somebody else may come.
+ */
+static void give_visitor_up(struct data_link *link, const struct dial_caller *caller_for)
+{
+	const struct data_links_ports *ports = &link->links->options.ports;
+	struct dial_caller nobody = { .fd = -1, .remote = caller_for->remote };
+
+	link->links->counters.no_descriptors++;
+	if (link->is_told)
+		return;
+	memcpy(nobody.secret, caller_for->secret, sizeof(nobody.secret));
+	(void)ports->caller(ports->owner, &nobody); /* else it waits for as long as visitors do */
+	sodium_memzero(&nobody, sizeof(nobody));
+}
+
 /* It goes to the front door, which knows whose visitor it is for. */
 static void hand_over(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN], uint32_t n_sent)
 {
 	struct data_links *links = link->links;
 	const struct data_links_ports *ports = &links->options.ports;
+	struct dial_caller caller = { .remote = link->remote, .n_sent = n_sent };
 	int ends[2];
 
+	memcpy(caller.secret, secret, sizeof(caller.secret));
 	if (tcp_pair_make(&links->pairs, ends) < 0) {
-		links->counters.no_descriptors++;
+		give_visitor_up(link, &caller);
+		sodium_memzero(&caller, sizeof(caller));
 		close_link(link);
 		return;
 	}
-	struct dial_caller caller = { .fd = ends[1], .remote = link->remote, .n_sent = n_sent };
-	memcpy(caller.secret, secret, sizeof(caller.secret));
+	caller.fd = ends[1];
 	const bool is_taken = ports->caller(ports->owner, &caller);
 	sodium_memzero(&caller, sizeof(caller));
 	if (tls_bridge_join(&link->bridge, ends[0]) < 0 || !is_taken) {
@@ -184,8 +203,10 @@ static void hand_over_raw(struct data_link *link, const uint8_t secret[WEBGW_EPH
 	caller.fd = tls_bridge_release(&link->bridge, &caller.answer, &n_answer);
 	caller.n_answer = (uint32_t)n_answer; /* a read's, at most */
 	memcpy(caller.secret, secret, sizeof(caller.secret)); /* may be the link's own, which is wiped next */
-	close_link(link);
-	if (caller.fd >= 0 && ports->caller(ports->owner, &caller)) {
+	close_link(link); /* it lives until the loop has gone round */
+	if (caller.fd < 0) {
+		give_visitor_up(link, &caller);
+	} else if (ports->caller(ports->owner, &caller)) {
 		links->counters.joined++;
 		links->counters.raw++;
 	} else {

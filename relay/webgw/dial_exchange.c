@@ -29,7 +29,8 @@ void dial_exchange_deinit(struct dial_exchange *exchange)
 	struct dial_wanted wanted;
 
 	while (dial_exchange_take_caller(exchange, &caller)) {
-		splice_close_with_reset(caller.fd);
+		if (caller.fd >= 0)
+			splice_close_with_reset(caller.fd);
 		free(caller.answer);
 	}
 	while (dial_exchange_take_wanted(exchange, &wanted))

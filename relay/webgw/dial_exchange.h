@@ -50,7 +50,7 @@ struct dial_answer {
 
 /* Who dialled back, and was heard by the loop. */
 struct dial_caller {
-	int fd;
+	int fd; /* -1: it was there, and there are no descriptors for it: its visitor need not wait for it */
 	struct endpoint remote;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint32_t n_sent; /* of what the visitor sent first it has so much already */

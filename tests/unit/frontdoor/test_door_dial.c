@@ -258,6 +258,34 @@ static void test_who_left_before_the_answer_is_over_for_its_agent_as_one_that_le
 	close_town(&town);
 }
 
+/* Its agent took it, and there are no descriptors for both: that is nothing against the agent, nor anybody else's. */
+static void test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_once(void)
+{
+	struct dial_caller nobody = { .fd = -1 };
+	struct dial_over over;
+	struct town town;
+	char byte;
+
+	open_town(&town);
+	answer(&town, 0);
+	assert(dial_exchange_give(&town.exchange, &nobody)); /* of a secret that is nobody's */
+	memcpy(nobody.secret, town.wanted[0].secret, sizeof(nobody.secret));
+	assert(dial_exchange_give(&town.exchange, &nobody));
+	assert(dial_exchange_give(&town.exchange, &nobody)); /* who is gone already */
+	door_take_answers(town.door);
+	assert(recv(town.visitors[0], &byte, 1, 0) < 0 && errno == ECONNRESET);
+	assert(dial_exchange_take_over(&town.exchange, &over) && over.subscription == subscription_of(0) &&
+	       over.end == SUBSCRIPTIONS_LEFT);
+	const struct front_door_counters counters = door_thread_counters(town.door);
+	assert(counters.visitors_now == N_VISITS - 1 && counters.no_descriptors == 1 && town.open == 0);
+	answer(&town, 1);
+	give_caller(&town, 1);
+	door_take_answers(town.door);
+	expect_request(&town, 1);
+	assert(dial_exchange_give(&town.exchange, &nobody)); /* and whom the door never takes */
+	close_town(&town);
+}
+
 int main(void)
 {
 	if (sodium_init() < 0)
@@ -265,5 +293,6 @@ int main(void)
 	test_an_answer_that_comes_while_callers_are_taken_is_heard_before_its_caller();
 	test_an_agent_that_is_faster_than_the_word_of_it_is_still_known();
 	test_who_left_before_the_answer_is_over_for_its_agent_as_one_that_left();
+	test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_once();
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -63,7 +64,7 @@ static bool on_caller(void *owner, const struct dial_caller *caller_take)
 {
 	struct house *house = owner;
 
-	EXPECT(!caller_take->is_raw || n_descriptors_of(caller_take->fd) == 1);
+	EXPECT(!caller_take->is_raw || caller_take->fd < 0 || n_descriptors_of(caller_take->fd) == 1);
 	house->caller = *caller_take;
 	house->n_callers++;
 	return true;
@@ -405,6 +406,35 @@ static void test_a_start_that_was_not_taken_is_told_otherwise(void)
 	finish(&house);
 }
 
+/* It is in its agent's hands, and the door would wait for what does not come. Who is told otherwise has another to wait for. */
+static void test_a_visitor_that_was_taken_when_descriptors_ran_out_is_given_up_at_once(void)
+{
+	struct house house;
+	struct rlimit before, low;
+	uint8_t said[512], bytes[64];
+
+	begin(&house);
+	EXPECT(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	for (unsigned is_late = 0; is_late < 2; is_late++) {
+		make_warm(&house, false);
+		hand_visitor(&house, 80);
+		AWAIT_OTHERS(&house.w, (hear(&house), SSL_read(house.hand, said, sizeof(said))) > 0);
+		if (is_late)
+			AWAIT(&house.w, house.n_not_taken == 1);
+		low = before;
+		low.rlim_cur = 3;
+		EXPECT(setrlimit(RLIMIT_NOFILE, &low) == 0);
+		EXPECT(SSL_write(house.hand, (uint8_t[]){ WEBGW_TAKEN }, 1) == 1);
+		say(&house, bytes, sealed(&house, bytes, sizeof(bytes)));
+		AWAIT_OTHERS(&house.w, has_ended(&house));
+		EXPECT(setrlimit(RLIMIT_NOFILE, &before) == 0);
+		EXPECT(house.n_callers == 1 && house.caller.fd == -1 && memcmp(house.caller.secret, secret, sizeof(secret)) == 0);
+		EXPECT(house.n_not_taken == is_late && data_links_counters(house.links).no_descriptors == is_late + 1);
+	}
+	hang_up(&house);
+	finish(&house);
+}
+
 int main(void)
 {
 	test_a_connection_that_dials_back_goes_raw_wherever_its_bytes_are_cut();
@@ -412,5 +442,6 @@ int main(void)
 	test_who_speaks_no_tls_and_agents_of_before_stay_within_it();
 	test_what_ends_otherwise_than_with_a_goodbye_is_broken();
 	test_a_start_that_was_not_taken_is_told_otherwise();
+	test_a_visitor_that_was_taken_when_descriptors_ran_out_is_given_up_at_once();
 	return 0;
 }
