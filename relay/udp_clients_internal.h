@@ -1,10 +1,20 @@
-/* What the parts of udp_clients share. Not for others. */
+/*
+ * What the parts of udp_clients share. Not for others.
+ *
+ *   udp_clients.c         a datagram of one that is bound, and where it goes; clients elsewhere; beginning and end
+ *   udp_clients_bind.c    how a stranger is bound, or refused
+ *   udp_clients_places.c  who there is, by slot and by key
+ *   udp_clients_sweep.c   what goes over all: the silent, the busiest, no longer members, sent elsewhere
+ *   udp_clients_saved.c   from one relay to the one that follows it
+ *   udp_limits.c          how much one may send, and to whom
+ */
 #pragma once
 
 #include "common/rate_limit.h"
 #include "common/source_limit.h"
 #include "relay/key_table.h"
 #include "relay/udp_clients.h"
+#include "relay/udp_cookies.h"
 
 #define INDEX_BITS      20
 #define INDEX_MASK      ((1u << INDEX_BITS) - 1)
@@ -72,8 +82,7 @@ struct udp_clients {
 	struct place *places; /* [0] is not used: slot 0 is the relay */
 	uint32_t n_places, sweep_at;
 	uint32_t first_free, last_free; /* the longest free first; 0: none */
-	uint8_t secret[32]; /* of cookies, challenges, tokens */
-	uint64_t n_random;
+	struct udp_cookies cookies; /* and challenges, and tokens */
 	uint32_t epoch;
 	uint64_t saved_ns; /* when the relay before ended, whose clients these are; 0: none was */
 	bool is_draining;
@@ -96,9 +105,68 @@ static inline uint32_t udp_clients_index_of(uint32_t slot)
 	return slot & INDEX_MASK;
 }
 
+/* NULL: nobody has it, or not any more. */
+static inline struct client *udp_clients_find_slot(const struct udp_clients *clients, uint32_t slot)
+{
+	const uint32_t i = udp_clients_index_of(slot);
+	struct client *client = i < clients->n_places ? clients->places[i].client : NULL;
+
+	return client && client->slot == slot ? client : NULL;
+}
+
+/*
+ * A node that has lost UDP, or loses too much there, comes by TLS, and goes on pinging here: what counts is by which
+ * way it sends.
+ */
+static inline bool udp_clients_is_reached_here(const struct client *to)
+{
+	return to->is_bound && (!to->is_elsewhere || to->heard_ns > to->heard_elsewhere_ns);
+}
+
+/* ---- udp_clients_places.c ---- */
+
 /* The place is free: it is used again after all others that are. */
 void udp_clients_free_place(struct udp_clients *clients, uint32_t i);
 /* Twice as many; the first time some. Out of memory aborts. */
 void udp_clients_add_places(struct udp_clients *clients);
+/* Of a known that has none; out of memory aborts. */
+struct client *udp_clients_add_client(struct udp_clients *clients, struct known *known);
+/* Neither bound nor elsewhere any more: it is freed. */
+void udp_clients_remove_client(struct udp_clients *clients, struct client *client);
 /* That of the key, or a new one. */
 struct known *udp_clients_get_known(struct udp_clients *clients, const struct public_key *node_key);
+/* What a list's link has, of which there is no client. */
+void udp_clients_forget_known(struct udp_clients *clients, struct known **at);
+/*
+ * Elsewhere counts what was said last. So "here" is taken back whenever it comes there, or is lost here: it may be heard
+ * only after that.
+ */
+void udp_clients_tell_reached(const struct udp_clients *clients, struct client *client, bool is_here);
+/* A packet of it came, or it has moved. */
+void udp_clients_hear(const struct udp_clients *clients, struct client *client, uint64_t now_ns);
+/* Bound no longer. Freed, unless it is elsewhere. */
+void udp_clients_unbind(struct udp_clients *clients, struct client *client);
+
+/* ---- udp_clients_bind.c ---- */
+
+bool udp_clients_is_member(const struct udp_clients *clients, const struct public_key *node_key);
+enum udp_clients_verdict udp_clients_answer_ask(struct udp_clients *clients, const struct udp_way *from,
+						const struct relay_udp_ask *ask, uint64_t now_ns,
+						struct udp_clients_result *ret);
+enum udp_clients_verdict udp_clients_take_bind(struct udp_clients *clients, const struct udp_way *from,
+					       const struct relay_udp_bind *bind, const void *bytes, size_t len,
+					       uint64_t now_ns, struct udp_clients_result *ret);
+/* A cookie for who comes from an unknown address; len: of what is answered, which moved may not exceed. */
+enum udp_clients_verdict udp_clients_answer_moved(struct udp_clients *clients, const struct udp_way *from,
+						  uint32_t what, size_t len, uint64_t now_ns,
+						  struct udp_clients_result *ret);
+/* A cookie, so that it binds anew. */
+enum udp_clients_verdict udp_clients_say_moved(const struct udp_clients *clients, const struct udp_way *to,
+					       uint32_t what, uint64_t now_ns, struct udp_clients_result *ret);
+struct relay_udp_datagram udp_clients_refusal(enum relay_udp_reason reason, uint32_t retry_after_ms, uint64_t number);
+enum udp_clients_verdict udp_clients_answer_proven(struct udp_clients_result *ret, const struct relay_udp_key *key,
+						   const struct relay_udp_datagram *datagram);
+
+/* ---- udp_clients.c ---- */
+
+enum udp_clients_verdict udp_clients_answer(struct udp_clients_result *ret, const struct relay_udp_datagram *datagram);

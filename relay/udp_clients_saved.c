@@ -57,8 +57,8 @@ static void put_all(struct wire_writer *w, const struct udp_clients *clients, ui
 {
 	wire_put_u64(w, now_ns);
 	wire_put_u32(w, clients->epoch);
-	wire_put(w, clients->secret, sizeof(clients->secret));
-	wire_put_u64(w, clients->n_random);
+	wire_put(w, clients->cookies.secret, sizeof(clients->cookies.secret));
+	wire_put_u64(w, clients->cookies.n_random);
 	wire_put_u32(w, clients->counters.clients);
 	wire_put_u32(w, clients->n_places);
 	for (uint32_t i = 0; i < clients->n_places; i++)
@@ -192,8 +192,8 @@ static bool restore(struct udp_clients *clients, const uint8_t *plain, size_t le
 	const uint64_t saved_ns = wire_u64(&r);
 
 	clients->epoch = wire_u32(&r);
-	wire_bytes(&r, clients->secret, sizeof(clients->secret));
-	clients->n_random = wire_u64(&r);
+	wire_bytes(&r, clients->cookies.secret, sizeof(clients->cookies.secret));
+	clients->cookies.n_random = wire_u64(&r);
 	const uint32_t n = wire_u32(&r), n_places = wire_u32(&r);
 	if (r.failed || saved_ns > now_ns || now_ns - saved_ns > SAVED_MAX_NS || n > clients->config.max_clients ||
 	    wire_left(&r) != n * (size_t)SAVED_CLIENT + n_places * (size_t)SAVED_PLACE ||

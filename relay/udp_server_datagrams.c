@@ -50,7 +50,8 @@ static bool may_probe(struct udp_server *server, uint32_t sender)
 	struct token_bucket *own = &server->probes_of[sender % PROBERS];
 
 	return token_bucket_take(own, server->now_ns / MILLISECOND_NS, PROBES_BURST, PROBES_EACH_MS) &&
-	       token_bucket_take(&server->probes, server->now_ns / (MILLISECOND_NS / PROBES_ALL_A_MS), PROBES_BURST_ALL, 1);
+	       token_bucket_take(&server->probes, server->now_ns / (MILLISECOND_NS / PROBES_ALL_A_MS), PROBES_BURST_ALL,
+				 1);
 }
 
 /* Each is a message of its own, and some system calls more: members ask a few times a minute. */

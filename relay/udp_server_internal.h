@@ -101,7 +101,10 @@ bool udp_server_is_member(void *server, const struct public_key *node_key);
 
 /* ---- udp_server_datagrams.c ---- */
 
-/* True when more waits. What waits to be sent leaves before what comes now, so that it does not pile up for a whole turn. */
+/*
+ * True when more waits. What waits to be sent leaves before what comes now, so that it does not pile up for a whole
+ * turn.
+ */
 bool udp_server_serve(struct udp_server *server, const struct relay_socket *sock);
 /* By UDP. Probes are rare, and most runs have none; one may end with a shorter one. The bytes stay until the flush. */
 void udp_server_forward_run(struct udp_server *server, struct udp_way *way, const uint8_t *bytes, size_t len,
