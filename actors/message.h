@@ -41,7 +41,7 @@ const char *actor_kind_name(enum actor_kind kind);
 /* By which way something came or shall go: from/to an endpoint, or over a relay. */
 struct via {
 	bool by_relay;
-	uint32_t relay_id;	  /* if by relay; 0: the peer's home relay */
+	uint32_t relay_id;	  /* if by relay; 0: the one that goes to the peer */
 	struct endpoint endpoint; /* if not */
 };
 

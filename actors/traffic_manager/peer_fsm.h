@@ -132,9 +132,10 @@ enum peer_input_type {
 	PEER_N_INPUTS,
 };
 
-/* Where a message came from. */
+/* Where a message came from, or goes to. */
 struct peer_source {
 	bool by_relay;
+	uint32_t relay_id;	  /* if by relay; 0: whichever goes to the peer */
 	struct endpoint endpoint; /* if not by relay */
 };
 

@@ -61,7 +61,9 @@ static void seal(struct traffic_manager *manager, const struct traffic_peer *pee
 {
 	struct message message = { .type = MESSAGE_SEAL,
 				   .peer_id = peer->id,
-				   .via = { .by_relay = to->by_relay, .endpoint = to->endpoint },
+				   .via = { .by_relay = to->by_relay,
+					    .relay_id = to->relay_id,
+					    .endpoint = to->endpoint },
 				   .session = *session };
 
 	stage_post(manager->actor.stage, ACTOR_TRAFFIC_MANAGER, ACTOR_SESSION_MANAGER, &message);
@@ -436,7 +438,9 @@ static int handle_opened(struct actor *actor, struct message *message)
 	struct traffic_peer *peer = find_peer(manager, message->peer_id);
 	const struct session_message *session = &message->session;
 	struct peer_input input = {
-		.from = { .by_relay = message->via.by_relay, .endpoint = message->via.endpoint }
+		.from = { .by_relay = message->via.by_relay,
+			  .relay_id = message->via.relay_id,
+			  .endpoint = message->via.endpoint }
 	};
 
 	if (!peer) {

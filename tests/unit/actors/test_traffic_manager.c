@@ -25,6 +25,7 @@ static struct world {
 	uint32_t n_receipts, last_age_ms;
 	struct endpoint last_to;
 	struct peer_path path;
+	uint32_t last_pong_relay;
 	uint32_t n_told; /* where our WireGuard is */
 	uint32_t n_nats; /* what our NAT does */
 	uint16_t told_port;
@@ -44,6 +45,7 @@ static int listen_seal(struct actor *actor, struct message *message)
 		break;
 	case SESSION_PONG:
 		w.n_pongs++;
+		w.last_pong_relay = message->via.relay_id;
 		break;
 	case SESSION_WIREGUARD:
 		w.n_told++;
@@ -179,17 +181,21 @@ static void traffic(void)
 	traffic_of(100);
 }
 
-static void opened(struct session_message session, const char *from)
+static void opened_by(struct session_message session, const struct via *via)
 {
-	struct message message = { .type = MESSAGE_OPENED,
-				   .peer_id = 7,
-				   .via = { .by_relay = !from },
-				   .session = session };
+	struct message message = { .type = MESSAGE_OPENED, .peer_id = 7, .via = *via, .session = session };
 
-	if (from)
-		message.via.endpoint = at(from);
 	stage_post(w.stage, ACTOR_SESSION_MANAGER, ACTOR_TRAFFIC_MANAGER, &message);
 	turn();
+}
+
+static void opened(struct session_message session, const char *from)
+{
+	struct via via = { .by_relay = !from };
+
+	if (from)
+		via.endpoint = at(from);
+	opened_by(session, &via);
 }
 
 static enum peer_state state(void)
@@ -268,6 +274,21 @@ static void test_a_ping_is_answered_by_the_way_it_came(void)
 	assert(w.n_pongs == 1 && w.n_by_relay == 1);
 	opened((struct session_message){ .type = SESSION_PING }, "192.0.2.7:1");
 	assert(w.n_pongs == 2 && w.n_by_relay == 1);
+	end();
+}
+
+static void test_a_ping_is_answered_by_the_very_relay_it_came_by_idle_or_not(void)
+{
+	begin();
+	we_are_at("198.51.100.1:1");
+	map_says(true);
+	opened_by((struct session_message){ .type = SESSION_PING }, &(struct via){ .by_relay = true, .relay_id = 40 });
+	assert(w.n_pongs == 1 && w.last_pong_relay == 40);
+	traffic();
+	opened_by((struct session_message){ .type = SESSION_PING }, &(struct via){ .by_relay = true, .relay_id = 41 });
+	assert(w.n_pongs == 2 && w.last_pong_relay == 41);
+	opened((struct session_message){ .type = SESSION_PING }, "192.0.2.7:1");
+	assert(w.n_pongs == 3 && w.last_pong_relay == 0);
 	end();
 }
 
@@ -583,6 +604,7 @@ int main(void)
 	test_a_ping_under_traffic_is_answered_with_a_receipt_and_one_of_the_peers_reaches_its_machine();
 	test_a_ping_is_answered_by_the_way_it_came();
 	test_a_peer_in_doubt_is_asked_by_relay_and_its_answer_goes_to_the_data_plane();
+	test_a_ping_is_answered_by_the_very_relay_it_came_by_idle_or_not();
 	test_a_peer_that_left_the_map_is_forgotten_and_what_comes_late_is_counted();
 	test_a_path_of_an_earlier_stage_is_taken_over_in_doubt();
 	test_who_asks_about_the_mtu_too_often_is_not_answered();
