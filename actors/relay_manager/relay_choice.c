@@ -5,14 +5,18 @@ void relay_choice_init(struct relay_choice *choice, uint64_t now_ms)
 	*choice = (struct relay_choice){ .without_ms = now_ms };
 }
 
+/* The first time so long, then eight times as long each time. */
+static uint64_t longer_each_time(uint64_t ms, uint32_t n)
+{
+	for (uint32_t i = 1; i < n && ms < RELAY_CHOICE_MOST_MS; i++)
+		ms *= 8;
+	return ms < RELAY_CHOICE_MOST_MS ? ms : RELAY_CHOICE_MOST_MS;
+}
+
 /* How long UDP must be good until it is believed. */
 static uint64_t good_enough_ms(const struct relay_choice *choice)
 {
-	uint64_t ms = RELAY_CHOICE_GOOD_MS;
-
-	for (uint32_t i = 1; i < choice->n_left && ms < RELAY_CHOICE_MOST_MS; i++)
-		ms *= 8;
-	return ms < RELAY_CHOICE_MOST_MS ? ms : RELAY_CHOICE_MOST_MS;
+	return longer_each_time(RELAY_CHOICE_GOOD_MS, choice->n_left);
 }
 
 /* How long this doubt lasts without another. */
@@ -32,15 +36,31 @@ static void leave_udp(struct relay_choice *choice, enum relay_choice_doubt why)
 {
 	choice->wants_tls = true;
 	choice->good_ms = 0;
+	choice->n_opened = 0; /* the last was not for nothing */
 	if (choice->doubt < RELAY_CHOICE_SILENCE)
 		choice->n_left++;
 	if (choice->doubt < why)
 		set_doubt(choice, why);
 }
 
+/* A connection costs as much as hours of pings: those that turned out to be for nothing make the next rarer. */
+static bool may_open_for_late(struct relay_choice *choice, uint64_t now_ms)
+{
+	if (choice->n_opened > 0 && now_ms - choice->opened_ms >= RELAY_CHOICE_FORGET_MS)
+		choice->n_opened = 0;
+	if (choice->n_opened > 0 &&
+	    now_ms - choice->opened_ms < longer_each_time(RELAY_CHOICE_LATE_MS, choice->n_opened))
+		return false;
+	choice->opened_ms = now_ms;
+	choice->n_opened += choice->n_opened < UINT32_MAX;
+	return true;
+}
+
 /* One ping is late, which any loss makes: packets go by TLS for seconds, but not each time. */
 static void take_late(struct relay_choice *choice, uint64_t now_ms)
 {
+	if (!choice->wants_tls && !may_open_for_late(choice, now_ms))
+		return;
 	choice->wants_tls = true;
 	if (!choice->doubts_udp || choice->doubt == RELAY_CHOICE_LATE || choice->n_left <= 1)
 		choice->good_ms = 0;
@@ -64,6 +84,7 @@ static void judge_without(struct relay_choice *choice, const struct relay_choice
 	if (choice->without_ms == 0)
 		choice->without_ms = view->now_ms;
 	choice->good_ms = 0;
+	choice->n_opened = 0;
 	if (choice->was_bound)
 		lose_slot(choice);
 	const uint64_t patience = choice->was_bound || view->is_blocked ? 0 : RELAY_CHOICE_PATIENCE_MS;
@@ -153,6 +174,7 @@ void relay_choice_forgive(struct relay_choice *choice)
 {
 	choice->n_left = choice->doubt >= RELAY_CHOICE_SILENCE;
 	choice->late_ms = 0;
+	choice->n_opened = 0;
 }
 
 bool relay_choice_is_watching(const struct relay_choice *choice, bool is_used)

@@ -7,7 +7,8 @@
  *      └──────────────── UDP has been good for 8 s; packets go by UDP again after 3 ◄────────────┘
  *
  * Packets go by UDP when there is a slot, unless UDP loses too much and TLS is there. Both receive as long as
- * they are open. One late ping moves packets for seconds only, and not again for six hours unless the second is late, too;
+ * they are open. One late ping moves packets for seconds only, and not again for six hours unless the second is late, too, and
+ * opens TLS no more than after 1, 8, 64 min and every two hours (the second, being late, does at once);
  * neither that nor a lost slot (the relay restarted, maybe) counts as left. A UDP that was left before is believed later each time, as where something on the way drops a share
  * of all UDP for good: after 24 s, 3 min, 26 min, two hours, of the last 32 pings less than a fifth lost all the time (one of
  * eight, until there are 32); and it is
@@ -28,6 +29,7 @@
 #define RELAY_CHOICE_CLOSE_MS	 8000 /* … and TLS closed */
 #define RELAY_CHOICE_NEW_MS	 32000 /* so long after that, six of eight must be lost */
 #define RELAY_CHOICE_MOST_MS	 7200000 /* eight times as long each time, up to that */
+#define RELAY_CHOICE_LATE_MS	 60000 /* TLS was opened for one late ping: not for another until then, eight times as long each time */
 #define RELAY_CHOICE_FORGET_MS	 21600000 /* so long without a doubt, and it is as at first */
 
 /* How things are. */
@@ -60,6 +62,8 @@ struct relay_choice {
 	uint64_t without_ms; /* since when there is no slot; 0: there is one */
 	uint64_t good_ms;    /* since when UDP is proven; 0: it is not */
 	uint64_t late_ms;    /* when one late ping moved packets; 0: none did */
+	uint64_t opened_ms;  /* when TLS was opened for one late ping; 0: not yet */
+	uint32_t n_opened;   /* and how often, each before six hours were over */
 	uint64_t deadline_ms; /* look again then; 0: only when something happens */
 };
 

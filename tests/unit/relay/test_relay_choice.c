@@ -216,9 +216,66 @@ static void test_one_lost_ping_moves_packets_for_seconds_and_is_no_reason_to_wai
 	seconds_pass(HOUR, 0, true);
 	for (int i = 0; i < 20; i++) {
 		EXPECT(seconds_pass(1, 100, true) == (i == 0)); /* the first only */
-		EXPECT(choice.wants_tls && choice.n_left == 0);
+		EXPECT(choice.n_left == 0 && (choice.wants_tls || i > 0));
 		EXPECT(seconds_pass(600, 0, true) <= 3 && !choice.wants_tls);
 	}
+}
+
+/* How often TLS is opened in so many hours of an idle node, a ping every 20 s: each hundredth, or tenth, is late. */
+static uint32_t times_opened(uint32_t n_hours, uint32_t one_of)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 1; i <= n_hours * 180; i++) {
+		const bool was_open = choice.wants_tls;
+		if (i % one_of == 0)
+			relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms + 500, .is_bound = true,
+										.is_proven = true, .n_silent = 2 });
+		n += !was_open && choice.wants_tls;
+		for (uint32_t k = 0; k < 20; k++) /* what is late is answered, and the next are */
+			relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms += 1000, .is_bound = true,
+										.is_proven = true });
+		EXPECT(!choice.wants_tls);
+	}
+	return n;
+}
+
+static void test_late_pings_open_tls_15_times_a_day_at_most_and_first_at_once(void)
+{
+	for (uint32_t one_of = 1; one_of <= 100; one_of *= 10) {
+		given_an_hour_of_pings();
+		seconds_pass(60, 0, true);
+		const uint32_t n = times_opened(24, one_of);
+		EXPECT(n >= 10 && n <= 15);
+		EXPECT(times_opened(24, one_of) <= 12);
+	}
+}
+
+static void test_a_late_ping_opens_tls_at_once_after_six_hours_without_and_in_another_network(void)
+{
+	for (int is_other = 0; is_other < 2; is_other++) {
+		given_an_hour_of_pings();
+		seconds_pass(60, 0, true);
+		EXPECT(times_opened(1, 1) == 3);
+		if (is_other)
+			relay_choice_forgive(&choice);
+		else
+			seconds_pass(6 * HOUR, 0, true);
+		EXPECT(times_opened(1, 1) == 3);
+	}
+}
+
+static void test_where_late_pings_open_tls_no_more_the_second_does_at_once(void)
+{
+	given_an_hour_of_pings();
+	seconds_pass(60, 0, true);
+	times_opened(1, 1);
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms += 500, .is_bound = true, .n_silent = 2 });
+	EXPECT(!choice.wants_tls);
+	relay_choice_step(&choice, &(struct relay_choice_view){ .now_ms = now_ms += 150, .is_bound = true, .n_silent = 3 });
+	EXPECT(choice.wants_tls && choice.doubts_udp);
+	seconds_pass(60, 0, true);
+	EXPECT(!choice.wants_tls && times_opened(1, 1) == 3); /* that was not for nothing */
 }
 
 static void test_one_lost_ping_does_not_begin_the_two_hours_anew(void)
@@ -322,6 +379,9 @@ int main(void)
 	test_no_loss_makes_packets_change_their_way_more_than_once_an_hour();
 	test_what_loses_little_is_used();
 	test_one_lost_ping_moves_packets_for_seconds_and_is_no_reason_to_wait_longer_later();
+	test_late_pings_open_tls_15_times_a_day_at_most_and_first_at_once();
+	test_a_late_ping_opens_tls_at_once_after_six_hours_without_and_in_another_network();
+	test_where_late_pings_open_tls_no_more_the_second_does_at_once();
 	test_one_lost_ping_does_not_begin_the_two_hours_anew();
 	test_when_the_second_is_late_too_udp_was_left();
 	test_a_relay_that_restarts_often_is_used_over_udp_all_the_same();
