@@ -1,24 +1,12 @@
 /*
  * The cast of the stage and who is wired to whom. What decides anything is in the actors.
  */
-#include "node/session.h"
+#include "node/session_internal.h"
 
-#include "actors/direct_manager/direct_manager.h"
-#include "actors/direct_router/direct_router.h"
-#include "actors/endpoint_manager/endpoint_manager.h"
-#include "actors/in_conn/in_conn.h"
-#include "actors/out_conn/out_conn.h"
-#include "actors/relay_manager/relay_manager.h"
-#include "actors/relay_router/relay_router.h"
-#include "actors/session_manager/session_manager.h"
-#include "actors/traffic_manager/traffic_manager.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "node/data_plane.h"
-#include "node/lan_discovery.h"
 #include "node/link_monitor.h"
-#include "node/side_paths.h"
-#include "node/side_sockets.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -27,113 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS	      1024
-#define MAX_LAN_FOUND 64
-
-/* The two conns of one peer. */
-struct conns {
-	uint32_t peer_id;
-	struct conns *next; /* of the bucket */
-	struct in_conn in;
-	struct out_conn out;
-};
-
-/* A peer that was found on our link. It counts until control says something else about the peer's session. */
-struct lan_found {
-	uint32_t peer_id;
-	struct public_key mapped; /* the session key that control's map had then */
-	struct public_key session_key;
-	struct endpoint endpoint;
-};
-
-struct session {
-	struct session_ports ports;
-	struct data_plane *data_plane;
-	char interface[IF_NAMESIZE];
-	struct secret_key key;
-	struct map_ref *map; /* NULL: none yet */
-	struct node_update update;
-	struct control_client *control;
-	struct lan_discovery *lan;
-	uint32_t n_lan_found; /* the latest last */
-	struct lan_found lan_found[MAX_LAN_FOUND];
-	struct state_membership membership;
-
-	struct stage *stage;
-	struct direct_manager direct_manager;
-	struct direct_router direct_router;
-	struct relay_manager relay_manager;
-	struct relay_router relay_router;
-	struct traffic_manager traffic_manager;
-	struct endpoint_manager endpoint_manager;
-	struct side_paths *side_paths; /* through hard NATs */
-	struct side_sockets *side; /* with which it finds out what the NAT does; NULL: not now */
-	struct session_manager session_manager;
-	struct conns *buckets[BUCKETS];
-
-	enum relay_role { ROLE_UNKNOWN, ROLE_NOT_ADDED, ROLE_RELAY } told_role; /* of a public node, to the log */
-	bool failed;
-	bool connected;
-	uint64_t changed_ns; /* when connected last changed */
-	uint64_t map_ns;     /* when control last said something about the map */
-	char last_error[NODE_STATUS_TEXT];
-	int n_open; /* while closing: what has not yet let go */
-	void (*closed)(void *owner);
-	void *closed_owner;
-};
-
-/* conns: one pair per peer of the map */
-
-static struct conns **bucket_of(struct session *session, uint32_t peer_id)
-{
-	return &session->buckets[peer_id % BUCKETS];
-}
-
-static struct conns *find_conns(struct session *session, uint32_t peer_id)
-{
-	struct conns *conns = *bucket_of(session, peer_id);
-
-	while (conns && conns->peer_id != peer_id)
-		conns = conns->next;
-	return conns;
-}
-
-static void add_conns(struct session *session, uint32_t peer_id)
-{
-	struct conns *conns = calloc(1, sizeof(*conns));
-
-	if (!conns)
-		abort();
-	conns->peer_id = peer_id;
-	conns->next = *bucket_of(session, peer_id);
-	*bucket_of(session, peer_id) = conns;
-	in_conn_start(&conns->in, session->stage, peer_id);
-	out_conn_start(&conns->out, session->stage, session->data_plane, peer_id);
-}
-
-static void free_conns(struct session *session, struct conns *conns)
-{
-	struct conns **at = bucket_of(session, conns->peer_id);
-
-	while (*at != conns)
-		at = &(*at)->next;
-	*at = conns->next;
-	in_conn_stop(&conns->in);
-	out_conn_stop(&conns->out);
-	free(conns);
-}
-
-static void follow_map(struct session *session, const struct map *before, const struct map *map)
-{
-	for (uint32_t i = 0; before && i < before->n_peers; i++) {
-		struct conns *conns = find_conns(session, before->peers[i].id);
-		if (conns && !map_find_peer(map, conns->peer_id))
-			free_conns(session, conns);
-	}
-	for (uint32_t i = 0; i < map->n_peers; i++)
-		if (!find_conns(session, map->peers[i].id))
-			add_conns(session, map->peers[i].id);
-}
+/* maps */
 
 /*
  * A public node is a relay when an admin has added it; said when it is known and when it changes. The first map
@@ -162,7 +44,7 @@ static void take_map(struct session *session, const struct map *map)
 
 	session->map = map_ref_new(map);
 	data_plane_apply_map(session->data_plane, map);
-	follow_map(session, before ? map_ref_get(before) : NULL, map);
+	peer_conns_follow_map(&session->conns, before ? map_ref_get(before) : NULL, map);
 	tell_if_relay(session, !before, map);
 	if (session->lan)
 		lan_discovery_set_map(session->lan, map);
@@ -171,100 +53,34 @@ static void take_map(struct session *session, const struct map *map)
 	map_unref(before);
 }
 
-/* peers on our link */
-
-static struct map_peer *peer_in(struct map *map, uint32_t peer_id)
-{
-	for (uint32_t i = 0; i < map->n_peers; i++)
-		if (map->peers[i].id == peer_id)
-			return &map->peers[i];
-	return NULL;
-}
-
-/* Comes first among the peer's endpoints; the last one makes room. */
-static void put_endpoint(struct map_peer *peer, const struct endpoint *endpoint)
-{
-	uint32_t at = 0;
-
-	while (at < peer->n_endpoints && !endpoint_equal(&peer->endpoints[at], endpoint))
-		at++;
-	if (at == peer->n_endpoints && peer->n_endpoints < MAP_MAX_ENDPOINTS)
-		peer->n_endpoints++;
-	if (at == MAP_MAX_ENDPOINTS)
-		at--;
-	memmove(&peer->endpoints[1], &peer->endpoints[0], at * sizeof(*peer->endpoints));
-	peer->endpoints[0] = *endpoint;
-}
-
-static void remove_found(struct session *session, uint32_t i)
-{
-	session->n_lan_found--;
-	memmove(&session->lan_found[i], &session->lan_found[i + 1],
-		(session->n_lan_found - i) * sizeof(*session->lan_found));
-}
-
-/* For good: the machine may not take the peer for found, or the two would never find each other again. */
-static void forget_found(struct session *session, uint32_t i)
-{
-	const uint32_t peer_id = session->lan_found[i].peer_id;
-
-	remove_found(session, i);
-	if (session->lan)
-		lan_discovery_forget(session->lan, peer_id);
-}
-
-/* A session is of one node. Control sees to that (PROTOCOL-control); what is found on a link may not undo it. */
-static bool is_key_of_another(const struct map *map, uint32_t peer_id, const struct public_key *session_key)
-{
-	for (uint32_t i = 0; i < map->n_peers; i++)
-		if (map->peers[i].id != peer_id && public_key_equal(&map->peers[i].session_key, session_key))
-			return true;
-	return false;
-}
-
 /* What control's map says, and beyond that what was found on the link. */
 static void take_map_and_found(struct session *session, const struct map *map)
 {
 	struct map both;
 
-	if (session->n_lan_found == 0 || map_copy(map, &both) != 0) {
+	if (session->lan_found.n == 0 || map_copy(map, &both) != 0) {
 		take_map(session, map);
 		return;
 	}
-	for (uint32_t i = session->n_lan_found; i-- > 0;) {
-		const struct lan_found *found = &session->lan_found[i];
-		struct map_peer *peer = peer_in(&both, found->peer_id);
-
-		if (!peer || !public_key_equal(&peer->session_key, &found->mapped) ||
-		    is_key_of_another(&both, found->peer_id, &found->session_key)) {
-			forget_found(session, i);
-			continue;
-		}
-		peer->session_key = found->session_key;
-		put_endpoint(peer, &found->endpoint);
-	}
+	lan_found_lay_over(&session->lan_found, &both);
 	take_map(session, &both);
 	map_deinit(&both);
 }
 
-static void keep_found(struct session *session, const struct map_peer *peer, const struct public_key *session_key,
-		       const struct endpoint *endpoint)
-{
-	struct lan_found found = { .peer_id = peer->id,
-				   .mapped = peer->session_key,
-				   .session_key = *session_key,
-				   .endpoint = *endpoint };
+/* peers on our link */
 
-	for (uint32_t i = 0; i < session->n_lan_found; i++) {
-		if (session->lan_found[i].peer_id != peer->id)
-			continue;
-		found.mapped = session->lan_found[i].mapped;
-		remove_found(session, i);
-		break;
-	}
-	if (session->n_lan_found == MAX_LAN_FOUND)
-		forget_found(session, 0);
-	session->lan_found[session->n_lan_found++] = found;
+static void on_forgotten(void *owner, uint32_t peer_id)
+{
+	struct session *session = owner;
+
+	if (session->lan)
+		lan_discovery_forget(session->lan, peer_id);
+}
+
+static void refuse_found(struct session *session, const struct map *map, uint32_t peer_id)
+{
+	log_warning("lan", "peer=%s: brings the session key of another, refused", map_find_peer(map, peer_id)->name);
+	lan_discovery_forget(session->lan, peer_id);
 }
 
 static void on_lan_found(void *owner, uint32_t peer_id, const struct public_key *session_key,
@@ -275,15 +91,15 @@ static void on_lan_found(void *owner, uint32_t peer_id, const struct public_key 
 
 	if (session->failed || !session->map || map_copy(map_ref_get(session->map), &map) != 0)
 		return;
-	struct map_peer *peer = peer_in(&map, peer_id);
-	if (peer && is_key_of_another(&map, peer_id, session_key)) {
-		log_warning("lan", "peer=%s: brings the session key of another, refused", peer->name);
-		lan_discovery_forget(session->lan, peer_id);
-	} else if (peer) {
-		keep_found(session, peer, session_key, endpoint);
-		peer->session_key = *session_key;
-		put_endpoint(peer, endpoint);
+	switch (lan_found_take(&session->lan_found, &map, peer_id, session_key, endpoint)) {
+	case LAN_FOUND_TAKEN:
 		take_map(session, &map);
+		break;
+	case LAN_FOUND_KEY_OF_ANOTHER:
+		refuse_found(session, &map, peer_id);
+		break;
+	case LAN_FOUND_NO_PEER:
+		break;
 	}
 	map_deinit(&map);
 }
@@ -595,9 +411,7 @@ static void start_actors(struct session *session)
 
 static void stop_actors(struct session *session)
 {
-	for (uint32_t i = 0; i < BUCKETS; i++)
-		while (session->buckets[i])
-			free_conns(session, session->buckets[i]);
+	peer_conns_deinit(&session->conns);
 	endpoint_manager_stop(&session->endpoint_manager);
 	session_manager_stop(&session->session_manager);
 	traffic_manager_stop(&session->traffic_manager);
@@ -714,6 +528,8 @@ int session_new(const struct session_options *options, struct session **ret, str
 		free(session);
 		return error_set(reterr, r, "cannot start a stage: %s", strerror(-r));
 	}
+	peer_conns_init(&session->conns, session->stage, session->data_plane);
+	lan_found_init(&session->lan_found, on_forgotten, session);
 	start_actors(session);
 	attach(session);
 	if (options->map)
@@ -848,141 +664,4 @@ const struct map *session_map(const struct session *session)
 int session_leave(struct session *session, rpc_answer_cb cb, void *owner)
 {
 	return control_client_leave(session->control, cb, owner);
-}
-
-/* status */
-
-static enum node_nat nat_of(const struct endpoint_fsm *fsm)
-{
-	bool any_answer = false;
-
-	for (uint32_t i = 0; i < fsm->n_servers; i++)
-		any_answer |= fsm->servers[i].answer_ns != 0 && fsm->servers[i].n_missed == 0;
-	switch (fsm->mapping) {
-	case ENDPOINT_MAPPING_NONE:
-		return NODE_NAT_NONE;
-	case ENDPOINT_MAPPING_INDEPENDENT:
-		return NODE_NAT_EASY;
-	case ENDPOINT_MAPPING_ADDRESS:
-	case ENDPOINT_MAPPING_DEPENDENT:
-		return NODE_NAT_HARD;
-	case ENDPOINT_MAPPING_UNKNOWN:
-	case ENDPOINT_N_MAPPINGS:
-		break;
-	}
-	return fsm->n_servers > 0 && !any_answer && fsm->state == ENDPOINT_SETTLED ? NODE_NAT_UDP_BLOCKED
-										   : NODE_NAT_UNKNOWN;
-}
-
-static void fill_endpoints(const struct endpoint_manager *manager, struct node_status *status)
-{
-	const struct endpoint_fsm *fsm = &manager->fsm;
-
-	for (uint32_t i = 0; i < fsm->n_ours; i++) {
-		enum node_endpoint_kind kind = NODE_ENDPOINT_STUN;
-		for (uint32_t j = 0; j < fsm->n_local; j++)
-			if (endpoint_equal(&fsm->local[j], &fsm->ours[i]))
-				kind = NODE_ENDPOINT_LOCAL;
-		for (uint32_t j = 0; j < fsm->n_extra; j++)
-			if (endpoint_equal(&fsm->extra[j], &fsm->ours[i]))
-				kind = endpoint_equal(&fsm->extra[j], &manager->turned) ? NODE_ENDPOINT_TURN : NODE_ENDPOINT_PORTMAP;
-		node_status_add_endpoint(status, &fsm->ours[i], kind);
-	}
-	status->nat = nat_of(fsm);
-}
-
-static void fill_nat_behaviour(const struct nat_findings *findings, struct node_status *status)
-{
-	status->nat_behaviour.findings = *findings;
-	if (findings->at_ns != 0)
-		status->nat_behaviour.age_ms = (int64_t)((clock_now_ns() - findings->at_ns) / 1000000);
-}
-
-static int64_t latency_of(const struct session *session, uint32_t relay_id)
-{
-	uint32_t us = endpoint_fsm_latency_us(&session->endpoint_manager.fsm, relay_id);
-
-	if (us == 0)
-		us = data_plane_relay_rtt_us(session->data_plane, relay_id);
-	return us != 0 ? (int64_t)us : NODE_STATUS_UNKNOWN;
-}
-
-static void fill_relays(const struct session *session, const struct map *map, struct node_status *status)
-{
-	uint32_t home = session->relay_manager.fsm.home;
-
-	for (uint32_t i = 0; i < map->n_relays; i++) {
-		struct node_status_relay *relay = node_status_add_relay(status);
-
-		relay->id = map->relays[i].id;
-		strcpy(relay->name, map->relays[i].name);
-		relay->latency_us = latency_of(session, relay->id);
-		relay->connected = data_plane_relay_is_up(session->data_plane, relay->id);
-		data_plane_fill_relay(session->data_plane, relay);
-		relay->home = relay->id == home;
-		if (!relay->home)
-			continue;
-		status->home_relay.id = relay->id;
-		strcpy(status->home_relay.name, relay->name);
-		status->home_relay.latency_us = relay->latency_us;
-		strcpy(status->home_relay.transport, relay->transport);
-	}
-}
-
-static void fill_peers(const struct session *session, struct node_status *status)
-{
-	for (uint32_t i = 0; i < status->n_peers; i++) {
-		struct node_status_peer *peer = &status->peers[i];
-		const struct peer_fsm *fsm = traffic_manager_peer(&session->traffic_manager, peer->id);
-
-		if (!fsm)
-			continue;
-		snprintf(peer->state, sizeof(peer->state), "%s", peer_state_name(fsm->state));
-		uint32_t us = peer_fsm_latency_us(fsm);
-		peer->latency_us = us != 0 ? (int64_t)us : NODE_STATUS_UNKNOWN;
-		peer->by_turn = peer_fsm_is_by_turn(fsm);
-	}
-}
-
-static void fill_drops(const struct session *session, struct node_status *status)
-{
-	const struct session_counters *sealed = session_box_counters(session->session_manager.box);
-	char name[48];
-
-	for (int i = 1; i < SESSION_N_ERRORS; i++) {
-		snprintf(name, sizeof(name), "session %s", session_error_name((enum session_error)i));
-		node_status_add_drop(status, name, sealed->dropped[i]);
-	}
-	node_status_add_drop(status, "datagram of a stranger", session->direct_router.counters.strangers);
-	node_status_add_drop(status, "frame of a stranger", session->relay_router.counters.strangers);
-	node_status_add_drop(status, "stun no answer to us", session->endpoint_manager.n_bad_answers);
-	node_status_add_drop(status, "rendezvous too often", session->traffic_manager.n_rendezvous_dropped);
-	node_status_add_drop(status, "stage queue full", stage_counters(session->stage)->dropped_full);
-	if (!session->lan)
-		return;
-	const struct lan_discovery_counters lan = lan_discovery_counters(session->lan);
-	node_status_add_drop(status, "lan malformed", lan.malformed);
-	node_status_add_drop(status, "lan of a stranger", lan.strangers);
-	node_status_add_drop(status, "lan repeated", lan.repetitions);
-	node_status_add_drop(status, "lan too often", lan.too_many);
-}
-
-void session_fill_status(const struct session *session, struct node_status *status)
-{
-	const struct map *map = session_map(session);
-
-	status->control.connected = session->connected;
-	status->control.since_ms = (int64_t)((clock_now_ns() - session->changed_ns) / 1000000);
-	snprintf(status->control.last_error, sizeof(status->control.last_error), "%s",
-		 session->connected ? "" : session->last_error);
-	status->control.map_age_ms =
-		session->map_ns != 0 ? (int64_t)((clock_now_ns() - session->map_ns) / 1000000) : NODE_STATUS_UNKNOWN;
-	fill_endpoints(&session->endpoint_manager, status);
-	fill_nat_behaviour(&session->endpoint_manager.nat.findings, status);
-	fill_peers(session, status);
-	fill_drops(session, status);
-	if (map) {
-		status->control.map_sequence = map->sequence;
-		fill_relays(session, map, status);
-	}
 }
