@@ -1,7 +1,8 @@
 /* One pair of functions a part of the status, writing and reading side by side. */
 #include "node/status.h"
 
-#include <arpa/inet.h>
+#include "node/status_values.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,16 @@ const char *node_state_name(enum node_state state)
 const char *node_path_name(enum node_path_kind path)
 {
 	return path_names[path];
+}
+
+int node_path_get(const struct json *object, const char *key, enum node_path_kind *ret, struct error *reterr)
+{
+	int path;
+	const int r = status_get_name(object, key, path_names, NODE_N_PATHS, &path, reterr);
+
+	if (r == 0)
+		*ret = (enum node_path_kind)path;
+	return r;
 }
 
 const char *node_endpoint_kind_name(enum node_endpoint_kind kind)
@@ -154,135 +165,7 @@ bool node_status_is_member(const struct node_status *status)
 	return status->state != NODE_NOT_JOINED && status->state != NODE_REMOVED;
 }
 
-/* values: what is not known is null */
-
-static void put_text(struct json *object, const char *key, const char *text)
-{
-	json_put(object, key, text[0] != '\0' ? json_string(text) : json_null());
-}
-
-static int get_text(const struct json *object, const char *key, char *ret, size_t cap,
-		    struct error *reterr)
-{
-	const char *text;
-	int r = json_get_string_or(object, key, "", &text, reterr);
-
-	if (r != 0)
-		return r;
-	if (strlen(text) >= cap)
-		return error_set(reterr, -EINVAL, "member '%s': longer than %zu bytes", key,
-				 cap - 1);
-	memcpy(ret, text, strlen(text) + 1);
-	return 0;
-}
-
-static void put_known(struct json *object, const char *key, int64_t value)
-{
-	json_put(object, key, value >= 0 ? json_integer(value) : json_null());
-}
-
-static int get_known(const struct json *object, const char *key, int64_t *ret, struct error *reterr)
-{
-	return json_get_integer_or(object, key, 0, 999999999999999, NODE_STATUS_UNKNOWN, ret,
-				   reterr);
-}
-
-static int get_u32(const struct json *object, const char *key, uint32_t *ret, struct error *reterr)
-{
-	int64_t value;
-	int r = json_get_integer_or(object, key, 0, UINT32_MAX, 0, &value, reterr);
-
-	if (r == 0)
-		*ret = (uint32_t)value;
-	return r;
-}
-
-static void put_ip(struct json *object, const char *key, int family, const void *ip, size_t size)
-{
-	static const uint8_t none[16];
-	char text[INET6_ADDRSTRLEN];
-
-	if (memcmp(ip, none, size) == 0 || !inet_ntop(family, ip, text, sizeof(text)))
-		json_put(object, key, json_null());
-	else
-		json_put_string(object, key, text);
-}
-
-static void put_ips(struct json *object, const struct in_addr *ip4, const struct in6_addr *ip6)
-{
-	put_ip(object, "ip4", AF_INET, ip4, sizeof(*ip4));
-	put_ip(object, "ip6", AF_INET6, ip6, sizeof(*ip6));
-}
-
-static int get_ip(const struct json *object, const char *key, int family, void *ret,
-		  struct error *reterr)
-{
-	const char *text;
-	int r = json_get_string_or(object, key, "", &text, reterr);
-
-	if (r == 0 && text[0] != '\0' && inet_pton(family, text, ret) != 1)
-		return error_set(reterr, -EINVAL, "member '%s': must be an IP address", key);
-	return r;
-}
-
-static int get_ips(const struct json *object, struct in_addr *ip4, struct in6_addr *ip6,
-		   struct error *reterr)
-{
-	int r = get_ip(object, "ip4", AF_INET, ip4, reterr);
-
-	return r != 0 ? r : get_ip(object, "ip6", AF_INET6, ip6, reterr);
-}
-
-static void put_key(struct json *object, const char *key, const struct public_key *value)
-{
-	if (public_key_is_zero(value))
-		json_put(object, key, json_null());
-	else
-		json_put_public_key(object, key, value);
-}
-
-static int get_key(const struct json *object, const char *key, struct public_key *ret,
-		   struct error *reterr)
-{
-	const struct json *member = json_member(object, key);
-
-	return !member || json_is_null(member) ? 0 : json_get_public_key(object, key, ret, reterr);
-}
-
-static void put_endpoint(struct json *object, const char *key, const struct endpoint *endpoint)
-{
-	put_text(object, key, endpoint_is_none(endpoint) ? "" : endpoint_text(endpoint).s);
-}
-
-static int get_endpoint(const struct json *object, const char *key, struct endpoint *ret,
-			struct error *reterr)
-{
-	const char *text;
-	int r = json_get_string_or(object, key, "", &text, reterr);
-
-	if (r == 0 && text[0] != '\0' && endpoint_parse(text, ret) != 0)
-		return error_set(reterr, -EINVAL, "member '%s': must be ip:port", key);
-	return r;
-}
-
-/* A name out of a table; one that we do not know (a newer node) is the first of the table. */
-static int get_name(const struct json *object, const char *key, const char *const names[], int n,
-		    int *ret, struct error *reterr)
-{
-	const char *text;
-	int r = json_get_string_or(object, key, names[0], &text, reterr);
-
-	*ret = 0;
-	for (int i = 0; r == 0 && i < n; i++)
-		if (strcmp(names[i], text) == 0)
-			*ret = i;
-	return r;
-}
-
-static int get_flag(const struct json *object, const char *key, bool *ret, struct error *reterr)
-{
-	return json_get_boolean_or(object, key, false, ret, reterr);
-}
+/* items and parts */
 
 /* Each item of an array member (absent: none), at most max, to take(). */
 static int get_items(const struct json *object, const char *key, size_t max,
@@ -318,24 +201,24 @@ static struct json *self_to_json(const struct node_status *status)
 {
 	struct json *json = json_object();
 
-	put_known(json, "id", status->self.id ? (int64_t)status->self.id : NODE_STATUS_UNKNOWN);
-	put_text(json, "name", status->self.name);
-	put_ips(json, &status->self.ip4, &status->self.ip6);
-	put_key(json, "node_key", &status->self.node_key);
+	status_put_known(json, "id", status->self.id ? (int64_t)status->self.id : NODE_STATUS_UNKNOWN);
+	status_put_text(json, "name", status->self.name);
+	status_put_ips(json, &status->self.ip4, &status->self.ip6);
+	status_put_key(json, "node_key", &status->self.node_key);
 	json_put_boolean(json, "public", status->self.is_public);
 	return json;
 }
 
 static int self_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
-	int r = get_u32(json, "id", &ret->self.id, reterr);
+	int r = status_get_u32(json, "id", &ret->self.id, reterr);
 
 	if (r == 0)
-		r = get_text(json, "name", ret->self.name, sizeof(ret->self.name), reterr);
+		r = status_get_text(json, "name", ret->self.name, sizeof(ret->self.name), reterr);
 	if (r == 0)
-		r = get_ips(json, &ret->self.ip4, &ret->self.ip6, reterr);
+		r = status_get_ips(json, &ret->self.ip4, &ret->self.ip6, reterr);
 	if (r == 0)
-		r = get_key(json, "node_key", &ret->self.node_key, reterr);
+		r = status_get_key(json, "node_key", &ret->self.node_key, reterr);
 	if (r == 0)
 		r = json_get_boolean_or(json, "public", false, &ret->self.is_public, reterr);
 	return r;
@@ -346,30 +229,30 @@ static struct json *control_to_json(const struct node_status *status)
 	struct json *json = json_object();
 
 	json_put_boolean(json, "connected", status->control.connected);
-	put_text(json, "address", status->control.address);
-	put_known(json, "since_ms", status->control.since_ms);
-	put_text(json, "last_error", status->control.last_error);
+	status_put_text(json, "address", status->control.address);
+	status_put_known(json, "since_ms", status->control.since_ms);
+	status_put_text(json, "last_error", status->control.last_error);
 	json_put_u64(json, "map_sequence", status->control.map_sequence);
-	put_known(json, "map_age_ms", status->control.map_age_ms);
+	status_put_known(json, "map_age_ms", status->control.map_age_ms);
 	return json;
 }
 
 static int control_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
-	int r = get_flag(json, "connected", &ret->control.connected, reterr);
+	int r = status_get_flag(json, "connected", &ret->control.connected, reterr);
 
 	if (r == 0)
-		r = get_text(json, "address", ret->control.address, sizeof(ret->control.address),
+		r = status_get_text(json, "address", ret->control.address, sizeof(ret->control.address),
 			     reterr);
 	if (r == 0)
-		r = get_known(json, "since_ms", &ret->control.since_ms, reterr);
+		r = status_get_known(json, "since_ms", &ret->control.since_ms, reterr);
 	if (r == 0)
-		r = get_text(json, "last_error", ret->control.last_error,
+		r = status_get_text(json, "last_error", ret->control.last_error,
 			     sizeof(ret->control.last_error), reterr);
 	if (r == 0 && json_member(json, "map_sequence"))
 		r = json_get_u64(json, "map_sequence", &ret->control.map_sequence, reterr);
 	if (r == 0)
-		r = get_known(json, "map_age_ms", &ret->control.map_age_ms, reterr);
+		r = status_get_known(json, "map_age_ms", &ret->control.map_age_ms, reterr);
 	return r;
 }
 
@@ -380,24 +263,24 @@ static struct json *home_relay_to_json(const struct node_status *status)
 
 	struct json *json = json_object();
 	json_put_integer(json, "id", status->home_relay.id);
-	put_text(json, "name", status->home_relay.name);
-	put_known(json, "latency_us", status->home_relay.latency_us);
-	put_text(json, "transport", status->home_relay.transport);
+	status_put_text(json, "name", status->home_relay.name);
+	status_put_known(json, "latency_us", status->home_relay.latency_us);
+	status_put_text(json, "transport", status->home_relay.transport);
 	return json;
 }
 
 static int home_relay_from_json(const struct json *json, struct node_status *ret,
 				struct error *reterr)
 {
-	int r = get_u32(json, "id", &ret->home_relay.id, reterr);
+	int r = status_get_u32(json, "id", &ret->home_relay.id, reterr);
 
 	if (r == 0)
-		r = get_text(json, "name", ret->home_relay.name, sizeof(ret->home_relay.name),
+		r = status_get_text(json, "name", ret->home_relay.name, sizeof(ret->home_relay.name),
 			     reterr);
 	if (r == 0)
-		r = get_known(json, "latency_us", &ret->home_relay.latency_us, reterr);
+		r = status_get_known(json, "latency_us", &ret->home_relay.latency_us, reterr);
 	if (r == 0)
-		r = get_text(json, "transport", ret->home_relay.transport,
+		r = status_get_text(json, "transport", ret->home_relay.transport,
 			     sizeof(ret->home_relay.transport), reterr);
 	return r;
 }
@@ -406,7 +289,7 @@ static struct json *endpoint_to_json(const struct node_status_endpoint *endpoint
 {
 	struct json *json = json_object();
 
-	put_endpoint(json, "endpoint", &endpoint->endpoint);
+	status_put_endpoint(json, "endpoint", &endpoint->endpoint);
 	json_put_string(json, "kind", node_endpoint_kind_name(endpoint->kind));
 	return json;
 }
@@ -415,29 +298,13 @@ static int endpoint_from_json(const struct json *json, struct node_status *statu
 			      struct error *reterr)
 {
 	struct endpoint endpoint = { 0 };
-	int kind, r = get_endpoint(json, "endpoint", &endpoint, reterr);
+	int kind, r = status_get_endpoint(json, "endpoint", &endpoint, reterr);
 
 	if (r == 0)
-		r = get_name(json, "kind", endpoint_kind_names, NODE_N_ENDPOINT_KINDS, &kind,
+		r = status_get_name(json, "kind", endpoint_kind_names, NODE_N_ENDPOINT_KINDS, &kind,
 			     reterr);
 	if (r == 0)
 		node_status_add_endpoint(status, &endpoint, (enum node_endpoint_kind)kind);
-	return r;
-}
-
-static void put_yes_no(struct json *object, const char *key, enum node_known known)
-{
-	json_put(object, key, known == NODE_KNOWN_NOT ? json_null() : json_boolean(known == NODE_KNOWN_YES));
-}
-
-static int get_yes_no(const struct json *object, const char *key, enum node_known *ret, struct error *reterr)
-{
-	const struct json *member = json_member(object, key);
-	bool yes = false;
-	int r = json_get_boolean_or(object, key, false, &yes, reterr);
-
-	if (r == 0 && member && !json_is_null(member))
-		*ret = yes ? NODE_KNOWN_YES : NODE_KNOWN_NO;
 	return r;
 }
 
@@ -448,31 +315,31 @@ static struct json *port_mapping_to_json(const struct node_status *status)
 
 	struct json *json = json_object();
 	json_put_string(json, "state", status->port_mapping.state);
-	put_text(json, "way", status->port_mapping.way);
-	put_endpoint(json, "router", &status->port_mapping.router);
-	put_endpoint(json, "external", &status->port_mapping.external);
-	put_yes_no(json, "pcp", status->port_mapping.pcp);
-	put_yes_no(json, "natpmp", status->port_mapping.natpmp);
-	put_yes_no(json, "upnp", status->port_mapping.upnp);
+	status_put_text(json, "way", status->port_mapping.way);
+	status_put_endpoint(json, "router", &status->port_mapping.router);
+	status_put_endpoint(json, "external", &status->port_mapping.external);
+	status_put_yes_no(json, "pcp", status->port_mapping.pcp);
+	status_put_yes_no(json, "natpmp", status->port_mapping.natpmp);
+	status_put_yes_no(json, "upnp", status->port_mapping.upnp);
 	return json;
 }
 
 static int port_mapping_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
-	int r = get_text(json, "state", ret->port_mapping.state, sizeof(ret->port_mapping.state), reterr);
+	int r = status_get_text(json, "state", ret->port_mapping.state, sizeof(ret->port_mapping.state), reterr);
 
 	if (r == 0)
-		r = get_text(json, "way", ret->port_mapping.way, sizeof(ret->port_mapping.way), reterr);
+		r = status_get_text(json, "way", ret->port_mapping.way, sizeof(ret->port_mapping.way), reterr);
 	if (r == 0)
-		r = get_endpoint(json, "router", &ret->port_mapping.router, reterr);
+		r = status_get_endpoint(json, "router", &ret->port_mapping.router, reterr);
 	if (r == 0)
-		r = get_endpoint(json, "external", &ret->port_mapping.external, reterr);
+		r = status_get_endpoint(json, "external", &ret->port_mapping.external, reterr);
 	if (r == 0)
-		r = get_yes_no(json, "pcp", &ret->port_mapping.pcp, reterr);
+		r = status_get_yes_no(json, "pcp", &ret->port_mapping.pcp, reterr);
 	if (r == 0)
-		r = get_yes_no(json, "natpmp", &ret->port_mapping.natpmp, reterr);
+		r = status_get_yes_no(json, "natpmp", &ret->port_mapping.natpmp, reterr);
 	if (r == 0)
-		r = get_yes_no(json, "upnp", &ret->port_mapping.upnp, reterr);
+		r = status_get_yes_no(json, "upnp", &ret->port_mapping.upnp, reterr);
 	return r;
 }
 
@@ -481,18 +348,18 @@ static struct json *peer_to_json(const struct node_status_peer *peer)
 	struct json *json = json_object();
 
 	json_put_integer(json, "id", peer->id);
-	put_text(json, "name", peer->name);
-	put_ips(json, &peer->ip4, &peer->ip6);
-	put_key(json, "node_key", &peer->node_key);
-	put_text(json, "state", peer->state);
+	status_put_text(json, "name", peer->name);
+	status_put_ips(json, &peer->ip4, &peer->ip6);
+	status_put_key(json, "node_key", &peer->node_key);
+	status_put_text(json, "state", peer->state);
 	json_put_string(json, "path", node_path_name(peer->path));
-	put_endpoint(json, "endpoint", &peer->endpoint);
+	status_put_endpoint(json, "endpoint", &peer->endpoint);
 	json_put_boolean(json, "by_turn", peer->by_turn);
-	put_text(json, "relay", peer->relay);
-	put_known(json, "latency_us", peer->latency_us);
-	put_known(json, "mtu", peer->mtu != 0 ? (int64_t)peer->mtu : NODE_STATUS_UNKNOWN);
-	put_known(json, "handshake_ms", peer->handshake_ms);
-	put_known(json, "packet_ms", peer->packet_ms);
+	status_put_text(json, "relay", peer->relay);
+	status_put_known(json, "latency_us", peer->latency_us);
+	status_put_known(json, "mtu", peer->mtu != 0 ? (int64_t)peer->mtu : NODE_STATUS_UNKNOWN);
+	status_put_known(json, "handshake_ms", peer->handshake_ms);
+	status_put_known(json, "packet_ms", peer->packet_ms);
 	json_put_u64(json, "rx_bytes", peer->rx_bytes);
 	json_put_u64(json, "tx_bytes", peer->tx_bytes);
 	json_put_boolean(json, "online", peer->online);
@@ -503,7 +370,7 @@ static struct json *peer_to_json(const struct node_status_peer *peer)
 static int get_mtu(const struct json *json, uint32_t *ret, struct error *reterr)
 {
 	int64_t mtu = NODE_STATUS_UNKNOWN;
-	int r = json_member(json, "mtu") ? get_known(json, "mtu", &mtu, reterr) : 0;
+	int r = json_member(json, "mtu") ? status_get_known(json, "mtu", &mtu, reterr) : 0;
 
 	*ret = r == 0 && mtu > 0 && mtu <= UINT16_MAX ? (uint32_t)mtu : 0;
 	return r;
@@ -512,52 +379,50 @@ static int get_mtu(const struct json *json, uint32_t *ret, struct error *reterr)
 static int peer_path_from_json(const struct json *json, struct node_status_peer *peer,
 			       struct error *reterr)
 {
-	int path, r = get_name(json, "path", path_names, NODE_N_PATHS, &path, reterr);
+	int r = node_path_get(json, "path", &peer->path, reterr);
 
 	if (r == 0)
-		r = get_endpoint(json, "endpoint", &peer->endpoint, reterr);
+		r = status_get_endpoint(json, "endpoint", &peer->endpoint, reterr);
 	if (r == 0)
-		r = get_flag(json, "by_turn", &peer->by_turn, reterr);
+		r = status_get_flag(json, "by_turn", &peer->by_turn, reterr);
 	if (r == 0)
-		r = get_text(json, "relay", peer->relay, sizeof(peer->relay), reterr);
+		r = status_get_text(json, "relay", peer->relay, sizeof(peer->relay), reterr);
 	if (r == 0)
-		r = get_known(json, "latency_us", &peer->latency_us, reterr);
+		r = status_get_known(json, "latency_us", &peer->latency_us, reterr);
 	if (r == 0)
 		r = get_mtu(json, &peer->mtu, reterr);
-	if (r == 0)
-		peer->path = (enum node_path_kind)path;
 	return r;
 }
 
 static int peer_counts_from_json(const struct json *json, struct node_status_peer *peer,
 				 struct error *reterr)
 {
-	int r = get_known(json, "handshake_ms", &peer->handshake_ms, reterr);
+	int r = status_get_known(json, "handshake_ms", &peer->handshake_ms, reterr);
 
 	if (r == 0)
-		r = get_known(json, "packet_ms", &peer->packet_ms, reterr);
+		r = status_get_known(json, "packet_ms", &peer->packet_ms, reterr);
 	if (r == 0 && json_member(json, "rx_bytes"))
 		r = json_get_u64(json, "rx_bytes", &peer->rx_bytes, reterr);
 	if (r == 0 && json_member(json, "tx_bytes"))
 		r = json_get_u64(json, "tx_bytes", &peer->tx_bytes, reterr);
 	if (r == 0)
-		r = get_flag(json, "online", &peer->online, reterr);
+		r = status_get_flag(json, "online", &peer->online, reterr);
 	return r;
 }
 
 static int peer_from_json(const struct json *json, struct node_status *status, struct error *reterr)
 {
 	struct node_status_peer *peer = node_status_add_peer(status);
-	int r = get_u32(json, "id", &peer->id, reterr);
+	int r = status_get_u32(json, "id", &peer->id, reterr);
 
 	if (r == 0)
-		r = get_text(json, "name", peer->name, sizeof(peer->name), reterr);
+		r = status_get_text(json, "name", peer->name, sizeof(peer->name), reterr);
 	if (r == 0)
-		r = get_ips(json, &peer->ip4, &peer->ip6, reterr);
+		r = status_get_ips(json, &peer->ip4, &peer->ip6, reterr);
 	if (r == 0)
-		r = get_key(json, "node_key", &peer->node_key, reterr);
+		r = status_get_key(json, "node_key", &peer->node_key, reterr);
 	if (r == 0)
-		r = get_text(json, "state", peer->state, sizeof(peer->state), reterr);
+		r = status_get_text(json, "state", peer->state, sizeof(peer->state), reterr);
 	if (r == 0)
 		r = peer_path_from_json(json, peer, reterr);
 	return r != 0 ? r : peer_counts_from_json(json, peer, reterr);
@@ -568,11 +433,11 @@ static struct json *relay_to_json(const struct node_status_relay *relay)
 	struct json *json = json_object();
 
 	json_put_integer(json, "id", relay->id);
-	put_text(json, "name", relay->name);
-	put_known(json, "latency_us", relay->latency_us);
-	put_text(json, "transport", relay->transport);
-	put_known(json, "udp_latency_us", relay->udp_latency_us);
-	put_known(json, "tls_latency_us", relay->tls_latency_us);
+	status_put_text(json, "name", relay->name);
+	status_put_known(json, "latency_us", relay->latency_us);
+	status_put_text(json, "transport", relay->transport);
+	status_put_known(json, "udp_latency_us", relay->udp_latency_us);
+	status_put_known(json, "tls_latency_us", relay->tls_latency_us);
 	json_put_boolean(json, "connected", relay->connected);
 	json_put_boolean(json, "home", relay->home);
 	return json;
@@ -582,30 +447,30 @@ static int relay_from_json(const struct json *json, struct node_status *status,
 			   struct error *reterr)
 {
 	struct node_status_relay *relay = node_status_add_relay(status);
-	int r = get_u32(json, "id", &relay->id, reterr);
+	int r = status_get_u32(json, "id", &relay->id, reterr);
 
 	if (r == 0)
-		r = get_text(json, "name", relay->name, sizeof(relay->name), reterr);
+		r = status_get_text(json, "name", relay->name, sizeof(relay->name), reterr);
 	if (r == 0)
-		r = get_known(json, "latency_us", &relay->latency_us, reterr);
+		r = status_get_known(json, "latency_us", &relay->latency_us, reterr);
 	if (r == 0)
-		r = get_text(json, "transport", relay->transport, sizeof(relay->transport), reterr);
+		r = status_get_text(json, "transport", relay->transport, sizeof(relay->transport), reterr);
 	if (r == 0)
-		r = get_known(json, "udp_latency_us", &relay->udp_latency_us, reterr);
+		r = status_get_known(json, "udp_latency_us", &relay->udp_latency_us, reterr);
 	if (r == 0)
-		r = get_known(json, "tls_latency_us", &relay->tls_latency_us, reterr);
+		r = status_get_known(json, "tls_latency_us", &relay->tls_latency_us, reterr);
 	if (r == 0)
-		r = get_flag(json, "connected", &relay->connected, reterr);
-	return r != 0 ? r : get_flag(json, "home", &relay->home, reterr);
+		r = status_get_flag(json, "connected", &relay->connected, reterr);
+	return r != 0 ? r : status_get_flag(json, "home", &relay->home, reterr);
 }
 
 static struct json *offload_to_json(const struct node_status_offload *offload)
 {
 	struct json *json = json_object();
 
-	put_text(json, "name", offload->name);
-	put_text(json, "state", offload->state);
-	put_text(json, "error", offload->error);
+	status_put_text(json, "name", offload->name);
+	status_put_text(json, "state", offload->state);
+	status_put_text(json, "error", offload->error);
 	json_put_u64(json, "used", offload->used);
 	json_put_u64(json, "refused", offload->refused);
 	json_put_u64(json, "fell_back", offload->fell_back);
@@ -615,12 +480,12 @@ static struct json *offload_to_json(const struct node_status_offload *offload)
 static int offload_from_json(const struct json *json, struct node_status *status, struct error *reterr)
 {
 	struct node_status_offload *offload = node_status_add_offload(status);
-	int r = get_text(json, "name", offload->name, sizeof(offload->name), reterr);
+	int r = status_get_text(json, "name", offload->name, sizeof(offload->name), reterr);
 
 	if (r == 0)
-		r = get_text(json, "state", offload->state, sizeof(offload->state), reterr);
+		r = status_get_text(json, "state", offload->state, sizeof(offload->state), reterr);
 	if (r == 0)
-		r = get_text(json, "error", offload->error, sizeof(offload->error), reterr);
+		r = status_get_text(json, "error", offload->error, sizeof(offload->error), reterr);
 	if (r == 0)
 		r = json_get_u64(json, "used", &offload->used, reterr);
 	if (r == 0)
@@ -641,7 +506,7 @@ static struct json *lane_to_json(const struct node_status_lane *lane)
 {
 	struct json *json = json_object();
 
-	put_text(json, "role", lane->role);
+	status_put_text(json, "role", lane->role);
 	json_put_u64(json, "tun_packets", lane->tun_packets);
 	json_put_u64(json, "tun_bytes", lane->tun_bytes);
 	json_put_u64(json, "udp_datagrams", lane->udp_datagrams);
@@ -670,7 +535,7 @@ static int lane_drops_from_json(const struct json *json, struct node_status_lane
 static int lane_from_json(const struct json *json, struct node_status *status, struct error *reterr)
 {
 	struct node_status_lane *lane = node_status_add_lane(status);
-	int r = get_text(json, "role", lane->role, sizeof(lane->role), reterr);
+	int r = status_get_text(json, "role", lane->role, sizeof(lane->role), reterr);
 
 	if (r == 0)
 		r = json_get_u64(json, "tun_packets", &lane->tun_packets, reterr);
@@ -719,10 +584,10 @@ struct json *node_status_to_json(const struct node_status *status)
 		json_append(lanes, lane_to_json(&status->lanes[i]));
 
 	json_put_string(json, "state", node_state_name(status->state));
-	put_text(json, "version", status->version);
-	put_text(json, "network", status->network);
-	put_text(json, "interface", status->interface);
-	put_text(json, "wireguard", status->wireguard);
+	status_put_text(json, "version", status->version);
+	status_put_text(json, "network", status->network);
+	status_put_text(json, "interface", status->interface);
+	status_put_text(json, "wireguard", status->wireguard);
 	json_put_integer(json, "mtu", status->mtu);
 	json_put_integer(json, "uptime_ms", (int64_t)status->uptime_ms);
 	json_put(json, "self", self_to_json(status));
@@ -745,23 +610,23 @@ struct json *node_status_to_json(const struct node_status *status)
 static int head_from_json(const struct json *json, struct node_status *ret, struct error *reterr)
 {
 	int64_t uptime_ms;
-	int state, nat, r = get_name(json, "state", state_names, NODE_N_STATES, &state, reterr);
+	int state, nat, r = status_get_name(json, "state", state_names, NODE_N_STATES, &state, reterr);
 
 	if (r == 0)
-		r = get_text(json, "version", ret->version, sizeof(ret->version), reterr);
+		r = status_get_text(json, "version", ret->version, sizeof(ret->version), reterr);
 	if (r == 0)
-		r = get_text(json, "network", ret->network, sizeof(ret->network), reterr);
+		r = status_get_text(json, "network", ret->network, sizeof(ret->network), reterr);
 	if (r == 0)
-		r = get_text(json, "interface", ret->interface, sizeof(ret->interface), reterr);
+		r = status_get_text(json, "interface", ret->interface, sizeof(ret->interface), reterr);
 	if (r == 0)
-		r = get_text(json, "wireguard", ret->wireguard, sizeof(ret->wireguard), reterr);
+		r = status_get_text(json, "wireguard", ret->wireguard, sizeof(ret->wireguard), reterr);
 	if (r == 0)
-		r = get_u32(json, "mtu", &ret->mtu, reterr);
+		r = status_get_u32(json, "mtu", &ret->mtu, reterr);
 	if (r == 0)
 		r = json_get_integer_or(json, "uptime_ms", 0, 999999999999999, 0, &uptime_ms,
 					reterr);
 	if (r == 0)
-		r = get_name(json, "nat", nat_names, NODE_N_NATS, &nat, reterr);
+		r = status_get_name(json, "nat", nat_names, NODE_N_NATS, &nat, reterr);
 	if (r != 0)
 		return r;
 	ret->state = (enum node_state)state;
@@ -846,88 +711,5 @@ int node_status_from_json(const struct json *json, struct node_status *ret, stru
 		node_status_deinit(&status);
 	else
 		*ret = status;
-	return r;
-}
-
-/* ping and netcheck */
-
-struct json *node_ping_result_to_json(const struct node_ping_result *result)
-{
-	struct json *json = json_object();
-
-	json_put_boolean(json, "answered", result->answered);
-	put_text(json, "peer", result->peer);
-	put_text(json, "ip", endpoint_is_none(&result->ip) ? "" : endpoint_ip_text(&result->ip).s);
-	json_put_string(json, "path", node_path_name(result->path));
-	put_endpoint(json, "endpoint", &result->endpoint);
-	put_text(json, "relay", result->relay);
-	put_known(json, "latency_us", result->latency_us);
-	return json;
-}
-
-int node_ping_result_from_json(const struct json *json, struct node_ping_result *ret,
-			       struct error *reterr)
-{
-	struct node_ping_result result = { .latency_us = NODE_STATUS_UNKNOWN };
-	const char *ip;
-	int path, r = get_flag(json, "answered", &result.answered, reterr);
-
-	if (r == 0)
-		r = get_text(json, "peer", result.peer, sizeof(result.peer), reterr);
-	if (r == 0)
-		r = json_get_string_or(json, "ip", "", &ip, reterr);
-	if (r == 0 && ip[0] != '\0' && endpoint_parse_ip(ip, 0, &result.ip) != 0)
-		r = error_set(reterr, -EINVAL, "member 'ip': must be an IP address");
-	if (r == 0)
-		r = get_name(json, "path", path_names, NODE_N_PATHS, &path, reterr);
-	if (r == 0)
-		r = get_endpoint(json, "endpoint", &result.endpoint, reterr);
-	if (r == 0)
-		r = get_text(json, "relay", result.relay, sizeof(result.relay), reterr);
-	if (r == 0)
-		r = get_known(json, "latency_us", &result.latency_us, reterr);
-	if (r != 0)
-		return r;
-	result.path = (enum node_path_kind)path;
-	*ret = result;
-	return 0;
-}
-
-void node_netcheck_init(struct node_netcheck *netcheck)
-{
-	*netcheck = (struct node_netcheck){ 0 };
-	node_status_init(&netcheck->status);
-}
-
-void node_netcheck_deinit(struct node_netcheck *netcheck)
-{
-	node_status_deinit(&netcheck->status);
-}
-
-struct json *node_netcheck_to_json(const struct node_netcheck *netcheck)
-{
-	struct json *json = json_object();
-
-	json_put_boolean(json, "udp_works", netcheck->udp_works);
-	json_put_boolean(json, "control_reachable", netcheck->control_reachable);
-	json_put(json, "status", node_status_to_json(&netcheck->status));
-	return json;
-}
-
-int node_netcheck_from_json(const struct json *json, struct node_netcheck *ret,
-			    struct error *reterr)
-{
-	struct node_netcheck netcheck = { 0 };
-	const struct json *status;
-	int r = get_flag(json, "udp_works", &netcheck.udp_works, reterr);
-
-	if (r == 0)
-		r = get_flag(json, "control_reachable", &netcheck.control_reachable, reterr);
-	if (r == 0)
-		r = json_get_object(json, "status", &status, reterr);
-	if (r == 0)
-		r = node_status_from_json(status, &netcheck.status, reterr);
-	if (r == 0)
-		*ret = netcheck;
 	return r;
 }

@@ -28,6 +28,7 @@
 #include "common/key.h"
 #include "common/map.h"
 #include "node/status_nat.h"
+#include "node/status_values.h"
 
 #include <net/if.h>
 #include <netinet/in.h>
@@ -74,8 +75,6 @@ enum node_nat {
 	NODE_NAT_UDP_BLOCKED, /* no STUN server answers */
 	NODE_N_NATS,
 };
-
-enum node_known { NODE_KNOWN_NOT, NODE_KNOWN_NO, NODE_KNOWN_YES };
 
 struct node_status_endpoint {
 	struct endpoint endpoint;
@@ -235,6 +234,8 @@ P2P_CHECK int node_status_from_json(const struct json *json, struct node_status 
 
 const char *node_state_name(enum node_state state);	    /* "not joined" … */
 const char *node_path_name(enum node_path_kind path);	    /* "none", "relay", "direct", "both" */
+/* One that we do not know (a newer node) is "none". */
+int node_path_get(const struct json *object, const char *key, enum node_path_kind *ret, struct error *reterr);
 const char *node_endpoint_kind_name(enum node_endpoint_kind kind);
 const char *node_nat_name(enum node_nat nat);		    /* "unknown", "none", "easy", "hard", "udp blocked" */
 

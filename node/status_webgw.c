@@ -1,29 +1,9 @@
+/* The agent of webgw that this node is, as a part of its status. */
 #include "node/status.h"
 
+#include "node/status_values.h"
+
 #include <errno.h>
-#include <string.h>
-
-static int get_text(const struct json *object, const char *key, char *ret, size_t cap, struct error *reterr)
-{
-	const char *text;
-	const int r = json_get_string_or(object, key, "", &text, reterr);
-
-	if (r != 0)
-		return r;
-	if (strlen(text) >= cap)
-		return error_set(reterr, -EINVAL, "member '%s': longer than %zu bytes", key, cap - 1);
-	memcpy(ret, text, strlen(text) + 1);
-	return 0;
-}
-
-static int get_count(const struct json *object, const char *key, uint32_t *ret, struct error *reterr)
-{
-	int64_t value = 0;
-	const int r = json_get_integer_or(object, key, 0, UINT32_MAX, 0, &value, reterr);
-
-	*ret = (uint32_t)value;
-	return r;
-}
 
 static struct json *host_to_json(const struct node_status_webgw_host *host)
 {
@@ -43,16 +23,16 @@ static int host_from_json(const struct json *json, struct node_status_webgw_host
 {
 	if (!json_is_object(json))
 		return error_set(reterr, -EINVAL, "a host of an agent must be an object");
-	int r = get_text(json, "host", ret->host, sizeof(ret->host), reterr);
+	int r = status_get_text(json, "host", ret->host, sizeof(ret->host), reterr);
 	if (r == 0)
-		r = get_text(json, "target", ret->target, sizeof(ret->target), reterr);
+		r = status_get_text(json, "target", ret->target, sizeof(ret->target), reterr);
 	if (r == 0)
-		r = get_text(json, "state", ret->state, sizeof(ret->state), reterr);
+		r = status_get_text(json, "state", ret->state, sizeof(ret->state), reterr);
 	if (r == 0)
-		r = get_text(json, "why", ret->why, sizeof(ret->why), reterr);
+		r = status_get_text(json, "why", ret->why, sizeof(ret->why), reterr);
 	if (r == 0)
-		r = get_count(json, "warm", &ret->warm, reterr);
-	return r == 0 ? get_count(json, "visitors_now", &ret->visitors_now, reterr) : r;
+		r = status_get_u32(json, "warm", &ret->warm, reterr);
+	return r == 0 ? status_get_u32(json, "visitors_now", &ret->visitors_now, reterr) : r;
 }
 
 struct json *node_status_webgw_to_json(const struct node_status_webgw_agent *agent)
@@ -74,11 +54,11 @@ int node_status_webgw_from_json(const struct json *json, struct node_status_webg
 	const struct json *hosts = NULL;
 
 	*ret = (struct node_status_webgw_agent){ .is_there = true };
-	int r = get_text(json, "server", ret->server, sizeof(ret->server), reterr);
+	int r = status_get_text(json, "server", ret->server, sizeof(ret->server), reterr);
 	if (r == 0)
 		r = json_get_boolean_or(json, "connected", false, &ret->is_connected, reterr);
 	if (r == 0)
-		r = get_text(json, "why", ret->why, sizeof(ret->why), reterr);
+		r = status_get_text(json, "why", ret->why, sizeof(ret->why), reterr);
 	if (r == 0)
 		r = json_get_array(json, "hosts", &hosts, reterr);
 	for (const struct json *i = r == 0 ? json_first(hosts) : NULL; i && r == 0; i = json_next(i)) {
