@@ -439,3 +439,8 @@ struct endpoint websocket_remote(const struct websocket *ws)
 {
 	return ws->remote;
 }
+
+bool websocket_was_taken(const struct websocket *ws)
+{
+	return ws->was_taken;
+}

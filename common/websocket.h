@@ -68,6 +68,11 @@ P2P_CHECK int websocket_server_new(struct websocket_host *host,
 				   const struct websocket_server_options *options,
 				   struct websocket_server **ret, struct error *reterr);
 uint16_t websocket_server_port(const struct websocket_server *server);
+/*
+ * Who came to another port: as if it had come here, with all limits. fd: a stream socket, non-blocking, of which nothing was read; taken
+ * over. remote: who is at its other end, if that is somebody who copies.
+ */
+void websocket_server_take(struct websocket_server *server, int fd_take, const struct endpoint *remote);
 P2P_CHECK int websocket_server_set_certificate(struct websocket_server *server,
 					       const char *certificate_pem, const char *key_pem,
 					       struct error *reterr);
@@ -84,7 +89,12 @@ struct websocket_server_counters websocket_server_counters(const struct websocke
 struct websocket_client_options {
 	const char *host; /* name or address */
 	uint16_t port;
-	struct tls_options tls; /* trust CA or PIN */
+	struct tls_options tls; /* trust CA or PIN; alpn is not looked at */
+	/*
+	 * Static, "http/1.1" among them, separated by commas; NULL: that alone. And then host is told as server name, if it is a name:
+	 * for servers that are not alone at their port.
+	 */
+	const char *alpn;
 	size_t max_message, max_queue;
 	uint64_t timeout_ms; /* for name, TCP, TLS and upgrade together; 0: 10 s */
 	struct websocket_handler handler;
@@ -121,3 +131,5 @@ const struct identity *websocket_identity(const struct websocket *ws);
 /* The pin of the other side's key, as shown in the handshake. False when it showed none. */
 bool websocket_peer_pin(const struct websocket *ws, struct pin *ret);
 struct endpoint websocket_remote(const struct websocket *ws);
+/* Did it come by websocket_server_take()? */
+bool websocket_was_taken(const struct websocket *ws);

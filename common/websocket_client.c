@@ -127,11 +127,11 @@ static void connect_next(struct websocket *ws)
 		.port = ws->port,
 		.ssl_connection = LCCSCF_USE_SSL | LCCSCF_SKIP_SERVER_CERT_HOSTNAME_CHECK,
 		.path = PATH,
-		.host = "control",
+		.host = ws->tells_name ? ws->address_name : "control",
 		.origin = "control",
 		.protocol = PROTOCOL,
 		.local_protocol_name = PROTOCOL,
-		.alpn = "http/1.1",
+		.alpn = ws->alpn ? ws->alpn : "http/1.1",
 		.pwsi = &ws->wsi,
 		.opaque_user_data = ws,
 		.retry_and_idle_policy = &websocket_keep_alive,
@@ -179,6 +179,7 @@ static void start_connecting(struct websocket *ws, uint64_t timeout_ms)
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG };
 
 	if (endpoint_parse_ip(ws->address_name, ws->port, &ws->addresses[0]) == 0) {
+		ws->tells_name = false;
 		ws->n_addresses = 1;
 		ws->state = CONNECTING;
 		uv_timer_start(&ws->timer, on_numeric, 0, 0);
@@ -240,6 +241,8 @@ struct websocket *websocket_connect(struct websocket_host *host,
 	ws->max_message = options->max_message;
 	ws->max_queue = options->max_queue;
 	ws->port = options->port;
+	ws->alpn = options->alpn;
+	ws->tells_name = options->alpn != NULL;
 	memcpy(ws->address_name, options->host, strlen(options->host) + 1);
 	ws->timer.data = (void *)(uintptr_t)timeout_ms;
 	if (take_tls_options(ws, &options->tls, reterr) != 0) {

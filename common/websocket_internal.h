@@ -67,6 +67,7 @@ struct websocket {
 	size_t queued, max_queue;
 	uint64_t moved_ms; /* when something went out last, or had to wait after nothing had */
 
+	bool was_taken;
 	bool has_identity, has_pin;
 	struct identity identity;
 	struct pin peer_pin;
@@ -75,6 +76,8 @@ struct websocket {
 	/* client only */
 	char address_name[JOIN_LINK_MAX_HOST + 1];
 	uint16_t port;
+	const char *alpn;
+	bool tells_name;
 	enum tls_trust trust;
 	struct pin pin;
 	X509 *ca, *certificate;

@@ -128,7 +128,7 @@ static void make_room(struct websocket_server *server, const struct endpoint *re
 	websocket_end_now(oldest, "others came, and it had not said who it is");
 }
 
-static void adopt(struct websocket_server *server, int fd, const struct endpoint *remote)
+static void adopt(struct websocket_server *server, int fd, const struct endpoint *remote, bool was_taken)
 {
 	const char *why = refusal(server, remote);
 
@@ -151,6 +151,7 @@ static void adopt(struct websocket_server *server, int fd, const struct endpoint
 	ws->server = server;
 	ws->wsi = wsi;
 	ws->remote = *remote;
+	ws->was_taken = was_taken;
 	ws->max_message = server->max_message;
 	ws->max_queue = server->max_queue;
 	ws->is_unproven = server->max_unproven > 0;
@@ -185,7 +186,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 		if (fd >= 0) {
 			struct endpoint remote =
 				endpoint_from_sockaddr((struct sockaddr *)&address);
-			adopt(server, fd, &remote);
+			adopt(server, fd, &remote, false);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -197,6 +198,14 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 		if (errno != ECONNABORTED && errno != EINTR)
 			return;
 	}
+}
+
+void websocket_server_take(struct websocket_server *server, int fd_take, const struct endpoint *remote)
+{
+	if (server->host->closing)
+		close(fd_take);
+	else
+		adopt(server, fd_take, remote, true);
 }
 
 static int listen_on(const struct endpoint *where, int *ret_fd, uint16_t *ret_port,

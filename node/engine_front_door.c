@@ -102,11 +102,14 @@ uint32_t engine_shared_places(const struct p2p_engine *engine, struct endpoint r
 	return n;
 }
 
-static void on_relay_visitor(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+static void on_own_visitor(void *owner, enum door_whose whose, int fd, const struct endpoint *remote, const uint8_t *bytes,
+			   size_t n)
 {
 	struct p2p_engine *engine = owner;
 
-	if (engine->public_node)
+	if (whose != DOOR_WHOSE_RELAY)
+		engine_take_webgw_visitor(engine, whose == DOOR_WHOSE_DIAL_BACK, fd, remote, bytes, n);
+	else if (engine->public_node)
 		public_node_take(engine->public_node, fd, remote, bytes, n);
 	else
 		close(fd); /* it is being closed, and the door as well */
@@ -200,7 +203,8 @@ int engine_start_front_door(struct p2p_engine *engine, struct error *reterr)
 	for (uint32_t i = 0; i < engine->door_options.n_listen; i++)
 		engine->door_options.is_relays[i] = is_the_relays(engine, &engine->door_options.listen[i]);
 	engine->door_options.relay_sockets = &engine->sockets;
-	engine->door_options.relay_port = (struct front_door_relay_port){ .owner = engine, .visitor = on_relay_visitor };
+	engine->door_options.relay_port = (struct front_door_relay_port){ .owner = engine, .visitor = on_own_visitor };
+	engine->door_options.serves_webgw = engine_shares_webgw(engine);
 	engine->door_options.streams_before = &engine->streams;
 	if (engine->callbacks.streams_left)
 		engine->door_options.streams_port =

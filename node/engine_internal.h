@@ -237,6 +237,11 @@ P2P_CHECK int engine_start_webgw_tls(struct p2p_engine *engine, struct error *re
 void engine_renew_webgw_tls(struct p2p_engine *engine);
 /* False: no agents within TLS are listened to. */
 bool engine_webgw_links(const struct p2p_engine *engine, struct data_links_counters *ret);
+/* Is webgw, within TLS, also where relay and front door have a port together? */
+bool engine_shares_webgw(const struct p2p_engine *engine);
+/* Who came there: for its WebSocket, with a Unix socket and no bytes, or to dial back. fd is taken over. */
+void engine_take_webgw_visitor(struct p2p_engine *engine, bool dials_back, int fd, const struct endpoint *remote, const uint8_t *bytes,
+			       size_t n);
 /* Warm connections: data_links_prepare() and data_links_hand(), where there are such. */
 uint32_t engine_prepare_webgw(struct p2p_engine *engine, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
 bool engine_hand_webgw(struct p2p_engine *engine, int64_t subscription, const struct dial_wanted *wanted);

@@ -83,6 +83,7 @@ static void add_door_drops(const char *of, const struct front_door_counters *cou
 		{ "unknown host", counters->unknown_host },
 		{ "nobody there", counters->nobody_there },
 		{ "too many wait for the relay", counters->relay_over_limit },
+		{ "too many wait for webgw", counters->webgw_over_limit },
 		{ "too slow", counters->too_slow },
 		{ "left early", counters->left_early },
 		{ "all places taken", counters->over_limit },

@@ -83,6 +83,13 @@ static uint16_t on_dial_back_port(void *owner, bool is_tls)
 	return front_door_dial_back_port(engine->front_door);
 }
 
+static uint16_t on_shared_port(void *owner)
+{
+	const struct p2p_engine *engine = owner;
+
+	return engine->public_options.tls_port;
+}
+
 static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
 {
 	return a->is_wildcard == b->is_wildcard && host_name_equal(&a->name, &b->name);
@@ -298,6 +305,7 @@ int engine_start_webgw(struct p2p_engine *engine, struct error *reterr)
 		.ports = { .owner = engine,
 			   .answer = on_answer,
 			   .dial_back_port = on_dial_back_port,
+			   .shared_port = on_shared_port,
 			   .is_granted = on_is_granted,
 			   .is_any_granted = on_is_any_granted,
 			   .changed = on_members_host,

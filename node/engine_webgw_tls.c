@@ -7,12 +7,14 @@
 #include "node/engine_internal.h"
 
 #include "common/log.h"
+#include "common/macros.h"
 #include "relay/webgw/agent_wire.h"
 #include "relay/webgw/data_links.h"
 
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct engine_webgw_tls {
 	struct websocket_host *websockets;
@@ -132,6 +134,32 @@ void engine_renew_webgw_tls(struct p2p_engine *engine)
 	}
 	data_links_set_context(engine->webgw_tls->links, context);
 	SSL_CTX_free(context);
+}
+
+/* Not where the operator has said that only some address is for agents: the shared port may be at others. */
+bool engine_shares_webgw(const struct p2p_engine *engine)
+{
+	const struct endpoint *places[] = { &engine->webgw_tls_listen, &engine->webgw_tls_dial_back };
+
+	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+		const struct endpoint any = { .port = places[i]->port };
+		if (places[i]->port == 0 || !endpoint_equal(places[i], &any))
+			return false;
+	}
+	return engine->has_webgw;
+}
+
+void engine_take_webgw_visitor(struct p2p_engine *engine, bool dials_back, int fd, const struct endpoint *remote, const uint8_t *bytes,
+			       size_t n)
+{
+	struct engine_webgw_tls *tls = engine->webgw_tls;
+
+	if (dials_back && tls && tls->links)
+		data_links_take(tls->links, fd, remote, bytes, n);
+	else if (!dials_back && tls && engine->webgw)
+		webgw_take(engine->webgw, fd, remote);
+	else
+		close(fd); /* it is being opened, or closed */
 }
 
 uint32_t engine_prepare_webgw(struct p2p_engine *engine, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN])

@@ -2,6 +2,7 @@
 
 #include "common/relay_wire.h"
 #include "common/wire.h"
+#include "relay/webgw/agent_wire.h"
 
 #include <string.h>
 
@@ -81,6 +82,8 @@ static bool read_alpn(struct wire_reader value, struct client_hello *hello)
 		hello->offers_http_1 |= is_protocol(name, len, "http/1.1");
 		hello->offers_h3 |= is_protocol(name, len, "h3");
 		hello->offers_relay |= is_protocol(name, len, RELAY_ALPN);
+		hello->offers_webgw |= is_protocol(name, len, WEBGW_SOCKET_ALPN);
+		hello->offers_dial_back |= is_protocol(name, len, WEBGW_ALPN);
 	}
 	hello->is_acme = hello->is_acme && n == 1;
 	return wire_done(&list);
@@ -152,10 +155,8 @@ int client_hello_decode(const uint8_t *message, size_t len, struct client_hello 
 		return CLIENT_HELLO_MALFORMED;
 	if (said.n_server_name > 1 || said.n_hosts > 1)
 		return CLIENT_HELLO_TWO_NAMES;
-	if (said.n_hosts == 0)
-		return CLIENT_HELLO_NO_NAME;
-	int r = error_of_name(said.name_error);
-	if (r == 0)
+	const int r = said.n_hosts == 0 ? CLIENT_HELLO_NO_NAME : error_of_name(said.name_error);
+	if (r == 0 || r == CLIENT_HELLO_NO_NAME || r == CLIENT_HELLO_ADDRESS)
 		*ret = said.hello;
 	return r;
 }

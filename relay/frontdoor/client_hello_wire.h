@@ -37,11 +37,15 @@ struct client_hello {
 	struct host_name host;
 	bool is_acme; /* "acme-tls/1" is all that ALPN offers */
 	bool offers_h2, offers_http_1, offers_h3;
-	bool offers_relay; /* our own protocol, RELAY_ALPN */
+	/* Our own protocols: RELAY_ALPN, WEBGW_SOCKET_ALPN, WEBGW_ALPN. */
+	bool offers_relay, offers_webgw, offers_dial_back;
 	bool has_ech; /* real or GREASE: nobody but who has the key can tell */
 };
 
 /* The length of the whole message, header included, from its first CLIENT_HELLO_HEADER_LEN bytes; 0: no ClientHello. */
 size_t client_hello_length(const uint8_t *header);
-/* message: exactly one, header included. 0 or an enum client_hello_error; *ret is written only on success. */
+/*
+ * message: exactly one, header included. 0 or an enum client_hello_error; *ret is written on success; and with NO_NAME and ADDRESS, which
+ * are right in everything else: then host.len is 0.
+ */
 P2P_CHECK int client_hello_decode(const uint8_t *message, size_t len, struct client_hello *ret);

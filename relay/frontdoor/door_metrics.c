@@ -61,6 +61,7 @@ static void put_refused(FILE *out, const struct front_door_counters *const doors
 		{ "not_by_a_front_door", OF_DOOR(no_door) },
 		{ "header_not_understood", OF_DOOR(bad_header) },
 		{ "relay_queue_full", OF_DOOR(relay_over_limit) },
+		{ "webgw_queue_full", OF_DOOR(webgw_over_limit) },
 		{ "in_a_ring", OF_DOOR(in_a_ring) },
 		{ "too_slow", OF_DOOR(too_slow) },
 		{ "left_early", OF_DOOR(left_early) },
@@ -137,6 +138,7 @@ static void put_doors(FILE *out, const struct front_door_counters *const doors[N
 	put_door_figure(out, doors, "door_bytes_out_total", "counter", "Bytes given to visitors.", OF_DOOR(bytes_out));
 	put_door_figure(out, doors, "door_to_relay_total", "counter", "Visitors that were handed to the relay, which has a port "
 			"with the door.", OF_DOOR(to_relay));
+	put_door_figure(out, doors, "door_to_webgw_total", "counter", "Agents that came to webgw by the same port.", OF_DOOR(to_webgw));
 	put_door_figure(out, doors, "door_tried_another_total", "counter", "Of several members that publish a host one did not "
 			"answer, and a visitor was led to the next.", OF_DOOR(tried_another));
 	put_door_figure(out, doors, "door_warm", "gauge", "Connections to members, or of front doors, that wait for visitors.",

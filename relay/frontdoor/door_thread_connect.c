@@ -8,6 +8,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
+
+#define WEBGW_SEND_BUFFER (16 * 1024) /* as at webgw's own port: an agent that does not read what it is told is noticed */
 
 void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target)
 {
@@ -205,7 +208,21 @@ void visitor_connect(struct visitor *visitor, const struct door_route *route, co
 	send_first(visitor, has_header ? pieces : pieces + 1, has_header ? 2 : 1);
 }
 
-/* The sink has one end of a pair of sockets, and the visitor's bytes come out of it. */
+/* Its target is one end of a pair of sockets: its bytes come out of the other, which is somebody's in this process. */
+static int open_pair(struct visitor *visitor, int fds[2])
+{
+	struct splice_end *end = &visitor->pair.ends[1];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	end->watch.happened = visitor_on_target;
+	end->fd = fds[0];
+	end->is_prompt = true;
+	visitor->ends_here = true;
+	return 0;
+}
+
+/* The sink has the other. */
 static int open_sink(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,
 		     const struct endpoint *destination)
 {
@@ -215,16 +232,32 @@ static int open_sink(struct visitor *visitor, const struct door_route *route, co
 					  .is_https = found->protocol == SNIFFER_TLS,
 					  .n_doors = (uint8_t)(visitor->n_doors + 1),
 					  .gate = visitor->gate };
-	struct splice_end *end = &visitor->pair.ends[1];
+	int fds[2];
+	const int r = open_pair(visitor, fds);
+
+	if (r < 0)
+		return r;
+	visitor->is_at_sink = true;
+	return route->sink->take(route->sink, fds[1], &guest) ? 0 : -EBUSY;
+}
+
+void visitor_enter_webgw(struct visitor *visitor, const uint8_t *bytes, size_t n)
+{
+	static const int size = WEBGW_SEND_BUFFER;
+	const struct iovec piece = { .iov_base = (void *)bytes, .iov_len = n };
 	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
-		return -errno;
-	end->watch.happened = visitor_on_target;
-	end->fd = fds[0];
-	end->is_prompt = true;
-	visitor->is_at_sink = visitor->ends_here = true;
-	return route->sink->take(route->sink, fds[1], &guest) ? 0 : -EBUSY;
+	if (open_pair(visitor, fds) < 0) {
+		visitor_turn_away_for_want(visitor);
+		return;
+	}
+	if (!visitor_hand_over(visitor, DOOR_WHOSE_WEBGW, fds[1], NULL, 0)) {
+		close(fds[1]);
+		visitor_turn_away(visitor);
+		return;
+	}
+	(void)setsockopt(visitor->pair.ends[0].fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	send_first(visitor, &piece, 1);
 }
 
 static void begin_at_sink(struct visitor *visitor, const struct door_route *route, const struct sniffed *found,

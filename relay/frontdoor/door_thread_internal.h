@@ -21,7 +21,7 @@
  *                                ▼ │            │                 ANSWERING between both, where another place is there to
  *                             ANSWERING ────────┘                 try: until either end says something
  *                   │             │                      ▲
- *                   ├── the relay's: its socket goes ────┤
+ *                   ├── the node's own: its socket goes ─┤
  *                   ├─────────────┴── reset ─────────────┤
  *                   └──► LINGERING (has its answer) ─────┘
  *
@@ -143,7 +143,7 @@ struct door_thread {
 	struct port_states port_states;
 	uint64_t n_ports_changed; /* how often port_states was written */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
-	struct hand_over *for_relay;	  /* NULL: no listener is the relay's */
+	struct hand_over *for_relay;	  /* and for webgw, there. NULL: no listener is the relay's */
 	uint32_t relay_places;		  /* beside max_visitors */
 	void (*wake_for_relay)(void *owner);
 	void *relay_owner;
@@ -236,6 +236,8 @@ void door_cut_silent(struct door_thread *door);
 void visitor_sniff(struct visitor *visitor);
 /* One that another door has sniffed so far: these bytes came of it. It may be gone afterwards. */
 void visitor_sniff_again(struct visitor *visitor, const uint8_t *bytes, size_t n);
+/* To the loop: fd, the visitor's own or another for it, is the loop's then. False: there is no room, which is counted. */
+bool visitor_hand_over(const struct visitor *visitor, enum door_whose whose, int fd, const uint8_t *bytes, size_t n);
 /* The watch of a visitor's own socket, before it is the pump's. */
 void visitor_on_event(struct watch *watch, uint32_t events);
 
@@ -244,6 +246,8 @@ void visitor_on_event(struct watch *watch, uint32_t events);
 /* destination: where it came to; NULL: as its socket says. bytes: all that came from it. */
 void visitor_let_in(struct visitor *visitor, const struct sniffed *found, const struct endpoint *destination,
 		    const uint8_t *bytes, size_t n);
+/* It wants webgw's WebSocket, and keeps its place; bytes: all that came from it. */
+void visitor_enter_webgw(struct visitor *visitor, const uint8_t *bytes, size_t n);
 /* Both sockets are there, the target's is watched; what it was not given yet is in the pair's head. */
 void visitor_hand_to_pump(struct visitor *visitor, const struct pump_end *target);
 

@@ -50,8 +50,28 @@ static const struct host_name *own_name(const struct door_thread *door)
 	return door->routes ? door_routes_own_name(door->routes) : &none;
 }
 
+static void count_given(struct door_thread *door, enum door_whose whose, bool is_given)
+{
+	struct front_door_counters *counters = &door->counters;
+	uint64_t *given = whose == DOOR_WHOSE_RELAY ? &counters->to_relay : &counters->to_webgw;
+	uint64_t *full = whose == DOOR_WHOSE_RELAY ? &counters->relay_over_limit : &counters->webgw_over_limit;
+
+	++*(is_given ? given : full);
+}
+
+bool visitor_hand_over(const struct visitor *visitor, enum door_whose whose, int fd, const uint8_t *bytes, size_t n)
+{
+	struct door_thread *door = visitor->door;
+	const bool is_given = hand_over_put(door->for_relay, whose, fd, &visitor->remote, visitor->source, bytes, n);
+
+	count_given(door, whose, is_given);
+	if (is_given)
+		door->wake_for_relay(door->relay_owner);
+	return is_given;
+}
+
 /* Its socket goes as it is, out of our epoll first: from then on the loop has it, and may have closed it already. */
-static void give_to_relay(struct visitor *visitor, const uint8_t *bytes, size_t n)
+static void give_away(struct visitor *visitor, enum door_whose whose, const uint8_t *bytes, size_t n)
 {
 	struct door_thread *door = visitor->door;
 	const int fd = visitor->pair.ends[0].fd;
@@ -59,20 +79,17 @@ static void give_to_relay(struct visitor *visitor, const uint8_t *bytes, size_t 
 	if (visitor->is_watched)
 		(void)epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 	visitor->is_watched = false;
-	if (n > HAND_OVER_MAX_HELLO) { /* nobody of the relay's says as much */
+	if (n > HAND_OVER_MAX_HELLO) { /* nobody of theirs says as much */
 		door->counters.refused[SNIFFER_TOO_LONG]++;
 		visitor_turn_away(visitor);
 		return;
 	}
-	if (!hand_over_put(door->for_relay, fd, &visitor->remote, visitor->source, bytes, n)) {
-		door->counters.relay_over_limit++;
+	if (!visitor_hand_over(visitor, whose, fd, bytes, n)) {
 		visitor_turn_away(visitor);
 		return;
 	}
-	door->counters.to_relay++;
 	visitor->pair.ends[0].fd = -1;
 	visitor_forget(visitor);
-	door->wake_for_relay(door->relay_owner);
 }
 
 /* True: it waits for more. */
@@ -82,7 +99,10 @@ static bool judge(struct visitor *visitor, struct sniffer *sniffer, const uint8_
 		return visitor_take_header(visitor, bytes, n);
 	if (sniffer_read(sniffer, bytes, n) == SNIFFER_MORE)
 		return true;
-	switch (door_share_decide(sniffer, visitor->is_at_relays, own_name(visitor->door))) {
+	const struct door_share share = { .has_relay = visitor->is_at_relays,
+					  .has_webgw = visitor->is_at_relays && visitor->door->options.serves_webgw };
+	const enum door_whose whose = door_share_decide(sniffer, share, own_name(visitor->door));
+	switch (whose) {
 	case DOOR_WHOSE_NOBODY: /* the routes say so as well */
 	case DOOR_WHOSE_ROUTES:
 		if (visitor_keeps_place(visitor))
@@ -91,7 +111,14 @@ static bool judge(struct visitor *visitor, struct sniffer *sniffer, const uint8_
 			visitor_turn_away(visitor);
 		break;
 	case DOOR_WHOSE_RELAY:
-		give_to_relay(visitor, bytes, n);
+	case DOOR_WHOSE_DIAL_BACK:
+		give_away(visitor, whose, bytes, n);
+		break;
+	case DOOR_WHOSE_WEBGW:
+		if (visitor_keeps_place(visitor))
+			visitor_enter_webgw(visitor, bytes, n);
+		else
+			visitor_turn_away(visitor);
 		break;
 	case DOOR_WHOSE_REFUSED:
 		refuse(visitor, sniffer);

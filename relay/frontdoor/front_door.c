@@ -246,7 +246,8 @@ static void on_handing(uv_async_t *async)
 	for (int i = 0; i < TO_RELAY_A_TURN; i++) {
 		if (!(handed = hand_over_peek(&door->for_relay)))
 			return;
-		door->relay_port.visitor(door->relay_port.owner, handed->fd, &handed->remote, handed->bytes, handed->n);
+		door->relay_port.visitor(door->relay_port.owner, handed->whose, handed->fd, &handed->remote, handed->bytes,
+					 handed->n);
 		hand_over_done(&door->for_relay);
 	}
 	uv_async_send(async);

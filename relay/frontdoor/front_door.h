@@ -9,8 +9,9 @@
  *                                    │               └─► LINGERING: an answer was sent (HTTP 400)       │
  *                                    └──────────────────────────────────────────────────────────────────┘
  *
- * Where it has a port together with the relay (door_share.h), who wants the relay is handed to the loop, socket and all,
- * with what was read of it (hand_over.h).
+ * Where it has a port together with the relay (door_share.h), who wants the relay, or dials back to webgw, is handed to the loop,
+ * socket and all, with what was read of it (hand_over.h). Who wants webgw's WebSocket, whose library reads sockets itself from the first
+ * byte on, stays a visitor of the door: the loop has the other end of a pair of Unix sockets, to which he is copied.
  *
  * Nobody waits for anybody: each visitor has its own state, an absolute time limit in it, and a share of each turn.
  * A visitor costs no memory of a buffer: what was sniffed is sent to the target out of one that all share, if it is
@@ -30,6 +31,7 @@
 #include "common/error.h"
 #include "relay/frontdoor/datagram_flows.h"
 #include "relay/frontdoor/door_routes.h"
+#include "relay/frontdoor/door_share.h"
 #include "relay/frontdoor/quic_flows.h"
 #include "relay/frontdoor/sniffer.h"
 #include "relay/frontdoor/stream_queue.h"
@@ -51,15 +53,19 @@ struct front_door_options {
 	 */
 	bool takes_header;
 	/*
-	 * Those of listen that the relay has together with the door: who wants the relay there, by TLS, is handed to
-	 * relay_visitor(); routes have the node's own name.
+	 * Those of listen that the relay has together with the door: who wants the node itself there, by TLS, is handed to
+	 * relay_port.visitor(); routes have the node's own name.
 	 */
 	bool is_relays[DOOR_MAX_LISTEN];
+	bool serves_webgw; /* there, too */
 	const struct listen_sockets *relay_sockets; /* that listen there already, borrowed until return; NULL: none */
 	struct front_door_relay_port {
 		void *owner;
-		/* In the loop. fd is the owner's; bytes, borrowed: what came first, and the socket has no longer. */
-		void (*visitor)(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
+		/*
+		 * In the loop. whose: RELAY; if it serves webgw, WEBGW or DIAL_BACK. fd is the owner's, of WEBGW a Unix socket; bytes,
+		 * borrowed: what came first, and the socket has no longer.
+		 */
+		void (*visitor)(void *owner, enum door_whose whose, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n);
 	} relay_port;
 	/*
 	 * Streams that the door before has left: taken up, or closed. The queue is the door's when it has started, and *this has
@@ -106,11 +112,11 @@ struct front_door_options {
 struct front_door_counters {
 	uint64_t visitors, visitors_now, sniffing_now, connecting_now;
 	uint64_t routed[SNIFFER_N_PROTOCOLS]; /* their host has a target; whether that was reached is below */
-	uint64_t to_relay;		      /* handed over; what becomes of them the relay counts */
+	uint64_t to_relay, to_webgw;	      /* handed over; what becomes of them the relay, or webgw, counts */
 	/* Those who were not, by cause; each visitor counts once. */
 	uint64_t refused[SNIFFER_N_REASONS]; /* not understood */
 	uint64_t unknown_host, nobody_there;
-	uint64_t relay_over_limit; /* too many wait for the relay */
+	uint64_t relay_over_limit, webgw_over_limit; /* too many wait for these */
 	uint64_t not_allowed, over_rate; /* by the host's gate */
 	uint64_t no_door, bad_header;	 /* where doors are awaited: somebody else; or what it said */
 	uint64_t in_a_ring;		 /* there, too: through too many doors, or to be led back to the first one */

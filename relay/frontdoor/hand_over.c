@@ -22,8 +22,8 @@ void hand_over_deinit(struct hand_over *queue)
 	ring_deinit(&queue->ring);
 }
 
-bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, uint16_t source, const uint8_t *bytes,
-		   size_t n)
+bool hand_over_put(struct hand_over *queue, enum door_whose whose, int fd, const struct endpoint *remote, uint16_t source,
+		   const uint8_t *bytes, size_t n)
 {
 	struct handed_over *handed = NULL;
 
@@ -33,10 +33,12 @@ bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remot
 	if (!handed)
 		return false;
 	handed->fd = fd;
+	handed->whose = whose;
 	handed->remote = *remote;
 	handed->source = source;
 	handed->n = (uint32_t)n;
-	memcpy(handed->bytes, bytes, n);
+	if (n > 0)
+		memcpy(handed->bytes, bytes, n);
 	atomic_fetch_add(&queue->n_waiting, 1);
 	atomic_fetch_add(&queue->n_of_source[source], 1);
 	ring_commit(&queue->ring);

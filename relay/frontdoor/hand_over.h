@@ -1,19 +1,20 @@
 /*
- * Visitors of the front door who want the relay, on their way from the door's thread to the loop: the descriptor as it
- * is, who it is, and what was read of it already.
+ * Visitors of the front door who want the node itself, its relay or webgw, on their way from the door's thread to the loop: what they
+ * want, the descriptor, who it is, and what was read of it already.
  *
  *   door's thread ── hand_over_put ──► [ at most HAND_OVER_MAX visitors, HAND_OVER_BYTES in all ] ── take ──► loop
  *                        └ false: full, counted by who puts: the visitor is reset
  *
  * At most HAND_OVER_MAX_SOURCE of them are of one source, with HAND_OVER_MAX_HELLO bytes each: none fills the queue alone.
  *
- * The socket comes with its visitor: its address is the visitor's own, and who counts by address counts right. What is
- * left when the queue is freed is closed with it.
+ * Who it is comes with it, from who accepted it: who counts by address counts right. What is left when the queue is freed is
+ * closed with it.
  */
 #pragma once
 
 #include "common/endpoint.h"
 #include "common/ring.h"
+#include "relay/frontdoor/door_share.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -33,6 +34,7 @@ struct hand_over {
 
 struct handed_over {
 	int fd;
+	enum door_whose whose; /* RELAY, WEBGW or DIAL_BACK */
 	uint32_t n;
 	uint16_t source;
 	struct endpoint remote;
@@ -46,8 +48,8 @@ void hand_over_deinit(struct hand_over *queue);
  * The door's thread: fd is the loop's from now on, which is woken by the caller. source: a hash of remote. False: full, also
  * for this source alone, or n is over HAND_OVER_MAX_HELLO; fd stays the caller's.
  */
-bool hand_over_put(struct hand_over *queue, int fd, const struct endpoint *remote, uint16_t source, const uint8_t *bytes,
-		   size_t n);
+bool hand_over_put(struct hand_over *queue, enum door_whose whose, int fd, const struct endpoint *remote, uint16_t source,
+		   const uint8_t *bytes, size_t n);
 /* The loop: who has waited longest, valid until it is done; its fd is the caller's. NULL: nobody. */
 const struct handed_over *hand_over_peek(struct hand_over *queue);
 void hand_over_done(struct hand_over *queue);

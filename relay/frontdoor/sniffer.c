@@ -91,6 +91,8 @@ struct sniffed sniffer_of_hello(const struct client_hello *hello, enum sniffer_p
 		.offers_h2 = hello->offers_h2,
 		.offers_h3 = hello->offers_h3,
 		.offers_relay = hello->offers_relay,
+		.offers_webgw = hello->offers_webgw,
+		.offers_dial_back = hello->offers_dial_back,
 		.has_ech = hello->has_ech,
 	};
 }

@@ -82,7 +82,7 @@ struct sniffed {
 	bool is_acme_http;
 	/* TLS and QUIC, by ALPN: "acme-tls/1" and nothing else (tls-alpn-01, RFC 8737); what of HTTP is offered. */
 	bool is_acme_tls, offers_http_1, offers_h2, offers_h3;
-	bool offers_relay; /* the same: the relay's protocol */
+	bool offers_relay, offers_webgw, offers_dial_back; /* the same: protocols of the node itself */
 	/*
 	 * TLS and QUIC: an encrypted ClientHello (or GREASE that looks like one) is inside, and host is the outer name, the
 	 * one that is public.
@@ -97,7 +97,7 @@ struct sniffer {
 	enum sniffer_outcome outcome;
 	enum sniffer_reason reason;	/* with SNIFFER_REFUSED */
 	enum sniffer_protocol protocol; /* as soon as it is known; also of who is refused later */
-	struct sniffed found;		/* with SNIFFER_FOUND */
+	struct sniffed found;		/* with SNIFFER_FOUND; of TLS with NO_HOST and HOST_ADDRESS, too: what ALPN offers */
 
 	/* How far it got: offsets into the visitor's bytes. */
 	uint32_t at;	  /* of the line, record or frame that is not whole yet */

@@ -46,17 +46,15 @@ static enum sniffer_outcome read_hello(struct sniffer *sniffer, const uint8_t *r
 {
 	uint8_t joined[CLIENT_HELLO_HEADER_LEN + SNIFFER_MAX_HELLO];
 	const uint8_t *message = records + RECORD_HEADER_LEN;
-	struct client_hello hello;
+	struct client_hello hello = { 0 };
 
 	if (record_length(records) < len) {
 		join(records, joined, len);
 		message = joined;
 	}
 	int r = client_hello_decode(message, len, &hello);
-	if (r != 0)
-		return sniffer_refuse(sniffer, sniffer_reason_of_hello(r));
 	sniffer->found = sniffer_of_hello(&hello, SNIFFER_TLS);
-	return sniffer_finish(sniffer);
+	return r != 0 ? sniffer_refuse(sniffer, sniffer_reason_of_hello(r)) : sniffer_finish(sniffer);
 }
 
 /* One record more is there: is the hello whole? What follows it is not for us to read. */

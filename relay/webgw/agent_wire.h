@@ -28,6 +28,11 @@
 #define WEBGW_START_MAX (1 + WEBGW_EPHEMERAL_LEN + 2 + 1 + HOST_NAME_MAX_LEN + 2)
 #define WEBGW_FIRST_MAX 4096 /* bytes of a visitor that go with a start */
 #define WEBGW_ALPN	"p2p-webgw/2" /* who agrees on it says a WEBGW_DIAL_… before each secret */
+/*
+ * Offered for the WebSocket, beside "http/1.1", which is what is spoken: at a port that the relay and hosts of others have as well it says
+ * what is wanted, under whatever name the server is reached (relay/frontdoor/door_share.h).
+ */
+#define WEBGW_SOCKET_ALPN "p2p-webgw-ws"
 #define WEBGW_HEX_SECRET_MAX (2 * WEBGW_MAX_SECRET)
 
 enum { WEBGW_ALIVE = 0, WEBGW_TAKEN = 1, WEBGW_START = 1, WEBGW_START_RAW = 2 };

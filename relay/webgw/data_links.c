@@ -487,16 +487,16 @@ static void make_room(struct data_links *links, const struct endpoint *remote)
 	}
 }
 
-static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+/* NULL: it is refused, and closed. */
+static struct data_link *let_in(struct data_links *links, int fd, const struct endpoint *remote)
 {
-	struct data_links *links = owner;
 	const uint64_t now_ms = uv_now(links->options.loop);
 
 	links->counters.accepted++;
 	if (links->is_stopping || links->counters.open >= links->max_links || !source_limit_take(&links->limit, remote, now_ms)) {
 		links->counters.refused++;
 		close(fd);
-		return;
+		return NULL;
 	}
 	make_room(links, remote);
 	struct data_link *link = calloc(1, sizeof(*link));
@@ -509,12 +509,26 @@ static void on_accepted(void *owner, int fd, const struct endpoint *remote)
 	if (tls_bridge_open_server(&link->bridge, links->options.tls_host, links->options.context, fd, &ports) < 0) {
 		links->counters.no_descriptors++;
 		free(link);
-		return;
+		return NULL;
 	}
 	links->counters.open++;
 	links->n_proving++;
 	link_put_last(&links->proving, &link->among_proving);
 	link_put_last(&links->all, &link->among_all);
+	return link;
+}
+
+static void on_accepted(void *owner, int fd, const struct endpoint *remote)
+{
+	(void)let_in(owner, fd, remote);
+}
+
+void data_links_take(struct data_links *links, int fd_take, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+{
+	struct data_link *link = let_in(links, fd_take, remote);
+
+	if (link)
+		tls_stream_feed(&link->bridge.stream, bytes, n); /* it may be over now */
 }
 
 static void on_look(uv_timer_t *timer)

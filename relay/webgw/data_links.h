@@ -64,6 +64,11 @@ struct data_links_counters {
 P2P_CHECK int data_links_start(const struct data_links_options *options, struct data_links **ret, struct error *reterr);
 /* Resets what there is, frees itself from the loop, then calls stopped. */
 void data_links_stop(struct data_links *links, void (*stopped)(void *owner), void *owner);
+/*
+ * Who came to a port that is not only for these: as if it had come here. fd: taken over; bytes, borrowed: what came first, and the socket
+ * has no longer.
+ */
+void data_links_take(struct data_links *links, int fd_take, const struct endpoint *remote, const uint8_t *bytes, size_t n);
 /* For connections from now on; referenced. */
 void data_links_set_context(struct data_links *links, SSL_CTX *context);
 /* Secrets for an agent's next connections, so many at most; how many there is room for. */

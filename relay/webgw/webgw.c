@@ -8,6 +8,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MODULE	  "webgw"
 #define MAX_VISIT	    640 /* bytes of what an agent is told of one visitor */
@@ -415,6 +416,16 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 	count_wrong(webgw, ws, request->has_secret);
 }
 
+/* Where it reaches us, as it got here. */
+static uint16_t port_for(const struct webgw *webgw, const struct websocket *ws)
+{
+	const struct agent *agent = websocket_data(ws);
+	const struct webgw_ports *ports = &webgw->ports;
+
+	return websocket_was_taken(ws) && ports->shared_port ? ports->shared_port(ports->owner)
+							      : ports->dial_back_port(ports->owner, agent->entrance->is_tls);
+}
+
 /* Connections that it will make now, for visitors that will come. */
 static void prepare(struct webgw *webgw, struct websocket *ws, const struct webgw_request *request)
 {
@@ -431,7 +442,7 @@ static void prepare(struct webgw *webgw, struct websocket *ws, const struct webg
 		return;
 	}
 	const uint32_t n = ports->prepare(ports->owner, request->subscription, request->count, secrets);
-	char *text = webgw_print_prepared(&request->id, n, secrets, ports->dial_back_port(ports->owner, true));
+	char *text = webgw_print_prepared(&request->id, n, secrets, port_for(webgw, ws));
 	if (websocket_send(ws, text, strlen(text)) == -ENOBUFS) {
 		webgw->counters.ended++;
 		end_agent(webgw, ws, "it asks, and does not read the answers");
@@ -502,10 +513,7 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 
 static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const struct dial_wanted *wanted)
 {
-	const struct agent *agent = websocket_data(ws);
-	const bool is_tls = agent->entrance->is_tls;
-	struct webgw_visit visit = { .port = wanted->port, .host = wanted->host,
-				     .listening_port = webgw->ports.dial_back_port(webgw->ports.owner, is_tls) };
+	struct webgw_visit visit = { .port = wanted->port, .host = wanted->host, .listening_port = port_for(webgw, ws) };
 
 	memcpy(visit.secret, wanted->secret, sizeof(visit.secret));
 	char *text = webgw_print_visit(id, &visit);
@@ -730,6 +738,14 @@ int webgw_open_tls(struct webgw *webgw, struct websocket_host *host, const struc
 void webgw_close_tls(struct webgw *webgw)
 {
 	webgw->tls.server = NULL;
+}
+
+void webgw_take(struct webgw *webgw, int fd_take, const struct endpoint *remote)
+{
+	if (webgw->tls.server)
+		websocket_server_take(webgw->tls.server, fd_take, remote);
+	else
+		close(fd_take);
 }
 
 int webgw_set_certificate(struct webgw *webgw, const char *certificate_pem, const char *key_pem, struct error *reterr)

@@ -35,6 +35,8 @@ struct webgw_ports {
 	void (*answer)(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
 	/* As front_door_dial_back_port(); or where agents dial back within TLS. */
 	uint16_t (*dial_back_port)(void *owner, bool is_tls);
+	/* Where those dial back who came by webgw_take(). NULL: nobody does. */
+	uint16_t (*shared_port)(void *owner);
 	/* May this member serve that host? NULL: none may any. */
 	bool (*is_granted)(void *owner, const struct identity *who, const struct host_pattern *host);
 	/* May any member serve it? NULL: none may. */
@@ -72,6 +74,8 @@ P2P_CHECK int webgw_new(const struct webgw_options *options, struct webgw **ret,
 P2P_CHECK int webgw_open_tls(struct webgw *webgw, struct websocket_host *host, const struct endpoint *listen,
 			     const struct tls_options *tls, struct error *reterr);
 void webgw_close_tls(struct webgw *webgw);
+/* Who came, for the WebSocket within TLS, to a port that is not webgw's alone: as websocket_server_take(). */
+void webgw_take(struct webgw *webgw, int fd_take, const struct endpoint *remote);
 /* As websocket_server_set_certificate(). */
 P2P_CHECK int webgw_set_certificate(struct webgw *webgw, const char *certificate_pem, const char *key_pem,
 				    struct error *reterr);

@@ -356,6 +356,14 @@ static void on_dialled(void *owner)
 	visit->alive_ms = now_of(visit->agent);
 }
 
+/* As the WebSocket has it: for who is between, and lets through what has a name. NULL: it is an address. */
+static const char *server_name(const struct webgw_agent *agent)
+{
+	struct endpoint address;
+
+	return endpoint_parse_ip(agent->server, 0, &address) == 0 ? NULL : agent->server;
+}
+
 /* is_tls: its visitor speaks TLS, which is known of one that is told alone. */
 static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t port, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
 		 enum visit_state state, bool is_tls)
@@ -377,7 +385,8 @@ static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t po
 	memcpy(visit->secret, secret, sizeof(visit->secret));
 	ports.owner = visit;
 	remote.port = port;
-	if (tls_bridge_open_client(&visit->bridge, agent->tls_host, agent->context, &remote, NULL, DIAL_MS, &ports) < 0) {
+	if (tls_bridge_open_client(&visit->bridge, agent->tls_host, agent->context, &remote, server_name(agent), DIAL_MS,
+				   &ports) < 0) {
 		free(visit);
 		return;
 	}
@@ -669,6 +678,7 @@ static int connect_with(struct webgw_agent *agent, const char *key_pem, const ch
 		.host = agent->server,
 		.port = agent->options.port,
 		.tls = { .trust = TLS_TRUST_PIN, .pin = agent->options.pin, .key_pem = key_pem, .certificate_pem = certificate_pem },
+		.alpn = WEBGW_SOCKET_ALPN ",http/1.1",
 		.max_message = MAX_MESSAGE,
 		.max_queue = MAX_QUEUE,
 		.handler = { .owner = agent, .opened = on_opened, .message = on_message, .closed = on_closed },

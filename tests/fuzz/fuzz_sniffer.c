@@ -1,7 +1,7 @@
 /*
  * Target: sniffer_read, client_hello_decode, hpack_next and all between. Whatever comes is an outcome, the same at
  * once as in pieces, and one that stays when more follows; what is found is a name that a host can have. And door_share_decide:
- * its own name is never by the routes, and nothing is the relay's but TLS on the port that it has as well.
+ * its own name is never by the routes, and nothing is the relay's or webgw's but TLS on the port that they have as well.
  *
  * The bytes are a visitor's; where they are cut follows from them.
  */
@@ -49,7 +49,22 @@ static void expect_same(const struct sniffer *a, const struct sniffer *b)
 		expect(host_name_equal(&a->found.host, &b->found.host) && a->found.is_acme_http == b->found.is_acme_http &&
 		       a->found.is_acme_tls == b->found.is_acme_tls && a->found.has_ech == b->found.has_ech &&
 		       a->found.offers_http_1 == b->found.offers_http_1 && a->found.offers_h2 == b->found.offers_h2 &&
-		       a->found.offers_h3 == b->found.offers_h3 && a->found.offers_relay == b->found.offers_relay);
+		       a->found.offers_h3 == b->found.offers_h3 && a->found.offers_relay == b->found.offers_relay &&
+		       a->found.offers_webgw == b->found.offers_webgw && a->found.offers_dial_back == b->found.offers_dial_back);
+}
+
+/* Where webgw is there as well, it has those alone who ask for it by ALPN. */
+static void check_webgw(const struct sniffer *sniffer, const struct host_name *own, enum door_whose without)
+{
+	const struct door_share share = { .has_relay = true, .has_webgw = true };
+	const enum door_whose whose = door_share_decide(sniffer, share, own);
+	const struct sniffed *found = &sniffer->found;
+
+	if (whose == without)
+		return;
+	expect(sniffer->protocol == SNIFFER_TLS && !found->offers_relay);
+	expect((whose == DOOR_WHOSE_DIAL_BACK && found->offers_dial_back) ||
+	       (whose == DOOR_WHOSE_WEBGW && (found->offers_webgw || found->offers_http_1)));
 }
 
 static void check_whose(const struct sniffer *sniffer)
@@ -59,14 +74,19 @@ static void check_whose(const struct sniffer *sniffer)
 
 	if (sniffer->outcome == SNIFFER_MORE)
 		return;
-	const enum door_whose shared = door_share_decide(sniffer, true, &none);
-	const enum door_whose alone = door_share_decide(sniffer, false, &none);
+	const struct door_share only_hosts = { 0 }, with_relay = { .has_relay = true }, with_all = { .has_relay = true, .has_webgw = true };
+	const enum door_whose alone = door_share_decide(sniffer, only_hosts, &none);
+	const enum door_whose shared = door_share_decide(sniffer, with_relay, &none);
 	expect(alone == (is_found ? DOOR_WHOSE_ROUTES : DOOR_WHOSE_REFUSED));
 	expect(shared == alone || (shared == DOOR_WHOSE_RELAY && is_tls));
+	check_webgw(sniffer, &none, shared);
 	if (!is_found)
 		return;
-	expect(door_share_decide(sniffer, true, &sniffer->found.host) == (is_tls ? DOOR_WHOSE_RELAY : DOOR_WHOSE_NOBODY));
-	expect(door_share_decide(sniffer, false, &sniffer->found.host) == DOOR_WHOSE_NOBODY);
+	const enum door_whose own = door_share_decide(sniffer, with_relay, &sniffer->found.host);
+	expect(own == (is_tls ? DOOR_WHOSE_RELAY : DOOR_WHOSE_NOBODY));
+	check_webgw(sniffer, &sniffer->found.host, own);
+	expect(door_share_decide(sniffer, only_hosts, &sniffer->found.host) == DOOR_WHOSE_NOBODY);
+	expect(door_share_decide(sniffer, with_all, &sniffer->found.host) != DOOR_WHOSE_ROUTES);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

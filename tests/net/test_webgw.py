@@ -512,7 +512,7 @@ def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
 
 
-def start_agent(town, extra="", secret=SECRET):
+def start_agent(town, extra="", secret=SECRET, port=9081):
     """p2pnode as an agent, on a host that is no member."""
     town.relay.program.wait_for_log("this node's pin is", 15)
     pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
@@ -520,7 +520,7 @@ def start_agent(town, extra="", secret=SECRET):
     (town.agents.folder / "secret").chmod(0o600)
     node = Node(town.build, town.agents, config=f"""
 [webgw-agent]
-server = {town.relay.host.ip}:9081
+server = {town.relay.host.ip}:{port}
 server_pin = {pin}
 secret_file = {town.agents.folder / "secret"}
 expose = www.example.com 127.0.0.1:8080

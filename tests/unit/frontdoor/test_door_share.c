@@ -14,7 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RELAY "p2pnode-relay/1"
+#define RELAY  "p2pnode-relay/1"
+#define SOCKET "p2p-webgw-ws"
+#define DIAL   "p2p-webgw/2"
 
 static struct host_name name_of(const char *text)
 {
@@ -24,29 +26,31 @@ static struct host_name name_of(const char *text)
 	return name;
 }
 
-static enum door_whose whose(const void *bytes, size_t n, bool is_shared, const char *own)
+static const struct door_share alone, relay_too = { .has_relay = true }, all = { .has_relay = true, .has_webgw = true };
+
+static enum door_whose whose(const void *bytes, size_t n, struct door_share share, const char *own)
 {
 	const struct host_name name = own ? name_of(own) : (struct host_name){ 0 };
 	struct sniffer sniffer;
 
 	sniffer_init(&sniffer);
 	assert(sniffer_read(&sniffer, bytes, n) != SNIFFER_MORE);
-	return door_share_decide(&sniffer, is_shared, &name);
+	return door_share_decide(&sniffer, share, &name);
 }
 
-static enum door_whose whose_hello(const struct hello_options *options, bool is_shared)
+static enum door_whose whose_hello(const struct hello_options *options, struct door_share share)
 {
 	uint8_t message[4096], records[8192];
 	const size_t len = hello_build(options, message, sizeof(message));
 
-	return whose(records, hello_in_records(message, len, 1000, records, sizeof(records)), is_shared, "gate");
+	return whose(records, hello_in_records(message, len, 1000, records, sizeof(records)), share, "gate");
 }
 
 static void test_by_server_name_and_alpn_on_a_shared_port(void)
 {
 	static const struct {
 		struct hello_options hello;
-		enum door_whose shared, alone;
+		enum door_whose shared, apart;
 	} rows[] = {
 		{ { .names = { "gate" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
 		{ { .names = { "GATE." } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_NOBODY },
@@ -71,10 +75,46 @@ static void test_by_server_name_and_alpn_on_a_shared_port(void)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		const enum door_whose shared = whose_hello(&rows[i].hello, true), alone = whose_hello(&rows[i].hello, false);
-		if (shared != rows[i].shared || alone != rows[i].alone)
-			printf("row %zu: %d, %d\n", i, (int)shared, (int)alone);
-		assert(shared == rows[i].shared && alone == rows[i].alone);
+		const enum door_whose shared = whose_hello(&rows[i].hello, relay_too), apart = whose_hello(&rows[i].hello, alone);
+		if (shared != rows[i].shared || apart != rows[i].apart)
+			printf("row %zu: %d, %d\n", i, (int)shared, (int)apart);
+		assert(shared == rows[i].shared && apart == rows[i].apart);
+	}
+}
+
+static void test_with_webgw_there_the_nodes_own_are_parted_by_alpn(void)
+{
+	static const struct {
+		struct hello_options hello;
+		enum door_whose whose, without; /* webgw */
+	} rows[] = {
+		{ { .names = { "gate" }, .alpn = { "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" }, .alpn = { "h2", "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_RELAY },
+		{ { .names = { NULL }, .alpn = { "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_RELAY },
+		{ { .names = { "192.0.2.1" }, .alpn = { "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_RELAY },
+		{ { .names = { "app.demo" }, .alpn = { "http/1.1" } }, DOOR_WHOSE_ROUTES, DOOR_WHOSE_ROUTES },
+		{ { .names = { "gate.example.org" }, .alpn = { SOCKET, "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_ROUTES },
+		{ { .names = { NULL }, .alpn = { SOCKET, "http/1.1" } }, DOOR_WHOSE_WEBGW, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" }, .alpn = { DIAL } }, DOOR_WHOSE_DIAL_BACK, DOOR_WHOSE_RELAY },
+		{ { .names = { NULL }, .alpn = { DIAL } }, DOOR_WHOSE_DIAL_BACK, DOOR_WHOSE_RELAY },
+		{ { .names = { "192.0.2.1" }, .alpn = { DIAL } }, DOOR_WHOSE_DIAL_BACK, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate.example.org" }, .alpn = { DIAL } }, DOOR_WHOSE_DIAL_BACK, DOOR_WHOSE_ROUTES },
+		{ { .names = { "gate" }, .alpn = { "http/1.1", DIAL } }, DOOR_WHOSE_DIAL_BACK, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" }, .alpn = { DIAL "0" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" }, .alpn = { "http/1.1", DIAL, RELAY } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" }, .alpn = { "h2" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .names = { "gate" } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .names = { NULL } }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .is_old = true }, DOOR_WHOSE_RELAY, DOOR_WHOSE_RELAY },
+		{ { .names = { "ga te" }, .alpn = { DIAL } }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+		{ { .names = { NULL }, .alpn = { DIAL }, .trailing = 1 }, DOOR_WHOSE_REFUSED, DOOR_WHOSE_REFUSED },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const enum door_whose with = whose_hello(&rows[i].hello, all), without = whose_hello(&rows[i].hello, relay_too);
+		if (with != rows[i].whose || without != rows[i].without)
+			printf("row %zu: %d, %d\n", i, (int)with, (int)without);
+		assert(with == rows[i].whose && without == rows[i].without);
 	}
 }
 
@@ -92,14 +132,14 @@ static void test_what_is_not_tls_is_never_the_relays(void)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		assert(whose(rows[i].said, strlen(rows[i].said), true, "gate") == rows[i].whose);
+		assert(whose(rows[i].said, strlen(rows[i].said), all, "gate") == rows[i].whose);
 }
 
 static void test_without_a_name_of_its_own_names_are_the_routes(void)
 {
 	static const char request[] = "GET / HTTP/1.1\r\nHost: gate\r\n\r\n";
 
-	assert(whose(request, strlen(request), true, NULL) == DOOR_WHOSE_ROUTES);
+	assert(whose(request, strlen(request), all, NULL) == DOOR_WHOSE_ROUTES);
 }
 
 static int add(struct door_routes *routes, const char *text)
@@ -138,13 +178,18 @@ static const struct row {
 	struct hello_options hello;
 	const char *request; /* instead of the hello */
 } document_rows[] = {
-	{ "TLS, server name: the node's own name", "to the relay", .hello = { .names = { "gate" } } },
-	{ "TLS, the node's own name, and ALPN of others (`h2`, `http/1.1`)", "to the relay",
+	{ "TLS, ALPN offers `p2pnode-relay/1`, whatever the server name", "to the relay", .hello = { .names = { "app.demo" }, .alpn = { "h2", RELAY } } },
+	{ "TLS, ALPN offers `p2p-webgw/2`, the same", "to webgw: who dials back", .hello = { .names = { "app.demo" }, .alpn = { DIAL } } },
+	{ "TLS, ALPN offers `p2p-webgw-ws`, the same", "to webgw: its WebSocket",
+	  .hello = { .names = { "app.demo" }, .alpn = { SOCKET, "http/1.1" } } },
+	{ "TLS, server name: the node's own name, and ALPN offers `http/1.1`", "to webgw: its WebSocket",
 	  .hello = { .names = { "gate" }, .alpn = { "h2", "http/1.1" } } },
-	{ "TLS without a server name", "to the relay", .hello = { .names = { NULL } } },
-	{ "TLS, an IP address as server name", "to the relay", .hello = { .names = { "192.0.2.1" } } },
-	{ "TLS, any other server name, and ALPN offers `p2pnode-relay/1`", "to the relay",
-	  .hello = { .names = { "app.demo" }, .alpn = { "h2", RELAY } } },
+	{ "TLS, the node's own name, without ALPN", "to the relay", .hello = { .names = { "gate" } } },
+	{ "TLS, the node's own name, and other ALPN (`h2` alone, `acme-tls/1`)", "to the relay",
+	  .hello = { .names = { "gate" }, .alpn = { "h2" } } },
+	{ "TLS without a server name, or an IP address as server name, and ALPN offers `http/1.1`", "to webgw: its WebSocket",
+	  .hello = { .names = { "192.0.2.1" }, .alpn = { "http/1.1" } } },
+	{ "TLS without a server name, or an IP address as server name", "to the relay", .hello = { .names = { NULL } } },
 	{ "TLS, any other server name", "to its host, as below", .hello = { .names = { "app.demo" } } },
 	{ "HTTP with the node's own name", "`unknown host`, reset", .request = OWN_REQUEST },
 	{ "HTTP with any other name", "to its host, as below", .request = OTHER_REQUEST },
@@ -157,11 +202,13 @@ static const char *happens_to(const struct row *row)
 	static const char *const words[] = {
 		[DOOR_WHOSE_ROUTES] = "to its host, as below",
 		[DOOR_WHOSE_RELAY] = "to the relay",
+		[DOOR_WHOSE_WEBGW] = "to webgw: its WebSocket",
+		[DOOR_WHOSE_DIAL_BACK] = "to webgw: who dials back",
 		[DOOR_WHOSE_NOBODY] = "`unknown host`, reset",
 		[DOOR_WHOSE_REFUSED] = "refused as below",
 	};
 
-	return words[row->request ? whose(row->request, strlen(row->request), true, "gate") : whose_hello(&row->hello, true)];
+	return words[row->request ? whose(row->request, strlen(row->request), all, "gate") : whose_hello(&row->hello, all)];
 }
 
 static void test_the_document_has_what_happens(const char *path)
@@ -210,8 +257,8 @@ static void test_who_is_handed_over_comes_with_address_and_bytes_in_order(void)
 
 	hand_over_init(&queue);
 	assert(!hand_over_peek(&queue));
-	assert(hand_over_put(&queue, 7, &remote[0], 1, (const uint8_t *)"first", 5));
-	assert(hand_over_put(&queue, 8, &remote[1], 2, (const uint8_t *)"", 0));
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, 7, &remote[0], 1, (const uint8_t *)"first", 5));
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, 8, &remote[1], 2, (const uint8_t *)"", 0));
 	handed = hand_over_peek(&queue);
 	assert(handed->fd == 7 && endpoint_equal(&handed->remote, &remote[0]) && handed->n == 5 &&
 	       memcmp(handed->bytes, "first", 5) == 0);
@@ -231,17 +278,17 @@ static void test_the_queue_is_bounded_by_visitors_and_by_bytes(void)
 	uint32_t n = 0;
 
 	hand_over_init(&queue);
-	while (hand_over_put(&queue, -1, &remote, (uint16_t)(n / 8), bytes, 100))
+	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, (uint16_t)(n / 8), bytes, 100))
 		n++;
 	assert(n == HAND_OVER_MAX);
 	hand_over_peek(&queue);
 	hand_over_done(&queue);
-	assert(hand_over_put(&queue, -1, &remote, 0, bytes, 100)); /* room again */
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, bytes, 100)); /* room again */
 	hand_over_deinit(&queue);
 
 	hand_over_init(&queue);
-	assert(!hand_over_put(&queue, -1, &remote, 0, bytes, HAND_OVER_MAX_HELLO + 1));
-	for (n = 0; hand_over_put(&queue, -1, &remote, (uint16_t)n, bytes, HAND_OVER_MAX_HELLO); n++)
+	assert(!hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, bytes, HAND_OVER_MAX_HELLO + 1));
+	for (n = 0; hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, (uint16_t)n, bytes, HAND_OVER_MAX_HELLO); n++)
 		;
 	assert(n > 100 && n <= HAND_OVER_BYTES / HAND_OVER_MAX_HELLO);
 	hand_over_deinit(&queue);
@@ -255,13 +302,13 @@ static void test_one_source_has_a_part_of_the_queue_until_it_is_taken(void)
 	uint32_t n = 0;
 
 	hand_over_init(&queue);
-	while (hand_over_put(&queue, -1, &remote, 65535, bytes, sizeof(bytes)))
+	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 65535, bytes, sizeof(bytes)))
 		n++;
 	assert(n == HAND_OVER_MAX_SOURCE);
-	assert(hand_over_put(&queue, -1, &remote, 0, bytes, sizeof(bytes))); /* another */
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, bytes, sizeof(bytes))); /* another */
 	while (hand_over_peek(&queue))
 		hand_over_done(&queue);
-	for (n = 0; hand_over_put(&queue, -1, &remote, 65535, bytes, 1); n++)
+	for (n = 0; hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 65535, bytes, 1); n++)
 		;
 	assert(n == HAND_OVER_MAX_SOURCE);
 	hand_over_deinit(&queue);
@@ -274,11 +321,11 @@ static void test_who_is_left_in_the_queue_is_closed_with_it(void)
 	struct hand_over queue;
 
 	hand_over_init(&queue);
-	assert(hand_over_put(&queue, first, &remote, 0, (const uint8_t *)"a", 1));
-	assert(hand_over_put(&queue, second, &remote, 0, (const uint8_t *)"b", 1));
-	while (hand_over_put(&queue, -1, &remote, 0, (const uint8_t *)"c", 1))
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, first, &remote, 0, (const uint8_t *)"a", 1));
+	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, second, &remote, 0, (const uint8_t *)"b", 1));
+	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, (const uint8_t *)"c", 1))
 		;
-	assert(!hand_over_put(&queue, full, &remote, 0, (const uint8_t *)"d", 1));
+	assert(!hand_over_put(&queue, DOOR_WHOSE_RELAY, full, &remote, 0, (const uint8_t *)"d", 1));
 	hand_over_deinit(&queue);
 	assert(!is_open(first) && !is_open(second) && is_open(full)); /* who has no room stays the caller's */
 	close(full);
@@ -289,6 +336,7 @@ int main(int argc, char **argv)
 	assert(sodium_init() >= 0 && argc == 2);
 	test_the_document_has_what_happens(argv[1]);
 	test_by_server_name_and_alpn_on_a_shared_port();
+	test_with_webgw_there_the_nodes_own_are_parted_by_alpn();
 	test_what_is_not_tls_is_never_the_relays();
 	test_without_a_name_of_its_own_names_are_the_routes();
 	test_the_own_name_is_no_hosts_neither_exactly_nor_by_a_wildcard();

@@ -50,10 +50,11 @@ static void on_stopped(void *owner)
 	*(bool *)owner = true;
 }
 
-static void on_visitor(void *owner, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
+static void on_visitor(void *owner, enum door_whose whose, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
 {
 	const struct gate *gate = owner;
 
+	EXPECT(whose == DOOR_WHOSE_RELAY);
 	if (gate->refuses)
 		close(fd);
 	else
