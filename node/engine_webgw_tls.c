@@ -85,12 +85,15 @@ static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
 
 static void tell_pin(const struct p2p_engine *engine)
 {
+	struct endpoint shared[DOOR_MAX_LISTEN];
 	struct error error;
 	struct pin pin;
 
 	if (identity_key_pin(engine->identity_key_pem, &pin, &error) == 0)
 		log_info("webgw", "agents are listened to at TCP %s within TLS; for those that are no members this node's pin is %s",
 			 endpoint_text(&engine->webgw_tls_listen).s, pin_text(&pin).s);
+	if (engine_shares_webgw(engine) && engine_shared_places(engine, shared) > 0)
+		log_info("webgw", "they are listened to at the relay's port, TCP %u, as well", engine->public_options.tls_port);
 }
 
 int engine_start_webgw_tls(struct p2p_engine *engine, struct error *reterr)

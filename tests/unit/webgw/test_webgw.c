@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define ZEROS_8 "3030303030303030"
 #define ZEROS	ZEROS_8 ZEROS_8 ZEROS_8 ZEROS_8 /* 32 bytes '0' in hex */
@@ -17,7 +19,7 @@
 struct websocket {
 	void *data;
 	const struct identity *identity;
-	bool is_proven, is_deaf, is_ended;
+	bool is_proven, is_deaf, is_ended, was_taken;
 	size_t queued;
 	uint64_t stalled_ms;
 	char last[1024];
@@ -63,6 +65,19 @@ int websocket_server_set_certificate(struct websocket_server *server, const char
 	(void)key_pem;
 	(void)reterr;
 	return 0;
+}
+
+void websocket_server_take(struct websocket_server *server, int fd_take, const struct endpoint *remote)
+{
+	(void)server;
+	(void)fd_take;
+	(void)remote;
+	assert(false); /* there is no server here */
+}
+
+bool websocket_was_taken(const struct websocket *ws)
+{
+	return ws->was_taken;
 }
 
 const struct identity *websocket_identity(const struct websocket *ws)
@@ -138,6 +153,12 @@ static uint16_t dial_back_port(void *owner, bool is_tls)
 	return 65535;
 }
 
+static uint16_t shared_port(void *owner)
+{
+	(void)owner;
+	return 443;
+}
+
 static struct host_pattern pattern_of(const char *text)
 {
 	struct host_pattern pattern;
@@ -156,7 +177,8 @@ static void add_host(const char *text)
 
 static void begin(void)
 {
-	const struct webgw_options options = { .ports = { .answer = on_answer, .dial_back_port = dial_back_port } };
+	const struct webgw_options options = { .ports = { .answer = on_answer, .dial_back_port = dial_back_port,
+							  .shared_port = shared_port } };
 
 	memset(&world, 0, sizeof(world));
 	assert(uv_loop_init(&world.loop) == 0);
@@ -626,6 +648,41 @@ static void test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken(void)
 	end();
 }
 
+/* ---- the port that is shared ---- */
+
+static void test_an_agent_dials_back_to_the_port_it_came_by(void)
+{
+	struct websocket by_own, by_shared;
+
+	begin();
+	add_host("a.example");
+	add_host("b.example");
+	open_one(&by_own);
+	open_one(&by_shared);
+	by_shared.was_taken = true;
+	(void)enter(&by_own, "a.example");
+	(void)enter(&by_shared, "b.example");
+	assert(visit("a.example") != 0 && strstr(by_own.last, "\"serverListeningPort\":65535"));
+	assert(visit("b.example") != 0 && strstr(by_shared.last, "\"serverListeningPort\":443"));
+	close_one(&by_own);
+	close_one(&by_shared);
+	end();
+}
+
+static void test_who_comes_by_it_while_nothing_listens_within_tls_is_closed(void)
+{
+	int ends[2];
+	char byte;
+
+	begin();
+	assert(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+	const struct endpoint remote = endpoint_from_v4(INADDR_LOOPBACK, 1);
+	webgw_take(world.webgw, ends[1], &remote);
+	assert(read(ends[0], &byte, 1) == 0);
+	close(ends[0]);
+	end();
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -640,5 +697,7 @@ int main(void)
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
+	test_an_agent_dials_back_to_the_port_it_came_by();
+	test_who_comes_by_it_while_nothing_listens_within_tls_is_closed();
 	return 0;
 }
