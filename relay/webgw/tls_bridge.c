@@ -239,8 +239,7 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 		return take_first(bridge, buf, cap);
 	if (bridge->fd < 0 || bridge->has_read_all || bridge->broken < 0 || bridge->is_over)
 		return 0;
-	if (bridge->n_in_a_row >= MAX_IN_A_ROW) { /* polled, it is readable at once again */
-		bridge->n_in_a_row = 0;
+	if (bridge->n_in_a_row >= MAX_IN_A_ROW) { /* polled, it is readable at once again, and begins anew: until then it may be asked */
 		watch(bridge, bridge->events | UV_READABLE);
 		return 0;
 	}
@@ -250,7 +249,6 @@ static size_t on_produce(void *owner, uint8_t *buf, size_t cap)
 		bridge->n_in_a_row += (size_t)n;
 		return (size_t)n;
 	}
-	bridge->n_in_a_row = 0;
 	if (n == 0) {
 		bridge->has_read_all = true;
 		watch(bridge, bridge->events | for_a_reset(bridge));
@@ -287,6 +285,7 @@ static void on_plain(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	if (events & UV_READABLE) {
+		bridge->n_in_a_row = 0;
 		watch(bridge, bridge->events & ~UV_READABLE);
 		tls_stream_wake(&bridge->stream);
 	}

@@ -45,7 +45,7 @@ struct tls_bridge {
 	size_t n_came, came_at, came_size;
 	uint8_t *first;	   /* goes out before what is read; on the heap */
 	size_t n_first, first_at;
-	size_t n_in_a_row; /* read of the plain socket without a turn of the loop */
+	size_t n_in_a_row; /* read of the plain socket since it was polled readable */
 	bool passes;
 	bool parts, has_parted, is_raw; /* was asked to; our goodbye is sent; the other side's came, and what is in came is behind it */
 	bool is_released;
