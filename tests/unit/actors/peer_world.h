@@ -22,6 +22,7 @@ struct world {
 	uint64_t seed;
 	/* the last direct one of each kind, and how many */
 	struct peer_action ping, relay_ping, pong, receipt;
+	struct peer_action pings[16]; /* the last direct ones: the i-th of all at i % 16 */
 	bool by_turn; /* what is asked now reaches the peer by its TURN server */
 	uint32_t n_receipts, n_pings, n_relay_pings, n_pongs, n_rendezvous, n_paths;
 	char trace[16384];
@@ -45,7 +46,7 @@ static inline void note(struct world *w, const struct peer_action *action)
 			w->n_relay_pings++;
 			break;
 		}
-		w->ping = *action;
+		w->ping = w->pings[w->n_pings % 16] = *action;
 		w->n_pings++;
 		break;
 	case PEER_DO_SEND_PONG:

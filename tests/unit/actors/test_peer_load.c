@@ -1,7 +1,7 @@
 /*
  * A path under the load of its own traffic: its queue is ours, and no reason to leave it.
  *
- * The world here is a direct way and a relay, each with its round trip. Every millisecond passes:
+ * The world here is a direct way, in one story another one, and a relay, each with its round trip. Every millisecond passes:
  * pings are answered when their time has come, and every 50 ms the shell tells what was carried.
  */
 #include "tests/unit/actors/peer_world.h"
@@ -9,13 +9,14 @@
 #include "common/macros.h"
 
 #define DIRECT "198.51.100.9:7000"
+#define OTHER  "198.51.100.9:7001"
 #define BULK   500000 /* bytes in 50 ms */
 #define VOICE  1000
 
 struct road {
 	uint64_t round_trip_ms;
 	uint32_t lost_of_4; /* so many of four pings in a row */
-	uint32_t n_seen;    /* pings the machine has sent */
+	uint32_t n_pings;   /* by it */
 	struct {
 		struct peer_tx_id tx_id;
 		uint64_t at_ns; /* 0: none */
@@ -24,19 +25,17 @@ struct road {
 
 struct story {
 	struct world w;
-	struct road direct, relay;
+	struct road direct, other, relay;
+	uint32_t n_seen, n_relay_seen; /* pings that the machine has sent */
 	uint64_t n_bytes; /* in each direction in 50 ms */
 	bool is_one_way;  /* nothing comes back */
 	bool falls_silent;
 	uint64_t relayed_ms; /* how long packets went by relay, alone or as well */
 };
 
-static void take_ping(struct road *road, uint32_t n_sent, const struct peer_action *ping, uint64_t now_ns)
+static void take_ping(struct road *road, const struct peer_action *ping, uint64_t now_ns)
 {
-	if (n_sent == road->n_seen)
-		return;
-	road->n_seen = n_sent;
-	if (n_sent % 4 < road->lost_of_4)
+	if (++road->n_pings % 4 < road->lost_of_4)
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(road->answers); i++) {
 		if (road->answers[i].at_ns != 0)
@@ -45,6 +44,20 @@ static void take_ping(struct road *road, uint32_t n_sent, const struct peer_acti
 		road->answers[i].at_ns = now_ns + MS(road->round_trip_ms);
 		return;
 	}
+}
+
+static void take_pings(struct story *s)
+{
+	const struct world *w = &s->w;
+	const struct endpoint other = at(OTHER);
+
+	for (; s->n_seen != w->n_pings; s->n_seen++) {
+		const struct peer_action *ping = &w->pings[s->n_seen % ARRAY_LEN(w->pings)];
+		take_ping(endpoint_equal(&ping->to.endpoint, &other) ? &s->other : &s->direct, ping, w->now_ns);
+	}
+	if (s->n_relay_seen != w->n_relay_pings)
+		take_ping(&s->relay, &w->relay_ping, w->now_ns);
+	s->n_relay_seen = w->n_relay_pings;
 }
 
 static void answer_pings(struct world *w, struct road *road, const char *from)
@@ -66,7 +79,7 @@ static void tell_what_was_carried(struct story *s)
 {
 	struct peer_input received = { .type = PEER_IN_DATA_RECEIVED,
 				       .from = { .by_relay = !s->w.peer.path.direct,
-						 .endpoint = at(DIRECT) },
+						 .endpoint = s->w.peer.path.endpoint },
 				       .n_bytes = s->n_bytes };
 
 	if (!s->is_one_way && !s->falls_silent)
@@ -78,10 +91,11 @@ static void milliseconds_pass(struct story *s, uint64_t n)
 {
 	for (uint64_t ms = 0; ms < n; ms++) {
 		after_ms(&s->w, 1);
-		take_ping(&s->direct, s->w.n_pings, &s->w.ping, s->w.now_ns);
-		take_ping(&s->relay, s->w.n_relay_pings, &s->w.relay_ping, s->w.now_ns);
-		if (!s->falls_silent)
+		take_pings(s);
+		if (!s->falls_silent) {
 			answer_pings(&s->w, &s->direct, DIRECT);
+			answer_pings(&s->w, &s->other, OTHER);
+		}
 		answer_pings(&s->w, &s->relay, NULL);
 		if (s->n_bytes > 0 && ms % 50 == 0)
 			tell_what_was_carried(s);
@@ -237,11 +251,35 @@ static void test_a_look_that_was_cut_short_has_no_more_pings_for_that(void)
 	happens_relay(&s.w, false); /* so that nothing changes */
 
 	s.direct.lost_of_4 = 1;
-	s.w.n_pings = s.direct.n_seen = 0;
+	s.w.n_pings = s.n_seen = 0;
 	seconds_of_speech_pass(&s, 60);
 
 	/* One look, one a second, surveys, and probes where pings are lost. */
 	assert(s.w.n_pings >= 64 && s.w.n_pings < 64 + 60 * 3);
+}
+
+/* While nothing else was to be had, looks at the first way have changed nothing, and are minutes apart. */
+static void test_another_way_is_looked_at_closely_at_once_whatever_was_looked_at_before(void)
+{
+	struct endpoint both[] = { at(DIRECT), at(OTHER) };
+	struct story s;
+	given_a_direct_path(&s, 5, VOICE);
+	happens_relay(&s.w, false);
+	s.direct.lost_of_4 = 1;
+	seconds_pass(&s, 240);
+	assert(s.w.peer.closer_ns > s.w.now_ns + MS(60000));
+	s.other.round_trip_ms = 5;
+	happens(&s.w, (struct peer_input){ .type = PEER_IN_INFO, .session = 7, .endpoints = both, .n_endpoints = 2 });
+	s.direct.lost_of_4 = 2;
+	happens_relay(&s.w, true);
+	seconds_pass(&s, 45);
+	expect_path(&s.w, OTHER, false);
+
+	s.direct.lost_of_4 = 4;
+	s.other.lost_of_4 = 2;
+	seconds_pass(&s, 20);
+
+	expect_path(&s.w, NULL, true);
 }
 
 static void test_direct_is_taken_again_a_few_seconds_after_it_became_good(void)
@@ -318,6 +356,7 @@ int main(void)
 	test_a_path_that_begins_to_lose_is_left_within_twenty_seconds_while_data_flows();
 	test_speech_with_pauses_leaves_a_path_that_begins_to_lose_within_forty_seconds();
 	test_a_look_that_was_cut_short_has_no_more_pings_for_that();
+	test_another_way_is_looked_at_closely_at_once_whatever_was_looked_at_before();
 	test_direct_is_taken_again_a_few_seconds_after_it_became_good();
 	test_a_late_answer_is_no_doubt_while_data_comes();
 	test_a_flood_without_an_answer_is_asked_until_one_ping_gets_through();
