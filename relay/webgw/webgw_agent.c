@@ -346,10 +346,12 @@ static void on_dialled(void *owner)
 	sodium_memzero(visit->secret, sizeof(visit->secret));
 	if (visit->state == DIALLING) {
 		visit->agent->counters.dialled++;
-		if (goes_raw)
+		if (goes_raw) {
 			part(visit);
-		else
-			carry(visit);
+			return;
+		}
+		tls_stream_flush(&visit->bridge.stream); /* with its secret out, the visitor sees it if its target cannot be had */
+		carry(visit);
 		return;
 	}
 	visit->state = WARM;

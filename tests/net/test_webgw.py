@@ -820,6 +820,20 @@ def test_who_speaks_tls_is_reset_when_its_target_is_not_there(town):
     assert hears_reset(visit(town, client_hello(), 443))
 
 
+def test_who_was_not_served_by_a_warm_connection_is_told_again_and_reset_soon(town):
+    """Its agent knows at once that the target cannot be reached: nobody waits for what is told twice, and carried by neither."""
+    town.agents.run(["ip", "route", "add", "unreachable", "203.0.113.9"])
+    new = {"host": "down.example.com", "hexSecretHash": hashlib.sha256(SECRET).hexdigest()}
+    assert Admin(town.relay).ask("POST", "/api/v1/proxy", new)[0] == 200
+    node = start_agent(town, "warm = 1\nmetrics = 127.0.0.1:9100\nexpose = down.example.com 203.0.113.9:80\n")
+    wait_until(lambda: warm_now(town) == 2, 15, "that both hosts' are warm")
+    begin = time.monotonic()
+    assert hears_reset(visit(town, REQUEST.replace(b"WWW.Example.com", b"down.example.com")))
+    assert time.monotonic() - begin < 3  # five seconds, where the agent takes it for one that it carries
+    assert figure(node.host, "agent_told_twice_total") == 0
+    node.program.wait_for_log("cannot connect to 203.0.113.9:80", 5)
+
+
 def test_an_agent_is_raw_for_who_speaks_tls_alone(town):
     """Of the second protocol by hand, with both kinds of words; one of the first is never sent the other's start."""
     agent = TlsAgent(town.agents, town.relay.host.ip)
