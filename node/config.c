@@ -590,9 +590,44 @@ static int take_front_door(const struct config_values *values, struct node_confi
 	return r == 0 ? take_door_hosts(values, config, reterr) : r;
 }
 
+struct exposure_rings node_config_rings(const struct node_config *config,
+					bool (*leads_to)(const struct endpoint *places, uint32_t n, const struct endpoint *target))
+{
+	struct exposure_rings rings = { .n_listen = config->has_front_door ? config->n_door_listen : 0, .leads_to = leads_to };
+
+	memcpy(rings.listen, config->door_listen, sizeof(rings.listen));
+	if (rings.n_listen > 0 && (port_ranges_parse(config->door_tcp_ports, &rings.tcp_ports, NULL) != 0 ||
+				   port_ranges_parse(config->door_udp_ports, &rings.udp_ports, NULL) != 0))
+		abort(); /* they were read before */
+	return rings;
+}
+
+int node_config_check_rings(const struct node_config *config, const struct exposure_rings *rings, struct error *reterr)
+{
+	struct exposure_list *list = calloc(1, sizeof(*list));
+	struct exposure exposure;
+	struct error why;
+	int r = 0;
+
+	if (!list)
+		abort();
+	for (uint32_t i = 0; i < config->n_exposures && r == 0; i++) {
+		r = exposure_parse(config->exposures[i], &exposure, &why);
+		if (r == 0)
+			r = exposure_list_add(list, &exposure, config->exposure_places[i], &why);
+		if (r == 0)
+			r = exposure_rings_check(rings, list, &exposure, &why);
+		if (r != 0)
+			(void)error_set(reterr, r, "%s: '%.80s': %s", config->exposure_places[i], config->exposures[i], why.message);
+	}
+	free(list);
+	return r;
+}
+
 /* All of them as one list, so that two that are in each other's way are told. */
 static int take_exposures(const struct config_values *values, struct node_config *config, struct error *reterr)
 {
+	const struct exposure_rings rings = node_config_rings(config, exposure_rings_by_text);
 	struct exposure_list *list = calloc(1, sizeof(*list));
 	int r = 0;
 
@@ -611,9 +646,8 @@ static int take_exposures(const struct config_values *values, struct node_config
 			r = check_no_own_name(config, &exposure.host, &why);
 		if (r == 0)
 			r = exposure_list_add(list, &exposure, config->exposure_places[i], &why);
-		if (r == 0 && config->has_front_door && is_the_door(config, &exposure.target))
-			r = error_set(&why, -EINVAL, "%s is the front door itself; name the port of the server behind it",
-				      endpoint_text(&exposure.target).s);
+		if (r == 0)
+			r = exposure_rings_check(&rings, list, &exposure, &why);
 		if (r != 0)
 			r = config_error_at(values, "expose", "service", i, reterr, "'%.80s': %s", text, why.message);
 	}

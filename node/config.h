@@ -19,6 +19,7 @@
 #include "node/turn_helper.h"
 #include "node/wireguard_kind.h"
 #include "node/exposure_list.h"
+#include "node/exposure_rings.h"
 #include "relay/frontdoor/door_routes.h"
 #include "relay/webgw/admin_wire.h"
 #include "relay/webgw/webgw_wire.h"
@@ -90,6 +91,14 @@ P2P_CHECK int node_config_parse(const char *file, const char *text, size_t len, 
  * command line meant it; p2pnode started without --config takes the defaults then.
  */
 P2P_CHECK int node_config_load(const char *path, struct node_config *ret, struct error *reterr);
+/* What it says of its front door; none, if it has none. */
+struct exposure_rings node_config_rings(const struct node_config *config,
+					bool (*leads_to)(const struct endpoint *places, uint32_t n, const struct endpoint *target));
+/*
+ * Again, with what only this machine knows: is an exposure's target the front door by another address of its? 0, or -EINVAL with
+ * "FILE:LINE: …" in reterr.
+ */
+P2P_CHECK int node_config_check_rings(const struct node_config *config, const struct exposure_rings *rings, struct error *reterr);
 /* A commented file with all defaults (p2pnode --show-defaults); the caller frees it. */
 char *node_config_defaults_text(void);
 /* For tests and the manual page. */

@@ -46,10 +46,10 @@ void engine_tell_acceptor(struct p2p_engine *engine)
 	engine_tell_acme(engine);
 	for (uint32_t i = 0; i < engine->exposures->n; i++) {
 		exposures[i] = engine->exposures->items[i].exposure;
-		if (!engine_is_own_door(engine, &exposures[i].target) && !engine_is_own_port(engine, &exposures[i]))
+		if (!engine_leads_back(engine, &exposures[i]))
 			continue;
 		/* Of a time when there was no door, or when its operator did not offer that port. */
-		log_warning("expose", "the target of %s is the front door itself: nobody is led there",
+		log_warning("expose", "the target of %s is the front door itself, or where this node takes visitors in: nobody is led there",
 			    exposures[i].host.name.text);
 		exposures[i].target = nowhere;
 	}

@@ -20,57 +20,41 @@
 
 #define WHY_LEN 1024
 
-bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target)
+static struct exposure_rings rings_of(const struct p2p_engine *engine)
 {
-	return engine->has_front_door &&
-	       front_door_leads_back(engine->door_options.listen, engine->door_options.n_listen, target);
+	struct exposure_rings rings = { .n_listen = engine->has_front_door ? engine->door_options.n_listen : 0,
+					.tcp_ports = engine->door_options.tcp_ports,
+					.udp_ports = engine->door_options.udp_ports,
+					.leads_to = front_door_leads_back };
+
+	memcpy(rings.listen, engine->door_options.listen, sizeof(rings.listen));
+	return rings;
 }
 
-/* Does this one of a port lead to our front door, to a port of its kind that may be open there? Then to which. */
-static bool leads_to_own_port(const struct p2p_engine *engine, const struct exposure *exposure, struct port_name *ret)
+static bool is_acceptor(const struct p2p_engine *engine, const struct endpoint *target)
 {
-	const struct endpoint place = { .port = exposure->target.port };
+	const struct endpoint acceptor = endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), engine->acceptor_port);
 
-	if (!engine->has_front_door || !exposure_is_port(exposure, ret))
-		return false;
-	ret->number = place.port;
-	return port_ranges_have(ret->kind == PORT_TCP ? &engine->door_options.tcp_ports : &engine->door_options.udp_ports,
-				ret->number) &&
-	       front_door_leads_back(&place, 1, &exposure->target);
+	return engine->acceptor_port != 0 && endpoint_equal(&acceptor, target);
 }
 
-bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure)
+bool engine_leads_back(const struct p2p_engine *engine, const struct exposure *exposure)
 {
-	const struct exposure *at = exposure;
-	const struct exposure_item *item;
-	struct port_name own, next;
-	struct host_name name;
+	const struct exposure_rings rings = rings_of(engine);
 
-	if (!exposure_is_port(exposure, &own))
-		return false;
-	for (uint32_t i = 0; i <= EXPOSURE_MAX && leads_to_own_port(engine, at, &next); i++) {
-		if (port_name_equal(&next, &own))
-			return true;
-		port_name_to_host(&next, &name);
-		item = exposure_list_find(engine->exposures, next.kind == PORT_TCP ? DOOR_TCP : DOOR_UDP, &name);
-		if (!item)
-			return false;
-		at = &item->exposure;
-	}
-	return false;
+	return is_acceptor(engine, &exposure->target) || exposure_rings_is_door(&rings, &exposure->target) ||
+	       exposure_rings_is_port(&rings, engine->exposures, exposure);
 }
 
 /* Visitors would be led in again, and again. */
 static int check_no_loop(const struct p2p_engine *engine, const struct exposure *exposure, struct error *reterr)
 {
-	struct endpoint acceptor = endpoint_from_v4(ntohl(engine->membership.member.ip4.s_addr), engine->acceptor_port);
-	const bool is_acceptor = engine->acceptor_port != 0 && endpoint_equal(&acceptor, &exposure->target);
+	const struct exposure_rings rings = rings_of(engine);
 
-	if (!is_acceptor && !engine_is_own_door(engine, &exposure->target) && !engine_is_own_port(engine, exposure))
-		return 0;
-	return error_set(reterr, -EINVAL, "%s is %s itself; name the port of the server behind it",
-			 endpoint_text(&exposure->target).s,
-			 is_acceptor ? "where this node takes visitors in" : "the front door");
+	if (is_acceptor(engine, &exposure->target))
+		return error_set(reterr, -EINVAL, "%s is where this node takes visitors in itself; name the port of the server behind it",
+				 endpoint_text(&exposure->target).s);
+	return exposure_rings_check(&rings, engine->exposures, exposure, reterr);
 }
 
 int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)

@@ -15,6 +15,7 @@
 #include "node/echo.h"
 #include "node/expose/acceptor.h"
 #include "node/exposure_list.h"
+#include "node/exposure_rings.h"
 #include "node/link_monitor.h"
 #include "node/map_cache.h"
 #include "node/port_mapping.h"
@@ -189,10 +190,8 @@ enum engine_port_outcome engine_port_outcome(const struct map *map, uint32_t nod
 /* From the program's options, also when it has none. 0 or -EINVAL. */
 P2P_CHECK int engine_take_exposures(struct p2p_engine *engine, const struct p2p_engine_options *options,
 				    struct error *reterr);
-/* Is it this node's front door, by whatever address? */
-bool engine_is_own_door(const struct p2p_engine *engine, const struct endpoint *target);
-/* A port that its front door may open: who is led there comes from there, be it by others of ours. */
-bool engine_is_own_port(const struct p2p_engine *engine, const struct exposure *exposure);
+/* Is its target this node's front door, by whatever address, be it by others of its ports; or its acceptor? */
+bool engine_leads_back(const struct p2p_engine *engine, const struct exposure *exposure);
 /* Those of p2pctl, from the state folder. */
 void engine_load_exposures(struct p2p_engine *engine);
 /* This membership has ended, and with it what p2pctl has exposed. */

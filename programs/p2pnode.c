@@ -17,6 +17,7 @@
 #include "node/daemon.h"
 #include "node/local_api.h"
 #include "node/wireguard/tun_steering.h"
+#include "relay/frontdoor/front_door.h"
 #include "relay/listen_sockets.h"
 
 #define DEFAULT_STATE_DIR "/var/lib/p2pnode"
@@ -217,6 +218,11 @@ int main(int argc, char *argv[])
 		return EXIT_FAILED;
 	}
 	if (arg_check) {
+		const struct exposure_rings rings = node_config_rings(&config, front_door_leads_back);
+		if (node_config_check_rings(&config, &rings, &error) != 0) {
+			fprintf(stderr, "p2pnode: %s\n", error.message);
+			return EXIT_FAILED;
+		}
 		puts("configuration is good");
 		return EXIT_OK;
 	}

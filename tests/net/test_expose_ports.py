@@ -380,6 +380,12 @@ def test_an_exposure_of_before_the_port_was_offered_does_not_lead_the_door_to_it
 def test_ports_of_the_door_that_lead_to_each_other_are_refused(town):
     """Also when one of them was there before it was a ring; a server behind one of them is none."""
     relay = town.relay
+    both = [f"service = tcp:2222 {relay.host.ip}:2223", f"service = tcp:2223 {relay.host.ip}:2222"]
+    for lines in (both[:1], both):  # of the configuration the same is said before it is used
+        config = relay.state / "ring.conf"
+        config.write_text(relay.config.read_text() + "\n".join(["", "[expose]", *lines, ""]))
+        checked = relay.host.run([relay.build.program("p2pnode"), "--check-config", "-c", config], check=False)
+        assert (checked.returncode == 0) == (lines != both) and ("is the front door itself" in checked.stderr) == (lines == both)
     relay.ctl("expose", "tcp", ":2222", "2223")
     refused = relay.ctl("expose", "tcp", ":2223", f"{relay.host.ip}:2222", check=False)
     assert refused.returncode != 0 and "is the front door itself" in refused.stderr

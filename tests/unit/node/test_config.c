@@ -125,6 +125,13 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 	expect_error("[frontdoor]\n[expose]\nservice = a.example 443\nservice = b.example 8443\n",
 		     "p2pnode.conf:3: 'a.example 443': 127.0.0.1:443 is the front door itself; name the port of the server "
 		     "behind it");
+	expect_error("[frontdoor]\ntcp_ports = 2222\n[expose]\nservice = tcp:2222 [::1]:2222\n",
+		     "p2pnode.conf:4: 'tcp:2222 [::1]:2222': [::1]:2222 is the front door itself; name the port of the server "
+		     "behind it");
+	expect_error("[frontdoor]\ntcp_ports = 2222-2224\n[expose]\nservice = tcp:2223 2224\nservice = tcp:2222 2223\nservice = "
+		     "tcp:2224 2222\n",
+		     "p2pnode.conf:6: 'tcp:2224 2222': 127.0.0.1:2222 is the front door itself; name the port of the server "
+		     "behind it");
 	expect_error("[expose]\nservice = a.example 1\nservice = a.example 2\nservice = b.example 3\n",
 		     "p2pnode.conf:3: 'a.example 2': a.example stands at p2pnode.conf:2 already; a host has one target");
 	expect_error("[public]\n[frontdoor]\nlisten = 80,198.51.100.1:443\n",
@@ -148,6 +155,30 @@ static void test_mistakes_about_the_front_door_are_told_with_remedy(void)
 }
 
 #define WEBGW_HASH "84e0c0eafaa95a34c293f278ac52e45ce537bab5e752a00e6959a13ae103b65a"
+
+/* All of this are the machine's own, say. */
+static bool leads_to_own(const struct endpoint *places, uint32_t n, const struct endpoint *target)
+{
+	return door_listens_at(places, n, target, true);
+}
+
+static void test_an_exposure_that_leads_to_the_door_by_another_address_is_told_where_the_machine_is_known(void)
+{
+	static const char text[] = "[frontdoor]\ntcp_ports = 2222\n[expose]\nservice = tcp:2222 198.51.100.1:2223\n"
+				   "service = a.example 198.51.100.1:443\n";
+	struct node_config config;
+	struct error error;
+
+	assert(node_config_parse("p2pnode.conf", text, strlen(text), &config, &error) == 0);
+	struct exposure_rings rings = node_config_rings(&config, exposure_rings_by_text);
+	assert(node_config_check_rings(&config, &rings, &error) == 0);
+	rings.leads_to = leads_to_own;
+	assert(node_config_check_rings(&config, &rings, &error) == -EINVAL);
+	assert(strcmp(error.message, "p2pnode.conf:5: 'a.example 198.51.100.1:443': 198.51.100.1:443 is the front door itself; "
+				     "name the port of the server behind it") == 0);
+	rings.n_listen = 0; /* no door, no ring */
+	assert(node_config_check_rings(&config, &rings, &error) == 0);
+}
 
 static void test_agents_are_listened_to_without_encryption_at_home_alone(void)
 {
@@ -285,6 +316,7 @@ int main(void)
 	test_front_door_and_relay_may_have_one_port();
 	test_mistakes_about_the_front_door_are_told_with_remedy();
 	test_rates_are_bits_a_second_with_a_unit_or_none();
+	test_an_exposure_that_leads_to_the_door_by_another_address_is_told_where_the_machine_is_known();
 	test_agents_are_listened_to_without_encryption_at_home_alone();
 	test_each_offload_can_be_switched_off();
 	test_mistakes_are_told_with_line_and_remedy();
