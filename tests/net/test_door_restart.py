@@ -23,7 +23,7 @@ import pytest
 from lab import LabError, wait_until
 from overlay import Overlay
 from test_relay_operator import Supervised
-from test_webgw import client_hello
+from test_webgw import Admin, client_hello
 from webgw import Agent, TlsAgent
 
 SECRET = b"0" * 32
@@ -351,7 +351,12 @@ def test_visitors_of_hosts_that_members_have_by_grant_alone_go_on_until_it_is_ta
     town.relay.wait_for(lambda status: True, "answers")
     assert (taken(town), lost(town)) == (2, 0)
     agent = subscribed_member(town, files, "kept.example.com")
-    assert answers(*kept) and answers(*raw_pair_of(town, agent, client_hello("kept.example.com")))
+    admin = Admin(town.relay)
+    assert admin.ask("GET", "/api/v1/proxy/kept.example.com")[1]["visitorsNow"] == 1  # who was there before counts,
+    new = raw_pair_of(town, agent, client_hello("kept.example.com"))
+    assert answers(*kept) and answers(*new)
+    assert admin.ask("GET", "/api/v1/proxy/kept.example.com")[1]["visitorsNow"] == 2
+    assert [client["open"] for client in admin.ask("GET", "/api/v1/clients")[1]] == [1]  # and for no agent
     town.overlay.control.admin("host", "remove", "alice", "alone.example.com")
     assert all(is_reset(end) for end in alone)
     assert answers(*kept)
