@@ -63,10 +63,11 @@ class OwnName(TlsAgent):
         return self.context.wrap_socket(connected, server_hostname=self.name, suppress_ragged_eofs=False)
 
 
-@pytest.mark.parametrize("warm", [0, 2])
-def test_an_agent_of_ours_serves_its_visitors_with_443_outgoing_alone(town, warm):
+@pytest.mark.parametrize("warm, name", [(0, None), (2, "gate.example.org"), (0, "gate.example.org")])
+def test_an_agent_of_ours_serves_its_visitors_with_443_outgoing_alone(town, warm, name):
+    """By its address, or a name that is not the one in the network: ALPN says what it wants."""
     town.agents.nft(ONLY_443)
-    start_agent(town, f"warm = {warm}\n", port=443)
+    start_agent(town, f"warm = {warm}\n", port=443, name=name)
     target = listening(town)
     if warm:
         wait_until(lambda: warm_now(town) == warm, 15, "that they are warm")

@@ -512,15 +512,20 @@ def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
 
 
-def start_agent(town, extra="", secret=SECRET, port=9081):
+def start_agent(town, extra="", secret=SECRET, port=9081, name=None):
     """p2pnode as an agent, on a host that is no member."""
     town.relay.program.wait_for_log("this node's pin is", 15)
     pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
     (town.agents.folder / "secret").write_text(secret.hex() + "\n")
     (town.agents.folder / "secret").chmod(0o600)
-    node = Node(town.build, town.agents, config=f"""
+    launcher = ()
+    if name:
+        names = town.agents.folder / "hosts"
+        names.write_text(f"127.0.0.1 localhost\n{town.relay.host.ip} {name}\n")
+        launcher = ("unshare", "--mount", "sh", "-c", f'mount --bind {names} /etc/hosts && exec "$@"', "sh")
+    node = Node(town.build, town.agents, launcher=launcher, config=f"""
 [webgw-agent]
-server = {town.relay.host.ip}:{port}
+server = {name or town.relay.host.ip}:{port}
 server_pin = {pin}
 secret_file = {town.agents.folder / "secret"}
 expose = www.example.com 127.0.0.1:8080

@@ -31,6 +31,10 @@ struct gate {
 	struct public_node *node;
 	struct endpoint place;
 	bool node_stopped, door_stopped, refuses;
+	bool serves_webgw;
+	uint32_t n_dialled; /* handed over as such */
+	int webgw_fds[2 * HAND_OVER_MAX_SOURCE]; /* handed over for its WebSocket */
+	uint32_t n_webgw;
 	bool has_other_port; /* a second place of the door, not the relay's */
 	uint16_t server_port; /* of app.example.org; 0: nobody is there */
 	uint32_t max_visitors, max_visitors_source; /* 0: the door's own */
@@ -52,10 +56,16 @@ static void on_stopped(void *owner)
 
 static void on_visitor(void *owner, enum door_whose whose, int fd, const struct endpoint *remote, const uint8_t *bytes, size_t n)
 {
-	const struct gate *gate = owner;
+	struct gate *gate = owner;
 
-	EXPECT(whose == DOOR_WHOSE_RELAY);
-	if (gate->refuses)
+	EXPECT(whose == DOOR_WHOSE_RELAY || gate->serves_webgw);
+	if (whose == DOOR_WHOSE_WEBGW) {
+		EXPECT(n == 0 && endpoint_is_loopback(remote) && gate->n_webgw < ARRAY_LEN(gate->webgw_fds));
+		gate->webgw_fds[gate->n_webgw++] = fd;
+		return;
+	}
+	gate->n_dialled += whose == DOOR_WHOSE_DIAL_BACK;
+	if (gate->refuses || whose == DOOR_WHOSE_DIAL_BACK)
 		close(fd);
 	else
 		public_node_take(gate->node, fd, remote, bytes, n);
@@ -98,6 +108,7 @@ static void open_gate_at(struct gate *gate, struct listen_sockets *sockets, cons
 	const uint16_t port = place->port;
 	struct front_door_options door = { .n_listen = gate->has_other_port ? 2 : 1, .is_relays = { is_shared },
 					   .relay_sockets = is_shared ? sockets : NULL,
+					   .serves_webgw = gate->serves_webgw,
 					   .max_visitors = gate->max_visitors,
 					   .max_visitors_source = gate->max_visitors_source };
 	struct public_node_options node = { .n_addresses = is_at_two ? 2 : 1, .tls_port = is_shared ? port : 0,
@@ -540,6 +551,64 @@ static void expect_reset(int fd)
 	close(fd);
 }
 
+/* A Unix socket without a name: what came of the visitor comes out of it, and goes in. */
+static void test_who_wants_the_websocket_is_copied_to_it_and_keeps_a_place_of_the_doors(void)
+{
+	const struct hello_options wants = { .names = { "relay" }, .alpn = { "http/1.1" } };
+	struct gate gate = { .serves_webgw = true };
+	uint8_t bytes[64];
+
+	begin(&gate);
+	const int fd = connect_to(&gate);
+	say_hello(fd, &wants);
+	AWAIT(&gate.w, gate.n_webgw == 1 && door_counters(&gate).visitors_now == 1);
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	EXPECT(getsockname(gate.webgw_fds[0], (struct sockaddr *)&address, &len) == 0);
+	EXPECT(address.ss_family == AF_UNIX && len == sizeof(sa_family_t)); /* nobody can connect to it */
+	AWAIT_THREAD(recv(gate.webgw_fds[0], bytes, 6, MSG_DONTWAIT) == 6);
+	EXPECT(bytes[0] == 22 && bytes[5] == 1); /* a record of a handshake, a ClientHello */
+	EXPECT(send(gate.webgw_fds[0], "answer", 6, 0) == 6 && recv(fd, bytes, 6, MSG_WAITALL) == 6 && memcmp(bytes, "answer", 6) == 0);
+	close(gate.webgw_fds[0]);
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 0);
+	EXPECT(door_counters(&gate).to_webgw == 1 && door_counters(&gate).to_relay == 0);
+	close(fd);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
+static void test_those_for_webgw_are_bounded_by_source_and_by_the_doors_places(void)
+{
+	enum { N = HAND_OVER_MAX_SOURCE + 10, PLACES = 20 };
+	const struct hello_options dials = { .alpn = { "p2p-webgw/2" } }, wants = { .names = { "relay" }, .alpn = { "http/1.1" } };
+	struct gate gate = { .serves_webgw = true, .max_visitors_source = PLACES };
+	int fds[N];
+
+	begin(&gate);
+	for (uint32_t i = 0; i < N; i++) { /* the loop does not turn meanwhile */
+		fds[i] = connect_to(&gate);
+		say_hello(fds[i], &dials);
+	}
+	AWAIT_THREAD(door_counters(&gate).to_webgw + door_counters(&gate).webgw_over_limit == N);
+	EXPECT(door_counters(&gate).to_webgw == HAND_OVER_MAX_SOURCE);
+	AWAIT(&gate.w, gate.n_dialled == HAND_OVER_MAX_SOURCE);
+	for (uint32_t i = 0; i < N; i++)
+		close(fds[i]);
+	AWAIT_THREAD(door_counters(&gate).visitors_now == 0);
+	for (uint32_t i = 0; i < PLACES + 1; i++) {
+		fds[i] = connect_to(&gate);
+		say_hello(fds[i], &wants);
+	}
+	AWAIT(&gate.w, gate.n_webgw == PLACES && door_counters(&gate).over_source_limit == 1);
+	EXPECT(door_counters(&gate).relay_over_limit == 0);
+	for (uint32_t i = 0; i < PLACES + 1; i++)
+		close(fds[i]);
+	for (uint32_t i = 0; i < PLACES; i++)
+		close(gate.webgw_fds[i]);
+	close_gate(&gate);
+	world_end(&gate.w);
+}
+
 static void test_a_hello_longer_than_members_say_is_not_the_relays(void)
 {
 	const struct hello_options huge = { .padding = HAND_OVER_MAX_HELLO };
@@ -801,6 +870,8 @@ int main(void)
 	test_who_is_handed_over_counts_for_the_source_it_came_from();
 	test_another_host_is_not_the_relays();
 	test_a_hello_longer_than_members_say_is_not_the_relays();
+	test_who_wants_the_websocket_is_copied_to_it_and_keeps_a_place_of_the_doors();
+	test_those_for_webgw_are_bounded_by_source_and_by_the_doors_places();
 	test_a_flood_for_the_relay_is_bounded_and_passes();
 	test_visitors_of_hosts_do_not_shut_out_the_relays();
 	test_who_finds_no_place_takes_none_from_who_is_about_to_say_the_relay();
