@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """
 check_man.py PROGRAM PAGE: every option and command of --help is in the manual page;
-check_man.py --settings PROGRAM PAGE: every section, key and default of --show-defaults is.
+check_man.py --settings PROGRAM PAGE: every section, key and default of --show-defaults is;
+check_man.py --methods SOURCE PAGE: every method of a table in C is, with an underscore escaped or not.
 """
 
 import re
@@ -41,9 +42,15 @@ def settings(program):
     return wanted + [f"*{default}*" for _, default in keys if default]
 
 
+def methods(source):
+    """Those of the local API: `{ "node.status", …` in the table that decodes them."""
+    with open(source, encoding="utf-8") as f:
+        return [f"*{name}*" for name in re.findall(r'= \{ "([a-z]+\.[a-z_]+)",', f.read())]
+
+
 def main(what, program, page):
     with open(page, encoding="utf-8") as f:
-        manual = f.read()
+        manual = f.read().replace("\\_", "_")
     wanted = what(program)
     missing = [text for text in wanted if text not in manual]
     if not wanted or missing:
@@ -53,5 +60,7 @@ def main(what, program, page):
 
 if sys.argv[1] == "--settings":
     main(settings, *sys.argv[2:])
+elif sys.argv[1] == "--methods":
+    main(methods, *sys.argv[2:])
 else:
     main(options, *sys.argv[1:])
