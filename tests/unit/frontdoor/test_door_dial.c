@@ -286,6 +286,36 @@ static void test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_
 	close_town(&town);
 }
 
+/* With this secret somebody dials back, and is reset. */
+static void expect_refused(const struct town *town, const uint8_t *secret)
+{
+	const int fd = connect_to(town->dial_port);
+	struct pollfd wait = { .fd = fd, .events = POLLIN };
+	char byte;
+
+	assert(send(fd, secret, sizeof(town->wanted[0].secret), MSG_NOSIGNAL) == sizeof(town->wanted[0].secret));
+	UNTIL(town, poll(&wait, 1, 0) == 1);
+	assert(recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
+	close(fd);
+}
+
+static void test_a_secret_that_comes_twice_is_reset_and_counted_and_its_visitor_stays(void)
+{
+	struct town town;
+
+	open_town(&town);
+	answer(&town, 0);
+	give_caller(&town, 0);
+	door_take_answers(town.door);
+	expect_request(&town, 0);
+	for (int i = 0; i < 3; i++)
+		expect_refused(&town, town.wanted[0].secret);
+	assert(door_thread_counters(town.door).dial_late == 3 && door_thread_counters(town.door).dial_unknown == 0);
+	assert(door_thread_counters(town.door).visitors_now == N_VISITS);
+	expect_dialled(&town, 1);
+	close_town(&town);
+}
+
 int main(void)
 {
 	if (sodium_init() < 0)
@@ -294,5 +324,6 @@ int main(void)
 	test_an_agent_that_is_faster_than_the_word_of_it_is_still_known();
 	test_who_left_before_the_answer_is_over_for_its_agent_as_one_that_left();
 	test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_once();
+	test_a_secret_that_comes_twice_is_reset_and_counted_and_its_visitor_stays();
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "relay/frontdoor/front_door.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/spawn.h"
 #include "hello.h"
 #include "relay/frontdoor/door_thread.h"
@@ -704,6 +705,135 @@ static void test_an_agent_for_whom_there_is_no_room_or_no_door_any_more_is_reset
 	hear_reset(agents[1]);
 	close_house(&house);
 	hear_reset(agents[0]);
+}
+
+/* ---- bad input, in number ---- */
+
+#define N_OF_EACH      100
+#define LINES_A_SECOND 5  /* of the log, for what strangers do at a door */
+
+/* What is logged from here on. */
+static FILE *begin_to_listen_to_log(int *ret_before)
+{
+	FILE *log = tmpfile();
+
+	assert(log && (*ret_before = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) >= 0);
+	assert(dup2(fileno(log), STDERR_FILENO) == STDERR_FILENO);
+	log_set_level(LOG_LEVEL_DEBUG);
+	return log;
+}
+
+/* How many lines have that in them. */
+static unsigned count_logged(FILE *log_take, int before, const char *what)
+{
+	char line[2048];
+	unsigned n = 0;
+
+	log_set_level(LOG_LEVEL_INFO);
+	assert(dup2(before, STDERR_FILENO) == STDERR_FILENO);
+	close(before);
+	rewind(log_take);
+	while (fgets(line, sizeof(line), log_take))
+		n += strstr(line, what) != NULL;
+	fclose(log_take);
+	return n;
+}
+
+static unsigned most_lines(uint64_t since_ns)
+{
+	return (unsigned)((clock_now_ns() - since_ns) / 1000000000 + 2) * LINES_A_SECOND;
+}
+
+/* With 400 Bad Request, or with a reset before a byte. */
+static void expect_closed(int fd)
+{
+	char heard[1024];
+	ssize_t n, sum = 0;
+
+	while ((n = recv(fd, heard + sum, sizeof(heard) - (size_t)sum, 0)) > 0)
+		sum += n;
+	if (sum > 0)
+		assert((size_t)sum == strlen(sniffer_bad_request) && memcmp(heard, sniffer_bad_request, (size_t)sum) == 0);
+	else
+		assert(n < 0 && errno == ECONNRESET);
+	close(fd);
+}
+
+static void expect_refused_and_counted(struct house *house, const char *said, size_t n_said)
+{
+	uint64_t n = 0, n_before = 0;
+
+	for (size_t i = 0; i < SNIFFER_N_REASONS; i++)
+		n_before += front_door_counters(house->door).refused[i];
+	for (int i = 0; i < N_OF_EACH; i++) {
+		const int fd = visit(house);
+		assert(send(fd, said, n_said, MSG_NOSIGNAL) == (ssize_t)n_said || errno == ECONNRESET || errno == EPIPE);
+		expect_closed(fd);
+	}
+	for (int ms = 0; n != n_before + N_OF_EACH; ms++) {
+		assert(ms < AWAIT_MS);
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		n = 0;
+		for (size_t i = 0; i < SNIFFER_N_REASONS; i++)
+			n += front_door_counters(house->door).refused[i];
+	}
+	AWAIT(house, c.visitors_now == 0 && c.hello_bytes_now == 0);
+}
+
+static void test_bad_requests_are_closed_and_counted_each_and_logged_at_a_bounded_rate(void)
+{
+#define BAD(text) { text, sizeof(text) - 1 }
+	static const struct {
+		const char *said;
+		size_t n;
+	} bad[] = {
+		BAD(NO_REQUEST), /* what two read differently, so that one may be told what the other was not asked */
+		BAD("GET http://other.example.org/ HTTP/1.1\r\nHost: app.example.org\r\n\r\n"),
+		BAD("GET / HTTP/1.1\r\nHost : app.example.org\r\n\r\n"),
+		BAD("GET / HTTP/1.1\r\nX: a\r\n Host: app.example.org\r\nHost: app.example.org\r\n\r\n"),
+		BAD("GET / HTTP/1.1\r\nHost: app\0.example.org\r\n\r\n"),
+		BAD("GET / HTTP/1.1\r\nHost: \xc3\xa4pp.example.org\r\n\r\n"),
+	};
+	static char oversized[80000] = "GET / HTTP/1.1\r\nX: ";
+	const uint64_t begin_ns = clock_now_ns();
+	struct house house;
+	int before;
+
+	memset(oversized + strlen(oversized), 'a', sizeof(oversized) - strlen(oversized));
+	open_house(&house, patient());
+	FILE *log = begin_to_listen_to_log(&before);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		expect_refused_and_counted(&house, bad[i].said, bad[i].n);
+	expect_refused_and_counted(&house, oversized, sizeof(oversized));
+	const unsigned n_lines = count_logged(log, before, ": refused");
+	assert(n_lines > 0 && n_lines <= most_lines(begin_ns));
+	expect_service(&house, visit(&house));
+	close_house(&house);
+}
+
+static void test_forged_secrets_are_reset_and_counted_each_and_logged_at_a_bounded_rate(void)
+{
+	const uint64_t begin_ns = clock_now_ns();
+	struct house house;
+	uint8_t secret[32];
+	int before;
+
+	open_house(&house, with_agents());
+	const uint16_t port = house.port;
+	house.port = front_door_dial_back_port(house.door);
+	FILE *log = begin_to_listen_to_log(&before);
+	for (int i = 0; i < 5 * N_OF_EACH; i++) {
+		const int fd = visit(&house);
+		randombytes_buf(secret, sizeof(secret));
+		assert(send(fd, secret, sizeof(secret), MSG_NOSIGNAL) == sizeof(secret));
+		hear_reset(fd);
+	}
+	AWAIT(&house, c.dial_unknown == 5 * N_OF_EACH);
+	const unsigned n_lines = count_logged(log, before, "a secret that was told to nobody");
+	assert(n_lines > 0 && n_lines <= most_lines(begin_ns));
+	house.port = port;
+	expect_service(&house, visit(&house));
+	close_house(&house);
 }
 
 static double cpu_seconds(void)
@@ -1554,6 +1684,8 @@ int main(void)
 		test_who_is_served_does_not_make_room,
 		test_there_are_three_descriptors_for_a_visitor_and_five_where_agents_dial_back,
 		test_an_agent_for_whom_there_is_no_room_or_no_door_any_more_is_reset,
+		test_bad_requests_are_closed_and_counted_each_and_logged_at_a_bounded_rate,
+		test_forged_secrets_are_reset_and_counted_each_and_logged_at_a_bounded_rate,
 		test_without_descriptors_who_comes_is_reset_and_nothing_spins,
 		test_while_nobody_can_be_accepted_nothing_spins,
 		test_two_places_share_the_visitors_of_a_host,
