@@ -152,7 +152,15 @@ static enum ctl_exit await_answers(struct ctl *ctl, const char *host, struct rpc
 	return exit;
 }
 
-static void print_exposed(struct ctl *ctl, const char *host, const struct json *result)
+/* A port for both: HTTPS is passed on as it comes, and then the server has to speak TLS on the port of its HTTP. */
+static void print_for_both(struct ctl *ctl, const struct exposure *exposure, const char *host)
+{
+	if (exposure->takes[DOOR_HTTP] && exposure->takes[DOOR_HTTPS] && exposure->tls == EXPOSURE_TLS_PASS)
+		fprintf(ctl->out, "Visitors of http://%s and https://%s both come to that port, as they are. If its server speaks no TLS,\n"
+				  "unexpose https://%s, or expose it with --tls acme.\n", host, host, host);
+}
+
+static void print_exposed(struct ctl *ctl, const struct exposure *exposure, const char *host, const struct json *result)
 {
 	const struct json *one = find_exposure(result, host);
 	const char *why = one ? admin_text(one, "why", "") : "", *state = one ? admin_text(one, "state", "") : "";
@@ -163,6 +171,8 @@ static void print_exposed(struct ctl *ctl, const char *host, const struct json *
 		fprintf(ctl->out, "%s is live: visitors come to %s.\n", host, admin_text(one, "target", "-"));
 	else
 		fprintf(ctl->out, "%s is kept, but not live yet: %s%s%s\n", host, state, why[0] ? ": " : "", why);
+	if (!ctl->json)
+		print_for_both(ctl, exposure, host);
 }
 
 static enum ctl_exit run_expose(struct ctl *ctl, const struct ctl_args *args)
@@ -183,7 +193,7 @@ static enum ctl_exit run_expose(struct ctl *ctl, const struct ctl_args *args)
 		exit = await_answers(ctl, host, &answer);
 	if (exit != CTL_OK)
 		return exit;
-	print_exposed(ctl, host, answer.result);
+	print_exposed(ctl, &exposure, host, answer.result);
 	rpc_message_deinit(&answer);
 	return CTL_OK;
 }

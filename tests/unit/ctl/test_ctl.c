@@ -544,8 +544,9 @@ static void test_a_host_is_exposed_once_control_has_answered(void)
 	run(&w, "unexpose https://app.example.org");
 	expect(&w, CTL_FAILED, "", "p2pctl: it is not exposed here\n");
 	run(&w, "expose b.org 80");
-	expect(&w, CTL_OK, "b.org is kept, but not live yet: not granted: not granted; p2pctl admin host add alice\n",
-	       "");
+	expect(&w, CTL_OK, "b.org is kept, but not live yet: not granted: not granted; p2pctl admin host add alice\n"
+			   "Visitors of http://b.org and https://b.org both come to that port, as they are. If its server speaks no TLS,\n"
+			   "unexpose https://b.org, or expose it with --tls acme.\n", "");
 	run(&w, "exposures --json");
 	assert(w.exit == CTL_OK && strstr(w.out, "\"state\":\"not granted\""));
 	run(&w, "exposures");
