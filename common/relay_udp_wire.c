@@ -181,6 +181,44 @@ static void put_zeros(struct wire_writer *w, size_t n)
 		memset(at, 0, n);
 }
 
+static void put_cookie(struct wire_writer *w, const struct relay_udp_datagram *datagram)
+{
+	wire_put_u64(w, datagram->cookie.number);
+	wire_put_u8(w, datagram->cookie.version);
+	put_zeros(w, 3);
+	wire_put(w, datagram->cookie.cookie, RELAY_UDP_COOKIE_LEN);
+}
+
+static void put_bind(struct wire_writer *w, const struct relay_udp_bind *bind)
+{
+	wire_put_u8(w, bind->version);
+	put_zeros(w, 3);
+	wire_put(w, bind->cookie, RELAY_UDP_COOKIE_LEN);
+	wire_put(w, bind->node_key.bytes, KEY_LEN);
+	wire_put_u64(w, bind->number);
+	wire_put(w, bind->mac, RELAY_UDP_MAC_LEN);
+}
+
+static void put_bound(struct wire_writer *w, const struct relay_udp_datagram *datagram)
+{
+	wire_put_u32(w, datagram->bound.slot);
+	wire_put_u32(w, datagram->bound.token);
+	wire_put_u32(w, datagram->bound.epoch);
+	wire_put_u8(w, datagram->bound.keep_alive_s);
+	put_zeros(w, 3);
+	wire_put_u64(w, datagram->bound.number);
+	wire_put(w, datagram->bound.mac, RELAY_UDP_MAC_LEN);
+}
+
+static void put_refused(struct wire_writer *w, const struct relay_udp_datagram *datagram)
+{
+	wire_put_u8(w, (uint8_t)datagram->refused.reason);
+	put_zeros(w, 3);
+	wire_put_u32(w, datagram->refused.retry_after_ms);
+	wire_put_u64(w, datagram->refused.number);
+	wire_put(w, datagram->refused.mac, RELAY_UDP_MAC_LEN);
+}
+
 static void put_body(struct wire_writer *w, const struct relay_udp_datagram *datagram)
 {
 	switch (datagram->type) {
@@ -189,34 +227,16 @@ static void put_body(struct wire_writer *w, const struct relay_udp_datagram *dat
 		put_zeros(w, lengths[RELAY_UDP_ASK] - 4 - 8);
 		break;
 	case RELAY_UDP_COOKIE:
-		wire_put_u64(w, datagram->cookie.number);
-		wire_put_u8(w, datagram->cookie.version);
-		put_zeros(w, 3);
-		wire_put(w, datagram->cookie.cookie, RELAY_UDP_COOKIE_LEN);
+		put_cookie(w, datagram);
 		break;
 	case RELAY_UDP_BIND:
-		wire_put_u8(w, datagram->bind.version);
-		put_zeros(w, 3);
-		wire_put(w, datagram->bind.cookie, RELAY_UDP_COOKIE_LEN);
-		wire_put(w, datagram->bind.node_key.bytes, KEY_LEN);
-		wire_put_u64(w, datagram->bind.number);
-		wire_put(w, datagram->bind.mac, RELAY_UDP_MAC_LEN);
+		put_bind(w, &datagram->bind);
 		break;
 	case RELAY_UDP_BOUND:
-		wire_put_u32(w, datagram->bound.slot);
-		wire_put_u32(w, datagram->bound.token);
-		wire_put_u32(w, datagram->bound.epoch);
-		wire_put_u8(w, datagram->bound.keep_alive_s);
-		put_zeros(w, 3);
-		wire_put_u64(w, datagram->bound.number);
-		wire_put(w, datagram->bound.mac, RELAY_UDP_MAC_LEN);
+		put_bound(w, datagram);
 		break;
 	case RELAY_UDP_REFUSED:
-		wire_put_u8(w, (uint8_t)datagram->refused.reason);
-		put_zeros(w, 3);
-		wire_put_u32(w, datagram->refused.retry_after_ms);
-		wire_put_u64(w, datagram->refused.number);
-		wire_put(w, datagram->refused.mac, RELAY_UDP_MAC_LEN);
+		put_refused(w, datagram);
 		break;
 	case RELAY_UDP_MOVED:
 		wire_put_u32(w, datagram->moved.what);

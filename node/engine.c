@@ -429,56 +429,93 @@ static void close_sockets(struct listen_sockets *sockets)
 	sockets->n = 0;
 }
 
-/* The Session is gone: now what lives longer. */
-static void close_longer_parts(struct p2p_engine *engine)
-{
-	struct data_plane *data_plane = engine->data_plane;
-	struct public_node *public_node = engine->public_node;
-	struct front_door *front_door = engine->front_door;
-	struct acceptor *acceptor = engine->acceptor;
-	struct acme *acme = engine->acme;
-	struct port_mapping *port_mapping = engine->port_mapping;
-	struct turn_helper *turn_helper = engine->turn_helper;
-	struct map_cache *map_cache = engine->map_cache;
-	struct engine_webgw_tls *webgw_tls = engine->webgw_tls;
+/* What lives longer than a Session, taken out of the engine: nobody finds there what is closing. */
+struct longer_parts {
+	struct data_plane *data_plane;
+	struct public_node *public_node;
+	struct front_door *front_door;
+	struct acceptor *acceptor;
+	struct acme *acme;
+	struct port_mapping *port_mapping;
+	struct turn_helper *turn_helper;
+	struct map_cache *map_cache;
+	struct engine_webgw_tls *webgw_tls;
+};
 
-	engine->webgw_tls = NULL;
-	engine->map_cache = NULL;
+static struct longer_parts take_out_parts(struct p2p_engine *engine)
+{
+	const struct longer_parts parts = {
+		.data_plane = engine->data_plane,
+		.public_node = engine->public_node,
+		.front_door = engine->front_door,
+		.acceptor = engine->acceptor,
+		.acme = engine->acme,
+		.port_mapping = engine->port_mapping,
+		.turn_helper = engine->turn_helper,
+		.map_cache = engine->map_cache,
+		.webgw_tls = engine->webgw_tls,
+	};
+
 	engine->data_plane = NULL;
 	engine->public_node = NULL;
 	engine->front_door = NULL;
 	engine->door_ports.n = 0;
 	engine->acceptor = NULL;
-	engine->acme = NULL;
 	engine->acceptor_port = 0;
+	engine->acme = NULL;
 	engine->port_mapping = NULL;
 	engine->turn_helper = NULL;
-	engine->n_open = 1 + (data_plane != NULL) + (public_node != NULL) + (port_mapping != NULL) +
-			 (turn_helper != NULL) + (front_door != NULL) + (map_cache != NULL) + (acceptor != NULL) +
-			 (webgw_tls != NULL) + (acme != NULL);
-	map_cache_close(map_cache, on_part_closed, engine);
-	if (webgw_tls)
-		engine_webgw_tls_close(webgw_tls, on_part_closed, engine);
-	if (front_door && engine->stopping)
+	engine->map_cache = NULL;
+	engine->webgw_tls = NULL;
+	return parts;
+}
+
+static int n_parts(const struct longer_parts *parts)
+{
+	return (parts->data_plane != NULL) + (parts->public_node != NULL) + (parts->front_door != NULL) +
+	       (parts->acceptor != NULL) + (parts->acme != NULL) + (parts->port_mapping != NULL) +
+	       (parts->turn_helper != NULL) + (parts->map_cache != NULL) + (parts->webgw_tls != NULL);
+}
+
+static void close_front_door(struct p2p_engine *engine, struct front_door *front_door)
+{
+	if (engine->stopping)
 		front_door_hand_over(front_door);
-	if (front_door)
-		front_door_stop(front_door, on_part_closed, engine);
-	if (acceptor)
-		acceptor_close(acceptor, on_part_closed, engine);
-	if (acme)
-		acme_close(acme, on_part_closed, engine);
-	if (turn_helper)
-		turn_helper_close(turn_helper, on_part_closed, engine);
-	if (port_mapping)
-		port_mapping_close(port_mapping, on_part_closed, engine);
-	if (data_plane)
-		data_plane_close(data_plane, on_part_closed, engine);
-	if (public_node && !engine->stopping) {
+	front_door_stop(front_door, on_part_closed, engine);
+}
+
+static void close_public_node(struct p2p_engine *engine, struct public_node *public_node)
+{
+	if (!engine->stopping) {
 		close_sockets(&engine->sockets); /* else they would listen on, and nobody accept */
 		engine_tell_listening(engine); /* no more */
 	}
-	if (public_node)
-		public_node_stop(public_node, on_part_closed, engine);
+	public_node_stop(public_node, on_part_closed, engine);
+}
+
+/* The Session is gone: now what lives longer. */
+static void close_longer_parts(struct p2p_engine *engine)
+{
+	const struct longer_parts parts = take_out_parts(engine);
+
+	engine->n_open = 1 + n_parts(&parts);
+	map_cache_close(parts.map_cache, on_part_closed, engine);
+	if (parts.webgw_tls)
+		engine_webgw_tls_close(parts.webgw_tls, on_part_closed, engine);
+	if (parts.front_door)
+		close_front_door(engine, parts.front_door);
+	if (parts.acceptor)
+		acceptor_close(parts.acceptor, on_part_closed, engine);
+	if (parts.acme)
+		acme_close(parts.acme, on_part_closed, engine);
+	if (parts.turn_helper)
+		turn_helper_close(parts.turn_helper, on_part_closed, engine);
+	if (parts.port_mapping)
+		port_mapping_close(parts.port_mapping, on_part_closed, engine);
+	if (parts.data_plane)
+		data_plane_close(parts.data_plane, on_part_closed, engine);
+	if (parts.public_node)
+		close_public_node(engine, parts.public_node);
 	on_part_closed(engine);
 }
 
@@ -614,7 +651,7 @@ static int take_turn(struct turn_settings *turn, const struct p2p_engine_options
 	return 0;
 }
 
-static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+static int take_interface(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
 {
 	const size_t name_len = options->interface ? strlen(options->interface) : 0;
 
@@ -624,48 +661,72 @@ static int take_options(struct p2p_engine *engine, const struct p2p_engine_optio
 		return error_set(reterr, -EINVAL, "mtu: 1280 to 9000");
 	if (options->wireguard && wireguard_kind_parse(options->wireguard, &engine->wireguard) != 0)
 		return error_set(reterr, -EINVAL, "wireguard: in-process, kernel or uapi");
+	if (options->lanes > LANES_MAX)
+		return error_set(reterr, -EINVAL, "lanes: %d at most", LANES_MAX);
 	strcpy(engine->interface, options->interface);
 	engine->mtu = options->mtu;
 	engine->listen_port = options->listen_port;
-	if (options->lanes > LANES_MAX)
-		return error_set(reterr, -EINVAL, "lanes: %d at most", LANES_MAX);
 	engine->n_lanes = options->lanes;
 	engine->no_port_mapping = options->no_port_mapping;
 	engine->no_lan_discovery = options->no_lan_discovery;
-	if (take_turn(&engine->turn, options, reterr) != 0)
-		return -EINVAL;
-	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
-		return -EINVAL;
 	if (options->name)
 		snprintf(engine->wanted_name, sizeof(engine->wanted_name), "%s", options->name);
+	return 0;
+}
 
-	for (size_t i = 0; options->public_addresses && options->public_addresses[i]; i++) {
+static int take_public_addresses(struct p2p_engine *engine, const struct p2p_engine_options *options,
+				 struct error *reterr)
+{
+	const char *const *texts = options->public_addresses;
+
+	for (size_t i = 0; texts && texts[i]; i++) {
 		if (i == MAP_MAX_ADDRESSES)
 			return error_set(reterr, -EINVAL, "public address: at most %d", MAP_MAX_ADDRESSES);
-		if (endpoint_parse_ip(options->public_addresses[i], 0, &engine->public_options.addresses[i]) != 0)
-			return error_set(reterr, -EINVAL, "public address '%s': not an IP address",
-					 options->public_addresses[i]);
+		if (endpoint_parse_ip(texts[i], 0, &engine->public_options.addresses[i]) != 0)
+			return error_set(reterr, -EINVAL, "public address '%s': not an IP address", texts[i]);
 		engine->public_options.n_addresses = (uint32_t)i + 1;
 	}
-	engine->is_public = options->public_addresses != NULL;
+	engine->is_public = texts != NULL;
 	engine->finds_addresses = engine->is_public && engine->public_options.n_addresses == 0;
+	return 0;
+}
+
+static void take_public_node(struct p2p_engine *engine, const struct p2p_engine_options *options)
+{
 	engine->stun_rate = options->public_stun_rate;
-	if (engine_take_front_door(engine, options, reterr) != 0 || engine_take_exposures(engine, options, reterr) != 0 ||
-	    engine_take_acme(engine, options, reterr) != 0 || engine_take_webgw(engine, options, reterr) != 0)
-		return -EINVAL;
 	engine->max_rate_client = options->public_max_rate_client;
 	engine->max_rate = options->public_max_rate;
+	engine->public_options.tls_port = options->public_tls_port;
+	engine->public_options.stun_port = options->public_stun_port;
+}
+
+static void take_sockets(struct p2p_engine *engine, const struct p2p_engine_options *options)
+{
 	engine->sockets.n = (uint32_t)(options->n_public_sockets < LISTEN_SOCKETS_MAX ? options->n_public_sockets
 										       : LISTEN_SOCKETS_MAX);
 	for (uint32_t i = 0; i < engine->sockets.n; i++)
 		engine->sockets.fds[i] = options->public_sockets[i];
 	engine_take_streams(engine);
-	if (!engine->is_public) { /* nobody would answer there, and the front door may bind the port */
-		(void)listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
-		close_sockets(&engine->sockets);
-	}
-	engine->public_options.tls_port = options->public_tls_port;
-	engine->public_options.stun_port = options->public_stun_port;
+	if (engine->is_public)
+		return;
+	/* Nobody would answer there, and the front door may bind the port. */
+	(void)listen_sockets_close_others(&engine->sockets, SOCK_STREAM, NULL, 0, false);
+	close_sockets(&engine->sockets);
+}
+
+static int take_options(struct p2p_engine *engine, const struct p2p_engine_options *options, struct error *reterr)
+{
+	if (take_interface(engine, options, reterr) != 0 || take_turn(&engine->turn, options, reterr) != 0)
+		return -EINVAL;
+	if (options->offloads && offload_switches_parse(options->offloads, &engine->offloads, reterr) != 0)
+		return -EINVAL;
+	if (take_public_addresses(engine, options, reterr) != 0)
+		return -EINVAL;
+	take_public_node(engine, options);
+	if (engine_take_front_door(engine, options, reterr) != 0 || engine_take_exposures(engine, options, reterr) != 0 ||
+	    engine_take_acme(engine, options, reterr) != 0 || engine_take_webgw(engine, options, reterr) != 0)
+		return -EINVAL;
+	take_sockets(engine, options);
 	return 0;
 }
 
