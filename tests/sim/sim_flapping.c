@@ -15,6 +15,7 @@
  * sim_flapping [--seeds N] [--from N]     each seed is one hour of each case
  * sim_flapping --seed N --case N --trace  one of them, with everything that happens
  */
+#include "tests/sim/sim_options.h"
 #include "tests/sim/stage_world.h"
 
 #include "common/macros.h"
@@ -23,7 +24,6 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define TRAFFIC_AT SECONDS(2)
 #define SETTLED_AT SECONDS(62)
@@ -256,38 +256,23 @@ static bool is_left_soon(struct stage_world *w, uint64_t from, uint64_t n_seeds)
 int main(int argc, char *argv[])
 {
 	static struct stage_world world;
-	uint64_t n = 4, from = 1;
-	uint32_t only = UINT32_MAX;
-	bool trace = false, ok = true;
+	struct sim_options options;
+	bool ok = true;
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--trace") == 0)
-			trace = true;
-		else if (i + 1 < argc && strcmp(argv[i], "--seeds") == 0)
-			n = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--from") == 0)
-			from = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
-			from = strtoull(argv[++i], NULL, 10), n = 1;
-		else if (i + 1 < argc && strcmp(argv[i], "--case") == 0)
-			only = (uint32_t)strtoul(argv[++i], NULL, 10);
-		else
-			return fprintf(stderr, "usage: %s [--seeds N] [--from N] | --seed N --case N [--trace]\n",
-				       argv[0]),
-			       2;
-	}
+	if (!sim_options_take(argc, argv, 4, true, &options))
+		return 2;
 	if (sodium_init() < 0)
 		return 1;
 	for (uint32_t c = 0; c < N_CASES; c++) {
 		struct tally tally = { 0 };
 
-		if (only != UINT32_MAX && only != c)
+		if (options.only != SIM_ALL_CASES && options.only != c)
 			continue;
-		for (uint64_t seed = from; seed < from + n; seed++)
-			run(&world, seed, c, trace, &tally);
+		for (uint64_t i = 0; i < options.n; i++)
+			run(&world, options.from + i, c, options.trace, &tally);
 		ok &= report(c, &tally);
 	}
-	if (only == UINT32_MAX)
-		ok &= is_left_soon(&world, from, n);
+	if (options.only == SIM_ALL_CASES)
+		ok &= is_left_soon(&world, options.from, options.n);
 	return ok ? 0 : 1;
 }

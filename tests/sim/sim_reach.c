@@ -28,6 +28,7 @@
  * sim_reach --seed N [--trace]          one seed, with everything that happens
  */
 #include "common/macros.h"
+#include "tests/sim/sim_options.h"
 #include "tests/sim/stage_world.h"
 
 #include <assert.h>
@@ -634,30 +635,17 @@ static bool all_is_well(uint64_t n_seeds)
 int main(int argc, char *argv[])
 {
 	static struct scenario scenario;
-	uint64_t n = 1000, from = 1, n_failed = 0;
-	bool trace = false, more = false;
+	struct sim_options options;
+	uint64_t n_failed = 0;
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--trace") == 0)
-			trace = true;
-		else if (strcmp(argv[i], "--keep-going") == 0)
-			more = true;
-		else if (i + 1 < argc && strcmp(argv[i], "--seeds") == 0)
-			n = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--from") == 0)
-			from = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
-			from = strtoull(argv[++i], NULL, 10), n = 1;
-		else
-			return fprintf(stderr, "usage: %s [--seeds N] [--from N] | --seed N [--trace]\n", argv[0]),
-			       2;
-	}
-	all.direct_ns = calloc(n + 1, sizeof(*all.direct_ns));
+	if (!sim_options_take(argc, argv, 1000, false, &options))
+		return 2;
+	all.direct_ns = calloc(options.n + 1, sizeof(*all.direct_ns));
 	if (sodium_init() < 0 || !all.direct_ns)
 		return 1;
-	for (uint64_t seed = from; seed < from + n && (more || n_failed == 0); seed++)
-		n_failed += !run(seed, trace, &scenario);
-	if (n_failed == 0 && !all_is_well(n))
+	for (uint64_t i = 0; i < options.n && (options.keeps_going || n_failed == 0); i++)
+		n_failed += !run(options.from + i, options.trace, &scenario);
+	if (n_failed == 0 && !all_is_well(options.n))
 		n_failed = 1;
 	free(all.direct_ns);
 	return n_failed > 0;

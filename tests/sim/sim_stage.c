@@ -15,11 +15,11 @@
  * sim_stage [--seeds N] [--from N]      many seeds; the failing one is printed
  * sim_stage --seed N [--trace]          one seed, with everything that happens
  */
+#include "tests/sim/sim_options.h"
 #include "tests/sim/stage_world.h"
 
 #include <sodium.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define GAP_NS     SECONDS(1)
@@ -423,36 +423,19 @@ static bool run(uint64_t seed, bool trace, struct scenario *s)
 int main(int argc, char *argv[])
 {
 	static struct scenario scenario;
-	uint64_t n = 1000, from = 1;
-	bool trace = false, one = false, more = false;
+	struct sim_options options;
 	uint64_t n_failed = 0;
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--trace") == 0)
-			trace = true;
-		else if (strcmp(argv[i], "--keep-going") == 0)
-			more = true;
-		else if (i + 1 < argc && strcmp(argv[i], "--seeds") == 0)
-			n = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--from") == 0)
-			from = strtoull(argv[++i], NULL, 10);
-		else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
-			from = strtoull(argv[++i], NULL, 10), one = true;
-		else
-			return fprintf(stderr,
-				       "usage: %s [--seeds N] [--from N] | --seed N [--trace]\n",
-				       argv[0]),
-			       2;
-	}
+	if (!sim_options_take(argc, argv, 1000, false, &options))
+		return 2;
 	if (sodium_init() < 0)
 		return 1;
-	for (uint64_t seed = from; seed < from + (one ? 1 : n) && (more || n_failed == 0); seed++)
-		n_failed += !run(seed, trace, &scenario);
+	for (uint64_t i = 0; i < options.n && (options.keeps_going || n_failed == 0); i++)
+		n_failed += !run(options.from + i, options.trace, &scenario);
 	if (n_failed == 0)
-		printf("%llu seeds ok: longest gap %.2f s (seed %llu), slowest direct %.2f s (seed "
-		       "%llu), "
+		printf("%llu seeds ok: longest gap %.2f s (seed %llu), slowest direct %.2f s (seed %llu), "
 		       "%llu of %llu pairs direct, most messages in a second %u\n",
-		       (unsigned long long)(one ? 1 : n), (double)worst.gap_ns / 1e9,
+		       (unsigned long long)options.n, (double)worst.gap_ns / 1e9,
 		       (unsigned long long)worst.gap_seed, (double)worst.direct_ns / 1e9,
 		       (unsigned long long)worst.direct_seed, (unsigned long long)worst.n_direct,
 		       (unsigned long long)worst.n_pairs, worst.messages);
