@@ -246,6 +246,14 @@ class Overlay:
         self.wait_until_known()
         return self
 
+    def join_with_front_door(self, config="[frontdoor]\n"):
+        """As join(); the relay's configuration ends with this, and visitors come from the host `outside`."""
+        self.relay.config.write_text(self.relay.config.read_text() + config)
+        self.relay.kill()
+        self.relay.start()
+        self.outside = self.lab.host("outside", self.internet)
+        return self.join()
+
     def wait_until_known(self, timeout=15.0):
         for node in self.nodes.values():
             for other in self.nodes.values():

@@ -31,13 +31,7 @@ PAGE = "hello from alice, in plain\n"
 @pytest.fixture
 def town(lab, build):
     """The network as drawn; alice is granted all names below demo."""
-    overlay = Overlay(lab, build, members=("alice",))
-    relay = overlay.relay
-    relay.config.write_text(relay.config.read_text() + "[frontdoor]\n")
-    relay.kill()
-    relay.start()
-    overlay.join()
-    overlay.outside = lab.host("outside", overlay.internet)
+    overlay = Overlay(lab, build, members=("alice",)).join_with_front_door()
     overlay.web = web.Web(overlay.nodes["alice"], PAGE, address="127.0.0.1")
     overlay.own_ca = overlay.web.certificate
     overlay.control.admin("host", "add", "alice", "*.demo")

@@ -52,13 +52,7 @@ def opened(town, url):
 def town(lab, build):
     if not shutil.which("chromium"):
         pytest.skip("chromium is not installed")
-    overlay = Overlay(lab, build, members=("alice",))
-    relay = overlay.relay
-    relay.config.write_text(relay.config.read_text() + "tls_port = 9443\n[frontdoor]\n")
-    relay.kill()
-    relay.start()
-    overlay.join()
-    overlay.outside = lab.host("outside", overlay.internet)
+    overlay = Overlay(lab, build, members=("alice",)).join_with_front_door("tls_port = 9443\n[frontdoor]\n")
     overlay.web = web.Web(overlay.nodes["alice"], PAGE, address="127.0.0.1")
     overlay.control.admin("host", "add", "alice", "app.demo")
     return overlay

@@ -29,12 +29,7 @@ PAGES = {"alice": "from alice\n", "bob": "from bob\n"}
 
 @pytest.fixture
 def town(lab, build):
-    overlay = Overlay(lab, build)
-    overlay.relay.config.write_text(overlay.relay.config.read_text() + "tls_port = 9443\n[frontdoor]\nlisten = 80\n")
-    overlay.relay.kill()
-    overlay.relay.start()
-    overlay.join()
-    overlay.outside = lab.host("outside", overlay.internet)
+    overlay = Overlay(lab, build).join_with_front_door("tls_port = 9443\n[frontdoor]\nlisten = 80\n")
     overlay.control.admin("host", "add", "alice", "app.demo")
     return overlay
 

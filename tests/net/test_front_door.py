@@ -27,8 +27,7 @@ PAGE = "hello from alice, behind her NAT\n"
 @pytest.fixture
 def town(lab, build):
     """The network as drawn, its front door open, alice's web server behind it."""
-    overlay = Overlay(lab, build, members=("alice",))
-    overlay.relay.config.write_text(overlay.relay.config.read_text() + """
+    overlay = Overlay(lab, build, members=("alice",)).join_with_front_door("""
 [frontdoor]
 listen = 80, 443
 host = http://app.demo alice:8080
@@ -37,10 +36,6 @@ host = static.demo 127.0.0.1:8080
 host = gone.demo nobody:80
 max_visitors_source = 50
 """)
-    overlay.relay.kill()
-    overlay.relay.start()
-    overlay.join()
-    overlay.outside = lab.host("outside", overlay.internet)
     overlay.web = web.Web(overlay.nodes["alice"], PAGE)
     return overlay
 

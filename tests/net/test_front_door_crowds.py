@@ -29,15 +29,9 @@ CAUSES = ("too slow", "left early", "unknown host", "all places taken", "too man
 
 @pytest.fixture
 def town(lab, build):
-    overlay = Overlay(lab, build, members=())
-    relay = overlay.relay
-    relay.config.write_text(relay.config.read_text() + "tls_port = 9443\n"
-                            "[frontdoor]\nhost = app.demo 127.0.0.1:8080\nmax_visitors_source = 2000\n")
-    relay.kill()
-    relay.start()
-    overlay.join()
-    overlay.web = web.Web(relay, PAGE, address="127.0.0.1")
-    overlay.outside = lab.host("outside", overlay.internet)
+    overlay = Overlay(lab, build, members=()).join_with_front_door(
+        "tls_port = 9443\n[frontdoor]\nhost = app.demo 127.0.0.1:8080\nmax_visitors_source = 2000\n")
+    overlay.web = web.Web(overlay.relay, PAGE, address="127.0.0.1")
     for source in SOURCES:
         overlay.outside.run(["ip", "address", "add", f"{source}/24", "dev", "eth0"])
     return overlay
