@@ -217,6 +217,13 @@ static void answer_status(struct local_api *api, local_api_request request)
 	node_status_deinit(&status);
 }
 
+static void set_log_level(struct local_api *api, local_api_request request, enum log_level level)
+{
+	log_info(MODULE, "log level is now %s", log_level_name(level));
+	log_set_level(level);
+	local_api_done(api, request);
+}
+
 static void dispatch(struct local_api *api, local_api_request request,
 		     const struct local_api_call *call)
 {
@@ -239,9 +246,7 @@ static void dispatch(struct local_api *api, local_api_request request,
 		ports->netcheck(ports->owner, request);
 		break;
 	case LOCAL_API_LOG_LEVEL:
-		log_info(MODULE, "log level is now %s", log_level_name(call->log_level));
-		log_set_level(call->log_level);
-		local_api_done(api, request);
+		set_log_level(api, request, call->log_level);
 		break;
 	case LOCAL_API_RELAY_STATUS:
 		ports->relay_status(ports->owner, request, call->with_clients);
