@@ -4,6 +4,9 @@ between tells it from an end; what does not hang on it goes on; and when it is b
 tests/net/test_front_door_crowds.py has the crowds, test_door_restart.py the public node's own restart.
 """
 
+import contextlib
+import os
+
 import pytest
 
 import test_diglett
@@ -30,6 +33,16 @@ def gate(lab, build):
     return test_diglett.Gate(lab, build)
 
 
+@contextlib.contextmanager
+def leaves_nothing(program, spare=0):
+    """As many descriptors as before, when all is served again."""
+    def n_open():
+        return len(os.listdir(f"/proc/{program.pid}/fd"))
+    before = n_open()
+    yield
+    wait_until(lambda: n_open() <= before + spare, 15, lambda: f"no descriptor stays: {n_open()}, {before} before")
+
+
 def is_cut(end):
     """After what was said before."""
     with pytest.raises(ConnectionResetError):
@@ -51,8 +64,7 @@ def is_let_go(end):
     return True
 
 
-def test_who_is_served_by_an_agent_in_tls_that_is_killed_is_reset_and_served_when_it_is_back(webgw):
-    agent = test_webgw.start_agent(webgw, "warm = 1\n")
+def killed_and_back(webgw, agent):
     target = test_webgw.listening(webgw)
     first = test_webgw.REQUEST
     streams = []
@@ -71,31 +83,45 @@ def test_who_is_served_by_an_agent_in_tls_that_is_killed_is_reset_and_served_whe
     target.close()
     target = test_webgw.listening(webgw)
     assert test_webgw.passes_through(test_webgw.visit(webgw, first), test_webgw.accept(target), first)
+    target.close()
+    wait_until(lambda: test_webgw.warm_now(webgw) == 1, 15, "that one is warm")
+
+
+def test_who_is_served_by_an_agent_in_tls_that_is_killed_is_reset_and_served_when_it_is_back(webgw):
+    agent = test_webgw.start_agent(webgw, "warm = 1\n")
+    killed_and_back(webgw, agent)  # pipes that are kept for the next visitors are there from then on
+    with leaves_nothing(webgw.relay.program):
+        killed_and_back(webgw, agent)
 
 
 def test_who_is_served_by_a_diglett_agent_that_is_killed_is_reset_and_served_when_it_is_back(gate):
     agent = gate.agent()
     assert gate.get() == "hello\n"
-    with gate.visit("flood") as busy, gate.visit("echo") as waiting:
-        assert busy.recv(1)
-        waiting.sendall(b"a question")
-        since = len(gate.told())
-        agent.kill()
-        assert is_cut(busy) and is_cut(waiting)
-    agent.start()
-    assert gate.get(since) == "hello\n"
+    with leaves_nothing(gate.node.program):
+        with gate.visit("flood") as busy, gate.visit("echo") as waiting:
+            assert busy.recv(1)
+            waiting.sendall(b"a question")
+            since = len(gate.told())
+            agent.kill()
+            assert is_cut(busy) and is_cut(waiting)
+        agent.start()
+        assert gate.get(since) == "hello\n"
 
 
 def test_who_is_served_by_a_member_that_is_killed_is_let_go_and_served_when_it_is_back(town):
     listener = expose(town)
-    busy, waiting = town.pair("published.demo", listener), town.pair("published.demo", listener)
-    busy[1].sendall(b"x" * MUCH)
-    assert read(busy[0], MUCH) == b"x" * MUCH
-    town.alice.kill()
-    town.alice.start()
-    assert is_let_go(busy[0]) and is_let_go(waiting[0])
-    wait_until(lambda: town.alice.rpc("node.exposures")["exposures"][0]["state"] == "live", 20, "it is published again")
-    assert answers(*town.pair("published.demo", listener))
+    with leaves_nothing(town.relay.program, spare=4):  # connections that wait for the next visitors
+        busy, waiting = town.pair("published.demo", listener), town.pair("published.demo", listener)
+        busy[1].sendall(b"x" * MUCH)
+        assert read(busy[0], MUCH) == b"x" * MUCH
+        town.alice.kill()
+        town.alice.start()
+        assert is_let_go(busy[0]) and is_let_go(waiting[0])
+        wait_until(lambda: town.alice.rpc("node.exposures")["exposures"][0]["state"] == "live", 20, "it is published again")
+        pair = town.pair("published.demo", listener)
+        assert answers(*pair)
+        for end in pair:
+            end.close()
 
 
 def test_streams_go_on_without_what_announced_them(town):
