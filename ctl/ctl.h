@@ -33,7 +33,7 @@ struct ctl {
 	FILE *in, *out, *err;
 };
 
-#define CTL_MAX_OPTIONS 8
+#define CTL_MAX_OPTIONS 9
 
 /* What a command got. Options by their index in the command's table. */
 struct ctl_args {

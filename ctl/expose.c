@@ -19,7 +19,8 @@
 #define AGAIN_MS   50
 #define OPEN_MS	   1000 /* that a front door may take to open a port */
 
-enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE, EXPOSE_TLS, EXPOSE_CERTIFICATE, EXPOSE_KEY, EXPOSE_H2 };
+enum { EXPOSE_PROXY, EXPOSE_ALLOW, EXPOSE_RATE, EXPOSE_RATE_SOURCE, EXPOSE_TLS, EXPOSE_CERTIFICATE, EXPOSE_KEY, EXPOSE_H2,
+       EXPOSE_QUIC };
 
 static const struct cli_option expose_options[] = {
 	[EXPOSE_PROXY] = { 0, "proxy", "VERSION", "Tell the server who the visitor is: PROXY protocol v1 or v2", NULL, NULL },
@@ -30,6 +31,7 @@ static const struct cli_option expose_options[] = {
 	[EXPOSE_CERTIFICATE] = { 0, "certificate", "FILE", "Of --tls terminate: the certificate, in PEM", NULL, NULL },
 	[EXPOSE_KEY] = { 0, "key", "FILE", "The certificate's key, which nobody else may read", NULL, NULL },
 	[EXPOSE_H2] = { 0, "h2", "yes|no", "Of --tls terminate, acme: TARGET speaks HTTP/2 in plain [no]", NULL, NULL },
+	[EXPOSE_QUIC] = { 0, "quic", "yes|no", "HTTP/3 goes to the UDP port of TARGET [yes, if HTTPS goes there as it comes]", NULL, NULL },
 };
 
 /* ---- reports ---- */
@@ -116,7 +118,7 @@ static size_t print_word(size_t option, const char *key, const char *value, char
 
 static enum ctl_exit print_words(struct ctl *ctl, const struct ctl_args *args, char ret[EXPOSURE_TEXT])
 {
-	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source", "tls", "certificate", "key", "h2" };
+	static const char *const keys[] = { "proxy", "allow", "rate", "rate_source", "tls", "certificate", "key", "h2", "quic" };
 	size_t len = (size_t)snprintf(ret, EXPOSURE_TEXT, "%s %s%s%s", args->argv[0], args->argv[1], args->n > 2 ? " " : "",
 				      args->n > 2 ? args->argv[2] : "");
 

@@ -81,6 +81,14 @@ static int take_h2(const char *value, size_t len, struct exposure *exposure, str
 	return error_set(reterr, -EINVAL, "h2: yes or no");
 }
 
+static int take_quic(const char *value, size_t len, struct exposure *exposure, struct error *reterr)
+{
+	exposure->is_without_quic = len == 2 && memcmp(value, "no", 2) == 0;
+	if (exposure->is_without_quic || (len == 3 && memcmp(value, "yes", 3) == 0))
+		return 0;
+	return error_set(reterr, -EINVAL, "quic: yes or no");
+}
+
 /* Words are separated by white space, so none is in them. */
 static int take_path(char ret[EXPOSURE_PATH_LEN + 1], const char *name, const char *value, size_t len, struct error *reterr)
 {
@@ -181,6 +189,7 @@ static const struct {
 	{ "certificate", take_certificate },
 	{ "key", take_key },
 	{ "h2", take_h2 },
+	{ "quic", take_quic },
 };
 
 static int unknown_key(const char *word, size_t len, struct error *reterr)
@@ -189,7 +198,7 @@ static int unknown_key(const char *word, size_t len, struct error *reterr)
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		suggest_offer(&suggest, keys[i].name);
-	return error_set(reterr, -EINVAL, "'%.*s': %s%s; proxy=, allow=, rate=, rate_source=, tls=, certificate=, key= or h2= may follow",
+	return error_set(reterr, -EINVAL, "'%.*s': %s%s; proxy=, allow=, rate=, rate_source=, tls=, certificate=, key=, h2= or quic= may follow",
 			 (int)(len < 80 ? len : 80), word, suggest.near ? "did you mean " : "not known",
 			 suggest.near ? suggest.near : "");
 }
@@ -294,6 +303,22 @@ static int check_tls(const struct exposure *exposure, struct error *reterr)
 	return 0;
 }
 
+/* seen: of the words. */
+static int check_quic(const struct exposure *exposure, unsigned seen, struct error *reterr)
+{
+	bool is_said = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+		is_said = is_said || (seen & 1U << i && keys[i].take == take_quic);
+	if (is_said && !exposure->takes[DOOR_HTTPS])
+		return error_set(reterr, -EINVAL, "quic: of HTTPS alone, and %s is not", exposure->host.name.text);
+	if (!is_said || exposure->is_without_quic || exposure_has_quic(exposure))
+		return 0;
+	return error_set(reterr, -EINVAL, "quic=yes: HTTP/3 goes to the server as it comes, or not at all: %s",
+			 exposure->proxy != EXPOSURE_PROXY_NONE ? "no header can stand in front of it, so not with proxy="
+								: "it does not end here, so not with tls=");
+}
+
 int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 {
 	struct exposure exposure;
@@ -317,6 +342,8 @@ int exposure_parse(const char *text, struct exposure *ret, struct error *reterr)
 		if ((r = take_word(at, len, &exposure, &seen, reterr)) != 0)
 			return r;
 	if ((r = check_tls(&exposure, reterr)) != 0)
+		return r;
+	if ((r = check_quic(&exposure, seen, reterr)) != 0)
 		return r;
 	if (exposure.takes[DOOR_UDP] && exposure.proxy == EXPOSURE_PROXY_V1)
 		return error_set(reterr, -EINVAL, "proxy: of UDP v2 or none, for v1 knows of TCP alone");
@@ -391,11 +418,19 @@ void exposure_print(const struct exposure *exposure, char ret[EXPOSURE_TEXT])
 	if (exposure->tls != EXPOSURE_TLS_PASS)
 		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " tls=%s%s", exposure_tls_name(exposure->tls),
 				exposure->has_h2 ? " h2=yes" : "");
+	if (exposure->is_without_quic)
+		len += snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " quic=no");
 	if (exposure->certificate[0] != '\0')
 		snprintf(ret + len, EXPOSURE_TEXT - (size_t)len, " certificate=%s key=%s", exposure->certificate, exposure->key);
 }
 
 /* ---- asking ---- */
+
+bool exposure_has_quic(const struct exposure *exposure)
+{
+	return exposure->takes[DOOR_HTTPS] && exposure->tls == EXPOSURE_TLS_PASS && exposure->proxy == EXPOSURE_PROXY_NONE &&
+	       !exposure->is_without_quic;
+}
 
 bool exposure_is_for(const struct exposure *exposure, enum door_scheme scheme, const struct host_name *host)
 {

@@ -16,6 +16,7 @@
  *                      acme: with a certificate that is got by ACME [pass]
  *   certificate=FILE key=FILE   of terminate: what visitors are shown, in PEM
  *   h2=yes|no          of terminate and acme: the server speaks HTTP/2 in plain, by prior knowledge [no]
+ *   quic=yes|no        of HTTPS that is passed on: HTTP/3 goes to the UDP port of the same number [yes; with proxy=v1 or v2 it does not]
  *
  * The same words in a configuration (service = …), on the command line and in the state folder. Total; bounds:
  * EXPOSURE_MAX_ALLOW prefixes, EXPOSURE_TEXT bytes; a node has EXPOSURE_MAX exposures. Pure.
@@ -53,6 +54,7 @@ struct exposure {
 	enum exposure_proxy proxy;
 	enum exposure_tls tls;
 	bool has_h2;
+	bool is_without_quic; /* quic=no */
 	char certificate[EXPOSURE_PATH_LEN + 1], key[EXPOSURE_PATH_LEN + 1]; /* absolute; both or none */
 	uint32_t rate, rate_source; /* visitors a second; 0: no limit */
 	uint32_t n_allow;	    /* 0: all may come */
@@ -77,6 +79,8 @@ void exposure_print_host(const struct exposure *exposure, char ret[EXPOSURE_HOST
 /* "10.0.0.0/8"; an address alone without length. */
 struct endpoint_text exposure_prefix_text(const struct exposure_prefix *prefix);
 
+/* Do visitors come by QUIC? */
+bool exposure_has_quic(const struct exposure *exposure);
 /* Does it stand for this host in this scheme? */
 bool exposure_is_for(const struct exposure *exposure, enum door_scheme scheme, const struct host_name *host);
 /* The same host, and a scheme in common: one of both has to go. */

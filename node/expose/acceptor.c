@@ -147,7 +147,8 @@ static void add_route(struct door_routes *routes, struct exposed *exposed, const
 	const struct endpoint nowhere = { 0 };
 	struct door_rule rule = { .host = exposed->exposure.host,
 				  .header = header_of(&exposed->exposure),
-				  .gate = &exposed->gate };
+				  .gate = &exposed->gate,
+				  .is_without_quic = !exposure_has_quic(&exposed->exposure) };
 	int r = 0;
 
 	for (int i = 0; i < DOOR_N_SCHEMES && r == 0; i++) {

@@ -208,6 +208,11 @@ void datagram_flows_end(struct datagram_flows *flows, struct datagram_flow *flow
 	free(flow);
 }
 
+struct datagram_flow *datagram_flows_find(struct datagram_flows *flows, const struct udp_way *way)
+{
+	return find(flows, way);
+}
+
 bool datagram_flows_end_of(struct datagram_flows *flows, const struct udp_way *way, const struct endpoint *visitor, uint16_t port)
 {
 	struct datagram_flow *flow = find(flows, way);

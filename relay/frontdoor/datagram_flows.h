@@ -51,7 +51,7 @@ struct datagram_flow {
 	void *owner; /* the owner's own, with this flow; NULL at first */
 	struct udp_way way;
 	struct endpoint visitor; /* who it is: way.remote, or whom a door has named */
-	uint16_t port;
+	uint16_t port; /* 0: the owner's, as all that has none has shares like one port */
 	uint8_t state; /* enum datagram_state */
 
 	/* datagram_flows.c's */
@@ -86,6 +86,8 @@ void datagram_flows_free(struct datagram_flows *flows);
 enum datagram_verdict datagram_flows_from_visitor(struct datagram_flows *flows, const struct udp_way *way,
 						  const struct endpoint *visitor, uint16_t port, uint64_t now_ms,
 						  struct datagram_flow **ret);
+/* That of this way, whoever's it is; NULL: there is none. Valid until the next call. */
+struct datagram_flow *datagram_flows_find(struct datagram_flows *flows, const struct udp_way *way);
 /* An answer of its target. */
 void datagram_flows_from_target(struct datagram_flows *flows, struct datagram_flow *flow);
 /* Who has it open says that it is over. False: it has none there that is this visitor's at this port. */

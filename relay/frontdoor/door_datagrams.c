@@ -22,7 +22,6 @@
 #define FILES_A_FLOW	8 /* of so many one is for a flow */
 #define MAX_DOORS	2 /* as visitors of TCP: a front door, and the acceptor of a member */
 #define HEADER_MAX	384
-#define MAX_DATAGRAM	65507
 #define LOOPBACK	1 /* the index of the loopback interface, always */
 #define LOOK_AGAIN_MS	1000
 #define REST_MS		2000 /* longer than what was under way comes in */
@@ -33,6 +32,7 @@ struct datagram_place {
 	struct door_datagrams *datagrams;
 	struct relay_socket sock;
 	struct port_name name; /* number 0: headers say */
+	bool is_whole;		/* what leaves is not cut into pieces */
 	uint32_t interface;	/* where headers say: that has its address, when it was looked for last; 0: none */
 	uint64_t look_again_ms;
 	struct link among_places;
@@ -45,6 +45,8 @@ struct carrier {
 	struct datagram_place *place;
 	struct relay_socket sock; /* connected to the target */
 	struct endpoint target, destination; /* destination: that the visitor came to */
+	enum sniffer_protocol protocol;
+	struct host_name name; /* of the port, or of QUIC's host */
 	uint8_t n_doors;
 	enum door_header header;
 	struct door_gate *gate;	   /* held */
@@ -69,7 +71,6 @@ struct door_datagrams {
 	uint64_t now_ms, n_chosen;
 	struct door_udp_losses losses;
 	struct log_limit log_limit;
-	uint8_t bytes[HEADER_MAX + MAX_DATAGRAM]; /* a header, and a datagram behind it */
 };
 
 /* A datagram, or a train: who sent it, and what for. */
@@ -77,7 +78,9 @@ struct arrival {
 	struct datagram_place *place;
 	const struct udp_way *way;
 	struct endpoint visitor, destination;
-	struct port_name port;
+	enum sniffer_protocol protocol; /* SNIFFER_UDP; or SNIFFER_QUIC, which has no port */
+	uint16_t port;
+	struct host_name name; /* of the port, or of QUIC's host */
 	uint8_t n_doors;
 	const uint8_t *bytes;
 	size_t len, size;
@@ -97,10 +100,16 @@ static int watch_fd(struct door_datagrams *datagrams, int fd, struct watch *watc
 
 /* ---- the end of a flow ---- */
 
+/* Whether it is there, of a host that is what its TCP port does: many have no QUIC. */
+static bool is_told_of_target(const struct carrier *carrier)
+{
+	return carrier->protocol == SNIFFER_UDP;
+}
+
 static void leave_target(struct carrier *carrier)
 {
 	/* It took datagrams again and said nothing: it may be there. */
-	const bool is_quiet = !carrier->has_answered && !carrier->was_refused;
+	const bool is_quiet = !carrier->has_answered && !carrier->was_refused && is_told_of_target(carrier);
 
 	if (carrier->gate) {
 		if (is_quiet && door_gate_counters(carrier->gate).state == DOOR_TARGET_DOWN)
@@ -116,17 +125,12 @@ static void leave_target(struct carrier *carrier)
 /* How long it is. */
 static size_t put_header(struct carrier *carrier, uint8_t *buf)
 {
-	const struct datagram_flow *flow = carrier->flow;
-	const struct port_name port = { .kind = PORT_UDP, .number = flow->port };
-	char name[PORT_NAME_TEXT];
-
-	port_name_print(&port, name);
 	const struct proxy_header header = {
 		.has_addresses = true,
 		.is_datagram = true,
-		.source = flow->visitor,
+		.source = carrier->flow->visitor,
 		.destination = carrier->destination,
-		.authority = { .at = (const uint8_t *)name, .len = strlen(name) },
+		.authority = { .at = (const uint8_t *)carrier->name.text, .len = carrier->name.len },
 		.scheme = PROXY_UDP,
 		.n_doors = (uint8_t)(carrier->n_doors + 1),
 	};
@@ -140,12 +144,11 @@ static size_t put_header(struct carrier *carrier, uint8_t *buf)
 static void say_ended(struct carrier *carrier)
 {
 	struct door_datagrams *datagrams = carrier->place->datagrams;
-	bool has_no_trains = true;
+	uint8_t header[HEADER_MAX];
 
 	if (datagrams->takes_header || carrier->header != DOOR_HEADER_V2)
 		return;
-	const size_t len = put_header(carrier, datagrams->bytes);
-	door_udp_send(&carrier->sock, NULL, datagrams->bytes, len, len, &has_no_trains, &datagrams->losses);
+	door_udp_send_behind(&carrier->sock, header, put_header(carrier, header), header, 0, 0, &datagrams->losses);
 }
 
 /*
@@ -223,7 +226,7 @@ static void note_refused(struct carrier *carrier)
 		return;
 	carrier->was_refused = true;
 	carrier->has_answered = false;
-	if (carrier->gate)
+	if (carrier->gate && is_told_of_target(carrier))
 		door_gate_not_reached(carrier->gate);
 	if (carrier->led_to)
 		door_place_failed(carrier->led_to, carrier->place->datagrams->now_ms);
@@ -236,7 +239,7 @@ static void note_answered(struct carrier *carrier)
 		return;
 	carrier->has_answered = true;
 	carrier->was_refused = false;
-	if (carrier->gate)
+	if (carrier->gate && is_told_of_target(carrier))
 		door_gate_reached(carrier->gate);
 	if (carrier->led_to)
 		door_place_answered(carrier->led_to);
@@ -255,6 +258,8 @@ static void pass_to_visitor(struct carrier *carrier, const struct relay_message 
 	counters->bytes_out += message->len;
 	if (carrier->gate)
 		door_gate_moved(carrier->gate, 0, message->len);
+	door_udp_set_whole_for(&carrier->place->sock, carrier->protocol == SNIFFER_QUIC ? message->size : 0,
+			       &carrier->place->is_whole);
 	door_udp_send(&carrier->place->sock, &carrier->flow->way, message->bytes, message->len, message->size,
 		      &carrier->has_no_trains[1], &datagrams->losses);
 }
@@ -281,20 +286,10 @@ static void on_target(struct watch *watch, uint32_t events)
 
 static void pass_with_header(struct carrier *carrier, const struct arrival *arrival)
 {
-	struct door_datagrams *datagrams = carrier->place->datagrams;
-	const size_t header = put_header(carrier, datagrams->bytes);
-	bool has_no_trains = true;
+	uint8_t header[HEADER_MAX];
 
-	for (size_t at = 0; at < arrival->len; at += arrival->size) {
-		const size_t len = arrival->len - at < arrival->size ? arrival->len - at : arrival->size;
-		if (header + len > MAX_DATAGRAM) {
-			datagrams->losses.too_big++;
-			continue;
-		}
-		memcpy(datagrams->bytes + header, arrival->bytes + at, len);
-		door_udp_send(&carrier->sock, NULL, datagrams->bytes, header + len, header + len, &has_no_trains,
-			      &datagrams->losses);
-	}
+	door_udp_send_behind(&carrier->sock, header, put_header(carrier, header), arrival->bytes, arrival->len, arrival->size,
+			     &carrier->place->datagrams->losses);
 }
 
 static void pass_to_target(struct carrier *carrier, const struct arrival *arrival)
@@ -317,22 +312,23 @@ static void pass_to_target(struct carrier *carrier, const struct arrival *arriva
 
 static void say_refused(struct door_datagrams *datagrams, const struct arrival *arrival, const char *why)
 {
-	log_limited(&datagrams->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s to udp:%u: %s: no answer",
-		    endpoint_ip_text(&arrival->visitor).s, arrival->port.number, why);
+	log_limited(&datagrams->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s to %s%s: %s: no answer",
+		    endpoint_ip_text(&arrival->visitor).s, arrival->name.text, arrival->protocol == SNIFFER_QUIC ? " by QUIC" : "",
+		    why);
 }
 
 /* NULL: nobody's, or nobody there, or not to be had by this one; counted. */
 static const struct door_route *find_route(struct door_datagrams *datagrams, const struct arrival *arrival)
 {
 	struct datagram_counters *counters = counters_of(datagrams);
-	struct host_name name;
+	const struct door_route *route = datagrams->routes ? door_routes_find(datagrams->routes, arrival->protocol, &arrival->name)
+							   : NULL;
+	const bool is_quic = arrival->protocol == SNIFFER_QUIC;
 
-	port_name_to_host(&arrival->port, &name);
-	const struct door_route *route = datagrams->routes ? door_routes_find(datagrams->routes, SNIFFER_UDP, &name) : NULL;
-	if (!route || endpoint_is_none(&route->target)) {
+	if (!route || endpoint_is_none(&route->target) || (is_quic && !door_route_has_quic(route))) {
 		counters->unknown_port += !route;
 		counters->nobody_there += route != NULL;
-		say_refused(datagrams, arrival, route ? "nobody is there" : "unknown port");
+		say_refused(datagrams, arrival, route ? "nobody is there" : is_quic ? "unknown host" : "unknown port");
 		return NULL;
 	}
 	if (datagrams->takes_header && door_routes_lead_back(datagrams->routes, &arrival->destination, route)) {
@@ -356,7 +352,8 @@ static int connect_to(struct door_datagrams *datagrams, struct carrier *carrier)
 
 	if (r < 0)
 		return r;
-	(void)relay_socket_set_whole(&carrier->sock, false);
+	if (carrier->protocol == SNIFFER_UDP)
+		(void)relay_socket_set_whole(&carrier->sock, false);
 	if ((r = watch_fd(datagrams, carrier->sock.fd, &carrier->watch)) < 0)
 		relay_socket_close(&carrier->sock);
 	return r;
@@ -369,7 +366,7 @@ static void note_not_connected(struct door_datagrams *datagrams, const struct do
 
 	counters->no_descriptors += is_ours;
 	counters->unreachable += !is_ours;
-	if (!is_ours && route->gate)
+	if (!is_ours && route->gate && route->scheme == DOOR_UDP)
 		door_gate_not_reached(route->gate);
 	log_limited(&datagrams->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is not reached: %s",
 		    route->entry.pattern.name.text, strerror(-error));
@@ -390,6 +387,8 @@ static struct carrier *open_carrier(struct door_datagrams *datagrams, const stru
 	carrier->place = arrival->place;
 	carrier->target = led_to ? led_to->target : route->target;
 	carrier->destination = arrival->destination;
+	carrier->protocol = arrival->protocol;
+	carrier->name = arrival->name;
 	carrier->n_doors = arrival->n_doors;
 	carrier->header = route->header;
 	leave_resting(datagrams, datagrams->max_flows);
@@ -416,11 +415,23 @@ static struct carrier *open_carrier(struct door_datagrams *datagrams, const stru
 
 /* ---- from visitors ---- */
 
+/* A flow of QUIC has no port, by which others are told apart: a door may have its socket for another host of the same visitor now. */
+static void end_of_another_host(struct door_datagrams *datagrams, const struct arrival *arrival)
+{
+	struct datagram_flow *flow = datagram_flows_find(datagrams->flows, arrival->way);
+	const struct carrier *carrier = flow ? flow->owner : NULL;
+
+	if (carrier && (carrier->protocol != arrival->protocol || !host_name_equal(&carrier->name, &arrival->name)))
+		datagram_flows_end(datagrams->flows, flow);
+}
+
 static void take_arrival(struct door_datagrams *datagrams, const struct arrival *arrival)
 {
 	struct datagram_flow *flow;
 
-	switch (datagram_flows_from_visitor(datagrams->flows, arrival->way, &arrival->visitor, arrival->port.number,
+	if (arrival->protocol == SNIFFER_QUIC)
+		end_of_another_host(datagrams, arrival);
+	switch (datagram_flows_from_visitor(datagrams->flows, arrival->way, &arrival->visitor, arrival->port,
 					    datagrams->now_ms, &flow)) {
 	case DATAGRAM_DROPPED:
 		return;
@@ -441,6 +452,34 @@ static void take_arrival(struct door_datagrams *datagrams, const struct arrival 
 	pass_to_target(flow->owner, arrival);
 }
 
+static bool take_port(const struct proxy_value *authority, struct arrival *arrival)
+{
+	struct port_name port;
+
+	if (port_name_from((const char *)authority->at, authority->len, &port) != 0 || port.kind != PORT_UDP || port.door_id != 0)
+		return false;
+	arrival->protocol = SNIFFER_UDP;
+	arrival->port = port.number;
+	port_name_to_host(&port, &arrival->name);
+	return true;
+}
+
+static bool take_host(const struct proxy_value *authority, struct arrival *arrival)
+{
+	arrival->protocol = SNIFFER_QUIC;
+	arrival->port = 0; /* which no port is */
+	return host_name_from((const char *)authority->at, authority->len, &arrival->name) == 0;
+}
+
+static bool take_name(const struct proxy_header *header, struct arrival *arrival)
+{
+	if (!header->is_datagram || !header->authority.at)
+		return false;
+	return header->scheme == PROXY_UDP     ? take_port(&header->authority, arrival)
+	       : header->scheme == PROXY_HTTPS ? take_host(&header->authority, arrival)
+					       : false;
+}
+
 /* False: it is none that a front door would send. */
 static bool take_header(struct door_datagrams *datagrams, struct arrival *arrival)
 {
@@ -448,10 +487,7 @@ static bool take_header(struct door_datagrams *datagrams, struct arrival *arriva
 	struct proxy_header header;
 	size_t len;
 
-	if (proxy_v2_decode(arrival->bytes, arrival->len, &header, &len) != 0 || !header.is_datagram ||
-	    header.scheme != PROXY_UDP || !header.authority.at ||
-	    port_name_from((const char *)header.authority.at, header.authority.len, &arrival->port) != 0 ||
-	    arrival->port.kind != PORT_UDP || arrival->port.door_id != 0) {
+	if (proxy_v2_decode(arrival->bytes, arrival->len, &header, &len) != 0 || !take_name(&header, arrival)) {
 		counters->bad_header++;
 		return false;
 	}
@@ -503,7 +539,7 @@ static void take_from_door(struct datagram_place *place, const struct relay_mess
 		if (arrival.len > 0)
 			take_arrival(datagrams, &arrival);
 		else
-			(void)datagram_flows_end_of(datagrams->flows, arrival.way, &arrival.visitor, arrival.port.number);
+			(void)datagram_flows_end_of(datagrams->flows, arrival.way, &arrival.visitor, arrival.port);
 	}
 }
 
@@ -513,17 +549,20 @@ static void take_message(struct datagram_place *place, const struct relay_messag
 				   .way = &message->from,
 				   .visitor = message->from.remote,
 				   .destination = message->asked,
-				   .port = place->name,
+				   .protocol = SNIFFER_UDP,
+				   .port = place->name.number,
 				   .bytes = message->bytes,
 				   .len = message->len,
 				   .size = message->size };
 
 	if (message->len == 0)
 		return;
-	if (place->datagrams->takes_header)
+	if (place->datagrams->takes_header) {
 		take_from_door(place, message);
-	else
-		take_arrival(place->datagrams, &arrival);
+		return;
+	}
+	port_name_to_host(&place->name, &arrival.name);
+	take_arrival(place->datagrams, &arrival);
 }
 
 static void on_place(struct watch *watch, uint32_t events)
@@ -636,12 +675,12 @@ static bool leads_to(const struct door_route *route, const struct carrier *carri
 static bool is_led_elsewhere(const void *context, const struct datagram_flow *flow)
 {
 	const struct door_datagrams *datagrams = context;
-	const struct port_name port = { .kind = PORT_UDP, .number = flow->port };
-	struct host_name name;
+	const struct carrier *carrier = flow->owner;
+	const struct door_route *route = datagrams->routes && carrier
+						 ? door_routes_find(datagrams->routes, carrier->protocol, &carrier->name)
+						 : NULL;
 
-	port_name_to_host(&port, &name);
-	const struct door_route *route = datagrams->routes ? door_routes_find(datagrams->routes, SNIFFER_UDP, &name) : NULL;
-	return !route || !flow->owner || !leads_to(route, flow->owner);
+	return !route || !leads_to(route, carrier) || (carrier->protocol == SNIFFER_QUIC && !door_route_has_quic(route));
 }
 
 void door_datagrams_set_routes(struct door_datagrams *datagrams, const struct door_routes *routes)

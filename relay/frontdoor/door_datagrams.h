@@ -8,6 +8,9 @@
  * Answers go back as they are. The header (proxy_header_wire.h) has the visitor, where it came to, and the port's name. A datagram that
  * is too long with it is cut into pieces by the kernel, as it would be by any router; empty datagrams are not carried.
  *
+ * At the acceptor also QUIC for hosts, as doors bring it (door_udp.h): the header then has the host, and HTTPS as its scheme. All
+ * of it together has the bounds of one port. Whether the target is there does not follow from it: many speak TCP alone.
+ *
  * It has an epoll of its own, watched as one descriptor, and shares the door's thread. When routes are replaced, flows to what
  * is no longer so end; they begin anew with the visitor's next datagram, if it may.
  */

@@ -294,7 +294,8 @@ int door_routes_add(struct door_routes *routes, const struct door_rule *rule, co
 					      .header = rule->header,
 					      .gate = door_gate_hold(rule->gate),
 					      .sink = rule->sink,
-					      .is_dial_back = rule->is_dial_back };
+					      .is_dial_back = rule->is_dial_back,
+					      .is_without_quic = rule->is_without_quic };
 		int r = host_table_add(&routes->tables[i], &route->entry);
 		assert(r == 0);
 		(void)r;
@@ -416,6 +417,14 @@ bool door_routes_lead_back(const struct door_routes *routes, const struct endpoi
 	if (first_door->port != target->port && !has_port(routes, route->scheme, target->port))
 		return false;
 	return !endpoint_is_private(target) || door_routes_has_door(routes, target);
+}
+
+bool door_route_has_quic(const struct door_route *route)
+{
+	const bool is_members = route->n_places > 0 && route->header == DOOR_HEADER_V2;
+
+	return route->scheme == DOOR_HTTPS && !route->is_without_quic && !route->sink && !endpoint_is_none(&route->target) &&
+	       (route->header == DOOR_NO_HEADER || is_members);
 }
 
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host)

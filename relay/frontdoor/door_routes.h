@@ -49,6 +49,7 @@ struct door_rule {
 	struct door_gate *gate; /* borrowed; NULL: all may come */
 	struct door_sink *sink; /* borrowed, of what the gate belongs to; NULL: visitors are led to the target itself */
 	bool is_dial_back; /* there is no target: an agent dials back for each visitor (relay/webgw) */
+	bool is_without_quic;
 	char member[MAP_NAME_LEN + 1]; /* "": address is the target */
 	struct endpoint address;       /* of a member: its port alone */
 };
@@ -63,6 +64,7 @@ struct door_route {
 	struct door_gate *gate; /* held; NULL: all may come */
 	struct door_sink *sink; /* lives as long as the gate is held; NULL: none */
 	bool is_dial_back;	/* the same; target is none */
+	bool is_without_quic;	/* of HTTPS */
 };
 
 struct door_awaited {
@@ -121,6 +123,11 @@ bool door_routes_lead_back(const struct door_routes *routes, const struct endpoi
 void door_routes_set_awaited(struct door_routes *routes, const struct door_awaited *awaited, uint32_t n);
 /* NULL: it is none of these. */
 struct door_gate *door_routes_awaited_gate(const struct door_routes *routes, const struct host_name *host);
+/*
+ * May QUIC be led by it? Of HTTPS, to a target that gets datagrams as they are: nothing goes in front of those, and TLS does not end
+ * in this process. What leads to a member does by a header for that member's acceptor, which asks the same of its own route.
+ */
+bool door_route_has_quic(const struct door_route *route);
 /* Is there a route for this very name, in whichever scheme? */
 bool door_routes_has_name(const struct door_routes *routes, const struct host_name *host);
 /* The next one of a port; *at is 0 at first. NULL: no more. */

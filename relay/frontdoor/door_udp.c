@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "relay/frontdoor/door_udp_socket.h"
+#include "relay/frontdoor/proxy_header_wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #define MESSAGES_A_TURN 64 /* of one socket; each may be a train of 64 datagrams. The rest is there in the next turn */
 #define TICK_MS	      250 /* while there are paths: who is late is so by this at most */
 #define MAX_FLOWS     16384
+#define HEADER_MAX    384
 #define FILES_A_FLOW  8 /* of so many one is for a path: the door's other visitors have three each */
 
 struct place {
@@ -32,9 +34,13 @@ struct path {
 	struct watch watch;
 	struct door_udp *udp;
 	struct quic_flow *flow; /* NULL: over */
+	struct link gone;
 	struct relay_socket sock;
 	bool has_no_trains[2]; /* to its target, to its visitor */
-	struct link gone;
+	struct door_place *led_to; /* held; NULL: of no member, or moved */
+	bool is_whole;		   /* what leaves to the target is not cut into pieces */
+	size_t header_len;	   /* of what stands in front of each datagram to the target; 0: nothing */
+	uint8_t header[];
 };
 
 /* Datagrams of one train that go the same way. */
@@ -75,6 +81,11 @@ static void on_flow_ended(void *owner, struct quic_flow *flow)
 
 	if (!path)
 		return;
+	if (path->header_len > 0) /* before the kernel gives the socket's port to another visitor's */
+		door_udp_send_behind(&path->sock, path->header, path->header_len, path->header, 0, 0, &udp->losses);
+	if (path->led_to)
+		door_place_leave(path->led_to);
+	door_place_let_go(path->led_to);
 	path->flow = NULL;
 	/* A child that is being forked has it open for a moment: closing alone would leave it in the epoll set. */
 	(void)epoll_ctl(udp->epoll_fd, EPOLL_CTL_DEL, path->sock.fd, NULL);
@@ -109,13 +120,44 @@ static void on_unreachable(struct door_udp *udp, struct quic_flow *flow, int err
 
 static void on_target(struct watch *watch, uint32_t events);
 
-/* NULL: it could not be had, and the flow is over. */
-static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, const struct endpoint *target)
+/* How long it is; host without a name: nothing. */
+static size_t write_header(const struct door_udp *udp, const struct quic_flow *flow, const struct host_name *host,
+			   uint8_t buf[HEADER_MAX])
 {
-	struct path *path = calloc(1, sizeof(*path));
+	const struct udp_way *way = &flow->way;
+	const struct endpoint *local = &udp->places[way->socket].sock.local;
+	struct endpoint destination = *local;
+	static const uint8_t any[sizeof(way->local_ip)];
+
+	if (host->len == 0)
+		return 0;
+	if (memcmp(way->local_ip, any, sizeof(any)) != 0)
+		memcpy(destination.ip, way->local_ip, sizeof(destination.ip));
+	const struct proxy_header header = {
+		.has_addresses = true,
+		.is_datagram = true,
+		.source = way->remote,
+		.destination = destination,
+		.authority = { .at = (const uint8_t *)host->text, .len = host->len },
+		.scheme = PROXY_HTTPS,
+		.n_doors = 1,
+	};
+	return proxy_v2_encode(&header, buf, HEADER_MAX);
+}
+
+/* host: for whom a member gets it; without a name the target gets it as it is. NULL: it could not be had, and the flow is over. */
+static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, const struct endpoint *target,
+			      const struct host_name *host)
+{
+	uint8_t header[HEADER_MAX];
+	const size_t header_len = write_header(udp, flow, host, header);
+	struct path *path = calloc(1, sizeof(*path) + header_len);
 
 	if (!path)
 		abort();
+	path->header_len = header_len;
+	memcpy(path->header, header, header_len);
+	path->is_whole = true;
 	path->watch.happened = on_target;
 	path->udp = udp;
 	int r = door_udp_connect(target, &path->sock);
@@ -189,7 +231,12 @@ static void pass_to_target(struct path *path, const uint8_t *bytes, size_t len, 
 
 	counters->datagrams_in += (len + size - 1) / size;
 	counters->bytes_in += len;
-	door_udp_send(&path->sock, NULL, bytes, len, size, &path->has_no_trains[0], &path->udp->losses);
+	if (path->header_len == 0) {
+		door_udp_send(&path->sock, NULL, bytes, len, size, &path->has_no_trains[0], &path->udp->losses);
+		return;
+	}
+	door_udp_set_whole_for(&path->sock, size, &path->is_whole);
+	door_udp_send_behind(&path->sock, path->header, path->header_len, bytes, len, size, &path->udp->losses);
 }
 
 static void flush(struct run *run, size_t size)
@@ -205,8 +252,7 @@ static const struct door_route *find_route(struct door_udp *udp, const struct qu
 	struct quic_counters *counters = quic_flows_counters(udp->flows);
 	const struct host_name *host = &quic_flows_found(flow)->host;
 	const struct door_route *route = udp->routes ? door_routes_find(udp->routes, SNIFFER_QUIC, host) : NULL;
-	const bool is_there = route && !endpoint_is_none(&route->target) && route->header == DOOR_NO_HEADER &&
-			      !route->gate; /* whose visitors are to be named, or let in one by one: by TCP alone */
+	const bool is_there = route && door_route_has_quic(route) && !route->gate; /* that a gate lets in one by one: by TCP alone */
 
 	counters->unknown_host += !route;
 	counters->nobody_there += route && !is_there;
@@ -215,6 +261,12 @@ static const struct door_route *find_route(struct door_udp *udp, const struct qu
 	log_limited(&udp->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s %s for %s by QUIC: no answer",
 		    route ? "nobody is there:" : "unknown host:", host->text, endpoint_ip_text(&flow->way.remote).s);
 	return NULL;
+}
+
+/* Of several members that publish the host; NULL: nobody's but the target's. */
+static struct door_place *choose(const struct door_route *route, uint64_t now_ms)
+{
+	return route->n_places > 0 ? door_place_choose(route->places, route->n_places, NULL, 0, now_ms) : NULL;
 }
 
 /* NULL: it is not led, and over. */
@@ -228,12 +280,22 @@ static struct path *lead(struct door_udp *udp, struct quic_flow *flow)
 		quic_flows_end(udp->flows, flow);
 		return NULL;
 	}
-	struct path *path = open_path(udp, flow, &route->target);
+	struct door_place *place = choose(route, udp->now_ms);
+	const struct endpoint target = place ? place->target : route->target;
+	struct host_name host = { .len = 0 };
+	if (place)
+		host = quic_flows_found(flow)->host;
+	struct path *path = open_path(udp, flow, &target, &host);
 	if (!path)
 		return NULL;
+	if (place) {
+		path->led_to = door_place_hold(place);
+		door_place_enter_again(place); /* so many are there; whether TCP is answered is not tried by it */
+	}
 	for (uint32_t i = 0; (kept = quic_flows_kept(flow, i, &len)); i++)
 		pass_to_target(path, kept, len, len);
-	quic_flows_led(udp->flows, flow, &route->target, udp->now_ms);
+	quic_flows_led(udp->flows, flow, &target, udp->now_ms);
+	flow->connection->host = host;
 	return path;
 }
 
@@ -251,7 +313,7 @@ static struct path *take_datagram(struct place *place, const struct udp_way *fro
 	case QUIC_LEAD:
 		return lead(udp, flow);
 	case QUIC_MOVED:
-		return open_path(udp, flow, &flow->connection->target);
+		return open_path(udp, flow, &flow->connection->target, &flow->connection->host);
 	case QUIC_NEGOTIATE:
 		door_udp_send(&place->sock, from, answer.bytes, answer.len, answer.len, &has_no_trains, &udp->losses);
 		return NULL;

@@ -9,8 +9,9 @@
  * there is something to do, and the watch is to be told. So it shares the door's thread with everybody else, and has a
  * bounded share of each turn.
  *
- * A target is an address, or a member's in the overlay. To a route with a header to be written, or with a gate (an
- * exposure's), nothing goes by UDP: there is no answer, and clients ask by TCP. Routes that are replaced change nothing for who is led already.
+ * A target is an address; or the acceptor of a member that publishes the host (door_datagrams.h): then each datagram has a header in front
+ * of it, with the visitor and the host, and the header alone says that a path is over. To other routes with a header to be
+ * written nothing goes by UDP: there is no answer, and clients ask by TCP. Routes that are replaced change nothing for who is led already.
  */
 #pragma once
 

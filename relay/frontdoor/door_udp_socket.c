@@ -16,6 +16,7 @@
 #define SEGMENTS      63    /* as relay/udp_outbox.c */
 #define MOST_BYTES    65000 /* of a train, with room for headers */
 #define TARGET_BUFFER (1 << 20)
+#define MOST_OF_FIRST 1280 /* bytes of datagrams with which clients begin: the longest known */
 
 /* ---- opening ---- */
 
@@ -165,4 +166,26 @@ void door_udp_send(const struct relay_socket *sock, const struct udp_way *to, co
 			count(losses, error, (n + size - 1) / size);
 		}
 	}
+}
+
+void door_udp_send_behind(const struct relay_socket *sock, const uint8_t *header, size_t header_len, const uint8_t *bytes,
+			  size_t len, size_t size, struct door_udp_losses *losses)
+{
+	struct iovec pieces[2] = { { (uint8_t *)(uintptr_t)header, header_len } };
+	const struct msghdr message = { .msg_iov = pieces, .msg_iovlen = 2 };
+	size_t at = 0, n;
+
+	do {
+		n = len - at < size ? len - at : size;
+		pieces[1] = (struct iovec){ (uint8_t *)(uintptr_t)(bytes + at), n };
+		count(losses, send_message(sock->fd, &message), 1);
+	} while (n > 0 && (at += n) < len);
+}
+
+void door_udp_set_whole_for(const struct relay_socket *sock, size_t size, bool *is_whole)
+{
+	const bool whole = size > MOST_OF_FIRST;
+
+	if (whole != *is_whole && relay_socket_set_whole(sock, whole) == 0)
+		*is_whole = whole;
 }

@@ -14,6 +14,7 @@
 
 #include "common/endpoint.h"
 #include "common/macros.h"
+#include "relay/frontdoor/host_name.h"
 #include "relay/frontdoor/link.h"
 #include "relay/frontdoor/quic_initial_wire.h"
 
@@ -41,6 +42,7 @@ struct quic_known_id {
 
 struct quic_connection {
 	struct endpoint target;
+	struct host_name host; /* the owner's: for whom the target gets it, with a header; len 0: as it is */
 	struct quic_id first; /* the destination ID that the visitor began with */
 	uint32_t n_flows;
 	struct link flows;

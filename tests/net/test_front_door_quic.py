@@ -91,3 +91,40 @@ def test_http3_behind_a_nat_has_a_public_address_and_who_asks_for_another_host_g
     wait_until(lambda: drops(town, "unknown host") > 0 and drops(town, "nobody there") > 0, 5, "counted")
     wait_until(lambda: drops(town, "target not reached") > 0, 5, "nobody listens at alice's UDP port")
     assert "ERR_RECV_VERSION_NEGOTIATION" in fetch(town, "--version=0x1a2a3a4a")
+
+
+def test_http3_of_a_host_that_a_member_publishes_goes_through_its_acceptor(lab, build):
+    """As p2pctl expose has it: nothing of the host is in the door's configuration."""
+    overlay = Overlay(lab, build, members=("alice",))
+    overlay.relay.config.write_text(overlay.relay.config.read_text() + "\n[frontdoor]\nlisten = 80, 443\n")
+    overlay.relay.kill()
+    overlay.relay.start()
+    overlay.join()
+    overlay.outside = lab.host("outside", overlay.internet)
+    alice = overlay.nodes["alice"]
+    overlay.server = Server(alice)
+    overlay.control.admin("host", "add", "alice", "app.demo")
+
+    def exposure():
+        return alice.rpc("node.exposures")["exposures"][0]
+
+    def expose(*options):
+        alice.ctl("expose", "https://app.demo", "8443", *options)
+        wait_until(lambda: overlay.control.admin("host", "list")["hosts"][0]["exposed"], 10, "published")
+
+    expose()
+    wait_until(lambda: fetch(overlay) == "", 10, "the door has heard of it")
+    before = int(exposure()["bytes_out"])
+    # The visitor's NAT forgets it: another flow, to the same member.
+    assert fetch(overlay, "--change-local-addr=100ms", "--nat-rebinding", "--delay-stream=300ms") == ""
+    assert int(exposure()["bytes_out"]) - before > BYTES and int(exposure()["visitors"]) >= 3
+    # Nobody speaks TCP there, and HTTP/3 does not hide it.
+    assert exposure()["server"] == "down"
+
+    for options in (["--allow", "10.0.0.0/8"], ["--quic", "no"], ["--proxy", "v2"]):
+        expose(*options)
+        assert "HANDSHAKE_TIMEOUT" in fetch(overlay, "--handshake-timeout=500ms"), options
+    expose()
+    assert fetch(overlay) == ""
+    alice.ctl("unexpose", "https://app.demo")
+    wait_until(lambda: "HANDSHAKE_TIMEOUT" in fetch(overlay, "--handshake-timeout=500ms"), 10, "it is nobody's")

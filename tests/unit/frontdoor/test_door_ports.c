@@ -443,6 +443,122 @@ static void test_only_doors_bring_datagrams_and_only_with_a_header(void)
 	close_house(&house);
 }
 
+/* ---- QUIC for hosts, as a door brings it ---- */
+
+static void add_host(struct door_routes *routes, const struct house *house, const char *host, struct door_rule how)
+{
+	const struct endpoint server = endpoint_from_v4(INADDR_LOOPBACK, house->server_port);
+	struct door_rule rule;
+
+	assert(door_rule_parse_host(host, strlen(host), &rule, NULL) == 0);
+	rule.header = how.header;
+	rule.gate = how.gate;
+	rule.sink = how.sink;
+	rule.is_without_quic = how.is_without_quic;
+	assert(door_routes_add(routes, &rule, &server) == 0);
+}
+
+static void set_hosts(struct house *house, bool has_any)
+{
+	static struct door_sink sink;
+	const struct endpoint from = endpoint_from_v4(INADDR_LOOPBACK, 0);
+	struct door_routes *routes = door_routes_new(6);
+
+	if (has_any) {
+		add_host(routes, house, "https://*.demo", (struct door_rule){ .gate = house->gate });
+		add_host(routes, house, "https://no.demo", (struct door_rule){ .gate = house->gate, .is_without_quic = true });
+		add_host(routes, house, "https://told.demo", (struct door_rule){ .gate = house->gate, .header = DOOR_HEADER_V2 });
+		add_host(routes, house, "https://ends.demo", (struct door_rule){ .gate = house->gate, .sink = &sink });
+		add_host(routes, house, "http://plain.demo", (struct door_rule){ .gate = house->gate });
+	}
+	door_routes_set_doors(routes, &from, 1);
+	const uint64_t before = front_door_counters(house->inner).routes_taken;
+	front_door_set_routes_take(house->inner, routes);
+	AWAIT(front_door_counters(house->inner).routes_taken > before);
+}
+
+static void bring(int door, const char *host, enum proxy_scheme scheme, uint16_t visitor, const char *said)
+{
+	uint8_t bytes[300];
+	const struct proxy_header header = { .has_addresses = true,
+					     .is_datagram = true,
+					     .source = endpoint_from_v4(0xc6336407, visitor),
+					     .destination = endpoint_from_v4(0xc6336401, 443),
+					     .authority = { (const uint8_t *)host, strlen(host) },
+					     .scheme = scheme,
+					     .n_doors = 1 };
+	const size_t n = proxy_v2_encode(&header, bytes, 200);
+
+	assert(n > 0);
+	memcpy(bytes + n, said, strlen(said));
+	assert(send(door, bytes, n + strlen(said), 0) == (ssize_t)(n + strlen(said)));
+}
+
+#define COUNTED(house) front_door_counters((house)->inner).datagrams
+
+static void test_quic_of_a_host_goes_to_its_target_as_it_is(void)
+{
+	struct house house = { 0 };
+	struct sockaddr_in one, other;
+	uint16_t port;
+	char bytes[10];
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, NULL);
+	set_hosts(&house, true);
+	const int door = connect_by(SOCK_DGRAM, front_door_port(house.inner, 0));
+	bring(door, "app.demo", PROXY_HTTPS, 7, "hello");
+	assert(receive(house.server, bytes, sizeof(bytes), &one) == 5 && memcmp(bytes, "hello", 5) == 0);
+	assert(sendto(house.server, "yes", 3, 0, (struct sockaddr *)&one, sizeof(one)) == 3);
+	assert(recv(door, bytes, sizeof(bytes), 0) == 3);
+	struct door_gate_counters gate = door_gate_counters(house.gate);
+	assert(gate.visitors == 1 && gate.visitors_now == 1 && gate.bytes_in == 5 && gate.bytes_out == 3);
+
+	/* The same socket of the door for another host: another flow. */
+	bring(door, "b.demo", PROXY_HTTPS, 7, "hello");
+	assert(receive(house.server, bytes, sizeof(bytes), &other) == 5);
+	gate = door_gate_counters(house.gate);
+	assert(gate.visitors == 2 && gate.visitors_now == 1 && COUNTED(&house).flows_now == 1);
+	bring(door, "b.demo", PROXY_HTTPS, 7, ""); /* its end */
+	AWAIT(COUNTED(&house).flows_now == 0);
+
+	/* Whether the target is there is not told by it. */
+	close(house.server);
+	bring(door, "app.demo", PROXY_HTTPS, 8, "hello");
+	AWAIT(COUNTED(&house).unreachable == 1);
+	assert(door_gate_counters(house.gate).state == DOOR_TARGET_UNKNOWN && door_gate_counters(house.gate).unreachable == 0);
+	house.server = socket_at(SOCK_DGRAM, house.server_port, &port);
+	set_hosts(&house, false);
+	AWAIT(COUNTED(&house).flows_now == 0);
+	close(door);
+	close_house(&house);
+}
+
+static void test_quic_is_refused_where_it_would_not_go_as_it_comes(void)
+{
+	static const char *const hosts[] = { "no.demo", "told.demo", "ends.demo" };
+	struct house house = { 0 };
+	char bytes[10];
+
+	open_house_of(&house, PORT_UDP, DOOR_NO_HEADER, NULL);
+	set_hosts(&house, true);
+	const int door = connect_by(SOCK_DGRAM, front_door_port(house.inner, 0));
+	for (uint64_t i = 0; i < 3; i++) {
+		bring(door, hosts[i], PROXY_HTTPS, 7, "hello");
+		AWAIT(COUNTED(&house).nobody_there == i + 1);
+	}
+	bring(door, "plain.demo", PROXY_HTTPS, 7, "hello");
+	bring(door, "a.b.demo", PROXY_HTTPS, 7, "hello");
+	AWAIT(COUNTED(&house).unknown_port == 2);
+	bring(door, "app.demo", PROXY_HTTP, 7, "hello");
+	bring(door, "app.demo", PROXY_UDP, 7, "hello");
+	bring(door, "192.0.2.1", PROXY_HTTPS, 7, "hello");
+	bring(door, "udp:53", PROXY_HTTPS, 7, "hello");
+	AWAIT(COUNTED(&house).bad_header == 4);
+	assert(COUNTED(&house).flows_now == 0 && recv(house.server, bytes, sizeof(bytes), MSG_DONTWAIT) < 0);
+	close(door);
+	close_house(&house);
+}
+
 static void test_that_nobody_takes_datagrams_is_known_until_they_are_answered(void)
 {
 	struct house house = { 0 };
@@ -534,6 +650,8 @@ int main(void)
 	test_who_may_not_come_by_udp_is_counted_and_not_heard();
 	test_only_doors_bring_datagrams_and_only_with_a_header();
 	test_that_nobody_takes_datagrams_is_known_until_they_are_answered();
+	test_quic_of_a_host_goes_to_its_target_as_it_is();
+	test_quic_is_refused_where_it_would_not_go_as_it_comes();
 	test_visitors_come_by_ipv6_and_ipv4_to_one_port();
 	puts("ok");
 	return 0;

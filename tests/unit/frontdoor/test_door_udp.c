@@ -4,6 +4,8 @@
  */
 #include "relay/frontdoor/door_udp.h"
 
+#include "relay/frontdoor/proxy_header_wire.h"
+
 #include "hello.h"
 #include "initial.h"
 
@@ -343,7 +345,7 @@ static void test_what_cannot_be_served_gets_no_answer(void)
 	open_house(&house);
 	say(house.visitor, bytes, make_hello("other.example.org", "firstone", 0, 1));
 	AWAIT(&house, c.unknown_host == 1);
-	set_target(&house, house.server_port, DOOR_HEADER_V2, NULL); /* an exposure's acceptor speaks TCP alone */
+	set_target(&house, house.server_port, DOOR_HEADER_V2, NULL); /* a server, before which no header can stand */
 	say(house.visitor, bytes, make_hello("app.example.org", "firstone", 0, 1));
 	AWAIT(&house, c.nobody_there == 1);
 	door_gate_init(&gate);
@@ -358,6 +360,118 @@ static void test_what_cannot_be_served_gets_no_answer(void)
 	assert(hears_nothing(house.visitor) && hears_nothing(house.server));
 	assert(door_udp_counters(house.udp).datagrams_out == 0);
 	close_house(&house);
+}
+
+/* ---- hosts of members ---- */
+
+static void set_members(struct house *house, struct door_places *places, const uint16_t *ports, uint32_t n)
+{
+	struct door_routes *before = house->routes;
+	struct door_rule rule;
+
+	assert(door_rule_parse_host("*.example.org", 13, &rule, NULL) == 0);
+	rule.header = DOOR_HEADER_V2;
+	house->routes = door_routes_new(1);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct endpoint target = endpoint_from_v4(INADDR_LOOPBACK, ports[i]);
+		assert(door_routes_add_place(house->routes, &rule, door_places_get(places, "*.example.org", i ? "bob" : "alice",
+										   &target, true)) == 0);
+	}
+	door_udp_set_routes(house->udp, house->routes);
+	door_routes_free(before);
+}
+
+/* With a header in front, that says so; len 0: with nothing behind it. */
+static void hears_with_header(const struct house *house, int fd, int visitor, const void *wanted, size_t len,
+			      struct sockaddr_in *ret_from)
+{
+	struct sockaddr_in own;
+	socklen_t own_len = sizeof(own), from_len = sizeof(*ret_from);
+	struct proxy_header header;
+	size_t header_len;
+
+	const ssize_t n = recvfrom(fd, got, sizeof(got), 0, (struct sockaddr *)ret_from, ret_from ? &from_len : NULL);
+	assert(getsockname(visitor, (struct sockaddr *)&own, &own_len) == 0);
+	assert(n > 0 && proxy_v2_decode(got, (size_t)n, &header, &header_len) == 0);
+	assert((size_t)n == header_len + len && memcmp(got + header_len, wanted, len) == 0);
+	assert(header.is_datagram && header.scheme == PROXY_HTTPS && header.n_doors == 1);
+	assert(header.authority.len == 15 && memcmp(header.authority.at, "app.example.org", 15) == 0);
+	const struct endpoint wanted_source = endpoint_from_v4(INADDR_LOOPBACK, ntohs(own.sin_port));
+	const struct endpoint wanted_destination = endpoint_from_v4(INADDR_LOOPBACK, house->port);
+	assert(endpoint_equal(&header.source, &wanted_source) && endpoint_equal(&header.destination, &wanted_destination));
+}
+
+static void test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end(void)
+{
+	static const char known[] = "\x40" "server-a" "request";
+	struct door_places places = { 0 };
+	struct sockaddr_in from, moved_from;
+	struct house house;
+	size_t len;
+
+	open_house(&house);
+	set_members(&house, &places, &house.server_port, 1);
+	len = make_hello("app.example.org", "firstone", 0, 1);
+	say(house.visitor, bytes, len);
+	AWAIT(&house, c.led == 1);
+	hears_with_header(&house, house.server, house.visitor, bytes, len, &from);
+	assert(sendto(house.server, HANDSHAKE, sizeof(HANDSHAKE), 0, (struct sockaddr *)&from, sizeof(from)) > 0);
+	AWAIT(&house, c.datagrams_out == 1);
+	hears(house.visitor, HANDSHAKE, sizeof(HANDSHAKE), NULL); /* as it is */
+	say(house.visitor, HANDSHAKE_BACK, sizeof(HANDSHAKE_BACK));
+	AWAIT(&house, c.proven_now == 1);
+	hears_with_header(&house, house.server, house.visitor, HANDSHAKE_BACK, sizeof(HANDSHAKE_BACK), NULL);
+
+	len = 3 * 1200 + 7;
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)(i % 1200 == 0 ? 0x40 : i / 1200 + i);
+	send_train(house.visitor, NULL, len, 1200);
+	AWAIT(&house, c.datagrams_in == 6);
+	for (size_t at = 0; at < len; at += 1200)
+		hears_with_header(&house, house.server, house.visitor, bytes + at, len - at < 1200 ? len - at : 1200, NULL);
+
+	set_members(&house, &places, NULL, 0); /* who is led stays, also from elsewhere */
+	const int moved = visitor_of(&house, "127.0.0.1");
+	say(moved, known, sizeof(known));
+	AWAIT(&house, c.moved == 1);
+	hears_with_header(&house, house.server, moved, known, sizeof(known), &moved_from);
+	assert(moved_from.sin_port != from.sin_port);
+	door_udp_free(house.udp);
+	house.udp = NULL;
+	for (int i = 0; i < 2; i++) {
+		struct sockaddr_in ended;
+		socklen_t ended_len = sizeof(ended);
+		assert(recvfrom(house.server, got, sizeof(got), MSG_PEEK, (struct sockaddr *)&ended, &ended_len) > 0);
+		hears_with_header(&house, house.server, ended.sin_port == from.sin_port ? house.visitor : moved, "", 0, NULL);
+	}
+	assert(hears_nothing(house.server));
+	close(moved);
+	close_house(&house);
+	door_places_deinit(&places);
+}
+
+static void test_members_with_one_host_share_its_visitors(void)
+{
+	struct door_places places = { 0 };
+	struct house house;
+	uint16_t ports[2];
+
+	open_house(&house);
+	const int other = bound("127.0.0.1", &ports[1]);
+	ports[0] = house.server_port;
+	set_members(&house, &places, ports, 2);
+	for (int i = 0; i < 4; i++) {
+		char id[] = "firston0";
+		id[7] = (char)('0' + i);
+		say(house.visitor, bytes, make_hello("app.example.org", id, 0, 1));
+	}
+	AWAIT(&house, c.led == 4);
+	for (int i = 0; i < 2; i++)
+		assert(recv(house.server, got, sizeof(got), 0) > 0 && recv(other, got, sizeof(got), 0) > 0);
+	assert(hears_nothing(house.server) && hears_nothing(other));
+	close(other);
+	close_house(&house);
+	door_places_deinit(&places);
 }
 
 /* A second descriptor of the door's socket towards that port, as a child has that is being forked. */
@@ -431,5 +545,7 @@ int main(void)
 	test_what_cannot_be_served_gets_no_answer();
 	test_a_path_that_is_over_is_heard_no_more_even_if_a_child_holds_its_socket();
 	test_other_versions_are_told_which_there_are();
+	test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end();
+	test_members_with_one_host_share_its_visitors();
 	return 0;
 }

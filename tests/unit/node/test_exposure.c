@@ -204,6 +204,28 @@ static void test_a_port_of_the_front_door_may_stand_for_a_host(void)
 	expect_wrong("udp :53 53 proxy=v1", "v2 or none");
 }
 
+static bool has_quic(const char *text)
+{
+	const struct exposure exposure = exposure_of(text);
+
+	return exposure_has_quic(&exposure);
+}
+
+static void test_quic_goes_where_https_goes_as_it_comes_unless_it_is_not_wanted(void)
+{
+	assert(has_quic("https://a.org 1") && has_quic("a.org 1") && has_quic("*.a.org 1 allow=10.0.0.0/8 rate=3 quic=yes"));
+	assert(!has_quic("http://a.org 1") && !has_quic("udp :1 1") && !has_quic("tcp :1 1"));
+	assert(!has_quic("a.org 1 quic=no") && !has_quic("a.org 1 proxy=v2") && !has_quic("a.org 1 tls=acme"));
+	expect_printed("https://a.org 1 quic=no", "https://a.org 127.0.0.1:1 quic=no");
+	expect_printed("https://a.org 1 quic=yes", "https://a.org 127.0.0.1:1");
+	expect_printed("a.org 1 quic=no tls=acme proxy=v1", "a.org 127.0.0.1:1 proxy=v1 tls=acme quic=no");
+	expect_wrong("a.org 1 quic=maybe", "quic: yes or no");
+	expect_wrong("a.org 1 proxy=v2 quic=yes", "not with proxy=");
+	expect_wrong("a.org 1 tls=acme quic=yes", "not with tls=");
+	expect_wrong("http://a.org 1 quic=yes", "of HTTPS alone");
+	expect_wrong("udp :1 1 quic=no", "of HTTPS alone");
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -217,5 +239,6 @@ int main(void)
 	test_two_of_one_host_and_scheme_are_in_each_others_way();
 	test_a_host_alone_has_nothing_behind_it();
 	test_a_port_of_the_front_door_may_stand_for_a_host();
+	test_quic_goes_where_https_goes_as_it_comes_unless_it_is_not_wanted();
 	return 0;
 }
