@@ -469,7 +469,7 @@ static struct json *item_json(const struct p2p_engine *engine, uint32_t i)
 	json_put_integer(json, "rate", item->exposure.rate);
 	json_put_integer(json, "rate_source", item->exposure.rate_source);
 	json_put_string(json, "tls", exposure_tls_name(item->exposure.tls));
-	json_put_bool(json, "quic", exposure_has_quic(&item->exposure));
+	json_put_boolean(json, "quic", exposure_has_quic(&item->exposure));
 	if (item->place[0] != '\0')
 		json_put_string(json, "place", item->place);
 	return json;

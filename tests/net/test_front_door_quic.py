@@ -123,6 +123,7 @@ def test_http3_of_a_host_that_a_member_publishes_goes_through_its_acceptor(lab, 
 
     for options in (["--allow", "10.0.0.0/8"], ["--quic", "no"], ["--proxy", "v2"]):
         expose(*options)
+        assert exposure()["quic"] == (options[0] == "--allow")
         assert "HANDSHAKE_TIMEOUT" in fetch(overlay, "--handshake-timeout=500ms"), options
     expose()
     assert fetch(overlay) == ""
