@@ -96,11 +96,7 @@ def test_http3_behind_a_nat_has_a_public_address_and_who_asks_for_another_host_g
 def test_http3_of_a_host_that_a_member_publishes_goes_through_its_acceptor(lab, build):
     """As p2pctl expose has it: nothing of the host is in the door's configuration."""
     overlay = Overlay(lab, build, members=("alice",))
-    overlay.relay.config.write_text(overlay.relay.config.read_text() + "\n[frontdoor]\nlisten = 80, 443\n")
-    overlay.relay.kill()
-    overlay.relay.start()
-    overlay.join()
-    overlay.outside = lab.host("outside", overlay.internet)
+    overlay.join_with_front_door("[frontdoor]\nlisten = 80, 443\n")
     alice = overlay.nodes["alice"]
     overlay.server = Server(alice)
     overlay.control.admin("host", "add", "alice", "app.demo")
