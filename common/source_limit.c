@@ -43,3 +43,11 @@ bool source_limit_take(struct source_limit *limit, const struct endpoint *source
 	bucket->milli_tokens -= 1000;
 	return true;
 }
+
+void source_limit_give_back(struct source_limit *limit, const struct endpoint *source)
+{
+	struct source_bucket *bucket = bucket_of(limit, source);
+	const uint64_t full = limit->burst * 1000ull;
+
+	bucket->milli_tokens = bucket->milli_tokens + 1000 < full ? bucket->milli_tokens + 1000 : full;
+}

@@ -28,3 +28,5 @@ struct source_limit {
 void source_limit_init(struct source_limit *limit, uint32_t rate_per_s, uint32_t burst);
 /* Takes one token, if there is one. */
 bool source_limit_take(struct source_limit *limit, const struct endpoint *source, uint64_t now_ms);
+/* One back, of who has turned out to be welcome. */
+void source_limit_give_back(struct source_limit *limit, const struct endpoint *source);

@@ -16,12 +16,15 @@
 #include <time.h>
 
 #define MAX_ALPN 32
+#define TICKET_S 3600
 
 /* Hangs on its SSL_CTX as ex_data and is freed with it. */
 struct trust {
 	enum tls_trust kind;
 	bool is_server;
 	struct pin pin;
+	bool resumes;
+	SSL_SESSION *session; /* a client's, the last ticket's; NULL: none yet */
 	X509 *ca; /* NULL for a pin */
 	uint8_t alpn[MAX_ALPN + 1];
 	unsigned alpn_len;
@@ -35,6 +38,7 @@ static void free_trust(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, l
 	if (!trust)
 		return;
 	X509_free(trust->ca);
+	SSL_SESSION_free(trust->session);
 	free(trust);
 }
 
@@ -132,6 +136,7 @@ static int attach_trust(SSL_CTX *context, const struct tls_options *options, str
 	trust->kind = options->trust;
 	trust->is_server = options->is_server;
 	trust->pin = options->pin;
+	trust->resumes = options->resumes;
 	struct trust *old = SSL_CTX_get_ex_data(context, trust_index());
 	free_trust(NULL, old, NULL, 0, 0, NULL);
 	if (SSL_CTX_set_ex_data(context, trust_index(), trust) != 1) {
@@ -139,7 +144,7 @@ static int attach_trust(SSL_CTX *context, const struct tls_options *options, str
 		return fail(reterr, -ENOMEM, "cannot set up TLS");
 	}
 	*ret = trust;
-	if (options->trust == TLS_TRUST_PIN)
+	if (options->trust == TLS_TRUST_PIN || options->trust == TLS_TRUST_NOBODY)
 		return 0;
 	if (!options->ca_pem)
 		return error_set(reterr, -EINVAL, "TLS without a CA");
@@ -149,13 +154,65 @@ static int attach_trust(SSL_CTX *context, const struct tls_options *options, str
 	return r;
 }
 
+/* resuming */
+
+static int on_ticket(SSL *ssl, SSL_SESSION *session_take)
+{
+	struct trust *trust = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), trust_index());
+
+	SSL_SESSION_free(trust->session);
+	trust->session = session_take;
+	return 1;
+}
+
+/* The server keeps nothing: what a ticket stands for is in it, under keys of the context's alone. */
+static int set_resuming(SSL_CTX *context, const struct tls_options *options, struct error *reterr)
+{
+	static const unsigned char who[] = "p2pnode";
+
+	assert(options->trust == TLS_TRUST_NOBODY || options->trust == TLS_TRUST_PIN);
+	SSL_CTX_clear_options(context, SSL_OP_NO_TICKET);
+	if (options->is_server) {
+		SSL_CTX_set_timeout(context, TICKET_S);
+		return SSL_CTX_set_session_id_context(context, who, sizeof(who)) == 1 ? 0 : fail(reterr, -ENOMEM, "cannot set up TLS");
+	}
+	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(context, on_ticket);
+	return 0;
+}
+
+void tls_give_ticket(SSL *ssl)
+{
+	const struct trust *trust = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), trust_index());
+
+	if (!trust || !trust->resumes || SSL_session_reused(ssl))
+		return;
+	if (SSL_new_session_ticket(ssl) != 1 || SSL_do_handshake(ssl) != 1)
+		ERR_clear_error(); /* then the next handshake is a whole one, too */
+}
+
+/* A copy: by its first use a session of TLS 1.3 is made one that cannot be resumed. */
+void tls_take_ticket(SSL *ssl)
+{
+	const struct trust *trust = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), trust_index());
+
+	if (!trust || !trust->session)
+		return;
+	SSL_SESSION *session = SSL_SESSION_dup(trust->session);
+	if (!session || SSL_set_session(ssl, session) != 1)
+		ERR_clear_error();
+	SSL_SESSION_free(session);
+}
+
+/* contexts */
+
 static int configure(SSL_CTX *context, const struct tls_options *options, struct trust **ret,
 		     struct error *reterr)
 {
-	int mode = SSL_VERIFY_PEER;
+	int mode = options->trust == TLS_TRUST_NOBODY ? SSL_VERIFY_NONE : SSL_VERIFY_PEER;
 
 	assert(options->is_server ? options->trust != TLS_TRUST_PIN
-				  : options->trust != TLS_TRUST_OPTIONAL);
+				  : options->trust == TLS_TRUST_PIN || options->trust == TLS_TRUST_CA);
 	int r = attach_trust(context, options, ret, reterr);
 	if (r != 0)
 		return r;
@@ -176,6 +233,8 @@ static int configure(SSL_CTX *context, const struct tls_options *options, struct
 		return fail(reterr, -EINVAL, "the ciphers of TLS 1.3 are not available");
 	if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1)
 		return fail(reterr, -EINVAL, "TLS 1.3 is not available");
+	if (options->resumes && (r = set_resuming(context, options, reterr)) != 0)
+		return r;
 	if (options->certificate_pem)
 		return tls_context_set_certificate(context, options->certificate_pem,
 						   options->key_pem, reterr);

@@ -34,6 +34,7 @@
 #define BUSY_TURN_NS	 200000 /* turns that follow so soon … */
 #define LITTLE_BYTES	 16384	/* … and bring no more than this are too many */
 #define NAP_NS		 50000	/* and the kernel's slack of about as much */
+#define YOUNG_READS	 32	/* of a stream, and its handshake: nobody naps for these, somebody waits for each */
 #define NOTSENT_LOWAT	 131072 /* what waits should do so in the owner's queue, not in the kernel's */
 
 struct tls_host {
@@ -475,7 +476,10 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 		return;
 	}
 	stream->n_turn += (uint32_t)n;
-	stream->host->turn_bytes += (size_t)n;
+	if (stream->n_reads < YOUNG_READS)
+		stream->n_reads++;
+	else
+		stream->host->turn_bytes += (size_t)n;
 	stream->bytes_in += (uint64_t)n;
 	stream->in = (const uint8_t *)buf->base;
 	stream->n_in = (size_t)n;
@@ -488,6 +492,8 @@ static bool shake_hands(struct tls_stream *stream)
 	forget_errors();
 	int r = SSL_do_handshake(stream->ssl);
 	int why = r == 1 ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, r);
+	if (r == 1 && stream->is_server)
+		tls_give_ticket(stream->ssl);
 	int sent = send_cipher(stream); /* also the alert that says why we fail */
 
 	if (why != SSL_ERROR_NONE && why != SSL_ERROR_WANT_READ)
@@ -620,10 +626,12 @@ static int open_ssl(struct tls_stream *stream, SSL_CTX *context)
 	SSL_set_bio(stream->ssl, bio, bio);
 	/* See warm(). Now: from the first key on OpenSSL 3.2 would not learn of it. */
 	SSL_clear_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
-	if (stream->is_server)
+	if (stream->is_server) {
 		SSL_set_accept_state(stream->ssl);
-	else
-		SSL_set_connect_state(stream->ssl);
+		return 0;
+	}
+	SSL_set_connect_state(stream->ssl);
+	tls_take_ticket(stream->ssl);
 	return 0;
 }
 

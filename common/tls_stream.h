@@ -7,7 +7,8 @@
  * before another record is made. So many small writes become few records, what waits does so in the
  * owner's queue, where it can still be dropped, and a slow reader costs nobody else anything. Nor does a fast
  * sender: of each stream at most 64 KiB are read in a turn of the loop. When turns that bring little follow each
- * other closely, the loop waits a tenth of a millisecond between them, so that more comes at once.
+ * other closely, the loop waits a tenth of a millisecond between them, so that more comes at once; not for what is a stream's handshake
+ * or among the first that it brings.
  *
  * The program must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
  *
@@ -79,6 +80,7 @@ struct tls_stream {
 	struct tls_stream *warmer, *cooler; /* in the list of those used last */
 	uint64_t turn;	 /* of the loop, when it last read … */
 	uint32_t n_turn; /* … so many bytes */
+	uint8_t n_reads; /* of the first */
 	uint16_t n_body; /* bytes to come of the record that TLS reads … */
 	uint8_t n_head;	 /* … and how many of its head have; 0: none is begun */
 	bool is_server, is_connected, is_ready, is_dirty, is_warm;

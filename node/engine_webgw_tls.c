@@ -34,12 +34,17 @@ static struct tls_options tls_of(const struct p2p_engine *engine)
 				     .key_pem = engine->identity_key_pem };
 }
 
-/* Who dials back says what it can (docs/PROTOCOL-webgw.md, 5); the WebSocket's ALPN is another. */
+/*
+ * Who dials back says what it can (docs/PROTOCOL-webgw.md, 5); the WebSocket's ALPN is another. A secret says whose it is, no
+ * certificate; so the next handshake may resume.
+ */
 static struct tls_options links_tls_of(const struct p2p_engine *engine)
 {
 	struct tls_options options = tls_of(engine);
 
 	options.alpn = WEBGW_ALPN;
+	options.trust = TLS_TRUST_NOBODY;
+	options.resumes = true;
 	return options;
 }
 

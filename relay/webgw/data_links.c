@@ -23,6 +23,7 @@ _Static_assert(WEBGW_FIRST_MAX == DIAL_WANTED_FIRST && TLS_BRIDGE_EARLY >= WEBGW
 #define MAX_PROVING_SOURCE 256
 #define PROVE_MS	   5000 /* with TLS's handshake: longer no visitor waits */
 #define LOOK_MS		   500
+#define AWAIT_MS	   200 /* for a warm one that is coming; longer than an agent should need for it */
 #define TAKE_MS		   500 /* for the word that a visitor is taken: a round trip, as a rule */
 #define RATE_S		   200 /* of one source */
 #define RATE_BURST	   1000
@@ -45,6 +46,15 @@ struct data_link {
 	bool is_closing;
 };
 
+/* A visitor for whom a warm one is coming. */
+struct awaiting {
+	struct link among;
+	int64_t subscription;
+	uint64_t since_ms;
+	struct dial_wanted wanted;
+	uint8_t first[WEBGW_FIRST_MAX];
+};
+
 struct data_links {
 	struct data_links_options options;
 	struct tcp_listener listener;
@@ -52,6 +62,8 @@ struct data_links {
 	struct source_limit limit;
 	uv_timer_t timer;
 	uv_timer_t take_timer; /* of the first that is started */
+	uv_timer_t await_timer;
+	struct link awaiting; /* by when they came */
 	struct warm_pools *warm;
 	struct link proving, started, late, all; /* late: started, and their agents are told otherwise */
 	struct data_links_counters counters;
@@ -275,6 +287,84 @@ static void hear_taken(struct data_link *link)
 	sodium_memzero(&wanted, sizeof(wanted));
 }
 
+static void start_visitor(struct data_link *link, const struct dial_wanted *wanted);
+
+/* ---- who waits for one ---- */
+
+static void free_awaiting(struct awaiting *one)
+{
+	link_remove(&one->among);
+	sodium_memzero(one, sizeof(*one));
+	free(one);
+}
+
+static uint32_t count_awaiting(const struct data_links *links, int64_t subscription)
+{
+	uint32_t n = 0;
+
+	for (const struct link *at = links->awaiting.after; at != &links->awaiting; at = at->after)
+		n += container_of(at, struct awaiting, among)->subscription == subscription;
+	return n;
+}
+
+static void on_await_timer(uv_timer_t *timer)
+{
+	struct data_links *links = container_of(timer, struct data_links, await_timer);
+	const struct data_links_ports *ports = &links->options.ports;
+	const uint64_t now_ms = uv_now(timer->loop);
+	struct link *first;
+
+	while ((first = link_first(&links->awaiting))) {
+		struct awaiting *one = container_of(first, struct awaiting, among);
+		if (now_ms < one->since_ms + AWAIT_MS) {
+			(void)uv_timer_start(timer, on_await_timer, one->since_ms + AWAIT_MS - now_ms, 0);
+			return;
+		}
+		links->counters.awaited_late++;
+		ports->not_taken(ports->owner, one->subscription, &one->wanted);
+		free_awaiting(one);
+	}
+}
+
+/* False: for all that are coming somebody waits already. */
+static bool await_warm(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
+{
+	const uint64_t now_ms = uv_now(links->options.loop);
+
+	if (count_awaiting(links, subscription) >= warm_pools_coming(links->warm, subscription, now_ms))
+		return false;
+	struct awaiting *one = calloc(1, sizeof(*one));
+	if (!one)
+		abort();
+	one->subscription = subscription;
+	one->since_ms = now_ms;
+	one->wanted = *wanted;
+	one->wanted.first = wanted->n_first > 0 ? one->first : NULL;
+	if (wanted->n_first > 0)
+		memcpy(one->first, wanted->first, wanted->n_first);
+	link_put_last(&links->awaiting, &one->among);
+	if (!uv_is_active((uv_handle_t *)&links->await_timer))
+		(void)uv_timer_start(&links->await_timer, on_await_timer, AWAIT_MS, 0);
+	return true;
+}
+
+/* One has come: who has waited longest for it has it. */
+static void end_awaiting(struct data_links *links, int64_t subscription)
+{
+	for (struct link *at = links->awaiting.after; at != &links->awaiting; at = at->after) {
+		struct awaiting *one = container_of(at, struct awaiting, among);
+		if (one->subscription != subscription)
+			continue;
+		struct warm_place *place = warm_pools_take(links->warm, subscription);
+		if (!place)
+			return;
+		links->counters.awaited++;
+		start_visitor(container_of(place, struct data_link, place), &one->wanted);
+		free_awaiting(one);
+		return;
+	}
+}
+
 /* False: it is no such secret. */
 static bool admit_warm(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
 {
@@ -285,7 +375,9 @@ static bool admit_warm(struct data_link *link, const uint8_t secret[WEBGW_EPHEME
 		close_link(link);
 	} else if (r > 0) {
 		link->subscription = r;
+		source_limit_give_back(&link->links->limit, &link->remote); /* it was asked for: a busy agent makes more than that */
 		hear_alive(link);
+		end_awaiting(link->links, r);
 	}
 	return r != 0;
 }
@@ -312,15 +404,12 @@ static bool can_go_raw(const struct data_link *link)
 	return tls_stream_alpn_is(&link->bridge.stream, WEBGW_ALPN);
 }
 
-bool data_links_hand(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
+static void start_visitor(struct data_link *link, const struct dial_wanted *wanted)
 {
-	struct warm_place *place = warm_pools_take(links->warm, subscription);
+	struct data_links *links = link->links;
 	struct webgw_start start = { .port = wanted->port, .host = wanted->host, .n_first = (uint16_t)wanted->n_first };
 	uint8_t head[WEBGW_START_MAX];
 
-	if (!place)
-		return false;
-	struct data_link *link = container_of(place, struct data_link, place);
 	link->started = malloc(sizeof(*link->started));
 	if (!link->started)
 		abort();
@@ -339,6 +428,15 @@ bool data_links_hand(struct data_links *links, int64_t subscription, const struc
 		tls_bridge_part(&link->bridge);
 	sodium_memzero(&start, sizeof(start));
 	sodium_memzero(head, sizeof(head));
+}
+
+bool data_links_hand(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
+{
+	struct warm_place *place = warm_pools_take(links->warm, subscription);
+
+	if (!place)
+		return await_warm(links, subscription, wanted);
+	start_visitor(container_of(place, struct data_link, place), wanted);
 	return true;
 }
 
@@ -409,7 +507,7 @@ static void hear_secret(struct data_link *link)
 	memcpy(link->secret, bytes + before, sizeof(link->secret));
 	tls_bridge_skip(&link->bridge, len);
 	take_secret(link, kind == WEBGW_DIAL_RAW);
-	if (!link->is_closing && link->goes_raw && n > len)
+	if (!link->is_closing && is_proving(link) && n > len)
 		hear_secret(link);
 }
 
@@ -564,6 +662,11 @@ static void on_timer_closed(uv_handle_t *handle)
 	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, timer));
 }
 
+static void on_await_timer_closed(uv_handle_t *handle)
+{
+	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, await_timer));
+}
+
 static void on_take_timer_closed(uv_handle_t *handle)
 {
 	on_part_closed(container_of((uv_timer_t *)handle, struct data_links, take_timer));
@@ -590,6 +693,7 @@ int data_links_start(const struct data_links_options *options, struct data_links
 	link_init_ring(&links->proving);
 	link_init_ring(&links->started);
 	link_init_ring(&links->late);
+	link_init_ring(&links->awaiting);
 	link_init_ring(&links->all);
 	source_limit_init(&links->limit, RATE_S, RATE_BURST);
 	links->limit.is_each_v4 = true;
@@ -600,9 +704,10 @@ int data_links_start(const struct data_links_options *options, struct data_links
 		return r;
 	}
 	SSL_CTX_up_ref(options->context);
-	links->n_open = 3;
+	links->n_open = 4;
 	links->warm = warm_pools_new();
 	(void)uv_timer_init(options->loop, &links->take_timer);
+	(void)uv_timer_init(options->loop, &links->await_timer);
 	(void)uv_timer_init(options->loop, &links->timer);
 	(void)uv_timer_start(&links->timer, on_look, LOOK_MS, LOOK_MS);
 	*ret = links;
@@ -618,7 +723,10 @@ void data_links_stop(struct data_links *links, void (*stopped)(void *owner), voi
 	links->stopped_owner = owner;
 	while ((first = link_first(&links->all)))
 		close_link(container_of(first, struct data_link, among_all));
+	while ((first = link_first(&links->awaiting)))
+		free_awaiting(container_of(first, struct awaiting, among));
 	tcp_listener_close(&links->listener, on_listener_closed);
+	uv_close((uv_handle_t *)&links->await_timer, on_await_timer_closed);
 	uv_close((uv_handle_t *)&links->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&links->take_timer, on_take_timer_closed);
 }

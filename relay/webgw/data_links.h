@@ -11,10 +11,12 @@
  * Of a visitor that speaks TLS itself, and with an agent that can (WEBGW_ALPN), TLS ends behind that in both directions, and the socket
  * itself is what the front door has (RAW): nothing is wrapped twice, and this is done with it.
  *
+ * Who finds none that is warm waits for a moment if one is coming: it is there sooner than one that is yet to be asked for.
+ *
  * A warm one is sent the visitor's first bytes with its start, without a question before: it may be dead, and nobody know.
  * Then the agent is told the same secret by its WebSocket, and the door takes whichever comes first.
  *
- * Bounds: connections in all; warm ones of an agent, and in all (relay/webgw/warm_pools.h); of those that have not said their secret, in all and of one source; and how fast those of
+ * Bounds: visitors that wait, one for each secret that was told a moment ago; connections in all; warm ones of an agent, and in all (relay/webgw/warm_pools.h); of those that have not said their secret, in all and of one source; and how fast those of
  * one source come. Loop only.
  */
 #pragma once
@@ -54,6 +56,7 @@ struct data_links_counters {
 	uint64_t raw; /* of joined: without TLS, behind its end */
 	uint64_t slow, broken;	 /* had not said a secret in time, or broke before */
 	uint64_t refused;	 /* too many, or too fast */
+	uint64_t awaited, awaited_late; /* visitors that waited for one that was coming: it came; not in time */
 	uint64_t warm_used, warm_lost; /* visitors: by a warm connection; it did not take them */
 	uint64_t warm_ended;	 /* silent, misbehaving, late, or nobody's any more */
 	uint64_t no_descriptors; /* or no room at the front door */
@@ -73,7 +76,7 @@ void data_links_take(struct data_links *links, int fd_take, const struct endpoin
 void data_links_set_context(struct data_links *links, SSL_CTX *context);
 /* Secrets for an agent's next connections, so many at most; how many there is room for. */
 uint32_t data_links_prepare(struct data_links *links, int64_t subscription, uint32_t n, uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
-/* To a warm connection of that agent. False: it has none. */
+/* To a warm connection of that agent, or one that is coming. False: it has none. */
 bool data_links_hand(struct data_links *links, int64_t subscription, const struct dial_wanted *wanted);
 uint16_t data_links_port(const struct data_links *links);
 struct data_links_counters data_links_counters(const struct data_links *links);

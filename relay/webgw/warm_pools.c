@@ -127,6 +127,19 @@ uint32_t warm_pools_prepare(struct warm_pools *pools, int64_t subscription, uint
 	return made;
 }
 
+uint32_t warm_pools_coming(const struct warm_pools *pools, int64_t subscription, uint64_t now_ms)
+{
+	uint32_t n = 0;
+
+	for (const struct link *at = pools->told.before; at != &pools->told; at = at->before) {
+		const struct told *told = container_of(at, struct told, among);
+		if (now_ms + WARM_POOLS_SECRET_MS >= told->until_ms + WARM_POOLS_COMING_MS)
+			break;
+		n += told->pool->subscription == subscription;
+	}
+	return n;
+}
+
 int64_t warm_pools_admit(struct warm_pools *pools, const uint8_t secret[WEBGW_EPHEMERAL_LEN], struct warm_place *place,
 			 uint64_t now_ms)
 {

@@ -3,6 +3,7 @@
  *
  *   prepare ─► a secret, for 5 s, once ─ admit ─► whose ─ put ─► ready ─ take ─► a visitor's
  *                 └── late: forgotten                             └── remove: it ended, or was silent for too long
+ *                 └── coming: it was told a moment ago, so a visitor may wait for it
  *
  * Who was heard from last is taken first: it is the least likely to be dead, and those that are not needed grow old.
  *
@@ -20,6 +21,7 @@
 #define WARM_POOLS_MAX	      1024
 #define WARM_POOLS_MAX_OF_ONE 16
 #define WARM_POOLS_SECRET_MS  5000
+#define WARM_POOLS_COMING_MS  500
 #define WARM_POOLS_LATE	      (-1)
 #define WARM_POOLS_SILENT_MS  45000 /* an agent says every fifteen seconds that it lives */
 
@@ -39,6 +41,8 @@ void warm_pools_free(struct warm_pools *pools);
 /* So many secrets at most for an agent's next connections. Returns how many there is room for. */
 uint32_t warm_pools_prepare(struct warm_pools *pools, int64_t subscription, uint32_t n, uint64_t now_ms,
 			    uint8_t ret[][WEBGW_EPHEMERAL_LEN]);
+/* Secrets of an agent's that were told a moment ago, and for which nobody has come yet. */
+uint32_t warm_pools_coming(const struct warm_pools *pools, int64_t subscription, uint64_t now_ms);
 /* Whose such a secret is, which is used up by that, and the place is in its pool. WARM_POOLS_LATE: late, or used; 0: none of these. */
 P2P_CHECK int64_t warm_pools_admit(struct warm_pools *pools, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
 				   struct warm_place *place, uint64_t now_ms);

@@ -10,6 +10,7 @@
 #include "relay/webgw/half_closed.h"
 #include "relay/webgw/raw_pairs.h"
 #include "relay/webgw/tls_bridge.h"
+#include "relay/webgw/warm_demand.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -30,6 +31,7 @@
 #define TICK_MS	       1000
 #define ALIVE_MS       15000
 #define ASK_AGAIN_MS   10000 /* after warm ones were refused, or did not come about */
+#define ASK_MORE_MS    1000  /* after there was room for some of them */
 #define REGISTER_MS    10000 /* again, a host that was refused; twice as long each time */
 #define MAX_REGISTER_MS 60000
 #define MAX_GUESS_MS   600000 /* the same with a secret: the server ends a connection after WEBGW_MAX_WRONG */
@@ -54,6 +56,7 @@ struct agent_host {
 	uint32_t n_asked;     /* secrets, in the request under way */
 	int64_t asked_of;     /* their subscription */
 	uint64_t ask_ms, visited_ms, register_ms;
+	struct warm_demand demand;
 	uint32_t wait_ms; /* before it is registered again; 0: it was not refused */
 	bool is_refused;  /* was told */
 	char refusal[WEBGW_AGENT_WHY_LEN + 1];
@@ -207,13 +210,18 @@ static void tell_no_socket(struct visit *visit, int error)
 		    visit->host->name.name.text, strerror(-error));
 }
 
+static void note_visited(struct agent_host *host, uint64_t now_ms)
+{
+	host->visited_ms = now_ms;
+	warm_demand_note(&host->demand, now_ms);
+}
+
 static void carry(struct visit *visit)
 {
 	struct webgw_agent *agent = visit->agent;
 	const int fd = begin_to_connect(&visit->host->target);
 
 	visit->host->n_warm -= is_warm(visit);
-	visit->host->visited_ms = now_of(agent);
 	visit->state = CARRYING;
 	agent->counters.carried_now++;
 	if (fd < 0 || tls_bridge_join(&visit->bridge, fd) < 0) {
@@ -272,7 +280,6 @@ static void on_parted(void *owner)
 static void part(struct visit *visit)
 {
 	visit->host->n_warm -= is_warm(visit);
-	visit->host->visited_ms = now_of(visit->agent);
 	visit->state = PARTING;
 	visit->alive_ms = now_of(visit->agent);
 	tls_bridge_part(&visit->bridge);
@@ -322,6 +329,7 @@ static void on_came(void *owner)
 	tls_bridge_skip(&visit->bridge, (size_t)len + start.n_first);
 	tls_bridge_say(&visit->bridge, &taken, 1);
 	agent->counters.warm_used++;
+	note_visited(host, now_of(agent));
 	if (start.is_raw)
 		part(visit);
 	else
@@ -404,7 +412,9 @@ static uint32_t wanted_warm(const struct webgw_agent *agent, const struct agent_
 {
 	const bool is_quiet = now_of(agent) - host->visited_ms >= QUIET_MS;
 
-	return is_quiet && agent->options.n_warm > 1 ? 1 : agent->options.n_warm;
+	if (agent->options.n_warm == 0 || is_quiet)
+		return agent->options.n_warm > 0;
+	return warm_demand_wanted(&host->demand, agent->options.n_warm, WEBGW_AGENT_MAX_WARM, now_of(agent));
 }
 
 static void send_and_free(struct webgw_agent *agent, char *text)
@@ -433,7 +443,7 @@ static void on_secrets(struct webgw_agent *agent, struct agent_host *host, const
 	const uint32_t n = word->n < host->n_asked ? word->n : host->n_asked;
 
 	if (n < host->n_asked)
-		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
+		host->ask_ms = now_of(agent) + (n > 0 ? ASK_MORE_MS : ASK_AGAIN_MS);
 	host->n_asked = 0;
 	for (uint32_t i = 0; i < n; i++)
 		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM, false);
@@ -585,9 +595,14 @@ static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
 
 static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
 {
-	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
-		if (agent->hosts[i].subscription == word->subscription && !is_seen(agent, word->secret))
-			dial(agent, &agent->hosts[i], word->listening_port, word->secret, DIALLING, word->port == 443);
+	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++) {
+		struct agent_host *host = &agent->hosts[i];
+		if (host->subscription != word->subscription || is_seen(agent, word->secret))
+			continue;
+		note_visited(host, now_of(agent));
+		dial(agent, host, word->listening_port, word->secret, DIALLING, word->port == 443);
+		top_up(agent, host); /* there was none for it */
+	}
 }
 
 static void on_message(void *owner, struct websocket *ws, const char *text, size_t len)
@@ -764,7 +779,7 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 
 	if (!agent)
 		abort();
-	const struct tls_options tls = { .trust = TLS_TRUST_PIN, .pin = options->pin, .alpn = WEBGW_ALPN };
+	const struct tls_options tls = { .trust = TLS_TRUST_PIN, .pin = options->pin, .alpn = WEBGW_ALPN, .resumes = true };
 	int r = tls_context_new(&tls, &agent->context, reterr);
 	if (r == 0)
 		r = websocket_host_new(loop, &agent->websockets, reterr);

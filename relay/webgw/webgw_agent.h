@@ -6,8 +6,8 @@
  *       ▲                             │ ended, or cannot connect
  *       └──── 1 s, 2 s … 60 s ◄───────┘        back to 1 s by who was subscribed for a minute
  *
- * Of each host so many connections are kept warm: they are there before the visitors are. Who was not asked for ten minutes keeps
- * one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket. One that speaks TLS
+ * Of each host so many connections are kept warm: they are there before the visitors are; more while more come
+ * (relay/webgw/warm_demand.h). Who was not asked for ten minutes keeps one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket. One that speaks TLS
  * itself is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
  *
  * Loop only.
@@ -36,7 +36,7 @@ struct webgw_agent_options {
 	void *owner;
 	/* From the loop, at each connect of a member: what certificate_free_secret() and free() take. */
 	int (*identify)(void *owner, char **ret_key_pem, char **ret_certificate_pem, struct error *reterr);
-	uint8_t n_warm; /* of each host */
+	uint8_t n_warm; /* of each host, at least; 0: none */
 	uint8_t n_hosts;
 	struct host_pattern hosts[WEBGW_AGENT_MAX_HOSTS];
 	struct endpoint targets[WEBGW_AGENT_MAX_HOSTS];

@@ -23,6 +23,9 @@ static void put_links(FILE *out, const struct data_links_counters *links)
 	put_head(out, "warm_visitors_total", "counter", "Visitors that were handed to a warm connection.");
 	fprintf(out, PREFIX "warm_visitors_total{taken=\"yes\"} %" PRIu64 "\n", links->warm_used);
 	fprintf(out, PREFIX "warm_visitors_total{taken=\"not_in_time\"} %" PRIu64 "\n", links->warm_lost);
+	put_head(out, "awaited_visitors_total", "counter", "Visitors that waited for a warm connection that was being made.");
+	fprintf(out, PREFIX "awaited_visitors_total{came=\"yes\"} %" PRIu64 "\n", links->awaited);
+	fprintf(out, PREFIX "awaited_visitors_total{came=\"not_in_time\"} %" PRIu64 "\n", links->awaited_late);
 }
 
 static void put_agent(FILE *out, const struct webgw_agent_counters *agent)

@@ -711,11 +711,26 @@ def test_our_own_agent_keeps_connections_warm(town):
     carried = accept(target)
     told = {"host": "www.example.com", "target": "127.0.0.1:8080", "state": "subscribed", "warm": 2, "visitors_now": 1}
     wait_until(lambda: node.status()["webgw_agent"] == {"server": f"{town.relay.host.ip}:9081", "connected": True,
-                                                        "hosts": [told]}, 10, lambda: str(node.status()["webgw_agent"]))
+                                                        "hosts": [told]}, 20, lambda: str(node.status()["webgw_agent"]))
     carried.close()
     visitor.close()
     node.program.kill()
     wait_until(lambda: warm_now(town) == 0, 15, "that nothing is left")
+
+
+def test_our_own_agent_keeps_more_warm_while_more_visitors_come(town):
+    node = start_agent(town, "warm = 1\nmetrics = 127.0.0.1:9100\n")
+    target = listening(town)
+    wait_until(lambda: warm_now(town) == 1, 15, "that one is warm")
+    visitors = [visit(town, REQUEST) for _ in range(8)]
+    carried = [accept(target) for _ in visitors]
+    wait_until(lambda: 4 <= warm_now(town) <= 8, 5, "that more are warm than before")  # eight in a second, or in two
+    for link in carried:
+        assert read(link, len(REQUEST)) == REQUEST
+    wait_until(lambda: sum(figure(node.host, f'agent_visitors_total{{by="{by}"}}') for by in ("warm", "new")) == 8, 5, "that all are counted")
+    wait_until(lambda: warm_now(town) == 1, 20, "that it has let them go again")
+    for link in carried + visitors:
+        link.close()
 
 
 class Wire:

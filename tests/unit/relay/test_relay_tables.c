@@ -103,6 +103,22 @@ static void test_a_prefix_shares_its_rate_and_others_have_their_own(void)
 	EXPECT(taken(&limit, "192.0.2.1", UINT64_MAX / 2) == 20);
 }
 
+static void test_what_is_given_back_is_that_sources_and_no_more_than_it_may_have_at_once(void)
+{
+	static struct source_limit limit;
+	struct endpoint source;
+	source_limit_init(&limit, 10, 20);
+
+	EXPECT(endpoint_parse_ip("192.0.2.1", 1, &source) == 0);
+	EXPECT(taken(&limit, "192.0.2.1", 5000) == 20 && taken(&limit, "192.0.3.1", 5000) == 20);
+	source_limit_give_back(&limit, &source);
+	source_limit_give_back(&limit, &source);
+	EXPECT(taken(&limit, "192.0.3.1", 5000) == 0 && taken(&limit, "192.0.2.1", 5000) == 2);
+	for (unsigned i = 0; i < 100; i++)
+		source_limit_give_back(&limit, &source);
+	EXPECT(taken(&limit, "192.0.2.1", 5000) == 20);
+}
+
 static uint64_t bits_taken(struct rate_limit *limit, size_t bytes, uint64_t now_ms)
 {
 	uint64_t n = 0;
@@ -205,6 +221,7 @@ int main(void)
 	test_who_was_replaced_does_not_remove_its_successor();
 	test_the_table_is_right_after_any_puts_and_removals();
 	test_a_prefix_shares_its_rate_and_others_have_their_own();
+	test_what_is_given_back_is_that_sources_and_no_more_than_it_may_have_at_once();
 	test_a_rate_lets_that_much_pass_and_a_tenth_of_a_second_at_once();
 	test_a_small_rate_lets_the_largest_packet_pass_now_and_then();
 	test_what_the_limit_of_all_refuses_is_not_charged_to_its_sender();

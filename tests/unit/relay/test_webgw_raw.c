@@ -272,26 +272,38 @@ static void test_a_connection_that_dials_back_goes_raw_wherever_its_bytes_are_cu
 	finish(&house);
 }
 
-static void make_warm(struct house *house, bool is_new)
+static void dial_with(struct house *house, bool is_new, const uint8_t prepared[WEBGW_EPHEMERAL_LEN])
 {
-	uint8_t prepared[1][WEBGW_EPHEMERAL_LEN], words[1 + WEBGW_EPHEMERAL_LEN] = { WEBGW_DIAL_WRAPPED }, bytes[512];
+	uint8_t words[1 + WEBGW_EPHEMERAL_LEN] = { WEBGW_DIAL_WRAPPED }, bytes[512];
 	const size_t before = is_new ? 1 : 0;
 
-	EXPECT(data_links_prepare(house->links, 7, 1, prepared) == 1);
-	memcpy(words + before, prepared[0], WEBGW_EPHEMERAL_LEN);
+	memcpy(words + before, prepared, WEBGW_EPHEMERAL_LEN);
 	dial(house, is_new);
 	EXPECT(SSL_write(house->hand, words, (int)(before + WEBGW_EPHEMERAL_LEN)) > 0);
 	say(house, bytes, sealed(house, bytes, sizeof(bytes)));
+}
+
+static void make_warm(struct house *house, bool is_new)
+{
+	uint8_t prepared[1][WEBGW_EPHEMERAL_LEN];
+
+	EXPECT(data_links_prepare(house->links, 7, 1, prepared) == 1);
+	dial_with(house, is_new, prepared[0]);
 	AWAIT(&house->w, data_links_counters(house->links).warm_now == 1);
 }
 
-static void hand_visitor(struct house *house, uint16_t port)
+static bool is_handed(struct house *house, uint16_t port)
 {
 	struct dial_wanted wanted = { .port = port, .n_first = 5, .first = (uint8_t[]){ 'h', 'e', 'l', 'l', 'o' } };
 
 	memcpy(wanted.secret, secret, sizeof(secret));
 	EXPECT(host_name_from("a.example", 9, &wanted.host) == 0);
-	EXPECT(data_links_hand(house->links, 7, &wanted));
+	return data_links_hand(house->links, 7, &wanted);
+}
+
+static void hand_visitor(struct house *house, uint16_t port)
+{
+	EXPECT(is_handed(house, port));
 }
 
 static void test_a_warm_connection_goes_raw_wherever_its_bytes_are_cut(void)
@@ -356,6 +368,49 @@ static void test_who_speaks_no_tls_and_agents_of_before_stay_within_it(void)
 	EXPECT(data_links_counters(house.links).raw == 0);
 	hang_up(&house);
 	finish(&house);
+}
+
+static void test_a_visitor_waits_for_a_warm_connection_that_is_coming(void)
+{
+	struct house house;
+	uint8_t prepared[2][WEBGW_EPHEMERAL_LEN];
+
+	begin(&house);
+	EXPECT(!is_handed(&house, 80));
+	EXPECT(data_links_prepare(house.links, 7, 1, prepared) == 1);
+	EXPECT(is_handed(&house, 80) && !is_handed(&house, 80)); /* one is coming, and somebody waits for it */
+	dial_with(&house, true, prepared[0]);
+	expect_wrapped_start(&house);
+	EXPECT(house.n_not_taken == 0 && data_links_counters(house.links).warm_now == 0);
+	EXPECT(data_links_prepare(house.links, 7, 2, prepared) == 2); /* they may come in another order */
+	hand_visitor(&house, 443);
+	dial_with(&house, false, prepared[1]);
+	expect_wrapped_start(&house);
+	EXPECT(data_links_counters(house.links).awaited == 2 && data_links_counters(house.links).warm_used == 2);
+	hang_up(&house);
+	finish(&house);
+}
+
+static void test_what_does_not_come_is_told_otherwise_soon(void)
+{
+	struct house house;
+	uint8_t prepared[3][WEBGW_EPHEMERAL_LEN];
+
+	begin(&house);
+	EXPECT(data_links_prepare(house.links, 7, 3, prepared) == 3);
+	hand_visitor(&house, 443);
+	hand_visitor(&house, 443);
+	EXPECT(house.n_not_taken == 0);
+	AWAIT(&house.w, house.n_not_taken == 2);
+	EXPECT(data_links_counters(house.links).awaited_late == 2);
+	dial_with(&house, true, prepared[0]); /* late, and there for the next */
+	AWAIT(&house.w, data_links_counters(house.links).warm_now == 1);
+	hand_visitor(&house, 80);
+	expect_wrapped_start(&house);
+	hand_visitor(&house, 80); /* and nobody hears of who waits when all ends */
+	hang_up(&house);
+	finish(&house);
+	EXPECT(house.n_not_taken == 2);
 }
 
 enum ending { A_BYTE_MORE, NO_GOODBYE, GARBAGE, ANOTHER_KIND, N_ENDINGS };
@@ -440,6 +495,8 @@ int main(void)
 	test_a_connection_that_dials_back_goes_raw_wherever_its_bytes_are_cut();
 	test_a_warm_connection_goes_raw_wherever_its_bytes_are_cut();
 	test_who_speaks_no_tls_and_agents_of_before_stay_within_it();
+	test_a_visitor_waits_for_a_warm_connection_that_is_coming();
+	test_what_does_not_come_is_told_otherwise_soon();
 	test_what_ends_otherwise_than_with_a_goodbye_is_broken();
 	test_a_start_that_was_not_taken_is_told_otherwise();
 	test_a_visitor_that_was_taken_when_descriptors_ran_out_is_given_up_at_once();

@@ -44,6 +44,23 @@ static void test_a_secret_is_for_once_and_for_five_seconds(void)
 	end();
 }
 
+static void test_a_secret_that_was_told_a_moment_ago_is_coming(void)
+{
+	struct warm_place place = { 0 };
+
+	begin();
+	assert(warm_pools_coming(pools, 7, NOW) == 0);
+	assert(warm_pools_prepare(pools, 7, 2, NOW, secrets) == 2);
+	assert(warm_pools_coming(pools, 7, NOW) == 2 && warm_pools_coming(pools, 8, NOW) == 0);
+	assert(warm_pools_prepare(pools, 8, 1, NOW + 100, secrets + 2) == 1);
+	assert(warm_pools_admit(pools, secrets[0], &place, NOW + 100) == 7);
+	assert(warm_pools_coming(pools, 7, NOW + WARM_POOLS_COMING_MS - 1) == 1);
+	assert(warm_pools_coming(pools, 7, NOW + WARM_POOLS_COMING_MS) == 0);
+	assert(warm_pools_coming(pools, 8, NOW + WARM_POOLS_COMING_MS) == 1);
+	warm_pools_remove(pools, &place);
+	end();
+}
+
 static void test_an_agent_has_sixteen_with_secrets_and_all_have_a_thousand(void)
 {
 	struct warm_place place;
@@ -101,6 +118,7 @@ static void test_who_is_silent_expires_in_order(void)
 
 int main(void)
 {
+	test_a_secret_that_was_told_a_moment_ago_is_coming();
 	assert(sodium_init() >= 0);
 	test_a_secret_is_for_once_and_for_five_seconds();
 	test_an_agent_has_sixteen_with_secrets_and_all_have_a_thousand();
