@@ -5,6 +5,7 @@
 #include "relay/diglett/request_wire.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -542,6 +543,19 @@ static void test_a_name_whose_end_failed_stays_noted_though_others_end_well_late
 	end_world();
 }
 
+/* A script that failed, hung or flooded its output leaves neither pipes nor places of a child. */
+static unsigned count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	assert(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
 int main(void)
 {
 	test_who_cannot_be_noted_is_told_to_nobody_until_it_can();
@@ -559,10 +573,12 @@ int main(void)
 	test_after_a_crash_many_that_fail_keep_no_other_waiting_for_ever();
 	test_the_longest_notes_that_it_writes_it_can_read();
 	test_closing_has_one_time_limit_however_many_names_there_are();
+	const unsigned n_before = count_descriptors();
 	test_a_script_that_fails_is_run_again();
 	test_a_script_that_hangs_is_killed();
 	test_who_hangs_keeps_no_other_name_waiting();
 	test_a_script_that_floods_its_output_fills_nothing();
 	test_a_script_that_is_not_there_fails_and_ends();
+	assert(count_descriptors() == n_before);
 	return 0;
 }
