@@ -6,8 +6,8 @@
  *   visitors ──► server ══ one connection ══ agent ──► target         and, to compare, visitors ──► target
  *
  * Each round measures every row once, so that what else the machine does meets all alike; printed are the medians: bytes of
- * one and of 8 visitors, from the target and to it; of 8 while another 8 read nothing, which should be the same; and how
- * long the first byte of a new visitor takes.
+ * one and of 8 visitors, from the target and to it; of 8 while one more, or another 8, read nothing, which should be the same;
+ * and how long the first byte of a new visitor takes. At the end what is wanted: 2 Gb/s, and nine tenths beside who reads nothing.
  */
 #include "../unit/diglett/diglett_world.h"
 
@@ -33,7 +33,7 @@
 #define MAX_ROUNDS   32
 #define NOTE_PORT    "test $1 = remove || { echo \"$1 $2 $3 $4\" >$0.new; mv $0.new $0.told; }"
 
-enum row { DIRECT_1, DOWN_1, UP_1, DOWN_8, UP_8, DOWN_8_STALLED, FIRST_P50, FIRST_P99, DIRECT_P50, N_ROWS };
+enum row { DIRECT_1, DOWN_1, UP_1, DOWN_8, UP_8, DOWN_8_STALLED_1, DOWN_8_STALLED_8, FIRST_P50, FIRST_P99, DIRECT_P50, N_ROWS };
 
 static const char *const row_names[N_ROWS] = {
 	[DIRECT_1] = "without a tunnel, 1 visitor, Gb/s",
@@ -41,7 +41,8 @@ static const char *const row_names[N_ROWS] = {
 	[UP_1] = "to the target, 1 visitor, Gb/s",
 	[DOWN_8] = "from the target, 8 visitors, Gb/s",
 	[UP_8] = "to the target, 8 visitors, Gb/s",
-	[DOWN_8_STALLED] = "from the target, 8 visitors beside 8 that read nothing, Gb/s",
+	[DOWN_8_STALLED_1] = "from the target, 8 visitors beside one that reads nothing, Gb/s",
+	[DOWN_8_STALLED_8] = "from the target, 8 visitors beside 8 that read nothing, Gb/s",
 	[FIRST_P50] = "first byte of a new visitor, p50, ms",
 	[FIRST_P99] = "first byte of a new visitor, p99, ms",
 	[DIRECT_P50] = "the same without a tunnel, p50, ms",
@@ -154,15 +155,15 @@ static double measure(uint16_t port, int n, bool is_upload, double seconds)
 	return gigabits;
 }
 
-static double measure_beside_stalled(double seconds)
+static double measure_beside_stalled(int n, double seconds)
 {
 	int stalled[MAX_VISITORS];
 
-	for (int i = 0; i < MAX_VISITORS; i++)
+	for (int i = 0; i < n; i++)
 		stalled[i] = open_stream(tunnel_port, 'd');
 	usleep(WARM_UP_US); /* all that waits for them is full */
 	const double gigabits = measure(tunnel_port, MAX_VISITORS, false, seconds);
-	for (int i = 0; i < MAX_VISITORS; i++)
+	for (int i = 0; i < n; i++)
 		close(stalled[i]);
 	return gigabits;
 }
@@ -191,8 +192,20 @@ static void measure_first_bytes(uint16_t port, double *ret_p50, double *ret_p99)
 	*ret_p99 = ms[N_FIRST * 99 / 100];
 }
 
+static double median(double *values, int n)
+{
+	qsort(values, (size_t)n, sizeof(*values), compare);
+	return values[n / 2];
+}
+
+static void judge(const char *what, double value, double wanted)
+{
+	printf("%s: %.2f (wanted: at least %g): %s\n", what, value, wanted, value >= wanted ? "reached" : "MISSED");
+}
+
 static void run_visitors(double seconds, int rounds)
 {
+	double beside_1[MAX_ROUNDS], beside_8[MAX_ROUNDS];
 	double unused;
 
 	while ((tunnel_port = told_port()) == 0)
@@ -203,15 +216,22 @@ static void run_visitors(double seconds, int rounds)
 		results[UP_1][i] = measure(tunnel_port, 1, true, seconds);
 		results[DOWN_8][i] = measure(tunnel_port, MAX_VISITORS, false, seconds);
 		results[UP_8][i] = measure(tunnel_port, MAX_VISITORS, true, seconds);
-		results[DOWN_8_STALLED][i] = measure_beside_stalled(seconds);
+		results[DOWN_8_STALLED_1][i] = measure_beside_stalled(1, seconds);
+		results[DOWN_8_STALLED_8][i] = measure_beside_stalled(MAX_VISITORS, seconds);
+		beside_1[i] = results[DOWN_8_STALLED_1][i] / results[DOWN_8][i];
+		beside_8[i] = results[DOWN_8_STALLED_8][i] / results[DOWN_8][i];
 		measure_first_bytes(target_port, &results[DIRECT_P50][i], &unused);
 		measure_first_bytes(tunnel_port, &results[FIRST_P50][i], &results[FIRST_P99][i]);
 	}
 	for (int row = 0; row < N_ROWS; row++) {
 		qsort(results[row], (size_t)rounds, sizeof(double), compare);
-		printf("%-62s %8.2f   (%.2f – %.2f)\n", row_names[row], results[row][rounds / 2], results[row][0],
+		printf("%-65s %8.2f   (%.2f – %.2f)\n", row_names[row], results[row][rounds / 2], results[row][0],
 		       results[row][rounds - 1]);
 	}
+	for (enum row row = DOWN_1; row <= UP_8; row++)
+		judge(row_names[row], results[row][rounds / 2], 2);
+	judge("beside one that reads nothing, x without (median of the rounds' ratios)", median(beside_1, rounds), 0.9);
+	judge("beside 8 that read nothing, x without", median(beside_8, rounds), 0.9);
 	fflush(stdout);
 }
 

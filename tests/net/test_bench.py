@@ -143,3 +143,44 @@ def test_webgws_agents_are_measured_warm_and_cold(build):
     for line in (r"^ *by an agent, HTTPS, .* ratio \d|^SKIPPED: haproxy", r"^RTT from the gate to the agents: p50 \d",
                  r"^warm: p50 .* RTT$", r"^cold: p50 .* RTT$", r"^warm: added .*reached$"):
         assert re.search(line, done.stdout, re.M), done.stdout
+
+
+def rows_of(text):
+    """The tables: name of the row -> its cells."""
+    return {m[1]: m[2].split() for m in re.finditer(r"^(\S.*?\S) {2,}(\S.*)$", text, re.M)}
+
+
+def test_front_doors_are_compared_row_by_row(build):
+    done = bench(build, "frontdoor", "--only", "stream,1,64", "1", "0.2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = re.search(r"^ +(direct .*)$", done.stdout, re.M)[1].replace("front door", "front-door").split()
+    rows = rows_of(done.stdout)
+    for row in ("Gb/s by 1", "Gb/s by 8", "conn/s by 1", "conn/s by 64", "first byte p50", "first byte p99"):
+        cells = dict(zip(names, rows[row], strict=True))
+        assert float(cells["direct"]) > 0 and float(cells["front-door"]) > 0
+    for rival in {"HAProxy", "nginx", "sslh"} - set(names):
+        assert re.search(f"^SKIPPED: {rival} ", done.stdout, re.M | re.I)
+    if len(names) > 2:
+        assert len(re.findall(r"\(wanted: at (?:least|most) ", done.stdout)) >= 6
+
+
+def test_what_is_behind_a_nat_is_compared_with_what_is_not(build):
+    done = bench(build, "frontdoor_agent", "1", "0.2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = rows_of(done.stdout)
+    for row in ("direct", "front door", "member", "agent"):
+        assert len(rows[row]) >= 4 and all(float(cell) > 0 for cell in rows[row][:4])
+    assert re.search(r"^agent, added by 20 ms: \d", done.stdout, re.M)
+
+
+def test_a_diglett_tunnel_is_measured_beside_visitors_that_read_nothing(build):
+    if not (build.folder / "tests" / "bench" / "bench_diglett").exists():
+        pytest.skip(f"ninja -C {build.folder} bench")
+    done = subprocess.run([build.folder / "tests" / "bench" / "bench_diglett", "0.2", "1"], capture_output=True, text=True,
+                          timeout=120, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"Gb/s +\d+\.\d\d", done.stdout)) == 7
+    assert re.search(r"^beside one that reads nothing, .*: 0\.[3-9]|^beside one that reads nothing, .*: [1-9]", done.stdout, re.M)
