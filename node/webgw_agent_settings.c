@@ -2,6 +2,7 @@
 
 #include "common/join_link.h"
 #include "node/diglett/diglett_settings.h"
+#include "relay/frontdoor/door_routes.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,44 +31,90 @@ int webgw_agent_check_pin(const char *value, struct error *reterr)
 		       : error_set(reterr, -EINVAL, "the pin of the public node's key, as its log has it");
 }
 
-static int parse_expose(const char *value, struct host_pattern *host, struct endpoint *target)
+/* As host = of [frontdoor]; a target for each scheme that it is for. */
+static int parse_expose(const char *value, struct host_pattern *host, struct webgw_agent_targets *targets)
 {
+	struct door_rule rule = { 0 };
+	struct endpoint target;
 	const size_t len = strcspn(value, " \t");
 	const char *rest = value + len + strspn(value + len, " \t");
 
-	if (host_pattern_from(value, len, host) != 0)
+	*targets = (struct webgw_agent_targets){ 0 };
+	if (door_rule_parse_host(value, len, &rule, NULL) != 0 || (!rule.takes[DOOR_HTTP] && !rule.takes[DOOR_HTTPS]))
 		return -EINVAL;
-	return endpoint_parse(rest, target) == 0 && target->port != 0 ? 0 : -EINVAL;
+	if (endpoint_parse(rest, &target) != 0 || target.port == 0)
+		return -EINVAL;
+	*host = rule.host;
+	if (rule.takes[DOOR_HTTP])
+		targets->http = target;
+	if (rule.takes[DOOR_HTTPS])
+		targets->https = target;
+	return 0;
 }
 
 int webgw_agent_check_expose(const char *value, struct error *reterr)
 {
 	struct host_pattern host;
-	struct endpoint target;
+	struct webgw_agent_targets targets;
 
-	return parse_expose(value, &host, &target) == 0
+	return parse_expose(value, &host, &targets) == 0
 		       ? 0
-		       : error_set(reterr, -EINVAL, "a host and where it is, such as www.example.com 127.0.0.1:8080");
+		       : error_set(reterr, -EINVAL, "a host and where it is, such as www.example.com 127.0.0.1:8080, or of one scheme alone: "
+						     "https://www.example.com 127.0.0.1:8443");
+}
+
+static uint8_t find_host(const struct webgw_agent_settings *settings, const struct host_pattern *host)
+{
+	uint8_t at = 0;
+
+	while (at < settings->n_hosts && (settings->hosts[at].is_wildcard != host->is_wildcard ||
+					  !host_name_equal(&settings->hosts[at].name, &host->name)))
+		at++;
+	return at;
+}
+
+/* A host may stand twice: once for each scheme. */
+static int add_exposed(struct webgw_agent_settings *ret, const struct host_pattern *host,
+		       const struct webgw_agent_targets *targets)
+{
+	const uint8_t at = find_host(ret, host);
+	struct webgw_agent_targets *there = &ret->targets[at];
+
+	if (at == ret->n_hosts) {
+		if (at == WEBGW_AGENT_MAX_HOSTS)
+			return -ENOBUFS;
+		ret->n_hosts++;
+		ret->hosts[at] = *host;
+		*there = (struct webgw_agent_targets){ 0 };
+	}
+	if ((targets->http.port != 0 && there->http.port != 0) || (targets->https.port != 0 && there->https.port != 0))
+		return -EEXIST;
+	if (targets->http.port != 0)
+		there->http = targets->http;
+	if (targets->https.port != 0)
+		there->https = targets->https;
+	return 0;
 }
 
 static int take_exposed(const struct config_values *values, struct webgw_agent_settings *ret, struct error *reterr)
 {
 	const uint32_t n = config_count(values, SECTION, "expose");
+	int r = n == 0 ? -ENOBUFS : 0;
 
-	if (n == 0 || n > WEBGW_AGENT_MAX_HOSTS)
-		return config_error(values, SECTION, "expose", reterr, "[webgw-agent] needs 1 to %d lines of expose",
-				    WEBGW_AGENT_MAX_HOSTS);
-	for (ret->n_hosts = 0; ret->n_hosts < n; ret->n_hosts++) {
-		const uint8_t at = ret->n_hosts;
-		if (parse_expose(config_item(values, SECTION, "expose", at), &ret->hosts[at], &ret->targets[at]) != 0)
+	ret->n_hosts = 0;
+	for (uint32_t i = 0; i < n && r == 0; i++) {
+		struct host_pattern host;
+		struct webgw_agent_targets targets;
+		if (parse_expose(config_item(values, SECTION, "expose", i), &host, &targets) != 0)
 			return -EINVAL; /* not reached: the schema checked it */
-		for (uint8_t i = 0; i < at; i++)
-			if (ret->hosts[i].is_wildcard == ret->hosts[at].is_wildcard &&
-			    host_name_equal(&ret->hosts[i].name, &ret->hosts[at].name))
-				return config_error(values, SECTION, "expose", reterr, "%s stands twice in [webgw-agent]; keep one",
-						    ret->hosts[at].name.text);
+		r = add_exposed(ret, &host, &targets);
+		if (r == -EEXIST)
+			return config_error(values, SECTION, "expose", reterr,
+					    "%s stands twice in [webgw-agent]; keep one, or one of http:// and one of https://",
+					    host.name.text);
 	}
-	return 0;
+	return r == 0 ? 0 : config_error(values, SECTION, "expose", reterr, "[webgw-agent] needs 1 to %d hosts with expose",
+					 WEBGW_AGENT_MAX_HOSTS);
 }
 
 int webgw_agent_settings_take(const struct config_values *values, struct webgw_agent_settings *ret, struct error *reterr)

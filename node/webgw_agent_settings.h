@@ -16,7 +16,7 @@ struct webgw_agent_settings {
 	char secret_file[CONFIG_FILE_MAX_VALUE + 1];
 	uint8_t n_warm, n_hosts;
 	struct host_pattern hosts[WEBGW_AGENT_MAX_HOSTS];
-	struct endpoint targets[WEBGW_AGENT_MAX_HOSTS];
+	struct webgw_agent_targets targets[WEBGW_AGENT_MAX_HOSTS];
 };
 
 /* For the schema: each value by itself. */

@@ -176,7 +176,8 @@ void webgw_agent_thread_status(struct webgw_agent_thread *thread, struct node_st
 		const struct webgw_agent_host_facts *host = &facts.hosts[i];
 		struct node_status_webgw_host *told = &ret->hosts[i];
 		snprintf(told->host, sizeof(told->host), "%s%s", host->name.is_wildcard ? "*." : "", host->name.name.text);
-		snprintf(told->target, sizeof(told->target), "%s", endpoint_text(&host->target).s);
+		_Static_assert(sizeof(told->target) >= WEBGW_AGENT_TARGETS_LEN + 1, "both fit");
+		webgw_agent_targets_text(&host->targets, told->target);
 		strcpy(told->state, host->is_subscribed ? "subscribed" : host->refusal[0] != '\0' ? "refused" : "asking");
 		memcpy(told->why, host->refusal, sizeof(host->refusal));
 		told->warm = host->warm;

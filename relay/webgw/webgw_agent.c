@@ -49,7 +49,7 @@ enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING, PARTING };
 
 struct agent_host {
 	struct host_pattern name;
-	struct endpoint target;
+	struct webgw_agent_targets targets;
 	int64_t subscription; /* 0: none */
 	uint32_t n_warm;      /* also those that are dialled for it */
 	uint32_t n_raw;	      /* visitors between sockets alone */
@@ -71,7 +71,7 @@ struct visit {
 	struct half_closed half_closed;
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint64_t alive_ms; /* when it was said last; of one that is PARTING: since when it is */
-	bool is_tls;	   /* its visitor speaks TLS itself */
+	bool is_tls;	   /* its visitor speaks TLS itself; of one that is warm known when it is claimed */
 	uint8_t *first;	   /* PARTING: what its visitor sent first; owned, NULL: nothing */
 	size_t n_first;
 	bool is_closing;
@@ -180,12 +180,20 @@ static void forget_seen(struct webgw_agent *agent, const uint8_t secret[WEBGW_EP
 			sodium_memzero(agent->seen[i], SEEN_LEN);
 }
 
+static const struct endpoint *target_of(const struct visit *visit)
+{
+	return visit->is_tls ? &visit->host->targets.https : &visit->host->targets.http;
+}
+
 /* Not waited for: what is read and written of it waits in the socket's stead. -errno: none. */
 static int begin_to_connect(const struct endpoint *target)
 {
 	struct sockaddr_storage address;
 	const socklen_t len = endpoint_to_sockaddr(target, &address);
 	const int one = 1;
+
+	if (target->port == 0)
+		return -EADDRNOTAVAIL;
 	const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
@@ -201,7 +209,7 @@ static int begin_to_connect(const struct endpoint *target)
 static void tell_no_target(struct visit *visit, int error)
 {
 	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s", visit->host->name.name.text,
-		    endpoint_text(&visit->host->target).s, strerror(-error));
+		    endpoint_text(target_of(visit)).s, strerror(-error));
 }
 
 static void tell_no_socket(struct visit *visit, int error)
@@ -219,7 +227,7 @@ static void note_visited(struct agent_host *host, uint64_t now_ms)
 static void carry(struct visit *visit)
 {
 	struct webgw_agent *agent = visit->agent;
-	const int fd = begin_to_connect(&visit->host->target);
+	const int fd = begin_to_connect(target_of(visit));
 
 	visit->host->n_warm -= is_warm(visit);
 	visit->state = CARRYING;
@@ -259,7 +267,7 @@ static void on_parted(void *owner)
 
 	if (visit->is_closing)
 		return;
-	const int target = begin_to_connect(&visit->host->target);
+	const int target = begin_to_connect(target_of(visit));
 	const int fd = target < 0 ? target : tls_bridge_release(&visit->bridge, &came, &n_came);
 	if (fd < 0) {
 		if (target < 0)
@@ -330,6 +338,7 @@ static void on_came(void *owner)
 	tls_bridge_say(&visit->bridge, &taken, 1);
 	agent->counters.warm_used++;
 	note_visited(host, now_of(agent));
+	visit->is_tls = start.port == 443;
 	if (start.is_raw)
 		part(visit);
 	else
@@ -531,8 +540,10 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, in
 	host->is_refused = false;
 	host->refusal[0] = '\0';
 	agent->told[0] = '\0';
+	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
+	webgw_agent_targets_text(&host->targets, targets);
 	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
-		 endpoint_text(&host->target).s, agent->server, agent->options.port);
+		 targets, agent->server, agent->options.port);
 	top_up(agent, host);
 }
 
@@ -796,7 +807,7 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 	    raw_pairs_new(loop, &agent->raw) != 0)
 		abort();
 	for (uint8_t i = 0; i < options->n_hosts; i++)
-		agent->hosts[i] = (struct agent_host){ .name = options->hosts[i], .target = options->targets[i] };
+		agent->hosts[i] = (struct agent_host){ .name = options->hosts[i], .targets = options->targets[i] };
 	link_init_ring(&agent->visits);
 	randombytes_buf(agent->seen, sizeof(agent->seen)); /* so that none is seen that was not */
 	agent->wait_ms = FIRST_WAIT_MS;
@@ -848,7 +859,7 @@ void webgw_agent_facts(const struct webgw_agent *agent, struct webgw_agent_facts
 		copy_printable(agent->told, ret->why);
 	for (uint8_t i = 0; i < ret->n_hosts; i++) {
 		const struct agent_host *host = &agent->hosts[i];
-		ret->hosts[i] = (struct webgw_agent_host_facts){ .name = host->name, .target = host->target, .warm = host->n_warm,
+		ret->hosts[i] = (struct webgw_agent_host_facts){ .name = host->name, .targets = host->targets, .warm = host->n_warm,
 								 .visitors_now = host->n_raw,
 								 .is_subscribed = host->subscription != 0 };
 		memcpy(ret->hosts[i].refusal, host->refusal, sizeof(host->refusal));

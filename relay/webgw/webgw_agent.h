@@ -7,8 +7,9 @@
  *       └──── 1 s, 2 s … 60 s ◄───────┘        back to 1 s by who was subscribed for a minute
  *
  * Of each host so many connections are kept warm: they are there before the visitors are; more while more come
- * (relay/webgw/warm_demand.h). Who was not asked for ten minutes keeps one. A visitor is carried once, whatever is told of it twice. Visitors that are carried outlive the WebSocket. One that speaks TLS
- * itself is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
+ * (relay/webgw/warm_demand.h). Who was not asked for ten minutes keeps one. A visitor is carried once, whatever is told of it twice.
+ * Visitors that are carried outlive the WebSocket. One that speaks TLS itself goes to a target of its own, if its host has one, and
+ * is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
  *
  * Loop only.
  */
@@ -18,6 +19,7 @@
 #include "common/endpoint.h"
 #include "common/error.h"
 #include "relay/frontdoor/host_name.h"
+#include "relay/webgw/agent_targets.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,7 +41,7 @@ struct webgw_agent_options {
 	uint8_t n_warm; /* of each host, at least; 0: none */
 	uint8_t n_hosts;
 	struct host_pattern hosts[WEBGW_AGENT_MAX_HOSTS];
-	struct endpoint targets[WEBGW_AGENT_MAX_HOSTS];
+	struct webgw_agent_targets targets[WEBGW_AGENT_MAX_HOSTS];
 };
 
 struct webgw_agent_counters {
@@ -54,7 +56,7 @@ struct webgw_agent_counters {
 
 struct webgw_agent_host_facts {
 	struct host_pattern name;
-	struct endpoint target;
+	struct webgw_agent_targets targets;
 	bool is_subscribed;
 	char refusal[WEBGW_AGENT_WHY_LEN + 1]; /* what the server said last; "": it has not refused it, since it was there last */
 	uint32_t warm, visitors_now;

@@ -512,7 +512,8 @@ def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
 
 
-def start_agent(town, extra="", secret=SECRET, port=9081, name=None):
+def start_agent(town, extra="", secret=SECRET, port=9081, name=None, expose="www.example.com 127.0.0.1:8080",
+                leads="www.example.com leads to 127.0.0.1:8080"):
     """p2pnode as an agent, on a host that is no member."""
     town.relay.program.wait_for_log("this node's pin is", 15)
     pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
@@ -528,9 +529,9 @@ def start_agent(town, extra="", secret=SECRET, port=9081, name=None):
 server = {name or town.relay.host.ip}:{port}
 server_pin = {pin}
 secret_file = {town.agents.folder / "secret"}
-expose = www.example.com 127.0.0.1:8080
+expose = {expose}
 {extra}""").start()
-    node.program.wait_for_log("www.example.com leads to 127.0.0.1:8080", 15)
+    node.program.wait_for_log(leads, 15)
     return node
 
 
@@ -582,6 +583,21 @@ def test_our_own_agent_carries_visitors_and_resets(town):
     assert hears_reset(visitor)
     target.close()  # nobody is there
     assert hears_reset(visit(town, REQUEST))
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+def test_http_and_https_of_a_host_may_go_to_two_targets_of_our_own_agent(town, warm):
+    node = start_agent(town, f"expose = https://www.example.com 127.0.0.1:8443\nwarm = {warm}\n",
+                       expose="http://www.example.com 127.0.0.1:8080",
+                       leads="www.example.com leads to http://127.0.0.1:8080 https://127.0.0.1:8443")
+    hello = client_hello()
+    targets = {80: (listening(town, 8080), REQUEST), 443: (listening(town, 8443), hello)}
+    for port in (80, 443, 80):
+        wait_until(lambda: warm_now(town) == warm, 15, "that one is warm")
+        target, first = targets[port]
+        assert passes_through(visit(town, first, port), accept(target), first)
+    assert [host["target"] for host in node.status()["webgw_agent"]["hosts"]] == [
+        "http://127.0.0.1:8080 https://127.0.0.1:8443"]
 
 
 START, ALIVE, TAKEN = 1, b"\x00", b"\x01"

@@ -30,7 +30,27 @@ static void test_an_agent_has_a_server_its_pin_and_hosts(void)
 	const struct webgw_agent_settings *agent = &config.webgw_agent;
 	assert(agent->is_agent && strcmp(agent->server, "gate.example.org") == 0 && agent->port == 9081 && agent->n_warm == 4);
 	assert(agent->n_hosts == 2 && strcmp(agent->hosts[0].name.text, "www.example.com") == 0);
-	assert(agent->hosts[1].is_wildcard && agent->targets[1].port == 22 && strcmp(agent->secret_file, "/s") == 0);
+	assert(agent->hosts[1].is_wildcard && agent->targets[1].http.port == 22 && strcmp(agent->secret_file, "/s") == 0);
+}
+
+static void test_http_and_https_of_a_host_may_have_targets_of_their_own(void)
+{
+	const char *text = BEGIN "expose = https://a.example 127.0.0.1:8443\nexpose = b.example 127.0.0.1:1\n"
+				 "expose = http://A.example [::1]:8080\nexpose = http://c.example 127.0.0.1:2\n";
+	struct error error;
+	char told[WEBGW_AGENT_TARGETS_LEN + 1];
+
+	assert(node_config_parse("test", text, strlen(text), &config, &error) == 0);
+	const struct webgw_agent_settings *agent = &config.webgw_agent;
+	assert(agent->n_hosts == 3 && agent->targets[0].https.port == 8443 && agent->targets[0].http.port == 8080);
+	webgw_agent_targets_text(&agent->targets[0], told);
+	assert(strcmp(told, "http://[::1]:8080 https://127.0.0.1:8443") == 0);
+	assert(agent->targets[1].https.port == 1 && agent->targets[1].http.port == 1);
+	webgw_agent_targets_text(&agent->targets[1], told);
+	assert(strcmp(told, "127.0.0.1:1") == 0);
+	assert(agent->targets[2].https.port == 0 && agent->targets[2].http.port == 2);
+	webgw_agent_targets_text(&agent->targets[2], told);
+	assert(strcmp(told, "http://127.0.0.1:2") == 0);
 }
 
 static void test_there_is_none_without_the_section(void)
@@ -42,8 +62,11 @@ static void test_there_is_none_without_the_section(void)
 static void test_mistakes_are_told(void)
 {
 	expect_error("[webgw-agent]\nexpose = a.example 127.0.0.1:80\n", "needs server and server_pin");
-	expect_error(BEGIN, "1 to 16 lines of expose");
+	expect_error(BEGIN, "1 to 16 hosts with expose");
 	expect_error(BEGIN "expose = a.example 127.0.0.1:80\nexpose = A.example 127.0.0.1:81\n", "stands twice");
+	expect_error(BEGIN "expose = a.example 127.0.0.1:80\nexpose = https://a.example 127.0.0.1:81\n", "stands twice");
+	expect_error(BEGIN "expose = https://a.example 127.0.0.1:80\nexpose = https://a.example 127.0.0.1:81\n", "stands twice");
+	expect_error(BEGIN "expose = tcp:22 127.0.0.1:22\n", "a host and where it is");
 	expect_error(BEGIN "expose = a.example\n", "a host and where it is");
 	expect_error("[webgw-agent]\nserver = gate\n", "a host and a port");
 	expect_error("[webgw-agent]\nserver_pin = AA\n", "the pin of the public node");
@@ -55,6 +78,7 @@ int main(void)
 {
 	test_there_is_none_without_the_section();
 	test_an_agent_has_a_server_its_pin_and_hosts();
+	test_http_and_https_of_a_host_may_have_targets_of_their_own();
 	test_mistakes_are_told();
 	return 0;
 }
