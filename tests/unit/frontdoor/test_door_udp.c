@@ -450,6 +450,37 @@ static void test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_
 	door_places_deinit(&places);
 }
 
+static void test_a_member_is_told_of_a_visitor_by_ipv6(void)
+{
+	struct sockaddr_in6 door = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT }, own;
+	const int visitor = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t own_len = sizeof(own);
+	struct door_places places = { 0 };
+	struct proxy_header header;
+	struct house house;
+	size_t header_len;
+
+	open_house(&house);
+	set_members(&house, &places, &house.server_port, 1);
+	door.sin6_port = htons(house.port);
+	if (visitor >= 0 && connect(visitor, (struct sockaddr *)&door, sizeof(door)) == 0) { /* not a machine without IPv6 */
+		assert(getsockname(visitor, (struct sockaddr *)&own, &own_len) == 0);
+		const size_t len = make_hello("app.example.org", "firstone", 0, 1);
+		say(visitor, bytes, len);
+		AWAIT(&house, c.led == 1);
+		const ssize_t n = recv(house.server, got, sizeof(got), 0);
+		assert(n > 0 && proxy_v2_decode(got, (size_t)n, &header, &header_len) == 0);
+		assert((size_t)n == header_len + len && memcmp(got + header_len, bytes, len) == 0);
+		struct endpoint wanted = endpoint_from_sockaddr((struct sockaddr *)&own);
+		assert(endpoint_equal(&header.source, &wanted));
+		wanted = endpoint_from_sockaddr((struct sockaddr *)&door);
+		assert(endpoint_equal(&header.destination, &wanted));
+	}
+	close(visitor);
+	close_house(&house);
+	door_places_deinit(&places);
+}
+
 static void test_members_with_one_host_share_its_visitors(void)
 {
 	struct door_places places = { 0 };
@@ -546,6 +577,7 @@ int main(void)
 	test_a_path_that_is_over_is_heard_no_more_even_if_a_child_holds_its_socket();
 	test_other_versions_are_told_which_there_are();
 	test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end();
+	test_a_member_is_told_of_a_visitor_by_ipv6();
 	test_members_with_one_host_share_its_visitors();
 	return 0;
 }
