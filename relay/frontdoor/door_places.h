@@ -43,6 +43,7 @@ struct door_place {
 	uint64_t turn; /* when it was chosen last; by a count */
 	uint32_t n_failed; /* in a row */
 	bool is_on_trial;  /* a visitor is on its way to one that failed */
+	uint64_t without_quic_until_ms; /* nobody answers by QUIC there, it seems; 0: not so */
 
 	_Atomic uint64_t passed_over_until_ms; /* 0: it is not */
 	_Atomic uint64_t visitors, visitors_now, failed;

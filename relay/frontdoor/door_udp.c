@@ -22,6 +22,7 @@
 #define TICK_MS	      250 /* while there are paths: who is late is so by this at most */
 #define MAX_FLOWS     16384
 #define HEADER_MAX    384
+#define WITHOUT_QUIC_MS 60000 /* so long others are asked first */
 #define FILES_A_FLOW  8 /* of so many one is for a path: the door's other visitors have three each */
 
 struct place {
@@ -57,6 +58,7 @@ struct door_udp {
 	uint32_t n_places;
 	struct place places[DOOR_MAX_LISTEN];
 	const struct door_routes *routes;
+	uint32_t asked_ms; /* after which who was not answered is over */
 	struct quic_flows *flows;
 	struct relay_inbox *inbox;
 	struct link gone;
@@ -74,6 +76,13 @@ static int watch_fd(struct door_udp *udp, int fd, struct watch *watch)
 	return epoll_ctl(udp->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/* Not of paths that made room for others: who sends much could say so of any member. */
+static void note_unanswered(const struct door_udp *udp, const struct quic_flow *flow, struct door_place *place)
+{
+	if (place && flow->fsm.state == QUIC_FLOW_ASKED && udp->now_ms >= flow->fsm.since_ms + udp->asked_ms)
+		place->without_quic_until_ms = udp->now_ms + WITHOUT_QUIC_MS;
+}
+
 static void on_flow_ended(void *owner, struct quic_flow *flow)
 {
 	struct door_udp *udp = owner;
@@ -83,6 +92,7 @@ static void on_flow_ended(void *owner, struct quic_flow *flow)
 		return;
 	if (path->header_len > 0) /* before the kernel gives the socket's port to another visitor's */
 		door_udp_send_behind(&path->sock, path->header, path->header_len, path->header, 0, 0, &udp->losses);
+	note_unanswered(udp, flow, path->led_to);
 	if (path->led_to)
 		door_place_leave(path->led_to);
 	door_place_let_go(path->led_to);
@@ -215,6 +225,8 @@ static void on_target(struct watch *watch, uint32_t events)
 	if (!path->flow)
 		return;
 	if (events & EPOLLERR && is_refused(path)) {
+		if (path->led_to)
+			path->led_to->without_quic_until_ms = udp->now_ms + WITHOUT_QUIC_MS;
 		on_unreachable(udp, path->flow, -ECONNREFUSED);
 		return;
 	}
@@ -263,10 +275,20 @@ static const struct door_route *find_route(struct door_udp *udp, const struct qu
 	return NULL;
 }
 
-/* Of several members that publish the host; NULL: nobody's but the target's. */
+/* Of several members that publish the host, of whom some may have no QUIC; NULL: nobody's but the target's. */
 static struct door_place *choose(const struct door_route *route, uint64_t now_ms)
 {
-	return route->n_places > 0 ? door_place_choose(route->places, route->n_places, NULL, 0, now_ms) : NULL;
+	struct door_place *silent[DOOR_MAX_PLACES], *place = NULL;
+	uint32_t n_silent = 0;
+
+	if (route->n_places == 0)
+		return NULL;
+	for (uint32_t i = 0; i < route->n_places; i++)
+		if (now_ms < route->places[i]->without_quic_until_ms)
+			silent[n_silent++] = route->places[i];
+	if (n_silent < route->n_places)
+		place = door_place_choose(route->places, route->n_places, silent, n_silent, now_ms);
+	return place ? place : door_place_choose(route->places, route->n_places, NULL, 0, now_ms);
 }
 
 /* NULL: it is not led, and over. */
@@ -437,6 +459,7 @@ int door_udp_new(const struct quic_flows_options *options, const struct endpoint
 		abort();
 	own.owner = udp;
 	own.ended = on_flow_ended;
+	udp->asked_ms = options->times.asked_ms;
 	*ret_failed = 0;
 	link_init_ring(&udp->gone);
 	udp->watch.happened = on_turn;

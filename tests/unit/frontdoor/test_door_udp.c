@@ -80,18 +80,24 @@ static void set_target(struct house *house, uint16_t port, enum door_header head
 	door_routes_free(before);
 }
 
-static void open_house(struct house *house)
+static void open_house_of(struct house *house, uint32_t asked_ms)
 {
-	const struct quic_flows_options options = door_udp_defaults(1024);
+	struct quic_flows_options options = door_udp_defaults(1024);
 	const struct endpoint any = { 0 };
 	uint32_t failed;
 
 	*house = (struct house){ 0 };
+	options.times.asked_ms = asked_ms;
 	assert(door_udp_new(&options, &any, 1, &house->udp, &failed) == 0);
 	house->port = door_udp_port(house->udp, 0);
 	house->server = bound("127.0.0.1", &house->server_port);
 	house->visitor = visitor_of(house, "127.0.0.1");
 	set_target(house, house->server_port, DOOR_NO_HEADER, NULL);
+}
+
+static void open_house(struct house *house)
+{
+	open_house_of(house, AWAIT_MS);
 }
 
 static void close_house(struct house *house)
@@ -505,6 +511,58 @@ static void test_members_with_one_host_share_its_visitors(void)
 	door_places_deinit(&places);
 }
 
+static void test_a_member_that_does_not_answer_by_quic_is_passed_over_while_others_do(void)
+{
+	struct door_places places = { 0 };
+	struct house house;
+	uint16_t ports[2];
+
+	open_house_of(&house, 300);
+	const int quiet = bound("127.0.0.1", &ports[0]);
+	ports[1] = house.server_port;
+	set_members(&house, &places, ports, 1);
+	say(house.visitor, bytes, make_hello("app.example.org", "firstone", 0, 1));
+	AWAIT(&house, c.led == 1 && c.flows_now == 0);
+	assert(recv(quiet, got, sizeof(got), 0) > 0 && recv(quiet, got, sizeof(got), 0) > 0); /* and its end */
+	set_members(&house, &places, ports, 2);
+	for (uint64_t i = 0; i < 3; i++) {
+		say(house.visitor, bytes, make_hello("app.example.org", i == 0 ? "secondid" : i == 1 ? "third_id" : "fourthid", 0, 1));
+		AWAIT(&house, c.led == i + 2);
+	}
+	assert(hears_nothing(quiet));
+	close(quiet);
+	close_house(&house);
+	door_places_deinit(&places);
+}
+
+static void test_a_member_that_refuses_quic_is_passed_over_while_others_have_it(void)
+{
+	struct door_places places = { 0 };
+	struct house house;
+	uint16_t ports[2];
+
+	open_house(&house);
+	ports[0] = house.server_port;
+	const int gone = bound("127.0.0.1", &ports[1]);
+	close(gone);
+	set_members(&house, &places, ports, 2);
+	for (uint64_t i = 0; i < 4; i++) { /* of the first two one is refused */
+		char id[] = "firston0";
+		id[7] = (char)('0' + i);
+		say(house.visitor, bytes, make_hello("app.example.org", id, 0, 1));
+		AWAIT(&house, c.led == i + 1);
+		if (i == 1)
+			AWAIT(&house, c.unreachable == 1);
+	}
+	for (int i = 0; i < 3; i++)
+		assert(recv(house.server, got, sizeof(got), 0) > 0);
+	set_members(&house, &places, ports + 1, 1); /* alone it is asked all the same */
+	say(house.visitor, bytes, make_hello("app.example.org", "lastone0", 0, 1));
+	AWAIT(&house, c.led == 5 && c.unreachable == 2);
+	close_house(&house);
+	door_places_deinit(&places);
+}
+
 /* A second descriptor of the door's socket towards that port, as a child has that is being forked. */
 static int hold_socket_towards(uint16_t port)
 {
@@ -579,5 +637,7 @@ int main(void)
 	test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end();
 	test_a_member_is_told_of_a_visitor_by_ipv6();
 	test_members_with_one_host_share_its_visitors();
+	test_a_member_that_does_not_answer_by_quic_is_passed_over_while_others_do();
+	test_a_member_that_refuses_quic_is_passed_over_while_others_have_it();
 	return 0;
 }
