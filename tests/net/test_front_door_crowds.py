@@ -1,8 +1,9 @@
-"""The front door in a crowd: who names no host, or one that nobody has, costs those who do nothing, and nothing stays of him.
+"""The front door in a crowd: who names no host, or one that nobody has, costs those who do nothing; who names one that is there
+is served; and nothing stays of either.
 
       control    relay (public node, front door)    outside: ten addresses of a crowd, one of an honest visitor
          |          |                                  |
-      ---+----------+---- internet 198.51.100.0/24 ----+
+      ---+----------+---- internet 198.51.100.0/24 ----+---- alice (a member with a web server)
 """
 
 import os
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 CROWD = Path(__file__).parent / "crowd.py"
 PAGE = "hello\n"
-SLOW, BURST = 10_000, 100_000
+SLOW, BURST, SERVED = 10_000, 100_000, 20_000
 SOURCES = [f"198.51.100.{n}" for n in range(100, 110)]
 # What became of a visitor that was refused, as the status counts it.
 CAUSES = ("too slow", "left early", "unknown host", "all places taken", "too many of one source", "no file descriptor")
@@ -65,10 +66,24 @@ def crowd(town, how, n, measured):
     took = honest_visits(town, program)
     measured(f"{n} {how} visitors, until the last is gone", time.monotonic() - begin, 120)
     measured(f"{n} {how} visitors, slowest of {len(took)} honest visits", max(took), 2)
-    assert re.search(rf"^{n} reset, 0 otherwise$", program.output(), re.MULTILINE), program.output()
+    assert re.search(rf"^{n} reset, 0 served, 0 otherwise$", program.output(), re.MULTILINE), program.output()
     assert len(took) > 10
     wait_until(lambda: refused(town) - before == n, 5, lambda: f"each is counted: {refused(town) - before} of {n}")
     wait_until(lambda: n_descriptors(town) <= open_before, 10,
+               lambda: f"no descriptor stays: {n_descriptors(town)}, {open_before} before")
+
+
+def burst_of_served(town, n, measured):
+    """All are served, and what they cost is given back, but for connections that wait for the next (at most 64)."""
+    before, open_before = refused(town), n_descriptors(town)
+    program = town.outside.start([sys.executable, CROWD, "served", town.relay.host.ip, 80, n, *SOURCES], name="crowd")
+    begin = time.monotonic()
+    took = honest_visits(town, program)
+    measured(f"a burst of {n} for a host that is there, until the last is gone", time.monotonic() - begin, 120)
+    measured(f"slowest of {len(took)} honest visits beside", max(took), 5)
+    assert re.search(rf"^0 reset, {n} served, 0 otherwise$", program.output(), re.MULTILINE), program.output()
+    assert refused(town) == before
+    wait_until(lambda: n_descriptors(town) <= open_before + 64, 10,
                lambda: f"no descriptor stays: {n_descriptors(town)}, {open_before} before")
 
 
@@ -78,3 +93,18 @@ def test_ten_thousand_slow_visitors_delay_nobody_and_leave_nothing(town, measure
 
 def test_a_hundred_thousand_visitors_in_a_burst_delay_nobody_and_leave_nothing(town, measured):
     crowd(town, "burst", BURST, measured)
+
+
+def test_a_burst_for_a_host_of_the_configuration_is_served_whole(town, measured):
+    burst_of_served(town, SERVED, measured)
+
+
+def test_a_burst_for_a_host_of_a_member_is_served_whole(lab, build, measured):
+    overlay = Overlay(lab, build, members=("alice",)).join_with_front_door("tls_port = 9443\n[frontdoor]\nmax_visitors_source = 2000\n")
+    overlay.web = web.Web(overlay.nodes["alice"], PAGE, address="127.0.0.1")
+    for source in SOURCES:
+        overlay.outside.run(["ip", "address", "add", f"{source}/24", "dev", "eth0"])
+    overlay.control.admin("host", "add", "alice", "app.demo")
+    overlay.nodes["alice"].ctl("expose", "http://app.demo", "8080")
+    wait_until(lambda: web.curl(overlay.outside, overlay.relay.host.ip, overlay.web, "http://app.demo/").stdout == PAGE, 10, "live")
+    burst_of_served(overlay, SERVED // 2, measured)

@@ -9,6 +9,8 @@ import threading
 
 
 class WebServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 1024  # 5 is no crowd
+
     def server_bind(self):
         # Without its parent's question to the DNS for its own name, which no one answers in a lab.
         socketserver.TCPServer.server_bind(self)
