@@ -178,7 +178,7 @@ void webgw_agent_thread_status(struct webgw_agent_thread *thread, struct node_st
 		snprintf(told->host, sizeof(told->host), "%s%s", host->name.is_wildcard ? "*." : "", host->name.name.text);
 		_Static_assert(sizeof(told->target) >= WEBGW_AGENT_TARGETS_LEN + 1, "both fit");
 		webgw_agent_targets_text(&host->targets, told->target);
-		strcpy(told->state, host->is_subscribed ? "subscribed" : host->refusal[0] != '\0' ? "refused" : "asking");
+		strcpy(told->state, host->is_subscribed ? "subscribed" : host->is_down ? "target down" : host->refusal[0] != '\0' ? "refused" : "asking");
 		memcpy(told->why, host->refusal, sizeof(host->refusal));
 		told->warm = host->warm;
 		told->visitors_now = host->visitors_now;

@@ -186,6 +186,14 @@ char *webgw_print_register(int64_t id, const struct host_pattern *host, const ch
 	return print_request(id, "webgw_registerClient", params);
 }
 
+char *webgw_print_unregister(int64_t id, int64_t subscription)
+{
+	struct json *params = json_object();
+
+	json_put_integer(params, "subscription", subscription);
+	return print_request(id, "webgw_unregisterClient", params);
+}
+
 char *webgw_print_prepare(int64_t id, int64_t subscription, uint32_t count)
 {
 	struct json *params = json_object();

@@ -77,4 +77,5 @@ P2P_CHECK int webgw_word_read(const char *text, size_t len, struct webgw_word *r
 
 /* A line each, NUL-terminated, freed by the caller. hex_secret NULL: a member; else wiped by the caller. */
 char *webgw_print_register(int64_t id, const struct host_pattern *host, const char *hex_secret);
+char *webgw_print_unregister(int64_t id, int64_t subscription);
 char *webgw_print_prepare(int64_t id, int64_t subscription, uint32_t count);

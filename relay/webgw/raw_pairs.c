@@ -23,7 +23,7 @@ struct raw_pair {
 	struct splice_pair pair;
 	struct link place; /* among all, or those who are gone */
 	uint64_t gone_ms;
-	uint32_t *counter;
+	struct raw_pairs_counter *counter;
 };
 
 struct raw_pairs {
@@ -49,9 +49,9 @@ static void on_pair_ended(void *owner, struct splice_pair *ended, enum splice_ou
 	struct raw_pair *pair = container_of(ended, struct raw_pair, pair);
 	struct raw_pairs *pairs = owner;
 
-	(void)outcome;
 	pairs->n--;
-	(*pair->counter)--;
+	pair->counter->now--;
+	pair->counter->unanswered += outcome == SPLICE_RESET && ended->flows[1].n_bytes == 0;
 	pair->gone_ms = now_ms();
 	link_put_last(&pairs->gone, &pair->place);
 }
@@ -127,7 +127,7 @@ static int watch(struct raw_pairs *pairs, struct splice_end *end, int fd)
 }
 
 int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t *head_take, size_t n_head,
-		    uint32_t *counter)
+		    struct raw_pairs_counter *counter)
 {
 	struct raw_pair *pair = calloc(1, sizeof(*pair));
 
@@ -152,7 +152,7 @@ int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t
 	link_put_last(&pairs->all, &pair->place);
 	pairs->n++;
 	pair->counter = counter;
-	(*counter)++;
+	counter->now++;
 	(void)uv_idle_start(&pairs->more, on_more);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include "relay/webgw/agent_wire.h"
 #include "relay/webgw/half_closed.h"
 #include "relay/webgw/raw_pairs.h"
+#include "relay/webgw/target_probe.h"
 #include "relay/webgw/tls_bridge.h"
 #include "relay/webgw/warm_demand.h"
 
@@ -42,17 +43,25 @@
 #define MAX_SEEN       512
 #define SEEN_LEN       16
 #define FIRST_PREPARE  1000 /* request ids: below it those of hosts' registration */
+#define FIRST_UNREGISTER 2000
+#define PROBE_MS       2000 /* between two tries of a host's targets */
 #define MAX_MESSAGE    4096
 #define MAX_QUEUE      (64 * 1024)
 
 enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING, PARTING };
 
 struct agent_host {
+	struct webgw_agent *agent;
 	struct host_pattern name;
 	struct webgw_agent_targets targets;
 	int64_t subscription; /* 0: none */
 	uint32_t n_warm;      /* also those that are dialled for it */
-	uint32_t n_raw;	      /* visitors between sockets alone */
+	struct raw_pairs_counter raw; /* visitors between sockets alone */
+	uint64_t unanswered;  /* of them, when it was looked at last */
+	struct target_probe *probe; /* NULL: none is under way */
+	bool probes_https;
+	uint64_t probe_ms; /* since when; and when it is over, before which there is no other */
+	bool is_down;	   /* none of its targets can be had: others may serve it */
 	uint32_t n_asked;     /* secrets, in the request under way */
 	int64_t asked_of;     /* their subscription */
 	uint64_t ask_ms, visited_ms, register_ms;
@@ -112,6 +121,8 @@ static uint64_t now_of(const struct webgw_agent *agent)
 
 static void release_visit(struct webgw_agent *agent);
 
+static void suspect(struct agent_host *host);
+
 static bool is_warm(const struct visit *visit)
 {
 	return visit->state == DIALLING_WARM || visit->state == WARM;
@@ -151,6 +162,8 @@ static void on_over(void *owner, const struct error *why)
 		if (visit->host->subscription != 0)
 			visit->host->register_ms = 0;
 	} else if (why->code < 0) {
+		if (visit->state == CARRYING && visit->bridge.bytes_out == 0)
+			suspect(visit->host);
 		log_limited(&agent->log_limit, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s", visit->host->name.name.text,
 			    why->message);
 	}
@@ -206,8 +219,11 @@ static int begin_to_connect(const struct endpoint *target)
 	return r;
 }
 
+static void suspect(struct agent_host *host);
+
 static void tell_no_target(struct visit *visit, int error)
 {
+	suspect(visit->host);
 	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s", visit->host->name.name.text,
 		    endpoint_text(target_of(visit)).s, strerror(-error));
 }
@@ -278,7 +294,7 @@ static void on_parted(void *owner)
 			close(target);
 	} else {
 		const size_t n = visit->n_first + n_came;
-		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n, &visit->host->n_raw) == 0)
+		if (raw_pairs_begin(agent->raw, fd, target, join_pieces(visit, came, n_came), n, &visit->host->raw) == 0)
 			agent->counters.raw++;
 	}
 	close_visit(visit);
@@ -487,6 +503,92 @@ static void tend(struct visit *visit)
 	tls_bridge_say(&visit->bridge, &alive, 1);
 }
 
+/* ---- are targets there? ---- */
+
+static void close_warm(struct webgw_agent *agent, const struct agent_host *host);
+static void release(struct webgw_agent *agent);
+
+static void unsubscribe(struct agent_host *host, int64_t subscription)
+{
+	struct webgw_agent *agent = host->agent;
+
+	host->subscription = 0;
+	host->n_asked = 0;
+	close_warm(agent, host);
+	if (agent->is_open && subscription != 0)
+		send_and_free(agent, webgw_print_unregister(FIRST_UNREGISTER + (host - agent->hosts), subscription));
+}
+
+static void note_down(struct agent_host *host, int error)
+{
+	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
+
+	if (host->is_down)
+		return;
+	host->is_down = true;
+	webgw_agent_targets_text(&host->targets, targets);
+	log_warning(MODULE, "%s: nobody answers at %s: %s; its visitors are left to other agents until somebody does",
+		    host->name.name.text, targets, strerror(-error));
+	unsubscribe(host, host->subscription);
+}
+
+static void note_up(struct agent_host *host)
+{
+	if (!host->is_down)
+		return;
+	host->is_down = false;
+	host->register_ms = 0;
+	log_info(MODULE, "%s: somebody answers again; subscribing", host->name.name.text);
+}
+
+static void begin_probe(struct agent_host *host, bool https);
+
+static void on_probed(void *owner, int status)
+{
+	struct agent_host *host = owner;
+	struct webgw_agent *agent = host->agent;
+	const struct webgw_agent_targets *targets = &host->targets;
+	const bool has_other = !host->probes_https && targets->https.port != 0 && !endpoint_equal(&targets->http, &targets->https);
+
+	host->probe = NULL;
+	host->probe_ms = now_of(agent) + PROBE_MS;
+	if (!agent->is_stopping) {
+		if (status == 0)
+			note_up(host);
+		else if (has_other)
+			begin_probe(host, true);
+		else
+			note_down(host, status);
+	}
+	release(agent);
+}
+
+static void begin_probe(struct agent_host *host, bool https)
+{
+	struct webgw_agent *agent = host->agent;
+
+	host->probes_https = https;
+	host->probe_ms = now_of(agent);
+	agent->n_open++;
+	host->probe = target_probe_begin(agent->loop, https ? &host->targets.https : &host->targets.http, on_probed, host);
+}
+
+/* A visitor was not answered: whether its target is there is asked at once, but not for each visitor. */
+static void suspect(struct agent_host *host)
+{
+	if (!host->probe && !host->agent->is_stopping && now_of(host->agent) >= host->probe_ms)
+		begin_probe(host, host->targets.http.port == 0);
+}
+
+static void tend_probe(struct agent_host *host)
+{
+	if (host->probe && now_of(host->agent) - host->probe_ms >= DIAL_MS)
+		target_probe_end(host->probe);
+	if (host->is_down || host->unanswered != host->raw.unanswered)
+		suspect(host);
+	host->unanswered = host->raw.unanswered;
+}
+
 /* Also those that it has: the server says nothing when it takes one away, and gives the same one when it has not. */
 static void register_hosts(struct webgw_agent *agent)
 {
@@ -494,7 +596,7 @@ static void register_hosts(struct webgw_agent *agent)
 
 	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++) {
 		struct agent_host *host = &agent->hosts[i];
-		if (now_ms < host->register_ms)
+		if (host->is_down || now_ms < host->register_ms)
 			continue;
 		host->register_ms = now_ms + RENEW_MS;
 		send_and_free(agent, webgw_print_register(i + 1, &host->name,
@@ -510,6 +612,8 @@ static void on_tick(uv_timer_t *timer)
 		next = at->after;
 		tend(container_of(at, struct visit, among));
 	}
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		tend_probe(&agent->hosts[i]);
 	if (!agent->is_open)
 		return;
 	register_hosts(agent);
@@ -517,12 +621,13 @@ static void on_tick(uv_timer_t *timer)
 		top_up(agent, &agent->hosts[i]);
 }
 
-static void close_warm(struct webgw_agent *agent)
+/* host NULL: of all. */
+static void close_warm(struct webgw_agent *agent, const struct agent_host *host)
 {
 	for (struct link *at = agent->visits.after, *next; at != &agent->visits; at = next) {
 		struct visit *visit = container_of(at, struct visit, among);
 		next = at->after;
-		if (is_warm(visit))
+		if (is_warm(visit) && (!host || visit->host == host))
 			close_visit(visit);
 	}
 }
@@ -532,6 +637,10 @@ static void close_warm(struct webgw_agent *agent)
 static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, int64_t subscription)
 {
 	agent->wait_ms = FIRST_WAIT_MS;
+	if (host->is_down) { /* since it was asked for */
+		unsubscribe(host, subscription);
+		return;
+	}
 	if (host->subscription == subscription) /* still there */
 		return;
 	host->subscription = subscription;
@@ -677,7 +786,7 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 		agent->hosts[i].register_ms = 0;
 		agent->hosts[i].wait_ms = 0;
 	}
-	close_warm(agent);
+	close_warm(agent, NULL);
 	plan(agent, why);
 }
 
@@ -807,7 +916,7 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 	    raw_pairs_new(loop, &agent->raw) != 0)
 		abort();
 	for (uint8_t i = 0; i < options->n_hosts; i++)
-		agent->hosts[i] = (struct agent_host){ .name = options->hosts[i], .targets = options->targets[i] };
+		agent->hosts[i] = (struct agent_host){ .agent = agent, .name = options->hosts[i], .targets = options->targets[i] };
 	link_init_ring(&agent->visits);
 	randombytes_buf(agent->seen, sizeof(agent->seen)); /* so that none is seen that was not */
 	agent->wait_ms = FIRST_WAIT_MS;
@@ -830,6 +939,9 @@ void webgw_agent_stop(struct webgw_agent *agent, void (*stopped)(void *owner), v
 	agent->is_open = false;
 	while ((first = link_first(&agent->visits)))
 		close_visit(container_of(first, struct visit, among));
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		if (agent->hosts[i].probe)
+			target_probe_end(agent->hosts[i].probe);
 	websocket_host_close(agent->websockets, on_part_closed, agent);
 	uv_close((uv_handle_t *)&agent->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&agent->tick, on_tick_closed);
@@ -860,7 +972,8 @@ void webgw_agent_facts(const struct webgw_agent *agent, struct webgw_agent_facts
 	for (uint8_t i = 0; i < ret->n_hosts; i++) {
 		const struct agent_host *host = &agent->hosts[i];
 		ret->hosts[i] = (struct webgw_agent_host_facts){ .name = host->name, .targets = host->targets, .warm = host->n_warm,
-								 .visitors_now = host->n_raw,
+								 .visitors_now = host->raw.now,
+								 .is_down = host->is_down,
 								 .is_subscribed = host->subscription != 0 };
 		memcpy(ret->hosts[i].refusal, host->refusal, sizeof(host->refusal));
 	}

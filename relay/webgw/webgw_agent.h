@@ -11,6 +11,9 @@
  * Visitors that are carried outlive the WebSocket. One that speaks TLS itself goes to a target of its own, if its host has one, and
  * is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
  *
+ * A host none of whose targets answers is unsubscribed until one does: another agent serves it. That is looked at when a visitor
+ * broke unanswered.
+ *
  * Loop only.
  */
 #pragma once
@@ -58,6 +61,7 @@ struct webgw_agent_host_facts {
 	struct host_pattern name;
 	struct webgw_agent_targets targets;
 	bool is_subscribed;
+	bool is_down; /* its targets do not answer */
 	char refusal[WEBGW_AGENT_WHY_LEN + 1]; /* what the server said last; "": it has not refused it, since it was there last */
 	uint32_t warm, visitors_now;
 };

@@ -512,23 +512,24 @@ def test_a_host_of_webgw_is_not_a_members_to_take(lab, build):
         assert passes(visitor, agent.dial_back(agent.next_visit()), REQUEST)
 
 
-def start_agent(town, extra="", secret=SECRET, port=9081, name=None, expose="www.example.com 127.0.0.1:8080",
+def start_agent(town, extra="", secret=SECRET, port=9081, name=None, host=None, expose="www.example.com 127.0.0.1:8080",
                 leads="www.example.com leads to 127.0.0.1:8080"):
     """p2pnode as an agent, on a host that is no member."""
+    host = host or town.agents
     town.relay.program.wait_for_log("this node's pin is", 15)
     pin = re.search(r"this node's pin is (\S+)", town.relay.program.output())[1]
-    (town.agents.folder / "secret").write_text(secret.hex() + "\n")
-    (town.agents.folder / "secret").chmod(0o600)
+    (host.folder / "secret").write_text(secret.hex() + "\n")
+    (host.folder / "secret").chmod(0o600)
     launcher = ()
     if name:
         names = town.agents.folder / "hosts"
         names.write_text(f"127.0.0.1 localhost\n{town.relay.host.ip} {name}\n")
         launcher = ("unshare", "--mount", "sh", "-c", f'mount --bind {names} /etc/hosts && exec "$@"', "sh")
-    node = Node(town.build, town.agents, launcher=launcher, config=f"""
+    node = Node(town.build, host, launcher=launcher, config=f"""
 [webgw-agent]
 server = {name or town.relay.host.ip}:{port}
 server_pin = {pin}
-secret_file = {town.agents.folder / "secret"}
+secret_file = {host.folder / "secret"}
 expose = {expose}
 {extra}""").start()
     node.program.wait_for_log(leads, 15)
@@ -598,6 +599,51 @@ def test_http_and_https_of_a_host_may_go_to_two_targets_of_our_own_agent(town, w
         assert passes_through(visit(town, first, port), accept(target), first)
     assert [host["target"] for host in node.status()["webgw_agent"]["hosts"]] == [
         "http://127.0.0.1:8080 https://127.0.0.1:8443"]
+
+
+def answering(target):
+    """Each who comes to target is answered, until it is closed."""
+    def serve():
+        while True:
+            try:
+                carried = accept(target)
+                if carried.recv(4096):
+                    carried.sendall(b"answer")
+                carried.close()
+            except OSError:
+                return
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def is_served(town, first, port):
+    visitor = visit(town, first, port)
+    try:
+        return visitor.recv(6) == b"answer"
+    except ConnectionResetError:
+        return False
+    finally:
+        visitor.close()
+
+
+@pytest.mark.parametrize("warm, port", [(0, 80), (2, 80), (2, 443)])
+def test_an_agent_whose_target_is_down_leaves_its_visitors_to_another(town, lab, warm, port):
+    first = client_hello() if port == 443 else REQUEST
+    start_agent(town, f"warm = {warm}\n")
+    answering(listening(town))
+    other = start_agent(town, f"warm = {warm}\n", host=lab.host("others", town.internet))
+    wait_until(lambda: warm_now(town) == 2 * warm, 15, "that all are warm")
+
+    def notices():
+        is_served(town, first, port)
+        return "nobody answers at 127.0.0.1:8080" in other.program.output()
+    wait_until(notices, 15, "that the other notices")
+    wait_until(lambda: other.status()["webgw_agent"]["hosts"][0]["state"] == "target down", 10, "that it says so")
+    wait_until(lambda: warm_now(town) == warm, 15, "that those of the other are gone")
+    assert all(is_served(town, first, port) for _ in range(20))
+    answering(listening(town, host=other.host))
+    other.program.wait_for_log("somebody answers again", 15)
+    wait_until(lambda: other.status()["webgw_agent"]["hosts"][0]["state"] == "subscribed", 10, "that it is back")
+    assert all(is_served(town, first, port) for _ in range(4))
 
 
 START, ALIVE, TAKEN = 1, b"\x00", b"\x01"

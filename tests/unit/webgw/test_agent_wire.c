@@ -112,6 +112,10 @@ static void test_what_an_agent_says_is_understood(void)
 	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && request.method == WEBGW_PREPARE);
 	assert(request.subscription == 7 && request.count == 8);
 	free(text);
+	text = webgw_print_unregister(2000, 7);
+	assert(webgw_request_read(text, strlen(text), &request, &error) == 0 && request.method == WEBGW_UNREGISTER);
+	assert(request.subscription == 7);
+	free(text);
 	text = webgw_print_prepare(1000, 7, 9);
 	assert(webgw_request_read(text, strlen(text), &request, &error) == RPC_INVALID_PARAMS);
 	free(text);
