@@ -55,6 +55,7 @@ struct agent_host {
 	struct host_pattern name;
 	struct webgw_agent_targets targets;
 	int64_t subscription; /* 0: none */
+	int64_t given_up;     /* the last one, of which visitors may still be told */
 	uint32_t n_warm;      /* also those that are dialled for it */
 	struct raw_pairs_counter raw; /* visitors between sockets alone */
 	uint64_t unanswered;  /* of them, when it was looked at last */
@@ -506,6 +507,7 @@ static void tend(struct visit *visit)
 /* ---- are targets there? ---- */
 
 static void close_warm(struct webgw_agent *agent, const struct agent_host *host);
+static void on_retry(uv_timer_t *timer);
 static void release(struct webgw_agent *agent);
 
 static void unsubscribe(struct agent_host *host, int64_t subscription)
@@ -513,6 +515,7 @@ static void unsubscribe(struct agent_host *host, int64_t subscription)
 	struct webgw_agent *agent = host->agent;
 
 	host->subscription = 0;
+	host->given_up = subscription;
 	host->n_asked = 0;
 	close_warm(agent, host);
 	if (agent->is_open && subscription != 0)
@@ -539,6 +542,8 @@ static void note_up(struct agent_host *host)
 	host->is_down = false;
 	host->register_ms = 0;
 	log_info(MODULE, "%s: somebody answers again; subscribing", host->name.name.text);
+	if (!host->agent->ws) /* it waits, maybe for this */
+		(void)uv_timer_start(&host->agent->timer, on_retry, FIRST_WAIT_MS, 0);
 }
 
 static void begin_probe(struct agent_host *host, bool https);
@@ -571,6 +576,15 @@ static void begin_probe(struct agent_host *host, bool https)
 	host->probe_ms = now_of(agent);
 	agent->n_open++;
 	host->probe = target_probe_begin(agent->loop, https ? &host->targets.https : &host->targets.http, on_probed, host);
+}
+
+/* Who subscribes to nothing is not let stay at the server. */
+static bool has_a_host_up(const struct webgw_agent *agent)
+{
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		if (!agent->hosts[i].is_down)
+			return true;
+	return false;
 }
 
 /* A visitor was not answered: whether its target is there is asked at once, but not for each visitor. */
@@ -713,11 +727,16 @@ static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
 		on_host_refused(agent, &agent->hosts[word->id - 1], word);
 }
 
+static bool is_told_of(const struct agent_host *host, const struct webgw_word *word)
+{
+	return word->subscription == host->subscription || word->subscription == host->given_up;
+}
+
 static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
 {
 	for (uint8_t i = 0; i < agent->options.n_hosts && agent->is_open; i++) {
 		struct agent_host *host = &agent->hosts[i];
-		if (host->subscription != word->subscription || is_seen(agent, word->secret))
+		if (!is_told_of(host, word) || is_seen(agent, word->secret))
 			continue;
 		note_visited(host, now_of(agent));
 		dial(agent, host, word->listening_port, word->secret, DIALLING, word->port == 443);
@@ -780,7 +799,7 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	if (was_steady)
 		agent->wait_ms = FIRST_WAIT_MS;
 	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
-		agent->hosts[i].subscription = 0;
+		agent->hosts[i].subscription = agent->hosts[i].given_up = 0;
 		agent->hosts[i].n_asked = 0;
 		agent->hosts[i].ask_ms = 0;
 		agent->hosts[i].register_ms = 0;
@@ -831,6 +850,8 @@ static void on_retry(uv_timer_t *timer)
 	struct error error;
 	int r;
 
+	if (!has_a_host_up(agent)) /* note_up() begins again */
+		return;
 	if (agent->secret_file[0] != '\0')
 		r = read_secret(agent, &error);
 	else

@@ -10,11 +10,13 @@ tests/unit/webgw has the rules one by one; here a client made from the protocol'
 import hashlib
 import json
 import os
+import pathlib
 import re
 import socket
 import ssl
 import stat
 import struct
+import subprocess
 import threading
 import time
 
@@ -640,10 +642,45 @@ def test_an_agent_whose_target_is_down_leaves_its_visitors_to_another(town, lab,
     wait_until(lambda: other.status()["webgw_agent"]["hosts"][0]["state"] == "target down", 10, "that it says so")
     wait_until(lambda: warm_now(town) == warm, 15, "that those of the other are gone")
     assert all(is_served(town, first, port) for _ in range(20))
+    if not warm:  # who serves nothing is not let stay
+        wait_until(lambda: not other.status()["webgw_agent"]["connected"], 20, "that it is sent away")
     answering(listening(town, host=other.host))
     other.program.wait_for_log("somebody answers again", 15)
     wait_until(lambda: other.status()["webgw_agent"]["hosts"][0]["state"] == "subscribed", 10, "that it is back")
     assert all(is_served(town, first, port) for _ in range(4))
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+def test_agents_dial_back_where_they_are_told_to(town, warm):
+    """Other ports than the ordinary ones, at which nobody listens."""
+    config = town.relay.config
+    config.write_text(config.read_text() + "dial_back = 5000\ntls_dial_back = 5001\n")
+    town.relay.kill()
+    town.relay.start()
+    agent = subscribed(town)
+    visitor = visit(town, REQUEST)
+    told = agent.next_visit()
+    assert told["serverListeningPort"] == 5000 and passes(visitor, agent.dial_back(told), REQUEST)
+    agent.close()
+    start_agent(town, f"warm = {warm}\n")
+    target, hello = listening(town), client_hello()
+    for first, port in ((REQUEST, 80), (hello, 443)):
+        wait_until(lambda: warm_now(town) == warm, 15, "that one is warm")
+        assert passes_through(visit(town, first, port), accept(target), first)
+    for port in (4658, 4659):
+        with pytest.raises(ConnectionRefusedError):
+            town.agents.socket(kind=socket.SOCK_STREAM).connect((town.relay.host.ip, port))
+
+
+def test_a_secret_files_hash_is_made_as_the_manual_says(tmp_path):
+    root = pathlib.Path(__file__).parents[2]
+    recipe = "head -n 1 secret | tr -d '\\r\\n' | tr a-f A-F | basenc -d --base16 | sha256sum"
+    manual = (root / "man/p2pnode.conf.5.scd").read_text().replace("\\\\", "\\").replace("\\-", "-")
+    assert recipe in manual and recipe in (root / "docs/PROTOCOL-webgw.md").read_text()
+    for secret, end in ((SECRET, "\n"), (bytes(range(256)), "\r\nand more\n"), (b"\xaf" * 32, "")):
+        (tmp_path / "secret").write_text(secret.hex() + end)
+        said = subprocess.run(["sh", "-c", recipe], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        assert said.split()[0] == hashlib.sha256(secret).hexdigest()
 
 
 START, ALIVE, TAKEN = 1, b"\x00", b"\x01"
