@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/spawn.h"
 #include "relay/diglett/file_saver.h"
+#include "relay/diglett/gateway_notes.h"
 #include "relay/diglett/request_wire.h"
 
 #include <assert.h>
@@ -275,27 +276,39 @@ static struct call *append(struct route *route, bool is_add, uint16_t port)
 	return call;
 }
 
-static int load_notes(struct gateway *gateway, struct error *reterr)
+/* What was noted is taken back. */
+static void reconcile(struct gateway *gateway, struct gateway_notes notes)
 {
-	char *text = NULL, *rest;
-	size_t len;
-	int r = file_read(gateway->notes, MAX_NOTES, &text, &len, reterr);
+	struct host_name name;
 
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		struct host_name name;
-		if (diglett_name_parse(line, strlen(line), &name) != 0 || find(gateway, &name))
+	while (gateway_notes_next(&notes, &name)) {
+		if (find(gateway, &name))
 			continue;
 		struct route *route = find_or_new(gateway, &name);
 		route->may_be_told = route->is_noted = true;
 		append(route, false, 0)->is_reconciling = true;
 		gateway->n_reconciling++;
 	}
+}
+
+static int load_notes(struct gateway *gateway, struct error *reterr)
+{
+	char *text = NULL;
+	size_t len = 0;
+	int r = file_read(gateway->notes, MAX_NOTES, &text, &len, reterr);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	const struct gateway_notes notes = { text, len };
+	/* Seen before the first is taken: a file that is not ours is left as it is. */
+	if (gateway_notes_count(notes) > GATEWAY_MAX_CALLS)
+		r = error_set(reterr, -EFBIG, "%s: more than %d names", gateway->notes, GATEWAY_MAX_CALLS);
+	else
+		reconcile(gateway, notes);
 	free(text);
-	return 0;
+	return r;
 }
 
 /* Nobody needs to hear of what ends before it has begun; and when it is late, the next start takes back the rest. */

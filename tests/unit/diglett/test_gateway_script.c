@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -377,6 +378,30 @@ static void test_the_longest_notes_that_it_writes_it_can_read(void)
 	end_world();
 }
 
+/* They are none of its own. */
+static void test_notes_of_more_names_than_can_be_told_are_refused_and_left_as_they_are(void)
+{
+	const struct gateway_options options = { .script = world.script, .notes = world.notes };
+	struct error error;
+	size_t n_before, n_after;
+	char *before, *after;
+
+	new_world("");
+	FILE *notes = fopen(world.notes, "w");
+	for (int i = 0; i <= GATEWAY_MAX_CALLS; i++)
+		fprintf(notes, "n%d.demo\n", i);
+	fclose(notes);
+	assert(file_read(world.notes, 1 << 20, &before, &n_before, NULL) == 0);
+	assert(gateway_new(&world.loop, &options, &world.gateway, &error) == -EFBIG);
+	uv_unref((uv_handle_t *)&world.poke);
+	uv_run(&world.loop, UV_RUN_DEFAULT);
+	assert(file_read(world.notes, 1 << 20, &after, &n_after, NULL) == 0);
+	assert(n_before == n_after && memcmp(before, after, n_before) == 0);
+	free(before);
+	free(after);
+	end_world();
+}
+
 static void test_closing_has_one_time_limit_however_many_names_there_are(void)
 {
 	char *text = NULL;
@@ -572,6 +597,7 @@ int main(void)
 	test_after_a_crash_nothing_is_told_before_all_was_taken_back();
 	test_after_a_crash_many_that_fail_keep_no_other_waiting_for_ever();
 	test_the_longest_notes_that_it_writes_it_can_read();
+	test_notes_of_more_names_than_can_be_told_are_refused_and_left_as_they_are();
 	test_closing_has_one_time_limit_however_many_names_there_are();
 	const unsigned n_before = count_descriptors();
 	test_a_script_that_fails_is_run_again();
