@@ -681,7 +681,7 @@ void deed_watch(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 static int enough_looks(const struct peer_fsm *fsm)
 {
 	const int loss_permille = fsm->candidates.all[fsm->current].loss_permille;
-	int enough = fsm->undelivered_ns ? 1 + (loss_permille + 50) / 70 : MISSING_LOOKS + loss_permille / 70;
+	int enough = fsm->undelivered_ns ? 1 + (loss_permille > 0) + (loss_permille + 50) / 70 : MISSING_LOOKS + loss_permille / 70;
 
 	return enough < MISSING_LOOKS_MAX ? enough : MISSING_LOOKS_MAX;
 }

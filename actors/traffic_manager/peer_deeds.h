@@ -30,7 +30,7 @@
 #define PROBE_NS         MS(100) /* between the probes of a suspect path */
 #define PROBE_SLOW_NS    MS(500) /* and after the first few */
 #define FAST_PROBES      6
-#define LOST_PROBES      5         /* and more where some are lost anyway */
+#define LOST_PROBES      6         /* and more where some are lost anyway: meanwhile the relay carries a copy of all */
 #define LOSS_PROBE_NS    MS(30)    /* between the probes before the doubt, where some are lost anyway */
 #define LOSS_PROBES_MAX  6
 #define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
