@@ -391,7 +391,7 @@ static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 		struct plane_place *place = take_place(peer, relay->relay.id);
 		if (plane_place_was_tried(place, now, is_sought))
 			continue;
-		plane_place_try(place, now, data_plane_relay_rtt_us(plane, relay->relay.id));
+		plane_place_try(place, now, data_plane_relay_rtt_us(plane, relay->relay.id), is_sought);
 		n += send_by_tls(relay, peer, &first) == 0;
 	}
 }

@@ -81,17 +81,20 @@ bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns, boo
 			      (place->absent_ns != 0 && now_ns - place->absent_ns < PLANE_RETRY_NS));
 }
 
-void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us)
+void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us, bool is_sought)
 {
 	const uint64_t patience_ns = rtt_us == 0 ? MAX_PATIENCE_NS : 2000ull * rtt_us + MIN_PATIENCE_NS;
 	const bool is_heard = plane_place_is_here(place) && now_ns - place->here_ns < PLANE_FRESH_NS;
 
+	place->sent_ns = now_ns;
+	/* That this one is not answered may be for want of answers: taken for ready, it would have all that is sent. */
+	if (is_sought && plane_place_is_absent(place) && now_ns - place->absent_ns < PLANE_STANDS_NS)
+		return;
 	/* What is heard from is not in doubt, and what the relay has not yet answered is waited for no longer. */
 	if (!is_heard && !(plane_place_is_tried(place, now_ns) && place->absent_ns == 0)) {
 		place->tried_ns = now_ns;
 		place->tried_until_ns = now_ns + (patience_ns < MAX_PATIENCE_NS ? patience_ns : MAX_PATIENCE_NS);
 	}
-	place->sent_ns = now_ns;
 	place->absent_ns = 0;
 }
 

@@ -8,7 +8,8 @@
  *      └────────────────────────────────► ABSENT                             not deaf any more
  *
  * Over TLS nobody says that a peer is there, only that it is not: a place that is tried is UNKNOWN again once the relay
- * has had time to say so, and what is UNKNOWN may be sent to.
+ * has had time to say so, and what is UNKNOWN may be sent to. Who is sought is tried more often than a relay answers: what
+ * it said stands for a while though a try was not answered.
  *
  * Pure. Times are of common/clock.h, 0: never.
  */
@@ -20,6 +21,7 @@
 #define PLANE_PLACES  8
 #define PLANE_RETRY_NS 150000000ull /* who was not there is tried again after that */
 #define PLANE_SOUGHT_NS 50000000ull /* … and who is sought since it does not answer elsewhere, so often in any case */
+#define PLANE_STANDS_NS 1000000000ull /* … where it was absent, and is until then: a relay says so 10 times a second, of all peers together */
 #define PLANE_FRESH_NS 1000000000ull /* who was heard from so lately is there: a packet more does not put that in doubt */
 #define PLANE_DEAF_NS 60000000000ull /* after that the relay knows itself whether the peer is there */
 
@@ -41,8 +43,8 @@ struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLAC
 /* The place there is, or a new one; its home, and where it is, give way last. */
 struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id);
 
-/* A packet goes there. rtt_us: to the relay, 0: not known. */
-void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us);
+/* A packet goes there. rtt_us: to the relay, 0: not known. Sought where it was not just now, a peer stays absent until heard. */
+void plane_place_try(struct plane_place *place, uint64_t now_ns, uint32_t rtt_us, bool is_sought);
 /* It was tried, or said not to be there, just now: not yet to be tried again. Who is sought may come any moment. */
 bool plane_place_was_tried(const struct plane_place *place, uint64_t now_ns, bool is_sought);
 

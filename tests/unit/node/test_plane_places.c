@@ -107,7 +107,7 @@ static void test_who_was_tried_and_not_said_to_be_absent_is_unknown_after_a_whil
 	const uint64_t again = 1000 + PLANE_RETRY_NS;
 
 	EXPECT(plane_place_was_tried(&place, again - 1, false) && !plane_place_was_tried(&place, again, false));
-	plane_place_try(&place, again, 20000);
+	plane_place_try(&place, again, 20000, false);
 	EXPECT(plane_place_is_tried(&place, again) && !plane_place_is_absent(&place));
 	EXPECT(plane_place_is_tried(&place, again + 89 * MS) && !plane_place_is_tried(&place, again + 90 * MS));
 	EXPECT(!plane_place_is_absent(&place) && !plane_place_is_here(&place));
@@ -117,13 +117,13 @@ static void test_a_far_relay_has_more_time_to_say_so_but_not_for_ever(void)
 {
 	struct plane_place place = { .relay_id = 3 };
 
-	plane_place_try(&place, 1000, 100000);
+	plane_place_try(&place, 1000, 100000, false);
 	EXPECT(plane_place_is_tried(&place, 249 * MS) && !plane_place_is_tried(&place, 251 * MS));
 	place = (struct plane_place){ .relay_id = 3 };
-	plane_place_try(&place, 1000, 5000000);
+	plane_place_try(&place, 1000, 5000000, false);
 	EXPECT(!plane_place_is_tried(&place, 301 * MS));
 	place = (struct plane_place){ .relay_id = 3 };
-	plane_place_try(&place, 1000, 0);
+	plane_place_try(&place, 1000, 0, false);
 	EXPECT(plane_place_is_tried(&place, 299 * MS) && !plane_place_is_tried(&place, 301 * MS));
 }
 
@@ -131,7 +131,7 @@ static void test_who_was_tried_and_is_heard_is_there_at_once(void)
 {
 	struct plane_place place = { .relay_id = 3 };
 
-	plane_place_try(&place, 1000, 20000);
+	plane_place_try(&place, 1000, 20000, false);
 	place.here_ns = 1001;
 	EXPECT(!plane_place_is_tried(&place, 1001) && plane_place_is_here(&place));
 }
@@ -140,7 +140,7 @@ static void test_who_was_tried_and_said_to_be_absent_is_absent(void)
 {
 	struct plane_place place = { .relay_id = 3, .here_ns = 900 };
 
-	plane_place_try(&place, 1000, 20000);
+	plane_place_try(&place, 1000, 20000, false);
 	place.absent_ns = 1001;
 	EXPECT(plane_place_is_absent(&place) && plane_place_was_tried(&place, 1002, false));
 }
@@ -149,11 +149,11 @@ static void test_who_is_heard_while_it_is_tried_is_there_however_often_it_is_tri
 {
 	struct plane_place place = { .relay_id = 3 };
 
-	plane_place_try(&place, 1000 * MS, 20000);
+	plane_place_try(&place, 1000 * MS, 20000, false);
 	place.here_ns = 1010 * MS;
-	plane_place_try(&place, 1050 * MS, 20000);
+	plane_place_try(&place, 1050 * MS, 20000, false);
 	EXPECT(!plane_place_is_tried(&place, 1050 * MS) && plane_place_is_here(&place));
-	plane_place_try(&place, 1010 * MS + PLANE_FRESH_NS, 20000); /* that was long ago */
+	plane_place_try(&place, 1010 * MS + PLANE_FRESH_NS, 20000, false); /* that was long ago */
 	EXPECT(plane_place_is_tried(&place, 1010 * MS + PLANE_FRESH_NS));
 }
 
@@ -166,7 +166,7 @@ static void test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_t
 	for (uint64_t ms = 1000; ms < 1300; ms += 10) {
 		if (plane_place_was_tried(&place, ms * MS, true))
 			continue;
-		plane_place_try(&place, ms * MS, 100000);
+		plane_place_try(&place, ms * MS, 100000, true);
 		n++;
 		EXPECT(plane_place_was_tried(&place, ms * MS, false));
 		EXPECT(plane_place_is_tried(&place, ms * MS) == (ms < 1250));
@@ -175,8 +175,43 @@ static void test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_t
 	}
 	EXPECT(n == 5 && !plane_place_is_tried(&place, 1250 * MS)); /* of the first, not of the last */
 	place.absent_ns = 1201 * MS;
-	plane_place_try(&place, 1250 * MS - 1, 100000); /* the relay is asked anew */
-	EXPECT(plane_place_is_tried(&place, 1499 * MS) && !plane_place_is_tried(&place, 1500 * MS));
+	plane_place_try(&place, 1201 * MS + PLANE_RETRY_NS, 100000, false); /* the relay is asked anew */
+	EXPECT(plane_place_is_tried(&place, 1600 * MS) && !plane_place_is_tried(&place, 1601 * MS));
+}
+
+/* Three peers are sought at a relay that has none of them, and says so 10 times a second. */
+static void test_who_is_sought_where_it_was_absent_stays_absent_though_a_try_is_not_answered(void)
+{
+	struct plane_place peers[3] = { { .relay_id = 3 }, { .relay_id = 3 }, { .relay_id = 3 } };
+	uint32_t n = 0;
+
+	for (int i = 0; i < 3; i++)
+		peers[i].absent_ns = 1000 * MS;
+	for (uint64_t ms = 1000; ms < 3400; ms += 10)
+		for (int i = 0; i < 3; i++) {
+			if (!plane_place_was_tried(&peers[i], ms * MS, true)) {
+				plane_place_try(&peers[i], ms * MS, 20000, true);
+				n++;
+			}
+			if (ms % 300 == (uint64_t)i * 100)
+				peers[i].absent_ns = ms * MS;
+			EXPECT(plane_place_is_absent(&peers[i]));
+		}
+	EXPECT(n == 3 * 48);
+}
+
+static void test_who_is_sought_where_it_was_absent_is_there_when_heard_and_unknown_when_that_was_long_ago(void)
+{
+	struct plane_place place = { .relay_id = 3, .absent_ns = 1000 * MS };
+
+	plane_place_try(&place, 1000 * MS + PLANE_STANDS_NS - 1, 20000, true);
+	EXPECT(plane_place_is_absent(&place) && !plane_place_is_tried(&place, 1000 * MS + PLANE_STANDS_NS));
+	EXPECT(plane_place_was_tried(&place, 1000 * MS + PLANE_STANDS_NS, true));
+	struct plane_place heard = place;
+	heard.here_ns = 1000 * MS + PLANE_STANDS_NS;
+	EXPECT(plane_place_is_here(&heard) && !plane_place_is_tried(&heard, heard.here_ns));
+	plane_place_try(&place, 1000 * MS + PLANE_STANDS_NS, 20000, true);
+	EXPECT(!plane_place_is_absent(&place) && plane_place_is_tried(&place, 1000 * MS + PLANE_STANDS_NS));
 }
 
 /* So many peers are sought for 10 s, looked at every 50 ms, always in the same order: how often, at least and at most? */
@@ -221,6 +256,8 @@ int main(void)
 	test_who_was_tried_and_said_to_be_absent_is_absent();
 	test_who_is_heard_while_it_is_tried_is_there_however_often_it_is_tried();
 	test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_the_same();
+	test_who_is_sought_where_it_was_absent_stays_absent_though_a_try_is_not_answered();
+	test_who_is_sought_where_it_was_absent_is_there_when_heard_and_unknown_when_that_was_long_ago();
 	test_an_answer_by_our_own_home_does_not_say_that_the_peer_is_there();
 	test_a_place_is_kept_once_taken();
 	test_of_which_nothing_was_heard_for_longest_gives_way();
