@@ -950,12 +950,16 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 {
 	uint32_t cost, now = cost_now_us(fsm);
 	int best = best_other(fsm, now_ns, &cost);
-	const bool is_return = fsm->prefers_relay && fsm->was_lossy && best == fsm->current;
+	const bool is_return = fsm->prefers_relay && fsm->was_lossy;
+	const int way = is_return ? ANY_DIRECT : best; /* by whatever address: it may be the same line */
 
 	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin_us(fsm, best, now) >= now) {
 		fsm->n_better = 0;
 		return;
 	}
+	if (way != fsm->better)
+		fsm->n_better = 0;
+	fsm->better = way;
 	if (++fsm->n_better < (is_return ? BACK_SURVEYS : BETTER_SURVEYS))
 		return;
 	fsm->prefers_relay = best == RELAY_SLOT;

@@ -93,6 +93,7 @@
 
 #define NEVER      UINT64_MAX
 #define RELAY_SLOT 0xff
+#define ANY_DIRECT 0xfe
 
 static inline uint64_t peer_later(uint64_t a, uint64_t b)
 {

@@ -251,7 +251,8 @@ struct peer_fsm {
 	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
 	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
 	bool was_lossy;	      /* … and the direct way was left for what it lost */
-	uint32_t n_better;    /* surveys in a row that found another way better */
+	int better;	      /* another way … */
+	uint32_t n_better;    /* … and how many surveys in a row found it better */
 
 	void (*trace)(void *arg, const char *line); /* may be NULL; a decision a line */
 	void *trace_arg;

@@ -425,6 +425,46 @@ static void test_a_direct_way_left_for_what_it_lost_is_taken_again_when_it_was_a
 	assert(!w.peer.prefers_relay && w.now_ns - begin_ns < MS(210000));
 }
 
+/* To the last ping that went there. */
+static void happens_pong_of(struct world *w, const char *address)
+{
+	const struct endpoint there = at(address);
+
+	for (uint32_t i = w->n_pings; i > 0 && w->n_pings - i < ARRAY_LEN(w->pings); i--) {
+		const struct peer_action *ping = &w->pings[(i - 1) % ARRAY_LEN(w->pings)];
+
+		if (!endpoint_equal(&ping->to.endpoint, &there))
+			continue;
+		happens(w, (struct peer_input){ .type = PEER_IN_PONG, .tx_id = ping->tx_id, .from.endpoint = there });
+		return;
+	}
+}
+
+static void test_nor_is_another_address_of_the_peer_taken_by_one_lucky_look(void)
+{
+	struct world w;
+	given_an_established_peer(&w);
+	for (int n = 0; !w.peer.prefers_relay && n < 200; n++)
+		survey(&w, n % 3 != 0, 20);
+	assert(w.peer.prefers_relay);
+	happens_rendezvous(&w, LAN);
+
+	int n = 0;
+	for (uint64_t begin_ns = w.now_ns; w.peer.prefers_relay && n < 200; n++) {
+		w.now_ns = w.peer.survey_ns;
+		happens_plain(&w, PEER_IN_DEADLINE);
+		w.now_ns += MS(5);
+		happens_pong_of(&w, LAN);
+		if (n % 3 != 0)
+			happens_pong_of(&w, PUBLIC);
+		w.now_ns += MS(20);
+		happens_pong(&w, NULL);
+		happens_from(&w, PEER_IN_DATA_RECEIVED, PUBLIC);
+		assert(w.now_ns - begin_ns < MS(180000));
+	}
+	assert(n >= 32 && strcmp(endpoint_text(&w.peer.path.endpoint).s, LAN) == 0);
+}
+
 static void test_a_quiet_path_is_pinged_every_two_seconds(void)
 {
 	struct world w;
@@ -1124,6 +1164,7 @@ int main(void)
 	test_data_both_ways_needs_no_pings_but_surveys_and_one_a_second();
 	test_a_direct_way_that_loses_a_third_is_left_for_the_relay_within_a_minute_or_two_and_not_for_two_losses();
 	test_a_direct_way_left_for_what_it_lost_is_taken_again_when_it_was_as_good_for_three_minutes_not_by_one_lucky_look();
+	test_nor_is_another_address_of_the_peer_taken_by_one_lucky_look();
 	test_a_quiet_path_is_pinged_every_two_seconds();
 	test_silence_under_traffic_is_asked_doubted_carried_by_relay_and_given_up();
 	test_where_pings_pass_and_data_does_not_the_relay_carries_it_and_the_address_is_closed_for_a_while();
