@@ -373,9 +373,16 @@ static void flush_waiting(struct data_plane *plane)
 	plane->is_flushing = false;
 }
 
+/* It, or who would have to give way for it: that one would be forgotten, and tried again at once. */
+static bool was_tried(const struct plane_peer *peer, uint32_t relay_id, uint64_t now, bool is_sought)
+{
+	return plane_place_was_tried(plane_places_room(peer->places, peer->home_relay, relay_id), now, is_sought);
+}
+
 /*
  * Nobody knows where the peer is, or it does not answer where it should be: over TLS a relay tells when it is not there. Few, and not often; one that does not
- * say so is taken for ready then, as those are of which nothing is known.
+ * say so is taken for ready then, as those are of which nothing is known. Of more relays than are remembered those that are not
+ * come first, in the room of one whose time has come: no relay is tried more often for having been forgotten, none never.
  */
 static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const struct plane_relay *but,
 			const struct train *train)
@@ -385,15 +392,16 @@ static void send_to_all(struct data_plane *plane, struct plane_peer *peer, const
 	const bool is_sought = peer_silence_is_sought(&peer->silence, now);
 	uint32_t n = 0;
 
-	for (struct plane_relay *relay = plane->relays; relay && n < MAX_SOUGHT; relay = relay->next) {
-		if (relay == but || !relay->is_tls_up || relay->is_tls_silent)
-			continue;
-		struct plane_place *place = take_place(peer, relay->relay.id);
-		if (plane_place_was_tried(place, now, is_sought))
-			continue;
-		plane_place_try(place, now, data_plane_relay_rtt_us(plane, relay->relay.id), is_sought);
-		n += send_by_tls(relay, peer, &first) == 0;
-	}
+	for (uint32_t pass = 0; pass < 2; pass++)
+		for (struct plane_relay *relay = plane->relays; relay && n < MAX_SOUGHT; relay = relay->next) {
+			const uint32_t id = relay->relay.id;
+			if (relay == but || !relay->is_tls_up || relay->is_tls_silent)
+				continue;
+			if ((plane_place(peer, id) != NULL) != (pass == 1) || was_tried(peer, id, now, is_sought))
+				continue;
+			plane_place_try(take_place(peer, id), now, data_plane_relay_rtt_us(plane, id), is_sought);
+			n += send_by_tls(relay, peer, &first) == 0;
+		}
 }
 
 int plane_send_relayed(struct data_plane *plane, struct plane_peer *peer, uint32_t wanted, const struct train *train)

@@ -20,6 +20,7 @@ static uint64_t last_news_ns(const struct plane_place *place)
 
 	if (place->relay_id == 0)
 		return 0;
+	ns = ns > place->sent_ns ? ns : place->sent_ns;
 	return ns > place->asked_ns ? ns : place->asked_ns;
 }
 
@@ -33,21 +34,30 @@ static int worth(const struct plane_place *place, uint32_t home_relay)
 	return place->here_ns > place->absent_ns ? 2 : 1;
 }
 
-/* Of equal worth, the one of which nothing was heard for longest gives way. */
-struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id)
+/* Of equal worth, the one of which nothing was heard for longest, nor was it tried, gives way. */
+const struct plane_place *plane_places_room(const struct plane_place places[PLANE_PLACES], uint32_t home_relay,
+					    uint32_t relay_id)
 {
-	struct plane_place *place = plane_places_find(places, relay_id);
+	const struct plane_place *place = plane_places_find(places, relay_id);
 
 	if (place)
 		return place;
 	place = &places[0];
 	for (uint32_t i = 1; i < PLANE_PLACES; i++) {
-		struct plane_place *other = &places[i];
+		const struct plane_place *other = &places[i];
 		const int more = worth(other, home_relay) - worth(place, home_relay);
 		if (more < 0 || (more == 0 && last_news_ns(other) < last_news_ns(place)))
 			place = other;
 	}
-	*place = (struct plane_place){ .relay_id = relay_id };
+	return place;
+}
+
+struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id)
+{
+	struct plane_place *place = &places[plane_places_room(places, home_relay, relay_id) - places];
+
+	if (place->relay_id != relay_id)
+		*place = (struct plane_place){ .relay_id = relay_id };
 	return place;
 }
 

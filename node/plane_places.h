@@ -40,6 +40,9 @@ struct plane_place {
 
 /* NULL: nothing is known. */
 struct plane_place *plane_places_find(const struct plane_place places[PLANE_PLACES], uint32_t relay_id);
+/* The place there is, or the one that gives way for it, which may be another relay's; never NULL. */
+const struct plane_place *plane_places_room(const struct plane_place places[PLANE_PLACES], uint32_t home_relay,
+					    uint32_t relay_id);
 /* The place there is, or a new one; its home, and where it is, give way last. */
 struct plane_place *plane_places_take(struct plane_place places[PLANE_PLACES], uint32_t home_relay, uint32_t relay_id);
 

@@ -214,6 +214,41 @@ static void test_who_is_sought_where_it_was_absent_is_there_when_heard_and_unkno
 	EXPECT(!plane_place_is_absent(&place) && plane_place_is_tried(&place, 1000 * MS + PLANE_STANDS_NS));
 }
 
+/* 11 relays, of which a packet tries four, those first that are not remembered. */
+static void test_of_more_relays_than_are_remembered_each_has_its_turn_and_none_within_50_ms(void)
+{
+	uint64_t last_ms[12] = { 0 };
+	uint32_t n_tries[12] = { 0 };
+
+	memset(places, 0, sizeof(places));
+	for (uint64_t ms = 1000; ms < 3000; ms += 10) {
+		uint32_t n = 0;
+		for (int pass = 0; pass < 2; pass++)
+			for (uint32_t id = 1; id < 12 && n < 4; id++) {
+				if ((plane_places_find(places, id) != NULL) != (pass == 1) ||
+				    plane_place_was_tried(plane_places_room(places, HOME, id), ms * MS, true))
+					continue;
+				EXPECT(ms - last_ms[id] >= 50);
+				plane_place_try(plane_places_take(places, HOME, id), ms * MS, 20000, true);
+				last_ms[id] = ms;
+				n_tries[id]++;
+				n++;
+			}
+	}
+	for (uint32_t id = 1; id < 12; id++)
+		EXPECT(n_tries[id] >= 20 && n_tries[id] <= 40);
+}
+
+static void test_the_room_for_a_place_is_its_own_or_of_who_gives_way_and_looking_takes_nothing(void)
+{
+	given_all_are_taken();
+	EXPECT(plane_places_room(places, HOME, 5)->relay_id == 5);
+	EXPECT(plane_places_room(places, HOME, 9)->relay_id == 8 && !plane_places_find(places, 9));
+	plane_places_find(places, 8)->sent_ns = 1000; /* tried since */
+	EXPECT(plane_places_room(places, HOME, 9)->relay_id == 7);
+	EXPECT(plane_places_take(places, HOME, 9)->relay_id == 9 && !plane_places_find(places, 7));
+}
+
 /* So many peers are sought for 10 s, looked at every 50 ms, always in the same order: how often, at least and at most? */
 static void expect_turns(int n_peers, uint32_t least, uint32_t most)
 {
@@ -258,6 +293,8 @@ int main(void)
 	test_who_is_sought_is_tried_every_50_ms_and_a_try_has_its_time_all_the_same();
 	test_who_is_sought_where_it_was_absent_stays_absent_though_a_try_is_not_answered();
 	test_who_is_sought_where_it_was_absent_is_there_when_heard_and_unknown_when_that_was_long_ago();
+	test_of_more_relays_than_are_remembered_each_has_its_turn_and_none_within_50_ms();
+	test_the_room_for_a_place_is_its_own_or_of_who_gives_way_and_looking_takes_nothing();
 	test_an_answer_by_our_own_home_does_not_say_that_the_peer_is_there();
 	test_a_place_is_kept_once_taken();
 	test_of_which_nothing_was_heard_for_longest_gives_way();
