@@ -795,6 +795,11 @@ void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner))
 	uv_close((uv_handle_t *)&stream->deadline, on_closed);
 }
 
+bool tls_stream_was_resumed(const struct tls_stream *stream)
+{
+	return stream->ssl && SSL_session_reused(stream->ssl) == 1;
+}
+
 bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol)
 {
 	const unsigned char *selected = NULL;

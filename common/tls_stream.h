@@ -138,6 +138,8 @@ void tls_stream_close(struct tls_stream *stream, void (*closed)(void *owner));
 
 /* Is it this protocol that both sides agreed on? "": none. Only when ready. */
 bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol);
+/* By a ticket of an earlier one: without a signature. False as long as it is not known. */
+bool tls_stream_was_resumed(const struct tls_stream *stream);
 struct endpoint tls_stream_remote(const struct tls_stream *stream);
 /* Milliseconds since the other side's kernel last acknowledged anything; UINT32_MAX when unknown. */
 uint32_t tls_stream_last_ack_ms(const struct tls_stream *stream);

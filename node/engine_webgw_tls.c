@@ -55,11 +55,11 @@ static bool on_caller(void *owner, const struct dial_caller *caller_take)
 	return front_door_take_caller(tls->engine->front_door, caller_take);
 }
 
-static void on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
+static bool on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
 {
 	struct engine_webgw_tls *tls = owner;
 
-	webgw_not_taken(tls->engine->webgw, subscription, wanted);
+	return webgw_not_taken(tls->engine->webgw, subscription, wanted);
 }
 
 static bool on_is_there(void *owner, int64_t subscription)

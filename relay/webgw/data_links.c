@@ -27,6 +27,7 @@ _Static_assert(WEBGW_FIRST_MAX == DIAL_WANTED_FIRST && TLS_BRIDGE_EARLY >= WEBGW
 #define TAKE_MS		   500 /* for the word that a visitor is taken: a round trip, as a rule */
 #define RATE_S		   200 /* of one source */
 #define RATE_BURST	   1000
+#define RESUMED_S	   2000 /* of one source, that were asked for, and cost little */
 
 struct data_link {
 	struct tls_bridge bridge;
@@ -59,7 +60,7 @@ struct data_links {
 	struct data_links_options options;
 	struct tcp_listener listener;
 	struct tcp_pair_maker pairs;
-	struct source_limit limit;
+	struct source_limit limit, resumed;
 	uv_timer_t timer;
 	uv_timer_t take_timer; /* of the first that is started */
 	uv_timer_t await_timer;
@@ -120,16 +121,33 @@ static void drop_started(struct data_link *link)
 	link->started = NULL;
 }
 
+/* Nobody will come for it: the door turns it away at once, else it waits for as long as visitors do. */
+static void give_up(const struct data_links *links, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
+{
+	const struct data_links_ports *ports = &links->options.ports;
+	struct dial_caller nobody = { .fd = -1 };
+
+	memcpy(nobody.secret, secret, sizeof(nobody.secret));
+	(void)ports->caller(ports->owner, &nobody);
+	sodium_memzero(&nobody, sizeof(nobody));
+}
+
+static void not_taken(const struct data_links *links, int64_t subscription, const struct dial_wanted *wanted)
+{
+	const struct data_links_ports *ports = &links->options.ports;
+
+	if (!ports->not_taken(ports->owner, subscription, wanted))
+		give_up(links, wanted->secret);
+}
+
 /* Once for a visitor. */
 static void tell_otherwise(struct data_link *link)
 {
-	const struct data_links_ports *ports = &link->links->options.ports;
-
 	if (!link->started || link->is_told || link->links->is_stopping)
 		return;
 	link->is_told = true;
 	link->links->counters.warm_lost++;
-	ports->not_taken(ports->owner, link->subscription, link->started);
+	not_taken(link->links, link->subscription, link->started);
 }
 
 static void close_link(struct data_link *link)
@@ -163,15 +181,9 @@ static void on_over(void *owner, const struct error *why)
  */
 static void give_visitor_up(struct data_link *link, const struct dial_caller *caller_for)
 {
-	const struct data_links_ports *ports = &link->links->options.ports;
-	struct dial_caller nobody = { .fd = -1, .remote = caller_for->remote };
-
 	link->links->counters.no_descriptors++;
-	if (link->is_told)
-		return;
-	memcpy(nobody.secret, caller_for->secret, sizeof(nobody.secret));
-	(void)ports->caller(ports->owner, &nobody); /* else it waits for as long as visitors do */
-	sodium_memzero(&nobody, sizeof(nobody));
+	if (!link->is_told)
+		give_up(link->links, caller_for->secret);
 }
 
 /* It goes to the front door, which knows whose visitor it is for. */
@@ -310,7 +322,6 @@ static uint32_t count_awaiting(const struct data_links *links, int64_t subscript
 static void on_await_timer(uv_timer_t *timer)
 {
 	struct data_links *links = container_of(timer, struct data_links, await_timer);
-	const struct data_links_ports *ports = &links->options.ports;
 	const uint64_t now_ms = uv_now(timer->loop);
 	struct link *first;
 
@@ -321,7 +332,7 @@ static void on_await_timer(uv_timer_t *timer)
 			return;
 		}
 		links->counters.awaited_late++;
-		ports->not_taken(ports->owner, one->subscription, &one->wanted);
+		not_taken(links, one->subscription, &one->wanted);
 		free_awaiting(one);
 	}
 }
@@ -365,6 +376,19 @@ static void end_awaiting(struct data_links *links, int64_t subscription)
 	}
 }
 
+/*
+ * It was asked for, and a busy agent makes more than others may; but it is the agent that asks: who does not resume, or does
+ * nothing else, is slowed as anybody.
+ */
+static void spare_limit(struct data_link *link)
+{
+	struct data_links *links = link->links;
+
+	if (tls_stream_was_resumed(&link->bridge.stream) &&
+	    source_limit_take(&links->resumed, &link->remote, uv_now(links->options.loop)))
+		source_limit_give_back(&links->limit, &link->remote);
+}
+
 /* False: it is no such secret. */
 static bool admit_warm(struct data_link *link, const uint8_t secret[WEBGW_EPHEMERAL_LEN])
 {
@@ -375,7 +399,7 @@ static bool admit_warm(struct data_link *link, const uint8_t secret[WEBGW_EPHEME
 		close_link(link);
 	} else if (r > 0) {
 		link->subscription = r;
-		source_limit_give_back(&link->links->limit, &link->remote); /* it was asked for: a busy agent makes more than that */
+		spare_limit(link);
 		hear_alive(link);
 		end_awaiting(link->links, r);
 	}
@@ -696,7 +720,8 @@ int data_links_start(const struct data_links_options *options, struct data_links
 	link_init_ring(&links->awaiting);
 	link_init_ring(&links->all);
 	source_limit_init(&links->limit, RATE_S, RATE_BURST);
-	links->limit.is_each_v4 = true;
+	source_limit_init(&links->resumed, RESUMED_S, RESUMED_S);
+	links->limit.is_each_v4 = links->resumed.is_each_v4 = true;
 	const struct tcp_listener_ports ports = { .owner = links, .accepted = on_accepted };
 	const int r = tcp_listener_open(&links->listener, options->loop, &options->listen, NULL, &ports, reterr);
 	if (r != 0) {

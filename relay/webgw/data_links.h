@@ -37,8 +37,8 @@ struct data_links_ports {
 	void *owner;
 	/* Its fd and answer are taken over, also on failure. False: there is no room for it. */
 	bool (*caller)(void *owner, const struct dial_caller *caller_take);
-	/* A warm connection seems to be dead: its agent has to be told otherwise. */
-	void (*not_taken)(void *owner, int64_t subscription, const struct dial_wanted *wanted);
+	/* A warm connection seems to be dead: its agent, or another, has to be told otherwise. False: there is none to be told. */
+	bool (*not_taken)(void *owner, int64_t subscription, const struct dial_wanted *wanted);
 	/* Is there still such an agent? */
 	bool (*is_there)(void *owner, int64_t subscription);
 };

@@ -584,12 +584,31 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
 }
 
-void webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted)
+/* It is not counted as waiting for who is told: whose it is was said to the door, which says its end of that one. */
+static bool tell_another(struct webgw *webgw, enum subscriptions_health health, const struct dial_wanted *wanted)
+{
+	int64_t id = 0;
+
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_OF_HOST; i++) {
+		struct websocket *ws = subscriptions_pick(webgw->subscriptions, &wanted->host, health, uv_now(webgw->loop), &id);
+		if (!ws)
+			return false;
+		if (websocket_stalled_ms(ws) < STALL_MS && tell(webgw, ws, id, wanted))
+			return true;
+		subscriptions_pass_over(webgw->subscriptions, id);
+	}
+	return false;
+}
+
+bool webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted)
 {
 	struct websocket *ws = subscriptions_owner(webgw->subscriptions, subscription);
 
-	if (ws)
-		(void)tell(webgw, ws, subscription, wanted); /* who cannot be told does not dial back: that is counted */
+	if (ws && tell(webgw, ws, subscription, wanted))
+		return true;
+	subscriptions_begin(webgw->subscriptions);
+	subscriptions_pass_over(webgw->subscriptions, subscription);
+	return tell_another(webgw, SUBSCRIPTIONS_HEALTHY, wanted) || tell_another(webgw, SUBSCRIPTIONS_RESTING, wanted);
 }
 
 bool webgw_is_there(struct webgw *webgw, int64_t subscription)

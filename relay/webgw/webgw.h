@@ -105,8 +105,11 @@ struct webgw_counters webgw_counters(const struct webgw *webgw);
 
 /* A visitor waits: an agent is chosen and told, and answer() called, from inside. */
 void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted);
-/* Its agent was handed that visitor, and has not taken it: now it is told, as if it had nothing warm. */
-void webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted);
+/*
+ * Its agent was handed that visitor, and has not taken it: now it is told, as if it had nothing warm; if it has gone, or does not
+ * read, another one of that host, and the visitor is counted of the first all the same. False: nobody could be told.
+ */
+P2P_CHECK bool webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted);
 /* Is there still this subscription? */
 bool webgw_is_there(struct webgw *webgw, int64_t subscription);
 void webgw_over(struct webgw *webgw, const struct dial_over *over);

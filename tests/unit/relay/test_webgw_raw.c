@@ -30,7 +30,7 @@ struct house {
 	struct data_links *links;
 	struct dial_caller caller;
 	unsigned n_callers, n_not_taken;
-	bool is_stopped;
+	bool is_stopped, is_nobody_there;
 	int fd;
 	SSL *hand;
 };
@@ -70,11 +70,14 @@ static bool on_caller(void *owner, const struct dial_caller *caller_take)
 	return true;
 }
 
-static void on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
+static bool on_not_taken(void *owner, int64_t subscription, const struct dial_wanted *wanted)
 {
+	struct house *house = owner;
+
 	(void)subscription;
 	(void)wanted;
-	((struct house *)owner)->n_not_taken++;
+	house->n_not_taken++;
+	return !house->is_nobody_there;
 }
 
 static bool on_is_there(void *owner, int64_t subscription)
@@ -413,6 +416,27 @@ static void test_what_does_not_come_is_told_otherwise_soon(void)
 	EXPECT(house.n_not_taken == 2);
 }
 
+/* One that waits, and one whose warm connection ends: the door turns them away, and does not wait for who will not come. */
+static void test_a_visitor_for_whom_nobody_can_be_told_is_given_up_at_once(void)
+{
+	struct house house;
+	uint8_t prepared[1][WEBGW_EPHEMERAL_LEN];
+
+	begin(&house);
+	house.is_nobody_there = true;
+	EXPECT(data_links_prepare(house.links, 7, 1, prepared) == 1);
+	hand_visitor(&house, 443);
+	AWAIT(&house.w, house.n_callers == 1);
+	EXPECT(house.caller.fd == -1 && memcmp(house.caller.secret, secret, sizeof(secret)) == 0);
+	make_warm(&house, false);
+	hand_visitor(&house, 80);
+	hang_up(&house);
+	AWAIT(&house.w, house.n_callers == 2);
+	EXPECT(house.caller.fd == -1 && memcmp(house.caller.secret, secret, sizeof(secret)) == 0);
+	EXPECT(house.n_not_taken == 2 && data_links_counters(house.links).no_descriptors == 0);
+	finish(&house);
+}
+
 enum ending { A_BYTE_MORE, NO_GOODBYE, GARBAGE, ANOTHER_KIND, N_ENDINGS };
 
 static void say_badly(struct house *house, enum ending ending)
@@ -497,6 +521,7 @@ int main(void)
 	test_who_speaks_no_tls_and_agents_of_before_stay_within_it();
 	test_a_visitor_waits_for_a_warm_connection_that_is_coming();
 	test_what_does_not_come_is_told_otherwise_soon();
+	test_a_visitor_for_whom_nobody_can_be_told_is_given_up_at_once();
 	test_what_ends_otherwise_than_with_a_goodbye_is_broken();
 	test_a_start_that_was_not_taken_is_told_otherwise();
 	test_a_visitor_that_was_taken_when_descriptors_ran_out_is_given_up_at_once();

@@ -637,13 +637,17 @@ static void test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken(void)
 	ready.n_ready = 1;
 	ws.last[0] = '\0';
 	assert(visit("w.example") == id && ready.n_handed == 1 && ws.last[0] == '\0');
-	webgw_not_taken(world.webgw, id, &wanted);
+	assert(host_name_from("w.example", strlen("w.example"), &wanted.host) == 0);
+	assert(webgw_not_taken(world.webgw, id, &wanted));
 	assert(strstr(ws.last, "secret"));
 	ws.last[0] = '\0';
 	assert(visit("w.example") == id && strstr(ws.last, "secret"));
 	close_one(&ws);
 	assert(!webgw_is_there(world.webgw, id));
-	webgw_not_taken(world.webgw, id, &wanted); /* nobody is there to be told */
+	assert(!webgw_not_taken(world.webgw, id, &wanted)); /* nobody is there to be told */
+	(void)enter(&other, "w.example");
+	other.last[0] = '\0';
+	assert(webgw_not_taken(world.webgw, id, &wanted) && strstr(other.last, "secret")); /* who has gone has left it to another */
 	close_one(&other);
 	end();
 }
