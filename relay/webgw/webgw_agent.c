@@ -122,7 +122,7 @@ static uint64_t now_of(const struct webgw_agent *agent)
 
 static void release_visit(struct webgw_agent *agent);
 
-static void suspect(struct agent_host *host);
+static bool suspect(struct agent_host *host);
 
 static bool is_warm(const struct visit *visit)
 {
@@ -164,7 +164,7 @@ static void on_over(void *owner, const struct error *why)
 			visit->host->register_ms = 0;
 	} else if (why->code < 0) {
 		if (visit->state == CARRYING && visit->bridge.bytes_out == 0)
-			suspect(visit->host);
+			(void)suspect(visit->host);
 		log_limited(&agent->log_limit, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s", visit->host->name.name.text,
 			    why->message);
 	}
@@ -220,11 +220,18 @@ static int begin_to_connect(const struct endpoint *target)
 	return r;
 }
 
-static void suspect(struct agent_host *host);
+/* This process's want, or the machine's, which says nothing of the target. */
+static bool is_for_want(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -EADDRNOTAVAIL;
+}
 
 static void tell_no_target(struct visit *visit, int error)
 {
-	suspect(visit->host);
+	if (target_of(visit)->port == 0) /* nothing is exposed to who comes so, which is nobody's fault here */
+		return;
+	if (!is_for_want(error))
+		(void)suspect(visit->host);
 	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s", visit->host->name.name.text,
 		    endpoint_text(target_of(visit)).s, strerror(-error));
 }
@@ -251,6 +258,8 @@ static void carry(struct visit *visit)
 	agent->counters.carried_now++;
 	if (fd < 0 || tls_bridge_join(&visit->bridge, fd) < 0) {
 		tell_no_target(visit, fd < 0 ? fd : -EIO);
+		if (target_of(visit)->port == 0) /* it is taken to be reset: told by the other way, it would cost another connection */
+			tls_stream_flush(&visit->bridge.stream);
 		close_visit(visit);
 		return;
 	}
@@ -354,8 +363,9 @@ static void on_came(void *owner)
 	tls_bridge_skip(&visit->bridge, (size_t)len + start.n_first);
 	tls_bridge_say(&visit->bridge, &taken, 1);
 	agent->counters.warm_used++;
-	note_visited(host, now_of(agent));
 	visit->is_tls = start.port == 443;
+	if (target_of(visit)->port != 0)
+		note_visited(host, now_of(agent));
 	if (start.is_raw)
 		part(visit);
 	else
@@ -400,6 +410,11 @@ static const char *server_name(const struct webgw_agent *agent)
 	return endpoint_parse_ip(agent->server, 0, &address) == 0 ? NULL : agent->server;
 }
 
+static bool has_room(const struct webgw_agent *agent)
+{
+	return agent->n_visits + raw_pairs_count(agent->raw) < MAX_VISITS;
+}
+
 /* is_tls: its visitor speaks TLS, which is known of one that is told alone. */
 static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t port, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
 		 enum visit_state state, bool is_tls)
@@ -407,7 +422,7 @@ static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t po
 	struct tls_bridge_ports ports = { .ready = on_dialled, .came = on_came, .parted = on_parted, .over = on_over };
 	struct endpoint remote = websocket_remote(agent->ws);
 
-	if (agent->n_visits + raw_pairs_count(agent->raw) >= MAX_VISITS) {
+	if (!has_room(agent)) {
 		agent->counters.too_many++;
 		return;
 	}
@@ -455,7 +470,7 @@ static void top_up(struct webgw_agent *agent, struct agent_host *host)
 {
 	const uint32_t wanted = wanted_warm(agent, host);
 
-	if (!agent->is_open || host->subscription == 0 || host->n_asked > 0 || host->n_warm >= wanted ||
+	if (!agent->is_open || !has_room(agent) || host->subscription == 0 || host->n_asked > 0 || host->n_warm >= wanted ||
 	    now_of(agent) < host->ask_ms)
 		return;
 	const uint32_t missing = wanted - host->n_warm;
@@ -467,12 +482,15 @@ static void top_up(struct webgw_agent *agent, struct agent_host *host)
 static void on_secrets(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
 {
 	const uint32_t n = word->n < host->n_asked ? word->n : host->n_asked;
+	const uint32_t n_before = host->n_warm;
 
 	if (n < host->n_asked)
 		host->ask_ms = now_of(agent) + (n > 0 ? ASK_MORE_MS : ASK_AGAIN_MS);
 	host->n_asked = 0;
 	for (uint32_t i = 0; i < n; i++)
 		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM, false);
+	if (host->n_warm < n_before + n) /* for want of room or descriptors: visitors would wait for what does not come */
+		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
 	top_up(agent, host);
 }
 
@@ -546,6 +564,12 @@ static void note_up(struct agent_host *host)
 		(void)uv_timer_start(&host->agent->timer, on_retry, FIRST_WAIT_MS, 0);
 }
 
+static void tell_no_probe(const struct agent_host *host, int error)
+{
+	log_limited(&host->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: whether somebody answers cannot be tried: %s",
+		    host->name.name.text, strerror(-error));
+}
+
 static void begin_probe(struct agent_host *host, bool https);
 
 static void on_probed(void *owner, int status)
@@ -560,6 +584,8 @@ static void on_probed(void *owner, int status)
 	if (!agent->is_stopping) {
 		if (status == 0)
 			note_up(host);
+		else if (is_for_want(status)) /* neither up nor down is known */
+			tell_no_probe(host, status);
 		else if (has_other)
 			begin_probe(host, true);
 		else
@@ -587,20 +613,22 @@ static bool has_a_host_up(const struct webgw_agent *agent)
 	return false;
 }
 
-/* A visitor was not answered: whether its target is there is asked at once, but not for each visitor. */
-static void suspect(struct agent_host *host)
+/* A visitor was not answered: whether its target is there is asked at once, but not for each visitor. False: it is not asked now. */
+static bool suspect(struct agent_host *host)
 {
-	if (!host->probe && !host->agent->is_stopping && now_of(host->agent) >= host->probe_ms)
-		begin_probe(host, host->targets.http.port == 0);
+	if (host->probe || host->agent->is_stopping || now_of(host->agent) < host->probe_ms)
+		return false;
+	begin_probe(host, host->targets.http.port == 0);
+	return true;
 }
 
 static void tend_probe(struct agent_host *host)
 {
 	if (host->probe && now_of(host->agent) - host->probe_ms >= DIAL_MS)
 		target_probe_end(host->probe);
-	if (host->is_down || host->unanswered != host->raw.unanswered)
-		suspect(host);
-	host->unanswered = host->raw.unanswered;
+	const bool is_due = host->is_down || host->unanswered != host->raw.unanswered;
+	if (is_due && suspect(host)) /* else it stays due: what is known may be from before */
+		host->unanswered = host->raw.unanswered;
 }
 
 /* Also those that it has: the server says nothing when it takes one away, and gives the same one when it has not. */
@@ -738,7 +766,8 @@ static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
 		struct agent_host *host = &agent->hosts[i];
 		if (!is_told_of(host, word) || is_seen(agent, word->secret))
 			continue;
-		note_visited(host, now_of(agent));
+		if ((word->port == 443 ? &host->targets.https : &host->targets.http)->port != 0)
+			note_visited(host, now_of(agent));
 		dial(agent, host, word->listening_port, word->secret, DIALLING, word->port == 443);
 		top_up(agent, host); /* there was none for it */
 	}

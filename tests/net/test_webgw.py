@@ -603,6 +603,15 @@ def test_http_and_https_of_a_host_may_go_to_two_targets_of_our_own_agent(town, w
         "http://127.0.0.1:8080 https://127.0.0.1:8443"]
 
 
+def test_who_comes_by_a_scheme_that_is_not_exposed_is_reset_and_costs_no_second_connection(town):
+    node = start_agent(town, "warm = 1\nmetrics = 127.0.0.1:9100\n", expose="https://www.example.com 127.0.0.1:8443",
+                       leads="www.example.com leads to https://127.0.0.1:8443")
+    wait_until(lambda: warm_now(town) == 1, 15, "that one is warm")
+    assert hears_reset(visit(town, REQUEST))
+    wait_until(lambda: figure(node.host, 'agent_visitors_total{by="warm"}') == 1, 5, "that its connection was taken")
+    assert figure(node.host, 'agent_visitors_total{by="new"}') == 0
+
+
 def answering(target):
     """Each who comes to target is answered, until it is closed."""
     def serve():
