@@ -2,7 +2,7 @@
 
 They come from the SOURCE addresses in turn. slow: all at once; each begins a request, and says no more. burst: one after
 the other, 500 at a time; each asks for a host that nobody has. served: as burst, for a host that is there, and each takes
-the whole answer. Prints "all are here" when the last has come, and "N reset, N served, N otherwise" when the last is gone.
+the whole answer, whose body is "hello\\n". Prints "all are here" when the last has come, and "N reset, N served, N otherwise" when the last is gone.
 """
 
 import errno
@@ -44,7 +44,7 @@ def on_event(fd, events):
             answer = visitors[fd].recv(65536)  # raises when it is a reset
             answers[fd] = answers.get(fd, b"") + answer
             if not answer or how != "served":
-                is_whole = answers[fd].split(b" ", 2)[1:2] == [b"200"] and answers[fd].endswith(b"\n")
+                is_whole = answers[fd].split(b" ", 2)[1:2] == [b"200"] and answers[fd].endswith(b"\r\n\r\nhello\n")
                 leave(fd, "served" if is_whole else "otherwise")
         else:
             visitors[fd].send(WORDS[how])
