@@ -97,6 +97,14 @@ int exposure_list_add(struct exposure_list *list, const struct exposure *exposur
 	return 0;
 }
 
+/* What is said of HTTPS alone goes with it: the line that is kept would be refused at the next start. */
+static void forget_https(struct exposure *exposure)
+{
+	exposure->tls = EXPOSURE_TLS_PASS;
+	exposure->has_h2 = exposure->is_without_quic = false;
+	exposure->certificate[0] = exposure->key[0] = '\0';
+}
+
 /* What is left of it in other schemes stays. */
 static void take_schemes(struct exposure_list *list, uint32_t i, const bool takes[DOOR_N_SCHEMES])
 {
@@ -108,6 +116,8 @@ static void take_schemes(struct exposure_list *list, uint32_t i, const bool take
 	}
 	if (!is_left)
 		remove_at(list, i);
+	else if (!list->items[i].exposure.takes[DOOR_HTTPS])
+		forget_https(&list->items[i].exposure);
 }
 
 int exposure_list_remove(struct exposure_list *list, const struct exposure *host, struct error *reterr)

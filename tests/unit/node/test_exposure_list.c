@@ -69,6 +69,24 @@ static void test_one_scheme_may_be_taken_away_and_the_other_stays(void)
 	assert(take_away("a.org") == 0 && take_away("b.org") == 0 && list.n == 0);
 }
 
+static void expect_http_after_a_restart(const char *text, const char *expected)
+{
+	memset(&list, 0, sizeof(list));
+	assert(add(text, "") == 0 && take_away("https://a.org") == 0);
+	char *kept = exposure_list_print_added(&list);
+	memset(&list, 0, sizeof(list));
+	assert(exposure_list_read_added(&list, kept) == 0 && list.n == 1);
+	expect_added(expected);
+	free(kept);
+}
+
+static void test_what_is_said_of_https_alone_goes_with_it(void)
+{
+	expect_http_after_a_restart("a.org 1 quic=no", "http://a.org 127.0.0.1:1\n");
+	expect_http_after_a_restart("a.org 1 tls=acme h2=yes", "http://a.org 127.0.0.1:1\n");
+	expect_http_after_a_restart("a.org 1 tls=terminate certificate=/c key=/k", "http://a.org 127.0.0.1:1\n");
+}
+
 static void test_the_exact_name_goes_before_the_wildcard(void)
 {
 	struct host_name host;
@@ -161,6 +179,7 @@ int main(void)
 	test_what_p2pctl_added_is_replaced_by_p2pctl();
 	test_what_the_configuration_says_is_changed_there_alone();
 	test_one_scheme_may_be_taken_away_and_the_other_stays();
+	test_what_is_said_of_https_alone_goes_with_it();
 	test_the_exact_name_goes_before_the_wildcard();
 	test_what_was_added_is_read_again_after_a_restart();
 	test_what_is_left_out_is_kept_until_p2pctl_says_otherwise();
