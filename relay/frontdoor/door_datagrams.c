@@ -359,14 +359,19 @@ static int connect_to(struct door_datagrams *datagrams, struct carrier *carrier)
 	return r;
 }
 
+/* What this machine has no more of, EAGAIN: ports of its own. It says nothing of the target. */
+static bool is_ours(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOSPC || error == -ENOMEM || error == -EAGAIN;
+}
+
 static void note_not_connected(struct door_datagrams *datagrams, const struct door_route *route, int error)
 {
 	struct datagram_counters *counters = counters_of(datagrams);
-	const bool is_ours = error == -EMFILE || error == -ENFILE || error == -ENOSPC || error == -ENOMEM;
 
-	counters->no_descriptors += is_ours;
-	counters->unreachable += !is_ours;
-	if (!is_ours && route->gate && route->scheme == DOOR_UDP)
+	counters->no_descriptors += is_ours(error);
+	counters->unreachable += !is_ours(error);
+	if (!is_ours(error) && route->gate && route->scheme == DOOR_UDP)
 		door_gate_not_reached(route->gate);
 	log_limited(&datagrams->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is not reached: %s",
 		    route->entry.pattern.name.text, strerror(-error));
@@ -393,7 +398,7 @@ static struct carrier *open_carrier(struct door_datagrams *datagrams, const stru
 	carrier->header = route->header;
 	leave_resting(datagrams, datagrams->max_flows);
 	int r = connect_to(datagrams, carrier);
-	if ((r == -EMFILE || r == -ENFILE) && datagrams->n_resting > 0) {
+	if (is_ours(r) && datagrams->n_resting > 0) {
 		leave_resting(datagrams, 0);
 		r = connect_to(datagrams, carrier);
 	}
