@@ -242,13 +242,14 @@ void door_thread_free(struct door_thread *door)
 	free(door);
 }
 
-void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, void (*wake)(void *owner),
+void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, struct hand_over *dial_backs, void (*wake)(void *owner),
 			     void *owner)
 {
 	const uint32_t some = 16 + door->options.max_visitors / 4; /* where there are few descriptors */
 
 	door->relay_places = some < RELAY_PLACES ? some : RELAY_PLACES;
 	door->for_relay = for_relay;
+	door->dial_backs = dial_backs;
 	door->wake_for_relay = wake;
 	door->relay_owner = owner;
 }

@@ -23,7 +23,7 @@ P2P_CHECK int door_thread_also_watch(struct door_thread *door, int fd, struct wa
 /* Once, before the first turn: agents dial back to this listener; both are borrowed. 0 or -errno. */
 P2P_CHECK int door_thread_open_dial_back(struct door_thread *door, int listener, struct dial_exchange *exchange);
 /* Once, before the first turn: who wants the relay at front_door_options.is_relays goes there, and wake is called. Borrowed. */
-void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, void (*wake)(void *owner),
+void door_thread_share_relay(struct door_thread *door, struct hand_over *for_relay, struct hand_over *dial_backs, void (*wake)(void *owner),
 			     void *owner);
 /*
  * Between turns, and nobody turns any more: all streams that are whole, and who has not said yet whom he wants, are put into the

@@ -143,7 +143,8 @@ struct door_thread {
 	struct port_states port_states;
 	uint64_t n_ports_changed; /* how often port_states was written */
 	struct door_dial_back *dial_back; /* NULL: nobody dials back here */
-	struct hand_over *for_relay;	  /* and for webgw, there. NULL: no listener is the relay's */
+	struct hand_over *for_relay;	  /* and for webgw's WebSocket, there. NULL: no listener is the relay's */
+	struct hand_over *dial_backs;	  /* as well */
 	uint32_t relay_places;		  /* beside max_visitors */
 	void (*wake_for_relay)(void *owner);
 	void *relay_owner;

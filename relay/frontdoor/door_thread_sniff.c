@@ -62,7 +62,8 @@ static void count_given(struct door_thread *door, enum door_whose whose, bool is
 bool visitor_hand_over(const struct visitor *visitor, enum door_whose whose, int fd, const uint8_t *bytes, size_t n)
 {
 	struct door_thread *door = visitor->door;
-	const bool is_given = hand_over_put(door->for_relay, whose, fd, &visitor->remote, visitor->source, bytes, n);
+	struct hand_over *queue = whose == DOOR_WHOSE_DIAL_BACK ? door->dial_backs : door->for_relay;
+	const bool is_given = hand_over_put(queue, whose, fd, &visitor->remote, visitor->source, bytes, n);
 
 	count_given(door, whose, is_given);
 	if (is_given)

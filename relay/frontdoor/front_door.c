@@ -56,7 +56,7 @@ struct front_door {
 	/* between both */
 	int wake_fd;
 	struct dial_exchange exchange;
-	struct hand_over for_relay; /* if shares_relay */
+	struct hand_over for_relay, dial_backs; /* if shares_relay */
 	_Atomic bool is_stopping, hands_over;
 	struct door_routes *_Atomic new_routes; /* NULL: none; whoever takes it out owns it */
 	_Atomic uint64_t published[N_COUNTERS];
@@ -179,8 +179,10 @@ static void free_door(struct front_door *door)
 		close(door->dial_listener);
 		dial_exchange_deinit(&door->exchange);
 	}
-	if (door->shares_relay)
+	if (door->shares_relay) {
 		hand_over_deinit(&door->for_relay);
+		hand_over_deinit(&door->dial_backs);
+	}
 	if (door->wake_fd >= 0)
 		close(door->wake_fd);
 	pthread_mutex_destroy(&door->ports_lock);
@@ -238,17 +240,26 @@ static void on_dialling(uv_async_t *async)
 	sodium_memzero(&wanted, sizeof(wanted));
 }
 
+/* False: nobody waits there. */
+static bool take_handed(struct front_door *door, struct hand_over *queue)
+{
+	const struct handed_over *handed = hand_over_peek(queue);
+
+	if (!handed)
+		return false;
+	door->relay_port.visitor(door->relay_port.owner, handed->whose, handed->fd, &handed->remote, handed->bytes, handed->n);
+	hand_over_done(queue);
+	return true;
+}
+
 static void on_handing(uv_async_t *async)
 {
 	struct front_door *door = container_of(async, struct front_door, handing);
-	const struct handed_over *handed;
 
-	for (int i = 0; i < TO_RELAY_A_TURN; i++) {
-		if (!(handed = hand_over_peek(&door->for_relay)))
+	for (int i = 0; i < TO_RELAY_A_TURN; i += 2) {
+		const bool of_relay = take_handed(door, &door->for_relay), is_dial_back = take_handed(door, &door->dial_backs);
+		if (!of_relay && !is_dial_back)
 			return;
-		door->relay_port.visitor(door->relay_port.owner, handed->whose, handed->fd, &handed->remote, handed->bytes,
-					 handed->n);
-		hand_over_done(&door->for_relay);
 	}
 	uv_async_send(async);
 }
@@ -406,7 +417,7 @@ static int prepare(struct front_door *door, const struct front_door_options *opt
 	if (r < 0)
 		return error_set(reterr, r, "cannot open the front door: %s", strerror(-r));
 	if (door->shares_relay)
-		door_thread_share_relay(door->visitors, &door->for_relay, wake_for_relay, door);
+		door_thread_share_relay(door->visitors, &door->for_relay, &door->dial_backs, wake_for_relay, door);
 	if ((r = open_datagrams(door, options, reterr)) < 0)
 		return r;
 	door_thread_set_routes(door->visitors, door->routes);
@@ -459,8 +470,10 @@ static void take_relay_port(struct front_door *door, const struct front_door_opt
 	door->relay_port = options->relay_port;
 	for (uint32_t i = 0; i < options->n_listen; i++)
 		door->shares_relay = door->shares_relay || options->is_relays[i];
-	if (door->shares_relay)
-		hand_over_init(&door->for_relay);
+	if (!door->shares_relay)
+		return;
+	hand_over_init(&door->for_relay, HAND_OVER_MAX_SOURCE);
+	hand_over_init(&door->dial_backs, HAND_OVER_MAX_DIALS);
 }
 
 static int add_more_handles(uv_loop_t *loop, struct front_door *door, const struct front_door_options *options,

@@ -3,8 +3,9 @@
 #include <string.h>
 #include <unistd.h>
 
-void hand_over_init(struct hand_over *queue)
+void hand_over_init(struct hand_over *queue, uint32_t max_source)
 {
+	queue->max_source = max_source;
 	ring_init(&queue->ring, HAND_OVER_BYTES);
 	atomic_store(&queue->n_waiting, 0);
 	for (size_t i = 0; i < ARRAY_LEN(queue->n_of_source); i++)
@@ -28,7 +29,7 @@ bool hand_over_put(struct hand_over *queue, enum door_whose whose, int fd, const
 	struct handed_over *handed = NULL;
 
 	if (n <= HAND_OVER_MAX_HELLO && atomic_load(&queue->n_waiting) < HAND_OVER_MAX &&
-	    atomic_load(&queue->n_of_source[source]) < HAND_OVER_MAX_SOURCE)
+	    atomic_load(&queue->n_of_source[source]) < queue->max_source)
 		handed = ring_reserve(&queue->ring, sizeof(*handed) + n);
 	if (!handed)
 		return false;

@@ -5,7 +5,8 @@
  *   door's thread ── hand_over_put ──► [ at most HAND_OVER_MAX visitors, HAND_OVER_BYTES in all ] ── take ──► loop
  *                        └ false: full, counted by who puts: the visitor is reset
  *
- * At most HAND_OVER_MAX_SOURCE of them are of one source, with HAND_OVER_MAX_HELLO bytes each: none fills the queue alone.
+ * So many of them are of one source as the queue was made for, with HAND_OVER_MAX_HELLO bytes each: none fills it alone. There are two
+ * queues: an agent dials back once for each of its visitors, and a burst of these neither takes places of the relay's clients, nor has as few.
  *
  * Who it is comes with it, from who accepted it: who counts by address counts right. What is left when the queue is freed is
  * closed with it.
@@ -23,13 +24,15 @@
 
 #define HAND_OVER_MAX	     1024
 #define HAND_OVER_MAX_SOURCE 64 /* as many handshakes as the relay has of one */
+#define HAND_OVER_MAX_DIALS  256 /* and webgw of one that dials back */
 #define HAND_OVER_MAX_HELLO  8192 /* what members send before they are answered is 300 to 2,000 bytes */
 #define HAND_OVER_BYTES	     (1u << 20)
 
 struct hand_over {
 	struct ring ring;
 	_Atomic uint32_t n_waiting;
-	_Atomic uint8_t n_of_source[UINT16_MAX + 1]; /* waiting */
+	uint32_t max_source;
+	_Atomic uint16_t n_of_source[UINT16_MAX + 1]; /* waiting */
 };
 
 struct handed_over {
@@ -41,7 +44,7 @@ struct handed_over {
 	uint8_t bytes[]; /* n; what came first, to be read before what the socket has */
 };
 
-void hand_over_init(struct hand_over *queue);
+void hand_over_init(struct hand_over *queue, uint32_t max_source);
 /* Neither thread uses it any more. */
 void hand_over_deinit(struct hand_over *queue);
 /*

@@ -255,7 +255,7 @@ static void test_who_is_handed_over_comes_with_address_and_bytes_in_order(void)
 	const struct handed_over *handed;
 	struct hand_over queue;
 
-	hand_over_init(&queue);
+	hand_over_init(&queue, HAND_OVER_MAX_SOURCE);
 	assert(!hand_over_peek(&queue));
 	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, 7, &remote[0], 1, (const uint8_t *)"first", 5));
 	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, 8, &remote[1], 2, (const uint8_t *)"", 0));
@@ -277,7 +277,7 @@ static void test_the_queue_is_bounded_by_visitors_and_by_bytes(void)
 	struct hand_over queue;
 	uint32_t n = 0;
 
-	hand_over_init(&queue);
+	hand_over_init(&queue, HAND_OVER_MAX_SOURCE);
 	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, (uint16_t)(n / 8), bytes, 100))
 		n++;
 	assert(n == HAND_OVER_MAX);
@@ -286,7 +286,7 @@ static void test_the_queue_is_bounded_by_visitors_and_by_bytes(void)
 	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, bytes, 100)); /* room again */
 	hand_over_deinit(&queue);
 
-	hand_over_init(&queue);
+	hand_over_init(&queue, HAND_OVER_MAX_SOURCE);
 	assert(!hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, bytes, HAND_OVER_MAX_HELLO + 1));
 	for (n = 0; hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, (uint16_t)n, bytes, HAND_OVER_MAX_HELLO); n++)
 		;
@@ -301,7 +301,7 @@ static void test_one_source_has_a_part_of_the_queue_until_it_is_taken(void)
 	struct hand_over queue;
 	uint32_t n = 0;
 
-	hand_over_init(&queue);
+	hand_over_init(&queue, HAND_OVER_MAX_SOURCE);
 	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 65535, bytes, sizeof(bytes)))
 		n++;
 	assert(n == HAND_OVER_MAX_SOURCE);
@@ -320,7 +320,7 @@ static void test_who_is_left_in_the_queue_is_closed_with_it(void)
 	const int first = any_fd(), second = any_fd(), full = any_fd();
 	struct hand_over queue;
 
-	hand_over_init(&queue);
+	hand_over_init(&queue, HAND_OVER_MAX_SOURCE);
 	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, first, &remote, 0, (const uint8_t *)"a", 1));
 	assert(hand_over_put(&queue, DOOR_WHOSE_RELAY, second, &remote, 0, (const uint8_t *)"b", 1));
 	while (hand_over_put(&queue, DOOR_WHOSE_RELAY, -1, &remote, 0, (const uint8_t *)"c", 1))

@@ -579,7 +579,7 @@ static void test_who_wants_the_websocket_is_copied_to_it_and_keeps_a_place_of_th
 
 static void test_those_for_webgw_are_bounded_by_source_and_by_the_doors_places(void)
 {
-	enum { N = HAND_OVER_MAX_SOURCE + 10, PLACES = 20 };
+	enum { N = HAND_OVER_MAX_DIALS + 10, PLACES = 20 };
 	const struct hello_options dials = { .alpn = { "p2p-webgw/2" } }, wants = { .names = { "relay" }, .alpn = { "http/1.1" } };
 	struct gate gate = { .serves_webgw = true, .max_visitors_source = PLACES };
 	int fds[N];
@@ -590,8 +590,8 @@ static void test_those_for_webgw_are_bounded_by_source_and_by_the_doors_places(v
 		say_hello(fds[i], &dials);
 	}
 	AWAIT_THREAD(door_counters(&gate).to_webgw + door_counters(&gate).webgw_over_limit == N);
-	EXPECT(door_counters(&gate).to_webgw == HAND_OVER_MAX_SOURCE);
-	AWAIT(&gate.w, gate.n_dialled == HAND_OVER_MAX_SOURCE);
+	EXPECT(door_counters(&gate).to_webgw == HAND_OVER_MAX_DIALS);
+	AWAIT(&gate.w, gate.n_dialled == HAND_OVER_MAX_DIALS);
 	for (uint32_t i = 0; i < N; i++)
 		close(fds[i]);
 	AWAIT_THREAD(door_counters(&gate).visitors_now == 0);
