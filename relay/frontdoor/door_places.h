@@ -44,6 +44,7 @@ struct door_place {
 	uint32_t n_failed; /* in a row */
 	bool is_on_trial;  /* a visitor is on its way to one that failed */
 	uint64_t without_quic_until_ms; /* nobody answers by QUIC there, it seems; 0: not so */
+	uint64_t quic_heard_ms; /* when somebody did last */
 
 	_Atomic uint64_t passed_over_until_ms; /* 0: it is not */
 	_Atomic uint64_t visitors, visitors_now, failed;

@@ -46,6 +46,10 @@ void visitor_not_reached(struct visitor *visitor, int error)
 {
 	struct door_thread *door = visitor->door;
 
+	if (visitor->is_webgws) { /* which has no room for it: it is counted as given already */
+		visitor_turn_away(visitor);
+		return;
+	}
 	door->counters.unreachable++;
 	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_not_reached(visitor->gate);
@@ -256,6 +260,7 @@ void visitor_enter_webgw(struct visitor *visitor, const uint8_t *bytes, size_t n
 		visitor_turn_away(visitor);
 		return;
 	}
+	visitor->is_webgws = true;
 	(void)setsockopt(visitor->pair.ends[0].fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	send_first(visitor, &piece, 1);
 }

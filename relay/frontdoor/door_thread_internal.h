@@ -117,6 +117,7 @@ struct visitor {
 	bool is_at_relays; /* it came to a listener that the relay has, too */
 	bool is_at_sink;   /* ends[1] is a sink's, who says whether the target was reached */
 	bool ends_here;	   /* who holds the other end of ends[1] is in this process, and goes with it */
+	bool is_webgws;	   /* and is webgw's WebSocket, at the port that we share */
 };
 
 struct listener {

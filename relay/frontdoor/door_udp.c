@@ -76,10 +76,14 @@ static int watch_fd(struct door_udp *udp, int fd, struct watch *watch)
 	return epoll_ctl(udp->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-/* Not of paths that made room for others: who sends much could say so of any member. */
+/*
+ * Not of paths that made room for others: who sends much could say so of any member. Nor of who alone is not answered, as a visitor
+ * whom the member does not allow.
+ */
 static void note_unanswered(const struct door_udp *udp, const struct quic_flow *flow, struct door_place *place)
 {
-	if (place && flow->fsm.state == QUIC_FLOW_ASKED && udp->now_ms >= flow->fsm.since_ms + udp->asked_ms)
+	if (place && flow->fsm.state == QUIC_FLOW_ASKED && udp->now_ms >= flow->fsm.since_ms + udp->asked_ms &&
+	    place->quic_heard_ms < flow->fsm.since_ms)
 		place->without_quic_until_ms = udp->now_ms + WITHOUT_QUIC_MS;
 }
 
@@ -231,6 +235,10 @@ static void on_target(struct watch *watch, uint32_t events)
 		return;
 	}
 	const uint32_t n = relay_inbox_receive(udp->inbox, &path->sock, &is_full);
+	if (n > 0 && path->led_to) {
+		path->led_to->quic_heard_ms = udp->now_ms;
+		path->led_to->without_quic_until_ms = 0;
+	}
 	for (uint32_t i = 0; i < n; i++)
 		pass_to_visitor(path, relay_inbox_message(udp->inbox, i));
 }

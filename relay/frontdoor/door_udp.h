@@ -29,7 +29,7 @@ struct quic_flows_options door_udp_defaults(uint32_t max_files);
  */
 P2P_CHECK int door_udp_new(const struct quic_flows_options *options, const struct endpoint *places, uint32_t n,
 			   struct door_udp **ret, uint32_t *ret_failed);
-/* Ends all paths; says nothing to anybody. Accepts NULL. */
+/* Ends all paths: members are told so, by the header alone; visitors and targets nothing. Accepts NULL. */
 void door_udp_free(struct door_udp *udp);
 /* Level-triggered, EPOLLIN; both borrowed. */
 int door_udp_fd(const struct door_udp *udp);

@@ -535,6 +535,36 @@ static void test_a_member_that_does_not_answer_by_quic_is_passed_over_while_othe
 	door_places_deinit(&places);
 }
 
+static void test_a_member_that_answers_by_quic_is_not_passed_over_for_a_visitor_whom_it_does_not_allow(void)
+{
+	struct door_places places = { 0 };
+	struct sockaddr_in from;
+	struct house house;
+
+	open_house_of(&house, 300);
+	set_members(&house, &places, &house.server_port, 1);
+	const struct endpoint target = endpoint_from_v4(INADDR_LOOPBACK, house.server_port);
+	const struct door_place *place = door_places_get(&places, "*.example.org", "alice", &target, true);
+	say(house.visitor, bytes, make_hello("app.example.org", "firstone", 0, 1));
+	AWAIT(&house, c.led == 1 && c.flows_now == 0);
+	assert(place->without_quic_until_ms > 0);
+	assert(recv(house.server, got, sizeof(got), 0) > 0 && recv(house.server, got, sizeof(got), 0) > 0); /* and its end */
+
+	say(house.visitor, bytes, make_hello("app.example.org", "secondid", 0, 1));
+	const size_t len = make_hello("app.example.org", "third_id", 0, 1);
+	say(house.visitor, bytes, len);
+	AWAIT(&house, c.led == 3);
+	assert(recv(house.server, got, sizeof(got), 0) > 0);
+	hears_with_header(&house, house.server, house.visitor, bytes, len, &from);
+	assert(sendto(house.server, HANDSHAKE, sizeof(HANDSHAKE), 0, (struct sockaddr *)&from, sizeof(from)) > 0);
+	AWAIT(&house, c.datagrams_out == 1);
+	assert(place->without_quic_until_ms == 0);
+	AWAIT(&house, c.flows_now == 1);
+	assert(place->without_quic_until_ms == 0);
+	close_house(&house);
+	door_places_deinit(&places);
+}
+
 static void test_a_member_that_refuses_quic_is_passed_over_while_others_have_it(void)
 {
 	struct door_places places = { 0 };
@@ -638,6 +668,7 @@ int main(void)
 	test_a_member_is_told_of_a_visitor_by_ipv6();
 	test_members_with_one_host_share_its_visitors();
 	test_a_member_that_does_not_answer_by_quic_is_passed_over_while_others_do();
+	test_a_member_that_answers_by_quic_is_not_passed_over_for_a_visitor_whom_it_does_not_allow();
 	test_a_member_that_refuses_quic_is_passed_over_while_others_have_it();
 	return 0;
 }
