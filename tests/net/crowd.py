@@ -2,7 +2,8 @@
 
 They come from the SOURCE addresses in turn. slow: all at once; each begins a request, and says no more. burst: one after
 the other, 500 at a time; each asks for a host that nobody has. served: as burst, for a host that is there, and each takes
-the whole answer, whose body is "hello\\n". Prints "all are here" when the last has come, and "N reset, N served, N otherwise" when the last is gone.
+the whole answer, whose body is "hello\\n". Prints "all are here" when the last has come, and "N reset, N served, N otherwise"
+when the last is gone.
 """
 
 import errno

@@ -6,6 +6,7 @@ tests/net/test_front_door_crowds.py has the crowds, test_door_restart.py the pub
 
 import contextlib
 import os
+import time
 
 import pytest
 
@@ -33,12 +34,23 @@ def gate(lab, build):
     return test_diglett.Gate(lab, build)
 
 
+def settled(look):
+    """What two looks in a row agree on."""
+    seen = [look(), None]
+    def is_settled():
+        time.sleep(0.2)
+        seen[:] = [look(), seen[0]]
+        return seen[0] == seen[1]
+    wait_until(is_settled, 10, "that nothing changes any more")
+    return seen[0]
+
+
 @contextlib.contextmanager
 def leaves_nothing(program, spare=0):
     """As many descriptors as before, when all is served again."""
     def n_open():
         return len(os.listdir(f"/proc/{program.pid}/fd"))
-    before = n_open()
+    before = settled(n_open)  # who was served just now may not be gone yet
     yield
     wait_until(lambda: n_open() <= before + spare, 15, lambda: f"no descriptor stays: {n_open()}, {before} before")
 

@@ -120,7 +120,9 @@ def test_http3_of_a_host_that_a_member_publishes_goes_through_its_acceptor(lab, 
     for options in (["--allow", "10.0.0.0/8"], ["--quic", "no"], ["--proxy", "v2"]):
         expose(*options)
         assert exposure()["quic"] == (options[0] == "--allow")
+        visitors = exposure()["visitors"]
         assert "HANDSHAKE_TIMEOUT" in fetch(overlay, "--handshake-timeout=500ms"), options
+        assert exposure()["visitors"] == visitors, "refused, not slow"
     expose()
     assert fetch(overlay) == ""
     alice.ctl("unexpose", "https://app.demo")

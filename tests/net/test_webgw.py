@@ -623,7 +623,7 @@ def answering(target):
                 carried.close()
             except OSError:
                 return
-    target.settimeout(None)  # nobody may come for long
+    target.settimeout(120)  # nobody may come for long
     threading.Thread(target=serve, daemon=True).start()
 
 
