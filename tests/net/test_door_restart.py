@@ -251,8 +251,24 @@ def raw_agent_pair(town):
     return raw_pair_of(town, agent, client_hello())
 
 
+def visitor_who_waits(town, hello):
+    """A member's host is led somewhere a tenth of a second after its agent was told so, at most: until then it is nobody's."""
+    def attempt():
+        visitor = town.visit(hello, 443)
+        visitor.settimeout(0.3)
+        try:
+            visitor.recv(1)
+        except TimeoutError:
+            visitor.settimeout(30)
+            return visitor
+        except ConnectionResetError:
+            visitor.close()
+        return None
+    return wait_until(attempt, 5, "that the host is there")
+
+
 def raw_pair_of(town, agent, hello):
-    visitor = town.visit(hello, 443)
+    visitor = visitor_who_waits(town, hello)
     told = agent.next_visit()
     link = agent.link(told["serverListeningPort"])
     link.say(b"\x02" + bytes.fromhex(told["secret"]))

@@ -553,6 +553,15 @@ def accept(target):
     return carried
 
 
+def accept_who_speaks(target):
+    """Not the agent's own try whether the target is there, which it makes when a visitor broke without an answer."""
+    while True:
+        carried = accept(target)
+        if carried.recv(1, socket.MSG_PEEK):
+            return carried
+        carried.close()
+
+
 def passes_through(visitor, carried, first):
     assert read(carried, len(first)) == first
     carried.sendall(b"answer")
@@ -1030,7 +1039,7 @@ def test_a_reset_after_a_half_close_is_noticed_while_the_other_side_is_silent(to
     visitor.close()
     wait_until(lambda: figure(town.relay.host, "links") == 1, 20, "that only the warm one is left")
     visitor = visit(town, REQUEST)
-    carried = accept(target)
+    carried = accept_who_speaks(target)
     assert read(carried, len(REQUEST)) == REQUEST
     wait_until(lambda: figure(town.relay.host, "links") == 2, 10, "that both are counted")
     visitor.shutdown(socket.SHUT_WR)
