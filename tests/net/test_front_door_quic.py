@@ -57,14 +57,14 @@ host = dumb.demo alice:7443
     return overlay
 
 
-def fetch(town, *options, host="app.demo", server=None):
+def fetch(town, *options, host="app.demo", server=None, ip=None):
     """From outside: what the client says if it did not get the page byte for byte, else nothing."""
     folder = town.outside.folder / "got"
     folder.mkdir(exist_ok=True)
     page = folder / "large"
     page.unlink(missing_ok=True)
     names = town.outside.folder / "hosts"
-    names.write_text(f"{town.relay.host.ip} {host}\n")
+    names.write_text(f"{ip or town.relay.host.ip} {host}\n")
     # The client names the host in its hello only where it found the address by that name.
     client = town.outside.run(["unshare", "--mount", "sh", "-c", f'mount --bind {names} /etc/hosts && exec "$@"', "sh",
                                "gtlsclient", "--quiet", "--exit-on-all-streams-close", "--timeout=20s",

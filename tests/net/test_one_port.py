@@ -54,9 +54,9 @@ host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
 class OwnName(TlsAgent):
     """An agent that is not ours, at 443, by the node's own name (None: by its address) and HTTP/1.1."""
 
-    def __init__(self, town, name="relay", alpn=HTTP_1):
+    def __init__(self, town, name="relay", alpn=HTTP_1, host=None, ip=None):
         self.name, self.alpn = name, alpn
-        super().__init__(town.agents, town.relay.host.ip, port=443)
+        super().__init__(host or town.agents, ip or town.relay.host.ip, port=443)
 
     def secured(self, connected):
         self.context.set_alpn_protocols(self.alpn)

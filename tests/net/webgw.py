@@ -14,20 +14,24 @@ class Agent:
 
     def __init__(self, host, server, port=9080, receive_buffer=None):
         self.host, self.server = host, server
-        self.socket = host.socket(kind=socket.SOCK_STREAM)
-        self.socket.settimeout(20)
+        self.socket = self.unconnected()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((server, port))
         self.socket = self.secured(self.socket)
         key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {server}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self.socket.sendall(f"GET / HTTP/1.1\r\nHost: {'[%s]' % server if ':' in server else server}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
         self.bytes = b""
         head = self.read_until(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101"):
             raise LabError(f"no WebSocket: {head!r}")
         self.told, self.n_requests = [], 0
+
+    def unconnected(self):
+        end = self.host.socket(socket.AF_INET6 if ":" in self.server else socket.AF_INET, socket.SOCK_STREAM)
+        end.settimeout(20)
+        return end
 
     def secured(self, connected):
         return connected
@@ -85,8 +89,7 @@ class Agent:
 
     def dial_back(self, visit, pieces=1):
         """The new connection, on which the secret was sent, in so many pieces."""
-        caller = self.host.socket(kind=socket.SOCK_STREAM)
-        caller.settimeout(20)
+        caller = self.unconnected()
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller.connect((self.server, visit["serverListeningPort"]))
         caller = self.secured(caller)
@@ -117,8 +120,7 @@ class TlsAgent(Agent):
 
     def link(self, port):
         """Of the second protocol: a connection to dial back with, in TLS that can end without it."""
-        connected = self.host.socket(kind=socket.SOCK_STREAM)
-        connected.settimeout(20)
+        connected = self.unconnected()
         connected.connect((self.server, port))
         return Link(connected)
 
