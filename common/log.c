@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINES_PER_SECOND 5
+#define SUPPRESSED_MAX 40 /* bytes of "how many were left out" */
 
 static _Atomic int current_level = LOG_LEVEL_INFO;
 
@@ -59,10 +59,11 @@ static void write_line(enum log_level level, const char *module, uint32_t suppre
 	if (n < 0)
 		return;
 	used += (size_t)n;
-	if (suppressed > 0 && used < sizeof(line) - 40)
+	const size_t most = sizeof(line) - 1 - (suppressed > 0 ? SUPPRESSED_MAX : 0);
+	if (used > most)
+		used = most;
+	if (suppressed > 0)
 		used += (size_t)snprintf(line + used, sizeof(line) - used, " (%u more suppressed)", suppressed);
-	if (used > sizeof(line) - 1)
-		used = sizeof(line) - 1;
 	/* A stranger's bytes must not be able to begin a line of their own. */
 	for (size_t i = 0; i < used; i++)
 		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
@@ -83,24 +84,32 @@ void log_line(enum log_level level, const char *module, const char *format, ...)
 	va_end(args);
 }
 
+bool log_limit_take(struct log_limit *limit, uint64_t second, uint32_t *ret_suppressed)
+{
+	*ret_suppressed = 0;
+	if (limit->second != second) {
+		*ret_suppressed = limit->suppressed;
+		*limit = (struct log_limit){ .second = second };
+	}
+	if (limit->n >= LOG_LINES_PER_SECOND) {
+		limit->suppressed += limit->suppressed < UINT32_MAX;
+		return false;
+	}
+	limit->n++;
+	return true;
+}
+
 void log_limited(struct log_limit *limit, enum log_level level, const char *module, const char *format, ...)
 {
-	uint32_t suppressed = 0;
+	uint32_t suppressed;
 	struct timespec now;
 	va_list args;
 
 	if (level > log_get_level())
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (limit->second != (uint64_t)now.tv_sec) {
-		suppressed = limit->suppressed;
-		*limit = (struct log_limit){ .second = (uint64_t)now.tv_sec };
-	}
-	if (limit->n >= LINES_PER_SECOND) {
-		limit->suppressed++;
+	if (!log_limit_take(limit, (uint64_t)now.tv_sec, &suppressed))
 		return;
-	}
-	limit->n++;
 	va_start(args, format);
 	write_line(level, module, suppressed, format, args);
 	va_end(args);

@@ -1,8 +1,8 @@
 /*
  * Logging to stderr, one line an event: "2026-01-31T12:00:00.123Z info  relay: admitted node=alice".
  *
- * The level is the one global of the program. With $JOURNAL_STREAM or log_to_journal(true) the
- * time is left out and the level becomes systemd's <N> prefix. Thread-safe: a line is one write(2).
+ * The level is the one global of the program. With $JOURNAL_STREAM the time is left out and the level
+ * becomes systemd's <N> prefix. Thread-safe: a line is one write(2), of 1,024 bytes at most.
  * Never log a secret. What a stranger can trigger goes through log_limited().
  */
 #pragma once
@@ -29,10 +29,17 @@ void log_line(enum log_level level, const char *module, const char *format, ...)
 #define log_debug(module, ...)	 log_line(LOG_LEVEL_DEBUG, module, __VA_ARGS__)
 #define log_trace(module, ...)	 log_line(LOG_LEVEL_TRACE, module, __VA_ARGS__)
 
-/* At most burst lines a second; the rest is counted and told once in the next second's first line. */
+#define LOG_LINES_PER_SECOND 5
+
+/*
+ * So many lines a second; the rest is counted, and told once in the first line of a later second. Zeroed at first, of one
+ * thread; events that a stranger can make many of have one of their own, so that they hide no others.
+ */
 struct log_limit {
 	uint64_t second;
 	uint32_t n, suppressed;
 };
 void log_limited(struct log_limit *limit, enum log_level level, const char *module, const char *format,
 		 ...) P2P_PRINTF(4, 5);
+/* Its decision: may a line be written in this second? *ret_suppressed: how many were not since the last that told. */
+P2P_CHECK bool log_limit_take(struct log_limit *limit, uint64_t second, uint32_t *ret_suppressed);
