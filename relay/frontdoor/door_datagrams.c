@@ -70,7 +70,7 @@ struct door_datagrams {
 	uint16_t last_number;
 	uint64_t now_ms, n_chosen;
 	struct door_udp_losses losses;
-	struct log_limit log_limit;
+	struct log_limit log_limit, targets_log_limit; /* as door_udp.c */
 };
 
 /* A datagram, or a train: who sent it, and what for. */
@@ -373,7 +373,7 @@ static void note_not_connected(struct door_datagrams *datagrams, const struct do
 	counters->unreachable += !is_ours(error);
 	if (!is_ours(error) && route->gate && route->scheme == DOOR_UDP)
 		door_gate_not_reached(route->gate);
-	log_limited(&datagrams->log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is not reached: %s",
+	log_limited(&datagrams->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "%s is not reached: %s",
 		    route->entry.pattern.name.text, strerror(-error));
 }
 

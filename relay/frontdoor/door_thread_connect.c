@@ -53,7 +53,7 @@ void visitor_not_reached(struct visitor *visitor, int error)
 	door->counters.unreachable++;
 	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_not_reached(visitor->gate);
-	log_limited(&door->log_limit, LOG_LEVEL_WARNING, "frontdoor", "target not reached: %s", strerror(error));
+	log_limited(&door->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "target not reached: %s", strerror(error));
 	visitor_turn_away(visitor);
 }
 

@@ -171,7 +171,7 @@ struct door_thread {
 	uint64_t n_in[N_STATES];
 	uint64_t n_gated, tallied_ms, tallied_bytes; /* who went through a gate; when their bytes were told to it */
 	struct front_door_counters counters;
-	struct log_limit log_limit;
+	struct log_limit log_limit, targets_log_limit; /* targets': who is refused hides none of them */
 	uint8_t seed[crypto_shorthash_KEYBYTES];
 	uint16_t n_of_source[DOOR_SOURCES];
 	struct sniffer sniffer;	      /* of who sends all at once */

@@ -194,7 +194,7 @@ void visitor_place_failed(struct visitor *visitor)
 	if (!place)
 		return;
 	if (place->n_failed == 0)
-		log_limited(&visitor->door->log_limit, LOG_LEVEL_WARNING, "frontdoor",
+		log_limited(&visitor->door->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor",
 			    "%s of %s does not answer: visitors are led to others, if there are some", place->host, place->label);
 	door_place_failed(place, visitor->door->now_ms);
 }
@@ -212,7 +212,7 @@ static void place_answered(struct visitor *visitor)
 
 	warm_has_worked(visitor);
 	if (place->n_failed > 0)
-		log_limited(&visitor->door->log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
+		log_limited(&visitor->door->targets_log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
 			    place->label);
 	door_place_answered(place);
 }

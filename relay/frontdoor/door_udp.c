@@ -64,7 +64,7 @@ struct door_udp {
 	struct link gone;
 	uint64_t now_ms;
 	struct door_udp_losses losses;
-	struct log_limit log_limit;
+	struct log_limit log_limit, targets_log_limit; /* targets': who asks for what is not there hides none of them */
 };
 
 /* ---- paths come and go ---- */
@@ -128,7 +128,7 @@ static void on_unreachable(struct door_udp *udp, struct quic_flow *flow, int err
 
 	counters->no_descriptors += is_out_of_files(error);
 	counters->unreachable += !is_out_of_files(error);
-	log_limited(&udp->log_limit, LOG_LEVEL_WARNING, "frontdoor", "QUIC target not reached: %s", strerror(-error));
+	log_limited(&udp->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "QUIC target not reached: %s", strerror(-error));
 	quic_flows_end(udp->flows, flow);
 }
 

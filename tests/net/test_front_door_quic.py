@@ -13,6 +13,7 @@ Client and server are those of ngtcp2. tests/unit/frontdoor has the door's rules
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -127,3 +128,66 @@ def test_http3_of_a_host_that_a_member_publishes_goes_through_its_acceptor(lab, 
     assert fetch(overlay) == ""
     alice.ctl("unexpose", "https://app.demo")
     wait_until(lambda: "HANDSHAKE_TIMEOUT" in fetch(overlay, "--handshake-timeout=500ms"), 10, "it is nobody's")
+
+
+# ---- floods ----
+
+EACH = 150  # of what has to be opened: as much as one source may have opened at once, together
+REFUSED = ("unknown host", "not understood", "of no connection", "too many a second")
+
+
+def hello_of_a_stranger(town, host):
+    """What a client says first that wants a host which is nobody's."""
+    with host.socket() as door:
+        door.bind((host.ip, 443))
+        door.settimeout(10)
+        fetch(town, "--handshake-timeout=200ms", host="other.demo", ip=host.ip)
+        return door.recv(2000)
+
+
+def flood(town, stranger, make):
+    """By how much what is dropped has grown when each is counted, or answered; and how many answers came."""
+    before = {name: drops(town, name) for name in REFUSED}
+    answers = 0
+
+    def more():
+        nonlocal answers
+        try:
+            while stranger.recv(2000):
+                answers += 1
+        except BlockingIOError:
+            return {name: drops(town, name) - before[name] for name in REFUSED}
+
+    for _ in range(EACH):
+        stranger.send(make())
+    wait_until(lambda: sum(more().values()) + answers >= EACH, 10, lambda: f"each is counted: {more()}, {answers} answers")
+    return more(), answers
+
+
+def test_a_flood_of_bad_datagrams_is_counted_logged_a_little_and_hides_no_target_that_is_down(town):
+    crowd = town.lab.host("crowd", town.internet)
+    hello = hello_of_a_stranger(town, crowd)
+    broken = hello[:-1] + bytes([hello[-1] ^ 1])
+    other_version = b"\xc0\x1a\x2a\x3a\x4a\x08" + hello[6:14] + b"\x04self" + bytes(1200 - 19)
+    logged, begin = len(town.relay.program.output()), time.monotonic()
+    with crowd.socket() as stranger:
+        stranger.connect((town.relay.host.ip, 443))
+        stranger.setblocking(False)
+        assert flood(town, stranger, lambda: b"\x40" + os.urandom(40))[0]["of no connection"] == EACH
+        assert flood(town, stranger, lambda: broken)[0]["not understood"] == EACH
+        assert flood(town, stranger, lambda: hello)[0]["unknown host"] == EACH
+        refused, answers = flood(town, stranger, lambda: other_version)
+        assert answers > 0 and refused["too many a second"] == EACH - answers
+        for name, n in flood(town, stranger, lambda: b"\xc0" + os.urandom(1199))[0].items():
+            assert n == 0 or name in ("not understood", "too many a second"), name  # or a version that is told there are others
+        # Among strangers' hosts, what the operator should know is in the log; and others are served.
+        refused, answers = flood(town, stranger, lambda: hello)
+        assert answers == 0 and refused["unknown host"] + refused["too many a second"] == EACH
+        assert "HANDSHAKE_TIMEOUT" in fetch(town, "--handshake-timeout=200ms", host="dumb.demo")
+        assert fetch(town) == ""
+    seconds = time.monotonic() - begin + 2
+    lines = [line for line in town.relay.program.output()[logged:].splitlines() if "frontdoor:" in line]
+    strangers = [line for line in lines if "unknown host: other.demo" in line]
+    assert 0 < len(strangers) <= 5 * seconds, "so many a second"
+    assert any("QUIC target not reached" in line for line in lines), lines
+    assert len(lines) - len(strangers) <= 2, "of all else nothing is said"
