@@ -67,11 +67,11 @@ static void on_over(void *owner, const struct dial_over *over)
 	webgw_over(engine->webgw, over);
 }
 
-static void on_answer(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open)
+static void on_answer(void *owner, uint64_t ticket, int64_t subscription, struct agent_tally *tally)
 {
 	struct p2p_engine *engine = owner;
 
-	front_door_answer(engine->front_door, ticket, subscription, open);
+	front_door_answer(engine->front_door, ticket, subscription, tally);
 }
 
 static uint16_t on_dial_back_port(void *owner, bool is_tls)

@@ -35,6 +35,7 @@
 #define MAX_WRONG	16
 #define WRONG_MS	60000
 #define RETRY_ACCEPT_MS 100
+#define NO_TARGET_MS	10000 /* since it came */
 
 struct caller {
 	struct watch watch;
@@ -85,7 +86,7 @@ static void take_answers(struct door_dial_back *dial)
 		}
 		visitor->dial->is_answered = true;
 		visitor->dial->subscription = answer.subscription;
-		visitor->dial->open = answer.open;
+		visitor->dial->tally = answer.tally;
 		if (answer.subscription != 0)
 			continue;
 		dial->door->counters.nobody_there++;
@@ -149,6 +150,26 @@ void visitor_end_dial(struct visitor *visitor, bool is_dialled)
 	if (ended->is_answered)
 		dial_exchange_end(dial->exchange, ended->subscription, end);
 	free(ended);
+}
+
+/*
+ * Not answered is who was whole when its agent left it without a byte. Soon: an agent without a target knows that at once, and
+ * who keeps a server waiting for the rest of a request is left by it later.
+ */
+static bool was_left_unanswered(const struct visitor *visitor)
+{
+	return visitor->pair.first_to_end == 2 && visitor->door->now_ms - visitor->since_ms < NO_TARGET_MS;
+}
+
+void visitor_judge_agent(struct visitor *visitor)
+{
+	struct agent_tally *tally = visitor->tally;
+	const bool is_answered = visitor->pair.flows[1].n_bytes > 0;
+
+	if (!tally || visitor->is_judged || !(is_answered || was_left_unanswered(visitor)))
+		return;
+	visitor->is_judged = true;
+	atomic_fetch_add_explicit(is_answered ? &tally->answered : &tally->unanswered, 1, memory_order_relaxed);
 }
 
 /* For an agent that has a connection ready. Counted with what the visitor has had kept, and gone when an agent is told. */
@@ -299,9 +320,9 @@ static void join(struct caller *caller, struct visitor *visitor)
 		visitor_turn_away_for_want(visitor);
 		return;
 	}
-	visitor->open = visitor->dial->open;
-	if (visitor->open)
-		atomic_fetch_add_explicit(visitor->open, 1, memory_order_relaxed);
+	visitor->tally = visitor->dial->tally;
+	if (visitor->tally)
+		atomic_fetch_add_explicit(&visitor->tally->open, 1, memory_order_relaxed);
 	visitor_end_dial(visitor, true);
 	door->counters.dialled++;
 	if (visitor->gate)

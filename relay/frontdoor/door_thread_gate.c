@@ -36,6 +36,7 @@ static void tally(struct visitor *visitor)
 
 	if (in == visitor->told_in && out == visitor->told_out)
 		return;
+	visitor_judge_agent(visitor);
 	door_gate_moved(visitor->gate, in - visitor->told_in, out - visitor->told_out);
 	visitor->told_in = in;
 	visitor->told_out = out;

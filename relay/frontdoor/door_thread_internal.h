@@ -64,7 +64,7 @@ enum visitor_state { SNIFFING, CONNECTING, ANSWERING, WAITING, PUMPED, LINGERING
 struct dial {
 	uint64_t ticket; /* 0: there was no room for it */
 	int64_t subscription; /* who was told; 0: nobody yet, or nobody is there */
-	_Atomic uint32_t *open; /* of who was told; NULL: nothing counts */
+	struct agent_tally *tally; /* of who was told; NULL: nothing counts */
 	bool is_answered;
 	bool is_tls; /* it speaks TLS itself */
 };
@@ -99,7 +99,7 @@ struct visitor {
 	uint32_t n_kept;	/* bytes of memory for what came of it and is not passed on */
 	uint64_t since_ms; /* in that place */
 	struct dial *dial; /* while it is WAITING */
-	_Atomic uint32_t *open; /* of the agent that serves it; NULL: none does, or nothing counts */
+	struct agent_tally *tally; /* of the agent that serves it; NULL: none does, or nothing counts */
 	struct hello *hello; /* NULL: nothing came yet, or it is in the head of the pair */
 	struct door_place *led_to; /* held, and entered; NULL: to the only one there is */
 	struct attempt *attempt;   /* NULL: there is no other to try */
@@ -115,6 +115,7 @@ struct visitor {
 	bool is_silent; /* a door that has said nothing yet, and may be so for silent_ms */
 	bool is_watched; /* its own socket is in the epoll */
 	bool is_at_relays; /* it came to a listener that the relay has, too */
+	bool is_judged;	   /* what it says of its agent is counted */
 	bool is_at_sink;   /* ends[1] is a sink's, who says whether the target was reached */
 	bool ends_here;	   /* who holds the other end of ends[1] is in this process, and goes with it */
 	bool is_webgws;	   /* and is webgw's WebSocket, at the port that we share */
@@ -344,6 +345,10 @@ uint64_t door_tally_gates(struct door_thread *door);
 void visitor_wait_for_agent(struct visitor *visitor, const struct sniffed *found, const uint8_t *bytes, size_t n);
 /* Of whoever was WAITING, before it is anything else; its secret is no longer known. Accepts others. */
 void visitor_end_dial(struct visitor *visitor, bool is_dialled);
+/*
+ * Of one that is PUMPED, or was until now: that its agent has answered it, or has not, is counted once it is known. Accepts others.
+ */
+void visitor_judge_agent(struct visitor *visitor);
 /* Visitors and callers who are late; when the next is. */
 uint64_t door_expire_dial_back(struct door_thread *door);
 void door_free_gone_callers(struct door_thread *door);

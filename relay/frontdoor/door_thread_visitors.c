@@ -170,9 +170,9 @@ void visitor_forget(struct visitor *visitor)
 
 	visitor_leave_gate(visitor);
 	visitor_end_dial(visitor, false);
-	if (visitor->open)
-		atomic_fetch_sub_explicit(visitor->open, 1, memory_order_relaxed);
-	visitor->open = NULL;
+	if (visitor->tally)
+		atomic_fetch_sub_explicit(&visitor->tally->open, 1, memory_order_relaxed);
+	visitor->tally = NULL;
 	visitor_free_hello(visitor);
 	visitor_leave_place(visitor);
 	visitor_is_heard(visitor);
@@ -220,6 +220,7 @@ void door_on_pair_ended(void *owner, struct splice_pair *pair, enum splice_outco
 	door->counters.reset += outcome == SPLICE_RESET;
 	door->counters.timed_out += outcome == SPLICE_TIMED_OUT;
 	visitor_judge_place(visitor, outcome == SPLICE_DONE);
+	visitor_judge_agent(visitor);
 	visitor_forget(visitor);
 }
 

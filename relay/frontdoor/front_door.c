@@ -592,9 +592,9 @@ uint16_t front_door_dial_back_port(const struct front_door *door)
 	return door->dial_listener >= 0 ? port_of(door->dial_listener) : 0;
 }
 
-void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open)
+void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, struct agent_tally *tally)
 {
-	const struct dial_answer answer = { .ticket = ticket, .subscription = subscription, .open = open };
+	const struct dial_answer answer = { .ticket = ticket, .subscription = subscription, .tally = tally };
 
 	dial_exchange_answer(&door->exchange, &answer);
 	wake(door);

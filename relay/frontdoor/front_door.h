@@ -167,10 +167,10 @@ uint32_t front_door_relay_sockets(const struct front_door *door, int ret[DOOR_MA
 /* Where agents dial back; 0: nowhere. */
 uint16_t front_door_dial_back_port(const struct front_door *door);
 /*
- * subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. open: counts its
- * visitors from when it has dialled back to their end; borrowed to the end of the door, NULL: nothing does.
+ * subscription: who is told of the visitor, for dial_ports.over(); 0: nobody is there, and it is reset. tally: where its
+ * visitors are counted from when it has dialled back; borrowed to the end of the door, NULL: nowhere.
  */
-void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
+void front_door_answer(struct front_door *door, uint64_t ticket, int64_t subscription, struct agent_tally *tally);
 /*
  * An agent has dialled back elsewhere, within TLS: its socket, to it or to who has TLS's keys, and its answer are taken over, its
  * secret is the caller's to wipe. False: there is no room, and all is closed and freed.

@@ -299,8 +299,16 @@ static void drain(struct splice_pump *pump, struct splice_pair *pair, int way)
 		drop_waiting(pump, flow);
 }
 
+/* Also what of the other's end is not read yet counts. */
+static bool goes_on(const struct splice_pair *pair, int i)
+{
+	return !pair->flows[i].state.has_ended && !pair->ends[i].has_hung_up && !pair->ends[i].state.is_broken;
+}
+
 static void note_end(struct splice_pair *pair, int way)
 {
+	if (goes_on(pair, 1 - way))
+		pair->first_to_end = (uint8_t)(1 + way);
 	pair->flows[way].state.has_ended = true;
 	pair->flows[way].state.is_cut_off = pair->ends[way].state.is_broken;
 }

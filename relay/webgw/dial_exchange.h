@@ -19,7 +19,6 @@
 #include "relay/frontdoor/host_name.h"
 #include "relay/webgw/subscriptions.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -43,7 +42,7 @@ struct dial_over {
 struct dial_answer {
 	uint64_t ticket;
 	int64_t subscription; /* 0: nobody is there */
-	_Atomic uint32_t *open; /* counts those that its agent serves; borrowed to the end of the door */
+	struct agent_tally *tally; /* of its agent's visitors; borrowed to the end of the door */
 };
 
 #define DIAL_EXCHANGE_CALLERS 1024

@@ -29,12 +29,15 @@ struct subscriber {
 	struct host *host;
 	void *owner;
 	int64_t id;
-	uint16_t place; /* of what is open */
+	uint16_t place; /* of its tally */
 	uint64_t passed_over; /* for that visitor */
 	uint32_t n_pending;
-	uint32_t n_in_vain; /* in a row */
+	uint32_t n_in_vain, n_unanswered; /* in a row */
 	uint64_t n_dialled;
 	uint64_t dialled_ms; /* last */
+	uint32_t answered, unanswered; /* of its tally, when that was looked at last */
+	bool has_answered;
+	uint64_t answered_ms; /* last, as far as is known */
 	uint64_t rests_until_ms;
 };
 
@@ -45,7 +48,7 @@ struct subscriptions {
 	struct host_table by_name;
 	struct host_entry *name_buckets[HOST_BUCKETS];
 	struct subscriber *by_id[ID_BUCKETS];
-	_Atomic uint32_t open[SUBSCRIPTIONS_MAX];
+	struct agent_tally tallies[SUBSCRIPTIONS_MAX];
 	uint16_t free[SUBSCRIPTIONS_MAX]; /* places there; a ring, so that none is somebody else's soon */
 	uint32_t first_free;		  /* n of them are not free */
 };
@@ -187,6 +190,11 @@ void subscriptions_free(struct subscriptions *table)
 
 /* ---- agents ---- */
 
+static uint32_t get(const _Atomic uint32_t *count)
+{
+	return atomic_load_explicit(count, memory_order_relaxed);
+}
+
 static struct subscriber *find_of_owner(const struct host *host, const void *owner)
 {
 	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
@@ -205,6 +213,8 @@ static struct subscriber *add_subscriber(struct subscriptions *table, struct hos
 		abort();
 	*subscriber = (struct subscriber){ .host = host, .owner = owner, .id = new_id(table),
 					   .place = table->free[table->first_free] };
+	subscriber->answered = get(&table->tallies[subscriber->place].answered); /* of who was there before it */
+	subscriber->unanswered = get(&table->tallies[subscriber->place].unanswered);
 	table->first_free = (table->first_free + 1) % SUBSCRIPTIONS_MAX;
 	struct subscriber **bucket = bucket_of(table, subscriber->id);
 	subscriber->next = *bucket;
@@ -275,7 +285,45 @@ void subscriptions_drop_owner(struct subscriptions *table, const void *owner)
 
 static uint64_t n_open(const struct subscriptions *table, const struct subscriber *subscriber)
 {
-	return atomic_load_explicit(&table->open[subscriber->place], memory_order_relaxed);
+	return get(&table->tallies[subscriber->place].open);
+}
+
+static bool is_in_doubt(const struct subscriber *subscriber)
+{
+	return subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT || subscriber->n_unanswered >= SUBSCRIPTIONS_DOUBT;
+}
+
+static void note_answered(struct subscriber *subscriber, uint64_t now_ms)
+{
+	subscriber->has_answered = true;
+	subscriber->answered_ms = now_ms;
+	subscriber->n_unanswered = 0;
+	if (!is_in_doubt(subscriber))
+		subscriber->rests_until_ms = 0;
+}
+
+static void note_unanswered(struct subscriber *subscriber, uint32_t n, uint64_t now_ms)
+{
+	if (subscriber->has_answered && now_ms < subscriber->answered_ms + SUBSCRIPTIONS_SIGN_MS)
+		return;
+	const uint32_t missing = SUBSCRIPTIONS_DOUBT - subscriber->n_unanswered;
+	subscriber->n_unanswered += n < missing ? n : missing;
+	if (subscriber->n_unanswered == SUBSCRIPTIONS_DOUBT)
+		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS;
+}
+
+/* In which order they were is not known: one who was answered stands for the last. */
+static void look_at_tally(const struct subscriptions *table, struct subscriber *subscriber, uint64_t now_ms)
+{
+	const struct agent_tally *tally = &table->tallies[subscriber->place];
+	const uint32_t answered = get(&tally->answered), unanswered = get(&tally->unanswered);
+
+	if (answered != subscriber->answered)
+		note_answered(subscriber, now_ms);
+	else if (unanswered != subscriber->unanswered)
+		note_unanswered(subscriber, unanswered - subscriber->unanswered, now_ms);
+	subscriber->answered = answered;
+	subscriber->unanswered = unanswered;
 }
 
 /* Of those that have room: who has the fewest, and of these whose turn it is; or whose turn it is. */
@@ -287,6 +335,7 @@ static struct subscriber *choose(const struct subscriptions *table, const struct
 
 	for (struct link *at = host->subscribers.after; at != &host->subscribers; at = at->after) {
 		struct subscriber *subscriber = container_of(at, struct subscriber, of_host);
+		look_at_tally(table, subscriber, now_ms);
 		const bool is_resting = now_ms < subscriber->rests_until_ms;
 		if (subscriber->n_pending >= SUBSCRIPTIONS_MAX_PENDING || is_resting != (health == SUBSCRIPTIONS_RESTING) ||
 		    (table->n_visitors > 0 && subscriber->passed_over == table->n_visitors))
@@ -334,7 +383,7 @@ void subscriptions_told(struct subscriptions *table, int64_t id, uint64_t now_ms
 	if (!subscriber)
 		return;
 	subscriber->n_pending++;
-	if (subscriber->n_in_vain >= SUBSCRIPTIONS_DOUBT && now_ms >= subscriber->rests_until_ms)
+	if (is_in_doubt(subscriber) && now_ms >= subscriber->rests_until_ms)
 		subscriber->rests_until_ms = now_ms + SUBSCRIPTIONS_REST_MS; /* on trial: with this one alone */
 }
 
@@ -360,14 +409,15 @@ void subscriptions_over(struct subscriptions *table, int64_t id, enum subscripti
 	subscriber->n_dialled++;
 	subscriber->dialled_ms = now_ms;
 	subscriber->n_in_vain = 0;
-	subscriber->rests_until_ms = 0;
+	if (!is_in_doubt(subscriber))
+		subscriber->rests_until_ms = 0;
 }
 
-_Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id)
+struct agent_tally *subscriptions_tally(struct subscriptions *table, int64_t id)
 {
 	const struct subscriber *subscriber = find(table, id);
 
-	return subscriber ? &table->open[subscriber->place] : NULL;
+	return subscriber ? &table->tallies[subscriber->place] : NULL;
 }
 
 void *subscriptions_owner(struct subscriptions *table, int64_t id)

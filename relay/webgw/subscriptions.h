@@ -7,29 +7,32 @@
  *
  * Agents of one host share its visitors: the next one is for who has the fewest, waiting and open, and of those for whose turn
  * it is; or in turn alone. Nobody who comes later takes the place of who was there, and a connection that subscribes twice has
- * one turn. How many are open of a subscriber is counted where they are, by another thread: subscriptions_open().
+ * one turn. What becomes of a subscriber's visitors is counted where they are, by another thread: subscriptions_tally().
  * An agent's health:
  *
- *   HEALTHY ── SUBSCRIPTIONS_DOUBT in vain, one after the other ──► RESTING ── SUBSCRIPTIONS_REST_MS ──► ON TRIAL
- *      ▲                                                               ▲                                    │
- *      └───────────────────────── it dialled back ─────────────────────┼────────────────────────────────────┤
- *                                                                      └──────── told of one visitor ───────┘
+ *   HEALTHY ── SUBSCRIPTIONS_DOUBT in vain, one after the other, or unanswered ──► RESTING ── SUBSCRIPTIONS_REST_MS ──► ON TRIAL
+ *      ▲                                                                              ▲                                    │
+ *      └──────────────────── it dialled back, or a visitor was answered ──────────────┼────────────────────────────────────┤
+ *                                                                                     └──────── told of one visitor ───────┘
  *
  * Who rests is told of nobody, unless there is nobody else. In vain is a visitor for whom nobody dialled back, if the agent
  * has not done so for anybody else either for SUBSCRIPTIONS_SIGN_MS: an agent that has more visitors than it can serve in
- * time is not taken for a dead one, for anybody may send it visitors.
+ * time is not taken for a dead one, for anybody may send it visitors. Unanswered is one for whom it did, and whom it then ended
+ * without a byte, as who has no target does; if it has not answered anybody else either for as long. Each of both doubts is
+ * taken back by its own opposite alone: who dials back for everybody may still have no target. That a target says nothing to
+ * some request anybody may find out, and use: so it only has others preferred, and the next visitor who is answered ends it.
  *
  * A host of members has no secret: who may serve it says the caller, of each that subscribes.
  *
  * Bounds: hosts, subscribers in all and of a host, and visitors that wait for one (SUBSCRIPTIONS_MAX_PENDING). Secrets are compared in
- * constant time. Times are the caller's. One thread, but for what is open. Pure; sodium_init() must have been called.
+ * constant time. Times are the caller's. One thread, but for tallies. Pure; sodium_init() must have been called.
  */
 #pragma once
 
 #include "relay/frontdoor/host_name.h"
+#include "relay/webgw/agent_tally.h"
 #include "relay/webgw/webgw_wire.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,7 +43,7 @@
 #define SUBSCRIPTIONS_MAX_HOSTS	  1024
 #define SUBSCRIPTIONS_DOUBT	  3
 #define SUBSCRIPTIONS_REST_MS	  10000
-#define SUBSCRIPTIONS_SIGN_MS	  5000 /* who dialled back within that time lives; as long as a visitor waits */
+#define SUBSCRIPTIONS_SIGN_MS	  5000 /* who dialled back, or answered, within that time lives; as long as a visitor waits */
 
 struct subscriptions;
 
@@ -101,10 +104,10 @@ void subscriptions_told(struct subscriptions *table, int64_t id, uint64_t now_ms
 void subscriptions_over(struct subscriptions *table, int64_t id, enum subscriptions_end end, uint64_t now_ms);
 
 /*
- * Where it is counted how many visitors of subscriber id are open; there to the end of the table, also when the subscriber
- * has gone: much later it may be another's. NULL: there is no such.
+ * Where the visitors of subscriber id are counted; there to the end of the table, also when the subscriber has gone: much
+ * later it may be another's. NULL: there is no such.
  */
-_Atomic uint32_t *subscriptions_open(struct subscriptions *table, int64_t id);
+struct agent_tally *subscriptions_tally(struct subscriptions *table, int64_t id);
 
 /* Whose subscription that is. NULL: there is no such. */
 void *subscriptions_owner(struct subscriptions *table, int64_t id);

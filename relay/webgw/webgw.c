@@ -579,7 +579,7 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 	const int64_t id = tell_somebody(webgw, wanted);
 
 	webgw->counters.told += id != 0;
-	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id, subscriptions_open(webgw->subscriptions, id));
+	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id, subscriptions_tally(webgw->subscriptions, id));
 	if (id == 0)
 		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
 }

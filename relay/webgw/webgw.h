@@ -32,7 +32,7 @@ struct webgw;
 struct webgw_ports {
 	void *owner;
 	/* As front_door_answer(). */
-	void (*answer)(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open);
+	void (*answer)(void *owner, uint64_t ticket, int64_t subscription, struct agent_tally *tally);
 	/* As front_door_dial_back_port(); or where agents dial back within TLS. */
 	uint16_t (*dial_back_port)(void *owner, bool is_tls);
 	/* Where those dial back who came by webgw_take(). NULL: nobody does. */

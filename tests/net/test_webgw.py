@@ -669,6 +669,61 @@ def test_an_agent_whose_target_is_down_leaves_its_visitors_to_another(town, lab,
     assert all(is_served(town, first, port) for _ in range(4))
 
 
+class Server:
+    """What an agent by hand does with its visitors, until the agent is closed."""
+
+    def __init__(self, agent, has_target):
+        self.agent, self.has_target, self.n = agent, has_target, 0
+        agent.socket.settimeout(120)  # nobody may come for long
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        try:
+            while True:
+                caller = self.agent.dial_back(self.agent.next_visit())
+                self.n += 1
+                caller.recv(4096)
+                if self.has_target:
+                    caller.sendall(b"answer")
+                if self.has_target or self.n % 2:
+                    caller.close()
+                else:
+                    reset(caller)
+        except (OSError, LabError):
+            return
+
+    def close(self):
+        self.agent.socket.shutdown(socket.SHUT_RDWR)
+        self.agent.close()
+
+
+@pytest.mark.parametrize("kind, port", [(Agent, 80), (Agent, 443), (TlsAgent, 80)])
+def test_visitors_are_led_away_from_an_agent_that_ends_them_without_a_byte(town, kind, port):
+    """It dials back at once, and has no target: the original does not ask, and had the fewest visitors all the time."""
+    first, admin = (client_hello() if port == 443 else REQUEST), Admin(town.relay)
+    servers = []
+    for has_target in (True, False):
+        agent = kind(town.agents, town.relay.host.ip)
+        assert "result" in agent.register("www.example.com", SECRET)
+        servers.append(Server(agent, has_target))
+    good, dead = servers
+
+    def rest():
+        return [client["resting"] for client in admin.ask("GET", "/api/v1/clients")[1]]
+
+    served = [is_served(town, first, port) for _ in range(20)]
+    assert 3 <= served.count(False) <= 4 and all(served[9:]), served  # one may come before the word of the third
+    assert sorted(rest()) == [False, True]
+    assert dead.n == served.count(False) and good.n == served.count(True)
+    good.close()
+    wait_until(lambda: len(rest()) == 1, 10, "that the other is gone")
+    assert not is_served(town, first, port)  # there is nobody else: it is told all the same
+    dead.has_target = True
+    assert is_served(town, first, port)
+    wait_until(lambda: is_served(town, first, port) and rest() == [False], 10, "that it is forgiven")
+    dead.close()
+
+
 @pytest.mark.parametrize("warm", [0, 1])
 def test_agents_dial_back_where_they_are_told_to(town, warm):
     """Other ports than the ordinary ones, at which nobody listens."""

@@ -33,7 +33,7 @@ struct town {
 	int visitors[N_VISITS], agents[N_VISITS]; /* their own ends */
 	struct dial_wanted wanted[N_VISITS];
 	int next; /* whose agent is heard by the loop when the door wakes it next; N_VISITS: nobody's */
-	_Atomic uint32_t open;
+	struct agent_tally tally;
 };
 
 static int listen_anywhere(uint16_t *ret_port)
@@ -95,7 +95,7 @@ static int64_t subscription_of(int i)
 
 static void answer(struct town *town, int i)
 {
-	const struct dial_answer answer = { .ticket = town->wanted[i].ticket, .subscription = subscription_of(i), .open = &town->open };
+	const struct dial_answer answer = { .ticket = town->wanted[i].ticket, .subscription = subscription_of(i), .tally = &town->tally };
 
 	dial_exchange_answer(&town->exchange, &answer);
 }
@@ -137,7 +137,7 @@ static void expect_dialled(struct town *town, int n)
 		assert(dial_exchange_take_over(&town->exchange, &over) && over.subscription == subscription_of(i) &&
 		       over.end == SUBSCRIPTIONS_DIALLED);
 	assert(!dial_exchange_take_over(&town->exchange, &over));
-	assert(town->open == (uint32_t)n && town->exchange.n_owed == N_VISITS - (uint32_t)n);
+	assert(town->tally.open == (uint32_t)n && town->exchange.n_owed == N_VISITS - (uint32_t)n);
 	assert(door_thread_counters(town->door).dialled == (uint64_t)n);
 }
 
@@ -251,7 +251,7 @@ static void test_who_left_before_the_answer_is_over_for_its_agent_as_one_that_le
 	door_take_answers(town.door);
 	assert(dial_exchange_take_over(&town.exchange, &over) && over.subscription == subscription_of(0) &&
 	       over.end == SUBSCRIPTIONS_LEFT);
-	assert(!dial_exchange_take_over(&town.exchange, &over) && town.exchange.n_owed == N_VISITS - 1 && town.open == 0);
+	assert(!dial_exchange_take_over(&town.exchange, &over) && town.exchange.n_owed == N_VISITS - 1 && town.tally.open == 0);
 	assert(door_thread_counters(town.door).dial_late == 1);
 	char byte;
 	assert(recv(town.agents[0], &byte, 1, 0) < 0 && errno == ECONNRESET);
@@ -277,7 +277,7 @@ static void test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_
 	assert(dial_exchange_take_over(&town.exchange, &over) && over.subscription == subscription_of(0) &&
 	       over.end == SUBSCRIPTIONS_LEFT);
 	const struct front_door_counters counters = door_thread_counters(town.door);
-	assert(counters.visitors_now == N_VISITS - 1 && counters.no_descriptors == 1 && town.open == 0);
+	assert(counters.visitors_now == N_VISITS - 1 && counters.no_descriptors == 1 && town.tally.open == 0);
 	answer(&town, 1);
 	give_caller(&town, 1);
 	door_take_answers(town.door);
@@ -316,6 +316,91 @@ static void test_a_secret_that_comes_twice_is_reset_and_counted_and_its_visitor_
 	close_town(&town);
 }
 
+/* Visitor i is served, and has been heard. */
+static void begin_to_serve(struct town *town, int i)
+{
+	answer(town, i);
+	give_caller(town, i);
+	door_take_answers(town->door);
+	expect_request(town, i);
+}
+
+static void end_one(int *fd, bool by_reset)
+{
+	const struct linger linger = { .l_onoff = by_reset };
+
+	assert(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+	close(*fd);
+	*fd = -1;
+}
+
+static void expect_over(struct town *town, uint32_t unanswered)
+{
+	UNTIL(town, town->tally.open == 0);
+	assert(town->tally.unanswered == unanswered && town->tally.answered == 0);
+}
+
+static void test_a_visitor_whom_its_agent_leaves_without_a_byte_is_unanswered(void)
+{
+	struct town town;
+
+	open_town(&town);
+	begin_to_serve(&town, 0);
+	end_one(&town.agents[0], true);
+	expect_over(&town, 1);
+	begin_to_serve(&town, 1);
+	end_one(&town.agents[1], false);
+	char byte;
+	struct pollfd wait = { .fd = town.visitors[1], .events = POLLIN };
+	UNTIL(&town, poll(&wait, 1, 0) == 1);
+	assert(recv(town.visitors[1], &byte, 1, 0) == 0);
+	end_one(&town.visitors[1], false);
+	expect_over(&town, 2);
+	close_town(&town);
+}
+
+static void test_what_a_visitor_ends_itself_says_nothing_of_its_agent(void)
+{
+	struct town town;
+
+	open_town(&town);
+	begin_to_serve(&town, 0);
+	end_one(&town.visitors[0], true);
+	expect_over(&town, 0);
+	begin_to_serve(&town, 1);
+	assert(shutdown(town.visitors[1], SHUT_WR) == 0); /* a server may end then, too */
+	char byte;
+	struct pollfd wait = { .fd = town.agents[1], .events = POLLIN };
+	UNTIL(&town, poll(&wait, 1, 0) == 1);
+	assert(recv(town.agents[1], &byte, 1, 0) == 0);
+	end_one(&town.agents[1], false);
+	expect_over(&town, 0);
+	begin_to_serve(&town, 2); /* both before the door looks */
+	assert(shutdown(town.visitors[2], SHUT_WR) == 0);
+	end_one(&town.agents[2], true);
+	expect_over(&town, 0);
+	close_town(&town);
+}
+
+static void test_a_visitor_who_had_a_byte_is_answered_once_however_it_ends(void)
+{
+	struct town town;
+
+	open_town(&town);
+	for (int i = 0; i < 2; i++) {
+		struct pollfd wait = { .fd = town.visitors[i], .events = POLLIN };
+		begin_to_serve(&town, i);
+		assert(send(town.agents[i], "a", 1, MSG_NOSIGNAL) == 1);
+		UNTIL(&town, poll(&wait, 1, 0) == 1);
+		end_one(&town.agents[i], i == 0);
+		UNTIL(&town, poll(&wait, 1, 0) == 1);
+		end_one(&town.visitors[i], true);
+		UNTIL(&town, town.tally.open == 0);
+		assert(town.tally.answered == (uint32_t)i + 1 && town.tally.unanswered == 0);
+	}
+	close_town(&town);
+}
+
 int main(void)
 {
 	if (sodium_init() < 0)
@@ -325,5 +410,8 @@ int main(void)
 	test_who_left_before_the_answer_is_over_for_its_agent_as_one_that_left();
 	test_a_visitor_of_whom_it_is_known_that_nobody_can_come_is_reset_at_once();
 	test_a_secret_that_comes_twice_is_reset_and_counted_and_its_visitor_stays();
+	test_a_visitor_whom_its_agent_leaves_without_a_byte_is_unanswered();
+	test_what_a_visitor_ends_itself_says_nothing_of_its_agent();
+	test_a_visitor_who_had_a_byte_is_answered_once_however_it_ends();
 	return 0;
 }

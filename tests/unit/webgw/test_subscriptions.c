@@ -222,6 +222,110 @@ static void test_who_was_not_told_loses_neither_its_trial_nor_a_place(void)
 	subscriptions_free(table);
 }
 
+/* Told of by round robin's turns: the visitors of who has no target, and of who has one. */
+static int n_told_of(struct subscriptions *table, const void *owner, int n, uint64_t now_ms)
+{
+	int64_t id;
+	int n_told = 0;
+
+	for (int i = 0; i < n; i++) {
+		n_told += pick(table, "a.example", now_ms, &id) == owner;
+		subscriptions_over(table, id, SUBSCRIPTIONS_DIALLED, now_ms);
+	}
+	return n_told;
+}
+
+/* That it dials back is no sign of a target: who fails at once has the fewest, and would have them all. */
+static void test_who_ends_visitors_without_a_byte_rests_until_one_is_answered(void)
+{
+	struct subscriptions *table = new_table_in_turn("a.example");
+	struct agent_tally *dead = subscriptions_tally(table, enter(table, "a.example", &alice));
+
+	assert(n_told_of(table, &alice, 2 * SUBSCRIPTIONS_DOUBT, 0) == 2 * SUBSCRIPTIONS_DOUBT);
+	(void)enter(table, "a.example", &bob);
+	atomic_fetch_add(&dead->unanswered, SUBSCRIPTIONS_DOUBT - 1);
+	assert(n_told_of(table, &alice, 4, 0) == 2);
+	atomic_fetch_add(&dead->unanswered, 1);
+	assert(n_told_of(table, &alice, 10, 1) == 0);
+	for (uint64_t now_ms = 1 + SUBSCRIPTIONS_REST_MS; now_ms < 50000; now_ms += SUBSCRIPTIONS_REST_MS) {
+		assert(n_told_of(table, &alice, 10, now_ms) == 1); /* on trial */
+		atomic_fetch_add(&dead->unanswered, 1);
+		assert(n_told_of(table, &alice, 10, now_ms) == 0);
+	}
+	atomic_fetch_add(&dead->answered, 1);
+	assert(n_told_of(table, &alice, 10, 50000) == 5);
+	subscriptions_free(table);
+}
+
+/* Whoever finds a request that a target ends without a byte may send many of them. */
+static void test_who_answers_others_is_not_brought_into_doubt(void)
+{
+	struct subscriptions *table = new_table_in_turn("a.example");
+	struct agent_tally *abused = subscriptions_tally(table, enter(table, "a.example", &alice));
+	uint64_t now_ms = 100000;
+
+	(void)enter(table, "a.example", &bob);
+	atomic_fetch_add(&abused->answered, 1);
+	assert(n_told_of(table, &alice, 2, now_ms) == 1);
+	for (; now_ms < 100000 + SUBSCRIPTIONS_SIGN_MS; now_ms += 10) {
+		atomic_fetch_add(&abused->unanswered, 100);
+		assert(n_told_of(table, &alice, 2, now_ms) == 1);
+	}
+	atomic_fetch_add(&abused->unanswered, SUBSCRIPTIONS_DOUBT); /* but not for ever */
+	assert(n_told_of(table, &alice, 2, now_ms) == 0);
+	atomic_fetch_add(&abused->answered, 1); /* together: whichever was the last */
+	atomic_fetch_add(&abused->unanswered, 100);
+	assert(n_told_of(table, &alice, 2, now_ms) == 1);
+	subscriptions_free(table);
+}
+
+static void test_where_nobody_answers_all_are_told(void)
+{
+	struct subscriptions *table = new_table_in_turn("a.example");
+	struct agent_tally *tallies[] = { subscriptions_tally(table, enter(table, "a.example", &alice)),
+					  subscriptions_tally(table, enter(table, "a.example", &bob)) };
+
+	for (int i = 0; i < 2; i++)
+		atomic_fetch_add(&tallies[i]->unanswered, 1000);
+	assert(n_told_of(table, &alice, 10, 0) == 5);
+	atomic_fetch_add(&tallies[0]->answered, 1); /* the first that was answered is at once the one for all */
+	assert(n_told_of(table, &alice, 10, 0) == 10);
+	subscriptions_free(table);
+}
+
+/* Of both doubts each has its own end. */
+static void test_who_is_silent_is_not_forgiven_for_an_old_visitors_answer(void)
+{
+	struct subscriptions *table = new_table_in_turn("a.example");
+	int64_t id, silent = enter(table, "a.example", &alice);
+
+	for (int i = 0; i < SUBSCRIPTIONS_DOUBT; i++) {
+		assert(pick(table, "a.example", 0, &id) == &alice);
+		subscriptions_over(table, silent, SUBSCRIPTIONS_IN_VAIN, 0);
+	}
+	(void)enter(table, "a.example", &bob);
+	atomic_fetch_add(&subscriptions_tally(table, silent)->answered, 1);
+	assert(n_told_of(table, &alice, 10, 1) == 0);
+	subscriptions_free(table);
+}
+
+static void test_what_was_counted_of_another_is_nothing_to_who_has_its_place(void)
+{
+	struct subscriptions *table = new_table_in_turn("a.example");
+	struct agent_tally *tally = subscriptions_tally(table, enter(table, "a.example", &alice));
+
+	atomic_fetch_add(&tally->unanswered, SUBSCRIPTIONS_DOUBT);
+	subscriptions_drop_owner(table, &alice);
+	(void)enter(table, "a.example", &bob);
+	for (;;) { /* until the place comes round */
+		if (subscriptions_tally(table, enter(table, "a.example", &alice)) == tally)
+			break;
+		subscriptions_drop_owner(table, &alice);
+	}
+	assert(n_told_of(table, &alice, 10, 0) == 5);
+	subscriptions_free(table);
+}
+
 /* Whoever is in the middle of many long ones is not given as many again. */
 static void test_the_next_visitor_is_for_who_has_the_fewest(void)
 {
@@ -230,16 +334,16 @@ static void test_the_next_visitor_is_for_who_has_the_fewest(void)
 	int64_t id;
 
 	const int64_t first = enter(table, "a.example", &alice), second = enter(table, "a.example", &bob);
-	atomic_fetch_add(subscriptions_open(table, first), 2);
+	atomic_fetch_add(&subscriptions_tally(table, first)->open, 2);
 	assert(pick(table, "a.example", 0, &id) == &bob && pick(table, "a.example", 0, &id) == &bob);
 	assert(pick(table, "a.example", 0, &id) == &alice); /* as many: it is her turn */
 	subscriptions_over(table, second, SUBSCRIPTIONS_LEFT, 0);
 	assert(pick(table, "a.example", 0, &id) == &bob);
 	assert(subscriptions_set_balance(table, &host, WEBGW_ROUND_ROBIN));
-	atomic_fetch_add(subscriptions_open(table, first), 100);
+	atomic_fetch_add(&subscriptions_tally(table, first)->open, 100);
 	for (int i = 0; i < 4; i++)
 		assert(pick(table, "a.example", 0, &id) == (i % 2 == 0 ? &alice : &bob));
-	assert(!subscriptions_open(table, first + second));
+	assert(!subscriptions_tally(table, first + second));
 	subscriptions_free(table);
 }
 
@@ -249,7 +353,7 @@ static void test_who_cannot_be_told_is_passed_over_for_this_visitor(void)
 	int64_t id;
 
 	const int64_t first = enter(table, "a.example", &alice);
-	atomic_fetch_add(subscriptions_open(table, enter(table, "a.example", &bob)), 9);
+	atomic_fetch_add(&subscriptions_tally(table, enter(table, "a.example", &bob))->open, 9);
 	subscriptions_begin(table);
 	assert(pick(table, "a.example", 0, &id) == &alice && id == first);
 	subscriptions_pass_over(table, first);
@@ -264,10 +368,10 @@ static void test_a_place_is_not_somebody_elses_soon(void)
 {
 	struct subscriptions *table = new_table("a.example");
 
-	_Atomic uint32_t *const left = subscriptions_open(table, enter(table, "a.example", &alice));
+	struct agent_tally *const left = subscriptions_tally(table, enter(table, "a.example", &alice));
 	for (int i = 0; i < SUBSCRIPTIONS_MAX - 1; i++) {
 		subscriptions_drop_owner(table, i % 2 == 0 ? &alice : &bob);
-		assert(subscriptions_open(table, enter(table, "a.example", i % 2 == 0 ? &bob : &alice)) != left);
+		assert(subscriptions_tally(table, enter(table, "a.example", i % 2 == 0 ? &bob : &alice)) != left);
 	}
 	subscriptions_free(table);
 }
@@ -342,6 +446,11 @@ int main(void)
 	test_who_is_late_for_some_and_dials_back_for_others_is_healthy();
 	test_who_returns_from_rest_is_tried_with_one_visitor();
 	test_who_was_not_told_loses_neither_its_trial_nor_a_place();
+	test_who_ends_visitors_without_a_byte_rests_until_one_is_answered();
+	test_who_answers_others_is_not_brought_into_doubt();
+	test_where_nobody_answers_all_are_told();
+	test_who_is_silent_is_not_forgiven_for_an_old_visitors_answer();
+	test_what_was_counted_of_another_is_nothing_to_who_has_its_place();
 	test_the_next_visitor_is_for_who_has_the_fewest();
 	test_who_cannot_be_told_is_passed_over_for_this_visitor();
 	test_a_place_is_not_somebody_elses_soon();

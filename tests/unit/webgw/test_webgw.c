@@ -138,10 +138,10 @@ struct endpoint websocket_remote(const struct websocket *ws)
 
 /* ---- the world ---- */
 
-static void on_answer(void *owner, uint64_t ticket, int64_t subscription, _Atomic uint32_t *open)
+static void on_answer(void *owner, uint64_t ticket, int64_t subscription, struct agent_tally *tally)
 {
 	(void)owner;
-	assert((open != NULL) == (subscription != 0));
+	assert((tally != NULL) == (subscription != 0));
 	assert(ticket == world.ticket);
 	world.subscription = subscription;
 }
