@@ -1,7 +1,7 @@
 /*
  * Messages from sockets are datagrams, or trains of them from one address. A train of one flow goes on as one, unless each of its
  * datagrams gets a header. What is over is freed at the end of the turn, as events of the same turn may still point to it; its
- * socket rests for a while before that, so that nobody gets its port while answers for it are under way.
+ * socket rests (resting_sockets.h), so that nobody gets its port while answers for it are under way.
  */
 #include "relay/frontdoor/door_datagrams.h"
 
@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "relay/frontdoor/door_udp_socket.h"
 #include "relay/frontdoor/proxy_header_wire.h"
+#include "relay/frontdoor/resting_sockets.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +25,6 @@
 #define HEADER_MAX	384
 #define LOOPBACK	1 /* the index of the loopback interface, always */
 #define LOOK_AGAIN_MS	1000
-#define REST_MS		2000 /* longer than what was under way comes in */
 #define PLACE_BUFFER	(1 << 20) /* for receiving: there may be many places, which strangers fill */
 
 struct datagram_place {
@@ -53,8 +53,7 @@ struct carrier {
 	struct door_place *led_to; /* held; NULL: there is but the target */
 	bool has_answered, was_refused;
 	bool has_no_trains[2]; /* to its target, to its visitor */
-	uint64_t rests_ms; /* since then */
-	struct link gone;  /* or resting */
+	struct link gone;
 };
 
 struct door_datagrams {
@@ -65,8 +64,8 @@ struct door_datagrams {
 	struct datagram_flows *flows;
 	struct relay_inbox *inbox;
 	struct link places, gone;
-	struct link resting; /* by since when; no more than there are places for flows that are free */
-	uint32_t n_resting, max_flows;
+	struct resting_sockets resting; /* no more than there are places for flows that are free */
+	uint32_t max_flows;
 	uint16_t last_number;
 	uint64_t now_ms, n_chosen;
 	struct door_udp_losses losses;
@@ -151,48 +150,6 @@ static void say_ended(struct carrier *carrier)
 	door_udp_send_behind(&carrier->sock, header, put_header(carrier, header), header, 0, 0, &datagrams->losses);
 }
 
-/*
- * What its target has sent before it knew comes to this socket's port for a while, and is nobody else's: the kernel gives the port
- * to no other flow while the socket is there. Nothing reads it, and next to nothing is kept.
- */
-static void rest(struct door_datagrams *datagrams, struct carrier *carrier)
-{
-	const int least = 1;
-
-	(void)setsockopt(carrier->sock.fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
-	carrier->rests_ms = clock_now_ns() / 1000000;
-	link_put_last(&datagrams->resting, &carrier->gone);
-	datagrams->n_resting++;
-}
-
-static void end_rest(struct door_datagrams *datagrams, struct carrier *carrier)
-{
-	relay_socket_close(&carrier->sock);
-	datagrams->n_resting--;
-	link_put_last(&datagrams->gone, &carrier->gone);
-}
-
-/* Those that rest have descriptors that flows need more: of so many in all the oldest go. */
-static void leave_resting(struct door_datagrams *datagrams, uint64_t max_sockets)
-{
-	while (datagrams->n_resting > 0 && counters_of(datagrams)->flows_now + datagrams->n_resting > max_sockets)
-		end_rest(datagrams, container_of(link_first(&datagrams->resting), struct carrier, gone));
-}
-
-/* When the next one is done; UINT64_MAX: none rests. */
-static uint64_t expire_resting(struct door_datagrams *datagrams, uint64_t now_ms)
-{
-	struct link *first;
-
-	while ((first = link_first(&datagrams->resting))) {
-		struct carrier *carrier = container_of(first, struct carrier, gone);
-		if (carrier->rests_ms + REST_MS > now_ms)
-			return carrier->rests_ms + REST_MS;
-		end_rest(datagrams, carrier);
-	}
-	return UINT64_MAX;
-}
-
 static void on_flow_ended(void *owner, struct datagram_flow *flow)
 {
 	struct door_datagrams *datagrams = owner;
@@ -205,7 +162,8 @@ static void on_flow_ended(void *owner, struct datagram_flow *flow)
 	/* A child that is being forked has it open for a moment: closing alone would leave it in the epoll set. */
 	(void)epoll_ctl(datagrams->epoll_fd, EPOLL_CTL_DEL, carrier->sock.fd, NULL);
 	leave_target(carrier);
-	rest(datagrams, carrier);
+	resting_sockets_add(&datagrams->resting, &carrier->sock, clock_now_ns() / 1000000);
+	link_put_last(&datagrams->gone, &carrier->gone);
 }
 
 static void free_gone(struct door_datagrams *datagrams)
@@ -396,10 +354,11 @@ static struct carrier *open_carrier(struct door_datagrams *datagrams, const stru
 	carrier->name = arrival->name;
 	carrier->n_doors = arrival->n_doors;
 	carrier->header = route->header;
-	leave_resting(datagrams, datagrams->max_flows);
+	/* This flow is among those that are there. */
+	resting_sockets_make_room(&datagrams->resting, counters_of(datagrams)->flows_now, datagrams->max_flows);
 	int r = connect_to(datagrams, carrier);
-	if (is_ours(r) && datagrams->n_resting > 0) {
-		leave_resting(datagrams, 0);
+	if (is_ours(r) && datagrams->resting.n > 0) {
+		resting_sockets_make_room(&datagrams->resting, 0, 0);
 		r = connect_to(datagrams, carrier);
 	}
 	if (r < 0) {
@@ -697,7 +656,8 @@ void door_datagrams_set_routes(struct door_datagrams *datagrams, const struct do
 
 uint64_t door_datagrams_expire(struct door_datagrams *datagrams, uint64_t now_ms)
 {
-	const uint64_t next = datagram_flows_expire(datagrams->flows, now_ms), rested = expire_resting(datagrams, now_ms);
+	const uint64_t next = datagram_flows_expire(datagrams->flows, now_ms);
+	const uint64_t rested = resting_sockets_expire(&datagrams->resting, now_ms);
 
 	free_gone(datagrams);
 	return rested < next ? rested : next;
@@ -730,7 +690,7 @@ int door_datagrams_new(uint32_t max_flows, bool takes_header, struct door_datagr
 	};
 	link_init_ring(&datagrams->places);
 	link_init_ring(&datagrams->gone);
-	link_init_ring(&datagrams->resting);
+	resting_sockets_init(&datagrams->resting);
 	datagrams->max_flows = max_flows;
 	datagrams->takes_header = takes_header;
 	datagrams->watch.happened = on_turn;
@@ -757,7 +717,7 @@ void door_datagrams_free(struct door_datagrams *datagrams)
 	while ((first = link_first(&datagrams->places)))
 		door_datagrams_close(container_of(first, struct datagram_place, among_places));
 	datagram_flows_free(datagrams->flows);
-	(void)expire_resting(datagrams, UINT64_MAX);
+	resting_sockets_make_room(&datagrams->resting, 0, 0);
 	free_gone(datagrams);
 	relay_inbox_free(datagrams->inbox);
 	if (datagrams->epoll_fd >= 0)

@@ -1,7 +1,7 @@
 /*
  * A message from a socket is a datagram, or a train of them that came at once from one address. Those of a train that
  * belong to one path leave as one train again. What is over is freed at the end of the turn, as events of the same turn
- * may still point to it.
+ * may still point to it; its socket rests (resting_sockets.h), so that nobody gets its port while answers for it are under way.
  */
 #include "relay/frontdoor/door_udp.h"
 
@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "relay/frontdoor/door_udp_socket.h"
 #include "relay/frontdoor/proxy_header_wire.h"
+#include "relay/frontdoor/resting_sockets.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 
 #define EVENTS_A_TURN 32
 #define MESSAGES_A_TURN 64 /* of one socket; each may be a train of 64 datagrams. The rest is there in the next turn */
-#define TICK_MS	      250 /* while there are paths: who is late is so by this at most */
+#define TICK_MS	      250 /* while there are paths, or sockets rest: who is late is so by this at most */
 #define MAX_FLOWS     16384
 #define HEADER_MAX    384
 #define WITHOUT_QUIC_MS 60000 /* so long others are asked first */
@@ -62,6 +63,8 @@ struct door_udp {
 	struct quic_flows *flows;
 	struct relay_inbox *inbox;
 	struct link gone;
+	struct resting_sockets resting; /* no more than there are places for paths that are free */
+	uint32_t max_flows;
 	uint64_t now_ms;
 	struct door_udp_losses losses;
 	struct log_limit log_limit, targets_log_limit; /* targets': who asks for what is not there hides none of them */
@@ -94,7 +97,7 @@ static void on_flow_ended(void *owner, struct quic_flow *flow)
 
 	if (!path)
 		return;
-	if (path->header_len > 0) /* before the kernel gives the socket's port to another visitor's */
+	if (path->header_len > 0) /* before the kernel may give the socket's port to another visitor's */
 		door_udp_send_behind(&path->sock, path->header, path->header_len, path->header, 0, 0, &udp->losses);
 	note_unanswered(udp, flow, path->led_to);
 	if (path->led_to)
@@ -103,7 +106,7 @@ static void on_flow_ended(void *owner, struct quic_flow *flow)
 	path->flow = NULL;
 	/* A child that is being forked has it open for a moment: closing alone would leave it in the epoll set. */
 	(void)epoll_ctl(udp->epoll_fd, EPOLL_CTL_DEL, path->sock.fd, NULL);
-	relay_socket_close(&path->sock);
+	resting_sockets_add(&udp->resting, &path->sock, udp->now_ms);
 	link_put_last(&udp->gone, &path->gone);
 }
 
@@ -117,17 +120,18 @@ static void free_gone(struct door_udp *udp)
 	}
 }
 
-static bool is_out_of_files(int error)
+/* What this machine has no more of, EAGAIN: ports of its own. It says nothing of the target. */
+static bool is_ours(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOSPC || error == -ENOMEM;
+	return error == -EMFILE || error == -ENFILE || error == -ENOSPC || error == -ENOMEM || error == -EAGAIN;
 }
 
 static void on_unreachable(struct door_udp *udp, struct quic_flow *flow, int error)
 {
 	struct quic_counters *counters = quic_flows_counters(udp->flows);
 
-	counters->no_descriptors += is_out_of_files(error);
-	counters->unreachable += !is_out_of_files(error);
+	counters->no_descriptors += is_ours(error);
+	counters->unreachable += !is_ours(error);
 	log_limited(&udp->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "QUIC target not reached: %s", strerror(-error));
 	quic_flows_end(udp->flows, flow);
 }
@@ -159,6 +163,15 @@ static size_t write_header(const struct door_udp *udp, const struct quic_flow *f
 	return proxy_v2_encode(&header, buf, HEADER_MAX);
 }
 
+static int connect_path(struct door_udp *udp, struct path *path, const struct endpoint *target)
+{
+	int r = door_udp_connect(target, &path->sock);
+
+	if (r == 0 && (r = watch_fd(udp, path->sock.fd, &path->watch)) < 0)
+		relay_socket_close(&path->sock);
+	return r;
+}
+
 /* host: for whom a member gets it; without a name the target gets it as it is. NULL: it could not be had, and the flow is over. */
 static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, const struct endpoint *target,
 			      const struct host_name *host)
@@ -174,9 +187,13 @@ static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, cons
 	path->is_whole = true;
 	path->watch.happened = on_target;
 	path->udp = udp;
-	int r = door_udp_connect(target, &path->sock);
-	if (r == 0 && (r = watch_fd(udp, path->sock.fd, &path->watch)) < 0)
-		relay_socket_close(&path->sock);
+	/* This path is among those that are there. */
+	resting_sockets_make_room(&udp->resting, quic_flows_counters(udp->flows)->flows_now, udp->max_flows);
+	int r = connect_path(udp, path, target);
+	if (is_ours(r) && udp->resting.n > 0) {
+		resting_sockets_make_room(&udp->resting, 0, 0);
+		r = connect_path(udp, path, target);
+	}
 	if (r < 0) {
 		free(path);
 		on_unreachable(udp, flow, r);
@@ -392,11 +409,12 @@ static void on_tick(struct watch *watch, uint32_t events)
 	if (read(udp->timer_fd, &n, sizeof(n)) < 0)
 		return;
 	(void)quic_flows_expire(udp->flows, udp->now_ms);
+	(void)resting_sockets_expire(&udp->resting, udp->now_ms);
 }
 
 static void tick_while_needed(struct door_udp *udp)
 {
-	const bool is_needed = quic_flows_counters(udp->flows)->flows_now > 0;
+	const bool is_needed = quic_flows_counters(udp->flows)->flows_now > 0 || udp->resting.n > 0;
 	const struct timespec each = { .tv_nsec = is_needed ? TICK_MS * 1000000 : 0 };
 	const struct itimerspec timer = { .it_interval = each, .it_value = each };
 
@@ -469,7 +487,9 @@ int door_udp_new(const struct quic_flows_options *options, const struct endpoint
 	own.ended = on_flow_ended;
 	udp->asked_ms = options->times.asked_ms;
 	*ret_failed = 0;
+	udp->max_flows = options->max_flows;
 	link_init_ring(&udp->gone);
+	resting_sockets_init(&udp->resting);
 	udp->watch.happened = on_turn;
 	udp->timer_watch.happened = on_tick;
 	udp->now_ms = clock_now_ns() / 1000000;
@@ -497,6 +517,7 @@ void door_udp_free(struct door_udp *udp)
 	if (!udp)
 		return;
 	quic_flows_free(udp->flows);
+	resting_sockets_make_room(&udp->resting, 0, 0);
 	free_gone(udp);
 	for (uint32_t i = 0; i < udp->n_places; i++)
 		relay_socket_close(&udp->places[i].sock);

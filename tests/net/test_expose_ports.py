@@ -118,6 +118,8 @@ def is_closed(town, port):
             visitor.connect((town.relay.host.ip, port))
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:  # it was asked in while the port was closed
+            return False
         return False
 
 

@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/udp.h>
 #include <poll.h>
 #include <sodium.h>
@@ -80,19 +81,25 @@ static void set_target(struct house *house, uint16_t port, enum door_header head
 	door_routes_free(before);
 }
 
-static void open_house_of(struct house *house, uint32_t asked_ms)
+static void open_house_with(struct house *house, const struct quic_flows_options *options)
 {
-	struct quic_flows_options options = door_udp_defaults(1024);
 	const struct endpoint any = { 0 };
 	uint32_t failed;
 
 	*house = (struct house){ 0 };
-	options.times.asked_ms = asked_ms;
-	assert(door_udp_new(&options, &any, 1, &house->udp, &failed) == 0);
+	assert(door_udp_new(options, &any, 1, &house->udp, &failed) == 0);
 	house->port = door_udp_port(house->udp, 0);
 	house->server = bound("127.0.0.1", &house->server_port);
 	house->visitor = visitor_of(house, "127.0.0.1");
 	set_target(house, house->server_port, DOOR_NO_HEADER, NULL);
+}
+
+static void open_house_of(struct house *house, uint32_t asked_ms)
+{
+	struct quic_flows_options options = door_udp_defaults(1024);
+
+	options.times.asked_ms = asked_ms;
+	open_house_with(house, &options);
 }
 
 static void open_house(struct house *house)
@@ -636,6 +643,88 @@ static void test_a_path_that_is_over_is_heard_no_more_even_if_a_child_holds_its_
 	close_house(&house);
 }
 
+static bool is_free(uint16_t port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port) };
+	const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const bool is_bound = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+
+	assert(fd >= 0 && (is_bound || errno == EADDRINUSE));
+	close(fd);
+	return is_bound;
+}
+
+static void test_the_port_of_a_path_that_is_over_is_nobodys_while_answers_may_be_under_way(void)
+{
+	struct sockaddr_in first, second;
+	struct house house;
+	size_t len;
+
+	open_house_of(&house, 1);
+	len = make_hello("app.example.org", "firstone", 0, 1);
+	say(house.visitor, bytes, len);
+	AWAIT(&house, c.led == 1);
+	hears(house.server, bytes, len, &first);
+	AWAIT(&house, c.flows_now == 0 && c.ended_silent == 1);
+	assert(!is_free(ntohs(first.sin_port)));
+	/* His next, and others', is another; what comes late for the first one comes to none of them. */
+	len = make_hello("app.example.org", "othertwo", 0, 1);
+	say(house.visitor, bytes, len);
+	AWAIT(&house, c.led == 2);
+	hears(house.server, bytes, len, &second);
+	assert(first.sin_port != second.sin_port);
+	for (int i = 0; i < 100; i++)
+		assert(sendto(house.server, HANDSHAKE, sizeof(HANDSHAKE), 0, (struct sockaddr *)&first, sizeof(first)) > 0);
+	AWAIT(&house, c.flows_now == 0);
+	assert(door_udp_counters(house.udp).datagrams_out == 0 && hears_nothing(house.visitor));
+	for (int i = 0; !is_free(ntohs(first.sin_port)); i++) { /* without a path, too, its time comes */
+		assert(i < AWAIT_MS / 10);
+		turn(&house, 10);
+	}
+	close_house(&house);
+}
+
+static uint32_t n_descriptors(void)
+{
+	uint32_t n = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+static void begin_paths(struct house *house, uint32_t n)
+{
+	const uint64_t led = door_udp_counters(house->udp).led;
+	char id[9];
+
+	for (uint32_t i = 0; i < n; i++) {
+		snprintf(id, sizeof(id), "path%04u", (unsigned)(led + i) % 10000);
+		say(house->visitor, bytes, make_hello("app.example.org", id, 0, 1));
+		AWAIT(house, c.led == led + i + 1);
+	}
+}
+
+static void test_paths_that_are_over_take_no_descriptors_from_those_that_begin(void)
+{
+	struct quic_flows_options options = door_udp_defaults(1024);
+	const uint32_t outside = n_descriptors();
+	struct house house;
+
+	options.max_flows = options.max_source = QUIC_PATHS_OF_ONE;
+	options.times.asked_ms = 300;
+	open_house_with(&house, &options);
+	const uint32_t before = n_descriptors();
+	begin_paths(&house, QUIC_PATHS_OF_ONE);
+	AWAIT(&house, c.flows_now == 0);
+	assert(n_descriptors() == before + QUIC_PATHS_OF_ONE); /* all rest */
+	begin_paths(&house, QUIC_PATHS_OF_ONE);
+	assert(n_descriptors() == before + QUIC_PATHS_OF_ONE);
+	assert(door_udp_counters(house.udp).over_limit == 0);
+	close_house(&house);
+	assert(n_descriptors() == outside);
+}
+
 static void test_other_versions_are_told_which_there_are(void)
 {
 	static const uint8_t question[1200] = "\xc0\x1a\x2a\x3a\x4a\x08" "firstone" "\x04" "self";
@@ -663,6 +752,8 @@ int main(void)
 	test_routes_that_are_replaced_are_for_who_comes();
 	test_what_cannot_be_served_gets_no_answer();
 	test_a_path_that_is_over_is_heard_no_more_even_if_a_child_holds_its_socket();
+	test_the_port_of_a_path_that_is_over_is_nobodys_while_answers_may_be_under_way();
+	test_paths_that_are_over_take_no_descriptors_from_those_that_begin();
 	test_other_versions_are_told_which_there_are();
 	test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end();
 	test_a_member_is_told_of_a_visitor_by_ipv6();
