@@ -1,0 +1,561 @@
+/*
+ * webgw's agent itself: when it asks whether its targets are there, what it makes of the answer, and when it asks for
+ * connections to keep ready. Its WebSocket, its connections and time are the test's (meson.build gives uv_now() and
+ * uv_timer_start() other names).
+ */
+#include "relay/webgw/webgw_agent.h"
+
+#include "common/macros.h"
+#include "common/websocket.h"
+#include "relay/webgw/raw_pairs.h"
+#include "relay/webgw/target_probe.h"
+#include "relay/webgw/tls_bridge.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_LINKS     64
+#define SUBSCRIPTION  7
+#define SECRET_62     "000000000000000000000000000000000000000000000000000000000000"
+#define TICK_MS	      1000
+#define PROBE_MS      2000  /* the agent's */
+#define ASK_AGAIN_MS  10000 /* the same */
+#define MAX_VISITS    1024
+#define BEGAN_MS      100000
+
+struct websocket {
+	char last[1024];
+};
+
+static struct {
+	uv_loop_t loop;
+	uint64_t now_ms;
+	struct webgw_agent *agent;
+	struct websocket ws;
+	struct websocket_handler handler;
+	uv_timer_t *retry, *tick;
+	uv_timer_cb on_retry, on_tick;
+	int n_prepare, n_unregister;
+	int target; /* listens */
+	struct endpoint at;
+	struct tls_bridge *links[MAX_LINKS]; /* NULL: closed */
+	int n_links;
+	bool has_no_links;
+	struct {
+		void (*closed)(void *owner);
+		void *owner;
+	} closing[MAX_LINKS];
+	int n_closing;
+	uint32_t n_raw;
+	struct raw_pairs_counter *raw;
+	void (*probed)(void *owner, int status);
+	void *probe_owner;
+	int n_probes;
+} world;
+
+/* ---- instead of libuv's ---- */
+
+uint64_t uv_now(const uv_loop_t *loop) /* told_now */
+{
+	(void)loop;
+	return world.now_ms;
+}
+
+int uv_timer_start(uv_timer_t *timer, uv_timer_cb cb, uint64_t timeout, uint64_t repeat) /* told_to_start */
+{
+	(void)timeout;
+	if (repeat > 0) {
+		world.tick = timer;
+		world.on_tick = cb;
+	} else {
+		world.retry = timer;
+		world.on_retry = cb;
+	}
+	return 0;
+}
+
+/* ---- instead of common/websocket*.c ---- */
+
+int websocket_host_new(uv_loop_t *loop, struct websocket_host **ret, struct error *reterr)
+{
+	(void)loop;
+	(void)reterr;
+	*ret = NULL;
+	return 0;
+}
+
+void websocket_host_close(struct websocket_host *host, void (*cb)(void *owner), void *owner)
+{
+	(void)host;
+	cb(owner);
+}
+
+struct websocket *websocket_connect(struct websocket_host *host, const struct websocket_client_options *options,
+				    struct error *reterr)
+{
+	(void)host;
+	(void)reterr;
+	world.handler = options->handler;
+	return &world.ws;
+}
+
+int websocket_send(struct websocket *ws, const char *text, size_t len)
+{
+	assert(ws == &world.ws && len < sizeof(ws->last));
+	snprintf(ws->last, sizeof(ws->last), "%s", text);
+	world.n_prepare += strstr(text, "webgw_prepare") != NULL;
+	world.n_unregister += strstr(text, "webgw_unregisterClient") != NULL;
+	return 0;
+}
+
+void websocket_abort(struct websocket *ws, const char *why)
+{
+	(void)ws;
+	(void)why;
+	assert(false); /* it is told nothing that is wrong */
+}
+
+struct endpoint websocket_remote(const struct websocket *ws)
+{
+	(void)ws;
+	return endpoint_from_v4(INADDR_LOOPBACK, 9081);
+}
+
+/* ---- instead of common/tls_stream.c and tls_bridge.c ---- */
+
+int tls_host_new(uv_loop_t *loop, struct tls_host **ret)
+{
+	(void)loop;
+	*ret = (struct tls_host *)&world;
+	return 0;
+}
+
+void tls_host_close(struct tls_host *host, void (*cb)(void *owner), void *owner)
+{
+	(void)host;
+	cb(owner);
+}
+
+bool tls_stream_alpn_is(const struct tls_stream *stream, const char *protocol)
+{
+	(void)stream;
+	(void)protocol;
+	return true;
+}
+
+void tls_stream_flush(struct tls_stream *stream)
+{
+	(void)stream;
+}
+
+int tls_bridge_open_client(struct tls_bridge *bridge, struct tls_host *host, SSL_CTX *context, const struct endpoint *remote,
+			   const char *server_name, uint64_t timeout_ms, const struct tls_bridge_ports *ports)
+{
+	(void)host;
+	(void)context;
+	(void)remote;
+	(void)server_name;
+	(void)timeout_ms;
+	if (world.has_no_links)
+		return -ENOMEM;
+	assert(world.n_links < MAX_LINKS);
+	bridge->ports = *ports;
+	bridge->fd = -1;
+	world.links[world.n_links++] = bridge;
+	return 0;
+}
+
+void tls_bridge_close(struct tls_bridge *bridge, void (*closed)(void *owner))
+{
+	assert(world.n_closing < MAX_LINKS);
+	for (int i = 0; i < world.n_links; i++)
+		world.links[i] = world.links[i] == bridge ? NULL : world.links[i];
+	if (bridge->fd >= 0)
+		close(bridge->fd);
+	world.closing[world.n_closing].closed = closed;
+	world.closing[world.n_closing++].owner = bridge->ports.owner;
+}
+
+bool tls_bridge_is_half_closed(const struct tls_bridge *bridge)
+{
+	(void)bridge;
+	return false;
+}
+
+uint64_t tls_bridge_moved(const struct tls_bridge *bridge)
+{
+	return bridge->bytes_out;
+}
+
+const uint8_t *tls_bridge_came(const struct tls_bridge *bridge, size_t *ret_n)
+{
+	(void)bridge;
+	*ret_n = 0;
+	return NULL;
+}
+
+void tls_bridge_skip(struct tls_bridge *bridge, size_t n)
+{
+	(void)bridge;
+	(void)n;
+}
+
+void tls_bridge_say(struct tls_bridge *bridge, const void *bytes, size_t n)
+{
+	(void)bridge;
+	(void)bytes;
+	(void)n;
+}
+
+void tls_bridge_part(struct tls_bridge *bridge)
+{
+	(void)bridge;
+}
+
+int tls_bridge_release(struct tls_bridge *bridge, uint8_t **ret_came, size_t *ret_n)
+{
+	(void)bridge;
+	*ret_came = NULL;
+	*ret_n = 0;
+	return dup(world.target);
+}
+
+int tls_bridge_join(struct tls_bridge *bridge, int fd_take)
+{
+	bridge->fd = fd_take;
+	return 0;
+}
+
+void tls_bridge_pass(struct tls_bridge *bridge)
+{
+	(void)bridge;
+}
+
+/* ---- instead of raw_pairs.c and target_probe.c ---- */
+
+int raw_pairs_new(uv_loop_t *loop, struct raw_pairs **ret)
+{
+	(void)loop;
+	*ret = (struct raw_pairs *)&world;
+	return 0;
+}
+
+int raw_pairs_begin(struct raw_pairs *pairs, int from_take, int to_take, uint8_t *head_take, size_t n_head,
+		    struct raw_pairs_counter *counter)
+{
+	(void)pairs;
+	(void)n_head;
+	assert(!head_take);
+	close(from_take);
+	close(to_take);
+	world.raw = counter;
+	return 0;
+}
+
+uint32_t raw_pairs_count(const struct raw_pairs *pairs)
+{
+	(void)pairs;
+	return world.n_raw;
+}
+
+void raw_pairs_close(struct raw_pairs *pairs, void (*closed)(void *owner), void *owner)
+{
+	(void)pairs;
+	closed(owner);
+}
+
+struct target_probe *target_probe_begin(uv_loop_t *loop, const struct endpoint *target, void (*done)(void *owner, int status),
+					void *owner)
+{
+	(void)loop;
+	assert(!world.probed && endpoint_equal(target, &world.at));
+	world.probed = done;
+	world.probe_owner = owner;
+	world.n_probes++;
+	return (struct target_probe *)&world;
+}
+
+static void end_probe(int status)
+{
+	void (*done)(void *owner, int status) = world.probed;
+
+	assert(done);
+	world.probed = NULL;
+	done(world.probe_owner, status);
+}
+
+void target_probe_end(struct target_probe *probe)
+{
+	(void)probe;
+	end_probe(-ETIMEDOUT);
+}
+
+/* ---- the world ---- */
+
+/* What was closed is told so, as from the loop. */
+static void turn(void)
+{
+	while (world.n_closing > 0) {
+		world.n_closing--;
+		world.closing[world.n_closing].closed(world.closing[world.n_closing].owner);
+	}
+}
+
+static void tick(uint64_t after_ms)
+{
+	world.now_ms += after_ms;
+	world.on_tick(world.tick);
+	turn();
+}
+
+static void hear(const char *text)
+{
+	world.handler.message(world.handler.owner, &world.ws, text, strlen(text));
+	turn();
+}
+
+static int identify(void *owner, char **ret_key_pem, char **ret_certificate_pem, struct error *reterr)
+{
+	(void)owner;
+	(void)ret_key_pem;
+	(void)ret_certificate_pem;
+	(void)reterr;
+	return 0;
+}
+
+static int listen_at(struct endpoint *ret_at)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(address);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert(fd >= 0 && bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, 16) == 0);
+	assert(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+	*ret_at = endpoint_from_v4(INADDR_LOOPBACK, ntohs(address.sin_port));
+	return fd;
+}
+
+/* Connected, and asks for its host. */
+static void begin(uint8_t n_warm)
+{
+	struct webgw_agent_options options = { .host = "127.0.0.1", .port = 9081, .secret_file = "", .identify = identify,
+					       .n_warm = n_warm, .n_hosts = 1 };
+
+	memset(&world, 0, sizeof(world));
+	world.now_ms = BEGAN_MS;
+	assert(uv_loop_init(&world.loop) == 0);
+	world.target = listen_at(&world.at);
+	options.targets[0].http = options.targets[0].https = world.at;
+	assert(host_pattern_from("www.example.com", strlen("www.example.com"), &options.hosts[0]) == 0);
+	assert(webgw_agent_start(&world.loop, &options, &world.agent, NULL) == 0);
+	world.on_retry(world.retry);
+	world.handler.opened(world.handler.owner, &world.ws);
+	assert(strstr(world.ws.last, "webgw_registerClient"));
+}
+
+static void subscribe(void)
+{
+	hear("{\"jsonrpc\":\"2.0\",\"result\":7,\"id\":1}");
+	assert(webgw_agent_counters(world.agent).subscribed_now == 1);
+}
+
+static void end(void)
+{
+	webgw_agent_stop(world.agent, NULL, NULL);
+	turn();
+	assert(uv_run(&world.loop, UV_RUN_DEFAULT) == 0 && uv_loop_close(&world.loop) == 0);
+	close(world.target);
+}
+
+/* The agent has dialled back for a visitor that it was told of. The connection, or NULL: it ended at once. */
+static struct tls_bridge *serve(int i, int port)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		 "{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":%d,\"result\":"
+		 "{\"secret\":\"%02x" SECRET_62 "%02x\",\"port\":%d,\"serverListeningPort\":4659,\"host\":\"www.example.com\"}}}",
+		 SUBSCRIPTION, i, i, port);
+	const int before = world.n_links;
+	hear(text);
+	assert(world.n_links == before + 1);
+	struct tls_bridge *link = world.links[before];
+	link->ports.ready(link->ports.owner);
+	turn();
+	return world.links[before];
+}
+
+/* Its connection breaks, and the target had said nothing. */
+static void break_unanswered(struct tls_bridge *link)
+{
+	struct error why = { .code = -ECONNRESET, .message = "it was reset" };
+
+	link->ports.over(link->ports.owner, &why);
+	turn();
+}
+
+/* One that goes on without TLS: where such are counted. */
+static void serve_raw(int i)
+{
+	struct tls_bridge *link = serve(i, 443);
+
+	link->ports.parted(link->ports.owner);
+	turn();
+	assert(world.raw);
+}
+
+static bool is_down(void)
+{
+	struct webgw_agent_facts facts;
+
+	webgw_agent_facts(world.agent, &facts);
+	return facts.hosts[0].is_down;
+}
+
+static void answer_with_secrets(int n)
+{
+	char text[1024] = "{\"jsonrpc\":\"2.0\",\"result\":{\"serverListeningPort\":4659,\"secrets\":[";
+
+	for (int i = 0; i < n; i++)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s\"%02x" SECRET_62 "ff\"", i > 0 ? "," : "", i);
+	snprintf(text + strlen(text), sizeof(text) - strlen(text), "]},\"id\":1000}");
+	hear(text);
+}
+
+/* ---- whether the target is there ---- */
+
+/* Strangers may use up what the agent has of descriptors: that would take away each host that has visitors. */
+static void test_who_has_no_descriptor_for_a_visitor_suspects_no_target(void)
+{
+	struct rlimit before, none;
+
+	begin(0);
+	subscribe();
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	none = before;
+	none.rlim_cur = 0;
+	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	assert(!serve(1, 80));
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	assert(world.n_probes == 0);
+	break_unanswered(serve(2, 80));
+	assert(world.n_probes == 1); /* but of who was not answered */
+	end();
+}
+
+static void test_a_try_that_fails_for_want_says_neither_that_a_target_is_down_nor_that_it_is_up(void)
+{
+	static const int wants[] = { -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM, -EADDRNOTAVAIL };
+
+	begin(0);
+	subscribe();
+	for (int i = 0; i < (int)ARRAY_LEN(wants); i++) {
+		break_unanswered(serve(i, 80));
+		assert(world.n_probes == i + 1);
+		end_probe(wants[i]);
+		assert(!is_down() && world.n_unregister == 0);
+		tick(PROBE_MS);
+	}
+	break_unanswered(serve(100, 80));
+	end_probe(-ECONNREFUSED);
+	assert(is_down() && world.n_unregister == 1);
+	tick(PROBE_MS);
+	end_probe(-EMFILE);
+	assert(is_down());
+	tick(PROBE_MS);
+	end_probe(0);
+	assert(!is_down());
+	end();
+}
+
+/* On a quiet host the next visitor who would show it may come hours later. */
+static void test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten(void)
+{
+	begin(0);
+	subscribe();
+	serve_raw(1);
+	world.raw->unanswered++;
+	tick(TICK_MS);
+	assert(world.n_probes == 1);
+	end_probe(0);
+	world.raw->unanswered++; /* since then the target is gone */
+	tick(TICK_MS);
+	assert(world.n_probes == 1); /* but not for each visitor */
+	tick(TICK_MS);
+	assert(world.n_probes == 2);
+	world.raw->unanswered++; /* that one began before */
+	tick(TICK_MS);
+	end_probe(0);
+	tick(TICK_MS);
+	assert(world.n_probes == 2);
+	tick(TICK_MS);
+	assert(world.n_probes == 3);
+	end_probe(0);
+	for (int i = 0; i < 10; i++)
+		tick(TICK_MS);
+	assert(world.n_probes == 3); /* nothing is due any more */
+	end();
+}
+
+/* ---- what is kept ready ---- */
+
+/* The node would let visitors wait for them. */
+static void test_who_has_no_room_asks_for_no_connections(void)
+{
+	begin(2);
+	world.n_raw = MAX_VISITS;
+	subscribe();
+	for (int i = 0; i < 10; i++)
+		tick(TICK_MS);
+	assert(world.n_prepare == 0);
+	world.n_raw = 0;
+	tick(TICK_MS);
+	assert(world.n_prepare == 1);
+	end();
+}
+
+static void expect_asked_again_late(void)
+{
+	assert(world.n_prepare == 1);
+	world.n_raw = 0;
+	for (int i = 1; i < ASK_AGAIN_MS / TICK_MS; i++)
+		tick(TICK_MS);
+	assert(world.n_prepare == 1);
+	tick(TICK_MS);
+	assert(world.n_prepare == 2);
+}
+
+static void test_who_cannot_make_what_it_asked_for_asks_again_later(void)
+{
+	begin(2);
+	subscribe();
+	world.n_raw = MAX_VISITS - 1; /* since it asked */
+	answer_with_secrets(2);
+	assert(webgw_agent_counters(world.agent).warm_now == 1 && webgw_agent_counters(world.agent).too_many == 1);
+	expect_asked_again_late();
+	end();
+	begin(2);
+	subscribe();
+	world.has_no_links = true;
+	answer_with_secrets(2);
+	expect_asked_again_late();
+	end();
+}
+
+int main(void)
+{
+	assert(sodium_init() >= 0);
+	test_who_has_no_descriptor_for_a_visitor_suspects_no_target();
+	test_a_try_that_fails_for_want_says_neither_that_a_target_is_down_nor_that_it_is_up();
+	test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten();
+	test_who_has_no_room_asks_for_no_connections();
+	test_who_cannot_make_what_it_asked_for_asks_again_later();
+	return 0;
+}
