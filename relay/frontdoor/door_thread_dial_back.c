@@ -158,7 +158,7 @@ void visitor_end_dial(struct visitor *visitor, bool is_dialled)
  */
 static bool was_left_unanswered(const struct visitor *visitor)
 {
-	return visitor->pair.first_to_end == 2 && visitor->door->now_ms - visitor->since_ms < NO_TARGET_MS;
+	return visitor->pair.left_silent == 2 && visitor->door->now_ms - visitor->since_ms < NO_TARGET_MS;
 }
 
 void visitor_judge_agent(struct visitor *visitor)

@@ -307,8 +307,10 @@ static bool goes_on(const struct splice_pair *pair, int i)
 
 static void note_end(struct splice_pair *pair, int way)
 {
-	if (goes_on(pair, 1 - way))
-		pair->first_to_end = (uint8_t)(1 + way);
+	const struct splice_flow *flow = &pair->flows[way];
+
+	if (goes_on(pair, 1 - way) && flow->n_bytes == 0 && flow->state.waiting == 0)
+		pair->left_silent = (uint8_t)(1 + way);
 	pair->flows[way].state.has_ended = true;
 	pair->flows[way].state.is_cut_off = pair->ends[way].state.is_broken;
 }
@@ -375,10 +377,10 @@ static size_t pass(struct splice_pump *pump, struct splice_pair *pair, int way, 
 	note_received(pair, way, n);
 	if (n <= 0)
 		return 0;
-	if ((size_t)n < want)
-		note_emptied(pair, way);
 	flow->is_bulk = (size_t)n == want;
 	flow->state.waiting = (size_t)n;
+	if ((size_t)n < want)
+		note_emptied(pair, way);
 	make_prompt(&pair->ends[1 - way]);
 	const int more = flow->state.has_ended && !flow->state.is_cut_off ? MSG_MORE : 0;
 	const ssize_t sent =

@@ -98,7 +98,7 @@ struct splice_pair {
 	struct link quiet; /* by when something moved last */
 	uint64_t moved_ms; /* of who leaves: when they were looked at */
 	bool is_leaving;
-	uint8_t first_to_end; /* 1 + i: ends[i] ended, or broke, while the other was whole; 0: none has */
+	uint8_t left_silent; /* 1 + i: ends[i] ended, or broke, without having said a byte, while the other was whole; 0: none has */
 	uint32_t unacknowledged; /* of both ends, when nothing had moved for its time; 0: it has */
 	struct splice_pump *pump; /* NULL: not begun */
 };

@@ -160,6 +160,7 @@ struct json *webgw_admin_client_json(const struct subscription_facts *facts, con
 	put_count(object, "waiting", facts->n_waiting);
 	put_count(object, "open", facts->n_open);
 	put_count(object, "dialled", facts->n_dialled);
+	put_count(object, "unanswered", facts->n_unanswered);
 	json_put_boolean(object, "resting", facts->is_resting);
 	return object;
 }

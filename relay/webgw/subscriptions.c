@@ -35,7 +35,8 @@ struct subscriber {
 	uint32_t n_in_vain, n_unanswered; /* in a row */
 	uint64_t n_dialled;
 	uint64_t dialled_ms; /* last */
-	uint32_t answered, unanswered; /* of its tally, when that was looked at last */
+	uint32_t answered, unanswered; /* of its tally, when that was looked at last; */
+	uint32_t unanswered_before;    /* and when it came */
 	bool has_answered;
 	uint64_t answered_ms; /* last, as far as is known */
 	uint64_t rests_until_ms;
@@ -215,6 +216,7 @@ static struct subscriber *add_subscriber(struct subscriptions *table, struct hos
 					   .place = table->free[table->first_free] };
 	subscriber->answered = get(&table->tallies[subscriber->place].answered); /* of who was there before it */
 	subscriber->unanswered = get(&table->tallies[subscriber->place].unanswered);
+	subscriber->unanswered_before = subscriber->unanswered;
 	table->first_free = (table->first_free + 1) % SUBSCRIPTIONS_MAX;
 	struct subscriber **bucket = bucket_of(table, subscriber->id);
 	subscriber->next = *bucket;
@@ -484,6 +486,7 @@ uint32_t subscriptions_of_host(const struct subscriptions *table, uint32_t i, ui
 			.n_waiting = subscriber->n_pending,
 			.n_open = (uint32_t)n_open(table, subscriber),
 			.n_dialled = subscriber->n_dialled,
+			.n_unanswered = get(&table->tallies[subscriber->place].unanswered) - subscriber->unanswered_before,
 			.is_resting = now_ms < subscriber->rests_until_ms,
 		};
 	}

@@ -129,6 +129,7 @@ struct subscription_facts {
 	uint32_t n_waiting; /* visitors */
 	uint32_t n_open;    /* the same, whom it serves */
 	uint64_t n_dialled; /* that it dialled back for */
+	uint32_t n_unanswered; /* of these, whom it ended without a byte; goes round */
 	bool is_resting;
 };
 

@@ -714,6 +714,7 @@ def test_visitors_are_led_away_from_an_agent_that_ends_them_without_a_byte(town,
     served = [is_served(town, first, port) for _ in range(20)]
     assert 3 <= served.count(False) <= 4 and all(served[9:]), served  # one may come before the word of the third
     assert sorted(rest()) == [False, True]
+    assert sorted(client["unanswered"] for client in admin.ask("GET", "/api/v1/clients")[1]) == [0, served.count(False)]
     assert dead.n == served.count(False) and good.n == served.count(True)
     good.close()
     wait_until(lambda: len(rest()) == 1, 10, "that the other is gone")

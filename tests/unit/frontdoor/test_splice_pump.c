@@ -398,6 +398,33 @@ static void test_a_reset_passes_as_a_reset(void)
 	}
 }
 
+/* Who leaves first, and had said nothing; not who has been left, nor whose only word came with its end. */
+static void test_it_is_known_which_end_left_without_a_byte(void)
+{
+	for (int how = 0; how < 8; how++) {
+		const int way = how & 1;
+		const bool by_reset = how & 2, speaks = how & 4;
+		struct world world = new_world(8);
+		struct route *route = begin(&world, open_route(&world));
+
+		if (speaks)
+			assert(send(route->outside[way], "a", 1, MSG_NOSIGNAL | (by_reset ? 0 : MSG_MORE)) == 1); /* goes with the end */
+		if (by_reset && speaks)
+			settle(&world);
+		if (by_reset)
+			close_outside(route, way, true);
+		else
+			shutdown(route->outside[way], SHUT_WR);
+		settle(&world);
+		assert(route->pair.left_silent == (speaks ? 0 : 1 + way));
+		close_outside(route, 1 - way, false);
+		while (!route->is_over)
+			turn(&world, 10);
+		assert(route->pair.left_silent == (speaks ? 0 : 1 + way));
+		end_world(&world);
+	}
+}
+
 static void test_a_reset_passes_when_its_end_has_closed_already(void)
 {
 	for (int way = 0; way < 2; way++) {
@@ -935,6 +962,7 @@ int main(void)
 		test_an_end_passes_as_an_end_and_the_other_way_goes_on,
 		test_an_end_comes_after_all_bytes,
 		test_a_reset_passes_as_a_reset,
+		test_it_is_known_which_end_left_without_a_byte,
 		test_a_reset_passes_when_its_end_has_closed_already,
 		test_what_came_before_a_reset_is_delivered,
 		test_who_was_given_its_end_gets_all_before_it,

@@ -114,7 +114,7 @@ static void test_a_host_and_a_client_are_told_in_this_form(void)
 {
 	struct webgw_admin_host host = { .read = 7, .written = UINT64_MAX, .visitors = 3, .visitors_now = 1, .n_clients = 2,
 					 .balance = WEBGW_ROUND_ROBIN };
-	const struct subscription_facts facts = { .host = &host.host, .id = 5, .n_waiting = 1, .n_open = 4, .n_dialled = 2, .is_resting = true };
+	const struct subscription_facts facts = { .host = &host.host, .id = 5, .n_waiting = 1, .n_open = 4, .n_dialled = 2, .n_unanswered = 1, .is_resting = true };
 	const struct endpoint remote = endpoint_from_v4(0xc6336404, 40000);
 
 	assert(host_pattern_from("*.example.com", 13, &host.host) == 0);
@@ -124,7 +124,7 @@ static void test_a_host_and_a_client_are_told_in_this_form(void)
 					   "\"balance\":\"round-robin\"}");
 	says(webgw_admin_client_json(&facts, &remote, 61),
 	     "{\"host\":\"*.example.com\",\"address\":\"198.51.100.4:40000\",\"subscription\":5,\"connectedSeconds\":61,"
-	     "\"waiting\":1,\"open\":4,\"dialled\":2,\"resting\":true}");
+	     "\"waiting\":1,\"open\":4,\"dialled\":2,\"unanswered\":1,\"resting\":true}");
 	char *text = webgw_admin_print_error("no \"such\" host");
 	assert(strcmp(text, "{\"error\":\"no \\\"such\\\" host\"}") == 0);
 	free(text);

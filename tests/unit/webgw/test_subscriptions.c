@@ -323,6 +323,10 @@ static void test_what_was_counted_of_another_is_nothing_to_who_has_its_place(voi
 		subscriptions_drop_owner(table, &alice);
 	}
 	assert(n_told_of(table, &alice, 10, 0) == 5);
+	atomic_fetch_add(&tally->unanswered, 1);
+	struct subscription_facts facts[2];
+	assert(subscriptions_of_host(table, 0, 0, facts, 2) == 2);
+	assert(facts[0].n_unanswered + facts[1].n_unanswered == 1);
 	subscriptions_free(table);
 }
 
