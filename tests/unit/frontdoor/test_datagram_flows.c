@@ -271,6 +271,37 @@ static bool is_of_two(const void *context, const struct datagram_flow *flow)
 	return endpoint_equal(&flow->visitor, &two);
 }
 
+/* From 2001:db8:0:SUBNET::LAST; of a /56 the last eight bits of SUBNET are its own. */
+static enum datagram_verdict say6(struct world *world, uint8_t network, uint8_t subnet, uint8_t last)
+{
+	const struct udp_way way = {
+		.remote = { .ip = { 0x20, 0x01, 0x0d, 0xb8, 0, 0, network, subnet, [15] = last }, .port = 1000 }, .socket = 1
+	};
+	struct datagram_flow *flow;
+
+	return datagram_flows_from_visitor(world->flows, &way, &way.remote, 53, world->now_ms, &flow);
+}
+
+static void test_an_ipv6_56_is_one_source(void)
+{
+	struct world world;
+
+	world_of(&world, 100, 4, 1000); /* places: the oldest of its own makes room */
+	assert(say6(&world, 2, 0, 1) == DATAGRAM_BEGUN);
+	for (uint32_t i = 0; i < 256; i++)
+		assert(say6(&world, 1, (uint8_t)i, 1) == DATAGRAM_BEGUN);
+	assert(datagram_flows_counters(world.flows)->flows_now == 5 && datagram_flows_counters(world.flows)->evicted == 252);
+	assert(say6(&world, 2, 0, 1) == DATAGRAM_PASS);
+	datagram_flows_free(world.flows);
+
+	world_of(&world, 1000, 1000, 5); /* the rate */
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < 256; i++)
+		n += say6(&world, 1, (uint8_t)i, 2) == DATAGRAM_BEGUN;
+	assert(n == 10);
+	datagram_flows_free(world.flows);
+}
+
 static void test_some_may_be_ended(void)
 {
 	struct world world;
@@ -298,6 +329,7 @@ int main(void)
 	test_a_port_whose_flows_take_all_places_gives_those_above_its_share_to_others();
 	test_a_port_above_its_share_takes_no_place_of_one_below();
 	test_some_of_each_port_begin_whatever_begins_at_others();
+	test_an_ipv6_56_is_one_source();
 	test_some_may_be_ended();
 	puts("ok");
 	return 0;

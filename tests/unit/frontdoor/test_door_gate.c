@@ -112,6 +112,31 @@ static void test_one_source_has_its_own_rate_and_takes_nothing_from_others_beyon
 	door_gate_let_go(&guarded.gate);
 }
 
+/* 2001:db8:0:SUBNET::LAST; of a /56 the last eight bits of SUBNET are its own. */
+static struct endpoint address6(uint8_t network, uint8_t subnet, uint8_t last)
+{
+	return (struct endpoint){ .ip = { 0x20, 0x01, 0x0d, 0xb8, 0, 0, network, subnet, [15] = last }, .port = 1234 };
+}
+
+static void test_an_ipv6_56_is_one_source(void)
+{
+	struct guarded guarded = { .gate.rate_source = 2 };
+	uint32_t n_open = 0;
+
+	begin(&guarded);
+	for (uint32_t i = 0; i < 1024; i++) {
+		const struct endpoint visitor = address6(1, (uint8_t)(i / 4), (uint8_t)(i % 4));
+		n_open += door_gate_ask(&guarded.gate, &visitor, false, NOW_MS) == DOOR_GATE_OPEN;
+	}
+	assert(n_open == 4);
+	for (uint8_t i = 0; i < 8; i++) {
+		const struct endpoint neighbour = address6((uint8_t)(2 + i), 0, 0);
+		n_open += door_gate_ask(&guarded.gate, &neighbour, false, NOW_MS) == DOOR_GATE_OPEN;
+	}
+	assert(n_open >= 4 + 6); /* few share a bucket */
+	door_gate_let_go(&guarded.gate);
+}
+
 static void test_it_counts_who_is_there_and_what_they_move(void)
 {
 	struct guarded guarded = { .is_freed = NULL };
@@ -181,6 +206,7 @@ int main(void)
 	test_two_seconds_worth_may_come_at_once_and_then_so_many_a_second();
 	test_a_high_rate_is_exact_as_well();
 	test_one_source_has_its_own_rate_and_takes_nothing_from_others_beyond_it();
+	test_an_ipv6_56_is_one_source();
 	test_it_counts_who_is_there_and_what_they_move();
 	test_the_target_is_as_it_was_when_tried_last();
 	test_the_last_who_lets_go_frees_it();

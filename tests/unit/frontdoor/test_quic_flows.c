@@ -684,6 +684,44 @@ static void test_one_source_has_its_share(void)
 	end(&world);
 }
 
+/* From 2001:db8:0:SUBNET::LAST; of a /56 the last eight bits of SUBNET are its own. */
+static struct udp_way visitor6(uint8_t network, uint8_t subnet, uint8_t last)
+{
+	return (struct udp_way){
+		.remote = { .ip = { 0x20, 0x01, 0x0d, 0xb8, 0, 0, network, subnet, [15] = last }, .port = 4000 }
+	};
+}
+
+static void test_an_ipv6_56_is_one_source(void)
+{
+	struct quic_flows_options options = usual();
+	struct udp_way way;
+	struct world world;
+	char id[9];
+
+	options.max_source = 3;
+	options.hellos_source_per_s = 10;
+	begin(&world, &options);
+	for (uint32_t i = 0; i < 256; i++) {
+		way = visitor6(1, (uint8_t)i, (uint8_t)(i * 7));
+		snprintf(id, sizeof(id), "id%06u", i);
+		if (i < 3)
+			led(&world, &way, "app.example.org", id);
+		else
+			assert(asks(&world, &way, "app.example.org", id) == QUIC_DROPPED);
+	}
+	assert(counters(&world)->over_source_limit == 17 && counters(&world)->over_rate == 236); /* twice the rate at once */
+	uint32_t n_neighbours = 0;
+	for (uint8_t i = 0; i < 8; i++) {
+		way = visitor6((uint8_t)(2 + i), 0, 0);
+		n_neighbours += asks(&world, &way, "app.example.org", "othertwo") == QUIC_LEAD;
+		if (world.flow)
+			quic_flows_led(world.flows, world.flow, &target, world.now_ms);
+	}
+	assert(n_neighbours >= 6); /* few share a bucket */
+	end(&world);
+}
+
 static void test_memory_for_half_hellos_is_bounded(void)
 {
 	struct quic_flows_options options = usual();
@@ -858,6 +896,7 @@ int main(void)
 	test_when_all_are_proven_the_one_silent_longest_goes();
 	test_a_path_that_makes_room_for_the_next_of_its_connection_leaves_it_whole();
 	test_one_source_has_its_share();
+	test_an_ipv6_56_is_one_source();
 	test_memory_for_half_hellos_is_bounded();
 	test_hellos_without_end_are_refused();
 	test_so_many_hellos_are_opened_a_second();
