@@ -69,6 +69,13 @@ static bool on_is_there(void *owner, int64_t subscription)
 	return webgw_is_there(tls->engine->webgw, subscription);
 }
 
+static bool on_tells_visitors(void *owner, int64_t subscription)
+{
+	struct engine_webgw_tls *tls = owner;
+
+	return webgw_tells_visitors(tls->engine->webgw, subscription);
+}
+
 static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
 {
 	const struct tls_options options = links_tls_of(tls->engine);
@@ -78,7 +85,8 @@ static int open_links(struct engine_webgw_tls *tls, struct error *reterr)
 					    .ports = { .owner = tls,
 						       .caller = on_caller,
 						       .not_taken = on_not_taken,
-						       .is_there = on_is_there } };
+						       .is_there = on_is_there,
+						       .tells_visitors = on_tells_visitors } };
 	int r = tls_context_new(&options, &links.context, reterr);
 
 	if (r != 0)

@@ -136,7 +136,7 @@ struct node_status_lane {
 
 struct node_status_webgw_host {
 	char host[256]; /* "*.example.org" */
-	char target[160]; /* or two: "http://127.0.0.1:80 https://127.0.0.1:443" */
+	char target[192]; /* or two: "http://127.0.0.1:80 https://127.0.0.1:443 proxy=v2" */
 	char state[12]; /* "subscribed", "refused", "asking", "target down" */
 	char why[NODE_STATUS_WEBGW_WHY]; /* it is refused, or was when it was asked for last */
 	uint32_t warm, visitors_now;

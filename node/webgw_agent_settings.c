@@ -31,24 +31,50 @@ int webgw_agent_check_pin(const char *value, struct error *reterr)
 		       : error_set(reterr, -EINVAL, "the pin of the public node's key, as its log has it");
 }
 
+#define WHITE " \t"
+
+static int parse_target(const char *text, size_t len, struct endpoint *ret)
+{
+	char place[sizeof(struct endpoint_text)] = "";
+
+	if (len >= sizeof(place))
+		return -EINVAL;
+	memcpy(place, text, len);
+	return endpoint_parse(place, ret) == 0 && ret->port != 0 ? 0 : -EINVAL;
+}
+
+static int tell_form(struct error *reterr)
+{
+	return error_set(reterr, -EINVAL, "a host and where it is, such as www.example.com 127.0.0.1:8080, or of one scheme alone: "
+					  "https://www.example.com 127.0.0.1:8443");
+}
+
 /* As host = of [frontdoor]; a target for each scheme that it is for. */
-static int parse_expose(const char *value, struct host_pattern *host, struct webgw_agent_targets *targets)
+static int parse_expose(const char *value, struct host_pattern *host, struct webgw_agent_targets *targets, struct error *reterr)
 {
 	struct door_rule rule = { 0 };
 	struct endpoint target;
-	const size_t len = strcspn(value, " \t");
-	const char *rest = value + len + strspn(value + len, " \t");
+	enum door_header header;
+	const size_t len = strcspn(value, WHITE);
+	const char *rest = value + len + strspn(value + len, WHITE);
+	const size_t target_len = strcspn(rest, WHITE);
 
 	*targets = (struct webgw_agent_targets){ 0 };
 	if (door_rule_parse_host(value, len, &rule, NULL) != 0 || (!rule.takes[DOOR_HTTP] && !rule.takes[DOOR_HTTPS]))
-		return -EINVAL;
-	if (endpoint_parse(rest, &target) != 0 || target.port == 0)
-		return -EINVAL;
+		return tell_form(reterr);
+	if (parse_target(rest, target_len, &target) != 0)
+		return tell_form(reterr);
+	rest += target_len;
+	const int r = door_header_parse(rest + strspn(rest, WHITE), &header, reterr);
+	if (r != 0)
+		return r;
 	*host = rule.host;
 	if (rule.takes[DOOR_HTTP])
-		targets->http = target;
-	if (rule.takes[DOOR_HTTPS])
+		*targets = (struct webgw_agent_targets){ .http = target, .http_header = header };
+	if (rule.takes[DOOR_HTTPS]) {
 		targets->https = target;
+		targets->https_header = header;
+	}
 	return 0;
 }
 
@@ -57,10 +83,7 @@ int webgw_agent_check_expose(const char *value, struct error *reterr)
 	struct host_pattern host;
 	struct webgw_agent_targets targets;
 
-	return parse_expose(value, &host, &targets) == 0
-		       ? 0
-		       : error_set(reterr, -EINVAL, "a host and where it is, such as www.example.com 127.0.0.1:8080, or of one scheme alone: "
-						     "https://www.example.com 127.0.0.1:8443");
+	return parse_expose(value, &host, &targets, reterr);
 }
 
 static uint8_t find_host(const struct webgw_agent_settings *settings, const struct host_pattern *host)
@@ -89,10 +112,14 @@ static int add_exposed(struct webgw_agent_settings *ret, const struct host_patte
 	}
 	if ((targets->http.port != 0 && there->http.port != 0) || (targets->https.port != 0 && there->https.port != 0))
 		return -EEXIST;
-	if (targets->http.port != 0)
+	if (targets->http.port != 0) {
 		there->http = targets->http;
-	if (targets->https.port != 0)
+		there->http_header = targets->http_header;
+	}
+	if (targets->https.port != 0) {
 		there->https = targets->https;
+		there->https_header = targets->https_header;
+	}
 	return 0;
 }
 
@@ -105,7 +132,7 @@ static int take_exposed(const struct config_values *values, struct webgw_agent_s
 	for (uint32_t i = 0; i < n && r == 0; i++) {
 		struct host_pattern host;
 		struct webgw_agent_targets targets;
-		if (parse_expose(config_item(values, SECTION, "expose", i), &host, &targets) != 0)
+		if (parse_expose(config_item(values, SECTION, "expose", i), &host, &targets, reterr) != 0)
 			return -EINVAL; /* not reached: the schema checked it */
 		r = add_exposed(ret, &host, &targets);
 		if (r == -EEXIST)

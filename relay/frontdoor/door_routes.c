@@ -72,14 +72,14 @@ static int take_address(const char *text, struct door_rule *rule, struct error *
 			 "of the network with a port, such as alice:8443; '%.80s' is neither", text);
 }
 
-static int take_header(const char *text, struct door_rule *rule, struct error *reterr)
+int door_header_parse(const char *text, enum door_header *ret, struct error *reterr)
 {
 	if (*text == '\0' || strcmp(text, "proxy=none") == 0)
-		rule->header = DOOR_NO_HEADER;
+		*ret = DOOR_NO_HEADER;
 	else if (strcmp(text, "proxy=v1") == 0)
-		rule->header = DOOR_HEADER_V1;
+		*ret = DOOR_HEADER_V1;
 	else if (strcmp(text, "proxy=v2") == 0)
-		rule->header = DOOR_HEADER_V2;
+		*ret = DOOR_HEADER_V2;
 	else
 		return error_set(reterr, -EINVAL, "behind the target proxy=v1, proxy=v2 or nothing; not '%.80s'", text);
 	return 0;
@@ -95,7 +95,7 @@ static int take_target(const char *text, struct door_rule *rule, struct error *r
 	if (len < sizeof(address))
 		memcpy(address, text, len);
 	r = take_address(len < sizeof(address) ? address : text, rule, reterr);
-	return r != 0 ? r : take_header(text + len + strspn(text + len, WHITE), rule, reterr);
+	return r != 0 ? r : door_header_parse(text + len + strspn(text + len, WHITE), &rule->header, reterr);
 }
 
 int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr)

@@ -74,6 +74,8 @@ struct door_awaited {
 
 struct door_routes;
 
+/* "proxy=v1", "proxy=v2", "proxy=none" or "", which is none. 0, or -EINVAL with what it should be in reterr. */
+P2P_CHECK int door_header_parse(const char *text, enum door_header *ret, struct error *reterr);
 /* The first word of a rule alone: host and schemes of *ret; a port's name as well ("tcp:2222"). 0, or -EINVAL with what is wrong in reterr. */
 P2P_CHECK int door_rule_parse_host(const char *text, size_t len, struct door_rule *ret, struct error *reterr);
 /* 0, or -EINVAL with what is wrong, and how it should be, in reterr. */

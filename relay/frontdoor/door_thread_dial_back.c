@@ -190,7 +190,8 @@ static void copy_first(const struct visitor *visitor, struct dial_wanted *wanted
 static bool ask_for_agent(struct visitor *visitor, const struct sniffed *found)
 {
 	struct door_dial_back *dial = visitor->door->dial_back;
-	struct dial_wanted wanted = { .port = found->protocol == SNIFFER_TLS ? 443 : 80, .host = found->host };
+	struct dial_wanted wanted = { .port = found->protocol == SNIFFER_TLS ? 443 : 80, .host = found->host,
+				      .visitor = { .from = visitor->remote, .to = visitor_own_end(visitor) } };
 
 	visitor->dial = calloc(1, sizeof(*visitor->dial));
 	if (!visitor->dial)

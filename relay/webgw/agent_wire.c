@@ -1,6 +1,7 @@
 #include "relay/webgw/agent_wire.h"
 
 #include "common/json.h"
+#include "common/wire.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -11,50 +12,73 @@
 
 /* ---- a warm connection is claimed ---- */
 
-size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_START_MAX])
+static uint8_t kind_of(const struct webgw_start *start)
 {
-	uint8_t *at = ret;
-
-	*at++ = start->is_raw ? WEBGW_START_RAW : WEBGW_START;
-	memcpy(at, start->secret, WEBGW_EPHEMERAL_LEN);
-	at += WEBGW_EPHEMERAL_LEN;
-	*at++ = (uint8_t)(start->port >> 8);
-	*at++ = (uint8_t)start->port;
-	*at++ = (uint8_t)start->host.len;
-	memcpy(at, start->host.text, start->host.len);
-	at += start->host.len;
-	if (start->is_raw) {
-		*at++ = (uint8_t)(start->n_first >> 8);
-		*at++ = (uint8_t)start->n_first;
-	}
-	return (size_t)(at - ret);
+	if (start->visitor.from.port != 0)
+		return start->is_raw ? WEBGW_START_RAW_FROM : WEBGW_START_FROM;
+	return start->is_raw ? WEBGW_START_RAW : WEBGW_START;
 }
 
-/* What is not TLS itself never goes without. */
-static int read_n_first(const uint8_t at[2], size_t before, struct webgw_start *start)
+size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_START_MAX])
 {
-	start->n_first = (uint16_t)(at[0] << 8 | at[1]);
-	return start->n_first > WEBGW_FIRST_MAX || start->port != 443 ? -EINVAL : (int)before + 2;
+	struct wire_writer w = wire_writer(ret, WEBGW_START_MAX);
+
+	wire_put_u8(&w, kind_of(start));
+	wire_put(&w, start->secret, WEBGW_EPHEMERAL_LEN);
+	wire_put_u16(&w, start->port);
+	wire_put_u8(&w, (uint8_t)start->host.len);
+	wire_put(&w, start->host.text, start->host.len);
+	if (start->visitor.from.port != 0) {
+		wire_put_endpoint(&w, &start->visitor.from);
+		wire_put_endpoint(&w, &start->visitor.to);
+	}
+	if (start->is_raw)
+		wire_put_u16(&w, start->n_first);
+	return wire_written(&w);
+}
+
+static bool is_whole(const struct webgw_visitor *visitor)
+{
+	static const uint8_t none[16];
+
+	return visitor->from.port != 0 && visitor->to.port != 0 && memcmp(visitor->from.ip, none, sizeof(none)) != 0 &&
+	       memcmp(visitor->to.ip, none, sizeof(none)) != 0;
+}
+
+/* All of it is there. What is not TLS itself never goes without. */
+static int read_start(struct wire_reader r, bool is_from, size_t host_len, struct webgw_start *start)
+{
+	memcpy(start->secret, wire_take(&r, WEBGW_EPHEMERAL_LEN), WEBGW_EPHEMERAL_LEN);
+	start->port = wire_u16(&r);
+	(void)wire_u8(&r);
+	if (host_name_from((const char *)wire_take(&r, host_len), host_len, &start->host) != 0)
+		return -EINVAL;
+	start->visitor = (struct webgw_visitor){ 0 };
+	if (is_from) {
+		start->visitor.from = wire_endpoint(&r);
+		start->visitor.to = wire_endpoint(&r);
+		if (!is_whole(&start->visitor))
+			return -EINVAL;
+	}
+	start->n_first = start->is_raw ? wire_u16(&r) : 0;
+	return start->is_raw && (start->n_first > WEBGW_FIRST_MAX || start->port != 443) ? -EINVAL : 0;
 }
 
 int webgw_start_read(const uint8_t *bytes, size_t n, struct webgw_start *ret)
 {
 	const size_t fixed = 1 + WEBGW_EPHEMERAL_LEN + 2 + 1;
 
-	if (n > 0 && bytes[0] != WEBGW_START && bytes[0] != WEBGW_START_RAW)
+	if (n > 0 && (bytes[0] < WEBGW_START || bytes[0] > WEBGW_START_RAW_FROM))
 		return -EINVAL;
 	if (n < fixed)
 		return 0;
-	const size_t len = bytes[fixed - 1];
-	ret->is_raw = bytes[0] == WEBGW_START_RAW;
-	if (n < fixed + len + (ret->is_raw ? 2 : 0))
+	const bool is_from = bytes[0] >= WEBGW_START_FROM;
+	ret->is_raw = bytes[0] == WEBGW_START_RAW || bytes[0] == WEBGW_START_RAW_FROM;
+	const size_t host_len = bytes[fixed - 1];
+	const size_t len = fixed + host_len + (is_from ? 2 * ENDPOINT_WIRE_LEN : 0) + (ret->is_raw ? 2 : 0);
+	if (n < len)
 		return 0;
-	memcpy(ret->secret, bytes + 1, WEBGW_EPHEMERAL_LEN);
-	ret->port = (uint16_t)(bytes[fixed - 3] << 8 | bytes[fixed - 2]);
-	if (host_name_from((const char *)bytes + fixed, len, &ret->host) != 0)
-		return -EINVAL;
-	ret->n_first = 0;
-	return ret->is_raw ? read_n_first(bytes + fixed + len, fixed + len, ret) : (int)(fixed + len);
+	return read_start(wire_reader(bytes + 1, len - 1), is_from, host_len, ret) < 0 ? -EINVAL : (int)len;
 }
 
 /* ---- what is heard ---- */
@@ -81,6 +105,27 @@ static int take_port(const struct json *result, uint16_t *ret)
 	return 0;
 }
 
+/* Whole, or not at all: half of it is nothing that a node says. */
+static int take_visitor(const struct json *result, struct webgw_visitor *visitor)
+{
+	const struct json *from = json_member(result, "visitor"), *to = json_member(result, "visited");
+
+	if (!from && !to)
+		return 0;
+	if (!json_text(from) || !json_text(to) || endpoint_parse(json_text(from), &visitor->from) != 0 ||
+	    endpoint_parse(json_text(to), &visitor->to) != 0)
+		return -EINVAL;
+	return is_whole(visitor) ? 0 : -EINVAL;
+}
+
+static void take_host(const struct json *result, struct host_name *host)
+{
+	const char *name = json_text(json_member(result, "host"));
+
+	if (!name || host_name_from(name, strlen(name), host) != 0)
+		*host = (struct host_name){ 0 };
+}
+
 static int take_visit(const struct json *params, struct webgw_word *word)
 {
 	const struct json *result = json_member(params, "result");
@@ -89,10 +134,11 @@ static int take_visit(const struct json *params, struct webgw_word *word)
 	word->kind = WEBGW_WORD_VISIT;
 	if (!json_is_object(params) || !json_is_object(result) ||
 	    json_get_integer(params, "subscription", 1, WEBGW_MAX_SUBSCRIPTION, &word->subscription, NULL) != 0 ||
-	    take_port(result, &word->listening_port) != 0)
+	    take_port(result, &word->listening_port) != 0 || take_visitor(result, &word->visitor) != 0)
 		return -EINVAL;
 	if (json_integer_value(json_member(result, "port"), 1, 65535, &port) == 0)
 		word->port = (uint16_t)port;
+	take_host(result, &word->host);
 	return take_secret(json_member(result, "secret"), word->secret);
 }
 
@@ -121,6 +167,14 @@ static int take_error(const struct json *error, struct webgw_word *word)
 	return 0;
 }
 
+static int take_telling(const struct json *result, struct webgw_word *word)
+{
+	word->kind = WEBGW_WORD_SUBSCRIBED;
+	if (json_get_integer(result, "subscription", 1, WEBGW_MAX_SUBSCRIPTION, &word->subscription, NULL) != 0)
+		return -EINVAL;
+	return json_get_boolean_or(result, "visitor", false, &word->tells_visitors, NULL) != 0 ? -EINVAL : 0;
+}
+
 static int take_answer(const struct json *root, struct webgw_word *word)
 {
 	const struct json *result = json_member(root, "result"), *error = json_member(root, "error");
@@ -130,7 +184,7 @@ static int take_answer(const struct json *root, struct webgw_word *word)
 	if (error)
 		return take_error(error, word);
 	if (json_is_object(result))
-		return take_secrets(result, word);
+		return json_member(result, "subscription") ? take_telling(result, word) : take_secrets(result, word);
 	if (!result || json_integer_value(result, 1, WEBGW_MAX_SUBSCRIPTION, &word->subscription) != 0)
 		return 0; /* true: unsubscribed */
 	word->kind = WEBGW_WORD_SUBSCRIBED;
@@ -174,7 +228,7 @@ static char *print_request(int64_t id, const char *method, struct json *params_t
 	return text;
 }
 
-char *webgw_print_register(int64_t id, const struct host_pattern *host, const char *hex_secret)
+char *webgw_print_register(int64_t id, const struct host_pattern *host, const char *hex_secret, bool wants_visitors)
 {
 	char name[HOST_NAME_MAX_LEN + 3];
 	struct json *params = json_object();
@@ -183,6 +237,8 @@ char *webgw_print_register(int64_t id, const struct host_pattern *host, const ch
 	json_put_string(params, "host", name);
 	if (hex_secret)
 		json_put_string(params, "hex_secret", hex_secret);
+	if (wants_visitors)
+		json_put_boolean(params, "visitor", true);
 	return print_request(id, "webgw_registerClient", params);
 }
 

@@ -428,6 +428,13 @@ static bool can_go_raw(const struct data_link *link)
 	return tls_stream_alpn_is(&link->bridge.stream, WEBGW_ALPN);
 }
 
+static bool tells_visitors(const struct data_link *link)
+{
+	const struct data_links_ports *ports = &link->links->options.ports;
+
+	return ports->tells_visitors && ports->tells_visitors(ports->owner, link->subscription);
+}
+
 static void start_visitor(struct data_link *link, const struct dial_wanted *wanted)
 {
 	struct data_links *links = link->links;
@@ -444,6 +451,8 @@ static void start_visitor(struct data_link *link, const struct dial_wanted *want
 	if (!uv_is_active((uv_handle_t *)&links->take_timer))
 		(void)uv_timer_start(&links->take_timer, on_take_timer, TAKE_MS, 0);
 	memcpy(start.secret, wanted->secret, sizeof(start.secret));
+	if (tells_visitors(link))
+		start.visitor = wanted->visitor;
 	start.is_raw = link->goes_raw = wanted->port == 443 && can_go_raw(link);
 	tls_bridge_say(&link->bridge, head, webgw_start_write(&start, head));
 	if (wanted->n_first > 0)

@@ -41,6 +41,8 @@ struct data_links_ports {
 	bool (*not_taken)(void *owner, int64_t subscription, const struct dial_wanted *wanted);
 	/* Is there still such an agent? */
 	bool (*is_there)(void *owner, int64_t subscription);
+	/* Is it told who its visitors are? NULL: none is. */
+	bool (*tells_visitors)(void *owner, int64_t subscription);
 };
 
 struct data_links_options {

@@ -30,6 +30,7 @@ struct dial_wanted {
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint16_t port; /* 80 or 443 */
 	struct host_name host;
+	struct webgw_visitor visitor;
 	uint32_t n_first; /* of what the visitor sent first, at most DIAL_WANTED_FIRST: for a connection that is there already */
 	uint8_t *first;	  /* of malloc(); freed by who takes it; NULL: none */
 };

@@ -370,6 +370,18 @@ int tls_bridge_join(struct tls_bridge *bridge, int fd_take)
 	return 0;
 }
 
+void tls_bridge_put_before(struct tls_bridge *bridge, const void *bytes, size_t n)
+{
+	assert(!bridge->passes);
+	if (n == 0)
+		return;
+	if (!has_room(bridge, n))
+		abort();
+	memmove(bridge->came + n, bridge->came, bridge->n_came);
+	memcpy(bridge->came, bytes, n);
+	bridge->n_came += n;
+}
+
 void tls_bridge_pass(struct tls_bridge *bridge)
 {
 	bridge->passes = true;

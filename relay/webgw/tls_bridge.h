@@ -93,4 +93,6 @@ P2P_CHECK int tls_bridge_release(struct tls_bridge *bridge, uint8_t **ret_came, 
  * tls_bridge_pass() was called. 0 or -errno, and it is closed.
  */
 P2P_CHECK int tls_bridge_join(struct tls_bridge *bridge, int fd_take);
+/* Before tls_bridge_pass(): goes to the plain socket before what came. Copied. */
+void tls_bridge_put_before(struct tls_bridge *bridge, const void *bytes, size_t n);
 void tls_bridge_pass(struct tls_bridge *bridge);

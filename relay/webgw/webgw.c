@@ -59,6 +59,7 @@ struct agent {
 	uint64_t forgiven_ms; /* up to when */
 	uint32_t n_subscriptions;
 	bool is_proven; /* it knew a secret, once */
+	bool wants_visitors; /* to be told who they are, of all its hosts; within TLS alone */
 	uint64_t since_ms;
 };
 
@@ -349,11 +350,14 @@ static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct
 	struct agent *agent = websocket_data(ws);
 
 	agent->is_proven = true;
+	const bool is_told_visitors = request->wants_visitors && agent->entrance->is_tls;
+	agent->wants_visitors |= is_told_visitors;
 	websocket_prove(ws);
 	if (is_new)
 		log_limited(&webgw->agents_log_limit, LOG_LEVEL_INFO, MODULE, "%s%s: an agent at %s",
 			    request->host.is_wildcard ? "*." : "", request->host.name.text, endpoint_text(&remote).s);
-	send_and_free(webgw, ws, webgw_print_subscription(&request->id, id));
+	send_and_free(webgw, ws, is_told_visitors ? webgw_print_telling_subscription(&request->id, id)
+						   : webgw_print_subscription(&request->id, id));
 }
 
 /* A member, by its certificate, for a host that is granted to it; nobody else has it, by a secret or otherwise. */
@@ -515,6 +519,8 @@ static bool tell(struct webgw *webgw, struct websocket *ws, int64_t id, const st
 {
 	struct webgw_visit visit = { .port = wanted->port, .host = wanted->host, .listening_port = port_for(webgw, ws) };
 
+	if (((const struct agent *)websocket_data(ws))->wants_visitors)
+		visit.visitor = wanted->visitor;
 	memcpy(visit.secret, wanted->secret, sizeof(visit.secret));
 	char *text = webgw_print_visit(id, &visit);
 	const bool is_told = websocket_send(ws, text, strlen(text)) == 0;
@@ -614,6 +620,13 @@ bool webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dia
 bool webgw_is_there(struct webgw *webgw, int64_t subscription)
 {
 	return subscriptions_owner(webgw->subscriptions, subscription) != NULL;
+}
+
+bool webgw_tells_visitors(struct webgw *webgw, int64_t subscription)
+{
+	const struct websocket *ws = subscriptions_owner(webgw->subscriptions, subscription);
+
+	return ws && ((const struct agent *)websocket_data(ws))->wants_visitors;
 }
 
 void webgw_over(struct webgw *webgw, const struct dial_over *over)

@@ -112,4 +112,6 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted);
 P2P_CHECK bool webgw_not_taken(struct webgw *webgw, int64_t subscription, const struct dial_wanted *wanted);
 /* Is there still this subscription? */
 bool webgw_is_there(struct webgw *webgw, int64_t subscription);
+/* Is it of an agent that has asked to be told who its visitors are? */
+bool webgw_tells_visitors(struct webgw *webgw, int64_t subscription);
 void webgw_over(struct webgw *webgw, const struct dial_over *over);

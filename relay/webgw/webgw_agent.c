@@ -6,6 +6,7 @@
 #include "common/tls.h"
 #include "common/websocket.h"
 #include "relay/frontdoor/link.h"
+#include "relay/frontdoor/proxy_header_wire.h"
 #include "relay/webgw/agent_wire.h"
 #include "relay/webgw/half_closed.h"
 #include "relay/webgw/raw_pairs.h"
@@ -46,6 +47,8 @@
 #define FIRST_UNREGISTER 2000
 #define PROBE_MS       2000 /* between two tries of a host's targets */
 #define MAX_MESSAGE    4096
+#define MAX_HEADER     384 /* of the PROXY protocol: addresses, host and scheme */
+#define UNKNOWN_VISITOR (-ENODATA) /* and its target has to be told who it is */
 #define MAX_QUEUE      (64 * 1024)
 
 enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING, PARTING };
@@ -82,7 +85,8 @@ struct visit {
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint64_t alive_ms; /* when it was said last; of one that is PARTING: since when it is */
 	bool is_tls;	   /* its visitor speaks TLS itself; of one that is warm known when it is claimed */
-	uint8_t *first;	   /* PARTING: what its visitor sent first; owned, NULL: nothing */
+	bool is_unknown;   /* who its visitor is was not told, and its target has to be: it has none */
+	uint8_t *first;	   /* for the target before what comes: a PROXY header; PARTING: what its visitor sent first; owned, NULL: nothing */
 	size_t n_first;
 	bool is_closing;
 };
@@ -199,6 +203,50 @@ static const struct endpoint *target_of(const struct visit *visit)
 	return visit->is_tls ? &visit->host->targets.https : &visit->host->targets.http;
 }
 
+static bool wants_header(const struct visit *visit)
+{
+	const struct webgw_agent_targets *targets = &visit->host->targets;
+
+	return target_of(visit)->port != 0 && (visit->is_tls ? targets->https_header : targets->http_header) != DOOR_NO_HEADER;
+}
+
+static size_t write_header(const struct visit *visit, const struct webgw_visitor *visitor, const struct host_name *host,
+			   uint8_t buf[MAX_HEADER])
+{
+	const struct webgw_agent_targets *targets = &visit->host->targets;
+	const struct proxy_header header = { .has_addresses = true,
+					     .source = visitor->from,
+					     .destination = visitor->to,
+					     .authority = { .at = host->len > 0 ? (const uint8_t *)host->text : NULL, .len = host->len },
+					     .scheme = visit->is_tls ? PROXY_HTTPS : PROXY_HTTP };
+
+	return (visit->is_tls ? targets->https_header : targets->http_header) == DOOR_HEADER_V1
+		       ? proxy_v1_encode(&header, buf, MAX_HEADER)
+		       : proxy_v2_encode(&header, buf, MAX_HEADER);
+}
+
+/* What its target gets before all that comes: who the visitor is, if that is wanted, and so many bytes of his. */
+static void set_first(struct visit *visit, const struct webgw_visitor *visitor, const struct host_name *host, const uint8_t *bytes,
+		      size_t n)
+{
+	uint8_t header[MAX_HEADER];
+	size_t n_header = 0;
+
+	if (wants_header(visit)) {
+		visit->is_unknown = visitor->from.port == 0;
+		n_header = visit->is_unknown ? 0 : write_header(visit, visitor, host, header);
+	}
+	visit->n_first = n_header + n;
+	if (visit->n_first == 0)
+		return;
+	visit->first = malloc(visit->n_first);
+	if (!visit->first)
+		abort();
+	memcpy(visit->first, header, n_header);
+	if (n > 0)
+		memcpy(visit->first + n_header, bytes, n);
+}
+
 /* Not waited for: what is read and written of it waits in the socket's stead. -errno: none. */
 static int begin_to_connect(const struct endpoint *target)
 {
@@ -226,8 +274,19 @@ static bool is_for_want(int error)
 	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -EADDRNOTAVAIL;
 }
 
+/* It would take the visitor for one of this machine's, whom it may let do more than others. */
+static int connect_target(const struct visit *visit)
+{
+	return visit->is_unknown ? UNKNOWN_VISITOR : begin_to_connect(target_of(visit));
+}
+
 static void tell_no_target(struct visit *visit, int error)
 {
+	if (error == UNKNOWN_VISITOR) {
+		log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE,
+			    "%s: a visitor is refused: who it is was not told, and its target has proxy=", visit->host->name.name.text);
+		return;
+	}
 	if (target_of(visit)->port == 0) /* nothing is exposed to who comes so, which is nobody's fault here */
 		return;
 	if (!is_for_want(error))
@@ -251,18 +310,22 @@ static void note_visited(struct agent_host *host, uint64_t now_ms)
 static void carry(struct visit *visit)
 {
 	struct webgw_agent *agent = visit->agent;
-	const int fd = begin_to_connect(target_of(visit));
+	const int fd = connect_target(visit);
 
 	visit->host->n_warm -= is_warm(visit);
 	visit->state = CARRYING;
 	agent->counters.carried_now++;
 	if (fd < 0 || tls_bridge_join(&visit->bridge, fd) < 0) {
 		tell_no_target(visit, fd < 0 ? fd : -EIO);
-		if (target_of(visit)->port == 0) /* it is taken to be reset: told by the other way, it would cost another connection */
+		if (target_of(visit)->port == 0 || visit->is_unknown) /* it is taken to be reset: told by the other way, it would cost another connection */
 			tls_stream_flush(&visit->bridge.stream);
 		close_visit(visit);
 		return;
 	}
+	tls_bridge_put_before(&visit->bridge, visit->first, visit->n_first);
+	free(visit->first);
+	visit->first = NULL;
+	visit->n_first = 0;
 	tls_bridge_pass(&visit->bridge);
 }
 
@@ -293,7 +356,7 @@ static void on_parted(void *owner)
 
 	if (visit->is_closing)
 		return;
-	const int target = begin_to_connect(target_of(visit));
+	const int target = connect_target(visit);
 	const int fd = target < 0 ? target : tls_bridge_release(&visit->bridge, &came, &n_came);
 	if (fd < 0) {
 		if (target < 0)
@@ -321,17 +384,6 @@ static void part(struct visit *visit)
 
 static void top_up(struct webgw_agent *agent, struct agent_host *host);
 
-/* The whole start is there, with all that goes with it. */
-static void take_raw(struct visit *visit, const uint8_t *first, size_t n)
-{
-	visit->first = n > 0 ? malloc(n) : NULL;
-	if (n > 0 && !visit->first)
-		abort();
-	if (n > 0)
-		memcpy(visit->first, first, n);
-	visit->n_first = n;
-}
-
 static bool can_go_raw(const struct visit *visit)
 {
 	return tls_stream_alpn_is(&visit->bridge.stream, WEBGW_ALPN);
@@ -358,12 +410,11 @@ static void on_came(void *owner)
 		close_visit(visit);
 		return;
 	}
-	if (start.is_raw)
-		take_raw(visit, bytes + len, start.n_first);
+	visit->is_tls = start.port == 443;
+	set_first(visit, &start.visitor, &start.host, bytes + len, start.n_first);
 	tls_bridge_skip(&visit->bridge, (size_t)len + start.n_first);
 	tls_bridge_say(&visit->bridge, &taken, 1);
 	agent->counters.warm_used++;
-	visit->is_tls = start.port == 443;
 	if (target_of(visit)->port != 0)
 		note_visited(host, now_of(agent));
 	if (start.is_raw)
@@ -415,9 +466,9 @@ static bool has_room(const struct webgw_agent *agent)
 	return agent->n_visits + raw_pairs_count(agent->raw) < MAX_VISITS;
 }
 
-/* is_tls: its visitor speaks TLS, which is known of one that is told alone. */
+/* told: of whom the agent was told, and what for; NULL: it is to be warm, and nobody is there yet. */
 static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t port, const uint8_t secret[WEBGW_EPHEMERAL_LEN],
-		 enum visit_state state, bool is_tls)
+		 const struct webgw_word *told)
 {
 	struct tls_bridge_ports ports = { .ready = on_dialled, .came = on_came, .parted = on_parted, .over = on_over };
 	struct endpoint remote = websocket_remote(agent->ws);
@@ -431,13 +482,16 @@ static void dial(struct webgw_agent *agent, struct agent_host *host, uint16_t po
 		abort();
 	visit->agent = agent;
 	visit->host = host;
-	visit->state = state;
-	visit->is_tls = is_tls;
+	visit->state = told ? DIALLING : DIALLING_WARM;
+	visit->is_tls = told && told->port == 443;
+	if (told)
+		set_first(visit, &told->visitor, &told->host, NULL, 0);
 	memcpy(visit->secret, secret, sizeof(visit->secret));
 	ports.owner = visit;
 	remote.port = port;
 	if (tls_bridge_open_client(&visit->bridge, agent->tls_host, agent->context, &remote, server_name(agent), DIAL_MS,
 				   &ports) < 0) {
+		free(visit->first);
 		free(visit);
 		return;
 	}
@@ -488,7 +542,7 @@ static void on_secrets(struct webgw_agent *agent, struct agent_host *host, const
 		host->ask_ms = now_of(agent) + (n > 0 ? ASK_MORE_MS : ASK_AGAIN_MS);
 	host->n_asked = 0;
 	for (uint32_t i = 0; i < n; i++)
-		dial(agent, host, word->listening_port, word->secrets[i], DIALLING_WARM, false);
+		dial(agent, host, word->listening_port, word->secrets[i], NULL);
 	if (host->n_warm < n_before + n) /* for want of room or descriptors: visitors would wait for what does not come */
 		host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
 	top_up(agent, host);
@@ -642,7 +696,8 @@ static void register_hosts(struct webgw_agent *agent)
 			continue;
 		host->register_ms = now_ms + RENEW_MS;
 		send_and_free(agent, webgw_print_register(i + 1, &host->name,
-							  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL));
+							  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL,
+							  webgw_agent_targets_want_visitors(&host->targets)));
 	}
 }
 
@@ -676,28 +731,6 @@ static void close_warm(struct webgw_agent *agent, const struct agent_host *host)
 
 /* ---- what is heard ---- */
 
-static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, int64_t subscription)
-{
-	agent->wait_ms = FIRST_WAIT_MS;
-	if (host->is_down) { /* since it was asked for */
-		unsubscribe(host, subscription);
-		return;
-	}
-	if (host->subscription == subscription) /* still there */
-		return;
-	host->subscription = subscription;
-	host->visited_ms = now_of(agent);
-	host->wait_ms = 0;
-	host->is_refused = false;
-	host->refusal[0] = '\0';
-	agent->told[0] = '\0';
-	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
-	webgw_agent_targets_text(&host->targets, targets);
-	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
-		 targets, agent->server, agent->options.port);
-	top_up(agent, host);
-}
-
 /* Those with a secret the slower the more they are: all together stay below what the server counts as guesses. */
 static uint32_t first_wait(const struct webgw_agent *agent)
 {
@@ -719,12 +752,12 @@ static void copy_printable(const char *text, char ret[WEBGW_AGENT_WHY_LEN + 1])
 	ret[n] = '\0';
 }
 
-static void on_host_refused(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
+static void refuse(struct webgw_agent *agent, struct agent_host *host, const char *why)
 {
 	const uint32_t max_ms = agent->secret_file[0] != '\0' ? MAX_GUESS_MS : MAX_REGISTER_MS;
 	const uint32_t wait_ms = host->wait_ms > 0 ? 2 * host->wait_ms : first_wait(agent);
 
-	copy_printable(word->text, host->refusal);
+	copy_printable(why, host->refusal);
 	host->subscription = 0;
 	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
 	host->register_ms = now_of(agent) + host->wait_ms;
@@ -732,7 +765,36 @@ static void on_host_refused(struct webgw_agent *agent, struct agent_host *host, 
 		return;
 	host->is_refused = true;
 	log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", host->name.name.text, agent->server,
-		    agent->options.port, word->text);
+		    agent->options.port, why);
+}
+
+static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
+{
+	const int64_t subscription = word->subscription;
+
+	if (!word->tells_visitors && webgw_agent_targets_want_visitors(&host->targets)) {
+		unsubscribe(host, subscription);
+		refuse(agent, host, "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out");
+		return;
+	}
+	agent->wait_ms = FIRST_WAIT_MS;
+	if (host->is_down) { /* since it was asked for */
+		unsubscribe(host, subscription);
+		return;
+	}
+	if (host->subscription == subscription) /* still there */
+		return;
+	host->subscription = subscription;
+	host->visited_ms = now_of(agent);
+	host->wait_ms = 0;
+	host->is_refused = false;
+	host->refusal[0] = '\0';
+	agent->told[0] = '\0';
+	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
+	webgw_agent_targets_text(&host->targets, targets);
+	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
+		 targets, agent->server, agent->options.port);
+	top_up(agent, host);
 }
 
 static void on_none_prepared(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
@@ -752,7 +814,7 @@ static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
 	if (word->id >= FIRST_PREPARE && word->id < FIRST_PREPARE + agent->options.n_hosts)
 		on_none_prepared(agent, &agent->hosts[word->id - FIRST_PREPARE], word);
 	else if (word->id >= 1 && word->id <= agent->options.n_hosts)
-		on_host_refused(agent, &agent->hosts[word->id - 1], word);
+		refuse(agent, &agent->hosts[word->id - 1], word->text);
 }
 
 static bool is_told_of(const struct agent_host *host, const struct webgw_word *word)
@@ -768,7 +830,7 @@ static void on_visit(struct webgw_agent *agent, const struct webgw_word *word)
 			continue;
 		if ((word->port == 443 ? &host->targets.https : &host->targets.http)->port != 0)
 			note_visited(host, now_of(agent));
-		dial(agent, host, word->listening_port, word->secret, DIALLING, word->port == 443);
+		dial(agent, host, word->listening_port, word->secret, word);
 		top_up(agent, host); /* there was none for it */
 	}
 }
@@ -785,7 +847,7 @@ static void on_message(void *owner, struct websocket *ws, const char *text, size
 	else if (word.kind == WEBGW_WORD_REFUSED)
 		on_refused(agent, &word);
 	else if (word.kind == WEBGW_WORD_SUBSCRIBED && word.id >= 1 && word.id <= agent->options.n_hosts)
-		on_subscribed(agent, &agent->hosts[word.id - 1], word.subscription);
+		on_subscribed(agent, &agent->hosts[word.id - 1], &word);
 	else if (word.kind == WEBGW_WORD_SECRETS && word.id >= FIRST_PREPARE && word.id < FIRST_PREPARE + agent->options.n_hosts)
 		on_secrets(agent, &agent->hosts[word.id - FIRST_PREPARE], &word);
 	sodium_memzero(&word, sizeof(word));

@@ -58,6 +58,8 @@ static int take_register(const struct json *params, struct webgw_request *reques
 	if (request->has_secret && take_secret(hex, request->secret_hash) != 0)
 		return error_set(reterr, RPC_INVALID_PARAMS, "hex_secret: %d to %d bytes in hex", WEBGW_MIN_SECRET,
 				 WEBGW_MAX_SECRET);
+	if (json_get_boolean_or(params, "visitor", false, &request->wants_visitors, NULL) != 0)
+		return error_set(reterr, RPC_INVALID_PARAMS, "visitor: true or false");
 	if (host_pattern_from(host, strlen(host), &request->host) != 0)
 		request->host = (struct host_pattern){ 0 }; /* nobody's: an unknown host */
 	return 0;
@@ -163,6 +165,15 @@ char *webgw_print_subscription(const struct rpc_id *id, int64_t subscription)
 	return print_answer(id, "result", json_integer(subscription));
 }
 
+char *webgw_print_telling_subscription(const struct rpc_id *id, int64_t subscription)
+{
+	struct json *result = json_object();
+
+	json_put_integer(result, "subscription", subscription);
+	json_put_boolean(result, "visitor", true);
+	return print_answer(id, "result", result);
+}
+
 char *webgw_print_unsubscribed(const struct rpc_id *id, bool was_there)
 {
 	return print_answer(id, "result", json_boolean(was_there));
@@ -193,6 +204,15 @@ char *webgw_print_error(const struct rpc_id *id, int code, const char *message)
 	return print_answer(id, "error", error);
 }
 
+/* A link-local one is of a link that the agent does not have. */
+static void put_endpoint(struct json *result, const char *key, const struct endpoint *endpoint)
+{
+	struct endpoint told = *endpoint;
+
+	told.scope_id = 0;
+	json_put_string(result, key, endpoint_text(&told).s);
+}
+
 char *webgw_print_visit(int64_t subscription, const struct webgw_visit *visit)
 {
 	char hex[2 * WEBGW_EPHEMERAL_LEN + 1];
@@ -203,6 +223,10 @@ char *webgw_print_visit(int64_t subscription, const struct webgw_visit *visit)
 	json_put_integer(result, "port", visit->port);
 	json_put_integer(result, "serverListeningPort", visit->listening_port);
 	json_put_string(result, "host", visit->host.text);
+	if (visit->visitor.from.port != 0) {
+		put_endpoint(result, "visitor", &visit->visitor.from);
+		put_endpoint(result, "visited", &visit->visitor.to);
+	}
 	json_put_integer(params, "subscription", subscription);
 	json_put(params, "result", result);
 	json_put_string(root, "jsonrpc", "2.0");

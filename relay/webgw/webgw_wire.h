@@ -8,10 +8,13 @@
  *     ├─ webgw_unregisterClient [subscription] ───────►│
  *     │◄───────────────────────────────── true/false ──┤
  *
+ * An agent of ours may ask, with "visitor": true, to be told who each visitor is; then its subscription is {subscription, visitor}.
+ *
  * Total and bounded. Pure.
  */
 #pragma once
 
+#include "common/endpoint.h"
 #include "common/error.h"
 #include "common/rpc.h"
 #include "relay/frontdoor/host_name.h"
@@ -40,6 +43,7 @@ struct webgw_request {
 	enum webgw_method method;
 	struct host_pattern host;	     /* WEBGW_REGISTER; what no host can be called: an empty one */
 	bool has_secret;		     /* the same; without one it is for members */
+	bool wants_visitors;		     /* the same: to be told who they are */
 	uint8_t secret_hash[WEBGW_HASH_LEN]; /* SHA-256 of the secret */
 	int64_t subscription;		     /* WEBGW_UNREGISTER, WEBGW_PREPARE */
 	uint32_t count;			     /* WEBGW_PREPARE: 1 to WEBGW_PREPARE_MAX */
@@ -53,6 +57,8 @@ P2P_CHECK int webgw_request_read(const char *text, size_t len, struct webgw_requ
 
 /* A line each, NUL-terminated, freed by the caller. */
 char *webgw_print_subscription(const struct rpc_id *id, int64_t subscription);
+/* The same, to an agent that wants to be told who its visitors are, and is. */
+char *webgw_print_telling_subscription(const struct rpc_id *id, int64_t subscription);
 char *webgw_print_unsubscribed(const struct rpc_id *id, bool was_there);
 /* Has secrets in it: wiped by the caller. */
 char *webgw_print_prepared(const struct rpc_id *id, uint32_t n, const uint8_t secrets[][WEBGW_EPHEMERAL_LEN],
@@ -60,12 +66,18 @@ char *webgw_print_prepared(const struct rpc_id *id, uint32_t n, const uint8_t se
 /* code: an enum webgw_error or rpc_code. */
 char *webgw_print_error(const struct rpc_id *id, int code, const char *message);
 
+/* Who a visitor is, and to what address and port it came. from.port 0: that is not told. */
+struct webgw_visitor {
+	struct endpoint from, to;
+};
+
 /* A visitor waits. */
 struct webgw_visit {
 	uint8_t secret[WEBGW_EPHEMERAL_LEN];
 	uint16_t port;		 /* at which it came: 80 or 443 */
 	uint16_t listening_port; /* to be dialled */
 	struct host_name host;	 /* that it asked for */
+	struct webgw_visitor visitor;
 };
 
 /* Has a secret in it: wiped by the caller. */

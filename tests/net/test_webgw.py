@@ -31,8 +31,8 @@ SECRET = b"0" * 32
 REQUEST = b"GET / HTTP/1.1\r\nHost: WWW.Example.com:80\r\n\r\n"
 
 
-def make_town(lab, build, members=()):
-    overlay = Overlay(lab, build, members=members)
+def make_town(lab, build, members=(), internet=()):
+    overlay = Overlay(lab, build, members=members, internet=internet)
     overlay.relay.config.write_text(overlay.relay.config.read_text() + f"""tls_port = 9443
 metrics = 127.0.0.1:9100
 

@@ -65,6 +65,30 @@ static void test_an_agent_hears_what_the_original_server_says(void)
 	     "\"port\":443,\"serverListeningPort\":4658,\"host\":\"www.example.com\"}}}");
 }
 
+static void test_who_asks_for_it_hears_who_a_visitor_is(void)
+{
+	const struct rpc_id one = { .kind = RPC_ID_NUMBER, .number = 1 };
+	struct webgw_visit visit = { .port = 80, .listening_port = 4659 };
+	struct webgw_request request;
+
+	assert(read_text("{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"host\":\"a.example\","
+			 "\"visitor\":true},\"id\":1}", &request) == 0 && request.wants_visitors);
+	assert(read_text("{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"host\":\"a.example\","
+			 "\"visitor\":false},\"id\":1}", &request) == 0 && !request.wants_visitors);
+	assert(read_text("{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"host\":\"a.example\","
+			 "\"visitor\":1},\"id\":1}", &request) == RPC_INVALID_PARAMS);
+	says(webgw_print_telling_subscription(&one, 7),
+	     "{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":7,\"visitor\":true},\"id\":1}");
+	memset(visit.secret, 0xab, sizeof(visit.secret));
+	assert(host_name_from("a.example", 9, &visit.host) == 0);
+	assert(endpoint_parse("[fe80::1%3]:40000", &visit.visitor.from) == 0 && endpoint_parse("[fe80::2]:80", &visit.visitor.to) == 0);
+	says(webgw_print_visit(7, &visit),
+	     "{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":7,"
+	     "\"result\":{\"secret\":\"abababababababababababababababababababababababababababababababab\","
+	     "\"port\":80,\"serverListeningPort\":4659,\"host\":\"a.example\",\"visitor\":\"[fe80::1]:40000\","
+	     "\"visited\":\"[fe80::2]:80\"}}}");
+}
+
 static int register_with(const char *host, size_t n_hex, char digit)
 {
 	char hex[600] = "", text[1100];
@@ -147,6 +171,7 @@ int main(void)
 	assert(sodium_init() >= 0);
 	test_an_original_agent_is_understood();
 	test_an_agent_hears_what_the_original_server_says();
+	test_who_asks_for_it_hears_who_a_visitor_is();
 	test_a_secret_has_32_to_256_bytes_in_hex();
 	test_one_normaliser_makes_names_of_agents_and_visitors();
 	test_what_is_no_request_is_refused_by_its_code();
