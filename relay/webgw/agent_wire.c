@@ -14,7 +14,7 @@
 
 static uint8_t kind_of(const struct webgw_start *start)
 {
-	if (start->visitor.from.port != 0)
+	if (webgw_visitor_is_whole(&start->visitor))
 		return start->is_raw ? WEBGW_START_RAW_FROM : WEBGW_START_FROM;
 	return start->is_raw ? WEBGW_START_RAW : WEBGW_START;
 }
@@ -28,21 +28,13 @@ size_t webgw_start_write(const struct webgw_start *start, uint8_t ret[WEBGW_STAR
 	wire_put_u16(&w, start->port);
 	wire_put_u8(&w, (uint8_t)start->host.len);
 	wire_put(&w, start->host.text, start->host.len);
-	if (start->visitor.from.port != 0) {
+	if (webgw_visitor_is_whole(&start->visitor)) {
 		wire_put_endpoint(&w, &start->visitor.from);
 		wire_put_endpoint(&w, &start->visitor.to);
 	}
 	if (start->is_raw)
 		wire_put_u16(&w, start->n_first);
 	return wire_written(&w);
-}
-
-static bool is_whole(const struct webgw_visitor *visitor)
-{
-	static const uint8_t none[16];
-
-	return visitor->from.port != 0 && visitor->to.port != 0 && memcmp(visitor->from.ip, none, sizeof(none)) != 0 &&
-	       memcmp(visitor->to.ip, none, sizeof(none)) != 0;
 }
 
 /* All of it is there. What is not TLS itself never goes without. */
@@ -57,7 +49,7 @@ static int read_start(struct wire_reader r, bool is_from, size_t host_len, struc
 	if (is_from) {
 		start->visitor.from = wire_endpoint(&r);
 		start->visitor.to = wire_endpoint(&r);
-		if (!is_whole(&start->visitor))
+		if (!webgw_visitor_is_whole(&start->visitor))
 			return -EINVAL;
 	}
 	start->n_first = start->is_raw ? wire_u16(&r) : 0;
@@ -115,7 +107,7 @@ static int take_visitor(const struct json *result, struct webgw_visitor *visitor
 	if (!json_text(from) || !json_text(to) || endpoint_parse(json_text(from), &visitor->from) != 0 ||
 	    endpoint_parse(json_text(to), &visitor->to) != 0)
 		return -EINVAL;
-	return is_whole(visitor) ? 0 : -EINVAL;
+	return webgw_visitor_is_whole(visitor) ? 0 : -EINVAL;
 }
 
 static void take_host(const struct json *result, struct host_name *host)

@@ -46,7 +46,7 @@ struct webgw_start {
 	uint8_t secret[WEBGW_EPHEMERAL_LEN]; /* as it would have been told to dial back with */
 	uint16_t port;
 	struct host_name host;
-	struct webgw_visitor visitor;
+	struct webgw_visitor visitor; /* told if it is whole */
 	bool is_raw;
 	uint16_t n_first; /* is_raw: so many bytes follow, and then TLS's end */
 };

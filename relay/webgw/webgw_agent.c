@@ -233,7 +233,7 @@ static void set_first(struct visit *visit, const struct webgw_visitor *visitor, 
 	size_t n_header = 0;
 
 	if (wants_header(visit)) {
-		visit->is_unknown = visitor->from.port == 0;
+		visit->is_unknown = !webgw_visitor_is_whole(visitor);
 		n_header = visit->is_unknown ? 0 : write_header(visit, visitor, host, header);
 	}
 	visit->n_first = n_header + n;

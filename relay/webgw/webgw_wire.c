@@ -204,6 +204,18 @@ char *webgw_print_error(const struct rpc_id *id, int code, const char *message)
 	return print_answer(id, "error", error);
 }
 
+static bool has_ip(const struct endpoint *endpoint)
+{
+	static const uint8_t none[sizeof(endpoint->ip)];
+
+	return memcmp(endpoint->ip, none, sizeof(none)) != 0;
+}
+
+bool webgw_visitor_is_whole(const struct webgw_visitor *visitor)
+{
+	return visitor->from.port != 0 && visitor->to.port != 0 && has_ip(&visitor->from) && has_ip(&visitor->to);
+}
+
 /* A link-local one is of a link that the agent does not have. */
 static void put_endpoint(struct json *result, const char *key, const struct endpoint *endpoint)
 {
@@ -223,7 +235,7 @@ char *webgw_print_visit(int64_t subscription, const struct webgw_visit *visit)
 	json_put_integer(result, "port", visit->port);
 	json_put_integer(result, "serverListeningPort", visit->listening_port);
 	json_put_string(result, "host", visit->host.text);
-	if (visit->visitor.from.port != 0) {
+	if (webgw_visitor_is_whole(&visit->visitor)) {
 		put_endpoint(result, "visitor", &visit->visitor.from);
 		put_endpoint(result, "visited", &visit->visitor.to);
 	}

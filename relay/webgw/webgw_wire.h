@@ -66,10 +66,13 @@ char *webgw_print_prepared(const struct rpc_id *id, uint32_t n, const uint8_t se
 /* code: an enum webgw_error or rpc_code. */
 char *webgw_print_error(const struct rpc_id *id, int code, const char *message);
 
-/* Who a visitor is, and to what address and port it came. from.port 0: that is not told. */
+/* Who a visitor is, and to what address and port it came. */
 struct webgw_visitor {
 	struct endpoint from, to;
 };
+
+/* Else it is not told: one of both is none, or half of one. */
+bool webgw_visitor_is_whole(const struct webgw_visitor *visitor);
 
 /* A visitor waits. */
 struct webgw_visit {
@@ -77,7 +80,7 @@ struct webgw_visit {
 	uint16_t port;		 /* at which it came: 80 or 443 */
 	uint16_t listening_port; /* to be dialled */
 	struct host_name host;	 /* that it asked for */
-	struct webgw_visitor visitor;
+	struct webgw_visitor visitor; /* told if it is whole */
 };
 
 /* Has a secret in it: wiped by the caller. */

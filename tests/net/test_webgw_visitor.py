@@ -3,14 +3,21 @@
 The lab of test_webgw.py, with IPv6 as well. Headers are read here from the protocol's text alone (HAProxy's proxy-protocol.txt).
 """
 
+import base64
+import hashlib
 import ipaddress
+import json
+import os
+import re
 import socket
+import ssl
 import struct
 
 import pytest
 
-from lab import wait_until
-from test_webgw import (REQUEST, SECRET, accept_who_speaks, client_hello, listening, make_town, passes, passes_in_tls, read, start_agent,
+from lab import LabError, wait_until
+from overlay import Node
+from test_webgw import (REQUEST, SECRET, accept, accept_who_speaks, client_hello, listening, make_town, passes, passes_in_tls, read, start_agent,
                         warm, warm_now)
 from webgw import Agent, TlsAgent
 
@@ -128,3 +135,99 @@ def test_who_has_asked_is_told_by_a_notification_and_by_a_start(town):
     mapped = b"".join(ipaddress.ip_address(f"::ffff:{ip}").packed + struct.pack("!H", port) for ip, port in (source, destination))
     assert start_of(links[0], 3) == (80, mapped)
     visitor.close()
+
+
+class NodeOfBefore:
+    """A node that knows nothing of visitors' addresses: its WebSocket, and where agents dial back."""
+
+    GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+    def __init__(self, host):
+        key, certificate = host.folder / "key.pem", host.folder / "certificate.pem"
+        host.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=before",
+                  "-keyout", str(key), "-out", str(certificate)])
+        public = host.run(["openssl", "x509", "-in", str(certificate), "-pubkey", "-noout"]).stdout
+        self.pin = base64.urlsafe_b64encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(
+            public.replace("PUBLIC KEY", "CERTIFICATE"))).digest()).decode().rstrip("=")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        self.listeners = [self.listen(host, port) for port in (9081, 4659)]
+
+    @staticmethod
+    def listen(host, port):
+        listener = host.socket(kind=socket.SOCK_STREAM)
+        listener.bind((host.ip, port))
+        listener.listen(8)
+        listener.settimeout(20)
+        return listener
+
+    def accept(self, listener):
+        return self.context.wrap_socket(accept(listener), server_side=True)
+
+    def open(self):
+        self.socket = self.accept(self.listeners[0])
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += read(self.socket, 1)
+        key = re.search(rb"(?i)sec-websocket-key: (\S+)", head)[1]
+        self.socket.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+                            + base64.b64encode(hashlib.sha1(key + self.GUID).digest()) + b"\r\n\r\n")
+
+    def hear(self):
+        n = read(self.socket, 2)[1] & 0x7F
+        if n == 126:
+            n = struct.unpack("!H", read(self.socket, 2))[0]
+        mask = read(self.socket, 4)
+        return json.loads(bytes(b ^ mask[i % 4] for i, b in enumerate(read(self.socket, n))))
+
+    def say(self, **message):
+        data = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        length = bytes([len(data)]) if len(data) < 126 else bytes([126]) + struct.pack("!H", len(data))
+        self.socket.sendall(b"\x81" + length + data)
+
+
+def test_a_node_that_does_not_tell_who_visits_gets_no_host_whose_target_has_to_know(lab, build):
+    internet = lab.network()
+    before, agents = NodeOfBefore(lab.host("before", internet)), lab.host("agents", internet)
+    (agents.folder / "secret").write_text(SECRET.hex() + "\n")
+    (agents.folder / "secret").chmod(0o600)
+    target = agents.socket(kind=socket.SOCK_STREAM)
+    target.bind(("127.0.0.1", 8080))
+    target.listen(8)
+    node = Node(build, agents, config=f"""
+[webgw-agent]
+server = {before.listeners[0].getsockname()[0]}:9081
+server_pin = {before.pin}
+secret_file = {agents.folder / "secret"}
+expose = www.example.com 127.0.0.1:8080 proxy=v2
+expose = other.example.com 127.0.0.1:8080
+warm = 0
+""").start()
+    before.open()
+    asked = {message["params"]["host"]: message for message in (before.hear(), before.hear())}
+    assert asked["www.example.com"]["params"]["visitor"] is True and "visitor" not in asked["other.example.com"]["params"]
+    for subscription, host in ((7, "www.example.com"), (8, "other.example.com")):
+        before.say(result=subscription, id=asked[host]["id"])
+    message = before.hear()
+    assert message["method"] == "webgw_unregisterClient" and message["params"] == {"subscription": 7}
+    told = [("www.example.com", "refused", "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out"),
+            ("other.example.com", "subscribed", "")]
+    wait_until(lambda: [(host["host"], host["state"], host.get("why", "")) for host in node.status()["webgw_agent"]["hosts"]] == told,
+               10, lambda: str(node.status()["webgw_agent"]))
+    for subscription, is_led in ((7, False), (8, True)):  # the first was told before it was given up
+        secret = os.urandom(32)
+        before.say(method="webgw_registerClient", params={"subscription": subscription, "result": {
+            "secret": secret.hex(), "port": 80, "serverListeningPort": 4659, "host": "www.example.com"}})
+        caller = before.accept(before.listeners[1])
+        assert read(caller, 32) == secret
+        if is_led:
+            caller.sendall(REQUEST)
+            target.settimeout(20)
+            assert read(accept(target), len(REQUEST)) == REQUEST
+        else:
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                caller.sendall(REQUEST)
+                raise LabError(f"heard {caller.recv(1)!r}")
+            target.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                target.accept()

@@ -30,7 +30,7 @@ struct house {
 	struct data_links *links;
 	struct dial_caller caller;
 	unsigned n_callers, n_not_taken;
-	bool is_stopped, is_nobody_there;
+	bool is_stopped, is_nobody_there, tells_visitors;
 	int fd;
 	SSL *hand;
 };
@@ -86,6 +86,11 @@ static bool on_is_there(void *owner, int64_t subscription)
 	return subscription == 7;
 }
 
+static bool on_tells_visitors(void *owner, int64_t subscription)
+{
+	return subscription == 7 && ((struct house *)owner)->tells_visitors;
+}
+
 static void on_stopped(void *owner)
 {
 	((struct house *)owner)->is_stopped = true;
@@ -105,7 +110,7 @@ static void begin(struct house *house)
 						    .context = house->w.server_options.context,
 						    .listen = endpoint_from_v4(0x7f000001, 0),
 						    .ports = { .owner = house, .caller = on_caller, .not_taken = on_not_taken,
-							       .is_there = on_is_there } };
+							       .is_there = on_is_there, .tells_visitors = on_tells_visitors } };
 	EXPECT(data_links_start(&options, &house->links, &error) == 0);
 }
 
@@ -299,6 +304,8 @@ static bool is_handed(struct house *house, uint16_t port)
 {
 	struct dial_wanted wanted = { .port = port, .n_first = 5, .first = (uint8_t[]){ 'h', 'e', 'l', 'l', 'o' } };
 
+	wanted.visitor = (struct webgw_visitor){ endpoint_from_v4(0xc0000207, 40000), endpoint_from_v4(0xc6336401, port) };
+
 	memcpy(wanted.secret, secret, sizeof(secret));
 	EXPECT(host_name_from("a.example", 9, &wanted.host) == 0);
 	return data_links_hand(house->links, 7, &wanted);
@@ -369,6 +376,41 @@ static void test_who_speaks_no_tls_and_agents_of_before_stay_within_it(void)
 	hand_visitor(&house, 443);
 	expect_wrapped_start(&house);
 	EXPECT(data_links_counters(house.links).raw == 0);
+	hang_up(&house);
+	finish(&house);
+}
+
+static void expect_visitor(const struct webgw_start *start, bool is_told)
+{
+	EXPECT(start->visitor.from.port == (is_told ? 40000 : 0));
+	EXPECT(!is_told || strcmp(endpoint_text(&start->visitor.from).s, "192.0.2.7:40000") == 0);
+	EXPECT(!is_told || strcmp(endpoint_ip_text(&start->visitor.to).s, "198.51.100.1") == 0);
+}
+
+/* Also of those who come raw, and those who waited for a connection that was on its way. */
+static void test_only_who_wants_it_is_told_who_the_visitor_is_with_its_start(void)
+{
+	uint8_t said[512], prepared[1][WEBGW_EPHEMERAL_LEN];
+	struct webgw_start start;
+	struct house house;
+
+	begin(&house);
+	for (int i = 0; i < 2; i++) {
+		house.tells_visitors = i == 1;
+		make_warm(&house, true);
+		hand_visitor(&house, 443);
+		const size_t n_said = read_to_end(&house, said, sizeof(said));
+		const int len = webgw_start_read(said, n_said, &start);
+		EXPECT(len > 0 && start.is_raw && start.n_first == 5 && n_said == (size_t)len + 5);
+		expect_visitor(&start, house.tells_visitors);
+		EXPECT(data_links_prepare(house.links, 7, 1, prepared) == 1);
+		hand_visitor(&house, 80);
+		dial_with(&house, true, prepared[0]);
+		int n = -1;
+		AWAIT_OTHERS(&house.w, (hear(&house), n = SSL_read(house.hand, said, sizeof(said))) > 0);
+		EXPECT(webgw_start_read(said, (size_t)n, &start) > 0 && !start.is_raw && start.visitor.to.port == (i == 1 ? 80 : 0));
+		expect_visitor(&start, house.tells_visitors);
+	}
 	hang_up(&house);
 	finish(&house);
 }
@@ -519,6 +561,7 @@ int main(void)
 	test_a_connection_that_dials_back_goes_raw_wherever_its_bytes_are_cut();
 	test_a_warm_connection_goes_raw_wherever_its_bytes_are_cut();
 	test_who_speaks_no_tls_and_agents_of_before_stay_within_it();
+	test_only_who_wants_it_is_told_who_the_visitor_is_with_its_start();
 	test_a_visitor_waits_for_a_warm_connection_that_is_coming();
 	test_what_does_not_come_is_told_otherwise_soon();
 	test_a_visitor_for_whom_nobody_can_be_told_is_given_up_at_once();

@@ -124,26 +124,29 @@ static void test_a_start_may_say_who_the_visitor_is(void)
 	}
 }
 
+/* Nor is it said. */
 static void test_who_comes_from_nowhere_or_to_nowhere_is_refused(void)
 {
 	static const char *const addresses[][2] = { { "[::]:1", "[::1]:443" }, { "[2001:db8::1]:1", "[::]:443" },
-						    { "[2001:db8::1]:1", "[::1]:0" } };
+						    { "[2001:db8::1]:1", "[::1]:0" }, { "[2001:db8::1]:0", "[::1]:443" } };
+	const struct webgw_start whole = start_from("[2001:db8::1]:1", "[::1]:443", false);
 	uint8_t bytes[WEBGW_START_MAX];
 	struct webgw_start heard;
 	char text[512];
 
 	for (size_t i = 0; i < ARRAY_LEN(addresses); i++) {
 		const struct webgw_start start = start_from(addresses[i][0], addresses[i][1], false);
-		const size_t n = webgw_start_write(&start, bytes);
+		size_t n = webgw_start_write(&start, bytes);
+		assert(bytes[0] == WEBGW_START && webgw_start_read(bytes, n, &heard) == (int)n);
+		n = webgw_start_write(&whole, bytes);
+		struct wire_writer w = wire_writer(bytes + n - 2 * ENDPOINT_WIRE_LEN, 2 * ENDPOINT_WIRE_LEN);
+		wire_put_endpoint(&w, &start.visitor.from);
+		wire_put_endpoint(&w, &start.visitor.to);
 		assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
 		snprintf(text, sizeof(text), "{\"method\":\"x\",\"params\":{\"subscription\":7,\"result\":{\"secret\":\"" HEX "\","
 			 "\"serverListeningPort\":4659,\"visitor\":\"%s\",\"visited\":\"%s\"}}}", addresses[i][0], addresses[i][1]);
 		assert(hear(text) == -EINVAL);
 	}
-	struct webgw_start start = start_from("[2001:db8::1]:1", "[::1]:443", false);
-	const size_t n = webgw_start_write(&start, bytes);
-	memset(bytes + n - ENDPOINT_WIRE_LEN - 2, 0, 2); /* its port */
-	assert(webgw_start_read(bytes, n, &heard) == -EINVAL);
 }
 
 #define VISIT "{\"jsonrpc\":\"2.0\",\"method\":\"x\",\"params\":{\"subscription\":7,\"result\":{\"secret\":\"" HEX "\",\"serverListeningPort\":1"

@@ -652,6 +652,83 @@ static void test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken(void)
 	end();
 }
 
+/* ---- who visitors are ---- */
+
+static void begin_within_tls(void)
+{
+	const struct tls_options tls = { .is_server = true };
+	const struct endpoint listen = { 0 };
+
+	begin();
+	assert(webgw_open_tls(world.webgw, NULL, &listen, &tls, NULL) == 0); /* who comes now does so there */
+}
+
+static int64_t enter_asking(struct websocket *ws, const char *host)
+{
+	char params[512];
+	long long id = 0;
+
+	snprintf(params, sizeof(params), "{\"host\":\"%s\",\"hex_secret\":\"" ZEROS "\",\"visitor\":true}", host);
+	ask(ws, "webgw_registerClient", params);
+	if (sscanf(ws->last, "{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":%lld,\"visitor\":true},", &id) != 1)
+		assert(sscanf(ws->last, "{\"jsonrpc\":\"2.0\",\"result\":%lld", &id) == 1);
+	return id;
+}
+
+static int64_t visit_from(const char *host, const char *from, const char *to)
+{
+	struct dial_wanted wanted = { .ticket = ++world.ticket, .port = 443 };
+
+	assert(endpoint_parse(from, &wanted.visitor.from) == 0 && endpoint_parse(to, &wanted.visitor.to) == 0);
+	assert(host_name_from(host, strlen(host), &wanted.host) == 0);
+	webgw_wanted(world.webgw, &wanted);
+	return world.subscription;
+}
+
+static void test_who_asks_for_it_within_tls_is_told_who_visitors_are_and_nobody_else(void)
+{
+	struct websocket ws;
+
+	for (int is_tls = 0; is_tls < 2; is_tls++) {
+		if (is_tls)
+			begin_within_tls();
+		else
+			begin();
+		add_host("a.example");
+		open_one(&ws);
+		const int64_t id = enter(&ws, "a.example");
+		assert(!webgw_tells_visitors(world.webgw, id));
+		assert(visit_from("a.example", "192.0.2.7:40000", "198.51.100.1:443") == id && !strstr(ws.last, "visit"));
+		assert(enter_asking(&ws, "a.example") == id && webgw_tells_visitors(world.webgw, id) == is_tls);
+		assert((strstr(ws.last, "visitor") != NULL) == is_tls);
+		assert(visit_from("a.example", "192.0.2.7:40000", "198.51.100.1:443") == id);
+		assert((strstr(ws.last, "\"visitor\":\"192.0.2.7:40000\",\"visited\":\"198.51.100.1:443\"") != NULL) == is_tls);
+		close_one(&ws);
+		assert(!webgw_tells_visitors(world.webgw, id));
+		end();
+	}
+}
+
+static void test_all_that_may_wait_may_come_at_once_with_the_longest_of_names_and_addresses(void)
+{
+	char label[64], host[254];
+	struct websocket ws;
+
+	begin_within_tls();
+	memset(label, 'a', sizeof(label));
+	label[63] = '\0';
+	snprintf(host, sizeof(host), "%s.%s.%s.%.61s", label, label, label, label);
+	add_host(host);
+	open_one(&ws);
+	const int64_t id = enter_asking(&ws, host);
+	for (int i = 0; i < SUBSCRIPTIONS_MAX_PENDING; i++)
+		assert(visit_from(host, "[2001:1db8:1000:1000:1000:1000:1000:1000]:40000",
+				  "[2001:1db8:1000:1000:1000:1000:1000:1001]:40000") == id);
+	assert(visit(host) == 0 && webgw_counters(world.webgw).not_read == 0);
+	close_one(&ws);
+	end();
+}
+
 /* ---- the port that is shared ---- */
 
 static void test_an_agent_dials_back_to_the_port_it_came_by(void)
@@ -701,6 +778,8 @@ int main(void)
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
+	test_who_asks_for_it_within_tls_is_told_who_visitors_are_and_nobody_else();
+	test_all_that_may_wait_may_come_at_once_with_the_longest_of_names_and_addresses();
 	test_an_agent_dials_back_to_the_port_it_came_by();
 	test_who_comes_by_it_while_nothing_listens_within_tls_is_closed();
 	return 0;
