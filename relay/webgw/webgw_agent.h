@@ -11,6 +11,8 @@
  * Visitors that are carried outlive the WebSocket. One that speaks TLS itself goes to a target of its own, if its host has one, and
  * is not wrapped in ours, if the node can do without as well: TLS ends behind its start, and both sockets are copied between.
  *
+ * A target may be told who its visitors are, by a PROXY header, if the node tells the agent; else it has none of them.
+ *
  * A host none of whose targets answers is unsubscribed until one does: another agent serves it. That is looked at when a visitor
  * broke unanswered.
  *

@@ -150,6 +150,7 @@ class NodeOfBefore:
         self.pin = base64.urlsafe_b64encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(
             public.replace("PUBLIC KEY", "CERTIFICATE"))).digest()).decode().rstrip("=")
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # as in webgw.py
         self.context.load_cert_chain(certificate, key)
         self.listeners = [self.listen(host, port) for port in (9081, 4659)]
 
@@ -162,7 +163,7 @@ class NodeOfBefore:
         return listener
 
     def accept(self, listener):
-        return self.context.wrap_socket(accept(listener), server_side=True)
+        return self.context.wrap_socket(accept(listener), server_side=True, suppress_ragged_eofs=False)
 
     def open(self):
         self.socket = self.accept(self.listeners[0])
