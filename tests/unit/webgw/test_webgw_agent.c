@@ -47,6 +47,7 @@ static struct {
 	struct endpoint at;
 	struct tls_bridge *links[MAX_LINKS]; /* NULL: closed */
 	int n_links;
+	struct endpoint dialled; /* last */
 	bool has_no_links;
 	struct {
 		void (*closed)(void *owner);
@@ -160,12 +161,12 @@ int tls_bridge_open_client(struct tls_bridge *bridge, struct tls_host *host, SSL
 {
 	(void)host;
 	(void)context;
-	(void)remote;
 	(void)server_name;
 	(void)timeout_ms;
 	if (world.has_no_links)
 		return -ENOMEM;
 	assert(world.n_links < MAX_LINKS);
+	world.dialled = *remote;
 	bridge->ports = *ports;
 	bridge->fd = -1;
 	world.links[world.n_links++] = bridge;
@@ -381,15 +382,15 @@ static void end(void)
 	close(world.target);
 }
 
-/* The agent has dialled back for a visitor that it was told of. The connection, or NULL: it ended at once. */
-static struct tls_bridge *serve(int i, int port)
+/* The agent has dialled back, to there, for a visitor that it was told of. The connection, or NULL: it ended at once. */
+static struct tls_bridge *serve_at(int i, int port, int listening_port)
 {
 	char text[512];
 
 	snprintf(text, sizeof(text),
 		 "{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":%d,\"result\":"
-		 "{\"secret\":\"%02x" SECRET_62 "%02x\",\"port\":%d,\"serverListeningPort\":4659,\"host\":\"www.example.com\"}}}",
-		 SUBSCRIPTION, i, i, port);
+		 "{\"secret\":\"%02x" SECRET_62 "%02x\",\"port\":%d,\"serverListeningPort\":%d,\"host\":\"www.example.com\"}}}",
+		 SUBSCRIPTION, i, i, port, listening_port);
 	const int before = world.n_links;
 	hear(text);
 	assert(world.n_links == before + 1);
@@ -397,6 +398,11 @@ static struct tls_bridge *serve(int i, int port)
 	link->ports.ready(link->ports.owner);
 	turn();
 	return world.links[before];
+}
+
+static struct tls_bridge *serve(int i, int port)
+{
+	return serve_at(i, port, 4659);
 }
 
 /* Its connection breaks, and the target had said nothing. */
@@ -426,14 +432,39 @@ static bool is_down(void)
 	return facts.hosts[0].is_down;
 }
 
-static void answer_with_secrets(int n)
+static void answer_with_secrets_at(int n, int listening_port)
 {
-	char text[1024] = "{\"jsonrpc\":\"2.0\",\"result\":{\"serverListeningPort\":4659,\"secrets\":[";
+	char text[1024];
 
+	snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"result\":{\"serverListeningPort\":%d,\"secrets\":[", listening_port);
 	for (int i = 0; i < n; i++)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s\"%02x" SECRET_62 "ff\"", i > 0 ? "," : "", i);
 	snprintf(text + strlen(text), sizeof(text) - strlen(text), "]},\"id\":1000}");
 	hear(text);
+}
+
+static void answer_with_secrets(int n)
+{
+	answer_with_secrets_at(n, 4659);
+}
+
+/* ---- where it dials back ---- */
+
+/* The server may say another with each word. */
+static void test_each_connection_goes_to_the_port_that_was_told_for_it(void)
+{
+	static const uint16_t ports[] = { 4659, 5001, 443, 4659, 65535 };
+
+	begin(1);
+	subscribe();
+	answer_with_secrets_at(1, 6001);
+	assert(world.dialled.port == 6001);
+	for (int i = 0; i < (int)ARRAY_LEN(ports); i++) {
+		assert(serve_at(i, i % 2 ? 443 : 80, ports[i]));
+		const struct endpoint there = endpoint_from_v4(INADDR_LOOPBACK, ports[i]);
+		assert(endpoint_equal(&world.dialled, &there)); /* of the server, as its WebSocket has it */
+	}
+	end();
 }
 
 /* ---- whether the target is there ---- */
@@ -559,6 +590,7 @@ static void test_who_cannot_make_what_it_asked_for_asks_again_later(void)
 int main(void)
 {
 	assert(sodium_init() >= 0);
+	test_each_connection_goes_to_the_port_that_was_told_for_it();
 	test_who_has_no_descriptor_for_a_visitor_suspects_no_target();
 	test_a_try_that_fails_for_want_says_neither_that_a_target_is_down_nor_that_it_is_up();
 	test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten();
