@@ -54,6 +54,7 @@ static int make_context(struct websocket_host *host, struct error *reterr)
 		return error_set(
 			reterr, -ENOMEM,
 			"cannot start libwebsockets (is libwebsockets-evlib-uv installed?)");
+	websocket_number_find(&host->number, host->loop);
 	info.vhost_name = "clients";
 	info.provided_client_ssl_ctx = host->client_tls;
 	info.retry_and_idle_policy = &websocket_keep_alive;
@@ -129,6 +130,7 @@ static void on_own_handle_closed(uv_handle_t *handle)
 		host->servers = server->next;
 		free(server);
 	}
+	websocket_number_let_go(&host->number);
 	SSL_CTX_free(host->client_tls);
 	free(host);
 	closed(owner);
@@ -160,6 +162,7 @@ static void on_start_destroy(uv_idle_t *idle)
 	uv_prepare_stop(&host->prepare);
 	uv_timer_stop(&host->kick);
 	lws_context_destroy(host->context);
+	websocket_number_hold(&host->number);
 }
 
 static bool has_told_everyone(const struct websocket_host *host)

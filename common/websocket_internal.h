@@ -9,6 +9,7 @@
  *   server                 CONNECTING ──► OPEN ──► CLOSING ──► ENDED       any state ──► ENDED
  *
  *   websocket_host.c     the library's context, and how all of it closes
+ *   websocket_number.c   a fault of the library at its end
  *   websocket_server.c   who comes, and finds a place
  *   websocket_client.c   where to connect, and whom to trust
  *   websocket.c          a connection, from either
@@ -18,6 +19,7 @@
 #include "common/source_limit.h"
 #include "common/log.h"
 #include "common/websocket.h"
+#include "common/websocket_number.h"
 
 #include <libwebsockets.h>
 #include <openssl/ssl.h>
@@ -116,6 +118,7 @@ struct websocket_server {
 struct websocket_host {
 	uv_loop_t *loop;
 	struct lws_context *context;
+	struct websocket_number number; /* of its eventfd */
 	struct lws_vhost *client_vhost;
 	SSL_CTX *client_tls;
 	struct websocket *websockets;

@@ -146,10 +146,8 @@ static void begin(struct world *w)
 	begin_with(w, 0, 0);
 }
 
-static void end(struct world *w)
+static void free_world(struct world *w)
 {
-	websocket_host_close(w->host, on_host_closed, &w->host_closed);
-	uv_run(&w->loop, UV_RUN_DEFAULT); /* ends by itself: nothing is left on the loop */
 	assert(w->host_closed);
 	assert(w->at_server.n_opened == w->at_server.n_closed);
 	assert(uv_loop_close(&w->loop) == 0);
@@ -160,6 +158,13 @@ static void end(struct world *w)
 	free(w->ca_pem);
 	free(w->server_pem);
 	free(w->node_pem);
+}
+
+static void end(struct world *w)
+{
+	websocket_host_close(w->host, on_host_closed, &w->host_closed);
+	uv_run(&w->loop, UV_RUN_DEFAULT); /* ends by itself: nothing is left on the loop */
+	free_world(w);
 }
 
 static struct websocket_client_options client_of(struct world *w, struct side *side)
@@ -756,6 +761,54 @@ static void test_a_host_closes_in_the_midst_of_everything(void)
 	}
 }
 
+/* As another thread would, whenever the loop turns. */
+struct opener {
+	uv_check_t check;
+	int fds[64];
+	int n;
+};
+
+static void on_turn(uv_check_t *check)
+{
+	struct opener *opener = check->data;
+
+	if (opener->n == (int)ARRAY_LEN(opener->fds))
+		return;
+	opener->fds[opener->n] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	assert(opener->fds[opener->n++] >= 0);
+}
+
+static int n_open(void)
+{
+	int n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+static void test_a_host_that_closes_closes_no_descriptor_of_others(void)
+{
+	struct world w;
+	struct opener opener = { 0 };
+	const int n_before = n_open();
+
+	begin(&w);
+	uv_check_init(&w.loop, &opener.check);
+	opener.check.data = &opener;
+	uv_check_start(&opener.check, on_turn);
+	uv_unref((uv_handle_t *)&opener.check); /* as long as the host takes */
+	websocket_host_close(w.host, on_host_closed, &w.host_closed);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	assert(opener.n > 2);
+	for (int i = 0; i < opener.n; i++)
+		assert(close(opener.fds[i]) == 0);
+	uv_close((uv_handle_t *)&opener.check, NULL);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	free_world(&w);
+	assert(n_open() == n_before);
+}
+
 #define RUN(test)                                                                                  \
 	do {                                                                                       \
 		running = #test;                                                                   \
@@ -789,5 +842,6 @@ int main(void)
 	RUN(test_who_does_not_read_is_known_by_how_long);
 	RUN(test_a_port_in_use_is_named);
 	RUN(test_a_host_closes_in_the_midst_of_everything);
+	RUN(test_a_host_that_closes_closes_no_descriptor_of_others);
 	puts("ok");
 }
