@@ -14,12 +14,20 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LISTEN_FIRST_FD 3
 #define LISTEN_MAX_FDS	1024
 #define KEEP_AT_ONCE	16
+#define KEPT_NAME	"relay" /* by which systemd has the sockets */
+#define KEPT_MAX	64	/* by ourselves; as FileDescriptorStoreMax= of the unit */
 #define BARRIER_MS	1000
+
+/* Of a process that follows itself. */
+static bool is_restarting;
+static int copies[KEPT_MAX];
+static size_t n_copies;
 
 /* With n sockets (at most KEEP_AT_ONCE), of which the other side gets copies. */
 static void notify_with(const char *state, const int *fds, size_t n)
@@ -62,24 +70,43 @@ void service_notify(const char *state)
 	notify_with(state, NULL, 0);
 }
 
-bool service_is_supervised(void)
+bool service_is_followed(void)
 {
-	return getenv("NOTIFY_SOCKET") != NULL;
+	return is_restarting || getenv("NOTIFY_SOCKET") != NULL;
 }
 
-void service_keep_sockets(const char *name, const int *fds, size_t n)
+static void forget_copies(void)
 {
-	char state[128];
+	while (n_copies > 0)
+		close(copies[--n_copies]);
+}
 
-	if (n == 0) {
-		snprintf(state, sizeof(state), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-		service_notify(state);
-		return;
+static void keep_copies(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n && n_copies < KEPT_MAX; i++) {
+		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, LISTEN_FIRST_FD);
+		if (fd >= 0)
+			copies[n_copies++] = fd;
 	}
+}
+
+static void let_systemd_keep(const int *fds, size_t n)
+{
 	/* Not polled: an error that waits in a socket (an ICMP) would be a cause to forget it. */
-	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
 	for (size_t at = 0; at < n; at += KEEP_AT_ONCE)
-		notify_with(state, fds + at, n - at < KEEP_AT_ONCE ? n - at : KEEP_AT_ONCE);
+		notify_with("FDSTORE=1\nFDNAME=" KEPT_NAME "\nFDPOLL=0", fds + at, n - at < KEEP_AT_ONCE ? n - at : KEEP_AT_ONCE);
+}
+
+void service_keep_sockets(const int *fds, size_t n)
+{
+	if (is_restarting && n == 0)
+		forget_copies();
+	else if (is_restarting)
+		keep_copies(fds, n);
+	else if (n == 0)
+		service_notify("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
+	else
+		let_systemd_keep(fds, n);
 }
 
 /* The other side closes what comes with it when it has done all that was sent before. */
@@ -87,7 +114,7 @@ void service_await_forgotten(void)
 {
 	int fds[2];
 
-	if (!service_is_supervised() || pipe2(fds, O_CLOEXEC) < 0)
+	if (is_restarting || !service_is_followed() || pipe2(fds, O_CLOEXEC) < 0)
 		return;
 	notify_with("BARRIER=1", &fds[1], 1);
 	close(fds[1]);
@@ -116,6 +143,61 @@ size_t service_take_sockets(int *ret, size_t max)
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
 	return n_taken;
+}
+
+void service_begin_restart(void)
+{
+	struct timespec now;
+	char state[96];
+
+	is_restarting = true;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+	service_notify(state);
+}
+
+void service_cancel_restart(void)
+{
+	is_restarting = false;
+	forget_copies();
+}
+
+bool service_is_restarting(void)
+{
+	return is_restarting;
+}
+
+/* Moves the copies to where sd_listen_fds(3) looks for them; whatever else has these numbers is closed. */
+static int place_copies(void)
+{
+	const int behind = LISTEN_FIRST_FD + (int)n_copies;
+
+	for (size_t i = 0; i < n_copies; i++) {
+		int fd = fcntl(copies[i], F_DUPFD_CLOEXEC, behind); /* where none of them is put down */
+		if (fd < 0)
+			return -errno;
+		close(copies[i]);
+		copies[i] = fd;
+	}
+	for (size_t i = 0; i < n_copies; i++)
+		if (dup2(copies[i], LISTEN_FIRST_FD + (int)i) < 0) /* which is not close-on-exec */
+			return -errno;
+	return 0;
+}
+
+int service_restart(char *const argv[], struct error *reterr)
+{
+	char number[16];
+
+	int r = place_copies();
+	if (r < 0)
+		return error_set(reterr, r, "cannot keep sockets for the restart: %s", strerror(-r));
+	snprintf(number, sizeof(number), "%zu", n_copies);
+	setenv("LISTEN_FDS", number, 1);
+	snprintf(number, sizeof(number), "%ld", (long)getpid());
+	setenv("LISTEN_PID", number, 1);
+	execvp(argv[0], argv);
+	return error_set(reterr, -errno, "cannot run %s again: %s", argv[0], strerror(errno));
 }
 
 int service_keep_capabilities(const unsigned *capabilities, size_t n, struct error *reterr)

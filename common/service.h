@@ -10,17 +10,35 @@
 void service_notify(const char *state);
 
 /*
- * The sockets that systemd hands over (sd_listen_fds(3)): opened by a .socket unit, or kept by service_keep_sockets()
+ * Sockets outlive a program in two ways:
+ *
+ *   it ends, or is killed, and systemd starts it again:   keep ──► systemd's store ─────────► take
+ *   service_begin_restart(), it ends, service_restart():  keep ──► copies of this process ──► take, by the same process
+ */
+
+/*
+ * The sockets that come to this program as sd_listen_fds(3) says: opened by a .socket unit, or kept by service_keep_sockets()
  * of the program that ran before. They are the caller's now, close-on-exec. How many; those over max are closed.
  * Call once, before any thread is started: it takes the variables out of the environment.
  */
 size_t service_take_sockets(int *ret, size_t max);
-/* Is there somebody who may keep sockets? */
-bool service_is_supervised(void);
-/* Lets systemd keep copies under that name for the next start, beside those it has; n 0: it forgets these. */
-void service_keep_sockets(const char *name, const int *fds, size_t n);
-/* Waits, not for long, until it has: a port that a copy of its has cannot be bound. */
+/* Does somebody take up what is kept: systemd, or, after service_begin_restart(), this process itself? */
+bool service_is_followed(void);
+/* Keeps copies for the next start, beside those that are kept; n 0: forgets these. Those that are too many are not kept. */
+void service_keep_sockets(const int *fds, size_t n);
+/* Waits, not for long, until they are forgotten: a port that a copy has cannot be bound. */
 void service_await_forgotten(void);
+
+/* From now on this process keeps copies itself, close-on-exec; what systemd has stays as it is, and it is told of a reload. */
+void service_begin_restart(void);
+/* It is not to follow itself after all: the copies are closed. */
+void service_cancel_restart(void);
+bool service_is_restarting(void);
+/*
+ * When all has ended: runs the program that argv[0] names anew in this process, with all arguments and what was kept. Only
+ * returns if that is not possible: -errno.
+ */
+P2P_CHECK int service_restart(char *const argv[], struct error *reterr);
 
 /*
  * Gives up all capabilities but these (CAP_… of <linux/capability.h>) for good. Call before any thread

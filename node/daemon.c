@@ -272,18 +272,24 @@ static void on_changed(void *owner, enum p2p_engine_state state)
 /* Also when p2pnode is killed, the next one takes them up: systemd has them. */
 static void on_listening(void *owner, const int *sockets, size_t n)
 {
-	service_keep_sockets("relay", NULL, 0);
+	service_keep_sockets(NULL, 0);
 	if (n > 0)
-		service_keep_sockets("relay", sockets, n);
+		service_keep_sockets(sockets, n);
 	else
 		service_await_forgotten();
 }
 
-/* Under the name of the sockets that listen: who takes these up, or forgets them, does so with both. */
+static bool on_is_followed(void *owner)
+{
+	(void)owner;
+	return service_is_followed();
+}
+
+/* With the sockets that listen: who takes these up, or forgets them, does so with both. */
 static void on_streams_left(void *owner, const int *descriptors, size_t n)
 {
 	(void)owner;
-	service_keep_sockets("relay", descriptors, n);
+	service_keep_sockets(descriptors, n);
 }
 
 /* name: a path, or the name of a file in the folder of the node's own socket. */
@@ -298,7 +304,8 @@ static int make_engine(struct node_daemon *daemon, const struct node_daemon_opti
 {
 	const struct p2p_engine_callbacks callbacks = { .owner = daemon, .changed = on_changed,
 						       .listening = on_listening,
-						       .streams_left = service_is_supervised() ? on_streams_left : NULL };
+						       .is_followed = on_is_followed,
+						       .streams_left = on_streams_left };
 	struct engine_settings settings;
 	struct error error = { 0 };
 
@@ -505,6 +512,8 @@ void node_daemon_stop(struct node_daemon *daemon, void (*stopped)(void *owner), 
 		http_server_stop(metrics, on_part_stopped, daemon);
 	if (api)
 		local_api_close(api, on_part_stopped, daemon);
+	if (engine && service_is_restarting())
+		engine_tell_listening(engine); /* who has copies now is another than before */
 	if (engine)
 		p2p_engine_stop(engine, on_part_stopped, daemon);
 	on_part_stopped(daemon);

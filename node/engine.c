@@ -479,7 +479,7 @@ static int n_parts(const struct longer_parts *parts)
 
 static void close_front_door(struct p2p_engine *engine, struct front_door *front_door)
 {
-	if (engine->stopping)
+	if (engine->stopping && engine->callbacks.is_followed && engine->callbacks.is_followed(engine->callbacks.owner))
 		front_door_hand_over(front_door);
 	front_door_stop(front_door, on_part_closed, engine);
 }

@@ -30,6 +30,9 @@ P2P_CHECK int engine_fill_relay_status(const struct p2p_engine *engine, bool wit
 P2P_CHECK int engine_drain_relay(struct p2p_engine *engine, uint32_t deadline_s);
 P2P_CHECK int engine_undrain_relay(struct p2p_engine *engine);
 
+/* Says by .listening which sockets a restart is to keep, or that there are none any more; again, if it was said before. */
+void engine_tell_listening(const struct p2p_engine *engine);
+
 /*
  * Calls changed() from the loop whenever the map is another one, or there is none any more. Of the map: borrowed, NULL: none.
  */

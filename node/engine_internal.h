@@ -160,8 +160,6 @@ void engine_retry_interface(struct p2p_engine *engine);
 
 /* Does nothing on a node that is not public. */
 P2P_CHECK int engine_start_public_node(struct p2p_engine *engine, struct error *reterr);
-/* The sockets that a restart is to keep, or that there are none any more. */
-void engine_tell_listening(const struct p2p_engine *engine);
 /* For a public node that was told no addresses: looks anew. True when they are other ones than before. */
 bool engine_find_public_addresses(struct p2p_engine *engine);
 void engine_log_public_addresses(const struct node_public *public_node);

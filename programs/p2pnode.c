@@ -58,14 +58,45 @@ static void print_help(void)
 	cli_print_options(stdout, options, ARRAY_LEN(options));
 	puts("\n"
 	     "SIGTERM and SIGINT end it; SIGUSR1 restarts the session with control, packets go on.\n"
+	     "SIGUSR2 begins anew with the configuration as it is then, if that is good, and keeps the\n"
+	     "front door's visitors.\n"
 	     "Exit code 0: ended as asked, 1: could not run, 2: usage.\n"
 	     "See p2pnode(8) and p2pnode.conf(5).");
+}
+
+/* The file named, or the default one if it exists, or the defaults. */
+static int load_config(struct node_config *ret, struct error *reterr)
+{
+	int r;
+
+	node_config_init(ret);
+	r = node_config_load(arg_config ? arg_config : NODE_CONFIG_DEFAULT_PATH, ret, reterr);
+	if (r == -ENOENT && !arg_config)
+		r = 0;
+	if (r == 0 && arg_log_level && log_level_parse(arg_log_level, &ret->log_level) != 0)
+		r = error_set(reterr, -EINVAL, "--log-level: error, warning, info, debug or trace");
+	if (r == 0 && arg_allow_v1 && !ret->diglett.is_server)
+		r = error_set(reterr, -EINVAL, "--allow-v1 is for a diglett server: put a line '[diglett]' into the configuration");
+	if (arg_allow_v1)
+		ret->diglett.allow_v1 = true;
+	return r;
+}
+
+/* The same, and nothing in it leads to itself. */
+static int load_good_config(struct node_config *ret, struct error *reterr)
+{
+	int r = load_config(ret, reterr);
+
+	if (r != 0)
+		return r;
+	const struct exposure_rings rings = node_config_rings(ret, front_door_leads_back);
+	return node_config_check_rings(ret, &rings, reterr);
 }
 
 struct program {
 	uv_loop_t loop;
 	struct node_daemon *daemon;
-	uv_signal_t signals[3];
+	uv_signal_t signals[4];
 	size_t n_signals; /* not closed yet */
 };
 
@@ -84,29 +115,60 @@ static void on_stopped(void *owner)
 
 	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++)
 		uv_close((uv_handle_t *)&program->signals[i], on_signal_closed);
+	if (service_is_restarting()) {
+		signal(SIGUSR1, SIG_IGN); /* until who follows watches them: they would end it */
+		signal(SIGUSR2, SIG_IGN);
+	}
+}
+
+static void stop(struct program *program)
+{
+	struct node_daemon *daemon = program->daemon;
+
+	program->daemon = NULL;
+	node_daemon_stop(daemon, on_stopped, program);
+}
+
+static void begin_to_end(struct program *program, int number)
+{
+	log_info("node", "signal %d: ending", number);
+	service_cancel_restart();
+	service_notify("STOPPING=1");
+	if (program->daemon) /* else it ends already */
+		stop(program);
+}
+
+/* Not with a configuration that is not good: nobody would serve who is here. */
+static void begin_anew(struct program *program, int number)
+{
+	struct node_config config;
+	struct error error;
+
+	if (load_good_config(&config, &error) != 0) {
+		log_error("node", "signal %d: all stays as it is, for the configuration is not good: %s", number, error.message);
+		return;
+	}
+	log_info("node", "signal %d: beginning anew", number);
+	service_begin_restart();
+	stop(program);
 }
 
 static void on_signal(uv_signal_t *signal, int number)
 {
 	struct program *program = signal->data;
-	struct node_daemon *daemon = program->daemon;
 
-	if (!daemon)
-		return;
-	if (number == SIGUSR1) {
-		node_daemon_restart_session(daemon);
-		return;
-	}
-	log_info("node", "signal %d: ending", number);
-	service_notify("STOPPING=1");
-	program->daemon = NULL;
-	node_daemon_stop(daemon, on_stopped, program);
+	if (number == SIGTERM || number == SIGINT)
+		begin_to_end(program, number);
+	else if (number == SIGUSR2 && program->daemon)
+		begin_anew(program, number);
+	else if (program->daemon)
+		node_daemon_restart_session(program->daemon);
 }
 
 /* Before anything is started: what comes meanwhile waits for the loop. */
 static void watch_signals(struct program *program)
 {
-	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
 
 	program->n_signals = ARRAY_LEN(program->signals);
 	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {
@@ -121,18 +183,33 @@ static void on_open_handle(uv_handle_t *handle, void *arg)
 	log_error("node", "bug: a %s handle was left open", uv_handle_type_name(handle->type));
 }
 
-/* Runs until all is closed. */
-static void run_loop(uv_loop_t *loop, int exit_code)
+/* Only returns if it cannot. */
+static int follow_oneself(char *const argv[])
+{
+	struct error error;
+
+	tun_steering_hand_over();
+	int r = service_restart(argv, &error);
+	log_error("node", "%s", error.message);
+	return r == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+/* Runs until all is closed, and as often as it is to begin anew; returns the exit code. */
+static int run_loop(uv_loop_t *loop, int exit_code, char *const argv[])
 {
 	uv_run(loop, UV_RUN_DEFAULT);
-	if (uv_loop_close(loop) == 0)
-		return;
-	uv_walk(loop, on_open_handle, NULL);
+	const bool is_closed = uv_loop_close(loop) == 0;
+	if (!is_closed)
+		uv_walk(loop, on_open_handle, NULL);
+	if (service_is_restarting())
+		exit_code = follow_oneself(argv);
+	if (is_closed)
+		return exit_code;
 	fflush(NULL);
 	_exit(exit_code); /* exit() would wait for the look-up's thread */
 }
 
-static int run(const struct node_config *config)
+static int run(const struct node_config *config, char *const argv[])
 {
 	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
 	struct program program = { .daemon = NULL };
@@ -162,26 +239,7 @@ static int run(const struct node_config *config)
 	} else {
 		service_notify("READY=1");
 	}
-	run_loop(&program.loop, r == 0 ? EXIT_OK : EXIT_FAILED);
-	return r == 0 ? EXIT_OK : EXIT_FAILED;
-}
-
-/* The file named, or the default one if it exists, or the defaults. */
-static int load_config(struct node_config *ret, struct error *reterr)
-{
-	int r;
-
-	node_config_init(ret);
-	r = node_config_load(arg_config ? arg_config : NODE_CONFIG_DEFAULT_PATH, ret, reterr);
-	if (r == -ENOENT && !arg_config)
-		r = 0;
-	if (r == 0 && arg_log_level && log_level_parse(arg_log_level, &ret->log_level) != 0)
-		r = error_set(reterr, -EINVAL, "--log-level: error, warning, info, debug or trace");
-	if (r == 0 && arg_allow_v1 && !ret->diglett.is_server)
-		r = error_set(reterr, -EINVAL, "--allow-v1 is for a diglett server: put a line '[diglett]' into the configuration");
-	if (arg_allow_v1)
-		ret->diglett.allow_v1 = true;
-	return r;
+	return run_loop(&program.loop, r == 0 ? EXIT_OK : EXIT_FAILED, argv);
 }
 
 int main(int argc, char *argv[])
@@ -213,21 +271,16 @@ int main(int argc, char *argv[])
 		free(text);
 		return EXIT_OK;
 	}
-	if (load_config(&config, &error) != 0) {
+	if ((arg_check ? load_good_config : load_config)(&config, &error) != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);
 		return EXIT_FAILED;
 	}
 	if (arg_check) {
-		const struct exposure_rings rings = node_config_rings(&config, front_door_leads_back);
-		if (node_config_check_rings(&config, &rings, &error) != 0) {
-			fprintf(stderr, "p2pnode: %s\n", error.message);
-			return EXIT_FAILED;
-		}
 		puts("configuration is good");
 		return EXIT_OK;
 	}
 	if (sodium_init() < 0)
 		abort();
 	log_set_level(config.log_level);
-	return run(&config);
+	return run(&config, argv);
 }

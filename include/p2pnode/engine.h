@@ -97,6 +97,8 @@ struct p2p_engine_callbacks {
 	 * program loses no connection in between. n 0: on none any more. May be NULL.
 	 */
 	void (*listening)(void *owner, const int *sockets, size_t n);
+	/* The Engine stops: does a next program go on with the streams of its front door's visitors? NULL: none, they end. */
+	bool (*is_followed)(void *owner);
 	/*
 	 * The Engine has stopped its front door, and these two descriptors hold the streams of its visitors: handed to the next
 	 * program as sockets that listen are, it goes on with them; closed, they end. May be NULL: they end.

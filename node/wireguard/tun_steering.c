@@ -14,6 +14,8 @@
 #include <linux/if_tun.h>
 #include <netinet/in.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -81,6 +83,9 @@ static const struct bpf_insn program[] = {
 	FINISH,
 };
 
+#define HANDED_OVER    "P2P_TUN_STEERING_FD"
+#define HANDED_OVER_FD 128 /* at least: below it may be numbers that sockets are put down at */
+
 static int prepared_fd = -1;
 
 static int load(void)
@@ -96,9 +101,32 @@ static int load(void)
 	return fd < 0 ? -errno : (int)fd;
 }
 
+/* A program of ours left it here, which had CAP_BPF when it began. -1: none. */
+static int take_handed_over(void)
+{
+	const char *text = getenv(HANDED_OVER);
+	int fd = text ? (int)strtol(text, NULL, 10) : -1;
+
+	unsetenv(HANDED_OVER);
+	return fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
+}
+
 void tun_steering_prepare(void)
 {
-	prepared_fd = load();
+	prepared_fd = take_handed_over();
+	if (prepared_fd < 0)
+		prepared_fd = load();
+}
+
+void tun_steering_hand_over(void)
+{
+	char number[16];
+	int fd = prepared_fd < 0 ? -1 : fcntl(prepared_fd, F_DUPFD, HANDED_OVER_FD);
+
+	if (fd < 0)
+		return;
+	snprintf(number, sizeof(number), "%d", fd);
+	setenv(HANDED_OVER, number, 1);
 }
 
 int tun_steering_load(void)

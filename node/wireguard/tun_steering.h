@@ -16,6 +16,8 @@
  * Call before there are threads. Where it is not possible, tun_steering_load() will say so.
  */
 void tun_steering_prepare(void);
+/* Before execve(2): what was prepared is left to the program that runs then, whose tun_steering_prepare() takes it. */
+void tun_steering_hand_over(void);
 /*
  * Loads the program: its descriptor, or -errno where that is not possible (-EPERM without CAP_BPF,
  * -ENOSYS, -EINVAL). The descriptor may be closed when the program has been attached.

@@ -14,6 +14,7 @@ What systemd does is done by Supervised. tests/unit/frontdoor/test_stream_*.c ha
 import hashlib
 import json
 import os
+import signal
 import socket
 import struct
 import threading
@@ -70,14 +71,33 @@ class Keeper(Supervised):
         self._spawn()
 
 
+class Itself:
+    """A program that nobody supervises: told to, it begins anew in its own process."""
+
+    def __init__(self, program):
+        self.program = program
+
+    def __getattr__(self, name):
+        return getattr(self.program, name)
+
+    def restart_in_place(self):
+        self.program._from = os.path.getsize(self.program.log)
+        self.program.signal(signal.SIGUSR2)
+        self.program.wait_for_log(r"beginning anew[\s\S]*state: stopped\n[\s\S]*state: ", 15)
+
+
 class Town:
-    def __init__(self, lab, build):
+    def __init__(self, lab, build, by_itself=False):
         self.overlay = Overlay(lab, build, members=("alice",))
         self.relay = self.overlay.relay
         self.config(["app.demo alice:8080", "other.demo alice:8080"])
         self.relay.program.stop()
-        self.relay.program = Keeper(self.relay.host, self.relay.argv, "supervised")
-        self.relay.host.programs.append(self.relay.program)
+        if by_itself:
+            self.relay.start()
+            self.relay.program = Itself(self.relay.program)
+        else:
+            self.relay.program = Keeper(self.relay.host, self.relay.argv, "supervised")
+            self.relay.host.programs.append(self.relay.program)
         self.relay.wait_for(lambda status: True, "answers")
         self.overlay.join()
         self.alice = self.overlay.nodes["alice"]
@@ -85,9 +105,9 @@ class Town:
         self.agents = lab.host("agents", self.overlay.internet)
         self.server = self.listen(self.alice.ip, 8080)
 
-    def config(self, hosts):
+    def config(self, hosts, lanes=""):
         self.first_text = getattr(self, "first_text", self.relay.config.read_text())
-        self.relay.config.write_text(self.first_text + "metrics = 127.0.0.1:9100\n[frontdoor]\nlisten = 80, 443\ntcp_ports = 2222\n" +
+        self.relay.config.write_text(self.first_text.replace("[node]\n", "[node]\n" + lanes) + "metrics = 127.0.0.1:9100\n[frontdoor]\nlisten = 80, 443\ntcp_ports = 2222\n" +
                                      "".join(f"host = {host}\n" for host in hosts) + f"""
 [webgw]
 listen = 9080
@@ -135,6 +155,11 @@ host = www.example.com {hashlib.sha256(SECRET).hexdigest()}
 @pytest.fixture
 def town(lab, build):
     return Town(lab, build)
+
+
+@pytest.fixture
+def unsupervised(lab, build):
+    return Town(lab, build, by_itself=True)
 
 
 def request(host):
@@ -278,7 +303,17 @@ def raw_pair_of(town, agent, hello):
     return visitor, link.socket
 
 
-def test_established_streams_go_on_over_a_restart(town, measured):
+def test_established_streams_go_on_over_a_restart_by_systemd(town, measured):
+    streams_go_on_over_a_restart(town, measured, "by systemd")
+
+
+def test_established_streams_go_on_when_the_node_begins_anew_by_itself(unsupervised, measured):
+    process = unsupervised.relay.program.pid
+    streams_go_on_over_a_restart(unsupervised, measured, "by itself")
+    assert unsupervised.relay.program.running and unsupervised.relay.program.pid == process
+
+
+def streams_go_on_over_a_restart(town, measured, how):
     listener = expose(town)
     wait_until(lambda: town.drops("unknown host") == 0, 5, "nobody was refused")
     idle = town.pair()
@@ -322,7 +357,7 @@ def test_established_streams_go_on_over_a_restart(town, measured):
     assert taken(town) == 13  # eleven pairs, and two who had not said whom they want
     assert lost(town) == town.drops("not taken up after a restart") == 0
     gap = town.relay.program.wait_for_log(r"go on, after (\d+) ms")[1]
-    measured("nobody carries visitors' bytes while a public node is restarted", int(gap) / 1000)
+    measured(f"nobody carries visitors' bytes while a public node is restarted {how}", int(gap) / 1000)
     # Their ends and resets are still passed on, and once: nothing is left of them.
     exposed[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exposed[0].close()
@@ -382,6 +417,35 @@ def test_visitors_of_hosts_that_members_have_by_grant_alone_go_on_until_it_is_ta
     assert answers(*kept)
     town.overlay.control.admin("host", "remove", "alice", "kept.example.com")
     assert all(is_reset(end) for end in kept)
+
+
+def test_a_node_that_begins_anew_takes_the_configuration_as_it_is_then_and_none_that_is_bad(unsupervised):
+    town, program = unsupervised, unsupervised.relay.program
+    visitor, server = town.pair()
+    other, other_server = town.pair("other.demo")
+    good = town.relay.config.read_text()
+    town.relay.config.write_text(good + "no_such_setting = 1\n")
+    program.signal(signal.SIGUSR2)
+    program.wait_for_log(r"all stays as it is.*no_such_setting")
+    assert answers(visitor, server)
+    town.config(["app.demo alice:8080", "new.demo alice:8080"], "lanes = 2\n")
+    program.restart_in_place()
+    # Of more than one each keeps its flows together by a program that took a capability to load, given up since the first start.
+    assert len(town.relay.status()["lanes"]) == 2
+    assert answers(visitor, server) and answers(*town.pair("new.demo"))
+    assert is_reset(other) and is_reset(town.visit(request("other.demo")))
+    other_server.sendall(b"are you there")  # its reset came before there was a tunnel again
+    assert is_reset(other_server)
+    for number in (signal.SIGUSR2, signal.SIGUSR1) * 20:  # whatever it is doing when they come
+        program.signal(number)
+    program.restart_in_place()
+    assert answers(visitor, server)
+    descriptors = os.listdir(f"/proc/{program.pid}/fd")
+    program.restart_in_place()
+    wait_until(lambda: len(os.listdir(f"/proc/{program.pid}/fd")) <= len(descriptors), 10, "that none is left over")
+    program.signal(signal.SIGUSR2)
+    assert program.stop() == 0  # whoever asks for the end, gets it
+    assert is_reset(visitor)
 
 
 def test_a_port_of_udp_is_free_for_who_binds_it_otherwise_at_the_next_start(town):
