@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -232,3 +233,23 @@ warm = 0
             target.setblocking(False)
             with pytest.raises(BlockingIOError):
                 target.accept()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_nginx_as_a_target_reads_who_the_visitor_is(town, version):
+    if not shutil.which("nginx"):
+        pytest.skip("nginx is not installed")
+    folder = town.agents.folder / "nginx"
+    folder.mkdir()
+    paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    server = ('server { listen 127.0.0.1:8080 proxy_protocol; access_log off; '
+              'return 200 "$proxy_protocol_addr $proxy_protocol_server_addr:$proxy_protocol_server_port\\n"; }')
+    (folder / "nginx.conf").write_text(f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
+                                       f"events {{}}\nhttp {{ {paths} {server} }}\n")
+    town.agents.start(["nginx", "-c", str(folder / "nginx.conf")], name="nginx")
+    wait_until(lambda: (folder / "nginx.pid").exists(), 10, "nginx")
+    start_agent(town, expose=f"http://www.example.com 127.0.0.1:8080 proxy={version}",
+                leads=f"www.example.com leads to http://127.0.0.1:8080 proxy={version}")
+    for address, own in ((town.relay.host.ip, town.outside.ip), (f"[{town.relay.host.ip6}]", town.outside.ip6)):
+        said = town.outside.run(["curl", "-sS", "-m", "10", "-H", "Host: www.example.com", f"http://{address}/"]).stdout
+        assert said == f"{own} {address.strip('[]')}:80\n"
