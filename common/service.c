@@ -159,6 +159,7 @@ void service_begin_restart(void)
 void service_cancel_restart(void)
 {
 	is_restarting = false;
+	let_systemd_keep(copies, n_copies);
 	forget_copies();
 }
 

@@ -31,7 +31,7 @@ void service_await_forgotten(void);
 
 /* From now on this process keeps copies itself, close-on-exec; what systemd has stays as it is, and it is told of a reload. */
 void service_begin_restart(void);
-/* It is not to follow itself after all: the copies are closed. */
+/* It is not to follow itself after all: systemd gets the copies, if it is there, and they are closed. */
 void service_cancel_restart(void);
 bool service_is_restarting(void);
 /*

@@ -191,6 +191,7 @@ static int follow_oneself(char *const argv[])
 	tun_steering_hand_over();
 	int r = service_restart(argv, &error);
 	log_error("node", "%s", error.message);
+	service_cancel_restart(); /* systemd may start it again */
 	return r == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
