@@ -233,8 +233,8 @@ static void set_first(struct visit *visit, const struct webgw_visitor *visitor, 
 	size_t n_header = 0;
 
 	if (wants_header(visit)) {
-		visit->is_unknown = !webgw_visitor_is_whole(visitor);
-		n_header = visit->is_unknown ? 0 : write_header(visit, visitor, host, header);
+		n_header = webgw_visitor_is_whole(visitor) ? write_header(visit, visitor, host, header) : 0;
+		visit->is_unknown = n_header == 0; /* without one the target would take him for somebody of this machine */
 	}
 	visit->n_first = n_header + n;
 	if (visit->n_first == 0)
