@@ -357,10 +357,8 @@ static struct carrier *open_carrier(struct door_datagrams *datagrams, const stru
 	/* This flow is among those that are there. */
 	resting_sockets_make_room(&datagrams->resting, counters_of(datagrams)->flows_now, datagrams->max_flows);
 	int r = connect_to(datagrams, carrier);
-	if (is_ours(r) && datagrams->resting.n > 0) {
-		resting_sockets_make_room(&datagrams->resting, 0, 0);
+	for (uint32_t try = 0; is_ours(r) && resting_sockets_give_up(&datagrams->resting, try); try++)
 		r = connect_to(datagrams, carrier);
-	}
 	if (r < 0) {
 		note_not_connected(datagrams, route, r);
 		free(carrier);

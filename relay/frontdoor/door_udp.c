@@ -190,10 +190,8 @@ static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, cons
 	/* This path is among those that are there. */
 	resting_sockets_make_room(&udp->resting, quic_flows_counters(udp->flows)->flows_now, udp->max_flows);
 	int r = connect_path(udp, path, target);
-	if (is_ours(r) && udp->resting.n > 0) {
-		resting_sockets_make_room(&udp->resting, 0, 0);
+	for (uint32_t try = 0; is_ours(r) && resting_sockets_give_up(&udp->resting, try); try++)
 		r = connect_path(udp, path, target);
-	}
 	if (r < 0) {
 		free(path);
 		on_unreachable(udp, flow, r);

@@ -1,11 +1,14 @@
 #include "relay/frontdoor/resting_sockets.h"
 
-#include "common/macros.h"
-
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
-#define REST_MS 2000 /* longer than what was under way comes in */
+#define REST_MS	   2000 /* longer than what was under way comes in */
+#define MAX_TRIES  4
+#define AT_ONCE	   64
+#define MAX_THROWN 64 /* times as many: more than the buffer of such a socket holds */
 
 struct resting {
 	struct link place;
@@ -27,6 +30,20 @@ static void end(struct resting_sockets *resting, struct resting *one)
 	resting->n--;
 }
 
+/* Up to a megabyte may wait, which would be there as long as the socket is. */
+static void throw_away(int fd)
+{
+	struct mmsghdr messages[AT_ONCE];
+	int n;
+
+	for (int i = 0; i < MAX_THROWN; i++) {
+		memset(messages, 0, sizeof(messages));
+		n = recvmmsg(fd, messages, AT_ONCE, MSG_DONTWAIT, NULL);
+		if (n < 0 && errno == EAGAIN) /* else what was said by ICMP, in front of the rest */
+			return;
+	}
+}
+
 void resting_sockets_add(struct resting_sockets *resting, struct relay_socket *sock, uint64_t now_ms)
 {
 	struct resting *one = calloc(1, sizeof(*one));
@@ -35,6 +52,7 @@ void resting_sockets_add(struct resting_sockets *resting, struct relay_socket *s
 	if (!one)
 		abort();
 	(void)setsockopt(sock->fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
+	throw_away(sock->fd); /* since then no more comes than fits */
 	one->sock = *sock;
 	one->since_ms = now_ms;
 	sock->fd = -1;
@@ -46,6 +64,17 @@ void resting_sockets_make_room(struct resting_sockets *resting, uint64_t n_besid
 {
 	while (resting->n > 0 && n_beside + resting->n > most)
 		end(resting, container_of(link_first(&resting->ring), struct resting, place));
+}
+
+bool resting_sockets_give_up(struct resting_sockets *resting, uint32_t try)
+{
+	const struct link *first;
+
+	if (try >= MAX_TRIES || resting->n == 0)
+		return false;
+	for (uint32_t i = 0; i < 1u << try && (first = link_first(&resting->ring)); i++)
+		end(resting, container_of(first, struct resting, place));
+	return true;
 }
 
 uint64_t resting_sockets_expire(struct resting_sockets *resting, uint64_t now_ms)

@@ -6,10 +6,12 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sodium.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -183,11 +185,43 @@ static void test_flows_that_are_over_take_no_descriptors_from_those_that_begin(v
 	assert(is_free(first));
 }
 
+static void test_for_want_of_a_descriptor_one_flow_that_is_over_makes_room(void)
+{
+	uint16_t ports[4], any = 0;
+	struct rlimit before;
+	struct town town;
+	int highest = 0;
+
+	open_town(&town);
+	for (int i = 0; i < 4; i++) {
+		const int visitor = open_socket(&(uint16_t){ 0 });
+		ports[i] = ask(&town, visitor);
+		close(visitor);
+	}
+	end_flows(&town);
+	const int next = open_socket(&any);
+	for (int fd = 0; fd < 256; fd++)
+		highest = fcntl(fd, F_GETFD) >= 0 ? fd : highest;
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	const struct rlimit limit = { .rlim_cur = (rlim_t)highest + 1, .rlim_max = before.rlim_max };
+	assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	while (dup(STDERR_FILENO) >= 0)
+		;
+	(void)ask(&town, next);
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	assert(door_datagrams_counters(town.datagrams).no_descriptors == 0);
+	for (int i = 1; i < 4; i++)
+		assert(!is_free(ports[i]));
+	close(next);
+	close_town(&town);
+}
+
 int main(void)
 {
 	if (sodium_init() < 0)
 		return 1;
 	test_the_port_of_a_flow_that_is_over_is_nobodys_while_answers_may_be_under_way();
 	test_flows_that_are_over_take_no_descriptors_from_those_that_begin();
+	test_for_want_of_a_descriptor_one_flow_that_is_over_makes_room();
 	return 0;
 }

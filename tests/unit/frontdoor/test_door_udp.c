@@ -18,6 +18,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -725,6 +726,50 @@ static void test_paths_that_are_over_take_no_descriptors_from_those_that_begin(v
 	assert(n_descriptors() == outside);
 }
 
+/* No descriptor more is to be had; ret: what the limit was. */
+static void take_all_descriptors(struct rlimit *ret)
+{
+	int highest = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		highest = fcntl(fd, F_GETFD) >= 0 ? fd : highest;
+	assert(getrlimit(RLIMIT_NOFILE, ret) == 0);
+	const struct rlimit limit = { .rlim_cur = (rlim_t)highest + 1, .rlim_max = ret->rlim_max };
+	assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	while (dup(STDERR_FILENO) >= 0)
+		;
+}
+
+static uint16_t hears_from(int fd)
+{
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+
+	assert(recvfrom(fd, got, sizeof(got), 0, (struct sockaddr *)&from, &len) > 0);
+	return ntohs(from.sin_port);
+}
+
+static void test_for_want_of_a_descriptor_one_path_that_is_over_makes_room(void)
+{
+	uint16_t ports[5];
+	struct rlimit before;
+	struct house house;
+
+	open_house_of(&house, 300);
+	begin_paths(&house, 5);
+	for (int i = 0; i < 5; i++)
+		ports[i] = hears_from(house.server);
+	AWAIT(&house, c.flows_now == 0);
+	take_all_descriptors(&before);
+	const uint32_t n = n_descriptors();
+	begin_paths(&house, 1);
+	assert(n_descriptors() == n && door_udp_counters(house.udp).no_descriptors == 0);
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	for (int i = 1; i < 5; i++)
+		assert(!is_free(ports[i]));
+	close_house(&house);
+}
+
 static void test_other_versions_are_told_which_there_are(void)
 {
 	static const uint8_t question[1200] = "\xc0\x1a\x2a\x3a\x4a\x08" "firstone" "\x04" "self";
@@ -754,6 +799,7 @@ int main(void)
 	test_a_path_that_is_over_is_heard_no_more_even_if_a_child_holds_its_socket();
 	test_the_port_of_a_path_that_is_over_is_nobodys_while_answers_may_be_under_way();
 	test_paths_that_are_over_take_no_descriptors_from_those_that_begin();
+	test_for_want_of_a_descriptor_one_path_that_is_over_makes_room();
 	test_other_versions_are_told_which_there_are();
 	test_a_member_gets_each_datagram_behind_a_header_and_is_told_of_the_end();
 	test_a_member_is_told_of_a_visitor_by_ipv6();
