@@ -6,6 +6,7 @@
 
 #define PASS_OVER_MS	 1000
 #define MAX_PASS_OVER_MS 10000
+#define SAY_AGAIN_MS	 10000
 
 /* ---- one place ---- */
 
@@ -117,6 +118,23 @@ void door_place_failed(struct door_place *place, uint64_t now_ms)
 	place->is_on_trial = false;
 	place->n_failed++;
 	pass_over(place, now_ms);
+}
+
+bool door_place_is_to_say_failed(struct door_place *place, uint64_t now_ms)
+{
+	if (place->is_said_failed || (place->said_failed_ms != 0 && now_ms < place->said_failed_ms + SAY_AGAIN_MS))
+		return false;
+	place->is_said_failed = true;
+	place->said_failed_ms = now_ms;
+	return true;
+}
+
+bool door_place_is_to_say_answered(struct door_place *place)
+{
+	const bool was_said = place->is_said_failed;
+
+	place->is_said_failed = false;
+	return was_said;
 }
 
 /* ---- the list ---- */

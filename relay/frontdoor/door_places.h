@@ -43,6 +43,8 @@ struct door_place {
 	uint64_t turn; /* when it was chosen last; by a count */
 	uint32_t n_failed; /* in a row */
 	bool is_on_trial;  /* a visitor is on its way to one that failed */
+	bool is_said_failed; /* in the log, and not that it answers again */
+	uint64_t said_failed_ms; /* when that was; 0: never */
 	uint64_t without_quic_until_ms; /* nobody answers by QUIC there, it seems; 0: not so */
 	uint64_t quic_heard_ms; /* when somebody did last */
 
@@ -83,4 +85,10 @@ void door_place_leave(struct door_place *place);
 /* What came of leading one there. */
 void door_place_answered(struct door_place *place);
 void door_place_failed(struct door_place *place, uint64_t now_ms);
+/*
+ * Is that to be logged, after one of the two? That it failed once, and then that it answers; but a visitor may provoke both as often as
+ * he comes, so the first not sooner than ten seconds after it was before. No other place's lines, and no visitor, hide these.
+ */
+P2P_CHECK bool door_place_is_to_say_failed(struct door_place *place, uint64_t now_ms);
+P2P_CHECK bool door_place_is_to_say_answered(struct door_place *place);
 bool door_place_is_passed_over(const struct door_place *place, uint64_t now_ms);

@@ -53,7 +53,8 @@ void visitor_not_reached(struct visitor *visitor, int error)
 	door->counters.unreachable++;
 	if (visitor->gate && !visitor->is_at_sink)
 		door_gate_not_reached(visitor->gate);
-	log_limited(&door->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "target not reached: %s", strerror(error));
+	log_limited(&door->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "target not reached: %s at %s: %s", visitor->host,
+		    visitor->is_at_sink ? "this node" : endpoint_text(&visitor->target).s, strerror(error));
 	visitor_turn_away(visitor);
 }
 
@@ -199,6 +200,7 @@ void visitor_connect(struct visitor *visitor, const struct door_route *route, co
 	uint8_t header[DOOR_HEADER_MAX];
 	struct iovec pieces[] = { { .iov_base = header }, { .iov_base = (void *)bytes, .iov_len = n } };
 	const bool has_header = route->header != DOOR_NO_HEADER;
+	visitor->target = *target;
 	int r = open_target(visitor, target, has_header || n > 0);
 
 	if (is_want(-r))

@@ -104,6 +104,7 @@ struct visitor {
 	struct door_place *led_to; /* held, and entered; NULL: to the only one there is */
 	struct attempt *attempt;   /* NULL: there is no other to try */
 	struct endpoint remote;
+	struct endpoint target; /* that it was led to last; none: to no address */
 	struct door_gate *gate;	       /* held; NULL: it went through none */
 	uint64_t told_in, told_out;    /* bytes that the gate knows of */
 	char *host;	 /* that it was led in for, for the door that runs next; NULL: not yet */

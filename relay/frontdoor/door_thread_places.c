@@ -193,10 +193,10 @@ void visitor_place_failed(struct visitor *visitor)
 
 	if (!place)
 		return;
-	if (place->n_failed == 0)
-		log_limited(&visitor->door->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor",
-			    "%s of %s does not answer: visitors are led to others, if there are some", place->host, place->label);
 	door_place_failed(place, visitor->door->now_ms);
+	if (door_place_is_to_say_failed(place, visitor->door->now_ms))
+		log_warning("frontdoor", "%s of %s does not answer: visitors are led to others, if there are some", place->host,
+			    place->label);
 }
 
 /* By what it was led, if that was warm, lived. */
@@ -211,10 +211,9 @@ static void place_answered(struct visitor *visitor)
 	struct door_place *place = visitor->led_to;
 
 	warm_has_worked(visitor);
-	if (place->n_failed > 0)
-		log_limited(&visitor->door->targets_log_limit, LOG_LEVEL_INFO, "frontdoor", "%s of %s answers again", place->host,
-			    place->label);
 	door_place_answered(place);
+	if (door_place_is_to_say_answered(place))
+		log_info("frontdoor", "%s of %s answers again", place->host, place->label);
 }
 
 /*

@@ -126,19 +126,21 @@ static bool is_ours(int error)
 	return error == -EMFILE || error == -ENFILE || error == -ENOSPC || error == -ENOMEM || error == -EAGAIN;
 }
 
-static void on_unreachable(struct door_udp *udp, struct quic_flow *flow, int error)
+static void on_unreachable(struct door_udp *udp, struct quic_flow *flow, const struct host_name *host, const struct endpoint *target,
+			   int error)
 {
 	struct quic_counters *counters = quic_flows_counters(udp->flows);
 
 	counters->no_descriptors += is_ours(error);
 	counters->unreachable += !is_ours(error);
-	log_limited(&udp->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "QUIC target not reached: %s", strerror(-error));
+	log_limited(&udp->targets_log_limit, LOG_LEVEL_WARNING, "frontdoor", "QUIC target not reached: %s at %s: %s", host->text,
+		    endpoint_text(target).s, strerror(-error));
 	quic_flows_end(udp->flows, flow);
 }
 
 static void on_target(struct watch *watch, uint32_t events);
 
-/* How long it is; host without a name: nothing. */
+/* How long it is. */
 static size_t write_header(const struct door_udp *udp, const struct quic_flow *flow, const struct host_name *host,
 			   uint8_t buf[HEADER_MAX])
 {
@@ -147,8 +149,6 @@ static size_t write_header(const struct door_udp *udp, const struct quic_flow *f
 	struct endpoint destination = *local;
 	static const uint8_t any[sizeof(way->local_ip)];
 
-	if (host->len == 0)
-		return 0;
 	if (memcmp(way->local_ip, any, sizeof(any)) != 0)
 		memcpy(destination.ip, way->local_ip, sizeof(destination.ip));
 	const struct proxy_header header = {
@@ -172,12 +172,12 @@ static int connect_path(struct door_udp *udp, struct path *path, const struct en
 	return r;
 }
 
-/* host: for whom a member gets it; without a name the target gets it as it is. NULL: it could not be had, and the flow is over. */
+/* has_header: the target, which is a member's, is told for whom it gets it. NULL: it could not be had, and the flow is over. */
 static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, const struct endpoint *target,
-			      const struct host_name *host)
+			      const struct host_name *host, bool has_header)
 {
 	uint8_t header[HEADER_MAX];
-	const size_t header_len = write_header(udp, flow, host, header);
+	const size_t header_len = has_header ? write_header(udp, flow, host, header) : 0;
 	struct path *path = calloc(1, sizeof(*path) + header_len);
 
 	if (!path)
@@ -194,7 +194,7 @@ static struct path *open_path(struct door_udp *udp, struct quic_flow *flow, cons
 		r = connect_path(udp, path, target);
 	if (r < 0) {
 		free(path);
-		on_unreachable(udp, flow, r);
+		on_unreachable(udp, flow, host, target, r);
 		return NULL;
 	}
 	path->flow = flow;
@@ -246,7 +246,8 @@ static void on_target(struct watch *watch, uint32_t events)
 	if (events & EPOLLERR && is_refused(path)) {
 		if (path->led_to)
 			path->led_to->without_quic_until_ms = udp->now_ms + WITHOUT_QUIC_MS;
-		on_unreachable(udp, path->flow, -ECONNREFUSED);
+		const struct quic_connection *connection = path->flow->connection;
+		on_unreachable(udp, path->flow, &connection->host, &connection->target, -ECONNREFUSED);
 		return;
 	}
 	const uint32_t n = relay_inbox_receive(udp->inbox, &path->sock, &is_full);
@@ -327,10 +328,8 @@ static struct path *lead(struct door_udp *udp, struct quic_flow *flow)
 	}
 	struct door_place *place = choose(route, udp->now_ms);
 	const struct endpoint target = place ? place->target : route->target;
-	struct host_name host = { .len = 0 };
-	if (place)
-		host = quic_flows_found(flow)->host;
-	struct path *path = open_path(udp, flow, &target, &host);
+	const struct host_name host = quic_flows_found(flow)->host;
+	struct path *path = open_path(udp, flow, &target, &host, place);
 	if (!path)
 		return NULL;
 	if (place) {
@@ -341,6 +340,7 @@ static struct path *lead(struct door_udp *udp, struct quic_flow *flow)
 		pass_to_target(path, kept, len, len);
 	quic_flows_led(udp->flows, flow, &target, udp->now_ms);
 	flow->connection->host = host;
+	flow->connection->has_header = place;
 	return path;
 }
 
@@ -358,7 +358,7 @@ static struct path *take_datagram(struct place *place, const struct udp_way *fro
 	case QUIC_LEAD:
 		return lead(udp, flow);
 	case QUIC_MOVED:
-		return open_path(udp, flow, &flow->connection->target, &flow->connection->host);
+		return open_path(udp, flow, &flow->connection->target, &flow->connection->host, flow->connection->has_header);
 	case QUIC_NEGOTIATE:
 		door_udp_send(&place->sock, from, answer.bytes, answer.len, answer.len, &has_no_trains, &udp->losses);
 		return NULL;

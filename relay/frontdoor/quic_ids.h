@@ -42,7 +42,8 @@ struct quic_known_id {
 
 struct quic_connection {
 	struct endpoint target;
-	struct host_name host; /* the owner's: for whom the target gets it, with a header; len 0: as it is */
+	struct host_name host; /* the owner's: for whom the target gets it */
+	bool has_header;       /* the owner's: in front of each datagram to the target is one */
 	struct quic_id first; /* the destination ID that the visitor began with */
 	uint32_t n_flows;
 	struct link flows;

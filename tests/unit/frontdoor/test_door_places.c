@@ -146,6 +146,33 @@ static void test_when_all_failed_nobody_is_refused_for_it(void)
 	close_several(&several);
 }
 
+/* What is said of it is bounded, however often it changes; and who is said to have failed is said to answer. */
+static void test_who_fails_and_answers_by_turns_is_said_to_at_a_bounded_rate(void)
+{
+	struct several several;
+	uint32_t n_failed = 0, n_answered = 0;
+
+	open_several(&several);
+	struct door_place *place = several.places[0];
+	assert(!door_place_is_to_say_answered(place));
+	for (int i = 0; i < 2000; i++) { /* 20 s */
+		door_place_failed(place, several.now_ms);
+		n_failed += door_place_is_to_say_failed(place, several.now_ms);
+		assert(!door_place_is_to_say_failed(place, several.now_ms));
+		several.now_ms += 10;
+		door_place_answered(place);
+		n_answered += door_place_is_to_say_answered(place);
+		assert(n_failed == n_answered && !door_place_is_to_say_answered(place));
+	}
+	assert(n_failed == 2);
+	/* What was not said then is later, when it still fails; and of others it is said at once. */
+	several.now_ms -= 1000;
+	assert(!door_place_is_to_say_failed(place, several.now_ms) && door_place_is_to_say_failed(several.places[1], several.now_ms));
+	several.now_ms += 1000;
+	assert(door_place_is_to_say_failed(place, several.now_ms));
+	close_several(&several);
+}
+
 static void test_one_visitor_is_led_to_each_once(void)
 {
 	struct several several;
@@ -185,6 +212,7 @@ int main(void)
 	test_the_time_grows_to_ten_seconds_and_no_further();
 	test_a_crowd_that_fails_at_once_counts_as_one();
 	test_when_all_failed_nobody_is_refused_for_it();
+	test_who_fails_and_answers_by_turns_is_said_to_at_a_bounded_rate();
 	test_one_visitor_is_led_to_each_once();
 	test_the_list_has_those_that_were_asked_for_last();
 	return 0;

@@ -723,18 +723,29 @@ static FILE *begin_to_listen_to_log(int *ret_before)
 	return log;
 }
 
+static void end_to_listen_to_log(int before)
+{
+	log_set_level(LOG_LEVEL_INFO);
+	assert(dup2(before, STDERR_FILENO) == STDERR_FILENO);
+	close(before);
+}
+
 /* How many lines have that in them. */
-static unsigned count_logged(FILE *log_take, int before, const char *what)
+static unsigned count_lines(FILE *log, const char *what)
 {
 	char line[2048];
 	unsigned n = 0;
 
-	log_set_level(LOG_LEVEL_INFO);
-	assert(dup2(before, STDERR_FILENO) == STDERR_FILENO);
-	close(before);
-	rewind(log_take);
-	while (fgets(line, sizeof(line), log_take))
+	rewind(log);
+	while (fgets(line, sizeof(line), log))
 		n += strstr(line, what) != NULL;
+	return n;
+}
+
+static unsigned count_logged(FILE *log_take, int before, const char *what)
+{
+	end_to_listen_to_log(before);
+	const unsigned n = count_lines(log_take, what);
 	fclose(log_take);
 	return n;
 }
@@ -910,9 +921,10 @@ struct two {
 	uint16_t port[2];
 };
 
+/* Beside app.example.org with its places: nobody listens at down.example.org's port. */
 static void open_two(struct two *two, struct front_door_options options)
 {
-	struct door_routes *routes = door_routes_new(1);
+	struct door_routes *routes = door_routes_new(2);
 	struct door_rule rule;
 
 	*two = (struct two){ 0 };
@@ -925,6 +937,8 @@ static void open_two(struct two *two, struct front_door_options options)
 									    i == 0 ? "alice" : "bob", &target, true)) == 0);
 	}
 	door_places_sweep(&two->places);
+	assert(door_rule_parse("down.example.org 127.0.0.1:1", &rule, NULL) == 0);
+	assert(door_routes_add(routes, &rule, &rule.address) == 0);
 	replace_routes(&two->house, routes);
 }
 
@@ -1026,6 +1040,33 @@ static void test_where_all_places_refuse_it_is_reset(void)
 		hear_reset(fd);
 	}
 	AWAIT(&two.house, c.unreachable == 3 && c.tried_another == 3 && c.visitors_now == 0 && c.hello_bytes_now == 0);
+	close_two(&two);
+}
+
+static void test_which_target_is_not_reached_is_logged_and_hides_no_place_that_fails_or_answers_again(void)
+{
+	struct two two;
+	int before;
+
+	open_two(&two, patient());
+	FILE *log = begin_to_listen_to_log(&before);
+	for (int i = 0; i < N_OF_EACH; i++) {
+		const int fd = visit(&two.house);
+		say(fd, "GET / HTTP/1.1\r\nHost: DOWN.Example.ORG.:80\r\n\r\n");
+		hear_reset(fd);
+	}
+	stop_server(&two, 0);
+	assert(serve_one(&two) == 1);
+	start_server(&two, 0);
+	for (int i = 0; serve_one(&two) != 0; i++) {
+		assert(i < 1000);
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	end_to_listen_to_log(before);
+	assert(count_lines(log, "target not reached: down.example.org at 127.0.0.1:1: Connection refused") > 0);
+	assert(count_lines(log, "app.example.org of alice does not answer") == 1);
+	assert(count_lines(log, "app.example.org of alice answers again") == 1);
+	fclose(log);
 	close_two(&two);
 }
 
@@ -1701,6 +1742,7 @@ int main(void)
 		test_without_descriptors_warm_connections_go_and_the_visitor_is_asked_in,
 		test_who_is_led_to_a_place_that_refuses_is_led_to_the_other,
 		test_where_all_places_refuse_it_is_reset,
+		test_which_target_is_not_reached_is_logged_and_hides_no_place_that_fails_or_answers_again,
 		test_what_does_nothing_twice_is_led_on_from_a_place_that_resets_it,
 		test_what_may_do_something_twice_is_not_led_on_but_the_next_passes_over,
 		test_a_second_request_behind_one_that_does_nothing_twice_is_not_said_to_another,
