@@ -186,6 +186,18 @@ static int place_copies(void)
 	return 0;
 }
 
+/* Who is not root has after exec only what is ambient: what is left of what this process was given. */
+static void keep_capabilities_over_exec(void)
+{
+	if (geteuid() == 0)
+		return;
+	capng_get_caps_process();
+	for (unsigned i = 0; i <= CAP_LAST_CAP; i++)
+		if (capng_have_capability(CAPNG_PERMITTED, i))
+			capng_update(CAPNG_ADD, CAPNG_INHERITABLE | CAPNG_AMBIENT, i);
+	(void)(capng_apply(CAPNG_SELECT_CAPS) == 0 && capng_apply(CAPNG_SELECT_AMBIENT) == 0); /* who follows says what it lacks */
+}
+
 int service_restart(char *const argv[], struct error *reterr)
 {
 	char number[16];
@@ -197,6 +209,7 @@ int service_restart(char *const argv[], struct error *reterr)
 	setenv("LISTEN_FDS", number, 1);
 	snprintf(number, sizeof(number), "%ld", (long)getpid());
 	setenv("LISTEN_PID", number, 1);
+	keep_capabilities_over_exec();
 	execvp(argv[0], argv);
 	return error_set(reterr, -errno, "cannot run %s again: %s", argv[0], strerror(errno));
 }

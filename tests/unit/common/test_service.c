@@ -8,12 +8,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +56,7 @@ static void test_who_gives_up_all_has_nothing_and_gets_nothing(void)
 
 #define N_KEPT 3
 #define FOLLOWS "follows"
+#define HAS_CAPABILITY "has-capability"
 
 static int open_socket(uint16_t port)
 {
@@ -131,6 +135,38 @@ static void test_who_begins_anew_in_its_process_finds_the_sockets_it_kept_and_no
 	assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+#define STRANGER 65534 /* nobody */
+
+/* As a service with User= and AmbientCapabilities=: with one capability, and no right to more. */
+static void begin_anew_as_who_is_not_root(void)
+{
+	const unsigned kept[] = { CAP_NET_BIND_SERVICE };
+	char *argv[] = { (char *)(uintptr_t)"/proc/self/exe", (char *)(uintptr_t)HAS_CAPABILITY, NULL };
+	struct error error;
+
+	assert(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0 && setresuid(STRANGER, STRANGER, STRANGER) == 0);
+	assert(service_keep_capabilities(kept, 1, &error) == 0);
+	assert(status_of("CapAmb", 16) == 0);
+	service_begin_restart();
+	fprintf(stderr, "%d %s\n", service_restart(argv, &error), error.message);
+	abort();
+}
+
+static void test_who_begins_anew_has_the_capabilities_it_had_and_no_more_also_if_it_is_not_root(void)
+{
+	int status;
+
+	if (geteuid() != 0) {
+		puts("not run: needs root, to give it up");
+		return;
+	}
+	const pid_t child = fork();
+	assert(child >= 0);
+	if (child == 0)
+		begin_anew_as_who_is_not_root();
+	assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void test_who_does_not_begin_anew_after_all_keeps_nothing(void)
 {
 	const int fd = open_socket(0);
@@ -142,6 +178,55 @@ static void test_who_does_not_begin_anew_after_all_keeps_nothing(void)
 	service_cancel_restart();
 	assert(!service_is_restarting() && !service_is_followed());
 	close(open_socket(port));
+}
+
+/* A datagram to systemd: its text, and how many descriptors came with it, which are closed. */
+static size_t read_notice(int fd, char *ret_text, size_t max)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(16 * sizeof(int))];
+	} control;
+	struct iovec text = { ret_text, max - 1 };
+	struct msghdr message = {
+		.msg_iov = &text, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
+	const ssize_t len = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	assert(len >= 0);
+	ret_text[len] = '\0';
+	const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+	const size_t n = rights ? (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+	for (size_t i = 0; i < n; i++) {
+		int copy;
+		memcpy(&copy, CMSG_DATA(rights) + i * sizeof(int), sizeof(copy));
+		close(copy);
+	}
+	return n;
+}
+
+static void test_who_does_not_begin_anew_after_all_leaves_its_sockets_to_systemd(void)
+{
+	const int systemd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), kept[2] = { open_socket(0), open_socket(0) };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(address.sun_family); /* the kernel names it, in the abstract name space */
+	char name[sizeof(address.sun_path) + 1] = "@", text[256];
+
+	assert(bind(systemd, (const struct sockaddr *)&address, len) == 0);
+	len = sizeof(address);
+	assert(getsockname(systemd, (struct sockaddr *)&address, &len) == 0);
+	memcpy(name + 1, address.sun_path + 1, len - offsetof(struct sockaddr_un, sun_path) - 1);
+	setenv("NOTIFY_SOCKET", name, 1);
+	service_begin_restart();
+	assert(read_notice(systemd, text, sizeof(text)) == 0 && strstr(text, "RELOADING=1"));
+	service_keep_sockets(kept, 2);
+	assert(recv(systemd, text, sizeof(text), MSG_DONTWAIT) < 0); /* until then it keeps them itself */
+	service_cancel_restart();
+	assert(read_notice(systemd, text, sizeof(text)) == 2 && strstr(text, "FDSTORE=1"));
+	unsetenv("NOTIFY_SOCKET");
+	close(systemd);
+	close(kept[0]);
+	close(kept[1]);
 }
 
 static void test_a_program_that_is_not_there_is_named(void)
@@ -160,8 +245,12 @@ int main(int argc, char *argv[])
 	unsetenv("NOTIFY_SOCKET");
 	if (argc == 2 + N_KEPT && strcmp(argv[1], FOLLOWS) == 0)
 		return follow(argv);
+	if (argc == 2 && strcmp(argv[1], HAS_CAPABILITY) == 0)
+		return status_of("CapEff", 16) == 1ull << CAP_NET_BIND_SERVICE ? 0 : 1;
 	test_who_begins_anew_in_its_process_finds_the_sockets_it_kept_and_no_other();
+	test_who_begins_anew_has_the_capabilities_it_had_and_no_more_also_if_it_is_not_root();
 	test_who_does_not_begin_anew_after_all_keeps_nothing();
+	test_who_does_not_begin_anew_after_all_leaves_its_sockets_to_systemd();
 	test_a_program_that_is_not_there_is_named();
 	test_who_gives_up_all_has_nothing_and_gets_nothing();
 	puts("ok");
