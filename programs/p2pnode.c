@@ -13,6 +13,8 @@
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/service.h"
+#include "common/signal_watch.h"
+#include "common/successor.h"
 #include "node/config.h"
 #include "node/daemon.h"
 #include "node/local_api.h"
@@ -58,8 +60,8 @@ static void print_help(void)
 	cli_print_options(stdout, options, ARRAY_LEN(options));
 	puts("\n"
 	     "SIGTERM and SIGINT end it; SIGUSR1 restarts the session with control, packets go on.\n"
-	     "SIGUSR2 begins anew with the configuration as it is then, if that is good, and keeps the\n"
-	     "front door's visitors.\n"
+	     "SIGUSR2 begins anew with the configuration and the program file as they are then, if that\n"
+	     "would start, and keeps the front door's visitors.\n"
 	     "Exit code 0: ended as asked, 1: could not run, 2: usage.\n"
 	     "See p2pnode(8) and p2pnode.conf(5).");
 }
@@ -95,30 +97,34 @@ static int load_good_config(struct node_config *ret, struct error *reterr)
 
 struct program {
 	uv_loop_t loop;
-	struct node_daemon *daemon;
-	uv_signal_t signals[4];
-	size_t n_signals; /* not closed yet */
+	char *const *argv;
+	struct node_daemon *daemon; /* NULL: ends, or has ended */
+	struct signal_watch signals;
+	struct successor successor;
+	bool is_checking, is_asked_again; /* the successor is asked; and was to be once more */
+	bool is_stopped;
 };
 
-/* The last handles: all else is closed. A name look-up may still be under way; it is not waited for. */
-static void on_signal_closed(uv_handle_t *handle)
+/* The last handle is closed. A name look-up may still be under way; it is not waited for. */
+static void on_signals_stopped(void *owner)
 {
-	struct program *program = handle->data;
+	struct program *program = owner;
 
-	if (--program->n_signals == 0)
-		uv_stop(&program->loop);
+	uv_stop(&program->loop);
+}
+
+static void end_if_all_has_ended(struct program *program)
+{
+	if (program->is_stopped && !program->is_checking)
+		signal_watch_stop(&program->signals, on_signals_stopped);
 }
 
 static void on_stopped(void *owner)
 {
 	struct program *program = owner;
 
-	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++)
-		uv_close((uv_handle_t *)&program->signals[i], on_signal_closed);
-	if (service_is_restarting()) {
-		signal(SIGUSR1, SIG_IGN); /* until who follows watches them: they would end it */
-		signal(SIGUSR2, SIG_IGN);
-	}
+	program->is_stopped = true;
+	end_if_all_has_ended(program);
 }
 
 static void stop(struct program *program)
@@ -134,48 +140,52 @@ static void begin_to_end(struct program *program, int number)
 	log_info("node", "signal %d: ending", number);
 	service_cancel_restart();
 	service_notify("STOPPING=1");
-	if (program->daemon) /* else it ends already */
+	if (program->is_checking)
+		successor_cancel(&program->successor);
+	if (program->daemon)
 		stop(program);
 }
 
-/* Not with a configuration that is not good: nobody would serve who is here. */
-static void begin_anew(struct program *program, int number)
-{
-	struct node_config config;
-	struct error error;
+static void on_checked(void *owner, int result, const char *why);
 
-	if (load_good_config(&config, &error) != 0) {
-		log_error("node", "signal %d: all stays as it is, for the configuration is not good: %s", number, error.message);
+/* Not as a program that would not start, or with a configuration that is not good for it: nobody would serve who is here. */
+static void ask_successor(struct program *program)
+{
+	program->is_asked_again = program->is_checking;
+	if (program->is_checking)
 		return;
-	}
-	log_info("node", "signal %d: beginning anew", number);
-	service_begin_restart();
-	stop(program);
+	log_info("node", "asking %s whether it would start", program->argv[0]);
+	program->is_checking = true;
+	successor_check(&program->successor, &program->loop, program->argv, "--check-config", on_checked, program);
 }
 
-static void on_signal(uv_signal_t *signal, int number)
+static void on_checked(void *owner, int result, const char *why)
 {
-	struct program *program = signal->data;
+	struct program *program = owner;
+
+	program->is_checking = false;
+	if (program->daemon && result == 0) {
+		log_info("node", "beginning anew");
+		service_begin_restart();
+		stop(program);
+	} else if (program->daemon) {
+		log_error("node", "all stays as it is: %s", why);
+		if (program->is_asked_again) /* it may be mended since */
+			ask_successor(program);
+	}
+	end_if_all_has_ended(program);
+}
+
+static void on_signal(void *owner, int number)
+{
+	struct program *program = owner;
 
 	if (number == SIGTERM || number == SIGINT)
 		begin_to_end(program, number);
 	else if (number == SIGUSR2 && program->daemon)
-		begin_anew(program, number);
-	else if (program->daemon)
+		ask_successor(program);
+	else if (number == SIGUSR1 && program->daemon)
 		node_daemon_restart_session(program->daemon);
-}
-
-/* Before anything is started: what comes meanwhile waits for the loop. */
-static void watch_signals(struct program *program)
-{
-	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
-
-	program->n_signals = ARRAY_LEN(program->signals);
-	for (size_t i = 0; i < ARRAY_LEN(program->signals); i++) {
-		uv_signal_init(&program->loop, &program->signals[i]);
-		program->signals[i].data = program;
-		uv_signal_start(&program->signals[i], on_signal, numbers[i]);
-	}
 }
 
 static void on_open_handle(uv_handle_t *handle, void *arg)
@@ -213,18 +223,22 @@ static int run_loop(uv_loop_t *loop, int exit_code, char *const argv[])
 static int run(const struct node_config *config, char *const argv[])
 {
 	static const unsigned kept[] = { CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE };
-	struct program program = { .daemon = NULL };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
+	struct program program = { .argv = argv };
 	int sockets[LISTEN_SOCKETS_MAX];
 	size_t n_sockets = service_take_sockets(sockets, LISTEN_SOCKETS_MAX);
 	struct error error;
 
+	uv_loop_init(&program.loop);
+	if (signal_watch_start(&program.signals, &program.loop, numbers, ARRAY_LEN(numbers), on_signal, &program, &error) != 0) {
+		fprintf(stderr, "p2pnode: %s\n", error.message);
+		return EXIT_FAILED;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	service_raise_file_limit();
 	tun_steering_prepare(); /* it needs CAP_BPF, and nothing afterwards does */
 	if (service_keep_capabilities(kept, ARRAY_LEN(kept), &error) != 0)
 		log_warning("node", "%s", error.message);
-	uv_loop_init(&program.loop);
-	watch_signals(&program);
 	const struct node_daemon_options daemon = { .loop = &program.loop,
 						    .config = config,
 						    .state_dir = arg_state_dir,
@@ -235,8 +249,7 @@ static int run(const struct node_config *config, char *const argv[])
 	if (r != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);
 		program.daemon = NULL;
-		for (size_t i = 0; i < ARRAY_LEN(program.signals); i++)
-			uv_close((uv_handle_t *)&program.signals[i], NULL);
+		signal_watch_stop(&program.signals, NULL);
 	} else {
 		service_notify("READY=1");
 	}

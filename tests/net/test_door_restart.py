@@ -14,6 +14,7 @@ What systemd does is done by Supervised. tests/unit/frontdoor/test_stream_*.c ha
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -80,10 +81,17 @@ class Itself:
     def __getattr__(self, name):
         return getattr(self.program, name)
 
+    def await_rest(self):
+        """It has begun anew, and is not about to do it again."""
+        def rests():
+            _, begins, since = self.program.output().rpartition("beginning anew")
+            return begins and "state: online" in since and "asking" not in since
+        wait_until(rests, 30, "that it has begun anew for the last time")
+
     def restart_in_place(self):
         self.program._from = os.path.getsize(self.program.log)
         self.program.signal(signal.SIGUSR2)
-        self.program.wait_for_log(r"beginning anew[\s\S]*state: stopped\n[\s\S]*state: ", 15)
+        self.program.wait_for_log(r"beginning anew[\s\S]*local_api: listening", 15)
 
 
 class Town:
@@ -93,8 +101,9 @@ class Town:
         self.config(["app.demo alice:8080", "other.demo alice:8080"])
         self.relay.program.stop()
         if by_itself:
-            self.relay.start()
-            self.relay.program = Itself(self.relay.program)
+            self.file = self.relay.host.folder / "p2pnode"  # of its own, to be replaced
+            shutil.copy2(build.program("p2pnode"), self.file)
+            self.relay.program = Itself(self.relay.host.start([self.file, *self.relay.argv[1:]]))
         else:
             self.relay.program = Keeper(self.relay.host, self.relay.argv, "supervised")
             self.relay.host.programs.append(self.relay.program)
@@ -426,7 +435,7 @@ def test_a_node_that_begins_anew_takes_the_configuration_as_it_is_then_and_none_
     good = town.relay.config.read_text()
     town.relay.config.write_text(good + "no_such_setting = 1\n")
     program.signal(signal.SIGUSR2)
-    program.wait_for_log(r"all stays as it is.*no_such_setting")
+    program.wait_for_log(r"no_such_setting[\s\S]*all stays as it is: .*/p2pnode would not start")
     assert answers(visitor, server)
     town.config(["app.demo alice:8080", "new.demo alice:8080"], "lanes = 2\n")
     program.restart_in_place()
@@ -436,9 +445,10 @@ def test_a_node_that_begins_anew_takes_the_configuration_as_it_is_then_and_none_
     assert is_reset(other) and is_reset(town.visit(request("other.demo")))
     other_server.sendall(b"are you there")  # its reset came before there was a tunnel again
     assert is_reset(other_server)
+    program.program._from = os.path.getsize(program.log)
     for number in (signal.SIGUSR2, signal.SIGUSR1) * 20:  # whatever it is doing when they come
         program.signal(number)
-    program.restart_in_place()
+    program.await_rest()
     assert answers(visitor, server)
     descriptors = os.listdir(f"/proc/{program.pid}/fd")
     program.restart_in_place()
@@ -446,6 +456,39 @@ def test_a_node_that_begins_anew_takes_the_configuration_as_it_is_then_and_none_
     program.signal(signal.SIGUSR2)
     assert program.stop() == 0  # whoever asks for the end, gets it
     assert is_reset(visitor)
+
+
+def replace(file, text):
+    """As a package does: the old one stays for who runs it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o755)
+    new.rename(file)
+
+
+def test_a_node_gives_nothing_up_for_a_program_that_would_not_start(unsupervised):
+    town, program = unsupervised, unsupervised.relay.program
+    process, visitor, server = program.pid, *town.pair()
+    works = town.file.with_suffix(".works")
+    town.file.rename(works)
+    for text, why in ((None, "cannot run .*/p2pnode: no such file"), ("#!/bin/sh\nexit 127\n", "would not start.*exit code 127"),
+                      ("#!/bin/sh\nkill -SEGV $$\n", "was ended by signal 11")):
+        if text:
+            replace(town.file, text)
+        program.signal(signal.SIGUSR2)
+        program.wait_for_log(f"all stays as it is: .*{why}")
+        assert answers(visitor, server)
+    # One that is asked when it is told to end is not waited for.
+    replace(town.file, "#!/bin/sh\nwhile :; do read line < /dev/zero; done\n")
+    before = len(children(program.pid))
+    program.signal(signal.SIGUSR2)
+    wait_until(lambda: len(children(program.pid)) > before, 5, "that it is asked")
+    assert program.pid == process and program.stop() == 0
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
 
 
 def test_a_port_of_udp_is_free_for_who_binds_it_otherwise_at_the_next_start(town):
