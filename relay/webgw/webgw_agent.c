@@ -72,6 +72,7 @@ struct agent_host {
 	struct warm_demand demand;
 	uint32_t wait_ms; /* before it is registered again; 0: it was not refused */
 	bool is_refused;  /* was told */
+	bool is_untold;   /* and why: of its visitors it would not be told who they are */
 	char refusal[WEBGW_AGENT_WHY_LEN + 1];
 };
 
@@ -112,6 +113,7 @@ struct webgw_agent {
 	uint64_t opened_ms;
 	uint32_t wait_ms, n_open;
 	bool is_open, is_stopping;
+	bool tells_nobody; /* who visits: the node at this WebSocket's other end, and it will not learn it */
 	char told[256];
 	void (*stopped)(void *owner);
 	void *owner;
@@ -685,6 +687,14 @@ static void tend_probe(struct agent_host *host)
 		host->unanswered = host->raw.unanswered;
 }
 
+static void refuse_untold(struct agent_host *host);
+
+/* To ask is to subscribe, and until that is given back visitors are led here, whom another agent would serve. */
+static bool is_asked_in_vain(const struct agent_host *host)
+{
+	return host->agent->tells_nobody && webgw_agent_targets_want_visitors(&host->targets);
+}
+
 /* Also those that it has: the server says nothing when it takes one away, and gives the same one when it has not. */
 static void register_hosts(struct webgw_agent *agent)
 {
@@ -694,6 +704,11 @@ static void register_hosts(struct webgw_agent *agent)
 		struct agent_host *host = &agent->hosts[i];
 		if (host->is_down || now_ms < host->register_ms)
 			continue;
+		if (is_asked_in_vain(host)) {
+			if (!host->is_untold)
+				refuse_untold(host);
+			continue;
+		}
 		host->register_ms = now_ms + RENEW_MS;
 		send_and_free(agent, webgw_print_register(i + 1, &host->name,
 							  agent->secret_file[0] != '\0' ? agent->hex_secret : NULL,
@@ -759,6 +774,7 @@ static void refuse(struct webgw_agent *agent, struct agent_host *host, const cha
 
 	copy_printable(why, host->refusal);
 	host->subscription = 0;
+	host->is_untold = false;
 	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
 	host->register_ms = now_of(agent) + host->wait_ms;
 	if (host->is_refused)
@@ -768,13 +784,21 @@ static void refuse(struct webgw_agent *agent, struct agent_host *host, const cha
 		    agent->options.port, why);
 }
 
+/* Its wait outlives the WebSocket: the next one's node may be the same, which is asked again in vain. */
+static void refuse_untold(struct agent_host *host)
+{
+	host->agent->tells_nobody = true;
+	refuse(host->agent, host, "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out");
+	host->is_untold = true;
+}
+
 static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
 {
 	const int64_t subscription = word->subscription;
 
 	if (!word->tells_visitors && webgw_agent_targets_want_visitors(&host->targets)) {
 		unsubscribe(host, subscription);
-		refuse(agent, host, "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out");
+		refuse_untold(host);
 		return;
 	}
 	agent->wait_ms = FIRST_WAIT_MS;
@@ -787,7 +811,7 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, co
 	host->subscription = subscription;
 	host->visited_ms = now_of(agent);
 	host->wait_ms = 0;
-	host->is_refused = false;
+	host->is_refused = host->is_untold = false;
 	host->refusal[0] = '\0';
 	agent->told[0] = '\0';
 	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
@@ -886,13 +910,15 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	if (ws != agent->ws)
 		return;
 	agent->ws = NULL;
-	agent->is_open = false;
+	agent->is_open = agent->tells_nobody = false;
 	if (was_steady)
 		agent->wait_ms = FIRST_WAIT_MS;
 	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
 		agent->hosts[i].subscription = agent->hosts[i].given_up = 0;
 		agent->hosts[i].n_asked = 0;
 		agent->hosts[i].ask_ms = 0;
+		if (agent->hosts[i].is_untold)
+			continue;
 		agent->hosts[i].register_ms = 0;
 		agent->hosts[i].wait_ms = 0;
 	}

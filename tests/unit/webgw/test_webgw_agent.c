@@ -42,7 +42,7 @@ static struct {
 	struct websocket_handler handler;
 	uv_timer_t *retry, *tick;
 	uv_timer_cb on_retry, on_tick;
-	int n_prepare, n_unregister;
+	int n_register, n_prepare, n_unregister;
 	int target; /* listens */
 	struct endpoint at;
 	struct tls_bridge *links[MAX_LINKS]; /* NULL: closed */
@@ -111,6 +111,7 @@ int websocket_send(struct websocket *ws, const char *text, size_t len)
 {
 	assert(ws == &world.ws && len < sizeof(ws->last));
 	snprintf(ws->last, sizeof(ws->last), "%s", text);
+	world.n_register += strstr(text, "webgw_registerClient") != NULL;
 	world.n_prepare += strstr(text, "webgw_prepare") != NULL;
 	world.n_unregister += strstr(text, "webgw_unregisterClient") != NULL;
 	return 0;
@@ -350,8 +351,14 @@ static int listen_at(struct endpoint *ret_at)
 	return fd;
 }
 
+static void connect_again(void)
+{
+	world.on_retry(world.retry);
+	world.handler.opened(world.handler.owner, &world.ws);
+}
+
 /* Connected, and asks for its host. */
-static void begin(uint8_t n_warm)
+static void begin_with(uint8_t n_warm, enum door_header header)
 {
 	struct webgw_agent_options options = { .host = "127.0.0.1", .port = 9081, .secret_file = "", .identify = identify,
 					       .n_warm = n_warm, .n_hosts = 1 };
@@ -360,12 +367,17 @@ static void begin(uint8_t n_warm)
 	world.now_ms = BEGAN_MS;
 	assert(uv_loop_init(&world.loop) == 0);
 	world.target = listen_at(&world.at);
-	options.targets[0].http = options.targets[0].https = world.at;
+	options.targets[0] = (struct webgw_agent_targets){ .http = world.at, .https = world.at, .http_header = header,
+							    .https_header = header };
 	assert(host_pattern_from("www.example.com", strlen("www.example.com"), &options.hosts[0]) == 0);
 	assert(webgw_agent_start(&world.loop, &options, &world.agent, NULL) == 0);
-	world.on_retry(world.retry);
-	world.handler.opened(world.handler.owner, &world.ws);
+	connect_again();
 	assert(strstr(world.ws.last, "webgw_registerClient"));
+}
+
+static void begin(uint8_t n_warm)
+{
+	begin_with(n_warm, DOOR_NO_HEADER);
 }
 
 static void subscribe(void)
@@ -587,6 +599,59 @@ static void test_who_cannot_make_what_it_asked_for_asks_again_later(void)
 	end();
 }
 
+/* ---- at a node that does not tell who visits ---- */
+
+#define REGISTER_MS 10000 /* the agent's: its first wait */
+
+static void answer_without_telling(void)
+{
+	const int before = world.n_unregister;
+
+	hear("{\"jsonrpc\":\"2.0\",\"result\":7,\"id\":1}");
+	assert(world.n_unregister == before + 1);
+}
+
+static void lose_socket(void)
+{
+	world.handler.closed(world.handler.owner, &world.ws, "it was reset");
+	turn();
+}
+
+/* The next node may be of today's version; the same one took visitors from another agent for as long as it was asked. */
+static void test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_socket_and_seldom(void)
+{
+	struct webgw_agent_facts facts;
+
+	begin_with(0, DOOR_HEADER_V2);
+	answer_without_telling();
+	for (uint64_t wait_ms = REGISTER_MS; wait_ms <= 4 * REGISTER_MS; wait_ms *= 2) {
+		const int asked = world.n_register;
+		lose_socket();
+		connect_again();
+		assert(world.n_register == asked);
+		tick(wait_ms - 1);
+		assert(world.n_register == asked);
+		webgw_agent_facts(world.agent, &facts);
+		assert(!facts.hosts[0].is_subscribed && strstr(facts.hosts[0].refusal, "does not tell who visits"));
+		tick(1);
+		assert(world.n_register == asked + 1);
+		answer_without_telling();
+	}
+	const int asked = world.n_register;
+	for (int i = 0; i < 3600; i++) /* that node learns it by no wait */
+		tick(TICK_MS);
+	assert(world.n_register == asked);
+	lose_socket();
+	connect_again(); /* the wait is over: maybe it was updated */
+	assert(world.n_register == asked + 1);
+	hear("{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":7,\"visitor\":true},\"id\":1}");
+	assert(webgw_agent_counters(world.agent).subscribed_now == 1);
+	lose_socket();
+	connect_again(); /* nothing is left of the waits */
+	assert(world.n_register == asked + 2);
+	end();
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -596,5 +661,6 @@ int main(void)
 	test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten();
 	test_who_has_no_room_asks_for_no_connections();
 	test_who_cannot_make_what_it_asked_for_asks_again_later();
+	test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_socket_and_seldom();
 	return 0;
 }
