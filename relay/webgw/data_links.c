@@ -359,9 +359,27 @@ static bool await_warm(struct data_links *links, int64_t subscription, const str
 	return true;
 }
 
+/* Its agent has gone, whose connection is of no use any more: by that it would not even be told who the visitor is. */
+static void send_awaiting_away(struct data_links *links, int64_t subscription)
+{
+	for (struct link *at = links->awaiting.after, *next; at != &links->awaiting; at = next) {
+		struct awaiting *one = container_of(at, struct awaiting, among);
+		next = at->after;
+		if (one->subscription != subscription)
+			continue;
+		links->counters.awaited_late++;
+		not_taken(links, subscription, &one->wanted);
+		free_awaiting(one);
+	}
+}
+
 /* One has come: who has waited longest for it has it. */
 static void end_awaiting(struct data_links *links, int64_t subscription)
 {
+	if (!links->options.ports.is_there(links->options.ports.owner, subscription)) {
+		send_awaiting_away(links, subscription);
+		return;
+	}
 	for (struct link *at = links->awaiting.after; at != &links->awaiting; at = at->after) {
 		struct awaiting *one = container_of(at, struct awaiting, among);
 		if (one->subscription != subscription)

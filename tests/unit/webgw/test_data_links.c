@@ -38,7 +38,8 @@ static struct {
 		void *owner;
 	} closing;
 	int n_not_taken, n_given_up;
-	bool is_nobody_there;
+	bool is_nobody_there, is_agent_gone;
+	int n_said; /* words to agents */
 	uint8_t given_up[WEBGW_EPHEMERAL_LEN];
 } world;
 
@@ -154,6 +155,7 @@ void tls_bridge_say(struct tls_bridge *bridge, const void *bytes, size_t n)
 	(void)bridge;
 	(void)bytes;
 	(void)n;
+	world.n_said++;
 }
 
 void tls_bridge_part(struct tls_bridge *bridge)
@@ -205,7 +207,7 @@ static bool on_not_taken(void *owner, int64_t subscription, const struct dial_wa
 static bool is_there(void *owner, int64_t subscription)
 {
 	(void)owner;
-	return subscription == SUBSCRIPTION;
+	return subscription == SUBSCRIPTION && !world.is_agent_gone;
 }
 
 static void begin(void)
@@ -331,11 +333,35 @@ static void test_a_visitor_whose_warm_connection_ends_and_whom_nobody_else_can_b
 	end();
 }
 
+/* Nothing that comes of that agent's serves them: it may dial still, and would be told of a visitor, but not who it is. */
+static void test_who_awaits_a_connection_of_an_agent_that_has_gone_is_told_to_another(void)
+{
+	const struct endpoint agent = endpoint_from_v4(0xc6336404, 1);
+	uint8_t secrets[2][WEBGW_EPHEMERAL_LEN];
+
+	for (int gone = 0; gone <= 1; gone++) {
+		begin();
+		assert(data_links_prepare(world.links, SUBSCRIPTION, 2, secrets) == 2);
+		for (uint8_t i = 1; i <= 2; i++) {
+			const struct dial_wanted wanted = wanted_of(i);
+			assert(data_links_hand(world.links, SUBSCRIPTION, &wanted));
+		}
+		world.is_agent_gone = gone == 1;
+		assert(dial(&agent, secrets[0]));
+		assert(world.n_said == (gone ? 0 : 1) && world.n_not_taken == (gone ? 2 : 0) && world.n_given_up == 0);
+		assert(data_links_counters(world.links).awaited == (gone ? 0 : 1));
+		end_last();
+		assert(world.n_not_taken == (gone ? 2 : 1)); /* once of each */
+		end();
+	}
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
 	test_who_asks_for_connections_and_does_not_resume_is_slowed_as_anybody();
 	test_who_resumes_is_slowed_later_but_is();
 	test_a_visitor_whose_warm_connection_ends_and_whom_nobody_else_can_be_told_is_given_up_at_once();
+	test_who_awaits_a_connection_of_an_agent_that_has_gone_is_told_to_another();
 	return 0;
 }
