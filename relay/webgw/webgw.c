@@ -34,7 +34,7 @@ struct webgw {
 	struct subscriptions *subscriptions;
 	struct entrance plain, tls;
 	struct webgw_counters counters; /* those that are not the server's */
-	struct log_limit log_limit, agents_log_limit; /* agents': who guesses hides none of them */
+	struct log_limit guesses_limit, strangers_limit, visitors_limit, agents_limit; /* one each: who makes many of a line hides no other */
 	struct link left; /* gates of members' hosts that have gone, by when: visitors may still be carried */
 	uint32_t n_left;
 };
@@ -354,7 +354,7 @@ static void accept_agent(struct webgw *webgw, struct websocket *ws, const struct
 	agent->wants_visitors |= is_told_visitors;
 	websocket_prove(ws);
 	if (is_new)
-		log_limited(&webgw->agents_log_limit, LOG_LEVEL_INFO, MODULE, "%s%s: an agent at %s",
+		log_limited(&webgw->agents_limit, LOG_LEVEL_INFO, MODULE, "%s%s: an agent at %s",
 			    request->host.is_wildcard ? "*." : "", request->host.name.text, endpoint_text(&remote).s);
 	send_and_free(webgw, ws, is_told_visitors ? webgw_print_telling_subscription(&request->id, id)
 						   : webgw_print_subscription(&request->id, id));
@@ -415,8 +415,8 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 		refuse(webgw, ws, &request->id, RPC_BUSY, "Too many agents");
 		return;
 	}
-	log_limited(&webgw->log_limit, LOG_LEVEL_WARNING, MODULE, "unknown host or wrong secret of an agent at %s",
-		    endpoint_text(&remote).s);
+	log_limited(&webgw->guesses_limit, LOG_LEVEL_WARNING, MODULE, "%s%s: unknown host or wrong secret of an agent at %s",
+		    request->host.is_wildcard ? "*." : "", request->host.name.text, endpoint_text(&remote).s);
 	count_wrong(webgw, ws, request->has_secret);
 }
 
@@ -508,7 +508,7 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	if (agent->is_proven)
 		log_info(MODULE, "an agent is gone: %s: %s", endpoint_text(&remote).s, why);
 	else
-		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "%s is gone, and had not subscribed: %s",
+		log_limited(&webgw->strangers_limit, LOG_LEVEL_INFO, MODULE, "%s is gone, and had not subscribed: %s",
 			    endpoint_text(&remote).s, why);
 	free(agent);
 }
@@ -587,7 +587,7 @@ void webgw_wanted(struct webgw *webgw, const struct dial_wanted *wanted)
 	webgw->counters.told += id != 0;
 	webgw->ports.answer(webgw->ports.owner, wanted->ticket, id, subscriptions_tally(webgw->subscriptions, id));
 	if (id == 0)
-		log_limited(&webgw->log_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
+		log_limited(&webgw->visitors_limit, LOG_LEVEL_INFO, MODULE, "no agent for a visitor of %s", wanted->host.text);
 }
 
 /* It is not counted as waiting for who is told: whose it is was said to the door, which says its end of that one. */

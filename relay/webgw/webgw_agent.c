@@ -74,6 +74,9 @@ struct agent_host {
 	bool is_refused;  /* was told */
 	bool is_untold;   /* and why: of its visitors it would not be told who they are */
 	char refusal[WEBGW_AGENT_WHY_LEN + 1];
+	struct {
+		struct log_limit broken, unknown, no_target[2], no_socket, no_probe;
+	} limits; /* one each: visitors can make many of a line, and hide no other, nor another host's */
 };
 
 struct visit {
@@ -106,7 +109,6 @@ struct webgw_agent {
 	struct link visits;
 	uint32_t n_visits;
 	struct webgw_agent_counters counters;
-	struct log_limit log_limit;
 	char hex_secret[WEBGW_HEX_SECRET_MAX + 1];
 	uint8_t seen[MAX_SEEN][SEEN_LEN]; /* a ring of beginnings of secrets */
 	uint32_t next_seen;
@@ -171,8 +173,8 @@ static void on_over(void *owner, const struct error *why)
 	} else if (why->code < 0) {
 		if (visit->state == CARRYING && visit->bridge.bytes_out == 0)
 			(void)suspect(visit->host);
-		log_limited(&agent->log_limit, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s", visit->host->name.name.text,
-			    why->message);
+		log_limited(&visit->host->limits.broken, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s",
+			    visit->host->name.name.text, why->message);
 	}
 	close_visit(visit);
 }
@@ -285,7 +287,7 @@ static int connect_target(const struct visit *visit)
 static void tell_no_target(struct visit *visit, int error)
 {
 	if (error == UNKNOWN_VISITOR) {
-		log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE,
+		log_limited(&visit->host->limits.unknown, LOG_LEVEL_WARNING, MODULE,
 			    "%s: a visitor is refused: who it is was not told, and its target has proxy=", visit->host->name.name.text);
 		return;
 	}
@@ -293,14 +295,14 @@ static void tell_no_target(struct visit *visit, int error)
 		return;
 	if (!is_for_want(error))
 		(void)suspect(visit->host);
-	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s", visit->host->name.name.text,
-		    endpoint_text(target_of(visit)).s, strerror(-error));
+	log_limited(&visit->host->limits.no_target[visit->is_tls], LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s",
+		    visit->host->name.name.text, endpoint_text(target_of(visit)).s, strerror(-error));
 }
 
 static void tell_no_socket(struct visit *visit, int error)
 {
-	log_limited(&visit->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: a visitor is lost: its socket cannot go on without TLS: %s",
-		    visit->host->name.name.text, strerror(-error));
+	log_limited(&visit->host->limits.no_socket, LOG_LEVEL_WARNING, MODULE,
+		    "%s: a visitor is lost: its socket cannot go on without TLS: %s", visit->host->name.name.text, strerror(-error));
 }
 
 static void note_visited(struct agent_host *host, uint64_t now_ms)
@@ -620,9 +622,9 @@ static void note_up(struct agent_host *host)
 		(void)uv_timer_start(&host->agent->timer, on_retry, FIRST_WAIT_MS, 0);
 }
 
-static void tell_no_probe(const struct agent_host *host, int error)
+static void tell_no_probe(struct agent_host *host, int error)
 {
-	log_limited(&host->agent->log_limit, LOG_LEVEL_WARNING, MODULE, "%s: whether somebody answers cannot be tried: %s",
+	log_limited(&host->limits.no_probe, LOG_LEVEL_WARNING, MODULE, "%s: whether somebody answers cannot be tried: %s",
 		    host->name.name.text, strerror(-error));
 }
 

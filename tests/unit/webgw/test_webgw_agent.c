@@ -5,6 +5,8 @@
  */
 #include "relay/webgw/webgw_agent.h"
 
+#include "heard.h"
+
 #include "common/macros.h"
 #include "common/websocket.h"
 #include "relay/webgw/raw_pairs.h"
@@ -554,6 +556,37 @@ static void test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten(void)
 	end();
 }
 
+static void break_many_and_have_no_descriptor(void)
+{
+	struct rlimit before, none;
+
+	for (int i = 0; i < 30; i++)
+		break_unanswered(serve(i, 80));
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	none = before;
+	none.rlim_cur = 0;
+	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	for (int i = 30; i < 60; i++)
+		assert(!serve(i, 80));
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	end_probe(-EMFILE);
+}
+
+/* Visitors can break as many as they like. */
+static void test_who_makes_many_of_a_line_hides_no_other(void)
+{
+	char line[256];
+
+	begin(0);
+	subscribe();
+	const char *text = heard(break_many_and_have_no_descriptor);
+	assert(strstr(text, "a visitor of www.example.com: it was reset"));
+	snprintf(line, sizeof(line), "www.example.com: cannot connect to %s: Too many open files\n", endpoint_text(&world.at).s);
+	assert(strstr(text, line));
+	assert(strstr(text, "www.example.com: whether somebody answers cannot be tried: Too many open files"));
+	end();
+}
+
 /* ---- what is kept ready ---- */
 
 /* The node would let visitors wait for them. */
@@ -659,6 +692,7 @@ int main(void)
 	test_who_has_no_descriptor_for_a_visitor_suspects_no_target();
 	test_a_try_that_fails_for_want_says_neither_that_a_target_is_down_nor_that_it_is_up();
 	test_a_visitor_that_breaks_soon_after_a_try_is_not_forgotten();
+	test_who_makes_many_of_a_line_hides_no_other();
 	test_who_has_no_room_asks_for_no_connections();
 	test_who_cannot_make_what_it_asked_for_asks_again_later();
 	test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_socket_and_seldom();
