@@ -18,9 +18,9 @@ import pytest
 
 from lab import LabError, wait_until
 from overlay import Node
-from test_webgw import (REQUEST, SECRET, accept, accept_who_speaks, client_hello, listening, make_town, passes, passes_in_tls, read, start_agent,
-                        warm, warm_now)
-from webgw import Agent, TlsAgent
+from test_webgw import (REQUEST, SECRET, TAKEN, accept, accept_who_speaks, client_hello, figure, listening, make_town, passes, passes_in_tls,
+                        read, start_agent, warm, warm_now)
+from webgw import Agent, Link, TlsAgent
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 FAMILIES = socket.AF_INET, socket.AF_INET6
@@ -64,6 +64,15 @@ def read_v2(end):
     return (addresses[0], ports[0]), (addresses[1], ports[1]), values
 
 
+def came(town, by_warm, raw):
+    """So many visitors by warm connections, none that had to be told otherwise, and so many that are not wrapped."""
+    names = 'warm_visitors_total{taken="yes"}', 'warm_visitors_total{taken="not_in_time"}', "raw_visitors_total"
+
+    def counted():
+        return [figure(town.relay.host, name) for name in names]
+    wait_until(lambda: counted() == [by_warm, 0, raw], 10, lambda: f"{counted()}, and not {[by_warm, 0, raw]}")
+
+
 @pytest.mark.parametrize("n_warm", [0, 1])
 def test_targets_of_our_own_agent_read_who_the_visitor_is(town, n_warm):
     node = start_agent(town, f"expose = https://www.example.com 127.0.0.1:8443 proxy=v2\nwarm = {n_warm}\n",
@@ -79,6 +88,7 @@ def test_targets_of_our_own_agent_read_who_the_visitor_is(town, n_warm):
             carried = accept_who_speaks(target)
             assert header(carried) == (source, destination, values)
             assert passes(visitor, carried, first)
+    came(town, 4 * n_warm, raw=2)
     assert [host["target"] for host in node.status()["webgw_agent"]["hosts"]] == [
         "http://127.0.0.1:8080 proxy=v1 https://127.0.0.1:8443 proxy=v2"]
 
@@ -95,6 +105,7 @@ def test_http_in_version_2_and_https_in_version_1_as_well(town, n_warm):
         carried = accept_who_speaks(target)
         assert header(carried) == (source, destination, values)
         assert passes(visitor, carried, first)
+    came(town, 2 * n_warm, raw=1)
 
 
 def start_of(link, kind):
@@ -188,23 +199,100 @@ class NodeOfBefore:
         self.socket.sendall(b"\x81" + length + data)
 
 
-def test_a_node_that_does_not_tell_who_visits_gets_no_host_whose_target_has_to_know(lab, build):
-    internet = lab.network()
-    before, agents = NodeOfBefore(lab.host("before", internet)), lab.host("agents", internet)
+class NodeLink(Link):
+    """The other end of one: what an agent has dialled."""
+
+    def __init__(self, connected, context):
+        self.socket, self.incoming, self.outgoing = connected, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.until_done(self.tls.do_handshake)
+
+    def read(self, n):
+        got = b""
+        while len(got) < n:
+            got += self.until_done(lambda: self.tls.read(n - len(got)))
+        return got
+
+
+def begin_agent(before, agents, build, config):
     (agents.folder / "secret").write_text(SECRET.hex() + "\n")
     (agents.folder / "secret").chmod(0o600)
-    target = agents.socket(kind=socket.SOCK_STREAM)
-    target.bind(("127.0.0.1", 8080))
-    target.listen(8)
-    node = Node(build, agents, config=f"""
+    return Node(build, agents, config=f"""
 [webgw-agent]
 server = {before.listeners[0].getsockname()[0]}:9081
 server_pin = {before.pin}
 secret_file = {agents.folder / "secret"}
+{config}""").start()
+
+
+def test_a_visitor_of_whom_it_is_not_told_who_it_is_is_reset_however_it_comes(lab, build):
+    """By a node that has said that it tells: each start of a warm connection, and one that is dialled for who speaks TLS."""
+    internet = lab.network()
+    before, agents = NodeOfBefore(lab.host("before", internet)), lab.host("agents", internet)
+    before.context.set_alpn_protocols(["p2p-webgw/2"])
+    target = agents.socket(kind=socket.SOCK_STREAM)
+    target.bind(("127.0.0.1", 8080))
+    target.listen(8)
+    target.setblocking(False)
+    node = begin_agent(before, agents, build, "expose = www.example.com 127.0.0.1:8080 proxy=v2\nwarm = 1\n")
+    before.open()
+    before.say(result={"subscription": 7, "visitor": True}, id=before.hear()["id"])
+    links, hello = [], client_hello()
+
+    def next_warm():
+        if not links:
+            message = before.hear()
+            assert message["method"] == "webgw_prepare"
+            secrets = [os.urandom(32) for _ in range(message["params"]["count"])]
+            before.say(result={"serverListeningPort": 4659, "secrets": [secret.hex() for secret in secrets]}, id=message["id"])
+            for _ in secrets:
+                links.append(NodeLink(accept(before.listeners[1]), before.context))
+                said = links[-1].read(33)
+                assert said[:1] == b"\x01" and said[1:] in secrets
+        return links.pop()
+
+    def start(kind, port, rest):
+        return bytes([kind]) + os.urandom(32) + struct.pack("!HB", port, 15) + b"www.example.com" + rest
+    for port, first in ((80, REQUEST), (443, hello)):
+        link = next_warm()
+        link.say(start(1, port, first))
+        assert link.read(1) == TAKEN
+        with pytest.raises((ConnectionResetError, LabError), match="reset|without TLS's goodbye"):  # which a node makes a reset
+            raise LabError(f"heard {link.read(1)!r}")
+    link = next_warm()
+    link.say(start(2, 443, struct.pack("!H", len(hello)) + hello))
+    link.end_tls()
+    assert link.read_to_tls_end() == TAKEN
+    with pytest.raises(ConnectionResetError):
+        raise LabError(f"heard {link.socket.recv(1)!r}")
+    link, secret = next_warm(), os.urandom(32)
+    before.say(method="webgw_registerClient", params={"subscription": 7, "result": {
+        "secret": secret.hex(), "port": 443, "serverListeningPort": 4659, "host": "www.example.com"}})
+    raw = NodeLink(accept(before.listeners[1]), before.context)
+    assert raw.read_to_tls_end() == b"\x02" + secret
+    raw.end_tls()
+    with pytest.raises(ConnectionResetError):
+        raise LabError(f"heard {raw.socket.recv(1)!r}")
+    node.program.wait_for_log("a visitor is refused: who it is was not told", 5)
+    with pytest.raises(BlockingIOError):
+        target.accept()
+    link.say(start(3, 80, 2 * (b"\0" * 10 + b"\xff\xff" + bytes([192, 0, 2, 7, 0, 80])) + REQUEST))
+    target.settimeout(20)
+    carried = accept(target)
+    assert read_v2(carried)[:2] == (("192.0.2.7", 80),) * 2 and read(carried, len(REQUEST)) == REQUEST
+
+
+def test_a_node_that_does_not_tell_who_visits_gets_no_host_whose_target_has_to_know(lab, build):
+    internet = lab.network()
+    before, agents = NodeOfBefore(lab.host("before", internet)), lab.host("agents", internet)
+    target = agents.socket(kind=socket.SOCK_STREAM)
+    target.bind(("127.0.0.1", 8080))
+    target.listen(8)
+    node = begin_agent(before, agents, build, """
 expose = www.example.com 127.0.0.1:8080 proxy=v2
 expose = other.example.com 127.0.0.1:8080
 warm = 0
-""").start()
+""")
     before.open()
     asked = {message["params"]["host"]: message for message in (before.hear(), before.hear())}
     assert asked["www.example.com"]["params"]["visitor"] is True and "visitor" not in asked["other.example.com"]["params"]
