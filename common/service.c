@@ -1,5 +1,7 @@
 #include "common/service.h"
 
+#include "common/macros.h"
+
 #include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +30,7 @@
 static bool is_restarting;
 static int copies[KEPT_MAX];
 static size_t n_copies;
+static bool was_ambient[64]; /* capabilities that were given to whatever this process runs */
 
 /* With n sockets (at most KEEP_AT_ONCE), of which the other side gets copies. */
 static void notify_with(const char *state, const int *fds, size_t n)
@@ -186,14 +189,12 @@ static int place_copies(void)
 	return 0;
 }
 
-/* Who is not root has after exec only what is ambient: what is left of what this process was given. */
+/* Ambient again what was, if this process still has it. What a file has by itself, it will have by itself. */
 static void keep_capabilities_over_exec(void)
 {
-	if (geteuid() == 0)
-		return;
 	capng_get_caps_process();
-	for (unsigned i = 0; i <= CAP_LAST_CAP; i++)
-		if (capng_have_capability(CAPNG_PERMITTED, i))
+	for (unsigned i = 0; i < ARRAY_LEN(was_ambient); i++)
+		if (was_ambient[i] && capng_have_capability(CAPNG_PERMITTED, i))
 			capng_update(CAPNG_ADD, CAPNG_INHERITABLE | CAPNG_AMBIENT, i);
 	(void)(capng_apply(CAPNG_SELECT_CAPS) == 0 && capng_apply(CAPNG_SELECT_AMBIENT) == 0); /* who follows says what it lacks */
 }
@@ -221,6 +222,8 @@ int service_keep_capabilities(const unsigned *capabilities, size_t n, struct err
 	capng_get_caps_process();
 	for (size_t i = 0; i < n; i++)
 		has[capabilities[i] % 64] = capng_have_capability(CAPNG_PERMITTED, capabilities[i]);
+	for (unsigned i = 0; i <= CAP_LAST_CAP; i++)
+		was_ambient[i] |= capng_have_capability(CAPNG_AMBIENT, i);
 	capng_clear(CAPNG_SELECT_BOTH);
 	for (size_t i = 0; i < n; i++)
 		if (has[capabilities[i] % 64])

@@ -35,8 +35,8 @@ void service_begin_restart(void);
 void service_cancel_restart(void);
 bool service_is_restarting(void);
 /*
- * When all has ended: runs the program that argv[0] names anew in this process, with all arguments, what was kept, and the
- * capabilities that this process still has. Only returns if that is not possible: -errno.
+ * When all has ended: runs the program that argv[0] names anew in this process, with all arguments, what was kept, and, as
+ * ambient ones, the capabilities that were when it began and that it still has. Only returns if that is not possible: -errno.
  */
 P2P_CHECK int service_restart(char *const argv[], struct error *reterr);
 

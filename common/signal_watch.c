@@ -34,10 +34,11 @@ int signal_watch_start(struct signal_watch *watch, uv_loop_t *loop, const int *n
 	watch->owner = owner;
 	watch->poll.data = watch;
 	r = uv_poll_init(loop, &watch->poll, watch->fd);
-	if (r == 0)
-		r = uv_poll_start(&watch->poll, UV_READABLE, on_readable);
-	if (r != 0)
+	if (r != 0) {
+		close(watch->fd);
 		return error_set(reterr, r, "cannot watch signals: %s", uv_strerror(r));
+	}
+	(void)uv_poll_start(&watch->poll, UV_READABLE, on_readable); /* fails only for a handle that is closed */
 	return 0;
 }
 

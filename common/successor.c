@@ -47,7 +47,7 @@ void successor_cancel(struct successor *successor)
 		(void)uv_process_kill(&successor->process, SIGKILL);
 }
 
-/* Ours, and the option. The caller frees the array. */
+/* The option first: behind "--" it would be none. The caller frees the array. */
 static char **arguments_with(char *const argv[], const char *option)
 {
 	size_t n = 0;
@@ -57,13 +57,14 @@ static char **arguments_with(char *const argv[], const char *option)
 	char **ret = calloc(n + 2, sizeof(*ret));
 	if (!ret)
 		abort();
-	for (size_t i = 0; i < n; i++)
-		ret[i] = argv[i];
-	ret[n] = (char *)(uintptr_t)option;
+	ret[0] = argv[0];
+	ret[1] = (char *)(uintptr_t)option;
+	for (size_t i = 1; i < n; i++)
+		ret[i + 1] = argv[i];
 	return ret;
 }
 
-void successor_check(struct successor *successor, uv_loop_t *loop, char *const argv[], const char *option,
+void successor_check(struct successor *successor, uv_loop_t *loop, char *const argv[], const char *option, uint64_t limit_ms,
 		     void (*on_checked)(void *owner, int result, const char *why), void *owner)
 {
 	char **arguments = arguments_with(argv, option);
@@ -80,7 +81,7 @@ void successor_check(struct successor *successor, uv_loop_t *loop, char *const a
 	int r = spawn_child(loop, &successor->process, &options);
 	free(arguments);
 	if (r == 0) {
-		uv_timer_start(&successor->limit, on_limit, SUCCESSOR_LIMIT_MS, 0);
+		uv_timer_start(&successor->limit, on_limit, limit_ms, 0);
 		return;
 	}
 	successor->result = error_set(&successor->error, r, "cannot run %s: %s", argv[0], uv_strerror(r));

@@ -23,12 +23,13 @@
 #include "relay/listen_sockets.h"
 
 #define DEFAULT_STATE_DIR "/var/lib/p2pnode"
+#define CHECK_LIMIT_MS	  30000
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char *arg_config, *arg_state_dir = DEFAULT_STATE_DIR, *arg_socket = LOCAL_API_DEFAULT_PATH,
 			       *arg_log_level;
-static bool arg_check, arg_defaults, arg_allow_v1, arg_help, arg_version;
+static bool arg_check, arg_successor, arg_defaults, arg_allow_v1, arg_help, arg_version;
 
 static const struct cli_option options[] = {
 	{ 'c', "config", "PATH", "configuration file (" NODE_CONFIG_DEFAULT_PATH ", if there is one)", &arg_config,
@@ -41,6 +42,8 @@ static const struct cli_option options[] = {
 	{ 0, "allow-v1", NULL, "of a diglett server: lets in agents of version 1, whose encryption hides nothing from who hears it",
 	  NULL, &arg_allow_v1 },
 	{ 0, "check-config", NULL, "only check the configuration, and say what is wrong with it", NULL, &arg_check },
+	/* An older program, which would not hear signals that are blocked when it begins, does not know it and would not follow. */
+	{ 0, "check-successor", NULL, "the same, by which SIGUSR2 finds out whether this program would start", NULL, &arg_successor },
 	{ 0, "show-defaults", NULL, "print a configuration file with all defaults", NULL, &arg_defaults },
 	{ 'h', "help", NULL, "this text", NULL, &arg_help },
 	{ 'V', "version", NULL, "the version", NULL, &arg_version },
@@ -151,12 +154,12 @@ static void on_checked(void *owner, int result, const char *why);
 /* Not as a program that would not start, or with a configuration that is not good for it: nobody would serve who is here. */
 static void ask_successor(struct program *program)
 {
+	log_info("node", "asking %s %s", program->argv[0], program->is_checking ? "once more when it has answered" : "whether it would start");
 	program->is_asked_again = program->is_checking;
 	if (program->is_checking)
 		return;
-	log_info("node", "asking %s whether it would start", program->argv[0]);
 	program->is_checking = true;
-	successor_check(&program->successor, &program->loop, program->argv, "--check-config", on_checked, program);
+	successor_check(&program->successor, &program->loop, program->argv, "--check-successor", CHECK_LIMIT_MS, on_checked, program);
 }
 
 static void on_checked(void *owner, int result, const char *why)
@@ -164,16 +167,17 @@ static void on_checked(void *owner, int result, const char *why)
 	struct program *program = owner;
 
 	program->is_checking = false;
-	if (program->daemon && result == 0) {
+	if (!program->daemon) {
+		end_if_all_has_ended(program);
+	} else if (program->is_asked_again) { /* it may be another since */
+		ask_successor(program);
+	} else if (result == 0) {
 		log_info("node", "beginning anew");
 		service_begin_restart();
 		stop(program);
-	} else if (program->daemon) {
+	} else {
 		log_error("node", "all stays as it is: %s", why);
-		if (program->is_asked_again) /* it may be mended since */
-			ask_successor(program);
 	}
-	end_if_all_has_ended(program);
 }
 
 static void on_signal(void *owner, int number)
@@ -285,6 +289,7 @@ int main(int argc, char *argv[])
 		free(text);
 		return EXIT_OK;
 	}
+	arg_check = arg_check || arg_successor;
 	if ((arg_check ? load_good_config : load_config)(&config, &error) != 0) {
 		fprintf(stderr, "p2pnode: %s\n", error.message);
 		return EXIT_FAILED;

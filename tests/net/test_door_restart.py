@@ -478,6 +478,21 @@ def test_a_node_gives_nothing_up_for_a_program_that_would_not_start(unsupervised
         program.signal(signal.SIGUSR2)
         program.wait_for_log(f"all stays as it is: .*{why}")
         assert answers(visitor, server)
+    # An answer of before is none for who asks again: its second one counts.
+    answers_by = town.file.with_suffix(".answers")
+    os.mkfifo(answers_by)
+    replace(town.file, f"#!/bin/sh\ntest $1 = --check-successor && read answer < {answers_by} && exit $answer\n")
+    before = program.output().count("all stays as it is")
+    program.signal(signal.SIGUSR2)
+    with open(answers_by, "w") as answer:  # which waits until it is asked
+        program.signal(signal.SIGUSR2)
+        program.wait_for_log("asking .* once more")
+        first = children(program.pid)
+        answer.write("0\n")
+    wait_until(lambda: children(program.pid) not in ([], first), 5, "that another is asked")
+    answers_by.write_text("1\n")
+    wait_until(lambda: program.output().count("all stays as it is") > before, 5, "that it stays")
+    assert program.pid == process and answers(visitor, server) and "beginning anew" not in program.output()
     # One that is asked when it is told to end is not waited for.
     replace(town.file, "#!/bin/sh\nwhile :; do read line < /dev/zero; done\n")
     before = len(children(program.pid))

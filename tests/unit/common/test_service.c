@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -56,7 +57,6 @@ static void test_who_gives_up_all_has_nothing_and_gets_nothing(void)
 
 #define N_KEPT 3
 #define FOLLOWS "follows"
-#define HAS_CAPABILITY "has-capability"
 
 static int open_socket(uint16_t port)
 {
@@ -137,34 +137,45 @@ static void test_who_begins_anew_in_its_process_finds_the_sockets_it_kept_and_no
 
 #define STRANGER 65534 /* nobody */
 
-/* As a service with User= and AmbientCapabilities=: with one capability, and no right to more. */
-static void begin_anew_as_who_is_not_root(void)
+/* As a service with User= and AmbientCapabilities= (one, and no right to more), or by capabilities of the file. */
+static void begin_anew_as_who_is_not_root(bool is_ambient)
 {
 	const unsigned kept[] = { CAP_NET_BIND_SERVICE };
-	char *argv[] = { (char *)(uintptr_t)"/proc/self/exe", (char *)(uintptr_t)HAS_CAPABILITY, NULL };
+	char script[96], *argv[] = { (char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c", script, NULL };
 	struct error error;
 
+	snprintf(script, sizeof(script), "grep -q '^CapEff:.0*%x$' /proc/self/status", is_ambient ? 1u << CAP_NET_BIND_SERVICE : 0);
 	assert(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0 && setresuid(STRANGER, STRANGER, STRANGER) == 0);
+	capng_get_caps_process();
+	capng_update(CAPNG_ADD, CAPNG_INHERITABLE, CAP_NET_BIND_SERVICE);
+	assert(capng_apply(CAPNG_SELECT_CAPS) == 0);
+	assert(!is_ambient || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0) == 0);
 	assert(service_keep_capabilities(kept, 1, &error) == 0);
-	assert(status_of("CapAmb", 16) == 0);
+	assert(status_of("CapAmb", 16) == 0 && status_of("CapPrm", 16) == 1u << CAP_NET_BIND_SERVICE);
 	service_begin_restart();
 	fprintf(stderr, "%d %s\n", service_restart(argv, &error), error.message);
 	abort();
 }
 
-static void test_who_begins_anew_has_the_capabilities_it_had_and_no_more_also_if_it_is_not_root(void)
+static void begins_anew_well_as_who_is_not_root(bool is_ambient)
 {
 	int status;
+	const pid_t child = fork();
 
+	assert(child >= 0);
+	if (child == 0)
+		begin_anew_as_who_is_not_root(is_ambient);
+	assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_who_begins_anew_has_the_capabilities_it_was_given_for_whatever_it_runs_and_no_other(void)
+{
 	if (geteuid() != 0) {
 		puts("not run: needs root, to give it up");
 		return;
 	}
-	const pid_t child = fork();
-	assert(child >= 0);
-	if (child == 0)
-		begin_anew_as_who_is_not_root();
-	assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	begins_anew_well_as_who_is_not_root(true);
+	begins_anew_well_as_who_is_not_root(false);
 }
 
 static void test_who_does_not_begin_anew_after_all_keeps_nothing(void)
@@ -245,10 +256,8 @@ int main(int argc, char *argv[])
 	unsetenv("NOTIFY_SOCKET");
 	if (argc == 2 + N_KEPT && strcmp(argv[1], FOLLOWS) == 0)
 		return follow(argv);
-	if (argc == 2 && strcmp(argv[1], HAS_CAPABILITY) == 0)
-		return status_of("CapEff", 16) == 1ull << CAP_NET_BIND_SERVICE ? 0 : 1;
 	test_who_begins_anew_in_its_process_finds_the_sockets_it_kept_and_no_other();
-	test_who_begins_anew_has_the_capabilities_it_had_and_no_more_also_if_it_is_not_root();
+	test_who_begins_anew_has_the_capabilities_it_was_given_for_whatever_it_runs_and_no_other();
 	test_who_does_not_begin_anew_after_all_keeps_nothing();
 	test_who_does_not_begin_anew_after_all_leaves_its_sockets_to_systemd();
 	test_a_program_that_is_not_there_is_named();
