@@ -65,12 +65,16 @@ def read_v2(end):
 
 
 def came(town, by_warm, raw):
-    """So many visitors by warm connections, none that had to be told otherwise, and so many that are not wrapped."""
+    """So many visitors were handed to warm connections, of whom some were taken in time, and so many are not wrapped."""
     names = 'warm_visitors_total{taken="yes"}', 'warm_visitors_total{taken="not_in_time"}', "raw_visitors_total"
 
     def counted():
         return [figure(town.relay.host, name) for name in names]
-    wait_until(lambda: counted() == [by_warm, 0, raw], 10, lambda: f"{counted()}, and not {[by_warm, 0, raw]}")
+
+    def all_came():
+        taken, not_in_time, not_wrapped = counted()
+        return taken + not_in_time == by_warm and taken >= min(by_warm, 1) and not_wrapped == raw
+    wait_until(all_came, 10, lambda: f"{counted()}, and not {by_warm} in the first two and {raw}")
 
 
 @pytest.mark.parametrize("n_warm", [0, 1])
@@ -83,7 +87,7 @@ def test_targets_of_our_own_agent_read_who_the_visitor_is(town, n_warm):
                443: (listening(town, 8443), hello, read_v2, {2: b"www.example.com", 0xe0: b"\x02"})}
     for port, (target, first, header, values) in schemes.items():
         for family in FAMILIES:
-            wait_until(lambda: warm_now(town) == n_warm, 15, "that as many as should be are warm")
+            wait_until(lambda: warm_now(town) >= n_warm, 15, "that as many as should be are warm")
             visitor, source, destination = comes(town, first, port, family)
             carried = accept_who_speaks(target)
             assert header(carried) == (source, destination, values)
@@ -100,7 +104,7 @@ def test_http_in_version_2_and_https_in_version_1_as_well(town, n_warm):
     schemes = {80: (listening(town, 8080), REQUEST, read_v2, {2: b"www.example.com", 0xe0: b"\x01"}),
                443: (listening(town, 8443), client_hello(), read_v1, {})}
     for port, (target, first, header, values) in schemes.items():
-        wait_until(lambda: warm_now(town) == n_warm, 15, "that as many as should be are warm")
+        wait_until(lambda: warm_now(town) >= n_warm, 15, "that as many as should be are warm")
         visitor, source, destination = comes(town, first, port)
         carried = accept_who_speaks(target)
         assert header(carried) == (source, destination, values)
