@@ -34,7 +34,7 @@ struct webgw {
 	struct subscriptions *subscriptions;
 	struct entrance plain, tls;
 	struct webgw_counters counters; /* those that are not the server's */
-	struct log_limit guesses_limit, strangers_limit, visitors_limit, agents_limit; /* one each: who makes many of a line hides no other */
+	struct log_limit guesses_limit, ungranted_limit, strangers_limit, visitors_limit, agents_limit; /* one each: who makes many of a line hides no other */
 	struct link left; /* gates of members' hosts that have gone, by when: visitors may still be carried */
 	uint32_t n_left;
 };
@@ -415,8 +415,9 @@ static void subscribe(struct webgw *webgw, struct websocket *ws, const struct we
 		refuse(webgw, ws, &request->id, RPC_BUSY, "Too many agents");
 		return;
 	}
-	log_limited(&webgw->guesses_limit, LOG_LEVEL_WARNING, MODULE, "%s%s: unknown host or wrong secret of an agent at %s",
-		    request->host.is_wildcard ? "*." : "", request->host.name.text, endpoint_text(&remote).s);
+	log_limited(request->has_secret ? &webgw->guesses_limit : &webgw->ungranted_limit, LOG_LEVEL_WARNING, MODULE,
+		    "%s%s: unknown host or wrong secret of an agent at %s", request->host.is_wildcard ? "*." : "",
+		    request->host.name.text, endpoint_text(&remote).s);
 	count_wrong(webgw, ws, request->has_secret);
 }
 

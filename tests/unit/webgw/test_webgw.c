@@ -569,8 +569,14 @@ static void test_who_tries_secrets_is_sent_away_and_a_member_tries_none(void)
 
 static void visit_guess_and_go(void)
 {
+	const struct identity alice = { .name = "alice" };
 	struct websocket ws;
 
+	open_one(&ws);
+	ws.identity = &alice; /* who is not sent away */
+	for (int i = 0; i < 100; i++)
+		ask(&ws, "webgw_registerClient", "{\"host\":\"others.example\"}");
+	close_one(&ws);
 	for (int i = 0; i < 100; i++)
 		assert(visit("nobody.example") == 0);
 	for (int i = 0; i < 100; i++) {
@@ -582,12 +588,13 @@ static void visit_guess_and_go(void)
 	close_one(&ws);
 }
 
-static void test_who_guesses_is_told_of_whatever_visitors_and_strangers_make_of_lines(void)
+static void test_who_guesses_is_told_of_whatever_visitors_strangers_and_members_make_of_lines(void)
 {
-	begin();
+	begin_with_members();
 	const char *text = heard(visit_guess_and_go);
 	assert(strstr(text, "no agent for a visitor of nobody.example"));
 	assert(strstr(text, " is gone, and had not subscribed: it went"));
+	assert(strstr(text, "others.example: unknown host or wrong secret of an agent at 127.0.0.1:1"));
 	assert(strstr(text, "not.example: unknown host or wrong secret of an agent at 127.0.0.1:1"));
 	end();
 }
@@ -803,7 +810,7 @@ int main(void)
 	test_a_grant_taken_back_cuts_visitors_of_an_agent_that_has_gone();
 	test_visitors_that_a_process_before_left_stay_while_a_member_has_their_host();
 	test_who_tries_secrets_is_sent_away_and_a_member_tries_none();
-	test_who_guesses_is_told_of_whatever_visitors_and_strangers_make_of_lines();
+	test_who_guesses_is_told_of_whatever_visitors_strangers_and_members_make_of_lines();
 	test_a_host_with_a_secret_is_no_members_to_take();
 	test_who_has_a_warm_connection_is_told_only_if_it_is_not_taken();
 	test_who_asks_for_it_within_tls_is_told_who_visitors_are_and_nobody_else();
