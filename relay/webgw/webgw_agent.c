@@ -36,7 +36,7 @@
 #define ASK_MORE_MS    1000  /* after there was room for some of them */
 #define REGISTER_MS    10000 /* again, a host that was refused; twice as long each time */
 #define MAX_REGISTER_MS 60000
-#define MAX_GUESS_MS   600000 /* the same with a secret: the server ends a connection after WEBGW_MAX_WRONG */
+#define MAX_GUESS_MS   600000 /* the same with a secret that may be wrong: the server ends a connection after WEBGW_MAX_WRONG */
 #define RENEW_MS       60000  /* a subscription, of whose end nobody is told */
 #define QUIET_MS       600000 /* nobody came: one warm one is enough */
 #define MAX_VISITS     1024
@@ -56,6 +56,7 @@ enum visit_state { DIALLING, DIALLING_WARM, WARM, CARRYING, PARTING };
 struct agent_host {
 	struct webgw_agent *agent;
 	struct host_pattern name;
+	char shown[sizeof("*.") + HOST_NAME_MAX_LEN];
 	struct webgw_agent_targets targets;
 	int64_t subscription; /* 0: none */
 	int64_t given_up;     /* the last one, of which visitors may still be told */
@@ -77,6 +78,7 @@ struct agent_host {
 	struct {
 		struct log_limit broken, unknown, no_target[2], no_socket, no_probe;
 	} limits; /* one each: visitors can make many of a line, and hide no other, nor another host's */
+	uint64_t told_second; /* when lines of these were last let through */
 };
 
 struct visit {
@@ -115,6 +117,7 @@ struct webgw_agent {
 	uint64_t opened_ms;
 	uint32_t wait_ms, n_open;
 	bool is_open, is_stopping;
+	struct log_limit telling; /* hosts, as tell_of() has it */
 	bool tells_nobody; /* who visits: the node at this WebSocket's other end, and it will not learn it */
 	char told[256];
 	void (*stopped)(void *owner);
@@ -125,6 +128,31 @@ static uint64_t now_of(const struct webgw_agent *agent)
 {
 	return uv_now(agent->loop);
 }
+
+/* ---- what visitors can make be logged ---- */
+
+/*
+ * Of so many hosts in one second as a limit lets lines through: all of them together could exceed what a machine's journal
+ * takes from one program, and it would drop what is told but once.
+ */
+static bool may_tell_of(struct agent_host *host)
+{
+	const uint64_t second = now_of(host->agent) / 1000;
+	uint32_t suppressed;
+
+	if (host->told_second == second)
+		return true;
+	if (!log_limit_take(&host->agent->telling, second, &suppressed))
+		return false;
+	host->told_second = second;
+	return true;
+}
+
+#define tell_of(host, limit, level, ...)                                                                               \
+	do {                                                                                                           \
+		if (may_tell_of(host))                                                                                 \
+			log_limited(&(host)->limits.limit, level, MODULE, __VA_ARGS__);                                \
+	} while (0)
 
 /* ---- visits' ends ---- */
 
@@ -173,8 +201,7 @@ static void on_over(void *owner, const struct error *why)
 	} else if (why->code < 0) {
 		if (visit->state == CARRYING && visit->bridge.bytes_out == 0)
 			(void)suspect(visit->host);
-		log_limited(&visit->host->limits.broken, LOG_LEVEL_INFO, MODULE, "a visitor of %s: %s",
-			    visit->host->name.name.text, why->message);
+		tell_of(visit->host, broken, LOG_LEVEL_INFO, "a visitor of %s: %s", visit->host->shown, why->message);
 	}
 	close_visit(visit);
 }
@@ -287,22 +314,22 @@ static int connect_target(const struct visit *visit)
 static void tell_no_target(struct visit *visit, int error)
 {
 	if (error == UNKNOWN_VISITOR) {
-		log_limited(&visit->host->limits.unknown, LOG_LEVEL_WARNING, MODULE,
-			    "%s: a visitor is refused: who it is was not told, and its target has proxy=", visit->host->name.name.text);
+		tell_of(visit->host, unknown, LOG_LEVEL_WARNING,
+			"%s: a visitor is refused: who it is was not told, and its target has proxy=", visit->host->shown);
 		return;
 	}
 	if (target_of(visit)->port == 0) /* nothing is exposed to who comes so, which is nobody's fault here */
 		return;
 	if (!is_for_want(error))
 		(void)suspect(visit->host);
-	log_limited(&visit->host->limits.no_target[visit->is_tls], LOG_LEVEL_WARNING, MODULE, "%s: cannot connect to %s: %s",
-		    visit->host->name.name.text, endpoint_text(target_of(visit)).s, strerror(-error));
+	tell_of(visit->host, no_target[visit->is_tls], LOG_LEVEL_WARNING, "%s: cannot connect to %s: %s", visit->host->shown,
+		endpoint_text(target_of(visit)).s, strerror(-error));
 }
 
 static void tell_no_socket(struct visit *visit, int error)
 {
-	log_limited(&visit->host->limits.no_socket, LOG_LEVEL_WARNING, MODULE,
-		    "%s: a visitor is lost: its socket cannot go on without TLS: %s", visit->host->name.name.text, strerror(-error));
+	tell_of(visit->host, no_socket, LOG_LEVEL_WARNING, "%s: a visitor is lost: its socket cannot go on without TLS: %s",
+		visit->host->shown, strerror(-error));
 }
 
 static void note_visited(struct agent_host *host, uint64_t now_ms)
@@ -607,8 +634,27 @@ static void note_down(struct agent_host *host, int error)
 	host->is_down = true;
 	webgw_agent_targets_text(&host->targets, targets);
 	log_warning(MODULE, "%s: nobody answers at %s: %s; its visitors are left to other agents until somebody does",
-		    host->name.name.text, targets, strerror(-error));
+		    host->shown, targets, strerror(-error));
 	unsubscribe(host, host->subscription);
+}
+
+/* How long there is nothing to ask for: who is connected meanwhile is not let stay. */
+static uint64_t idle_ms(const struct webgw_agent *agent)
+{
+	const uint64_t now_ms = now_of(agent);
+	uint64_t first_ms = UINT64_MAX;
+
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		if (!agent->hosts[i].is_down && agent->hosts[i].register_ms < first_ms)
+			first_ms = agent->hosts[i].register_ms;
+	return first_ms == UINT64_MAX || first_ms < now_ms ? 0 : first_ms - now_ms;
+}
+
+static void plan_in(struct webgw_agent *agent, uint64_t wait_ms)
+{
+	const uint64_t least_ms = idle_ms(agent);
+
+	(void)uv_timer_start(&agent->timer, on_retry, wait_ms > least_ms ? wait_ms : least_ms, 0);
 }
 
 static void note_up(struct agent_host *host)
@@ -616,16 +662,17 @@ static void note_up(struct agent_host *host)
 	if (!host->is_down)
 		return;
 	host->is_down = false;
-	host->register_ms = 0;
-	log_info(MODULE, "%s: somebody answers again; subscribing", host->name.name.text);
+	if (!host->is_untold) /* its node has learned nothing meanwhile */
+		host->register_ms = 0;
+	log_info(MODULE, "%s: somebody answers again%s", host->shown, host->is_untold ? "" : "; subscribing");
 	if (!host->agent->ws) /* it waits, maybe for this */
-		(void)uv_timer_start(&host->agent->timer, on_retry, FIRST_WAIT_MS, 0);
+		plan_in(host->agent, FIRST_WAIT_MS);
 }
 
 static void tell_no_probe(struct agent_host *host, int error)
 {
-	log_limited(&host->limits.no_probe, LOG_LEVEL_WARNING, MODULE, "%s: whether somebody answers cannot be tried: %s",
-		    host->name.name.text, strerror(-error));
+	tell_of(host, no_probe, LOG_LEVEL_WARNING, "%s: whether somebody answers cannot be tried: %s", host->shown,
+		strerror(-error));
 }
 
 static void begin_probe(struct agent_host *host, bool https);
@@ -769,29 +816,52 @@ static void copy_printable(const char *text, char ret[WEBGW_AGENT_WHY_LEN + 1])
 	ret[n] = '\0';
 }
 
-static void refuse(struct webgw_agent *agent, struct agent_host *host, const char *why)
+/* Each reason is told once: of the next node it may be another. */
+static void tell_refused(struct agent_host *host, const char *why)
 {
-	const uint32_t max_ms = agent->secret_file[0] != '\0' ? MAX_GUESS_MS : MAX_REGISTER_MS;
-	const uint32_t wait_ms = host->wait_ms > 0 ? 2 * host->wait_ms : first_wait(agent);
+	char refusal[WEBGW_AGENT_WHY_LEN + 1];
 
-	copy_printable(why, host->refusal);
-	host->subscription = 0;
-	host->is_untold = false;
-	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
-	host->register_ms = now_of(agent) + host->wait_ms;
-	if (host->is_refused)
+	copy_printable(why, refusal);
+	if (host->is_refused && strcmp(refusal, host->refusal) == 0)
 		return;
 	host->is_refused = true;
-	log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", host->name.name.text, agent->server,
-		    agent->options.port, why);
+	memcpy(host->refusal, refusal, sizeof(refusal));
+	log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", host->shown, host->agent->server,
+		    host->agent->options.port, why);
 }
 
-/* Its wait outlives the WebSocket: the next one's node may be the same, which is asked again in vain. */
+static void refuse(struct agent_host *host, const char *why, uint32_t first_ms, uint32_t max_ms)
+{
+	const uint32_t wait_ms = host->wait_ms > 0 ? 2 * host->wait_ms : first_ms;
+
+	tell_refused(host, why);
+	host->subscription = 0;
+	host->wait_ms = wait_ms < max_ms ? wait_ms : max_ms;
+	host->register_ms = now_of(host->agent) + host->wait_ms;
+}
+
+static void refuse_by_server(struct agent_host *host, const char *why)
+{
+	struct webgw_agent *agent = host->agent;
+
+	if (host->is_untold) /* its wait was for another reason */
+		host->wait_ms = 0;
+	host->is_untold = false;
+	refuse(host, why, first_wait(agent), agent->secret_file[0] != '\0' ? MAX_GUESS_MS : MAX_REGISTER_MS);
+}
+
+/*
+ * Its wait outlives the WebSocket: the next one's node may be the same, which is asked again in vain. Its secret was right,
+ * if it has one: who asks is none that guesses.
+ */
 static void refuse_untold(struct agent_host *host)
 {
 	host->agent->tells_nobody = true;
-	refuse(host->agent, host, "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out");
+	if (!host->is_untold)
+		host->wait_ms = 0;
 	host->is_untold = true;
+	refuse(host, "it does not tell who visits, as proxy= needs: update that node, or leave proxy= out", REGISTER_MS,
+	       MAX_REGISTER_MS);
 }
 
 static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
@@ -818,8 +888,7 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, co
 	agent->told[0] = '\0';
 	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
 	webgw_agent_targets_text(&host->targets, targets);
-	log_info(MODULE, "%s%s leads to %s, by %s:%u", host->name.is_wildcard ? "*." : "", host->name.name.text,
-		 targets, agent->server, agent->options.port);
+	log_info(MODULE, "%s leads to %s, by %s:%u", host->shown, targets, agent->server, agent->options.port);
 	top_up(agent, host);
 }
 
@@ -829,7 +898,7 @@ static void on_none_prepared(struct webgw_agent *agent, struct agent_host *host,
 	host->ask_ms = now_of(agent) + ASK_AGAIN_MS;
 	if (word->code != RPC_NOT_FOUND || host->subscription != host->asked_of || host->subscription == 0)
 		return;
-	log_info(MODULE, "%s: its subscription at %s:%u is gone; subscribing again", host->name.name.text, agent->server,
+	log_info(MODULE, "%s: its subscription at %s:%u is gone; subscribing again", host->shown, agent->server,
 		 agent->options.port);
 	host->subscription = 0;
 	host->register_ms = 0;
@@ -840,7 +909,7 @@ static void on_refused(struct webgw_agent *agent, const struct webgw_word *word)
 	if (word->id >= FIRST_PREPARE && word->id < FIRST_PREPARE + agent->options.n_hosts)
 		on_none_prepared(agent, &agent->hosts[word->id - FIRST_PREPARE], word);
 	else if (word->id >= 1 && word->id <= agent->options.n_hosts)
-		refuse(agent, &agent->hosts[word->id - 1], word->text);
+		refuse_by_server(&agent->hosts[word->id - 1], word->text);
 }
 
 static bool is_told_of(const struct agent_host *host, const struct webgw_word *word)
@@ -890,7 +959,7 @@ static void plan(struct webgw_agent *agent, const char *why)
 	if (strcmp(agent->told, why) != 0)
 		log_warning(MODULE, "not connected to %s:%u: %s; trying again", agent->server, agent->options.port, why);
 	snprintf(agent->told, sizeof(agent->told), "%s", why);
-	(void)uv_timer_start(&agent->timer, on_retry, agent->wait_ms / 2 + randombytes_uniform(agent->wait_ms), 0);
+	plan_in(agent, agent->wait_ms / 2 + randombytes_uniform(agent->wait_ms));
 	agent->wait_ms = agent->wait_ms < MAX_WAIT_MS / 2 ? agent->wait_ms * 2 : MAX_WAIT_MS;
 }
 
@@ -904,6 +973,22 @@ static void on_opened(void *owner, struct websocket *ws)
 	register_hosts(agent);
 }
 
+/* Of what was asked there is no answer any more. */
+static void forget_socket(struct agent_host *host)
+{
+	const uint64_t at_most_ms = now_of(host->agent) + host->wait_ms;
+
+	host->subscription = host->given_up = 0;
+	host->n_asked = 0;
+	host->ask_ms = 0;
+	if (!host->is_untold) {
+		host->register_ms = 0;
+		host->wait_ms = 0;
+	} else if (host->register_ms > at_most_ms) {
+		host->register_ms = at_most_ms;
+	}
+}
+
 static void on_closed(void *owner, struct websocket *ws, const char *why)
 {
 	struct webgw_agent *agent = owner;
@@ -915,15 +1000,8 @@ static void on_closed(void *owner, struct websocket *ws, const char *why)
 	agent->is_open = agent->tells_nobody = false;
 	if (was_steady)
 		agent->wait_ms = FIRST_WAIT_MS;
-	for (uint8_t i = 0; i < agent->options.n_hosts; i++) {
-		agent->hosts[i].subscription = agent->hosts[i].given_up = 0;
-		agent->hosts[i].n_asked = 0;
-		agent->hosts[i].ask_ms = 0;
-		if (agent->hosts[i].is_untold)
-			continue;
-		agent->hosts[i].register_ms = 0;
-		agent->hosts[i].wait_ms = 0;
-	}
+	for (uint8_t i = 0; i < agent->options.n_hosts; i++)
+		forget_socket(&agent->hosts[i]);
 	close_warm(agent, NULL);
 	plan(agent, why);
 }
@@ -1055,8 +1133,12 @@ int webgw_agent_start(uv_loop_t *loop, const struct webgw_agent_options *options
 	if (!agent->server || !agent->secret_file || tls_host_new(loop, &agent->tls_host) != 0 ||
 	    raw_pairs_new(loop, &agent->raw) != 0)
 		abort();
-	for (uint8_t i = 0; i < options->n_hosts; i++)
-		agent->hosts[i] = (struct agent_host){ .agent = agent, .name = options->hosts[i], .targets = options->targets[i] };
+	for (uint8_t i = 0; i < options->n_hosts; i++) {
+		struct agent_host *host = &agent->hosts[i];
+		*host = (struct agent_host){ .agent = agent, .name = options->hosts[i], .targets = options->targets[i] };
+		snprintf(host->shown, sizeof(host->shown), "%s%s", options->hosts[i].is_wildcard ? "*." : "",
+			 options->hosts[i].name.text);
+	}
 	link_init_ring(&agent->visits);
 	randombytes_buf(agent->seen, sizeof(agent->seen)); /* so that none is seen that was not */
 	agent->wait_ms = FIRST_WAIT_MS;

@@ -7,6 +7,7 @@
 
 #include "heard.h"
 
+#include "common/log.h"
 #include "common/macros.h"
 #include "common/websocket.h"
 #include "relay/webgw/raw_pairs.h"
@@ -44,13 +45,15 @@ static struct {
 	struct websocket_handler handler;
 	uv_timer_t *retry, *tick;
 	uv_timer_cb on_retry, on_tick;
+	uint64_t retry_ms; /* after which time */
+	char secret[64];   /* a file, if the agent has one */
 	int n_register, n_prepare, n_unregister;
 	int target; /* listens */
 	struct endpoint at;
 	struct tls_bridge *links[MAX_LINKS]; /* NULL: closed */
 	int n_links;
 	struct endpoint dialled; /* last */
-	bool has_no_links;
+	bool has_no_links, has_header; /* of the PROXY protocol: its targets */
 	struct {
 		void (*closed)(void *owner);
 		void *owner;
@@ -73,13 +76,13 @@ uint64_t uv_now(const uv_loop_t *loop) /* told_now */
 
 int uv_timer_start(uv_timer_t *timer, uv_timer_cb cb, uint64_t timeout, uint64_t repeat) /* told_to_start */
 {
-	(void)timeout;
 	if (repeat > 0) {
 		world.tick = timer;
 		world.on_tick = cb;
 	} else {
 		world.retry = timer;
 		world.on_retry = cb;
+		world.retry_ms = timeout;
 	}
 	return 0;
 }
@@ -202,7 +205,7 @@ void tls_bridge_put_before(struct tls_bridge *bridge, const void *bytes, size_t 
 {
 	(void)bridge;
 	(void)bytes;
-	assert(n == 0); /* none of its targets has a PROXY header */
+	assert((n > 0) == world.has_header);
 }
 
 const uint8_t *tls_bridge_came(const struct tls_bridge *bridge, size_t *ret_n)
@@ -359,22 +362,46 @@ static void connect_again(void)
 	world.handler.opened(world.handler.owner, &world.ws);
 }
 
-/* Connected, and asks for its host. */
-static void begin_with(uint8_t n_warm, enum door_header header)
+static void write_secret(void)
+{
+	snprintf(world.secret, sizeof(world.secret), "/tmp/webgw-secret-XXXXXX");
+	const int fd = mkstemp(world.secret);
+
+	assert(fd >= 0 && write(fd, SECRET_62 "0000\n", 65) == 65);
+	close(fd);
+}
+
+/* Connected, and asks for its hosts: the first's name, and *.1.example.org, *.2.example.org ... */
+static void begin_with_hosts(uint8_t n_hosts, uint8_t n_warm, enum door_header header, bool has_secret)
 {
 	struct webgw_agent_options options = { .host = "127.0.0.1", .port = 9081, .secret_file = "", .identify = identify,
-					       .n_warm = n_warm, .n_hosts = 1 };
+					       .n_warm = n_warm, .n_hosts = n_hosts };
+	char name[32];
 
 	memset(&world, 0, sizeof(world));
+	if (has_secret) {
+		write_secret();
+		options.secret_file = world.secret;
+	}
 	world.now_ms = BEGAN_MS;
 	assert(uv_loop_init(&world.loop) == 0);
 	world.target = listen_at(&world.at);
-	options.targets[0] = (struct webgw_agent_targets){ .http = world.at, .https = world.at, .http_header = header,
-							    .https_header = header };
-	assert(host_pattern_from("www.example.com", strlen("www.example.com"), &options.hosts[0]) == 0);
+	world.has_header = header != DOOR_NO_HEADER;
+	for (int i = 0; i < n_hosts; i++) {
+		options.targets[i] = (struct webgw_agent_targets){ .http = world.at, .https = world.at, .http_header = header,
+								    .https_header = header };
+		snprintf(name, sizeof(name), "*.%d.example.org", i);
+		assert(host_pattern_from(i == 0 ? "www.example.com" : name, strlen(i == 0 ? "www.example.com" : name),
+					 &options.hosts[i]) == 0);
+	}
 	assert(webgw_agent_start(&world.loop, &options, &world.agent, NULL) == 0);
 	connect_again();
 	assert(strstr(world.ws.last, "webgw_registerClient"));
+}
+
+static void begin_with(uint8_t n_warm, enum door_header header)
+{
+	begin_with_hosts(1, n_warm, header, false);
 }
 
 static void begin(uint8_t n_warm)
@@ -394,17 +421,19 @@ static void end(void)
 	turn();
 	assert(uv_run(&world.loop, UV_RUN_DEFAULT) == 0 && uv_loop_close(&world.loop) == 0);
 	close(world.target);
+	assert(world.secret[0] == '\0' || unlink(world.secret) == 0);
 }
 
 /* The agent has dialled back, to there, for a visitor that it was told of. The connection, or NULL: it ended at once. */
-static struct tls_bridge *serve_at(int i, int port, int listening_port)
+static struct tls_bridge *serve_for(int subscription, int i, int port, int listening_port)
 {
 	char text[512];
 
 	snprintf(text, sizeof(text),
 		 "{\"jsonrpc\":\"2.0\",\"method\":\"webgw_registerClient\",\"params\":{\"subscription\":%d,\"result\":"
-		 "{\"secret\":\"%02x" SECRET_62 "%02x\",\"port\":%d,\"serverListeningPort\":%d,\"host\":\"www.example.com\"}}}",
-		 SUBSCRIPTION, i, i, port, listening_port);
+		 "{\"secret\":\"%02x" SECRET_62 "%02x\",\"port\":%d,\"serverListeningPort\":%d,\"host\":\"www.example.com\"%s}}}",
+		 subscription, i, i, port, listening_port,
+		 world.has_header ? ",\"visitor\":\"192.0.2.1:1\",\"visited\":\"192.0.2.2:80\"" : "");
 	const int before = world.n_links;
 	hear(text);
 	assert(world.n_links == before + 1);
@@ -412,6 +441,11 @@ static struct tls_bridge *serve_at(int i, int port, int listening_port)
 	link->ports.ready(link->ports.owner);
 	turn();
 	return world.links[before];
+}
+
+static struct tls_bridge *serve_at(int i, int port, int listening_port)
+{
+	return serve_for(SUBSCRIPTION, i, port, listening_port);
 }
 
 static struct tls_bridge *serve(int i, int port)
@@ -587,6 +621,56 @@ static void test_who_makes_many_of_a_line_hides_no_other(void)
 	end();
 }
 
+#define N_HOSTS 7
+
+static void subscribe_all(void)
+{
+	char text[128];
+
+	for (int i = 0; i < N_HOSTS; i++) {
+		snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"result\":%d,\"id\":%d}", SUBSCRIPTION + i, i + 1);
+		hear(text);
+	}
+	assert(webgw_agent_counters(world.agent).subscribed_now == N_HOSTS);
+}
+
+static void break_one_of_each_host(void)
+{
+	static int n;
+
+	for (int i = 0; i < N_HOSTS; i++) {
+		struct error why = { .code = -ECONNRESET, .message = "it was reset" };
+		struct tls_bridge *link = serve_for(SUBSCRIPTION + i, n++, 80, 4659);
+		link->bytes_out = 1; /* it was answered: no target is suspected */
+		link->ports.over(link->ports.owner, &why);
+		turn();
+	}
+}
+
+static int count(const char *text, const char *what)
+{
+	int n = 0;
+
+	for (const char *at = text; (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+/* Or the machine's journal would drop lines, also those that are told but once. */
+static void test_visitors_of_all_hosts_make_no_more_lines_than_a_journal_takes(void)
+{
+	const char *last = "a visitor of *.6.example.org: it was reset";
+
+	begin_with_hosts(N_HOSTS, 0, DOOR_NO_HEADER, false);
+	subscribe_all();
+	const char *text = heard(break_one_of_each_host);
+	assert(count(text, "it was reset") == LOG_LINES_PER_SECOND && strstr(text, "a visitor of *.1.example.org: it was reset"));
+	assert(!strstr(text, last));
+	world.now_ms += 1000;
+	assert(count(heard(break_one_of_each_host), "it was reset") == LOG_LINES_PER_SECOND);
+	end();
+}
+
 /* ---- what is kept ready ---- */
 
 /* The node would let visitors wait for them. */
@@ -634,7 +718,9 @@ static void test_who_cannot_make_what_it_asked_for_asks_again_later(void)
 
 /* ---- at a node that does not tell who visits ---- */
 
-#define REGISTER_MS 10000 /* the agent's: its first wait */
+#define REGISTER_MS	10000 /* the agent's: its first wait */
+#define MAX_REGISTER_MS 60000
+#define MAX_GUESS_MS	600000
 
 static void answer_without_telling(void)
 {
@@ -685,6 +771,107 @@ static void test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_sock
 	end();
 }
 
+/* Its secret is right: the waits of who guesses are none for it. */
+static void test_who_has_a_secret_waits_no_longer_for_a_node_that_tells(void)
+{
+	begin_with_hosts(1, 0, DOOR_HEADER_V2, true);
+	for (int i = 0; i < 10; i++) { /* of a wrong one before: no wait is carried on */
+		hear("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20001,\"message\":\"Wrong secret\"},\"id\":1}");
+		tick(MAX_GUESS_MS);
+	}
+	uint64_t wait_ms = REGISTER_MS;
+	for (int i = 0; i < 6; i++) {
+		const int asked = world.n_register;
+		answer_without_telling();
+		lose_socket();
+		connect_again();
+		tick(wait_ms - 1);
+		assert(world.n_register == asked);
+		tick(1);
+		assert(world.n_register == asked + 1);
+		wait_ms = 2 * wait_ms < MAX_REGISTER_MS ? 2 * wait_ms : MAX_REGISTER_MS;
+	}
+	hear("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20001,\"message\":\"Wrong secret\"},\"id\":1}");
+	const int asked = world.n_register;
+	tick(2 * REGISTER_MS - 1); /* this reason's first wait */
+	assert(world.n_register == asked);
+	tick(1);
+	assert(world.n_register == asked + 1);
+	end();
+}
+
+static void test_an_answer_that_is_lost_with_its_socket_is_waited_for_no_longer_than_one_that_came(void)
+{
+	begin_with(0, DOOR_HEADER_V2);
+	answer_without_telling();
+	lose_socket();
+	tick(REGISTER_MS);
+	connect_again();
+	assert(world.n_register == 2);
+	lose_socket(); /* before the answer */
+	connect_again();
+	tick(REGISTER_MS - 1);
+	assert(world.n_register == 2);
+	tick(1);
+	assert(world.n_register == 3);
+	end();
+}
+
+/* Who asks for nothing is not let stay at the server. */
+static void test_who_has_nothing_to_ask_for_does_not_connect(void)
+{
+	begin_with(0, DOOR_HEADER_V2);
+	answer_without_telling();
+	tick(1000);
+	lose_socket();
+	assert(world.retry_ms == REGISTER_MS - 1000);
+	end();
+	begin(0);
+	subscribe();
+	lose_socket();
+	assert(world.retry_ms < 2000); /* at once, but for the others' sake */
+	end();
+}
+
+static void test_a_target_that_is_back_does_not_end_the_wait_for_a_node_that_tells(void)
+{
+	begin_with(0, DOOR_HEADER_V2);
+	hear("{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":7,\"visitor\":true},\"id\":1}");
+	struct tls_bridge *link = serve(1, 80);
+	lose_socket();
+	connect_again();
+	answer_without_telling(); /* another node */
+	break_unanswered(link);
+	end_probe(-ECONNREFUSED);
+	assert(is_down());
+	lose_socket();
+	const int asked = world.n_register;
+	tick(PROBE_MS);
+	end_probe(0);
+	assert(!is_down() && world.retry_ms == REGISTER_MS - PROBE_MS);
+	connect_again();
+	assert(world.n_register == asked);
+	tick(REGISTER_MS - PROBE_MS);
+	assert(world.n_register == asked + 1);
+	end();
+}
+
+static void refuse_for_two_reasons(void)
+{
+	for (int i = 0; i < 4; i++)
+		hear(i < 2 ? "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20000,\"message\":\"Unknown host\"},\"id\":1}"
+			   : "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20001,\"message\":\"Wrong secret\"},\"id\":1}");
+}
+
+static void test_each_reason_to_refuse_is_told_once(void)
+{
+	begin(0);
+	const char *text = heard(refuse_for_two_reasons);
+	assert(count(text, "refused by 127.0.0.1:9081: Unknown host; trying again") == 1);
+	assert(count(text, "refused by 127.0.0.1:9081: Wrong secret; trying again") == 1);
+	end();
+}
+
 int main(void)
 {
 	assert(sodium_init() >= 0);
@@ -696,5 +883,11 @@ int main(void)
 	test_who_has_no_room_asks_for_no_connections();
 	test_who_cannot_make_what_it_asked_for_asks_again_later();
 	test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_socket_and_seldom();
+	test_visitors_of_all_hosts_make_no_more_lines_than_a_journal_takes();
+	test_who_has_a_secret_waits_no_longer_for_a_node_that_tells();
+	test_an_answer_that_is_lost_with_its_socket_is_waited_for_no_longer_than_one_that_came();
+	test_who_has_nothing_to_ask_for_does_not_connect();
+	test_a_target_that_is_back_does_not_end_the_wait_for_a_node_that_tells();
+	test_each_reason_to_refuse_is_told_once();
 	return 0;
 }
