@@ -76,9 +76,9 @@ struct agent_host {
 	bool is_untold;   /* and why: of its visitors it would not be told who they are */
 	char refusal[WEBGW_AGENT_WHY_LEN + 1];
 	struct {
-		struct log_limit broken, unknown, no_target[2], no_socket, no_probe;
-	} limits; /* one each: visitors can make many of a line, and hide no other, nor another host's */
-	uint64_t told_second; /* when lines of these were last let through */
+		struct log_limit broken, unknown, no_target[2], no_socket, no_probe, answers;
+	} limits; /* one each: visitors, and the node, can make many of a line, and hide no other */
+	uint64_t told_second[2]; /* when lines of these were last let through: warnings, others */
 };
 
 struct visit {
@@ -117,7 +117,7 @@ struct webgw_agent {
 	uint64_t opened_ms;
 	uint32_t wait_ms, n_open;
 	bool is_open, is_stopping;
-	struct log_limit telling; /* hosts, as tell_of() has it */
+	struct log_limit telling[2]; /* hosts, as tell_of() has it */
 	bool tells_nobody; /* who visits: the node at this WebSocket's other end, and it will not learn it */
 	char told[256];
 	void (*stopped)(void *owner);
@@ -133,24 +133,29 @@ static uint64_t now_of(const struct webgw_agent *agent)
 
 /*
  * Of so many hosts in one second as a limit lets lines through: all of them together could exceed what a machine's journal
- * takes from one program, and it would drop what is told but once.
+ * takes from one program, and it would drop what is told but once. Warnings are counted apart.
  */
-static bool may_tell_of(struct agent_host *host)
+static bool may_tell_of(struct agent_host *host, struct log_limit *limit, enum log_level level)
 {
 	const uint64_t second = now_of(host->agent) / 1000;
+	const bool is_less = level > LOG_LEVEL_WARNING;
 	uint32_t suppressed;
 
-	if (host->told_second == second)
-		return true;
-	if (!log_limit_take(&host->agent->telling, second, &suppressed))
+	if (level > log_get_level()) /* it takes no other's place */
 		return false;
-	host->told_second = second;
+	if (host->told_second[is_less] == second)
+		return true;
+	if (!log_limit_take(&host->agent->telling[is_less], second, &suppressed)) {
+		limit->suppressed += limit->suppressed < UINT32_MAX;
+		return false;
+	}
+	host->told_second[is_less] = second;
 	return true;
 }
 
 #define tell_of(host, limit, level, ...)                                                                               \
 	do {                                                                                                           \
-		if (may_tell_of(host))                                                                                 \
+		if (may_tell_of(host, &(host)->limits.limit, level))                                                   \
 			log_limited(&(host)->limits.limit, level, MODULE, __VA_ARGS__);                                \
 	} while (0)
 
@@ -826,8 +831,8 @@ static void tell_refused(struct agent_host *host, const char *why)
 		return;
 	host->is_refused = true;
 	memcpy(host->refusal, refusal, sizeof(refusal));
-	log_warning(MODULE, "%s is refused by %s:%u: %s; trying again", host->shown, host->agent->server,
-		    host->agent->options.port, why);
+	log_limited(&host->limits.answers, LOG_LEVEL_WARNING, MODULE, "%s is refused by %s:%u: %s; trying again", host->shown,
+		    host->agent->server, host->agent->options.port, why);
 }
 
 static void refuse(struct agent_host *host, const char *why, uint32_t first_ms, uint32_t max_ms)
@@ -864,16 +869,24 @@ static void refuse_untold(struct agent_host *host)
 	       MAX_REGISTER_MS);
 }
 
+static void forget_refusal(struct agent_host *host)
+{
+	host->wait_ms = 0;
+	host->is_refused = host->is_untold = false;
+	host->refusal[0] = '\0';
+}
+
 static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, const struct webgw_word *word)
 {
 	const int64_t subscription = word->subscription;
 
+	agent->wait_ms = FIRST_WAIT_MS;
 	if (!word->tells_visitors && webgw_agent_targets_want_visitors(&host->targets)) {
 		unsubscribe(host, subscription);
 		refuse_untold(host);
 		return;
 	}
-	agent->wait_ms = FIRST_WAIT_MS;
+	forget_refusal(host);
 	if (host->is_down) { /* since it was asked for */
 		unsubscribe(host, subscription);
 		return;
@@ -882,13 +895,11 @@ static void on_subscribed(struct webgw_agent *agent, struct agent_host *host, co
 		return;
 	host->subscription = subscription;
 	host->visited_ms = now_of(agent);
-	host->wait_ms = 0;
-	host->is_refused = host->is_untold = false;
-	host->refusal[0] = '\0';
 	agent->told[0] = '\0';
 	char targets[WEBGW_AGENT_TARGETS_LEN + 1];
 	webgw_agent_targets_text(&host->targets, targets);
-	log_info(MODULE, "%s leads to %s, by %s:%u", host->shown, targets, agent->server, agent->options.port);
+	log_limited(&host->limits.answers, LOG_LEVEL_INFO, MODULE, "%s leads to %s, by %s:%u", host->shown, targets, agent->server,
+		    agent->options.port);
 	top_up(agent, host);
 }
 

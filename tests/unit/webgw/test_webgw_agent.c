@@ -671,6 +671,35 @@ static void test_visitors_of_all_hosts_make_no_more_lines_than_a_journal_takes(v
 	end();
 }
 
+static void break_one_of_each_host_and_have_no_descriptor_for_the_last(void)
+{
+	struct rlimit before, none;
+
+	break_one_of_each_host();
+	assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	none = before;
+	none.rlim_cur = 0;
+	assert(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	assert(!serve_for(SUBSCRIPTION + N_HOSTS - 1, 99, 80, 4659));
+	assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+}
+
+static void test_what_visitors_end_hides_no_warning_of_another_host(void)
+{
+	const char *warning = "*.6.example.org: cannot connect to ";
+
+	begin_with_hosts(N_HOSTS, 0, DOOR_NO_HEADER, false);
+	subscribe_all();
+	assert(count(heard(break_one_of_each_host_and_have_no_descriptor_for_the_last), warning) == 1);
+	end();
+	log_set_level(LOG_LEVEL_WARNING); /* what is not written takes no place of what is */
+	begin_with_hosts(N_HOSTS, 0, DOOR_NO_HEADER, false);
+	subscribe_all();
+	assert(count(heard(break_one_of_each_host_and_have_no_descriptor_for_the_last), warning) == 1);
+	end();
+	log_set_level(LOG_LEVEL_INFO);
+}
+
 /* ---- what is kept ready ---- */
 
 /* The node would let visitors wait for them. */
@@ -856,6 +885,52 @@ static void test_a_target_that_is_back_does_not_end_the_wait_for_a_node_that_tel
 	end();
 }
 
+/* Its answer was under way when the target went. */
+static void test_a_node_that_tells_is_asked_again_as_soon_as_the_target_is_back(void)
+{
+	struct webgw_agent_facts facts;
+
+	begin_with(0, DOOR_HEADER_V2);
+	hear("{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":7,\"visitor\":true},\"id\":1}");
+	struct tls_bridge *link = serve(1, 80);
+	lose_socket();
+	connect_again();
+	answer_without_telling();
+	lose_socket();
+	tick(REGISTER_MS);
+	connect_again(); /* to another node */
+	break_unanswered(link);
+	end_probe(-ECONNREFUSED);
+	assert(is_down());
+	const int asked = world.n_register, given_back = world.n_unregister;
+	hear("{\"jsonrpc\":\"2.0\",\"result\":{\"subscription\":8,\"visitor\":true},\"id\":1}");
+	assert(world.n_unregister == given_back + 1);
+	webgw_agent_facts(world.agent, &facts);
+	assert(facts.hosts[0].refusal[0] == '\0');
+	tick(PROBE_MS);
+	end_probe(0);
+	tick(TICK_MS);
+	assert(!is_down() && world.n_register == asked + 1);
+	end();
+}
+
+static void refuse_often(void)
+{
+	char text[128];
+
+	for (int i = 0; i < 100; i++) {
+		snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-20000,\"message\":\"Reason %d\"},\"id\":1}", i);
+		hear(text);
+	}
+}
+
+static void test_a_node_that_finds_ever_new_reasons_does_not_fill_the_log(void)
+{
+	begin(0);
+	assert(count(heard(refuse_often), "refused by") <= 2 * LOG_LINES_PER_SECOND); /* a second may have begun meanwhile */
+	end();
+}
+
 static void refuse_for_two_reasons(void)
 {
 	for (int i = 0; i < 4; i++)
@@ -884,10 +959,13 @@ int main(void)
 	test_who_cannot_make_what_it_asked_for_asks_again_later();
 	test_a_node_that_does_not_tell_who_visits_is_asked_once_by_each_socket_and_seldom();
 	test_visitors_of_all_hosts_make_no_more_lines_than_a_journal_takes();
+	test_what_visitors_end_hides_no_warning_of_another_host();
 	test_who_has_a_secret_waits_no_longer_for_a_node_that_tells();
 	test_an_answer_that_is_lost_with_its_socket_is_waited_for_no_longer_than_one_that_came();
 	test_who_has_nothing_to_ask_for_does_not_connect();
 	test_a_target_that_is_back_does_not_end_the_wait_for_a_node_that_tells();
+	test_a_node_that_tells_is_asked_again_as_soon_as_the_target_is_back();
 	test_each_reason_to_refuse_is_told_once();
+	test_a_node_that_finds_ever_new_reasons_does_not_fill_the_log();
 	return 0;
 }
