@@ -40,6 +40,6 @@ def test_paths_and_bytes_are_known_in_the_first_seconds_after_boot(booted):
         pulse.first_answer(5)
         for node, other in ((alice, "bob"), (bob, "alice")):
             node.wait_for_path(other, "direct", 5)
-            peer = node.wait_for_peer(other, lambda peer: int(peer["rx_bytes"]) > 0, "has sent", 5)
-            assert peer["handshake_ms"] is not None and int(peer["tx_bytes"]) > 0
+            node.wait_for_peer(other, lambda peer: int(peer["rx_bytes"]) > 0 and int(peer["tx_bytes"]) > 0 and
+                               peer["handshake_ms"] is not None, "has sent and got, in a session", 5)
         assert alice.status()["uptime_ms"] < 10_000
