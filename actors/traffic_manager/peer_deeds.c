@@ -4,6 +4,7 @@
  */
 #include "actors/traffic_manager/peer_deeds.h"
 
+#include "actors/traffic_manager/peer_choice.h"
 #include "common/macros.h"
 
 #include <assert.h>
@@ -868,92 +869,16 @@ void deed_retire(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	fsm->n_failures = 0;
 }
 
-/* ---- choosing: the best way by latency and loss, with hysteresis ---- */
-
-static bool is_measured(const struct peer_candidate *c, uint64_t now_ns)
-{
-	return c->n_pongs >= MIN_PONGS && now_ns - c->pong_ns < FRESH_NS && c->n_unanswered < 3;
-}
-
-static const struct peer_candidate *way_in_use(struct peer_fsm *fsm)
-{
-	return fsm->prefers_relay ? &fsm->relay : peer_current(fsm);
-}
-
-static bool is_lossy(const struct peer_candidate *c)
-{
-	return c->loss_permille > LOSSY_PERMILLE;
-}
-
-/* At least so much the way in use costs: who leaves it must be sure of its loss. */
-static uint32_t cost_now_us(struct peer_fsm *fsm)
-{
-	const struct peer_candidate *c = way_in_use(fsm);
-	uint32_t cost = is_lossy(c) ? candidate_cost_deviated_us(c, -SURE_OF_NOW) : candidate_cost_us(c);
-
-	return cost + (fsm->prefers_relay ? RELAY_COST_US : 0);
-}
-
-/* And at most so much another one. */
-static uint32_t cost_other_us(struct peer_fsm *fsm, const struct peer_candidate *c)
-{
-	bool is_return = fsm->prefers_relay && c->loss_permille > 0; /* to what it was left for, perhaps */
-	bool is_exact = !is_return && !is_lossy(c) && !is_lossy(way_in_use(fsm));
-	uint32_t cost = is_exact ? candidate_cost_us(c) : candidate_cost_deviated_us(c, SURE_OF_OTHER);
-
-	return cost + (c == &fsm->relay ? RELAY_COST_US : 0);
-}
-
-/* Only where the direct way was slow or lossy without load: else it may be we who make it so. */
-static bool may_prefer_relay(struct peer_fsm *fsm, uint64_t now_ns)
-{
-	return !fsm->prefers_relay && fsm->relay_up && is_measured(&fsm->relay, now_ns) &&
-	       peer_current(fsm)->n_calm >= MIN_CALM;
-}
-
-/* The cheapest way we know, other than the one in use: an index, RELAY_SLOT, or -1. */
-static int best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_us)
-{
-	int best = -1;
-
-	*ret_cost_us = UINT32_MAX;
-	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
-		const struct peer_candidate *c = &fsm->candidates.all[i];
-
-		if (!c->origin || !is_measured(c, now_ns) || candidate_is_closed(c, now_ns) ||
-		    (i == fsm->current && !fsm->prefers_relay) ||
-		    cost_other_us(fsm, c) >= *ret_cost_us)
-			continue;
-		best = i;
-		*ret_cost_us = cost_other_us(fsm, c);
-	}
-	if (may_prefer_relay(fsm, now_ns) && cost_other_us(fsm, &fsm->relay) < *ret_cost_us) {
-		best = RELAY_SLOT;
-		*ret_cost_us = cost_other_us(fsm, &fsm->relay);
-	}
-	return best;
-}
-
-/* How much better another way must be. Back from a relay, ours or TURN's, we go as soon as direct is as good. */
-static uint32_t margin_us(const struct peer_fsm *fsm, int other, uint32_t now_us)
-{
-	const struct peer_candidate *all = fsm->candidates.all;
-
-	if (fsm->prefers_relay)
-		return 0;
-	if (other != RELAY_SLOT && candidate_is_by_turn(&all[fsm->current]) && !candidate_is_by_turn(&all[other]))
-		return 0;
-	return now_us / 5 > BETTER_MIN_US ? now_us / 5 : BETTER_MIN_US;
-}
+/* ---- choosing: see peer_choice.c ---- */
 
 static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
 {
-	uint32_t cost, now = cost_now_us(fsm);
-	int best = best_other(fsm, now_ns, &cost);
+	uint32_t cost;
+	const int best = peer_best_other(fsm, now_ns, &cost);
 	const bool is_return = fsm->prefers_relay && fsm->was_lossy;
 	const int way = is_return ? ANY_DIRECT : best; /* by whatever address: it may be the same line */
 
-	if (best < 0 || fsm->trust != PEER_TRUSTED || cost + margin_us(fsm, best, now) >= now) {
+	if (fsm->trust != PEER_TRUSTED || !peer_is_better(fsm, best, cost)) {
 		fsm->n_better = 0;
 		return;
 	}
@@ -963,7 +888,7 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 	if (++fsm->n_better < (is_return ? BACK_SURVEYS : BETTER_SURVEYS))
 		return;
 	fsm->prefers_relay = best == RELAY_SLOT;
-	fsm->was_lossy = fsm->prefers_relay && is_lossy(peer_current(fsm));
+	fsm->was_lossy = fsm->prefers_relay && peer_is_lossy(peer_current(fsm));
 	if (best != RELAY_SLOT)
 		use(fsm, best, now_ns, out);
 	fsm->n_better = 0;
@@ -977,7 +902,7 @@ void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 	candidate_close(peer_current(fsm), in->now_ns);
 	end_trial(fsm);
 	fsm->n_better = 0;
-	int best = best_other(fsm, in->now_ns, &cost);
+	int best = peer_best_other(fsm, in->now_ns, &cost);
 	if (best < 0 || best == RELAY_SLOT) {
 		fsm->prefers_relay = fsm->relay_up;
 		fsm->was_lossy = false;
@@ -993,7 +918,7 @@ static uint64_t survey_interval_ns(struct peer_fsm *fsm)
 
 	if (fsm->n_surveys < SURVEY_EARLY_N || is_closer)
 		return SURVEY_EARLY_NS;
-	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || is_lossy(peer_current(fsm)))
+	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || peer_is_lossy(peer_current(fsm)))
 		return SURVEY_SOON_NS;
 	return SURVEY_NS;
 }
@@ -1017,7 +942,7 @@ static void look_closer(struct peer_fsm *fsm, uint64_t now_ns)
 {
 	const struct peer_candidate *c = peer_current(fsm);
 
-	if (c->loss_permille <= LOSSY_PERMILLE)
+	if (!peer_is_lossy(c))
 		fsm->n_closer_looks = 0;
 	if (now_ns < fsm->closer_ns || candidate_n_lost_of(c, CLOSER_OF) < CLOSER_LOST)
 		return;

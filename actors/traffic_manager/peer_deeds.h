@@ -1,6 +1,6 @@
 /*
  * Internal to the peer state machine: its constants, and the deeds its table names. peer_fsm.c
- * decides which deed, peer_deeds.c does it. Nobody else includes this.
+ * decides which deed, peer_deeds.c does it, peer_choice.c tells which way is best. Nobody else includes this.
  */
 #pragma once
 
@@ -81,15 +81,8 @@
 
 /* Choosing */
 #define FRESH_NS       MS(25000) /* a measurement that old still counts */
-#define MIN_PONGS      3
-#define MIN_CALM       3     /* round trips without load, to say that a direct way is slow */
-#define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
-#define BETTER_MIN_US  3000
 #define BETTER_SURVEYS 2
 #define BACK_SURVEYS   32 /* to a way that was left because it lost much: among an hour's looks one is good by chance */
-#define LOSSY_PERMILLE 20 /* above it loss is an estimate, with an error: */
-#define SURE_OF_NOW    3  /* standard deviations for the way in use … */
-#define SURE_OF_OTHER  1  /* … and for one that shall replace it */
 
 #define NEVER      UINT64_MAX
 #define RELAY_SLOT 0xff
