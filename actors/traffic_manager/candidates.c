@@ -2,14 +2,19 @@
 
 #include "common/macros.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-/* A lost packet costs about a retransmission timeout: 10 % loss weighs as much as 40 ms. */
-#define LOSS_COST_US   400
 /* Of two ways equally fast the one that does not leave the LAN. */
 #define PUBLIC_COST_US 5000
 /* A TURN server's bandwidth, and one more hop that can die: less than our own relay, which is for all. */
 #define TURN_COST_US   10000
+
+/* Pings closer than that are lost together: a short silence must not look like much loss. */
+#define APART_NS 75000000u
+
+/* So many in a row are not lost by chance. */
+#define AWAY_PINGS 10
 
 #define ON_THE_WAY 2 /* pings come that fast where they do not wait for each other's answers */
 
@@ -148,45 +153,84 @@ uint64_t candidate_wait_ns(const struct peer_candidate *candidate)
 	return wait_ns > WAIT_MIN_NS ? wait_ns : WAIT_MIN_NS;
 }
 
-/* Those that may still be answered say nothing yet. */
-static uint32_t n_known(const struct peer_candidate *candidate)
-{
-	return (uint32_t)__builtin_popcountll(candidate->counted >> ON_THE_WAY);
-}
+struct loss {
+	int n, n_lost;
+};
 
-static uint32_t n_lost(const struct peer_candidate *candidate)
+/* Of the last n that count. Those that may still be answered say nothing yet. */
+static struct loss loss_of(const struct peer_candidate *candidate, uint32_t n)
 {
-	return (uint32_t)__builtin_popcountll((candidate->counted & ~candidate->answered) >> ON_THE_WAY);
+	struct loss loss = { 0 };
+
+	for (int i = 0; i < PEER_PING_WORDS && loss.n < (int)n; i++) {
+		uint64_t counted = candidate->counted[i] & (i == 0 ? UINT64_MAX << ON_THE_WAY : UINT64_MAX);
+
+		while (loss.n + __builtin_popcountll(counted) > (int)n)
+			counted &= ~(1ull << (63 - __builtin_clzll(counted))); /* the oldest */
+		loss.n += __builtin_popcountll(counted);
+		loss.n_lost += __builtin_popcountll(counted & ~candidate->answered[i]);
+	}
+	return loss;
 }
 
 uint32_t candidate_n_lost_of(const struct peer_candidate *candidate, uint32_t n)
 {
-	uint64_t lost = (candidate->counted & ~candidate->answered) >> ON_THE_WAY;
-
-	return (uint32_t)__builtin_popcountll(n < 64 ? lost & ((1ull << n) - 1) : lost);
+	return (uint32_t)loss_of(candidate, n).n_lost;
 }
 
 static void take_loss(struct peer_candidate *candidate)
 {
-	uint32_t n = n_known(candidate);
+	const struct loss loss = loss_of(candidate, PEER_N_LATE_PINGS);
 
-	candidate->loss_permille = (uint16_t)(n > 0 ? n_lost(candidate) * 1000 / n : 0);
+	candidate->loss_permille = (uint16_t)(loss.n > 0 ? loss.n_lost * 1000 / loss.n : 0);
+}
+
+/* It was away since its last answer, which says nothing of what it loses. */
+static void forget_silence(struct peer_candidate *candidate)
+{
+	uint32_t n = candidate->n_unanswered;
+
+	for (int i = 0; i < PEER_PING_WORDS; i++) {
+		candidate->counted[i] &= n < 64 ? UINT64_MAX << n : 0;
+		n -= n < 64 ? n : 64;
+	}
+	take_loss(candidate);
+}
+
+void candidate_hope(struct peer_candidate *candidate)
+{
+	if (candidate->n_unanswered >= HOPELESS_PINGS)
+		forget_silence(candidate);
+	candidate->n_unanswered = 0;
 }
 
 static void note_answered(struct peer_candidate *candidate, uint32_t n_since)
 {
 	if (n_since >= 64)
 		return;
-	candidate->answered |= 1ull << n_since;
-	if (candidate->n_pongs == 0) /* what was lost before the hole was open says nothing of the way */
-		candidate->counted &= (2ull << n_since) - 1;
+	candidate->answered[0] |= 1ull << n_since;
+	if (candidate->n_pongs == 0) { /* what was lost before the hole was open says nothing of the way */
+		candidate->counted[0] &= (2ull << n_since) - 1;
+		memset(&candidate->counted[1], 0, sizeof(candidate->counted) - sizeof(candidate->counted[0]));
+	}
 	take_loss(candidate);
+}
+
+static void shift_in(uint64_t words[PEER_PING_WORDS], bool bit)
+{
+	for (int i = PEER_PING_WORDS - 1; i > 0; i--)
+		words[i] = words[i] << 1 | words[i - 1] >> 63;
+	words[0] = words[0] << 1 | bit;
 }
 
 void candidate_on_ping_sent(struct peer_candidate *candidate, bool loaded, uint64_t now_ns)
 {
-	candidate->counted = candidate->counted << 1 | !loaded;
-	candidate->answered <<= 1;
+	const bool counts = !loaded && now_ns - candidate->counted_ns >= APART_NS;
+
+	shift_in(candidate->counted, counts);
+	if (counts)
+		candidate->counted_ns = now_ns;
+	shift_in(candidate->answered, false);
 	take_loss(candidate);
 	if (candidate->n_unanswered < UINT8_MAX)
 		candidate->n_unanswered++;
@@ -214,7 +258,8 @@ void candidate_forget_measures(struct peer_candidate *candidate)
 	memset(candidate->round_trips_us, 0, sizeof(candidate->round_trips_us));
 	candidate->n_calm = 0;
 	candidate->n_pongs = 0;
-	candidate->counted = candidate->answered = 0;
+	memset(candidate->counted, 0, sizeof(candidate->counted));
+	memset(candidate->answered, 0, sizeof(candidate->answered));
 	candidate->loss_permille = 0;
 	candidate->n_unanswered = 0;
 }
@@ -261,6 +306,8 @@ void candidate_on_pong(struct peer_candidate *candidate, uint32_t n_since, uint3
 	note_round_trip(candidate, round_trip_us, loaded);
 	if (!loaded && candidate->n_calm < UINT8_MAX)
 		candidate->n_calm++;
+	if (candidate->n_unanswered > AWAY_PINGS) /* this one was answered */
+		forget_silence(candidate);
 	note_answered(candidate, n_since);
 	if (candidate->n_pongs < UINT16_MAX)
 		candidate->n_pongs++;
@@ -274,35 +321,43 @@ bool candidate_is_by_turn(const struct peer_candidate *candidate)
 	return candidate->by_turn || endpoint_is_loopback(&candidate->endpoint);
 }
 
-static uint32_t cost_us(const struct peer_candidate *candidate, uint32_t loss_permille)
+uint32_t candidate_base_us(const struct peer_candidate *candidate)
 {
-	uint32_t cost = candidate_floor_us(candidate) + loss_permille * LOSS_COST_US;
+	uint32_t base = candidate_floor_us(candidate);
 
 	if (candidate_is_by_turn(candidate))
-		cost += TURN_COST_US;
-	return cost + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
+		base += TURN_COST_US;
+	return base + (endpoint_is_private(&candidate->endpoint) ? 0 : PUBLIC_COST_US);
 }
 
 uint32_t candidate_cost_us(const struct peer_candidate *candidate)
 {
-	return cost_us(candidate, candidate->loss_permille);
+	return candidate_base_us(candidate) + candidate->loss_permille * PEER_LOSS_COST_US;
 }
 
-static int square_root(int n)
+/* Rounded down. */
+static uint32_t square_root(uint64_t n)
 {
-	int root = 0;
+	uint64_t root = 0;
 
-	while ((root + 1) * (root + 1) <= n)
-		root++;
-	return root;
+	for (uint64_t bit = 1u << 31; bit > 0; bit >>= 1)
+		if ((root | bit) * (root | bit) <= n)
+			root |= bit;
+	return (uint32_t)root;
 }
 
-uint32_t candidate_cost_deviated_us(const struct peer_candidate *candidate, int deviations)
+/*
+ * Of n pings k were lost: Wilson's score interval, (k + z²/2 ± z √(k (n - k) / n + z²/4)) / (n + z²). Unlike k/n ± z σ it
+ * holds for few pings, and where few are lost.
+ */
+uint32_t candidate_loss_bound(const struct peer_candidate *candidate, uint32_t n_last, int deviations)
 {
-	/* As if one more had been lost and one answered: a few answers do not say that nothing is lost. */
-	int n = (int)n_known(candidate) + 2;
-	int loss = (int)(n_lost(candidate) + 1) * 1000 / n;
+	const struct loss seen = loss_of(candidate, n_last);
+	const uint64_t n = (uint64_t)seen.n, k = (uint64_t)seen.n_lost, z = (uint64_t)abs(deviations);
 
-	loss += deviations * square_root(loss * (1000 - loss) / n);
-	return cost_us(candidate, loss < 0 ? 0 : loss > 1000 ? 1000 : (uint32_t)loss);
+	if (n == 0)
+		return deviations > 0 ? 1000 : 0;
+	const uint64_t middle = 1000 * (2 * k + z * z);
+	const uint64_t root = z * square_root(1000000 * (4 * k * (n - k) / n + z * z));
+	return (uint32_t)((deviations < 0 ? middle - root : middle + root) / (2 * (n + z * z)));
 }

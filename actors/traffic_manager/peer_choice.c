@@ -10,9 +10,10 @@
 #define MIN_CALM       3     /* round trips without load, to say that a direct way is slow */
 #define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */
 #define BETTER_MIN_US  3000
-#define LOSSY_PERMILLE 20 /* above it loss is an estimate, with an error: */
-#define SURE_OF_NOW    3  /* standard deviations for the way in use … */
-#define SURE_OF_OTHER  1  /* … and for one that shall replace it */
+#define LOSSY_PERMILLE 20
+/* Loss is an estimate, with an error: so many standard deviations for the way in use, and for one that shall replace it. */
+#define SURE_OF_NOW    5
+#define SURE_OF_OTHER  2
 
 static bool is_measured(const struct peer_candidate *c, uint64_t now_ns)
 {
@@ -29,23 +30,41 @@ bool peer_is_lossy(const struct peer_candidate *c)
 	return c->loss_permille > LOSSY_PERMILLE;
 }
 
-/* At least so much the way in use costs: who leaves it must be sure of its loss. */
-static uint32_t cost_now_us(struct peer_fsm *fsm)
+static uint32_t base_us(const struct peer_fsm *fsm, const struct peer_candidate *c)
 {
-	const struct peer_candidate *c = way_in_use(fsm);
-	uint32_t cost = peer_is_lossy(c) ? candidate_cost_deviated_us(c, -SURE_OF_NOW) : candidate_cost_us(c);
-
-	return cost + (fsm->prefers_relay ? RELAY_COST_US : 0);
+	return candidate_base_us(c) + (c == &fsm->relay ? RELAY_COST_US : 0);
 }
 
-/* And at most so much another one. */
-static uint32_t cost_other_us(struct peer_fsm *fsm, const struct peer_candidate *c)
+/*
+ * So much is lost at least on the way in use. Much of it is certain after few pings, a little after many; and those may be of
+ * long ago, so they say no more than what is still lost.
+ */
+static uint32_t least_loss(const struct peer_candidate *c)
 {
-	bool is_return = fsm->prefers_relay && c->loss_permille > 0; /* to what it was left for, perhaps */
-	bool is_exact = !is_return && !peer_is_lossy(c) && !peer_is_lossy(way_in_use(fsm));
-	uint32_t cost = is_exact ? candidate_cost_us(c) : candidate_cost_deviated_us(c, SURE_OF_OTHER);
+	const uint32_t lately = candidate_loss_bound(c, PEER_N_LATE_PINGS, -SURE_OF_NOW);
+	const uint32_t ever = candidate_loss_bound(c, PEER_N_PINGS, -SURE_OF_NOW);
+	const uint32_t still = ever < c->loss_permille ? ever : c->loss_permille;
 
-	return cost + (c == &fsm->relay ? RELAY_COST_US : 0);
+	return lately > still ? lately : still;
+}
+
+/* And at most so much on another one: perhaps it was asked a few times only. */
+static uint32_t most_loss(const struct peer_candidate *c)
+{
+	const uint32_t ever = candidate_loss_bound(c, PEER_N_PINGS, SURE_OF_OTHER);
+
+	return ever > c->loss_permille ? ever : c->loss_permille;
+}
+
+static uint32_t most_cost_us(const struct peer_fsm *fsm, const struct peer_candidate *c)
+{
+	return base_us(fsm, c) + most_loss(c) * PEER_LOSS_COST_US;
+}
+
+static bool is_lossier(const struct peer_candidate *c, const struct peer_candidate *than)
+{
+	return candidate_loss_bound(c, PEER_N_LATE_PINGS, -1) > candidate_loss_bound(than, PEER_N_LATE_PINGS, 1) ||
+	       candidate_loss_bound(c, PEER_N_PINGS, -1) > candidate_loss_bound(than, PEER_N_PINGS, 1);
 }
 
 /* Only where the direct way was slow or lossy without load: else it may be we who make it so. */
@@ -55,43 +74,53 @@ static bool may_prefer_relay(struct peer_fsm *fsm, uint64_t now_ns)
 	       peer_current(fsm)->n_calm >= MIN_CALM;
 }
 
-int peer_best_other(struct peer_fsm *fsm, uint64_t now_ns, uint32_t *ret_cost_us)
-{
-	int best = -1;
-
-	*ret_cost_us = UINT32_MAX;
-	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
-		const struct peer_candidate *c = &fsm->candidates.all[i];
-
-		if (!c->origin || !is_measured(c, now_ns) || candidate_is_closed(c, now_ns) ||
-		    (i == fsm->current && !fsm->prefers_relay) ||
-		    cost_other_us(fsm, c) >= *ret_cost_us)
-			continue;
-		best = i;
-		*ret_cost_us = cost_other_us(fsm, c);
-	}
-	if (may_prefer_relay(fsm, now_ns) && cost_other_us(fsm, &fsm->relay) < *ret_cost_us) {
-		best = RELAY_SLOT;
-		*ret_cost_us = cost_other_us(fsm, &fsm->relay);
-	}
-	return best;
-}
-
 /* How much better another way must be. Back from a relay, ours or TURN's, we go as soon as direct is as good. */
-static uint32_t margin_us(const struct peer_fsm *fsm, int other, uint32_t now_us)
+static uint32_t margin_us(struct peer_fsm *fsm, const struct peer_candidate *other, uint32_t now_us)
 {
-	const struct peer_candidate *all = fsm->candidates.all;
-
 	if (fsm->prefers_relay)
 		return 0;
-	if (other != RELAY_SLOT && candidate_is_by_turn(&all[fsm->current]) && !candidate_is_by_turn(&all[other]))
+	if (other != &fsm->relay && candidate_is_by_turn(peer_current(fsm)) && !candidate_is_by_turn(other))
 		return 0;
 	return now_us / 5 > BETTER_MIN_US ? now_us / 5 : BETTER_MIN_US;
 }
 
-bool peer_is_better(struct peer_fsm *fsm, int other, uint32_t cost_us)
+static bool is_nearer(struct peer_fsm *fsm, const struct peer_candidate *other)
 {
-	const uint32_t now_us = cost_now_us(fsm);
+	const uint32_t now_us = base_us(fsm, way_in_use(fsm));
 
-	return other >= 0 && cost_us + margin_us(fsm, other, now_us) < now_us;
+	return base_us(fsm, other) + margin_us(fsm, other, now_us) < now_us;
+}
+
+static bool is_cheaper(struct peer_fsm *fsm, const struct peer_candidate *other)
+{
+	const uint32_t now_us = base_us(fsm, way_in_use(fsm)) + least_loss(way_in_use(fsm)) * PEER_LOSS_COST_US;
+
+	return most_cost_us(fsm, other) + margin_us(fsm, other, now_us) < now_us;
+}
+
+/* Nearer, and as far as we know no worse; or surely better. Back to what lost much only if that, by whatever address: it may be the same line. */
+static bool is_better(struct peer_fsm *fsm, const struct peer_candidate *other)
+{
+	const bool is_return = fsm->prefers_relay && fsm->was_lossy;
+
+	return (!is_return && is_nearer(fsm, other) && !is_lossier(other, way_in_use(fsm))) || is_cheaper(fsm, other);
+}
+
+int peer_best_other(struct peer_fsm *fsm, bool must_be_better, uint64_t now_ns)
+{
+	const struct peer_candidate *best = NULL;
+
+	for (int i = 0; i < PEER_MAX_CANDIDATES + 1; i++) {
+		const bool is_relay = i == PEER_MAX_CANDIDATES;
+		const struct peer_candidate *c = is_relay ? &fsm->relay : &fsm->candidates.all[i];
+
+		if (is_relay ? !may_prefer_relay(fsm, now_ns)
+			     : !c->origin || !is_measured(c, now_ns) || candidate_is_closed(c, now_ns))
+			continue;
+		if (c == way_in_use(fsm) || (must_be_better && !is_better(fsm, c)))
+			continue;
+		if (!best || most_cost_us(fsm, c) < most_cost_us(fsm, best))
+			best = c;
+	}
+	return !best ? -1 : best == &fsm->relay ? RELAY_SLOT : (int)(best - fsm->candidates.all);
 }

@@ -74,7 +74,16 @@ static void end_trial(struct peer_fsm *fsm)
 	memset(fsm->looks_ns, 0, sizeof(fsm->looks_ns));
 }
 
+static void end_doubt(struct peer_fsm *fsm)
+{
+	fsm->trust = PEER_TRUSTED;
+	fsm->needs_pong = fsm->takes_any = false;
+	fsm->n_probes = 0;
+}
+
 /* ---- tx ids ---- */
+
+#define TX_ID_UNIT_NS 1000
 
 /* nonce ‖ slot ‖ generation ‖ number ‖ time sent: so nothing needs to be remembered. */
 
@@ -88,7 +97,7 @@ static struct peer_tx_id tx_id(const struct peer_fsm *fsm, uint8_t slot,
 	wire_put_u8(&w, slot);
 	wire_put_u8(&w, c->generation);
 	wire_put_u16(&w, c->n_pings);
-	wire_put_u32(&w, (uint32_t)(now_ns / 1000));
+	wire_put_u32(&w, (uint32_t)(now_ns / TX_ID_UNIT_NS));
 	return id;
 }
 
@@ -106,7 +115,7 @@ struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input
 	uint8_t slot = wire_u8(&r);
 	uint8_t generation = wire_u8(&r);
 	uint16_t number = wire_u16(&r);
-	uint32_t age_us = (uint32_t)(in->now_ns / 1000) - wire_u32(&r);
+	uint32_t age_us = (uint32_t)(in->now_ns / TX_ID_UNIT_NS) - wire_u32(&r);
 	struct peer_candidate *c = NULL;
 
 	if (slot == RELAY_SLOT)
@@ -126,7 +135,7 @@ static void ping(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_actio
 {
 	struct peer_candidate *c = &fsm->candidates.all[i];
 
-	if (c->ping_ns == now_ns && c->n_pings > 0)
+	if (c->ping_ns == now_ns)
 		return; /* once a moment is enough */
 	candidate_on_ping_sent(c, peer_was_loaded(fsm, now_ns), now_ns);
 	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
@@ -136,7 +145,7 @@ static void ping(struct peer_fsm *fsm, int i, uint64_t now_ns, struct peer_actio
 
 static void ping_by_relay(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
 {
-	if (!fsm->relay_up || (fsm->relay.ping_ns == now_ns && fsm->relay.n_pings > 0))
+	if (!fsm->relay_up || fsm->relay.ping_ns == now_ns)
 		return;
 	candidate_on_ping_sent(&fsm->relay, peer_was_loaded(fsm, now_ns), now_ns);
 	struct peer_action *action = peer_add_action(out, PEER_DO_SEND_PING);
@@ -201,6 +210,8 @@ static void measure(struct peer_fsm *fsm, struct peer_candidate *c, const struct
 	uint64_t sent_ns = now_ns - peer_sooner((uint64_t)round_trip_us * 1000, now_ns);
 
 	candidate_on_pong(c, n_since, round_trip_us, peer_was_loaded(fsm, sent_ns), now_ns);
+	if (was_asked && sent_ns > c->works_ns)
+		c->works_ns = sent_ns;
 	c->by_turn = in->by_turn;
 }
 
@@ -256,6 +267,28 @@ static void pong(const struct peer_fsm *fsm, const struct peer_input *in, struct
 		receipt(fsm, &in->from.endpoint, in->now_ns, out);
 }
 
+/* It answered a ping that was sent since then. */
+static bool works_since_doubt(const struct peer_fsm *fsm, const struct peer_candidate *c)
+{
+	return c->works_ns > 0 && c->works_ns + TX_ID_UNIT_NS > fsm->doubt_ns;
+}
+
+int peer_answered_since_doubt(const struct peer_fsm *fsm, uint64_t now_ns)
+{
+	const struct peer_candidate *all = fsm->candidates.all;
+	int best = -1, closed = -1;
+
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) {
+		int *which = candidate_is_closed(&all[i], now_ns) ? &closed : &best;
+
+		if (!all[i].origin || i == fsm->current || !works_since_doubt(fsm, &all[i]))
+			continue;
+		if (*which < 0 || candidate_cost_us(&all[i]) < candidate_cost_us(&all[*which]))
+			*which = i;
+	}
+	return best >= 0 ? best : closed;
+}
+
 /* "Ping>Pong". A ping from elsewhere while our own path is in doubt may show the new one. */
 void deed_answer(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
@@ -307,7 +340,7 @@ void deed_forget(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	memset(&fsm->relay, 0, sizeof(fsm->relay));
 	fsm->session = 0;
 	fsm->current = -1;
-	fsm->trust = PEER_TRUSTED;
+	end_doubt(fsm);
 	end_trial(fsm);
 	fsm->received_ns = 0;
 	fsm->n_failures = 0;
@@ -485,9 +518,7 @@ void deed_ping_the_new(struct peer_fsm *fsm, const struct peer_input *in, struct
 
 static void trust(struct peer_fsm *fsm, uint64_t now_ns)
 {
-	fsm->trust = PEER_TRUSTED;
-	fsm->needs_pong = false;
-	fsm->n_probes = 0;
+	end_doubt(fsm);
 	fsm->alive_ns = now_ns;
 	fsm->unanswered_ns = 0;
 }
@@ -496,7 +527,7 @@ static void send_probe(struct peer_fsm *fsm, uint64_t now_ns, struct peer_action
 {
 	if (fsm->n_probes++ == 0) {
 		fsm->doubt_ns = now_ns;
-		fsm->usual_loss_permille = peer_current(fsm)->loss_permille;
+		fsm->usual_loss_permille = (uint16_t)candidate_loss_bound(peer_current(fsm), PEER_N_PINGS, 0);
 	}
 	fsm->probe_ns = now_ns;
 	ping(fsm, fsm->current, now_ns, out);
@@ -548,7 +579,7 @@ void deed_boot(struct peer_fsm *fsm, const struct peer_input *in, struct peer_ac
 	if (in->type != PEER_IN_ADOPT)
 		return;
 	fsm->trust = PEER_SUSPECT;
-	fsm->needs_pong = true;
+	fsm->needs_pong = fsm->takes_any = true;
 	send_probe(fsm, in->now_ns, out);
 }
 
@@ -588,23 +619,51 @@ void deed_doubt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 		return;
 	fsm->trust = PEER_SUSPECT;
 	send_probe(fsm, in->now_ns, out);
-	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) /* … that answered ever: what is silent now may have been silent for long */
 		if (fsm->candidates.all[i].origin && fsm->candidates.all[i].pong_ns)
 			ping(fsm, i, in->now_ns, out);
 }
 
 void deed_probe_again(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
+	const bool is_urgent = !fsm->relay_up; /* nothing else carries what flows */
+
 	send_probe(fsm, in->now_ns, out);
+	if ((!is_urgent && fsm->trust != PEER_SUSPECT) || peer_answered_since_doubt(fsm, in->now_ns) >= 0)
+		return;
+	if (fsm->n_probes % OTHERS_EACH == 0 || (is_urgent && fsm->n_probes > INSTEAD_PROBES))
+		ping_others(fsm, in->now_ns, out);
 }
 
-/* Something changed at one of the two ends: does our direction still work? What was closed may be open. */
-void deed_question(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+/* Does our direction still work? What was closed may be open. */
+static void ask_for_pong(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
 	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
 		fsm->candidates.all[i].closed_until_ns = 0;
 	fsm->needs_pong = true;
 	deed_doubt(fsm, in, out);
+}
+
+/* Whatever answers first from now on is the way; what it answered before may be over. */
+static void take_any(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
+{
+	fsm->takes_any = true;
+	fsm->doubt_ns = now_ns;
+	ping_others(fsm, now_ns, out);
+}
+
+/* Something changed at one of the two ends. */
+void deed_question(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	ask_for_pong(fsm, in, out);
+	take_any(fsm, in->now_ns, out);
+}
+
+/* It cannot even be sent there. */
+void deed_doubt_sending(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	deed_doubt(fsm, in, out);
+	take_any(fsm, in->now_ns, out);
 }
 
 void deed_question_and_offer(struct peer_fsm *fsm, const struct peer_input *in,
@@ -631,7 +690,7 @@ void deed_wonder(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	if (fsm->trust == PEER_SUSPECT || !fsm->path.direct || in->now_ns - peer_current(fsm)->pong_ns < SILENCE_NS)
 		return;
 	if (fsm->trust == PEER_PROBED ? is_gone : is_onset)
-		deed_question(fsm, in, out);
+		ask_for_pong(fsm, in, out);
 	else if (fsm->trust == PEER_TRUSTED)
 		check(fsm, in, out);
 }
@@ -763,6 +822,9 @@ void deed_hear_data(struct peer_fsm *fsm, const struct peer_input *in, struct pe
 		return;
 	if (i == fsm->current)
 		fsm->data_ns = in->now_ns;
+	/* Nobody told us of that address, and what we use is in doubt: the peer's NAT has another mapping, probably. */
+	if (i != fsm->current && fsm->trust == PEER_SUSPECT && fsm->candidates.all[i].origin == PEER_LEARNED)
+		fsm->takes_any = true;
 	if (i == fsm->current && !fsm->needs_pong)
 		trust(fsm, in->now_ns);
 	else if (i != fsm->current && (!known || fsm->trust == PEER_SUSPECT) &&
@@ -798,8 +860,14 @@ void deed_confirm(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 		ping(fsm, answered, in->now_ns, out);
 	if (asked == fsm->current)
 		trust(fsm, in->now_ns);
-	else if (fsm->trust == PEER_SUSPECT && c->origin)
+	else if (fsm->trust == PEER_SUSPECT && fsm->takes_any && c->origin && works_since_doubt(fsm, c))
 		use(fsm, asked, in->now_ns, out);
+}
+
+/* The path answers no more, and another way did since it was doubted. */
+void deed_use_other(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
+{
+	use(fsm, peer_answered_since_doubt(fsm, in->now_ns), in->now_ns, out);
 }
 
 /* The peer starts anew: it may have lost what we still trust. */
@@ -809,7 +877,7 @@ void deed_hurry(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 	if (in->now_ns - peer_current(fsm)->pong_ns >= JUST_NOW_NS)
 		deed_question(fsm, in, out);
 	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
-		fsm->candidates.all[i].n_unanswered = 0;
+		candidate_hope(&fsm->candidates.all[i]);
 	offer(fsm, OFFER_AGAIN_NS, in->now_ns, out);
 	ping_others(fsm, in->now_ns, out);
 	fsm->n_rounds = 0;
@@ -850,7 +918,7 @@ void deed_give_up(struct peer_fsm *fsm, const struct peer_input *in, struct peer
 
 	peer_remove_akas(fsm, true, out);
 	fsm->current = -1;
-	fsm->trust = PEER_TRUSTED;
+	end_doubt(fsm);
 	end_trial(fsm);
 	if (was_proven)
 		fsm->n_failures = 0;
@@ -864,7 +932,7 @@ void deed_retire(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 	ping(fsm, fsm->current, in->now_ns, out);
 	peer_remove_akas(fsm, true, out);
 	fsm->current = -1;
-	fsm->trust = PEER_TRUSTED;
+	end_doubt(fsm);
 	end_trial(fsm);
 	fsm->n_failures = 0;
 }
@@ -873,19 +941,19 @@ void deed_retire(struct peer_fsm *fsm, const struct peer_input *in, struct peer_
 
 static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *out)
 {
-	uint32_t cost;
-	const int best = peer_best_other(fsm, now_ns, &cost);
-	const bool is_return = fsm->prefers_relay && fsm->was_lossy;
-	const int way = is_return ? ANY_DIRECT : best; /* by whatever address: it may be the same line */
+	const int best = peer_best_other(fsm, true, now_ns);
+	const bool is_suspect = fsm->trust == PEER_SUSPECT;
 
-	if (fsm->trust != PEER_TRUSTED || !peer_is_better(fsm, best, cost)) {
+	if (is_suspect && best >= 0 && best != RELAY_SLOT && !works_since_doubt(fsm, &fsm->candidates.all[best]))
+		return; /* what silenced the one may have silenced the other */
+	if (best < 0) {
 		fsm->n_better = 0;
 		return;
 	}
-	if (way != fsm->better)
+	if (best != fsm->better)
 		fsm->n_better = 0;
-	fsm->better = way;
-	if (++fsm->n_better < (is_return ? BACK_SURVEYS : BETTER_SURVEYS))
+	fsm->better = best;
+	if (++fsm->n_better < BETTER_SURVEYS)
 		return;
 	fsm->prefers_relay = best == RELAY_SLOT;
 	fsm->was_lossy = fsm->prefers_relay && peer_is_lossy(peer_current(fsm));
@@ -897,12 +965,10 @@ static void choose(struct peer_fsm *fsm, uint64_t now_ns, struct peer_actions *o
 /* Pings pass, data does not: another way carries it, and this one is kept warm until it is tried again. */
 void deed_close(struct peer_fsm *fsm, const struct peer_input *in, struct peer_actions *out)
 {
-	uint32_t cost;
-
 	candidate_close(peer_current(fsm), in->now_ns);
 	end_trial(fsm);
 	fsm->n_better = 0;
-	int best = peer_best_other(fsm, in->now_ns, &cost);
+	const int best = peer_best_other(fsm, false, in->now_ns);
 	if (best < 0 || best == RELAY_SLOT) {
 		fsm->prefers_relay = fsm->relay_up;
 		fsm->was_lossy = false;
@@ -916,7 +982,7 @@ static uint64_t survey_interval_ns(struct peer_fsm *fsm)
 {
 	const bool is_closer = fsm->n_closer > 0 && fsm->watch_ns != 0;
 
-	if (fsm->n_surveys < SURVEY_EARLY_N || is_closer)
+	if (fsm->n_surveys < SURVEY_EARLY_N || is_closer || (fsm->prefers_relay && fsm->was_lossy))
 		return SURVEY_EARLY_NS;
 	if (fsm->prefers_relay || candidate_is_by_turn(peer_current(fsm)) || peer_is_lossy(peer_current(fsm)))
 		return SURVEY_SOON_NS;
@@ -960,6 +1026,8 @@ void deed_watch_loss(struct peer_fsm *fsm, const struct peer_input *in, struct p
 	fsm->watch_ns = 0;
 	if (!fsm->path.direct || now_ns - fsm->sent_ns >= PAUSE_NS || peer_was_loaded(fsm, now_ns))
 		return;
+	if (fsm->trust == PEER_SUSPECT)
+		return; /* its probes come faster */
 	ping(fsm, fsm->current, now_ns, out);
 	receipt(fsm, &peer_current(fsm)->endpoint, now_ns, out); /* its answer is a reason not to ask: see EV_SILENT */
 	if (fsm->n_closer > 0) {

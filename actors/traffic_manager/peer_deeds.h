@@ -27,10 +27,11 @@
 /* Established */
 #define SILENCE_NS       MS(250) /* data went out and nothing came in: ask */
 #define PROBE_WAIT_MAX   MS(400) /* for the answer, at most; else candidate_wait_ns() */
-#define PROBE_NS         MS(100) /* between the probes of a suspect path */
+#define PROBE_NS         MS(50)  /* between the probes of a suspect path */
 #define PROBE_SLOW_NS    MS(500) /* and after the first few */
-#define FAST_PROBES      6
-#define LOST_PROBES      6         /* and more where some are lost anyway: meanwhile the relay carries a copy of all */
+#define LOST_PROBES      10      /* and more where some are lost anyway: meanwhile the relay carries a copy of all */
+#define OTHERS_EACH      5       /* so many of them, as long as none of the other ways answers, a ping to those of which there is hope */
+#define INSTEAD_PROBES   5       /* for another way that answers, while nothing carries a copy */
 #define LOSS_PROBE_NS    MS(30)    /* between the probes before the doubt, where some are lost anyway */
 #define LOSS_PROBES_MAX  6
 #define LOST_TRAFFIC_NS  MS(550)  /* of doubt, with traffic that the relay can carry */
@@ -44,7 +45,6 @@
 #define SURVEY_EARLY_N   3
 #define SURVEY_NS        MS(10000)
 #define SURVEY_SOON_NS   MS(2000) /* while a relay is preferred, or TURN's is all there is, or pings are lost */
-#define HOPELESS_PINGS   8       /* unanswered: no longer part of a survey */
 #define CHECK_NS         MS(500) /* a pong so old says nothing of what the peer asks now */
 #define RECENT_NS        MS(1000)
 #define JUST_NOW_NS      MS(1000) /* a pong that young needs no second one to be believed */
@@ -74,19 +74,17 @@
 #define PAUSE_NS	 MS(200) /* without data: it does not flow any more */
 #define CLOSER_LOST	 2	 /* of the last CLOSER_OF: a closer look */
 #define CLOSER_OF	 8
-#define CLOSER_PINGS	 64	 /* all that are counted */
-#define CLOSER_NS	 MS(200) /* between them, or longer where answers take long */
+#define CLOSER_PINGS	 128	 /* to this way and to the relay */
+#define CLOSER_NS	 MS(100) /* between them, or longer where answers take long */
 #define CLOSER_AGAIN_NS	 MS(60000) /* and twice as long each time that it changed nothing */
 #define CLOSER_AGAIN_MAX MS(600000)
 
 /* Choosing */
 #define FRESH_NS       MS(25000) /* a measurement that old still counts */
 #define BETTER_SURVEYS 2
-#define BACK_SURVEYS   32 /* to a way that was left because it lost much: among an hour's looks one is good by chance */
 
 #define NEVER      UINT64_MAX
 #define RELAY_SLOT 0xff
-#define ANY_DIRECT 0xfe
 
 static inline uint64_t peer_later(uint64_t a, uint64_t b)
 {
@@ -117,6 +115,9 @@ void peer_remove_akas(struct peer_fsm *fsm, bool all, struct peer_actions *out);
 /* The candidate (or the relay) that was pinged with in->tx_id, or NULL if we do not wait for it. */
 struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input *in,
 				   uint32_t *ret_round_trip_us);
+
+/* The best of the other ways that answered a ping sent since the path in use was doubted: an index, or -1. */
+int peer_answered_since_doubt(const struct peer_fsm *fsm, uint64_t now_ns);
 
 /* What the receipt says of the data that we sent: 1 it arrives, -1 it does not, 0 nothing. */
 int peer_judge_receipt(const struct peer_fsm *fsm, const struct peer_input *in);
@@ -149,6 +150,7 @@ peer_deed deed_carry_big_by_relay;
 peer_deed deed_carry_big_directly;
 peer_deed deed_confirm;
 peer_deed deed_doubt;
+peer_deed deed_doubt_sending;
 peer_deed deed_fail;
 peer_deed deed_finalize;
 peer_deed deed_forget;
@@ -177,6 +179,7 @@ peer_deed deed_take_rendezvous;
 peer_deed deed_take_rendezvous_and_ping;
 peer_deed deed_try_now;
 peer_deed deed_try_soon;
+peer_deed deed_use_other;
 peer_deed deed_watch;
 peer_deed deed_watch_loss;
 peer_deed deed_wonder;

@@ -58,6 +58,7 @@ enum event {
 	EV_NO_ANSWER,     /* the probe was not answered in time */
 	EV_PROBE_DUE,     /* the next one, to a suspect path */
 	EV_LOST,          /* silent too long */
+	EV_OTHER_WORKS,   /* so is this one, but not another way */
 	EV_RECEIPT_DUE, /* ask once more whether data arrives */
 	EV_UNDELIVERED, /* asked long enough: it does not */
 	EV_WATCH_DUE,   /* data flows: how much of it is lost? */
@@ -125,6 +126,7 @@ static const char *const event_names[] = {
 	[EV_NO_ANSWER] = "no answer",
 	[EV_PROBE_DUE] = "probe due",
 	[EV_LOST] = "lost",
+	[EV_OTHER_WORKS] = "other works",
 	[EV_RECEIPT_DUE] = "receipt due",
 	[EV_UNDELIVERED] = "undelivered",
 	[EV_WATCH_DUE] = "watch due",
@@ -227,7 +229,7 @@ static const struct arrow {
 	ROW(PEER_ESTABLISHED,             EV_NEW_ENDPOINTS,  PEER_ESTABLISHED,             ping_the_new),
 	ROW(PEER_ESTABLISHED,             EV_NEW_SESSION,    PEER_ESTABLISHED,             question),
 	ROW(PEER_ESTABLISHED,             EV_OUR_ENDPOINTS,  PEER_ESTABLISHED,             question_and_offer),
-	ROW(PEER_ESTABLISHED,             EV_SEND_FAILED,    PEER_ESTABLISHED,             doubt),
+	ROW(PEER_ESTABLISHED,             EV_SEND_FAILED,    PEER_ESTABLISHED,             doubt_sending),
 	ROW(PEER_ESTABLISHED,             EV_TOO_BIG,        PEER_ESTABLISHED,             carry_big_by_relay),
 	ROW(PEER_ESTABLISHED,             EV_FITS_AGAIN,     PEER_ESTABLISHED,             carry_big_directly),
 	ROW(PEER_ESTABLISHED,             EV_RELAY_DOWN,     PEER_ESTABLISHED,             lose_relay),
@@ -238,6 +240,7 @@ static const struct arrow {
 	ROW(PEER_ESTABLISHED,             EV_ROUND_DUE,      PEER_ESTABLISHED,             ping_others_round),
 	ROW(PEER_ESTABLISHED,             EV_WATCH_DUE,      PEER_ESTABLISHED,             watch_loss),
 	ROW(PEER_ESTABLISHED,             EV_SURVEY_DUE,     PEER_ESTABLISHED,             survey),
+	ROW(PEER_ESTABLISHED,             EV_OTHER_WORKS,    PEER_ESTABLISHED,             use_other),
 	ROW(PEER_ESTABLISHED,             EV_LOST,           PEER_TEARDOWN,                give_up),
 	ROW(PEER_ESTABLISHED,             EV_UNUSED,         PEER_TEARDOWN,                retire),
 	ROW(PEER_TEARDOWN,                EV_WANTED,         PEER_TRYING,                  try_soon),
@@ -404,38 +407,60 @@ static uint64_t probe_wait_ns(const struct peer_fsm *fsm)
 /* A probe was not answered in time; behind our own packets it may be late, and others lost. */
 static uint64_t no_answer_at_ns(const struct peer_fsm *fsm)
 {
+	const uint32_t n_before = peer_probes_before_doubt(fsm);
+
 	if (!peer_was_loaded(fsm, fsm->probe_ns))
-		return fsm->n_probes < peer_probes_before_doubt(fsm) ? NEVER : fsm->probe_ns + probe_wait_ns(fsm);
+		return fsm->n_probes < n_before ? NEVER : fsm->doubt_ns + (n_before - 1) * LOSS_PROBE_NS + probe_wait_ns(fsm);
 	return peer_later(fsm->doubt_ns + LOADED_WAIT_NS,
 			  peer_sooner(fsm->data_ns + SILENCE_NS, fsm->doubt_ns + LOADED_PATIENT_NS));
 }
 
-/* So many probes in a row are not lost by chance, also where the usual loss is measured at half of what it is. Meanwhile
- * the relay carries a copy of all. */
+static bool is_copied(const struct peer_fsm *fsm)
+{
+	return fsm->relay_up && (fsm->unanswered_ns || (fsm->needs_pong && fsm->active));
+}
+
+/* So many probes in a row are not lost by chance, also where the usual loss is measured at half of what it is. */
 static uint32_t lost_probes(const struct peer_fsm *fsm)
 {
-	return LOST_PROBES + (uint32_t)peer_sooner(fsm->usual_loss_permille, 400) / 20u;
+	const uint32_t usually = (uint32_t)peer_sooner(fsm->usual_loss_permille, 400) / 20u;
+
+	return usually + (is_copied(fsm) ? LOST_PROBES : INSTEAD_PROBES);
+}
+
+/* When the last probe went that is needed for that: without a relay they are as fast as that from the first on. */
+static uint64_t last_needed_ns(const struct peer_fsm *fsm)
+{
+	const uint32_t n_before = peer_probes_before_doubt(fsm), n = lost_probes(fsm);
+
+	if (fsm->relay_up || !fsm->unanswered_ns || n <= n_before)
+		return fsm->probe_ns;
+	return peer_sooner(fsm->probe_ns, fsm->doubt_ns + (n_before - 1) * LOSS_PROBE_NS + (n - n_before) * PROBE_NS);
 }
 
 static uint64_t probe_again_ns(const struct peer_fsm *fsm)
 {
-	return peer_was_loaded(fsm, fsm->probe_ns) ? LOADED_PROBE_NS
-	       : fsm->n_probes < peer_later(FAST_PROBES, lost_probes(fsm) + 1) ? PROBE_NS
-									       : PROBE_SLOW_NS;
+	return peer_was_loaded(fsm, fsm->probe_ns) ? LOADED_PROBE_NS : fsm->n_probes <= lost_probes(fsm) ? PROBE_NS : PROBE_SLOW_NS;
 }
 
-/* When to let go of a suspect path: soon, if the relay can carry what flows; else patiently. */
-static uint64_t lost_at_ns(const struct peer_fsm *fsm)
+/* When to let go of a suspect path: soon, if the relay or another way can carry what flows; else patiently. */
+static uint64_t lost_at_ns(const struct peer_fsm *fsm, bool is_other_there)
 {
-	bool carrying = fsm->relay_up && (fsm->unanswered_ns || (fsm->needs_pong && fsm->active));
-
-	if (!carrying)
+	if (!is_copied(fsm) && !is_other_there)
 		return peer_later(fsm->alive_ns + LOST_IDLE_NS, fsm->doubt_ns + LOST_IDLE_MIN_NS);
 	if (fsm->n_probes < lost_probes(fsm))
 		return NEVER;
-	if (peer_was_loaded(fsm, fsm->probe_ns))
-		return fsm->doubt_ns + LOST_LOADED_NS;
-	return peer_later(fsm->doubt_ns + LOST_TRAFFIC_NS, fsm->probe_ns + probe_wait_ns(fsm));
+	if (peer_was_loaded(fsm, fsm->probe_ns)) /* what fills the queue would delay the other way's answers, too */
+		return fsm->doubt_ns + (is_other_there ? LOST_TRAFFIC_NS : LOST_LOADED_NS);
+	return peer_later(fsm->doubt_ns + LOST_TRAFFIC_NS, last_needed_ns(fsm) + probe_wait_ns(fsm));
+}
+
+static void consider_suspicion(const struct peer_fsm *fsm, uint64_t now_ns, struct alarm *first)
+{
+	const bool is_other_there = peer_answered_since_doubt(fsm, now_ns) >= 0;
+
+	consider(first, lost_at_ns(fsm, is_other_there), is_other_there ? EV_OTHER_WORKS : EV_LOST);
+	consider(first, fsm->probe_ns + probe_again_ns(fsm), EV_PROBE_DUE);
 }
 
 static void consider_delivery(const struct peer_fsm *fsm, struct alarm *first)
@@ -447,7 +472,7 @@ static void consider_delivery(const struct peer_fsm *fsm, struct alarm *first)
 	consider(first, fsm->asked_ns + ASK_NS, EV_RECEIPT_DUE);
 }
 
-static void consider_trust(const struct peer_fsm *fsm, struct alarm *first)
+static void consider_trust(const struct peer_fsm *fsm, uint64_t now_ns, struct alarm *first)
 {
 	switch (fsm->trust) {
 	case PEER_TRUSTED:
@@ -462,15 +487,16 @@ static void consider_trust(const struct peer_fsm *fsm, struct alarm *first)
 			consider(first, fsm->probe_ns + LOADED_PROBE_NS, EV_PROBE_DUE);
 		else if (fsm->n_probes < peer_probes_before_doubt(fsm))
 			consider(first, fsm->probe_ns + LOSS_PROBE_NS, EV_PROBE_DUE);
+		else if (!fsm->relay_up && fsm->unanswered_ns && fsm->n_probes < lost_probes(fsm))
+			consider(first, fsm->probe_ns + PROBE_NS, EV_PROBE_DUE); /* nothing else carries what flows */
 		break;
 	case PEER_SUSPECT:
-		consider(first, lost_at_ns(fsm), EV_LOST);
-		consider(first, fsm->probe_ns + probe_again_ns(fsm), EV_PROBE_DUE);
+		consider_suspicion(fsm, now_ns, first);
 		break;
 	}
 }
 
-static struct alarm next_alarm(const struct peer_fsm *fsm)
+static struct alarm next_alarm(const struct peer_fsm *fsm, uint64_t now_ns)
 {
 	struct alarm first = { NEVER, EV_NONE };
 
@@ -483,7 +509,7 @@ static struct alarm next_alarm(const struct peer_fsm *fsm)
 	if (fsm->state == PEER_ESTABLISHED) {
 		if (fsm->idle_ns)
 			consider(&first, fsm->idle_ns + UNUSED_NS, EV_UNUSED);
-		consider_trust(fsm, &first);
+		consider_trust(fsm, now_ns, &first);
 		consider_delivery(fsm, &first);
 		consider(&first, fsm->survey_ns, EV_SURVEY_DUE);
 		if (fsm->watch_ns)
@@ -498,7 +524,7 @@ static struct alarm next_alarm(const struct peer_fsm *fsm)
 
 static enum event due(const struct peer_fsm *fsm, uint64_t now_ns)
 {
-	struct alarm alarm = next_alarm(fsm);
+	struct alarm alarm = next_alarm(fsm, now_ns);
 
 	return alarm.at_ns <= now_ns ? alarm.event : EV_NONE;
 }
@@ -622,6 +648,7 @@ static bool invariant_holds(struct peer_fsm *fsm, uint64_t now_ns)
 	       (fsm->state != PEER_TRYING || fsm->active) &&
 	       (fsm->state != PEER_ESTABLISHED || (c && c->origin && c->aka)) &&
 	       (fsm->state == PEER_ESTABLISHED || fsm->trust == PEER_TRUSTED) &&
+	       (!fsm->takes_any || fsm->trust == PEER_SUSPECT) &&
 	       (fsm->state == PEER_ESTABLISHED || fsm->undelivered_ns == 0) &&
 	       (fsm->state == PEER_ESTABLISHED || fsm->state == PEER_HALF_ESTABLISHED || !c) &&
 	       (fsm->path.direct || fsm->path.relay) && path_equal(&path, &fsm->path) &&
@@ -649,7 +676,7 @@ void peer_fsm_step(struct peer_fsm *fsm, const struct peer_input *in, struct pee
 		take(fsm, event, in, ret);
 	}
 	route(fsm, in->now_ns, ret);
-	deadline_ns = next_alarm(fsm).at_ns;
+	deadline_ns = next_alarm(fsm, in->now_ns).at_ns;
 	fsm->deadline_ns = deadline_ns == NEVER ? 0 : deadline_ns;
 	assert(invariant_holds(fsm, in->now_ns));
 }

@@ -40,8 +40,10 @@
  * Path trust (of ESTABLISHED)
  *   trusted   authenticated data or a pong came lately: packets go direct only
  *   probed    data goes out and nothing came back for a moment: a ping asks
- *   suspect   the probe stayed unanswered: pings every 100 ms, packets go direct *and* by relay
- *   lost      silent too long: TEARDOWN, packets by relay, TRYING at once
+ *   suspect   the probe stayed unanswered: pings every 50 ms, packets go direct *and* by relay
+ *   lost      so many unanswered in a row are not chance: another way that answered meanwhile, if there is one;
+ *             else TEARDOWN, packets by relay, TRYING at once
+ *   Where something changed (an address, a session, the interface refuses) the first way that answers is taken at once.
  *
  * Receipts (of ESTABLISHED, under traffic)
  *   What lets pings pass need not let data pass. With each ping under traffic, and each pong to an
@@ -54,9 +56,9 @@
  *
  * Loss (of ESTABLISHED, under traffic)
  *   Pings are few where data is liveness. So while data goes out without a pause, one a second goes with it; when two of
- *   the last eight are lost there is a closer look, at this way and at the relay: 64 pings, five a second, after which
- *   their loss is as certain as it gets, and a survey each second. What changes nothing is not looked at so again for a
- *   minute, then two, four … ten, as long as something is lost: who looks often enough sees whatever chance can show.
+ *   the last eight are lost there is a closer look: 128 pings, ten a second, as many to the relay, and a survey
+ *   each second. What changes nothing is not looked at so again for a minute, then two, four … ten, as long as something is
+ *   lost: who looks often enough sees whatever chance can show. How sure one must be is in peer_choice.c.
  *   A look that a pause or load has cut short goes on when data flows again; of another way nothing was seen yet.
  *
  * Load (bulk traffic with the peer, by whatever way)
@@ -225,6 +227,7 @@ struct peer_fsm {
 	/* established */
 	enum peer_trust trust;
 	bool needs_pong;	/* this doubt ends by a pong only: it is about our own direction */
+	bool takes_any;		/* … and whichever way answers first is taken: something changed */
 	uint32_t n_probes;	/* of this doubt */
 	uint64_t doubt_ns;	/* the first of them */
 	uint16_t usual_loss_permille; /* of the path before it */
@@ -250,7 +253,7 @@ struct peer_fsm {
 	uint64_t closer_ns;	 /* not before there is another one */
 	uint64_t too_big_ns;  /* until then the relay carries as well, 0: no */
 	bool prefers_relay;   /* measured better than the direct way, which is kept warm */
-	bool was_lossy;	      /* … and the direct way was left for what it lost */
+	bool was_lossy;	      /* … and the direct way was left for what it lost: each second it is asked whether it still does */
 	int better;	      /* another way … */
 	uint32_t n_better;    /* … and how many surveys in a row found it better */
 

@@ -1,7 +1,7 @@
 /*
  * Random loss, for an hour of virtual time: a path is not left and taken again all the while.
  *
- * Two nodes with a direct path and a relay, at 5 % or 15 % of loss each way; the relay suffers it, too, or not; it
+ * Two nodes with a direct path and a relay, at 1 %, 5 % or 15 % of loss each way; the relay suffers it, too, or not; it
  * is as near as the peer, or far; traffic is dense, thin or one way. What is counted for each node: how often
  * packets take another way (another address, or direct for relay and back), from a minute after the start on; and
  * which way it is in the end.
@@ -9,8 +9,10 @@
  * And the same where the path was found by a search (a hard NAT and a strict one), with a near relay that loses nothing:
  * that it is better is no reason to search again, as long as the path so found is there.
  *
+ * And the same where each has two addresses that are as good as each other: none is left for the other.
+ *
  * And what is the other side of that: a path with dense traffic and a near relay begins to lose a quarter each way. How
- * long is it kept?
+ * long is it kept? And when is it taken again, after that?
  *
  * sim_flapping [--seeds N] [--from N]     each seed is one hour of each case
  * sim_flapping --seed N --case N --trace  one of them, with everything that happens
@@ -31,10 +33,12 @@
 #define ONSET_LOSS 0.25
 #define ONSET_P95  SECONDS(20)
 #define ONSET_MAX  SECONDS(60)
+#define RETURN_P95 SECONDS(360)
+#define RETURN_MAX SECONDS(600)
 #define MAX_ONSETS 400
 #define KNOWN_NS   SECONDS(300) /* by then both NATs are known */
 
-static const double losses[] = { 0.05, 0.15 };
+static const double losses[] = { 0.01, 0.05, 0.15 };
 static const char *const relay_names[] = { "near, lossy", "far, lossy", "near, lossless", "far, lossless" };
 static const struct {
 	const char *name;
@@ -42,29 +46,65 @@ static const struct {
 	bool one_way;
 } traffics[] = { { "dense", MS(60), false }, { "thin", MS(700), false }, { "one way", MS(60), true } };
 
-#define N_OPEN	 (ARRAY_LEN(losses) * ARRAY_LEN(relay_names) * ARRAY_LEN(traffics)) /* cases without NATs */
-#define N_CASES	 (N_OPEN + ARRAY_LEN(losses) * ARRAY_LEN(traffics))
-#define LOSSLESS 2 /* and near */
+enum relay_kind {
+	NEAR_LOSSY,
+	FAR_LOSSY,
+	NEAR_LOSSLESS,
+	FAR_LOSSLESS,
+};
 
-static bool is_searched(uint32_t c)
+/* Which way is there, other than the relay? */
+enum layout {
+	ONE_ADDRESS,
+	SEARCHED,
+	TWO_ADDRESSES,
+	N_LAYOUTS,
+};
+static const struct {
+	const char *name;
+	uint32_t n_relays;
+	enum relay_kind relays[ARRAY_LEN(relay_names)];
+} layouts[N_LAYOUTS] = {
+	[ONE_ADDRESS] = { "", 4, { NEAR_LOSSY, FAR_LOSSY, NEAR_LOSSLESS, FAR_LOSSLESS } },
+	[SEARCHED] = { ", found by a search", 1, { NEAR_LOSSLESS } },
+	[TWO_ADDRESSES] = { ", two addresses", 2, { NEAR_LOSSY, FAR_LOSSLESS } },
+};
+
+struct hour {
+	double loss;
+	enum relay_kind relay;
+	uint32_t traffic;
+	enum layout layout;
+};
+
+/* The case of that number; false: there is none. */
+static bool find_case(uint32_t number, struct hour *ret)
 {
-	return c >= N_OPEN;
+	for (int l = 0; l < N_LAYOUTS; l++) {
+		const uint32_t n_losses = ARRAY_LEN(losses), n_relays = layouts[l].n_relays;
+		const uint32_t n = n_losses * n_relays * (uint32_t)ARRAY_LEN(traffics);
+
+		if (number >= n) {
+			number -= n;
+			continue;
+		}
+		*ret = (struct hour){ .loss = losses[number % n_losses],
+				      .relay = layouts[l].relays[number / n_losses % n_relays],
+				      .traffic = number / n_losses / n_relays,
+				      .layout = (enum layout)l };
+		return true;
+	}
+	return false;
 }
 
-static uint32_t case_loss(uint32_t c)
+static bool is_far(enum relay_kind relay)
 {
-	return c % ARRAY_LEN(losses);
+	return relay == FAR_LOSSY || relay == FAR_LOSSLESS;
 }
 
-static uint32_t case_relay(uint32_t c)
+static bool is_lossless(enum relay_kind relay)
 {
-	return is_searched(c) ? LOSSLESS : (uint32_t)(c / ARRAY_LEN(losses) % ARRAY_LEN(relay_names));
-}
-
-static uint32_t case_traffic(uint32_t c)
-{
-	return (uint32_t)(is_searched(c) ? (c - N_OPEN) / ARRAY_LEN(losses)
-					 : c / ARRAY_LEN(losses) / ARRAY_LEN(relay_names));
+	return relay == NEAR_LOSSLESS || relay == FAR_LOSSLESS;
 }
 
 /* Of all hours of one case. */
@@ -89,24 +129,24 @@ static void hide(struct stage_world *w, uint32_t i)
 	world_widen_nat(w, i);
 }
 
-static void choose(struct stage_world *w, uint64_t seed, uint32_t c, bool trace)
+static void choose(struct stage_world *w, uint64_t seed, const struct hour *hour, bool trace)
 {
-	bool is_far = case_relay(c) & 1, is_lossless = case_relay(c) & 2;
-
 	world_init(w, seed, trace);
 	w->n_nodes = 2;
 	for (uint32_t i = 0; i < w->n_nodes; i++) {
 		w->nodes[i].nat = -1; /* the pair is direct for sure; NATs lose nothing */
 		w->nodes[i].local = endpoint_from_v4(0xc6336480u + i, 7000);
 		w->nodes[i].distance_ns = MS(2) + world_random(w, MS(15));
-		if (is_searched(c))
+		if (hour->layout == SEARCHED)
 			hide(w, i);
+		if (hour->layout == TWO_ADDRESSES)
+			w->nodes[i].second = endpoint_from_v4(0xc0000280u + i, 7000);
 	}
-	w->searches = is_searched(c);
+	w->searches = hour->layout == SEARCHED;
 	for (uint32_t i = 0; i < MAX_RELAYS; i++)
-		w->relays[i].distance_ns = is_far ? MS(30) : MS(1);
-	w->loss = losses[case_loss(c)];
-	w->relay_loss = is_lossless ? 0 : w->loss;
+		w->relays[i].distance_ns = is_far(hour->relay) ? MS(30) : MS(1);
+	w->loss = hour->loss;
+	w->relay_loss = is_lossless(hour->relay) ? 0 : w->loss;
 	w->jitter_ns = world_random(w, 2) * MS(5);
 }
 
@@ -128,17 +168,17 @@ static void note_search(const struct stage_world *w, bool was_found, struct tall
 	}
 }
 
-static void run(struct stage_world *w, uint64_t seed, uint32_t c, bool trace, struct tally *tally)
+static void run(struct stage_world *w, uint64_t seed, const struct hour *hour, bool trace, struct tally *tally)
 {
-	uint32_t t = case_traffic(c);
+	const uint32_t t = hour->traffic;
 	uint64_t settled_ns = SETTLED_AT;
 	bool was_found;
 
-	choose(w, seed, c, trace);
+	choose(w, seed, hour, trace);
 	for (uint32_t i = 0; i < 2; i++)
 		world_start_node(w, i);
 	world_run_until(w, TRAFFIC_AT);
-	while (is_searched(c) && w->now_ns < KNOWN_NS && !(world_knows_nat(w, 0) && world_knows_nat(w, 1)))
+	while (w->searches && w->now_ns < KNOWN_NS && !(world_knows_nat(w, 0) && world_knows_nat(w, 1)))
 		world_run_until(w, w->now_ns + MS(500));
 	settled_ns = w->now_ns + SETTLED_AT - TRAFFIC_AT;
 	world_set_flow(w, 0, 1, traffics[t].interval_ns);
@@ -150,7 +190,7 @@ static void run(struct stage_world *w, uint64_t seed, uint32_t c, bool trace, st
 		w->nodes[i].views[1 - i].n_ways = w->nodes[i].views[1 - i].n_path_changes = 0;
 	world_reset_gaps(w);
 	world_run_until(w, settled_ns + SECONDS(3600));
-	if (is_searched(c))
+	if (w->searches)
 		note_search(w, was_found, tally);
 	for (uint32_t i = 0; i < 2; i++) {
 		const struct view *view = &w->nodes[i].views[1 - i];
@@ -170,33 +210,31 @@ static void run(struct stage_world *w, uint64_t seed, uint32_t c, bool trace, st
 }
 
 /* The relay wins over a direct path that loses much where it loses nothing and is near, and never where it loses as much. */
-static bool is_best_way(uint32_t c, const struct tally *tally)
+static bool is_best_way(const struct hour *hour, const struct tally *tally)
 {
-	bool is_far = case_relay(c) & 1, is_lossless = case_relay(c) & 2;
-
-	if (!is_lossless)
+	if (!is_lossless(hour->relay))
 		return tally->n_by_relay == 0;
-	return is_far || losses[case_loss(c)] < 0.1 || tally->n_by_relay == tally->n_hours;
+	return is_far(hour->relay) || hour->loss < 0.1 || tally->n_by_relay == tally->n_hours;
 }
 
 /* One search for each change of network, whatever is better than what it found. Some find nothing, by chance. */
-static bool is_one_search(uint32_t c, const struct tally *tally)
+static bool is_one_search(const struct hour *hour, const struct tally *tally)
 {
-	return !is_searched(c) || (tally->n_searches == 1 && tally->n_found > 0);
+	return hour->layout != SEARCHED || (tally->n_searches == 1 && tally->n_found > 0);
 }
 
-static bool report(uint32_t c, const struct tally *tally)
+static bool report(const struct hour *hour, const struct tally *tally)
 {
-	bool ok = tally->most <= LIMIT && is_best_way(c, tally) && is_one_search(c, tally);
+	bool ok = tally->most <= LIMIT && is_best_way(hour, tally) && is_one_search(hour, tally);
 
-	printf("%2.0f %% loss, relay %-14s, %-7s: %.2f changes of the way an hour, at most %u (seed %llu); "
+	printf("%2.0f %% loss, relay %-14s, %-7s%s: %.3f changes of the way an hour, at most %u (seed %llu); "
 	       "%.1f times both ways; longest gap %.2f s; "
 	       "by relay %u of %u%s\n",
-	       losses[case_loss(c)] * 100, relay_names[case_relay(c)], traffics[case_traffic(c)].name,
+	       hour->loss * 100, relay_names[hour->relay], traffics[hour->traffic].name, layouts[hour->layout].name,
 	       (double)tally->n_ways / tally->n_hours, tally->most, (unsigned long long)tally->most_seed,
 	       (double)tally->n_doubts / 2 / tally->n_hours, (double)tally->gap_ns / 1e9,
 	       tally->n_by_relay, tally->n_hours, ok ? "" : "  FAILED");
-	if (is_searched(c))
+	if (hour->layout == SEARCHED)
 		printf("     found by a search in %u of %u hours, lost %u times, at most %u searches\n",
 		       tally->n_found, tally->n_hours / 2, tally->n_lost, tally->n_searches);
 	return ok;
@@ -204,14 +242,28 @@ static bool report(uint32_t c, const struct tally *tally)
 
 /* ---- a path that begins to be bad ---- */
 
-static uint64_t left_after(struct stage_world *w, uint64_t seed)
-{
-	const uint32_t near_lossless = LOSSLESS * ARRAY_LEN(losses);
-	const struct peer_path *paths[] = { &w->nodes[0].views[1].fsm.path, &w->nodes[1].views[0].fsm.path };
-	uint64_t taken_ns;
+struct bad_time {
+	uint64_t left_ns;  /* from its begin until both are gone */
+	uint64_t taken_ns; /* from its end until both are back */
+};
 
-	choose(w, seed, near_lossless, false);
-	w->loss = 0;
+/* How long until that holds for both paths? */
+static uint64_t until(struct stage_world *w, const struct peer_path *const paths[2], bool direct, uint64_t at_most_ns)
+{
+	const uint64_t begin_ns = w->now_ns;
+
+	while ((paths[0]->direct != direct || paths[1]->direct != direct) && w->now_ns - begin_ns < at_most_ns)
+		world_run_until(w, w->now_ns + MS(100));
+	return w->now_ns - begin_ns;
+}
+
+static struct bad_time suffer(struct stage_world *w, uint64_t seed)
+{
+	const struct hour hour = { .relay = NEAR_LOSSLESS };
+	const struct peer_path *const paths[] = { &w->nodes[0].views[1].fsm.path, &w->nodes[1].views[0].fsm.path };
+	struct bad_time time;
+
+	choose(w, seed, &hour, false);
 	for (uint32_t i = 0; i < 2; i++)
 		world_start_node(w, i);
 	world_run_until(w, TRAFFIC_AT);
@@ -220,12 +272,11 @@ static uint64_t left_after(struct stage_world *w, uint64_t seed)
 	world_run_until(w, SETTLED_AT + world_random(w, SECONDS(10)));
 	assert(paths[0]->direct && paths[1]->direct);
 	w->loss = ONSET_LOSS;
-	taken_ns = w->now_ns;
-	while ((paths[0]->direct || paths[1]->direct) && w->now_ns - taken_ns < 2 * ONSET_MAX)
-		world_run_until(w, w->now_ns + MS(100));
-	taken_ns = w->now_ns - taken_ns;
+	time.left_ns = until(w, paths, false, 2 * ONSET_MAX);
+	w->loss = 0;
+	time.taken_ns = until(w, paths, true, 2 * RETURN_MAX);
 	world_deinit(w);
-	return taken_ns;
+	return time;
 }
 
 static int compare(const void *a, const void *b)
@@ -235,44 +286,56 @@ static int compare(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-static bool is_left_soon(struct stage_world *w, uint64_t from, uint64_t n_seeds)
+/* Sorts the times. */
+static bool is_soon(const char *what, uint64_t *times_ns, uint64_t n, uint64_t p95_ns, uint64_t most_ns)
 {
-	static uint64_t times_ns[MAX_ONSETS];
+	qsort(times_ns, n, sizeof(*times_ns), compare);
+	const bool ok = times_ns[n * 95 / 100] <= p95_ns && times_ns[n - 1] <= most_ns;
+	printf("%s after p50 %.1f s, p95 %.1f s, at most %.1f s, of %llu%s\n", what, (double)times_ns[n / 2] / 1e9,
+	       (double)times_ns[n * 95 / 100] / 1e9, (double)times_ns[n - 1] / 1e9, (unsigned long long)n, ok ? "" : "  FAILED");
+	return ok;
+}
+
+static bool is_left_soon_and_taken_again(struct stage_world *w, uint64_t from, uint64_t n_seeds)
+{
+	static uint64_t left_ns[MAX_ONSETS], taken_ns[MAX_ONSETS];
 	const uint64_t n = n_seeds * 20 < MAX_ONSETS ? n_seeds * 20 : MAX_ONSETS;
 
+	for (uint64_t i = 0; i < n; i++) {
+		const struct bad_time time = suffer(w, from + i);
+
+		left_ns[i] = time.left_ns;
+		taken_ns[i] = time.taken_ns;
+	}
 	if (n == 0)
 		return true;
-	for (uint64_t i = 0; i < n; i++)
-		times_ns[i] = left_after(w, from + i);
-	qsort(times_ns, n, sizeof(*times_ns), compare);
-	const uint64_t p95_ns = times_ns[n * 95 / 100], most_ns = times_ns[n - 1];
-	const bool ok = p95_ns <= ONSET_P95 && most_ns <= ONSET_MAX;
-	printf("%.0f %% begin to be lost: both by relay after p50 %.1f s, p95 %.1f s, at most %.1f s, of %llu%s\n",
-	       ONSET_LOSS * 100, (double)times_ns[n / 2] / 1e9, (double)p95_ns / 1e9, (double)most_ns / 1e9,
-	       (unsigned long long)n, ok ? "" : "  FAILED");
-	return ok;
+	bool ok = is_soon("a quarter begins to be lost: both by relay", left_ns, n, ONSET_P95, ONSET_MAX);
+	return is_soon("no more is lost: both direct again", taken_ns, n, RETURN_P95, RETURN_MAX) && ok;
 }
 
 int main(int argc, char *argv[])
 {
 	static struct stage_world world;
 	struct sim_options options;
+	struct hour hour;
 	bool ok = true;
 
 	if (!sim_options_take(argc, argv, 4, true, &options))
 		return 2;
 	if (sodium_init() < 0)
 		return 1;
-	for (uint32_t c = 0; c < N_CASES; c++) {
+	uint32_t c;
+	for (c = 0; find_case(c, &hour); c++) {
 		struct tally tally = { 0 };
 
 		if (options.only != SIM_ALL_CASES && options.only != c)
 			continue;
 		for (uint64_t i = 0; i < options.n; i++)
-			run(&world, options.from + i, c, options.trace, &tally);
-		ok &= report(c, &tally);
+			run(&world, options.from + i, &hour, options.trace, &tally);
+		ok &= report(&hour, &tally);
+		fflush(stdout);
 	}
-	if (options.only == SIM_ALL_CASES)
-		ok &= is_left_soon(&world, options.from, options.n);
+	if (options.only == SIM_ALL_CASES || options.only == c)
+		ok &= is_left_soon_and_taken_again(&world, options.from, options.n);
 	return ok ? 0 : 1;
 }

@@ -23,8 +23,8 @@
 #include <string.h>
 
 #define GAP_NS     SECONDS(1)
-#define STORM      180 /* messages of one node to one peer in one second */
-#define STEADY     75 /* in a second without a fault: a survey, pings of one-way traffic, retries, a closer look at loss */
+#define STORM      240 /* messages of one node to one peer in one second: a path of several addresses is lost, 20 probes a second */
+#define STEADY     100 /* in a second without a fault: a survey, pings of one-way traffic, retries, a closer look at loss, a doubt */
 #define DIRECT_NS  SECONDS(5)
 #define TRAFFIC_AT SECONDS(2)
 #define FAULT_AT   SECONDS(14)

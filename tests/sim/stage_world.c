@@ -173,13 +173,34 @@ static bool is_same_ip(const struct endpoint *a, const struct endpoint *b)
 	return memcmp(a->ip, b->ip, sizeof(a->ip)) == 0;
 }
 
+static bool has_second(const struct sim_node *node)
+{
+	return node->second.port != 0;
+}
+
+static bool is_at_second(const struct sim_node *node, const struct endpoint *to)
+{
+	return has_second(node) && is_same_ip(&node->second, to);
+}
+
 /* Whatever the port. */
 static int owner_of(const struct stage_world *w, const struct endpoint *inside)
 {
 	for (uint32_t i = 0; i < w->n_nodes; i++)
-		if (w->nodes[i].up && is_same_ip(&w->nodes[i].local, inside))
+		if (w->nodes[i].up &&
+		    (is_same_ip(&w->nodes[i].local, inside) || is_at_second(&w->nodes[i], inside)))
 			return (int)i;
 	return -1;
+}
+
+/* What goes to a second address comes from one, as between two families. */
+static struct endpoint address_towards(const struct stage_world *w, const struct sim_node *node,
+				       const struct endpoint *to)
+{
+	for (uint32_t i = 0; i < w->n_nodes; i++)
+		if (has_second(node) && is_at_second(&w->nodes[i], to))
+			return node->second;
+	return node->local;
 }
 
 static int node_at(const struct stage_world *w, const struct endpoint *local)
@@ -198,7 +219,8 @@ static uint64_t distance_to_ip(const struct stage_world *w, uint32_t ip)
 	for (uint32_t i = 0; i < w->n_nodes; i++) {
 		const int nat = w->nodes[i].nat;
 
-		if (ip == (nat >= 0 ? NAT_IP(nat) : ip_of(&w->nodes[i].local)))
+		if (ip == (nat >= 0 ? NAT_IP(nat) : ip_of(&w->nodes[i].local)) ||
+		    (has_second(&w->nodes[i]) && ip == ip_of(&w->nodes[i].second)))
 			return w->nodes[i].distance_ns;
 	}
 	return MS(10);
@@ -222,7 +244,7 @@ void world_send_from(struct stage_world *w, uint32_t from, uint16_t port, const 
 		     const struct packet *packet)
 {
 	struct sim_node *node = &w->nodes[from];
-	struct endpoint inside = node->local, source;
+	struct endpoint inside = address_towards(w, node, to), source;
 	uint64_t wait_ns, distance_ns = node->distance_ns + distance_to_ip(w, ip_of(to));
 
 	inside.port = port;
@@ -655,11 +677,12 @@ static void set_connected(struct stage_world *w, uint32_t node, uint32_t relay, 
 
 static void take_link(struct stage_world *w, uint32_t node)
 {
-	struct sim_node *n = &w->nodes[node];
+	const struct sim_node *n = &w->nodes[node];
+	const struct endpoint locals[] = { n->local, n->second };
 
 	feed_endpoints(w, node,
 		       (struct endpoint_input){
-			       .type = ENDPOINT_IN_LOCAL, .endpoints = &n->local, .n = 1 });
+			       .type = ENDPOINT_IN_LOCAL, .endpoints = locals, .n = 1 + has_second(n) });
 	search_take_local(w, node);
 	feed_endpoints(w, node, (struct endpoint_input){ .type = ENDPOINT_IN_LINK });
 }

@@ -89,6 +89,7 @@ struct sim_node {
 	int nat;		    /* -1: a public address */
 	uint32_t home;		    /* relay */
 	struct endpoint local;
+	struct endpoint second; /* another address of a public node, as IPv6 is beside IPv4; port 0: there is none */
 	struct secret_key secret;
 	struct session_box *box;
 	struct endpoint_fsm endpoints;

@@ -23,6 +23,7 @@ struct world {
 	/* the last direct one of each kind, and how many */
 	struct peer_action ping, relay_ping, pong, receipt;
 	struct peer_action pings[16]; /* the last direct ones: the i-th of all at i % 16 */
+	uint32_t n_answered;	      /* so many of them were, the last ones among them */
 	bool by_turn; /* what is asked now reaches the peer by its TURN server */
 	uint32_t n_receipts, n_pings, n_relay_pings, n_pongs, n_rendezvous, n_paths;
 	char trace[16384];
@@ -146,6 +147,34 @@ static inline void happens_pong(struct world *w, const char *from)
 	if (from)
 		input.from.endpoint = at(from);
 	happens(w, input);
+}
+
+/* All direct ones since there were so many, of 16 at most. */
+static inline void pings_are_answered(struct world *w, uint32_t n_before, const char *from)
+{
+	struct peer_input input = { .type = PEER_IN_PONG, .from = { .endpoint = at(from) }, .by_turn = w->by_turn };
+	const uint32_t n = w->n_pings;
+
+	for (uint32_t i = n_before; i != n; i++) {
+		input.tx_id = w->pings[i % 16].tx_id;
+		happens(w, input);
+	}
+	w->n_answered = n;
+}
+
+/* To the last ping that went there. */
+static inline void happens_pong_of(struct world *w, const char *address)
+{
+	const struct endpoint there = at(address);
+
+	for (uint32_t i = w->n_pings; i > 0 && w->n_pings - i < 16; i--) {
+		const struct peer_action *ping = &w->pings[(i - 1) % 16];
+
+		if (!endpoint_equal(&ping->to.endpoint, &there))
+			continue;
+		happens(w, (struct peer_input){ .type = PEER_IN_PONG, .tx_id = ping->tx_id, .from.endpoint = there });
+		return;
+	}
 }
 
 static inline void happens_plain(struct world *w, enum peer_input_type type)

@@ -132,6 +132,7 @@ static const struct {
 	{ { "established", "silent", "established" }, "a path is suspect after one missed round" },
 	{ { "established", "no answer", "established" }, "a path is suspect after one missed round" },
 	{ { "established", "probe due", "established" }, "a suspect path is probed fast" },
+	{ { "established", "other works", "established" }, "another way needs no new attempt" },
 	{ { "established", "send failed", "established" }, "a path whose send fails is suspect" },
 	{ { "established", "too big", "established" }, "a path too narrow for a packet is not enough" },
 	{ { "established", "fits again", "established" }, "paths change" },
@@ -202,7 +203,7 @@ static void test_every_state_of_the_architecture_is_there(void)
 /* ---- 4: every state meets every event ---- */
 
 #define ALARMS                                                                                     \
-	"retry due, round due, timed out, silent, keepalive due, no answer, probe due, lost, "     \
+	"retry due, round due, timed out, silent, keepalive due, no answer, probe due, lost, other works, "     \
 	"receipt due, undelivered, watch due, survey due, fits again, unused, then, wanted, unwanted"
 
 /* Events an awake state does nothing about; those of the clock and "at once" cannot come. */
@@ -218,13 +219,13 @@ static const char *const ignored[PEER_N_STATES] = {
 	[PEER_TRYING] = "info, same info, traffic, pong, pong by relay, stale pong, data by relay, data sent, "
 			  "receipt, no receipt, "
 			"send failed, too big, other send failed, relay down, round due, timed out, silent, "
-			"keepalive due, no answer, probe due, lost, "
+			"keepalive due, no answer, probe due, lost, other works, "
 			"receipt due, undelivered, watch due, survey due, fits again, unused, then, wanted, "
 			"unwanted",
 	[PEER_TRANSMITTING] = "info, same info, traffic, idle, stale pong, data by relay, data sent, "
 			  "receipt, no receipt, "
 			      "send failed, too big, other send failed, relay down, adopt, retry due, silent, "
-			      "keepalive due, no answer, probe due, lost, "
+			      "keepalive due, no answer, probe due, lost, other works, "
 			"receipt due, undelivered, watch due, survey due, fits again, unused, then, "
 			      "wanted, unwanted",
 	[PEER_ESTABLISHED] = "info, same info, traffic, idle, stale pong, other send failed, relay up, adopt, "
