@@ -8,13 +8,14 @@
 #include "common/macros.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <string.h>
 
 /* ---- small things ---- */
 
 static uint64_t next_random(struct peer_fsm *fsm)
 {
-	/* splitmix64: jitter and tx ids need to differ, not to be secret (the box hides them) */
+	/* splitmix64, of a secret seed: nobody sees its numbers themselves */
 	uint64_t z = fsm->random += 0x9e3779b97f4a7c15u;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -85,20 +86,40 @@ static void end_doubt(struct peer_fsm *fsm)
 
 #define TX_ID_UNIT_NS 1000
 
-/* nonce ‖ slot ‖ generation ‖ number ‖ time sent: so nothing needs to be remembered. */
+static void new_key(struct peer_fsm *fsm)
+{
+	for (size_t i = 0; i < sizeof(fsm->key); i += sizeof(uint64_t)) {
+		const uint64_t random = next_random(fsm);
+
+		memcpy(fsm->key + i, &random, sizeof(random));
+	}
+}
+
+/*
+ * check ‖ slot ‖ generation ‖ number ‖ time sent: so nothing needs to be remembered. The check is a keyed hash of the rest: the
+ * peer reads the ids of the pings that reach it, and must not make up the one of a ping to somebody else.
+ */
+static struct peer_tx_id tx_id_of(const struct peer_fsm *fsm, uint8_t slot, uint8_t generation, uint16_t number, uint32_t sent_us)
+{
+	struct peer_tx_id id = { 0 };
+	uint8_t hash[crypto_shorthash_BYTES];
+	struct wire_writer w = wire_writer(id.bytes, sizeof(id.bytes));
+
+	static_assert(sizeof(fsm->key) == crypto_shorthash_KEYBYTES, "SipHash");
+	wire_put_u32(&w, 0);
+	wire_put_u8(&w, slot);
+	wire_put_u8(&w, generation);
+	wire_put_u16(&w, number);
+	wire_put_u32(&w, sent_us);
+	crypto_shorthash(hash, id.bytes, sizeof(id.bytes), fsm->key);
+	memcpy(id.bytes, hash, 4);
+	return id;
+}
 
 static struct peer_tx_id tx_id(const struct peer_fsm *fsm, uint8_t slot,
 			       const struct peer_candidate *c, uint64_t now_ns)
 {
-	struct peer_tx_id id = { 0 };
-	struct wire_writer w = wire_writer(id.bytes, sizeof(id.bytes));
-
-	wire_put_u32(&w, fsm->nonce);
-	wire_put_u8(&w, slot);
-	wire_put_u8(&w, c->generation);
-	wire_put_u16(&w, c->n_pings);
-	wire_put_u32(&w, (uint32_t)(now_ns / TX_ID_UNIT_NS));
-	return id;
+	return tx_id_of(fsm, slot, c->generation, c->n_pings, (uint32_t)(now_ns / TX_ID_UNIT_NS));
 }
 
 static uint16_t ping_number(const struct peer_tx_id *id)
@@ -111,19 +132,21 @@ struct peer_candidate *peer_pinged(struct peer_fsm *fsm, const struct peer_input
 				   uint32_t *ret_round_trip_us)
 {
 	struct wire_reader r = wire_reader(in->tx_id.bytes, sizeof(in->tx_id.bytes));
-	uint32_t nonce = wire_u32(&r);
-	uint8_t slot = wire_u8(&r);
-	uint8_t generation = wire_u8(&r);
-	uint16_t number = wire_u16(&r);
-	uint32_t age_us = (uint32_t)(in->now_ns / TX_ID_UNIT_NS) - wire_u32(&r);
 	struct peer_candidate *c = NULL;
+
+	wire_u32(&r);
+	const uint8_t slot = wire_u8(&r);
+	const uint8_t generation = wire_u8(&r);
+	const uint16_t number = wire_u16(&r);
+	const uint32_t sent_us = wire_u32(&r), age_us = (uint32_t)(in->now_ns / TX_ID_UNIT_NS) - sent_us;
+	const struct peer_tx_id sent = tx_id_of(fsm, slot, generation, number, sent_us);
 
 	if (slot == RELAY_SLOT)
 		c = &fsm->relay;
 	else if (slot < PEER_MAX_CANDIDATES && fsm->candidates.all[slot].origin)
 		c = &fsm->candidates.all[slot];
-	if (!c || nonce != fsm->nonce || generation != c->generation || age_us > PONG_MAX_AGE_US ||
-	    (uint16_t)(c->n_pings - number) > INT16_MAX)
+	if (!c || memcmp(sent.bytes, in->tx_id.bytes, sizeof(sent.bytes)) != 0 || generation != c->generation ||
+	    age_us > PONG_MAX_AGE_US || (uint16_t)(c->n_pings - number) > INT16_MAX)
 		return NULL;
 	*ret_round_trip_us = age_us;
 	return c;
@@ -400,7 +423,7 @@ void deed_begin(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 {
 	peer_remove_akas(fsm, true, out);
 	fsm->current = -1;
-	fsm->nonce = (uint32_t)next_random(fsm);
+	new_key(fsm);
 	fsm->attempt_ns = in->now_ns;
 	fsm->give_up_ns = in->now_ns + ATTEMPT_NS;
 	fsm->round_ns = in->now_ns;

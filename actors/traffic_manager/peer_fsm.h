@@ -204,7 +204,7 @@ struct peer_fsm {
 	struct peer_candidates candidates;
 	struct peer_candidate relay; /* measured like the others */
 	uint64_t random;
-	uint32_t nonce; /* part of our tx ids, new with each attempt */
+	uint8_t key[16]; /* of the check in our tx ids, new with each attempt */
 
 	uint64_t received_ns; /* last authenticated data by any direct way, 0: never */
 
@@ -261,6 +261,7 @@ struct peer_fsm {
 	void *trace_arg;
 };
 
+/* seed: secret, and another one for each machine. */
 void peer_fsm_init(struct peer_fsm *fsm, uint64_t seed);
 void peer_fsm_step(struct peer_fsm *fsm, const struct peer_input *input, struct peer_actions *ret);
 

@@ -9,6 +9,7 @@
 #define NEAR_LAN "192.168.1.2:7000"
 #define FIRST	 "198.51.100.9:7000"
 #define SECOND	 "203.0.113.5:40001"
+#define VICTIM	 "192.0.2.77:53"
 
 #define VOICE 2000 /* bytes in 50 ms */
 #define BULK  500000
@@ -396,6 +397,31 @@ static void test_an_adopted_path_gives_way_to_the_first_address_that_answers(voi
 	expect_path(&w, SECOND, false);
 }
 
+static void test_a_peer_cannot_make_up_the_answer_of_an_address_that_was_not_asked(void)
+{
+	struct world w;
+	struct flow flow = { .round_trip_ms = 20 };
+	given_a_flow(&w, &flow, true);
+	const struct peer_tx_id seen = w.ping.tx_id;
+	const uint32_t n_pongs_before = w.n_pongs;
+
+	happens_rendezvous(&w, VICTIM);
+	const struct endpoint victim = at(VICTIM);
+	const int slot = candidates_find(&w.peer.candidates, &victim);
+	assert(slot >= 0);
+	for (uint32_t number = 0; number < 1000; number++) {
+		struct peer_input forged = { .type = PEER_IN_PONG, .tx_id = seen, .from.endpoint = at(FIRST) };
+
+		forged.tx_id.bytes[4] = (uint8_t)slot;
+		forged.tx_id.bytes[5] = w.peer.candidates.all[slot].generation;
+		forged.tx_id.bytes[6] = (uint8_t)(number >> 8);
+		forged.tx_id.bytes[7] = (uint8_t)number;
+		happens(&w, forged);
+	}
+
+	assert(w.peer.candidates.all[slot].n_pongs == 0 && w.n_pongs == n_pongs_before);
+}
+
 /* ---- how much is lost ---- */
 
 /* So many pings, and each n-th of them is lost (0: none). */
@@ -504,6 +530,7 @@ int main(void)
 	test_a_cause_ends_with_its_doubt();
 	test_that_the_peer_turns_to_the_relay_is_no_cause();
 	test_an_adopted_path_gives_way_to_the_first_address_that_answers();
+	test_a_peer_cannot_make_up_the_answer_of_an_address_that_was_not_asked();
 	test_that_much_is_lost_is_certain_after_few_pings_and_that_a_little_is_after_many();
 	test_what_was_away_is_not_lossy_when_it_is_back();
 	test_what_was_lossy_before_it_was_away_is_so_after_it();
