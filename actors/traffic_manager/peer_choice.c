@@ -4,8 +4,6 @@
  */
 #include "actors/traffic_manager/peer_choice.h"
 
-#include "actors/traffic_manager/peer_deeds.h"
-
 #define MIN_PONGS      3
 #define MIN_CALM       3     /* round trips without load, to say that a direct way is slow */
 #define RELAY_COST_US  15000 /* the relay is the owner's bandwidth and one more hop that can die */

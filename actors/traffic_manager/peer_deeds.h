@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "actors/traffic_manager/peer_choice.h"
 #include "actors/traffic_manager/peer_fsm.h"
 
 #define MS(n) ((uint64_t)(n)*1000000u)
@@ -80,11 +81,9 @@
 #define CLOSER_AGAIN_MAX MS(600000)
 
 /* Choosing */
-#define FRESH_NS       MS(25000) /* a measurement that old still counts */
 #define BETTER_SURVEYS 2
 
 #define NEVER      UINT64_MAX
-#define RELAY_SLOT 0xff
 
 static inline uint64_t peer_later(uint64_t a, uint64_t b)
 {
@@ -94,11 +93,6 @@ static inline uint64_t peer_later(uint64_t a, uint64_t b)
 static inline uint64_t peer_sooner(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
-}
-
-static inline struct peer_candidate *peer_current(struct peer_fsm *fsm)
-{
-	return fsm->current >= 0 ? &fsm->candidates.all[fsm->current] : NULL;
 }
 
 /* May what was sent then have waited behind our own packets? */
