@@ -36,7 +36,7 @@ enum peer_origin {
 /* A way's floor is the lowest of so many round trips. */
 #define PEER_N_ROUND_TRIPS 8
 
-/* What became of the last pings, of so many at most; and lately. */
+/* What became of the last pings is kept of so many; what counts as lately is the last of those that count. */
 #define PEER_N_PINGS	  256
 #define PEER_N_LATE_PINGS 62
 #define PEER_PING_WORDS	  (PEER_N_PINGS / 64)

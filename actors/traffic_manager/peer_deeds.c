@@ -642,7 +642,8 @@ void deed_doubt(struct peer_fsm *fsm, const struct peer_input *in, struct peer_a
 		return;
 	fsm->trust = PEER_SUSPECT;
 	send_probe(fsm, in->now_ns, out);
-	for (int i = 0; i < PEER_MAX_CANDIDATES; i++) /* … that answered ever: what is silent now may have been silent for long */
+	/* All that ever answered: what is silent now may have been silent for long. */
+	for (int i = 0; i < PEER_MAX_CANDIDATES; i++)
 		if (fsm->candidates.all[i].origin && fsm->candidates.all[i].pong_ns)
 			ping(fsm, i, in->now_ns, out);
 }
